@@ -1,0 +1,18 @@
+# The flow, in data order. The plan (./reproduce makes and freezes it) says which jobs there are;
+# the rules say how a job of each kind is run. steps/registry.py is the table behind both.
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/artifacts.smk"
+include: "workflow/rules/runs.smk"
+include: "workflow/rules/verdicts.smk"
+include: "workflow/rules/submission.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        [job.output for job in PLAN.jobs if job.step == "report"],

@@ -1,0 +1,140 @@
+"""`./reproduce [run|plan|verify|ls] [hydra overrides] [-- snakemake arguments]`.
+
+Composes and freezes the plan, then becomes snakemake. Heavy modules are imported where they are
+used: a repeated run whose plan is known costs little more than snakemake itself.
+"""
+
+import fcntl
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from steps.errors import UserError
+from steps.record import canonical_json, digest_files, write_atomically
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMANDS = ("run", "plan", "verify", "ls")
+USAGE = """\
+./reproduce [run|plan|verify|ls] [hydra overrides] [-- snakemake arguments]
+
+  run      (default) make the plan and run what of it is missing or outdated
+  plan     print what would run, why, how long and how much disk; runs nothing
+  verify   check every result of the plan against its digests and configuration
+  ls       list experiments and the values of every group
+
+Overrides: experiment=rehearsal-full, precision=bf16,fp8, system.target_qps.Server=30 ...
+Without any: experiment=rehearsal."""
+
+
+def main(arguments: list[str]) -> int:
+    """Exit status: 0 done, 1 the user's to mend, 2 usage."""
+    if any(argument in ("-h", "--help") for argument in arguments):
+        print(USAGE)
+        return 0
+    ours, passed_on = arguments, []
+    if "--" in arguments:
+        split = arguments.index("--")
+        ours, passed_on = arguments[:split], arguments[split + 1 :]
+    command, overrides = "run", ours
+    if ours and "=" not in ours[0]:
+        command, overrides = ours[0], ours[1:]
+    if command not in COMMANDS or (command != "run" and passed_on):
+        print(f"error: {' '.join(arguments)!r} is not a command\n{USAGE}", file=sys.stderr)
+        return 2
+    try:
+        return _dispatch(command, overrides, passed_on)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _dispatch(command: str, overrides: list[str], passed_on: list[str]) -> int:
+    if command == "ls":
+        from steps.listing import groups
+
+        print(groups(ROOT / "conf"))
+        return 0
+    path = frozen_plan(ROOT, overrides)
+    if command == "plan":
+        from steps.preview import preview
+
+        print(preview(path, ROOT, snakemake(path)))
+        return 0
+    if command == "verify":
+        from steps.verify import verify
+
+        return verify(path, ROOT)
+    _lock(ROOT / "results")
+    os.chdir(ROOT)
+    binary, *rest = snakemake(path)
+    os.execv(binary, [binary, *rest, *passed_on])
+
+
+def frozen_plan(root: Path, overrides: list[str]) -> Path:
+    """The plan of these overrides; composed only if `conf/`, code or locks changed since.
+
+    Composition is a pure function of what the key covers: `conf/` has no resolver that reads the
+    environment, the clock or the machine.
+    """
+    files = [*root.glob("conf/**/*.yaml"), *root.glob("envs/*.lock"), *root.glob("steps/*.py")]
+    key = digest_files([*files], root) + canonical_json(overrides)
+    index = root / "results/plans/index" / f"{_sha256(key)[:24]}"
+    if index.is_file():
+        path = root / "results/plans" / f"{index.read_text().strip()}.json"
+        if path.is_file():
+            return path
+    from steps.plan import freeze, make
+
+    path = freeze(make(root, overrides), root)
+    write_atomically(index, path.stem + "\n")
+    return path
+
+
+def snakemake(plan: Path) -> list[str]:
+    """The command that runs a plan, as a user could type it."""
+    return [
+        str(Path(sys.executable).parent / "snakemake"),
+        "--configfile",
+        str(plan.relative_to(ROOT)),
+        "--workflow-profile",
+        "workflow/profiles/default",
+    ]
+
+
+def _sha256(text: str) -> str:
+    import hashlib
+
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _lock(results: Path) -> None:
+    """Held until snakemake and every step it started have ended, however they end."""
+    results.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(results / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.read(descriptor, 32).decode().strip()
+        raise UserError(
+            f"another ./reproduce (process {holder}), or a step it started, is still running "
+            f"in {results}; wait for it or end it"
+        ) from error
+    os.truncate(descriptor, 0)
+    os.write(descriptor, f"{os.getpid()}\n".encode())
+    os.set_inheritable(descriptor, True)
+
+
+def command_line() -> NoReturn:
+    try:
+        status = main(sys.argv[1:])
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = 130
+    except BrokenPipeError:
+        status = 1
+    raise SystemExit(status)
+
+
+if __name__ == "__main__":
+    command_line()

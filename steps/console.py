@@ -1,0 +1,78 @@
+"""A step's two audiences: its log file gets everything, the terminal gets progress and errors."""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TextIO
+
+LINE_INTERVAL_S = 30.0
+"""Without a terminal, progress is a line at most this often."""
+
+
+class Console:
+    """The terminal, kept aside while file descriptors 1 and 2 point at the log file.
+
+    Engines and their libraries write to the descriptors themselves, so replacing `sys.stdout`
+    would not catch them.
+    """
+
+    def __init__(self, log: Path) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self.log = log
+        self._terminal: TextIO = os.fdopen(os.dup(2), "w", buffering=1)
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        os.close(descriptor)
+
+    def say(self, text: str) -> None:
+        """One line to the terminal and to the log."""
+        self._terminal.write(text + "\n")
+        print(text, flush=True)
+
+    def progress(self, label: str, total: int, unit: str = "samples") -> "Progress":
+        """A bar with time left on a terminal, a line every half minute elsewhere."""
+        return Progress(self._terminal, label, total, unit)
+
+
+class Progress:
+    """Counts towards `total`; cheap enough to update on every completed sample."""
+
+    def __init__(self, terminal: TextIO, label: str, total: int, unit: str) -> None:
+        self._terminal = terminal
+        self._label = label
+        self._total = max(total, 1)
+        self._unit = unit
+        self._done = 0
+        self._start = time.monotonic()
+        self._shown = 0.0
+        self._interval = 0.5 if terminal.isatty() else LINE_INTERVAL_S
+
+    def add(self, count: int = 1) -> None:
+        self._done += count
+        now = time.monotonic()
+        if now - self._shown >= self._interval:
+            self._shown = now
+            self._show(now)
+
+    def close(self) -> None:
+        """Draw the final state and leave the line."""
+        self._show(time.monotonic())
+        if self._terminal.isatty():
+            self._terminal.write("\n")
+
+    def _show(self, now: float) -> None:
+        share = min(self._done / self._total, 1.0)
+        elapsed = now - self._start
+        left = f"{elapsed / share - elapsed:.0f} s left" if share > 0.01 else "starting"
+        count = f"{self._done:,}/{self._total:,} {self._unit}"
+        if self._terminal.isatty():
+            bar = "#" * round(share * 24)
+            line = f"\r{self._label:<44.44} [{bar:<24}] {share:4.0%} {count}, {left}\x1b[K"
+            self._terminal.write(line)
+            self._terminal.flush()
+        else:
+            self._terminal.write(f"{self._label}: {share:.0%}, {count}, {left}\n")

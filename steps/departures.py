@@ -1,0 +1,27 @@
+"""Where a cell leaves the rules of its round. A tree with any departure may not be submitted."""
+
+from steps.schema import DatasetConfig, PerformanceRunConfig
+
+
+def departures(
+    run: PerformanceRunConfig, dataset: DatasetConfig, *, emulated: bool
+) -> tuple[str, ...]:
+    """One phrase each, with the value here and the value of the rules; empty if none."""
+    rules, loadgen = run.rules, run.loadgen
+    limits = (
+        ("min_duration_ms", loadgen.min_duration_ms, rules.min_duration_ms),
+        (
+            "performance_sample_count",
+            loadgen.performance_sample_count_override,
+            rules.performance_sample_count,
+        ),
+        ("dataset size", dataset.evaluation_count, rules.dataset_size),
+    )
+    found = [
+        f"{name} is {value:,} instead of {minimum:,}"
+        for name, value, minimum in limits
+        if value is not None and value < minimum
+    ]
+    if emulated:
+        found.append("precision is emulated, not executed by the accelerator")
+    return tuple(found)

@@ -1,0 +1,30 @@
+"""Errors that a user is meant to read."""
+
+from pydantic import ValidationError
+
+SHOWN_COMPLAINTS = 3
+
+
+class UserError(Exception):
+    """One sentence: what is wrong, where, and what to do about it.
+
+    Every command prints it as it stands and exits with status 1. Anything else that escapes a
+    step is a defect of Reprise: its traceback goes to the step's log, never to the terminal.
+    """
+
+
+def explain(error: ValidationError) -> str:
+    """The first complaints of pydantic, as one line: dotted key, complaint, offending value."""
+    parts = []
+    for complaint in error.errors()[:SHOWN_COMPLAINTS]:
+        where = ".".join(str(part) for part in complaint["loc"])
+        message = complaint["msg"].removeprefix("Value error, ")
+        message = message[0].lower() + message[1:]
+        if complaint["type"] == "extra_forbidden":
+            message = "no such key"
+        if complaint["type"] in ("missing", "value_error"):
+            parts.append(f"{where}: {message}" if where else message)
+        else:
+            parts.append(f"{where}: {message}, got {complaint['input']!r:.60}")
+    more = error.error_count() - len(parts)
+    return "; ".join(parts) + (f"; and {more} more" if more > 0 else "")

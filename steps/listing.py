@@ -1,0 +1,23 @@
+"""`./reproduce ls`: what can be chosen."""
+
+import textwrap
+from pathlib import Path
+
+HIDDEN = ("steps", "site")
+
+
+def groups(conf: Path) -> str:
+    """One line per group and its values; experiments come first, with their first comment."""
+    lines = ["experiments"]
+    for path in sorted((conf / "experiment").glob("*.yaml")):
+        text = path.read_text(encoding="utf-8").splitlines()
+        comments = [line.removeprefix("# ") for line in text if line.startswith("# ")]
+        about = next((line for line in comments if not line.startswith("@package")), "")
+        lines.append(f"  {path.stem:<18} {about}")
+    lines.append("groups")
+    for folder in sorted(path for path in conf.iterdir() if path.is_dir()):
+        if folder.name not in (*HIDDEN, "experiment"):
+            values = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+            wrapped = textwrap.fill(values, 78, subsequent_indent=" " * 21)
+            lines.append(f"  {folder.name:<18} {wrapped}")
+    return "\n".join(lines)

@@ -1,0 +1,153 @@
+"""The flow as a table: every step, what it may read, what it needs, where it runs.
+
+The one place that names all steps. Plan, Snakefile and `verify` are derived from it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from steps import schema
+from steps.record import digest_files
+
+AXES = ("system", "benchmark", "precision", "scenario")
+"""The axes of the matrix, in the order of a cell's path."""
+
+Stage = Literal["artifacts", "runs", "verdicts", "submission", "report"]
+Environment = Literal["driver", "engine", "analysis"]
+
+
+@dataclass(frozen=True)
+class StepSpec:
+    """One step.
+
+    `axes`: the axes its configuration may depend on; a configuration that differs between two
+    cells that agree on these is rejected. `needs` maps the role of an input to the step that
+    makes it ("weights" stands for quantize or model, whichever the precision uses).
+    `sources`: globs of the code that can change its results, besides its own module.
+    """
+
+    config: type[schema.Strict]
+    stage: Stage
+    environment: Environment
+    axes: tuple[str, ...]
+    needs: Mapping[str, str]
+    sources: tuple[str, ...] = ()
+
+
+_CELL = AXES
+_RUN_NEEDS = {"model": "weights", "dataset": "dataset", "environment": "environment/engine"}
+_RUN_SOURCES = ("steps/sut/*.py",)
+
+STEPS: Mapping[str, StepSpec] = {
+    "environment": StepSpec(schema.EnvironmentConfig, "artifacts", "driver", ("system",), {}),
+    "model": StepSpec(schema.ModelConfig, "artifacts", "driver", ("benchmark",), {}),
+    "quantize": StepSpec(
+        schema.QuantizeConfig,
+        "artifacts",
+        "engine",
+        ("benchmark", "precision"),
+        {"model": "model", "environment": "environment/engine"},
+        ("steps/rehearsal/compress.py",),
+    ),
+    "dataset": StepSpec(
+        schema.DatasetConfig,
+        "artifacts",
+        "analysis",
+        ("benchmark",),
+        {"model": "model", "environment": "environment/analysis"},
+        ("steps/rehearsal/notes.py", "steps/rehearsal/dataset.py", "steps/rehearsal/tokenizer.py"),
+    ),
+    "describe": StepSpec(schema.DescribeConfig, "artifacts", "driver", ("system",), {}),
+    "performance_run": StepSpec(
+        schema.PerformanceRunConfig, "runs", "engine", _CELL, _RUN_NEEDS, _RUN_SOURCES
+    ),
+    "accuracy_run": StepSpec(
+        schema.AccuracyRunConfig, "runs", "engine", _CELL, _RUN_NEEDS, _RUN_SOURCES
+    ),
+    "compliance_run": StepSpec(
+        schema.ComplianceRunConfig, "runs", "engine", _CELL, _RUN_NEEDS, _RUN_SOURCES
+    ),
+    "performance_check": StepSpec(
+        schema.PerformanceCheckConfig,
+        "verdicts",
+        "analysis",
+        _CELL,
+        {"run": "performance_run", "environment": "environment/analysis"},
+        ("steps/loadgen_log.py",),
+    ),
+    "accuracy_check": StepSpec(
+        schema.AccuracyCheckConfig,
+        "verdicts",
+        "analysis",
+        _CELL,
+        {
+            "run": "accuracy_run",
+            "dataset": "dataset",
+            "model": "weights",
+            "environment": "environment/analysis",
+        },
+        ("steps/loadgen_log.py", "steps/rouge.py", "steps/rehearsal/notes.py"),
+    ),
+    "compliance_check": StepSpec(
+        schema.ComplianceCheckConfig,
+        "verdicts",
+        "analysis",
+        _CELL,
+        {"run": "compliance_run", "environment": "environment/analysis"},
+        ("steps/loadgen_log.py",),
+    ),
+    "submission": StepSpec(
+        schema.SubmissionConfig,
+        "submission",
+        "analysis",
+        (),
+        {"environment": "environment/analysis"},
+        ("steps/loadgen_log.py", "steps/submission/*"),
+    ),
+    "report": StepSpec(
+        schema.ReportConfig,
+        "report",
+        "analysis",
+        (),
+        {"environment": "environment/analysis", "package": "submission"},
+        ("steps/report/*",),
+    ),
+}
+
+FOLDER: Mapping[Stage, str] = {
+    "artifacts": "results/artifacts/{step}/{name}",
+    "runs": "results/{experiment}/runs/{cell}/{step}",
+    "verdicts": "results/{experiment}/verdicts/{cell}/{step}",
+    "submission": "results/{experiment}/package",
+    "report": "results/{experiment}/report",
+}
+"""Output directory of a step, by stage. Artifacts are shared by experiments, so their names carry
+a digest of what they are made from."""
+
+LOG: Mapping[Stage, str] = {
+    "artifacts": "results/artifacts/logs/{step}/{name}.log",
+    "runs": "results/{experiment}/logs/{cell}/{step}.log",
+    "verdicts": "results/{experiment}/logs/{cell}/{step}.log",
+    "submission": "results/{experiment}/logs/{step}.log",
+    "report": "results/{experiment}/logs/{step}.log",
+}
+
+PER_CELL = tuple(name for name, spec in STEPS.items() if spec.stage in ("runs", "verdicts"))
+
+
+def sources(step: str, root: Path) -> list[Path]:
+    """Files whose content can change a step's results: its module and what the table lists."""
+    found = {
+        path
+        for pattern in (f"steps/{step}.py", *STEPS[step].sources)
+        for path in root.glob(pattern)
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    return sorted(found)
+
+
+def code_digest(step: str, root: Path) -> str:
+    """What a record's `code` must equal for the record to be of today's code."""
+    return digest_files(sources(step, root), root)

@@ -1,0 +1,281 @@
+"""Typed configuration: what `conf/` composes to, checked once before anything runs.
+
+One class per step, named as the step. A resolved configuration has no defaults: values live in
+`conf/`, classes only say which are legal, so a missing or misspelt key is an error that names it.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Scenario = Literal["Offline", "Server", "Interactive"]
+Division = Literal["closed", "open"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Positive = Annotated[int, Field(gt=0)]
+PositiveNumber = Annotated[float, Field(gt=0)]
+
+
+class Strict(BaseModel):
+    """Immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+# ---- facts that several steps read -------------------------------------------------------------
+
+
+class Seeds(Strict):
+    """LoadGen's seeds of a round, as 64-bit integers."""
+
+    qsl_rng_seed: int
+    sample_index_rng_seed: int
+    schedule_rng_seed: int
+
+
+class Rules(Strict):
+    """What a round demands of one benchmark in one scenario (`conf/round/`)."""
+
+    round: Name
+    loadgen_version: str
+    seeds: Seeds
+    min_duration_ms: Positive
+    performance_sample_count: Positive
+    dataset_size: Positive
+    offline_min_samples: Positive
+    ttft_ms: PositiveNumber | None
+    tpot_ms: PositiveNumber | None
+    compliance_tests: tuple[Name, ...]
+
+
+class Loadgen(Strict):
+    """LoadGen settings of a run; `user.conf` is rendered from these and from nothing else.
+
+    `model` is the name LoadGen's compiled-in mlperf.conf knows ("llama2-70b",
+    "llama2-70b-interactive"). None means: keep LoadGen's own value, write no line.
+    """
+
+    model: Name
+    target_qps: PositiveNumber
+    min_duration_ms: Positive | None
+    min_query_count: Positive | None
+    performance_sample_count_override: Positive | None
+
+
+class Generation(Strict):
+    """Greedy decoding; token counts include the end-of-sequence token."""
+
+    min_tokens: Positive
+    max_tokens: Positive
+    eos_token_id: int
+
+
+class VllmArguments(Strict):
+    """Arguments of vLLM's EngineArgs, by its names."""
+
+    dtype: Literal["bfloat16", "float16", "float32", "auto"]
+    max_model_len: Positive
+    max_num_seqs: Positive
+    max_num_batched_tokens: Positive
+    tensor_parallel_size: Positive
+    enforce_eager: bool
+    enable_prefix_caching: Literal[False]
+    enable_chunked_prefill: bool
+    seed: int
+
+
+class Engine(Strict):
+    """One engine process: what it is started with.
+
+    `environment` is set before the engine is imported. `stall_limit_s`: a run in which no sample
+    makes progress for so long ends with an error naming one.
+    """
+
+    kind: Literal["vllm"]
+    arguments: VllmArguments
+    environment: dict[str, str]
+    warmup_samples: Positive
+    start_limit_s: PositiveNumber
+    stall_limit_s: PositiveNumber
+
+
+class Gates(Strict):
+    """Accuracy gate of one benchmark: reference scores times a factor, tokens within a band.
+
+    `reference` maps a metric ("rouge1", "rouge2", "rougeL", 0-100) to the score of the reference
+    model on the same dataset; `tokens_per_sample` is that model's mean output length in tokens.
+    """
+
+    factor: Annotated[float, Field(gt=0, le=1)]
+    reference: dict[str, float]
+    tokens_per_sample: PositiveNumber
+    tokens_per_sample_tolerance: Annotated[float, Field(gt=0, lt=1)]
+
+
+# ---- artifacts ---------------------------------------------------------------------------------
+
+
+class EnvironmentConfig(Strict):
+    """A native environment made from `envs/<name>.lock`; `probes` are imported to prove it."""
+
+    name: Name
+    probes: tuple[str, ...]
+
+
+class ModelConfig(Strict):
+    """Source weights. `embedded` is a directory of the repository that carries a manifest."""
+
+    name: Name
+    embedded: str
+
+
+class QuantizeConfig(Strict):
+    """Weights in another precision; `simulated`: quantized and dequantized back to bf16.
+
+    Format "none" keeps the source weights, and no job is planned.
+    """
+
+    model: Name
+    format: Literal["none", "fp8", "int2"]
+    simulated: bool
+
+
+class DatasetConfig(Strict):
+    """Prompts of a generated benchmark, by its recipe; counts are numbers of prompts."""
+
+    name: Name
+    recipe: Literal["rehearsal"]
+    evaluation_count: Positive
+    calibration_count: Positive
+
+
+class DescribeConfig(Strict):
+    """The fields of a system description that a probe can't know; the probe fills the rest."""
+
+    name: Name
+    fields: dict[str, str]
+
+
+# ---- runs --------------------------------------------------------------------------------------
+
+
+class RunConfig(Strict):
+    """Shared by the three LoadGen runs of a scenario."""
+
+    scenario: Scenario
+    rules: Rules
+    loadgen: Loadgen
+    generation: Generation
+    engine: Engine
+
+
+class PerformanceRunConfig(RunConfig):
+    """LoadGen's PerformanceOnly mode."""
+
+
+class AccuracyRunConfig(RunConfig):
+    """LoadGen's AccuracyOnly mode: every sample of the dataset once."""
+
+
+class ComplianceRunConfig(RunConfig):
+    """A compliance test: LoadGen overridden by the test's audit.config, given here as values."""
+
+    test: Literal["TEST06"]
+    audit: dict[str, int]
+
+
+# ---- verdicts ----------------------------------------------------------------------------------
+
+
+class PerformanceCheckConfig(Strict):
+    scenario: Scenario
+    rules: Rules
+    loadgen: Loadgen
+
+
+class AccuracyCheckConfig(Strict):
+    """`required` names the gate that must hold; the others are reported.
+
+    `reference_samples`: on how many prompts the reference scores were measured. Scores of another
+    number of prompts are no reference.
+    """
+
+    scenario: Scenario
+    rules: Rules
+    dataset_size: Positive
+    reference_samples: Positive
+    gates: dict[str, Gates]
+    required: Name
+
+    @model_validator(mode="after")
+    def required_is_a_gate(self) -> Self:
+        if self.required not in self.gates:
+            raise ValueError(f"required gate {self.required!r} is none of {sorted(self.gates)}")
+        return self
+
+    @model_validator(mode="after")
+    def reference_is_of_this_dataset(self) -> Self:
+        if self.reference_samples != self.dataset_size:
+            raise ValueError(
+                f"the reference scores are of {self.reference_samples} prompts, "
+                f"the dataset has {self.dataset_size}"
+            )
+        return self
+
+
+class ComplianceCheckConfig(Strict):
+    scenario: Scenario
+    test: Literal["TEST06"]
+    eos_token_id: int
+    min_samples: Positive
+
+
+# ---- submission and report ---------------------------------------------------------------------
+
+
+class Measurement(Strict):
+    """The five fields of a measurement's JSON that the round's checker requires."""
+
+    input_data_types: str
+    retraining: str
+    starting_weights_filename: str
+    weight_data_types: str
+    weight_transformations: str
+
+
+class Cell(Strict):
+    """One point of the matrix: what the submission and the report say about it.
+
+    `system_id` names it in the submission tree. `departures` lists, in words, where the cell
+    leaves the rules of its round; a tree with any may not be submitted.
+    """
+
+    system: Name
+    benchmark: Name
+    precision: Name
+    scenario: Scenario
+    system_id: Name
+    official_benchmark: Name
+    measurement: Measurement
+    emulated: bool
+    compliance_tests: tuple[Name, ...]
+    departures: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """Path of the cell below `runs/` and `verdicts/`."""
+        return f"{self.system}/{self.benchmark}/{self.precision}/{self.scenario}"
+
+
+class SubmissionConfig(Strict):
+    experiment: Name
+    round: Name
+    division: Division
+    submitter: str
+    overrides: tuple[str, ...]
+    cells: tuple[Cell, ...]
+
+
+class ReportConfig(Strict):
+    experiment: Name
+    round: Name
+    cells: tuple[Cell, ...]

@@ -1,0 +1,161 @@
+"""What `./reproduce plan` refuses and what it freezes."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from steps import schema
+from steps.departures import departures
+from steps.errors import UserError
+from steps.plan import Plan, freeze, load, make
+from steps.record import canonical_json
+from tests.conftest import ROOT, edit
+
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
+
+
+def counts(plan: Plan) -> dict[str, int]:
+    steps = [job.step for job in plan.jobs]
+    return {step: steps.count(step) for step in dict.fromkeys(steps)}
+
+
+def cells(plan: Plan) -> tuple[schema.Cell, ...]:
+    report = next(job for job in plan.jobs if job.step == "report")
+    return schema.ReportConfig.model_validate_json(report.config).cells
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_plans(experiment: str) -> None:
+    plan = make(ROOT, [f"experiment={experiment}"])
+    assert plan.experiment == experiment
+    assert counts(plan)["report"] == 1
+
+
+def test_the_default_is_the_rehearsal_with_three_scenarios() -> None:
+    plan = make(ROOT, [])
+    assert plan.experiment == "rehearsal"
+    assert counts(plan) == {
+        "environment": 2,
+        "model": 1,
+        "dataset": 1,
+        "describe": 1,
+        "performance_run": 3,
+        "accuracy_run": 3,
+        "compliance_run": 3,
+        "performance_check": 3,
+        "accuracy_check": 3,
+        "compliance_check": 3,
+        "submission": 1,
+        "report": 1,
+    }
+
+
+def test_lists_make_a_matrix_and_share_what_they_can() -> None:
+    plan = make(ROOT, ["precision=bf16,fp8", "scenario=Offline,Server"])
+    found = counts(plan)
+    assert found["performance_run"] == 4
+    assert found["quantize"] == 1
+    assert found["model"] == found["dataset"] == 1
+    assert make(ROOT, ["scenario=glob(*)", "precision=choice(bf16,fp8)"]) == make(
+        ROOT, ["scenario=Interactive,Offline,Server", "precision=bf16,fp8"]
+    ).model_copy(
+        update={"jobs": make(ROOT, ["scenario=glob(*)", "precision=choice(bf16,fp8)"]).jobs}
+    )
+
+
+def test_only_the_full_length_has_no_departure() -> None:
+    short, full = make(ROOT, []), make(ROOT, ["experiment=rehearsal-full"])
+    assert all(len(cell.departures) == 3 for cell in cells(short))
+    assert all(cell.departures == () for cell in cells(full))
+    emulated = cells(make(ROOT, ["experiment=rehearsal-full", "precision=fp8"]))
+    assert all("emulated" in cell.departures[0] for cell in emulated)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["precision=fp9"], ["fp9", "bf16"]),
+        (["experiment=nothing"], ["nothing", "rehearsal-full"]),
+        (["system.target_qpz.Server=3"], ["target_qpz"]),
+        (["+hardware.engine.max_nums_seq=3"], ["max_nums_seq", "no such key"]),
+        (["hardware.engine.arguments.max_num_seqs=many"], ["max_num_seqs", "'many'"]),
+        (["system.target_qps.Server=-1"], ["target_qps", "greater than 0"]),
+        (["hardware.engine.arguments.enable_prefix_caching=true"], ["enable_prefix_caching"]),
+        (["length.evaluation_count=512"], ["reference scores are of 1024 prompts", "512"]),
+        (["benchmark.required_gate=98"], ["98"]),
+        (["hardware.environment=cuda"], ["cuda", "envs/cuda.lock"]),
+        (["system.target_qps.Server=10,20"], ["can't be swept", "precision"]),
+        (["=3"], ["=3"]),
+        (["scenario="], ["scenario"]),
+        (["length.name=${nowhere}"], ["nowhere"]),
+    ],
+)
+def test_bad_overrides_get_one_sentence(overrides: list[str], words: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        make(ROOT, overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_a_step_that_reads_an_undeclared_axis_is_rejected(project: Path) -> None:
+    edit(project / "conf/steps/dataset.yaml", "name: ${benchmark.name}", "name: ${scenario.name}")
+    with pytest.raises(UserError, match="steps.dataset reads an axis outside"):
+        make(project, [])
+
+
+def test_systems_of_two_submitters_are_refused(project: Path) -> None:
+    system = project / "conf/system/rehearsal-cpu.yaml"
+    other = project / "conf/system/other.yaml"
+    other.write_text(system.read_text(encoding="utf-8"), encoding="utf-8")
+    edit(other, "name: rehearsal-cpu", "name: other")
+    edit(other, "submitter: Reprise", "submitter: Acme")
+    with pytest.raises(UserError, match="different divisions or submitters"):
+        make(project, ["system=rehearsal-cpu,other"])
+
+
+def test_a_plan_is_content_addressed_and_immutable(project: Path) -> None:
+    plan = make(project, [])
+    path = freeze(plan, project)
+    assert freeze(make(project, []), project) == path
+    assert load(path) == plan
+    edit(path, '"experiment":"rehearsal","jobs"', '"experiment":"other","jobs"')
+    with pytest.raises(UserError, match="changed after it was frozen"):
+        load(path)
+
+
+def test_no_job_depends_on_the_machine(project: Path) -> None:
+    """The same plan on two machines, or a result could not be verified elsewhere."""
+    text = freeze(make(project, []), project).read_text(encoding="utf-8")
+    assert str(project) not in text
+    assert freeze(make(ROOT, []), project).read_text(encoding="utf-8") == text
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+        lambda children: st.lists(children) | st.dictionaries(st.text(), children),
+    )
+)
+def test_canonical_json_does_not_depend_on_order(value: object) -> None:
+    def reordered(part: object) -> object:
+        if isinstance(part, dict):
+            return {key: reordered(part[key]) for key in reversed(part)}
+        return [reordered(item) for item in part] if isinstance(part, list) else part
+
+    assert canonical_json(reordered(value)) == canonical_json(value)
+
+
+def test_departures_name_both_values() -> None:
+    plan = make(ROOT, ["scenario=Server"])
+    run = next(job for job in plan.jobs if job.step == "performance_run")
+    dataset = next(job for job in plan.jobs if job.step == "dataset")
+    found = departures(
+        schema.PerformanceRunConfig.model_validate_json(run.config),
+        schema.DatasetConfig.model_validate_json(dataset.config),
+        emulated=False,
+    )
+    assert "min_duration_ms is 1,000 instead of 600,000" in found

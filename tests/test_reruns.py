@@ -1,0 +1,205 @@
+"""Which edit makes which jobs run again: exact job sets, with a negative control.
+
+Every job's output is faked once with snakemake's own record of it (`--touch`), then the project is
+edited and snakemake asked for a dry run.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from steps.plan import freeze, make
+from tests.conftest import edit
+
+SNAKEMAKE = Path(sys.executable).parent / "snakemake"
+LIMIT_S = 120
+MATRIX = ["system=rehearsal-cpu,second-cpu", "scenario=Offline,Server", "precision=bf16,fp8"]
+
+RUNS = ("performance_run", "accuracy_run", "compliance_run")
+CHECKS = ("performance_check", "accuracy_check", "compliance_check")
+WHOLE = {("submission", ""), ("report", "")}
+
+
+def snakemake(project: Path, plan: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [
+            str(SNAKEMAKE),
+            "--configfile",
+            str(plan),
+            "--workflow-profile",
+            "workflow/profiles/default",
+            *arguments,
+        ],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def due(project: Path, overrides: list[str]) -> set[tuple[str, str]]:
+    """(step, key) of the jobs that a dry run would start."""
+    plan = make(project, overrides)
+    text = snakemake(project, freeze(plan, project), "-n", "--nocolor")
+    outputs = set(re.findall(r"^\s+output: (\S+)$", text, re.MULTILINE))
+    return {(job.step, job.key) for job in plan.jobs if job.output in outputs}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A project whose every job has run: outputs exist and snakemake has recorded them."""
+    from tests.conftest import PARTS, ROOT
+
+    project = tmp_path_factory.mktemp("built")
+    for part in PARTS:
+        source = ROOT / part
+        if source.is_dir():
+            shutil.copytree(source, project / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copyfile(source, project / part)
+    for kind, name in (("hardware", "cpu"), ("system", "rehearsal-cpu")):
+        second = {"cpu": "second", "rehearsal-cpu": "second-cpu"}[name]
+        text = (project / f"conf/{kind}/{name}.yaml").read_text(encoding="utf-8")
+        text = text.replace("name: rehearsal-cpu", "name: second-cpu")
+        text = text.replace("override /hardware: cpu", "override /hardware: second")
+        (project / f"conf/{kind}/{second}.yaml").write_text(text, encoding="utf-8")
+    plan = make(project, MATRIX)
+    for job in plan.jobs:
+        path = project / job.output
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}", encoding="utf-8")
+    snakemake(project, freeze(plan, project), "--touch", "--quiet", "all")
+    yield project
+
+
+@pytest.fixture
+def project(built: Path, tmp_path: Path) -> Path:
+    copy = tmp_path / "project"
+    shutil.copytree(built, copy, copy_function=shutil.copy2)
+    return copy
+
+
+def keys(system: str = "*", scenario: str = "*", precision: str = "*") -> list[str]:
+    return [
+        f"{s}/rehearsal/{p}/{c}"
+        for s in ("rehearsal-cpu", "second-cpu")
+        for p in ("bf16", "fp8")
+        for c in ("Offline", "Server")
+        if system in ("*", s) and scenario in ("*", c) and precision in ("*", p)
+    ]
+
+
+def jobs(steps: tuple[str, ...], cells: list[str]) -> set[tuple[str, str]]:
+    return {(step, cell) for step in steps for cell in cells}
+
+
+Edit = Callable[[Path], None]
+
+
+def replaced(name: str, old: str, new: str) -> Edit:
+    return lambda project: edit(project / name, old, new)
+
+
+CASES: dict[str, tuple[Edit, set[tuple[str, str]]]] = {
+    "nothing": (lambda project: None, set()),
+    "a comment": (
+        replaced("conf/hardware/second.yaml", "name: cpu\n", "# a remark\nname: cpu\n"),
+        set(),
+    ),
+    "order of keys": (
+        replaced(
+            "conf/system/second-cpu.yaml",
+            "{Offline: 80, Server: 41, Interactive: 41}",
+            "{Interactive: 41, Server: 41, Offline: 80}",
+        ),
+        set(),
+    ),
+    "a key that no step reads": (
+        replaced("conf/hardware/second.yaml", "name: cpu\n", "name: cpu\nrack: 7\n"),
+        set(),
+    ),
+    "Server target_qps of one system": (
+        replaced("conf/system/second-cpu.yaml", "Server: 41", "Server: 39"),
+        jobs((*RUNS, *CHECKS), keys("second-cpu", "Server"))
+        | WHOLE,
+    ),
+    "an engine argument of one hardware": (
+        replaced("conf/hardware/second.yaml", "max_num_seqs: 128", "max_num_seqs: 64"),
+        jobs((*RUNS, *CHECKS), keys("second-cpu")) | WHOLE,
+    ),
+    "min_duration_ms": (
+        replaced("conf/length/short.yaml", "min_duration_ms: 1000", "min_duration_ms: 2000"),
+        jobs(("performance_run", "performance_check"), keys()) | WHOLE,
+    ),
+    "a limit of the round": (
+        replaced("conf/round/v5.1.yaml", "Server: {ttft_ms: 2000", "Server: {ttft_ms: 1900"),
+        jobs(("performance_check",), keys(scenario="Server")) | WHOLE,
+    ),
+    "an accuracy factor of the round": (
+        replaced("conf/round/v5.1.yaml", "accuracy_factor_99: 0.99", "accuracy_factor_99: 0.98"),
+        jobs(("accuracy_check",), keys()) | WHOLE,
+    ),
+    "a simulated format": (
+        replaced("conf/precision/fp8.yaml", "{format: fp8,", "{format: int2,"),
+        {("quantize", "rehearsal/fp8")}
+        | jobs((*RUNS, *CHECKS), keys(precision="fp8"))
+        | WHOLE,
+    ),
+    "words in the system description": (
+        replaced(
+            "conf/system/second-cpu.yaml",
+            "system_name: Reprise CPU rehearsal",
+            "system_name: Another name",
+        ),
+        {("describe", "second-cpu")} | WHOLE,
+    ),
+    "code of the accuracy verdict": (
+        replaced("steps/accuracy_check.py", '"""', '"""A remark. '),
+        jobs(("accuracy_check",), keys()) | WHOLE,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_edit_reruns_exactly(project: Path, name: str) -> None:
+    change, expected = CASES[name]
+    if name.startswith("code of"):
+        path = project / "steps/accuracy_check.py"
+        path.write_text(path.read_text(encoding="utf-8") + "# a remark\n", encoding="utf-8")
+    else:
+        change(project)
+    assert due(project, MATRIX) == expected
+
+
+def test_a_subset_of_the_matrix_reruns_only_what_sums_it_up(project: Path) -> None:
+    assert due(project, ["system=second-cpu", *MATRIX[1:]]) == WHOLE
+
+
+def test_an_override_reruns_like_an_edit(project: Path) -> None:
+    overrides = ["system=second-cpu", *MATRIX[1:], "system.target_qps.Server=39"]
+    expected = jobs((*RUNS, *CHECKS), keys("second-cpu", "Server")) | WHOLE
+    assert due(project, overrides) == expected
+
+
+def test_negative_control_with_the_whole_configuration_everything_reruns(project: Path) -> None:
+    """With the plan itself as a parameter one edit reruns every job: projection is what is exact."""
+    common = project / "workflow/rules/common.smk"
+    edit(
+        common,
+        '"config": of_job(step, lambda job: job.config),',
+        '"config": of_job(step, lambda job: PLAN.model_dump_json()),',
+    )
+    plan = make(project, MATRIX)
+    snakemake(project, freeze(plan, project), "--touch", "--quiet", "all")
+    assert due(project, MATRIX) == set()
+    edit(project / "conf/system/second-cpu.yaml", "Server: 41", "Server: 39")
+    assert len(due(project, MATRIX)) == len(plan.jobs)

@@ -1,0 +1,84 @@
+# What runs are made from: environments, weights, prompts, the description of the system.
+localrules:
+    model,
+    describe,
+
+
+rule environment:
+    input:
+        needs("environment"),
+        code=sources("environment"),
+    output:
+        manifest=manifest("environment"),
+    log:
+        logfile("environment"),
+    params:
+        **arguments("environment"),
+    message:
+        "environment {wildcards.name}"
+    shell:
+        RUN
+
+
+rule model:
+    input:
+        needs("model"),
+        code=sources("model"),
+    output:
+        manifest=manifest("model"),
+    log:
+        logfile("model"),
+    params:
+        **arguments("model"),
+    message:
+        "weights {wildcards.name}"
+    shell:
+        RUN
+
+
+rule quantize:
+    input:
+        needs("quantize"),
+        code=sources("quantize"),
+    output:
+        manifest=manifest("quantize"),
+    log:
+        logfile("quantize"),
+    params:
+        **arguments("quantize"),
+    message:
+        "quantize {wildcards.name}"
+    shell:
+        RUN
+
+
+rule dataset:
+    input:
+        needs("dataset"),
+        code=sources("dataset"),
+    output:
+        manifest=manifest("dataset"),
+    log:
+        logfile("dataset"),
+    params:
+        **arguments("dataset"),
+    message:
+        "dataset {wildcards.name}"
+    shell:
+        RUN
+
+
+rule describe:
+    input:
+        needs("describe"),
+        code=sources("describe"),
+    output:
+        manifest=manifest("describe"),
+    log:
+        logfile("describe"),
+    params:
+        **arguments("describe"),
+    message:
+        "describe system {wildcards.name}"
+    shell:
+        RUN

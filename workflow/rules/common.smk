@@ -1,0 +1,70 @@
+# The only helpers: everything that a rule asks of the plan.
+import sys
+from pathlib import Path
+
+sys.path.insert(0, workflow.basedir)
+
+from steps import plan as plans
+from steps import registry
+from steps.errors import UserError
+
+if not workflow.configfiles:
+    raise WorkflowError(
+        "no plan was given: run ./reproduce, or snakemake --configfile results/plans/NAME.json"
+    )
+try:
+    PLAN = plans.load(Path(workflow.configfiles[0]))
+except UserError as error:
+    raise WorkflowError(str(error))
+
+JOBS = {job.output: job for job in PLAN.jobs}
+
+RUN = (
+    "{params.python:q} -m steps.{rule} --config {params.config:q} --input {params.inputs:q}"
+    " --output {output.manifest:q} --log {log:q} --code {input.code:q}"
+)
+
+
+wildcard_constraints:
+    experiment=r"[^/]+",
+    cell=r"[^/]+/[^/]+/[^/]+/[^/]+",
+    name=r".+",
+
+
+def pattern(template, step):
+    return template[registry.STEPS[step].stage].replace("{step}", step)
+
+
+def manifest(step):
+    return pattern(registry.FOLDER, step) + "/manifest.json"
+
+
+def logfile(step):
+    return pattern(registry.LOG, step)
+
+
+def sources(step):
+    root = Path(workflow.basedir)
+    return [str(path.relative_to(root)) for path in registry.sources(step, root)]
+
+
+def of_job(step, read):
+    """An input or params function: what `read` takes from the job that the wildcards name."""
+
+    def function(wildcards):
+        return read(JOBS[manifest(step).format(**wildcards)])
+
+    return function
+
+
+def needs(step):
+    return of_job(step, lambda job: list(job.inputs.values()))
+
+
+def arguments(step):
+    """Parameters of the step's command, as text: Snakemake compares nothing else reliably."""
+    return {
+        "config": of_job(step, lambda job: job.config),
+        "inputs": of_job(step, lambda job: [f"{role}={path}" for role, path in job.inputs.items()]),
+        "python": of_job(step, lambda job: f"{job.environment}/bin/python"),
+    }

@@ -1,0 +1,33 @@
+# The submission tree and the page that people read.
+
+
+rule submission:
+    input:
+        needs("submission"),
+        code=sources("submission"),
+    output:
+        manifest=manifest("submission"),
+    log:
+        logfile("submission"),
+    params:
+        **arguments("submission"),
+    message:
+        "submission tree of {wildcards.experiment}"
+    shell:
+        RUN
+
+
+rule report:
+    input:
+        needs("report"),
+        code=sources("report"),
+    output:
+        manifest=manifest("report"),
+    log:
+        logfile("report"),
+    params:
+        **arguments("report"),
+    message:
+        "report of {wildcards.experiment}"
+    shell:
+        RUN
