@@ -1,0 +1,107 @@
+"""vLLM in the process that LoadGen runs in: one Python loop drives the engine, no hop between."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from steps.errors import UserError
+from steps.schema import Engine as EngineConfig
+from steps.schema import Generation
+from steps.sut.engine import Events, Request
+
+
+class VllmEngine:
+    """Greedy decoding of token ids; text is never made."""
+
+    def __init__(self) -> None:
+        self._engine: Any = None
+        self._parameters: Any = None
+        self._tokens: dict[str, list[int]] = {}
+        self._first_tokens = False
+
+    def start(
+        self, weights: Path, config: EngineConfig, generation: Generation, *, first_tokens: bool
+    ) -> None:
+        # vLLM reads its environment while it is imported.
+        os.environ.update(config.environment)
+        try:
+            from vllm import EngineArgs, LLMEngine, SamplingParams
+            from vllm.sampling_params import RequestOutputKind
+        except ImportError as error:
+            raise UserError(f"vLLM can't be imported ({error}); see README, Trouble") from error
+        self._first_tokens = first_tokens
+        self._parameters = SamplingParams(
+            temperature=0.0,
+            min_tokens=generation.min_tokens,
+            max_tokens=generation.max_tokens,
+            stop_token_ids=[generation.eos_token_id],
+            detokenize=False,
+            # Every delta costs; only first tokens are worth it, and only where they are timed.
+            output_kind=(
+                RequestOutputKind.DELTA if first_tokens else RequestOutputKind.FINAL_ONLY
+            ),
+        )
+        _refuse_damaged(weights)
+        try:
+            arguments = EngineArgs(
+                model=str(weights),
+                skip_tokenizer_init=True,
+                disable_log_stats=True,
+                **config.arguments.model_dump(),
+            )
+            self._engine = LLMEngine.from_engine_args(arguments)
+        except Exception as error:
+            # vLLM raises many kinds; its own log, above, has the story.
+            last = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UserError(f"vLLM can't start on {weights}: {last}") from error
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        for request in requests:
+            name = str(request.number)
+            self._tokens[name] = []
+            self._engine.add_request(
+                name, {"prompt_token_ids": list(request.prompt)}, self._parameters
+            )
+
+    def step(self) -> Events:
+        events = Events()
+        for output in self._engine.step():
+            name = output.request_id
+            known = self._tokens[name]
+            new = output.outputs[0].token_ids
+            if self._first_tokens and not known and new:
+                events.first.append((int(name), new[0]))
+            known.extend(new)
+            if output.finished:
+                events.completed.append((int(name), self._tokens.pop(name)))
+        return events
+
+    def identity(self) -> dict[str, str]:
+        import vllm
+        from vllm.platforms import current_platform
+
+        return {
+            "name": "vllm",
+            "version": vllm.__version__,
+            "device": str(current_platform.device_type),
+        }
+
+
+def _refuse_damaged(weights: Path) -> None:
+    """A header that promises more bytes than the file has: say so before vLLM's long traceback."""
+    for path in sorted(weights.glob("*.safetensors")):
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            try:
+                header = json.loads(stream.read(length)) if length < size else None
+                ends = [v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"]
+                whole = 8 + length + max(ends, default=0) == size
+            except (ValueError, KeyError, AttributeError, UnicodeDecodeError):
+                whole = False
+        if not whole:
+            raise UserError(f"{path} is no whole safetensors file; delete its directory, re-run")
+    if not any(weights.glob("*.safetensors")):
+        raise UserError(f"{weights} holds no safetensors; delete it and re-run")
