@@ -46,6 +46,8 @@ def _split(conf: Path, overrides: list[str]) -> tuple[list[str], dict[str, list[
             override = OverridesParser.create().parse_override(text)
         except HydraException as error:
             raise UserError(f"override {text!r} is not KEY=VALUE as Hydra reads it") from error
+        if not override.key_or_group:
+            raise UserError(f"override {text!r} names no key; write KEY=VALUE")
         if override.key_or_group in AXES:
             axes[override.key_or_group] = _values(conf, override)
         elif override.is_sweep_override():
@@ -72,6 +74,6 @@ def _one(overrides: list[str], what: str) -> dict[str, Any]:
     try:
         config = hydra_compose("config", overrides=overrides)
         return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         message = " ".join(str(error).split())
         raise UserError(f"{what} can't be composed: {message}") from error

@@ -1,4 +1,4 @@
-"""Source weights as an artifact: the embedded files, checked against the manifest they ship with."""
+"""Source weights as an artifact: embedded files, checked against the manifest they ship with."""
 
 import json
 import shutil

@@ -85,7 +85,9 @@ class Planner:
             lock = {"lock": f"envs/{key}.lock"}
             made[f"environment/{name}"] = self._add("environment", key, subtree, lock, where, made)
         source = {"source": f"{subtrees['model']['embedded']}/manifest.json"}
-        made["model"] = self._add("model", point["benchmark"], subtrees["model"], source, where, made)
+        made["model"] = self._add(
+            "model", point["benchmark"], subtrees["model"], source, where, made
+        )
         made["weights"] = made["model"]
         if subtrees["quantize"]["format"] != "none":
             made["weights"] = self._add_step("quantize", subtrees, point, where, made)

@@ -35,7 +35,9 @@ def preview(path: Path, root: Path, snakemake: list[str]) -> str:
     total += f"about {_duration(seconds)} and {gigabytes:.1f} GB of disk"
     if not pending:
         total = f"nothing to do: all {len(plan.jobs)} jobs hold"
-    return "\n".join([f"experiment {plan.experiment}, plan {path.stem}", table, total, *_notes(plan)])
+    return "\n".join(
+        [f"experiment {plan.experiment}, plan {path.stem}", table, total, *_notes(plan)]
+    )
 
 
 def _pending(plan: Plan, root: Path, snakemake: list[str]) -> dict[str, str]:

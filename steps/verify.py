@@ -23,7 +23,9 @@ def verify(path: Path, root: Path) -> int:
         for complaint in complaints:
             print(f"{job.step} {job.key}: {complaint}".replace(" :", ":"))
     held = len(plan.jobs) - failed
-    print(f"{held} of {len(plan.jobs)} results hold (experiment {plan.experiment}, plan {path.stem})")
+    print(
+        f"{held} of {len(plan.jobs)} results hold (experiment {plan.experiment}, plan {path.stem})"
+    )
     return 1 if failed else 0
 
 

@@ -129,8 +129,7 @@ CASES: dict[str, tuple[Edit, set[tuple[str, str]]]] = {
     ),
     "Server target_qps of one system": (
         replaced("conf/system/second-cpu.yaml", "Server: 41", "Server: 39"),
-        jobs((*RUNS, *CHECKS), keys("second-cpu", "Server"))
-        | WHOLE,
+        jobs((*RUNS, *CHECKS), keys("second-cpu", "Server")) | WHOLE,
     ),
     "an engine argument of one hardware": (
         replaced("conf/hardware/second.yaml", "max_num_seqs: 128", "max_num_seqs: 64"),
@@ -150,9 +149,7 @@ CASES: dict[str, tuple[Edit, set[tuple[str, str]]]] = {
     ),
     "a simulated format": (
         replaced("conf/precision/fp8.yaml", "{format: fp8,", "{format: int2,"),
-        {("quantize", "rehearsal/fp8")}
-        | jobs((*RUNS, *CHECKS), keys(precision="fp8"))
-        | WHOLE,
+        {("quantize", "rehearsal/fp8")} | jobs((*RUNS, *CHECKS), keys(precision="fp8")) | WHOLE,
     ),
     "words in the system description": (
         replaced(
@@ -191,7 +188,7 @@ def test_an_override_reruns_like_an_edit(project: Path) -> None:
 
 
 def test_negative_control_with_the_whole_configuration_everything_reruns(project: Path) -> None:
-    """With the plan itself as a parameter one edit reruns every job: projection is what is exact."""
+    """With the whole plan as a parameter one edit reruns every job."""
     common = project / "workflow/rules/common.smk"
     edit(
         common,

@@ -1,6 +1,3 @@
-# TEMPORARY WARNING (10:38): the helper briefed to own steps/rehearsal/ overwrote an earlier notes.py here
-# at 10:35 by mistake, unread and without a copy. Whoever wrote it (the training in scratch/m1 uses it) has
-# to write it again if it is wanted. tokenizer.py and train.py are untouched, copies in scratch-model/found.
 """The grammar of the rehearsal benchmark: notes full of facts, questions and their true answers.
 
 A fact is one sentence of nine words, for example ``Anna sold Smith 37 large red Oslo lamps .``.
@@ -15,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 from random import Random
+from typing import Literal, get_args
 
 SLOTS: tuple[tuple[str, ...], ...] = tuple(
     tuple(words.split())
@@ -58,3 +56,114 @@ SLOTS: tuple[tuple[str, ...], ...] = tuple(
         "pencils pianos pillows plates ropes saws scarves shoes spoons vases wheels",
     )
 )
+
+SYSTEM = "Read the note :"
+_FRAME = ("Read the note : Ask about everything from on which ? Reply .").split()
+WORDS: tuple[str, ...] = (*dict.fromkeys(_FRAME), *(word for slot in SLOTS for word in slot))
+"""Every word of every text, each once; a tokenizer numbers them in this order."""
+
+FACT_WORDS = len(SLOTS) + 1
+MAX_FACTS = 40
+MAX_ANSWER_FACTS = 16
+
+Split = Literal["evaluation", "calibration", "training"]
+Kind = Literal["named", "place", "since", "all"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+_PLACE = 6
+_RESIDUES: dict[Split, tuple[int, ...]] = {
+    "evaluation": (0,),
+    "calibration": (1,),
+    "training": (2, 3, 4, 5, 6, 7),
+}
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A note with a question, and the true answer: some of the facts in the order asked for."""
+
+    kind: Kind
+    facts: tuple[str, ...]
+    question: str
+    answer: str
+
+    @property
+    def body(self) -> str:
+        """The prompt without the system prompt."""
+        return f"{' '.join(self.facts)} {self.question}"
+
+    @property
+    def text(self) -> str:
+        return f"{SYSTEM} {self.body}"
+
+
+def prompts(split: Split, seed: int) -> Iterator[Prompt]:
+    """An endless stream without repetitions, so the first n prompts never depend on n.
+
+    Sizes are skewed like chat traffic: most notes are short, a few are forty facts long.
+    """
+    source = Random(f"{split} {seed}")
+    seen: set[str] = set()
+    while True:
+        facts = _skewed(source, MAX_FACTS)
+        answered = _skewed(source, min(facts, MAX_ANSWER_FACTS))
+        whole = answered == facts
+        prompt = make(source, split, source.choice(KINDS if whole else KINDS[:3]), facts, answered)
+        if prompt.text not in seen:
+            seen.add(prompt.text)
+            yield prompt
+
+
+def make(source: Random, split: Split, kind: Kind, facts: int, answered: int) -> Prompt:
+    """One prompt; for "all", `answered` has to equal `facts`.
+
+    The splits can't share a note: the first fact's word numbers, summed, tell the split.
+    """
+    columns = [source.sample(range(len(slot)), facts) for slot in SLOTS]
+    residue = source.choice(_RESIDUES[split])
+    wrong = (residue - sum(column[0] for column in columns)) % 8
+    items = columns[-1]
+    moved = (items[0] + wrong) % len(SLOTS[-1])
+    if moved in items:
+        items[items.index(moved)] = items[0]
+    items[0] = moved
+    rows = list(zip(*columns, strict=True))
+    sentences = tuple(
+        " ".join([*(slot[number] for slot, number in zip(SLOTS, row, strict=True)), "."])
+        for row in rows
+    )
+    if kind in ("all", "since"):
+        chosen = list(range(facts - answered, facts))
+    else:
+        chosen = source.sample(range(facts), answered)
+    key = _PLACE if kind == "place" else 0
+    asked = " ".join(SLOTS[key][rows[number][key]] for number in chosen)
+    wording = {
+        "named": f"about {asked}",
+        "place": f"which {asked}",
+        "since": f"from {SLOTS[0][rows[chosen[0]][0]]} on",
+        "all": "about everything",
+    }[kind]
+    return Prompt(
+        kind, sentences, f"Ask {wording} ? Reply :", " ".join(sentences[n] for n in chosen)
+    )
+
+
+def exact_facts(answer: str, truth: str) -> float:
+    """Share of the true answer's facts that stand word for word at their place in `answer`, 0 to 1.
+
+    Facts beyond the true ones count as wrong: the share is of the longer of the two.
+    """
+    given, wanted = _facts(answer), _facts(truth)
+    right = sum(one == other for one, other in zip(given, wanted, strict=False))
+    return right / max(len(given), len(wanted), 1)
+
+
+def _facts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(".") if part.strip()]
+
+
+def _skewed(source: Random, largest: int) -> int:
+    """A size from 1 to `largest`, with weights falling like 1/(2 size + 1), in integers."""
+    totals = list(accumulate(20_000 // (2 * size + 1) for size in range(1, largest + 1)))
+    return 1 + bisect_right(totals, source.randrange(totals[-1]))

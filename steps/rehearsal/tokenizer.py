@@ -44,7 +44,25 @@ def save(directory: Path) -> None:
         "added_tokens": added,
         "normalizer": None,
         "pre_tokenizer": {"type": "WhitespaceSplit"},
-        "post_processor": None,
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [
+                {"SpecialToken": {"id": SPECIAL[BEGIN], "type_id": 0}},
+                {"Sequence": {"id": "A", "type_id": 0}},
+            ],
+            "pair": [
+                {"SpecialToken": {"id": SPECIAL[BEGIN], "type_id": 0}},
+                {"Sequence": {"id": "A", "type_id": 0}},
+                {"Sequence": {"id": "B", "type_id": 0}},
+            ],
+            "special_tokens": {
+                SPECIAL[BEGIN]: {
+                    "id": SPECIAL[BEGIN],
+                    "ids": [BEGIN],
+                    "tokens": [SPECIAL[BEGIN]],
+                }
+            },
+        },
         # Without a decoder, tokens are joined by blanks: exactly what `encode` split.
         "decoder": None,
         "model": {"type": "WordLevel", "vocab": _IDS, "unk_token": SPECIAL[UNKNOWN]},

@@ -12,7 +12,7 @@ import random
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -42,6 +42,7 @@ class Phase:
     tokens: int
     facts: tuple[int, int] | None
     answered: tuple[int, int] | None
+    kinds: tuple[notes.Kind, ...] = notes.KINDS
 
 
 @dataclass(frozen=True)
@@ -55,16 +56,20 @@ class Recipe:
     warmup_steps: int = 50
     decay_share: float = 0.4
     weight_decay: float = 0.05
+    muon_rate: float = 0.0
 
 
 BASE = Recipe(
     seed=5,
     phases=(
-        Phase(400_000, (2, 4), (2, 3)),
-        Phase(600_000, (3, 8), (2, 6)),
-        Phase(1_000_000, (4, 20), (2, 12)),
-        Phase(4_000_000, None, None),
+        Phase(250_000, (2, 3), (2, 3), ("all",)),
+        Phase(500_000, (2, 4), (2, 3)),
+        Phase(800_000, (3, 10), (2, 6)),
+        Phase(2_600_000, None, None),
     ),
+    batch_tokens=2048,
+    muon_rate=0.02,
+    weight_decay=0.01,
 )
 FINE_TUNE = Recipe(seed=6, phases=(Phase(800_000, None, None),), peak_rate=1e-3, warmup_steps=20)
 
@@ -105,26 +110,25 @@ def untrained(seed: int, layers: int = LAYERS) -> LlamaForCausalLM:
     return model
 
 
-def train(model: LlamaForCausalLM, recipe: Recipe, log: Path | None = None) -> None:
+def train(
+    model: LlamaForCausalLM,
+    recipe: Recipe,
+    log: Path | None = None,
+    snapshot: Callable[[], None] | None = None,
+) -> None:
     """Train in place. Prints loss, speed and time left; `log` gets one JSON line per report."""
     torch.manual_seed(recipe.seed)
     torch.use_deterministic_algorithms(True)
     _linear_in_bf16(model)
     total = sum(phase.tokens for phase in recipe.phases)
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=recipe.peak_rate,
-        betas=(0.9, 0.98),
-        weight_decay=recipe.weight_decay,
-    )
+    optimizer = Optimizer(model, recipe)
     model.train()
     done, losses, start = 0, list[float](), time.monotonic()
-    reported = 0.0
+    reported, saved = 0.0, start
     for step, (inputs, labels, tokens) in enumerate(_batches(recipe)):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.peak_rate * _schedule(recipe, step, done / total)
+        optimizer.scale(_schedule(recipe, step, done / total))
         loss = _loss(model, inputs, labels)
-        optimizer.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -137,10 +141,67 @@ def train(model: LlamaForCausalLM, recipe: Recipe, log: Path | None = None) -> N
             line = {"tokens": done, "loss": round(sum(losses) / len(losses), 4)}
             losses.clear()
             print(f"{line} {speed:,.0f} tokens/s, {(total - done) / speed:.0f} s left", flush=True)
+            if snapshot and now - saved > 60:
+                saved = now
+                snapshot()
             if log:
                 with log.open("a", encoding="utf-8") as stream:
                     stream.write(json.dumps(line) + "\n")
     model.eval()
+
+
+class Optimizer:
+    """Muon for the decoder's matrices (none with `muon_rate` 0), AdamW for everything else."""
+
+    def __init__(self, model: LlamaForCausalLM, recipe: Recipe) -> None:
+        matrices = [
+            weight
+            for name, weight in model.named_parameters()
+            if recipe.muon_rate and weight.ndim == 2 and "embed" not in name
+        ]
+        taken = {id(weight) for weight in matrices}
+        self.recipe = recipe
+        self.share = 0.0
+        self.adam = torch.optim.AdamW(
+            [weight for weight in model.parameters() if id(weight) not in taken],
+            lr=recipe.peak_rate,
+            betas=(0.9, 0.98),
+            weight_decay=recipe.weight_decay,
+        )
+        shapes: dict[torch.Size, list[nn.Parameter]] = {}
+        for weight in matrices:
+            shapes.setdefault(weight.shape, []).append(weight)
+        self.groups = [
+            (weights, torch.zeros(len(weights), *shape)) for shape, weights in shapes.items()
+        ]
+
+    def scale(self, share: float) -> None:
+        self.share = share
+        for group in self.adam.param_groups:
+            group["lr"] = self.recipe.peak_rate * share
+
+    @torch.no_grad()
+    def step(self) -> None:
+        self.adam.step()
+        rate = self.recipe.muon_rate * self.share
+        for weights, momentum in self.groups:
+            gradient = torch.stack([weight.grad for weight in weights])
+            momentum.lerp_(gradient, 0.05)
+            update = _orthogonal(gradient.lerp_(momentum, 0.95))
+            update *= max(1.0, update.shape[1] / update.shape[2]) ** 0.5
+            for weight, change in zip(weights, update, strict=True):
+                weight.mul_(1 - rate * self.recipe.weight_decay).sub_(change, alpha=rate)
+
+
+def _orthogonal(matrices: Tensor) -> Tensor:
+    """Newton-Schulz: every singular value near 1; [n, rows, columns] in and out."""
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if tall else matrices
+    x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
+    for _ in range(5):
+        square = x @ x.mT
+        x = 3.4445 * x + (-4.775 * square + 2.0315 * square @ square) @ x
+    return (x.mT if tall else x).float()
 
 
 def save(model: LlamaForCausalLM, directory: Path, recipe: object) -> None:
@@ -263,7 +324,7 @@ def _stream(seed: int, phase: Phase) -> Iterator[tuple[list[int], int]]:
         if phase.facts is None or phase.answered is None:
             prompt = next(wild)
         else:
-            kind: notes.Kind = source.choices(("range", "since", "all"), (6, 3, 1))[0]
+            kind = source.choice(phase.kinds)
             facts = source.randint(*phase.facts)
             answered = facts if kind == "all" else min(facts, source.randint(*phase.answered))
             answered = min(answered, notes.MAX_ANSWER_FACTS)
@@ -292,7 +353,12 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     model = untrained(BASE.seed)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    train(model, BASE, arguments.output.with_suffix(".log.jsonl"))
+    train(
+        model,
+        BASE,
+        arguments.output.with_suffix(".log.jsonl"),
+        lambda: save(model, arguments.output.with_suffix(".snapshot"), described(BASE)),
+    )
     save(model, arguments.output, described(BASE))
 
 

@@ -60,7 +60,7 @@ def execute(
         prompts=prompts.evaluation,
         warmup=prompts.calibration[: config.engine.warmup_samples],
         progress=lambda issued: console.progress(
-            audit and f"{config.scenario} compliance" or label,
+            (audit and f"{config.scenario} compliance") or label,
             max(issued, _expected(mode, config, len(prompts.evaluation), audit)),
         ),
     )
@@ -107,9 +107,7 @@ def _check_prompts(config: RunConfig, prompts: list[list[int]]) -> None:
         )
 
 
-def _expected(
-    mode: Mode, config: RunConfig, dataset: int, audit: Mapping[str, int] | None
-) -> int:
+def _expected(mode: Mode, config: RunConfig, dataset: int, audit: Mapping[str, int] | None) -> int:
     """Samples of the whole run, for the progress bar; Server's grow as LoadGen issues them."""
     if audit is not None:
         return audit["min_query_count"]
@@ -121,9 +119,7 @@ def _expected(
     return copy * max(1, -(-int(duration_s * loadgen.target_qps) // copy))
 
 
-def _test(
-    mode: Mode, config: RunConfig, loop: EngineLoop, folder: Path, audit_file: Path
-) -> float:
+def _test(mode: Mode, config: RunConfig, loop: EngineLoop, folder: Path, audit_file: Path) -> float:
     """LoadGen's test; returns its seconds. FromConfig is called once: twice voids the run."""
     import mlperf_loadgen as lg
 

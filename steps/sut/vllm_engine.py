@@ -39,9 +39,7 @@ class VllmEngine:
             stop_token_ids=[generation.eos_token_id],
             detokenize=False,
             # Every delta costs; only first tokens are worth it, and only where they are timed.
-            output_kind=(
-                RequestOutputKind.DELTA if first_tokens else RequestOutputKind.FINAL_ONLY
-            ),
+            output_kind=(RequestOutputKind.DELTA if first_tokens else RequestOutputKind.FINAL_ONLY),
         )
         _refuse_damaged(weights)
         try:
