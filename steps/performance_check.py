@@ -1,0 +1,155 @@
+"""Is a performance run valid, and is it the run that was configured?"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from steps.command import main
+from steps.console import Console
+from steps.errors import UserError
+from steps.loadgen_log import Detail, read_detail
+from steps.record import Manifest, Workspace
+from steps.schema import PerformanceCheckConfig
+
+NS_PER_MS = 1e6
+PERCENTILES = ("50.00", "90.00", "95.00", "97.00", "99.00", "99.90")
+
+
+def step(
+    config: PerformanceCheckConfig,
+    inputs: Mapping[str, Path],
+    workspace: Workspace,
+    console: Console,
+) -> None:
+    """Raises UserError naming the first complaint; the log has all of them."""
+    detail = read_detail(Manifest.read(inputs["run"]).file("mlperf_log_detail.txt"))
+    found = list(complaints(detail, config))
+    for complaint in found:
+        print(f"complaint: {complaint}")
+    if found:
+        more = f" (and {len(found) - 1} more, see {console.log})" if len(found) > 1 else ""
+        raise UserError(f"the {config.scenario} performance run is not valid: {found[0]}{more}")
+    workspace.result = metrics(detail, config)
+    text = json.dumps(workspace.result, indent=1, sort_keys=True) + "\n"
+    (workspace.directory / "performance.json").write_text(text, encoding="utf-8")
+
+
+def complaints(detail: Detail, config: PerformanceCheckConfig) -> Iterator[str]:
+    """What a strict reading of the round's rules finds wrong, the most telling first.
+
+    Stricter than submission_checker.py of v5.1.1, which looks neither at the test mode nor at
+    audit settings, nor at errors that num_errors doesn't count.
+    """
+    yield from _errors(detail)
+    yield from _validity(detail)
+    yield from _latencies(detail, config)
+    for key, expected in _expected(config).items():
+        value = detail.get(key)
+        if value != expected:
+            yield f"{key} is {value!r}, not {expected!r}"
+
+
+def metrics(detail: Detail, config: PerformanceCheckConfig) -> dict[str, Any]:
+    """The result as the round reports it: tokens per second, with what stands beside it."""
+    offline = config.scenario == "Offline"
+    tokens = "result_tokens_per_second" if offline else "result_completed_tokens_per_second"
+    samples = "result_samples_per_second" if offline else "result_completed_samples_per_sec"
+    return {
+        "valid": True,
+        "metric": "tokens_per_second",
+        "value": float(detail.get(tokens)),
+        "unit": "Tokens/s",
+        "samples_per_second": float(detail.get(samples)),
+        "query_count": int(detail.get("result_query_count")),
+        "target_qps": float(detail.get("effective_target_qps")),
+        "ttft_ms": None if offline else _distribution(detail, "result_first_token_{}_latency_ns"),
+        "tpot_ms": None if offline else _distribution(detail, "result_time_per_output_token_{}_ns"),
+        "limits": {"ttft_ms": config.rules.ttft_ms, "tpot_ms": config.rules.tpot_ms},
+        "min_duration_ms": int(detail.get("effective_min_duration_ms")),
+        "loadgen_version": str(detail.get("loadgen_version")),
+    }
+
+
+def _errors(detail: Detail) -> Iterator[str]:
+    if detail.errors:
+        first = detail.errors[0]
+        yield f"LoadGen reported an error on line {first.line}: {first.key}: {first.value}"
+    if detail.get("num_errors") != 0:
+        yield f"num_errors is {detail.get('num_errors')}"
+
+
+def _validity(detail: Detail) -> Iterator[str]:
+    if detail.get("result_validity") != "VALID":
+        reason = detail.values.get("result_invalid_reason") or "early stopping was not met"
+        yield f"LoadGen says {detail.get('result_validity')}: {reason}"
+    for key in ("result_min_duration_met", "result_min_queries_met"):
+        if detail.get(key) is not True:
+            yield f"{key} is {detail.get(key)!r}"
+    # Absent where a scenario has no such constraint.
+    for key in ("result_perf_constraints_met", "early_stopping_met"):
+        if detail.values.get(key, True) is not True:
+            yield f"{key} is {detail.values[key]!r}"
+
+
+def _latencies(detail: Detail, config: PerformanceCheckConfig) -> Iterator[str]:
+    if config.scenario == "Offline":
+        return
+    for name, key, limit_ms in (
+        ("TTFT", "result_first_token_99.00_percentile_latency_ns", config.rules.ttft_ms),
+        ("TPOT", "result_time_per_output_token_99.00_percentile_ns", config.rules.tpot_ms),
+    ):
+        value_ms = detail.get(key) / NS_PER_MS
+        if limit_ms is not None and not value_ms < limit_ms:
+            yield (
+                f"p99 {name} is {value_ms:.1f} ms, the limit of {config.scenario} is "
+                f"{limit_ms:g} ms; lower system.target_qps.{config.scenario}"
+            )
+
+
+def _expected(config: PerformanceCheckConfig) -> dict[str, Any]:
+    """Settings that the log must show: the configuration's, else the round's."""
+    rules, loadgen = config.rules, config.loadgen
+    offline = config.scenario == "Offline"
+    expected: dict[str, Any] = {
+        "effective_scenario": "Offline" if offline else "Server",
+        "effective_test_mode": "PerformanceOnly",
+        "effective_target_qps": loadgen.target_qps,
+        "effective_min_duration_ms": loadgen.min_duration_ms or rules.min_duration_ms,
+        "effective_performance_sample_count": (
+            loadgen.performance_sample_count_override or rules.performance_sample_count
+        ),
+        "effective_sample_concatenate_permutation": True,
+        "effective_accuracy_log_sampling_target": 0,
+        "effective_performance_issue_unique": False,
+        "effective_performance_issue_same": False,
+        "requested_use_token_latencies": True,
+        "loadgen_git_status_message": "",
+    }
+    for seed, value in rules.seeds.model_dump().items():
+        expected[f"effective_{seed}"] = value
+    if loadgen.min_query_count is not None:
+        expected["requested_min_query_count"] = loadgen.min_query_count
+    if not offline:
+        expected["requested_server_ttft_latency"] = _ns(rules.ttft_ms)
+        expected["requested_server_tpot_latency"] = _ns(rules.tpot_ms)
+    return expected
+
+
+def _ns(milliseconds: float | None) -> int:
+    return round((milliseconds or 0) * NS_PER_MS)
+
+
+def _distribution(detail: Detail, template: str) -> dict[str, float]:
+    """Percentiles in ms, as LoadGen prints them (six significant digits)."""
+    return {
+        f"p{percentile.removesuffix('.00').removesuffix('0')}": detail.get(
+            template.format(f"{percentile}_percentile")
+        )
+        / NS_PER_MS
+        for percentile in PERCENTILES
+    }
+
+
+if __name__ == "__main__":
+    main("performance_check", PerformanceCheckConfig, step)
