@@ -1,6 +1,7 @@
 """Are the answers of an accuracy run as good as the reference's?"""
 
 import json
+import statistics
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from steps.console import Console
 from steps.errors import UserError
 from steps.loadgen_log import Answer, Detail, read_answers, read_detail
 from steps.record import Manifest, Workspace
-from steps.rehearsal.notes import exact_match
+from steps.rehearsal.notes import exact_facts
 from steps.rouge import METRICS, rouge
 from steps.schema import AccuracyCheckConfig, Gates
 
@@ -38,7 +39,8 @@ def step(
     progress.close()
     tokens = sum(len(answer.tokens) for answer in answers)
     scores["tokens_per_sample"] = round(tokens / len(answers), 1)
-    scores["exact_match"] = round(exact_match(texts, truths), 4)
+    matches = map(exact_facts, texts, truths)
+    scores["exact_match"] = round(100 * statistics.fmean(matches), 4)
     gates = {name: judged(scores, gate) for name, gate in config.gates.items()}
     workspace.result = {"scores": scores, "gates": gates, "required": config.required}
     text = json.dumps(workspace.result, indent=1, sort_keys=True) + "\n"
@@ -75,7 +77,9 @@ def by_index(answers: Iterator[Answer], dataset_size: int) -> list[Answer]:
     found: dict[int, Answer] = {}
     for answer in answers:
         if answer.sample_index in found:
-            raise UserError(f"sample {answer.sample_index} is logged twice; re-run the accuracy run")
+            raise UserError(
+                f"sample {answer.sample_index} is logged twice; re-run the accuracy run"
+            )
         found[answer.sample_index] = answer
     missing = [index for index in range(dataset_size) if index not in found]
     if missing or len(found) != dataset_size:
@@ -116,7 +120,9 @@ def accuracy_text(scores: Mapping[str, float], characters: int, samples: int, to
     # Answers are single lines, and ROUGE-Lsum of single lines is ROUGE-L.
     shown["rougeLsum"] = shown["rougeL"]
     counts = {"gen_len": characters, "gen_num": samples, "gen_tok_len": tokens}
-    return f"\nResults\n\n{ {**shown, **counts, 'tokens_per_sample': scores['tokens_per_sample']} }\n"
+    return (
+        f"\nResults\n\n{ {**shown, **counts, 'tokens_per_sample': scores['tokens_per_sample']} }\n"
+    )
 
 
 def _require(gate: Mapping[str, Any], config: AccuracyCheckConfig) -> None:

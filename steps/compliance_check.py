@@ -77,7 +77,11 @@ def examine(answers: Iterable[Answer], eos_token_id: int, *, timed: bool) -> Fin
         if trailing > 1 and found.bad_end is None:
             found.bad_end = index
         first = answer.first_token
-        if timed and found.bad_first is None and (not first or answer.tokens[: len(first)] != first):
+        if (
+            timed
+            and found.bad_first is None
+            and (not first or answer.tokens[: len(first)] != first)
+        ):
             found.bad_first = index
         if found.bad_length is None and answer.token_count != len(answer.tokens):
             found.bad_length = index

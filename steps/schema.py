@@ -149,10 +149,14 @@ class DatasetConfig(Strict):
 
 
 class DescribeConfig(Strict):
-    """The fields of a system description that a probe can't know; the probe fills the rest."""
+    """The fields of a system description that a probe can't know; the probe fills the rest.
+
+    `required`: the fields that the round demands, in the order they are written.
+    """
 
     name: Name
     fields: dict[str, str]
+    required: tuple[str, ...]
 
 
 # ---- runs --------------------------------------------------------------------------------------

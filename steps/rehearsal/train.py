@@ -305,9 +305,7 @@ def _batches(recipe: Recipe) -> Iterator[tuple[Tensor, Tensor, int]]:
                     break
 
 
-def _cut(
-    pool: list[tuple[list[int], int]], limit: int
-) -> list[list[tuple[list[int], int]]]:
+def _cut(pool: list[tuple[list[int], int]], limit: int) -> list[list[tuple[list[int], int]]]:
     batches: list[list[tuple[list[int], int]]] = [[]]
     for pair in pool:
         if batches[-1] and (len(batches[-1]) + 1) * len(pair[0]) > limit:

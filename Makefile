@@ -1,0 +1,33 @@
+# Tests and checks run in one environment made from three locks; the engines' own stays apart.
+PYTHON ?= python3.11
+LOCKS := envs/driver.lock envs/analysis.lock envs/dev.lock
+DEV := .envs/dev-$(shell cat $(LOCKS) | sha256sum | cut -c1-12)
+BIN := $(DEV)/bin
+
+.PHONY: test lint format bench
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(DEV)/complete
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow
+
+format: $(DEV)/complete
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile workflow
+
+# Ratios measured in one run, never part of the tests.
+bench:
+	./reproduce run -- --until dataset environment model
+	bench/run
+
+$(DEV)/complete:
+	rm -rf $(DEV)
+	mkdir -p .envs
+	$(PYTHON) -m venv $(DEV)
+	$(BIN)/python -m pip install --quiet --no-deps --no-input $(LOCKS:%=-r %) >.envs/dev.log 2>&1 || (tail -n 3 .envs/dev.log; exit 1)
+	touch $@
