@@ -21,9 +21,8 @@ format: $(DEV)/complete
 	$(BIN)/snakefmt Snakefile workflow
 
 # Ratios measured in one run, never part of the tests.
-bench:
-	./reproduce run -- --until dataset environment model
-	bench/run
+bench: $(DEV)/complete
+	$(BIN)/python -m bench
 
 $(DEV)/complete:
 	rm -rf $(DEV)

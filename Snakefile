@@ -16,3 +16,13 @@ rule all:
     default_target: True
     input:
         [job.output for job in PLAN.jobs if job.step == "report"],
+
+
+onstart:
+    due = sum(1 for _ in workflow.dag.needrun_jobs())
+    held = len(PLAN.jobs) - due
+    print(f"{PLAN.experiment}: {due} jobs to run, {held} hold" if due else "nothing to do", flush=True)
+
+
+onsuccess:
+    print(f"report: results/{PLAN.experiment}/report/index.html")

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -47,6 +48,7 @@ def main(name: str, config_class: type[Config], step: Step[Config]) -> NoReturn:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _terminate)
     console = Console(arguments.log)
+    begun = time.monotonic()
     status = 0
     try:
         raw: dict[str, Any] = json.loads(arguments.config)
@@ -57,6 +59,7 @@ def main(name: str, config_class: type[Config], step: Step[Config]) -> NoReturn:
             arguments.output.parent, step=name, config=raw, inputs=inputs, code=code
         ) as workspace:
             step(config, inputs, workspace, console)
+        console.say(f"{name}: {arguments.output.parent} ({time.monotonic() - begun:.0f} s)")
     except UserError as error:
         console.say(f"error: {name}: {error}")
         status = 1

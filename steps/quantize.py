@@ -16,6 +16,8 @@ def step(
     config: QuantizeConfig, inputs: Mapping[str, Path], workspace: Workspace, console: Console
 ) -> None:
     """Simulated: every linear layer's weights are rounded to the format and stored in bf16."""
+    if config.format == "none":
+        raise UserError("format none needs no quantization; the plan should hold no such job")
     source = Manifest.read(inputs["model"])
     for complaint in source.damage():
         raise UserError(f"{complaint}; delete {source.directory} and re-run")

@@ -112,7 +112,7 @@ STEPS: Mapping[str, StepSpec] = {
         "analysis",
         (),
         {"environment": "environment/analysis", "package": "submission"},
-        ("steps/report/*",),
+        ("steps/report/**/*",),
     ),
 }
 

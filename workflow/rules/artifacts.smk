@@ -1,7 +1,4 @@
 # What runs are made from: environments, weights, prompts, the description of the system.
-localrules:
-    model,
-    describe,
 
 
 rule environment:

@@ -1,0 +1,1 @@
+"""The page that people open first, and the same facts as JSON and CSV."""
