@@ -1,13 +1,13 @@
 """Where a cell leaves the rules of its round. A tree with any departure may not be submitted."""
 
-from steps.schema import DatasetConfig, PerformanceRunConfig
+from steps.schema import DatasetConfig, PerformanceCheckConfig
 
 
 def departures(
-    run: PerformanceRunConfig, dataset: DatasetConfig, *, emulated: bool
+    check: PerformanceCheckConfig, dataset: DatasetConfig, *, emulated: bool
 ) -> tuple[str, ...]:
     """One phrase each, with the value here and the value of the rules; empty if none."""
-    rules, loadgen = run.rules, run.loadgen
+    rules, loadgen = check.rules, check.loadgen
     limits = (
         ("min_duration_ms", loadgen.min_duration_ms, rules.min_duration_ms),
         (

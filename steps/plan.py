@@ -97,9 +97,9 @@ class Planner:
         return _validated(schema.Cell, cell, f"{where}: steps.cell")
 
     def _departures(self, subtrees: Mapping[str, Any]) -> tuple[str, ...]:
-        run = _validated(schema.PerformanceRunConfig, subtrees["performance_run"], "")
+        check = _validated(schema.PerformanceCheckConfig, subtrees["performance_check"], "")
         dataset = _validated(schema.DatasetConfig, subtrees["dataset"], "")
-        return departures(run, dataset, emulated=bool(subtrees["cell"]["emulated"]))
+        return departures(check, dataset, emulated=bool(subtrees["cell"]["emulated"]))
 
     def _add_step(
         self,

@@ -125,7 +125,9 @@ def publish(
     """
     started = datetime.now(UTC)
     temporary = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    # Left by killed ones: only one process at a time makes a destination.
+    for left_over in destination.parent.glob(f".{destination.name}.*"):
+        shutil.rmtree(left_over, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         # Taken before the work: what is recorded is what the step was given.

@@ -47,6 +47,15 @@ class Rules(Strict):
     compliance_tests: tuple[Name, ...]
 
 
+class RunRules(Strict):
+    """The rules that a run itself depends on: a changed limit re-judges, it doesn't re-run."""
+
+    round: Name
+    loadgen_version: str
+    min_duration_ms: Positive
+    performance_sample_count: Positive
+
+
 class Loadgen(Strict):
     """LoadGen settings of a run; `user.conf` is rendered from these and from nothing else.
 
@@ -166,7 +175,7 @@ class RunConfig(Strict):
     """Shared by the three LoadGen runs of a scenario."""
 
     scenario: Scenario
-    rules: Rules
+    rules: RunRules
     loadgen: Loadgen
     generation: Generation
     engine: Engine
@@ -204,7 +213,6 @@ class AccuracyCheckConfig(Strict):
     """
 
     scenario: Scenario
-    rules: Rules
     dataset_size: Positive
     reference_samples: Positive
     gates: dict[str, Gates]

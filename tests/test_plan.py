@@ -156,10 +156,10 @@ def test_canonical_json_does_not_depend_on_order(value: object) -> None:
 
 def test_departures_name_both_values() -> None:
     plan = make(ROOT, ["scenario=Server"])
-    run = next(job for job in plan.jobs if job.step == "performance_run")
+    check = next(job for job in plan.jobs if job.step == "performance_check")
     dataset = next(job for job in plan.jobs if job.step == "dataset")
     found = departures(
-        schema.PerformanceRunConfig.model_validate_json(run.config),
+        schema.PerformanceCheckConfig.model_validate_json(check.config),
         schema.DatasetConfig.model_validate_json(dataset.config),
         emulated=False,
     )

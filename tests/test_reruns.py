@@ -118,7 +118,7 @@ CASES: dict[str, tuple[Edit, set[tuple[str, str]]]] = {
     "order of keys": (
         replaced(
             "conf/system/second-cpu.yaml",
-            "{Offline: 80, Server: 41, Interactive: 41}",
+            "{Offline: 80, Server: 40, Interactive: 40}",
             "{Interactive: 41, Server: 41, Offline: 80}",
         ),
         set(),
@@ -128,7 +128,7 @@ CASES: dict[str, tuple[Edit, set[tuple[str, str]]]] = {
         set(),
     ),
     "Server target_qps of one system": (
-        replaced("conf/system/second-cpu.yaml", "Server: 41", "Server: 39"),
+        replaced("conf/system/second-cpu.yaml", "Server: 40", "Server: 39"),
         jobs((*RUNS, *CHECKS), keys("second-cpu", "Server")) | WHOLE,
     ),
     "an engine argument of one hardware": (
@@ -198,5 +198,5 @@ def test_negative_control_with_the_whole_configuration_everything_reruns(project
     plan = make(project, MATRIX)
     snakemake(project, freeze(plan, project), "--touch", "--quiet", "all")
     assert due(project, MATRIX) == set()
-    edit(project / "conf/system/second-cpu.yaml", "Server: 41", "Server: 39")
+    edit(project / "conf/system/second-cpu.yaml", "Server: 40", "Server: 39")
     assert len(due(project, MATRIX)) == len(plan.jobs)

@@ -99,7 +99,7 @@ def distribution(
     _plain_legend(plot)
     return Chart(
         title,
-        "Dashed: the limit of the scenario. It holds if the curve crosses 99 % (dotted) left of it.",
+        "Dashed: the limit. It holds where the curve crosses 99 % (dotted) left of it.",
         plot,
     )
 

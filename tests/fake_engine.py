@@ -1,0 +1,79 @@
+"""A scripted engine behind the real LoadGen: `python -m tests.fake_engine STEP BEHAVIOUR ...`.
+
+Runs a run step as its command does, with this engine in vLLM's place; its name goes into the
+result, so nothing made here could ever enter a submission.
+"""
+
+import importlib
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+from steps.errors import UserError
+from steps.schema import Engine as EngineConfig
+from steps.schema import Generation
+from steps.sut import engine as engines
+from steps.sut.engine import Events, Request
+
+BEHAVIOUR = "answer"
+ANSWER_TOKENS = 5
+LOST_REQUEST = 10
+STEP_S = 0.002
+
+
+class FakeEngine:
+    """Answers in order, `ANSWER_TOKENS` tokens each, the first of them its prompt's last."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Request] = deque()
+        self._started: deque[tuple[Request, list[int]]] = deque()
+
+    def start(
+        self, weights: Path, config: EngineConfig, generation: Generation, *, first_tokens: bool
+    ) -> None:
+        self._eos = generation.eos_token_id
+        self._first_tokens = first_tokens
+        if BEHAVIOUR == "no-start":
+            raise UserError("no accelerator is there")
+        if BEHAVIOUR == "slow-start":
+            time.sleep(60)
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        self._waiting.extend(requests)
+
+    def step(self) -> Events:
+        events = Events()
+        if BEHAVIOUR == "die" and any(r.number >= LOST_REQUEST for r in self._waiting):
+            raise RuntimeError("out of memory")
+        for request, tokens in self._started:
+            events.completed.append((request.number, tokens))
+        self._started.clear()
+        while self._waiting:
+            request = self._waiting.popleft()
+            if BEHAVIOUR == "lose" and request.number == LOST_REQUEST:
+                continue
+            tokens = [request.prompt[-1]] * (ANSWER_TOKENS - 1) + [self._eos]
+            self._started.append((request, tokens))
+            if self._first_tokens:
+                first = tokens[0] + (1 if BEHAVIOUR == "wrong-first" else 0)
+                events.first.append((request.number, first))
+        time.sleep(0.5 if BEHAVIOUR == "slow" else STEP_S)
+        return events
+
+    def identity(self) -> dict[str, str]:
+        return {"name": "fake", "version": "0", "device": "cpu"}
+
+
+if __name__ == "__main__":
+    _, name, behaviour, *rest = sys.argv
+    module = importlib.import_module("tests.fake_engine")
+    module.BEHAVIOUR = behaviour  # type: ignore[attr-defined]
+    engines.MAKERS["vllm"] = "tests.fake_engine:FakeEngine"
+    sys.argv = [name, *rest]
+    from steps import schema
+    from steps.command import main
+
+    config_class = getattr(schema, "".join(part.title() for part in name.split("_")) + "Config")
+    main(name, config_class, importlib.import_module(f"steps.{name}").step)

@@ -1,0 +1,251 @@
+"""The harness under the real LoadGen, with a scripted engine; one process per run, as in life."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from steps import schema
+from steps.loadgen_log import read_answers, read_detail
+from steps.plan import make
+from steps.record import Manifest, publish
+from steps.sut.user_conf import render_user_conf
+from tests.conftest import ROOT
+
+SAMPLES = 64
+LIMIT_S = 60
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A model of one byte and a dataset of 64 prompts."""
+    home = tmp_path_factory.mktemp("artifacts")
+    with publish(home / "model", step="model", config={}, inputs={}, code="") as workspace:
+        (workspace.directory / "model.safetensors").write_bytes(b"x")
+        workspace.result = {"simulated": False}
+    prompts = [[1, 4, 10 + n] for n in range(SAMPLES)]
+    with publish(home / "dataset", step="dataset", config={}, inputs={}, code="") as workspace:
+        for name in ("evaluation", "calibration"):
+            table = pandas.DataFrame({"tok_input": prompts})
+            table.to_pickle(workspace.directory / f"{name}.pkl")
+    return {role: home / role / "manifest.json" for role in ("model", "dataset")}
+
+
+@pytest.fixture(scope="module")
+def configs() -> dict[tuple[str, str], dict[str, Any]]:
+    """Configurations of the three runs, shrunk to a second."""
+    plan = make(ROOT, [])
+    found = {}
+    for job in plan.jobs:
+        if job.step.endswith("_run"):
+            config = json.loads(job.config)
+            config["loadgen"] |= {"performance_sample_count_override": SAMPLES}
+            config["loadgen"]["target_qps"] = 600
+            if job.step == "performance_run":
+                config["loadgen"] |= {"min_query_count": SAMPLES, "min_duration_ms": 1}
+                if config["scenario"] != "Offline":
+                    # Early stopping judges nothing below 459 queries.
+                    config["loadgen"]["min_query_count"] = 512
+            config["engine"] |= {"stall_limit_s": 2, "start_limit_s": 5}
+            found[job.step, config["scenario"]] = config
+    return found
+
+
+def command(
+    step: str, config: dict[str, Any], inputs: dict[str, Path], home: Path, behaviour: str
+) -> list[str]:
+    return [
+        *(sys.executable, "-m", "tests.fake_engine", step, behaviour),
+        *("--config", json.dumps(config)),
+        *("--input", *(f"{role}={path}" for role, path in inputs.items())),
+        *("--output", str(home / "out" / "manifest.json"), "--log", str(home / "log")),
+    ]
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path,
+    artifacts: dict[str, Path],
+    configs: dict[tuple[str, str], dict[str, Any]],
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    def start(
+        step: str, scenario: str, behaviour: str = "answer", **changes: Any
+    ) -> subprocess.CompletedProcess[str]:
+        inputs = {**artifacts, **changes.pop("inputs", {})}
+        config = {**configs[step, scenario], **changes}
+        return subprocess.run(
+            command(step, config, inputs, tmp_path, behaviour),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+        )
+
+    return start
+
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.mark.parametrize("scenario", ["Offline", "Server", "Interactive"])
+def test_a_performance_run_is_valid_and_complete(run: Run, tmp_path: Path, scenario: str) -> None:
+    done = run("performance_run", scenario)
+    assert done.returncode == 0, done.stderr
+    manifest = Manifest.read(tmp_path / "out" / "manifest.json")
+    detail = read_detail(manifest.file("mlperf_log_detail.txt"))
+    assert detail.get("result_validity") == "VALID"
+    assert detail.get("num_errors") == 0
+    assert detail.get("effective_test_mode") == "PerformanceOnly"
+    wanted = "Offline" if scenario == "Offline" else "Server"
+    assert detail.get("effective_scenario") == wanted
+    if scenario == "Interactive":
+        assert detail.get("requested_server_ttft_latency") == 450_000_000
+    with manifest.file("samples.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == manifest.result["samples"] == (64 if scenario == "Offline" else 512)
+    assert all(row["output_tokens"] == "5" for row in rows)
+    assert manifest.result["output_tokens"] == 5 * len(rows)
+
+
+@pytest.mark.parametrize("scenario", ["Offline", "Server"])
+def test_an_accuracy_run_logs_every_answer_once(run: Run, tmp_path: Path, scenario: str) -> None:
+    done = run("accuracy_run", scenario)
+    assert done.returncode == 0, done.stderr
+    manifest = Manifest.read(tmp_path / "out" / "manifest.json")
+    answers = list(read_answers(manifest.file("mlperf_log_accuracy.json")))
+    assert sorted(answer.sample_index for answer in answers) == list(range(SAMPLES))
+    for answer in answers:
+        assert answer.tokens == [10 + answer.sample_index] * 4 + [2]
+        assert answer.token_count == 5
+        assert answer.first_token == (None if scenario == "Offline" else answer.tokens[:1])
+
+
+def test_a_compliance_run_is_under_its_audit_config(run: Run, tmp_path: Path) -> None:
+    done = run("compliance_run", "Server")
+    assert done.returncode == 0, done.stderr
+    manifest = Manifest.read(tmp_path / "out" / "manifest.json")
+    detail = read_detail(manifest.file("mlperf_log_detail.txt"))
+    assert detail.get("effective_accuracy_log_sampling_target") == 100
+    assert len(list(read_answers(manifest.file("mlperf_log_accuracy.json")))) == 100
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "words"),
+    [
+        ("lose", ["sample ", "wait for the engine"]),
+        ("die", ["the engine died during the run", "out of memory"]),
+        ("no-start", ["no accelerator is there"]),
+        ("slow-start", ["not ready within start_limit_s = 5 s"]),
+    ],
+)
+@pytest.mark.parametrize("scenario", ["Offline", "Server"])
+def test_a_failing_engine_ends_the_run_with_one_sentence(
+    run: Run, tmp_path: Path, scenario: str, behaviour: str, words: list[str]
+) -> None:
+    begun = time.monotonic()
+    done = run("performance_run", scenario, behaviour)
+    assert time.monotonic() - begun < 30
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in errors[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["log"], "nothing half-written is left"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_and_leaves_nothing(
+    tmp_path: Path,
+    artifacts: dict[str, Path],
+    configs: dict[tuple[str, str], dict[str, Any]],
+    number: signal.Signals,
+) -> None:
+    config = configs["performance_run", "Offline"]
+    process = subprocess.Popen(
+        command("performance_run", config, artifacts, tmp_path, "slow"),
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    limit = time.monotonic() + LIMIT_S
+    while not list(tmp_path.glob(".out.*/mlperf_log_detail.txt")):
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+    os.kill(process.pid, number)
+    assert process.wait(10) != 0
+    assert process.stderr is not None
+    assert "Traceback" not in process.stderr.read()
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
+
+
+def test_a_small_dataset_is_refused(
+    run: Run, configs: dict[tuple[str, str], dict[str, Any]]
+) -> None:
+    config = configs["performance_run", "Offline"]
+    done = run(
+        "performance_run",
+        "Offline",
+        loadgen={**config["loadgen"], "performance_sample_count_override": 65},
+    )
+    assert done.returncode == 1
+    assert "the dataset has 64 samples, LoadGen is to load 65" in done.stderr
+
+
+def test_a_changed_dataset_is_never_unpickled(
+    run: Run, artifacts: dict[str, Path], tmp_path: Path
+) -> None:
+    """Its bytes are no longer the recipe's, and unpickling would run them."""
+    import shutil
+
+    copy = tmp_path / "dataset"
+    shutil.copytree(artifacts["dataset"].parent, copy)
+    path = copy / "evaluation.pkl"
+    path.write_bytes(path.read_bytes()[:-10])
+    done = run("performance_run", "Offline", inputs={"dataset": copy / "manifest.json"})
+    assert done.returncode == 1
+    assert "does not match its sha256" in done.stderr
+
+
+def test_another_loadgen_than_the_rounds_is_refused(
+    run: Run, configs: dict[tuple[str, str], dict[str, Any]]
+) -> None:
+    rules = {**configs["performance_run", "Offline"]["rules"], "loadgen_version": "6.0.15"}
+    done = run("performance_run", "Offline", rules=rules)
+    assert done.returncode == 1
+    assert "needs 6.0.15" in done.stderr
+
+
+@given(
+    st.floats(0.001, 1e7),
+    st.integers(1, 10**9) | st.none(),
+    st.sampled_from(["Offline", "Server", "Interactive"]),
+)
+def test_user_conf_has_plain_numbers(
+    qps: float, duration: int | None, scenario: schema.Scenario
+) -> None:
+    loadgen = schema.Loadgen(
+        model="llama2-70b",
+        target_qps=qps,
+        min_duration_ms=duration,
+        min_query_count=None,
+        performance_sample_count_override=None,
+    )
+    lines = render_user_conf(loadgen, scenario).splitlines()
+    assert len(lines) == (1 if duration is None else 2)
+    values = dict(line.split(" = ") for line in lines)
+    name = "Offline" if scenario == "Offline" else "Server"
+    text = values[f"llama2-70b.{name}.target_qps"]
+    assert float(text) == qps
+    assert "e" not in text
