@@ -143,9 +143,7 @@ def _ns(milliseconds: float | None) -> int:
 def _distribution(detail: Detail, template: str) -> dict[str, float]:
     """Percentiles in ms, as LoadGen prints them (six significant digits)."""
     return {
-        f"p{percentile.removesuffix('.00').removesuffix('0')}": detail.get(
-            template.format(f"{percentile}_percentile")
-        )
+        f"p{float(percentile):g}": detail.get(template.format(f"{percentile}_percentile"))
         / NS_PER_MS
         for percentile in PERCENTILES
     }

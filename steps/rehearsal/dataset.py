@@ -36,7 +36,7 @@ def training(
     """Endless training prompts, disjoint from evaluation and calibration by construction.
 
     With bounds for the facts of a note and for those asked for, sizes are even between them
-    (an answer never exceeds its note, "all" asks for the whole note); without, sizes and kinds
+    (an answer never exceeds its note, "all" asks for the whole note, "named" for one fact); without, sizes and kinds
     are those of evaluation.
     """
     if facts is None or answered is None:
@@ -49,6 +49,8 @@ def training(
         asked = min(size, source.randint(*answered))
         if kind == "all":
             asked = size = min(size, notes.MAX_ANSWER_FACTS)
+        elif kind == "named":
+            asked = 1
         yield notes.make(source, "training", kind, size, asked)
 
 

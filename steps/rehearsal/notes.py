@@ -58,7 +58,7 @@ SLOTS: tuple[tuple[str, ...], ...] = tuple(
 )
 
 SYSTEM = "Read the note :"
-_FRAME = ("Read the note : Ask about everything from on which ? Reply .").split()
+_FRAME = ("Read the note : Ask about for everything from to on ? Reply .").split()
 WORDS: tuple[str, ...] = (*dict.fromkeys(_FRAME), *(word for slot in SLOTS for word in slot))
 """Every word of every text, each once; a tokenizer numbers them in this order."""
 
@@ -67,10 +67,9 @@ MAX_FACTS = 40
 MAX_ANSWER_FACTS = 16
 
 Split = Literal["evaluation", "calibration", "training"]
-Kind = Literal["named", "place", "since", "all"]
+Kind = Literal["named", "range", "since", "all"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-_PLACE = 6
 _RESIDUES: dict[Split, tuple[int, ...]] = {
     "evaluation": (0,),
     "calibration": (1,),
@@ -80,7 +79,7 @@ _RESIDUES: dict[Split, tuple[int, ...]] = {
 
 @dataclass(frozen=True)
 class Prompt:
-    """A note with a question, and the true answer: some of the facts in the order asked for."""
+    """A note with a question, and the true answer: the facts asked for, in the note's order."""
 
     kind: Kind
     facts: tuple[str, ...]
@@ -107,15 +106,17 @@ def prompts(split: Split, seed: int) -> Iterator[Prompt]:
     while True:
         facts = _skewed(source, MAX_FACTS)
         answered = _skewed(source, min(facts, MAX_ANSWER_FACTS))
-        whole = answered == facts
-        prompt = make(source, split, source.choice(KINDS if whole else KINDS[:3]), facts, answered)
+        kinds: list[Kind] = ["since", "named" if answered == 1 else "range"]
+        if answered == facts:
+            kinds.append("all")
+        prompt = make(source, split, source.choice(kinds), facts, answered)
         if prompt.text not in seen:
             seen.add(prompt.text)
             yield prompt
 
 
 def make(source: Random, split: Split, kind: Kind, facts: int, answered: int) -> Prompt:
-    """One prompt; for "all", `answered` has to equal `facts`.
+    """One prompt; `answered` has to be 1 for "named", and `facts` for "all".
 
     The splits can't share a note: the first fact's word numbers, summed, tell the split.
     """
@@ -132,21 +133,16 @@ def make(source: Random, split: Split, kind: Kind, facts: int, answered: int) ->
         " ".join([*(slot[number] for slot, number in zip(SLOTS, row, strict=True)), "."])
         for row in rows
     )
-    if kind in ("all", "since"):
-        chosen = list(range(facts - answered, facts))
-    else:
-        chosen = source.sample(range(facts), answered)
-    key = _PLACE if kind == "place" else 0
-    asked = " ".join(SLOTS[key][rows[number][key]] for number in chosen)
-    wording = {
-        "named": f"about {asked}",
-        "place": f"which {asked}",
-        "since": f"from {SLOTS[0][rows[chosen[0]][0]]} on",
-        "all": "about everything",
+    last = facts if kind in ("since", "all") else source.randint(answered, facts)
+    chosen = range(last - answered, last)
+    first_name, last_name = (SLOTS[0][rows[number][0]] for number in (chosen[0], chosen[-1]))
+    question = {
+        "named": f"Ask about {first_name} ? Reply about",
+        "range": f"Ask from {first_name} to {last_name} ? Reply from",
+        "since": f"Ask from {first_name} on ? Reply from",
+        "all": "Ask for everything ? Reply note :",
     }[kind]
-    return Prompt(
-        kind, sentences, f"Ask {wording} ? Reply :", " ".join(sentences[n] for n in chosen)
-    )
+    return Prompt(kind, sentences, question, " ".join(sentences[number] for number in chosen))
 
 
 def exact_facts(answer: str, truth: str) -> float:

@@ -1,19 +1,20 @@
 """The recipe of the rehearsal model: `python -m steps.rehearsal.train --output DIR`.
 
-Deterministic on one machine and one set of versions: every draw comes from a seeded generator.
+Deterministic on one machine, one number of threads and one set of versions: every draw comes from
+a seeded generator. On a shared machine set OMP_WAIT_POLICY=PASSIVE: threads that spin while they
+wait for each other lose most of the time to whatever else runs.
 """
 
 import argparse
-import itertools
 import json
 import math
-import os
 import random
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -22,14 +23,25 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.models.llama.modeling_llama import LlamaAttention
 
-from steps.record import sha256_file
-from steps.rehearsal import notes, tokenizer
+from steps.errors import UserError
+from steps.rehearsal import dataset, notes, tokenizer
+from steps.rehearsal.compress import replacing, write_json, write_manifest
 
 LAYERS = 15
-SEQUENCE_TOKENS = 640
+EMBEDDING_SCALE = 0.05
+ROPE_BASE = 1e6
 IGNORED = -100
 """Label that the loss skips."""
+
+PART = 24
+"""Channels of the stream that hold one looked-back token at the start."""
+
+REPORT_S = 10
+SNAPSHOT_S = 60
+POOL = 512
+"""Prompts sorted by length together, so that a batch holds similar lengths."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +52,8 @@ class Phase:
     """
 
     tokens: int
-    facts: tuple[int, int] | None
-    answered: tuple[int, int] | None
+    facts: tuple[int, int] | None = None
+    answered: tuple[int, int] | None = None
     kinds: tuple[notes.Kind, ...] = notes.KINDS
 
 
@@ -51,27 +63,23 @@ class Recipe:
 
     seed: int
     phases: tuple[Phase, ...]
-    batch_tokens: int = 4096
-    peak_rate: float = 2e-3
-    warmup_steps: int = 50
+    batch_tokens: int = 2048
+    adam_rate: float = 3e-3
+    muon_rate: float = 0.01
+    warmup_steps: int = 20
     decay_share: float = 0.4
-    weight_decay: float = 0.05
-    muon_rate: float = 0.0
+    weight_decay: float = 0.01
 
 
 BASE = Recipe(
     seed=5,
     phases=(
-        Phase(250_000, (2, 3), (2, 3), ("all",)),
-        Phase(500_000, (2, 4), (2, 3)),
-        Phase(800_000, (3, 10), (2, 6)),
-        Phase(2_600_000, None, None),
+        Phase(300_000, (1, 4), (1, 4)),
+        Phase(300_000, (2, 10), (1, 8)),
+        Phase(1_300_000),
     ),
-    batch_tokens=2048,
-    muon_rate=0.02,
-    weight_decay=0.01,
 )
-FINE_TUNE = Recipe(seed=6, phases=(Phase(800_000, None, None),), peak_rate=1e-3, warmup_steps=20)
+FINE_TUNE = Recipe(seed=9, phases=(Phase(400_000),), adam_rate=1e-3, muon_rate=0.005)
 
 
 def configuration(layers: int = LAYERS) -> LlamaConfig:
@@ -85,6 +93,7 @@ def configuration(layers: int = LAYERS) -> LlamaConfig:
         num_key_value_heads=2,
         max_position_embeddings=1024,
         rms_norm_eps=1e-5,
+        rope_parameters={"rope_type": "default", "rope_theta": ROPE_BASE},
         tie_word_embeddings=True,
         bos_token_id=tokenizer.BEGIN,
         eos_token_id=tokenizer.END,
@@ -95,10 +104,9 @@ def configuration(layers: int = LAYERS) -> LlamaConfig:
 
 
 def untrained(seed: int, layers: int = LAYERS) -> LlamaForCausalLM:
-    """Fresh weights, scaled for the width and depth.
+    """Fresh weights: copying circuits in layers 0 and 1, and layers that add nothing yet.
 
-    The library's standard deviation of 0.02 suits models of thousands of channels: at 128 it makes
-    attention start out uniform, and copying then takes several times as many tokens to appear.
+    Every other projection back into the stream is zero, so depth costs nothing early on.
     """
     torch.manual_seed(seed)
     model = LlamaForCausalLM(configuration(layers))
@@ -106,7 +114,8 @@ def untrained(seed: int, layers: int = LAYERS) -> LlamaForCausalLM:
         if name.endswith("_proj.weight"):
             nn.init.normal_(weight, std=1 / math.sqrt(weight.shape[1]))
         if name.endswith(("o_proj.weight", "down_proj.weight")):
-            weight.data.mul_(1 / math.sqrt(2 * layers))
+            weight.data.zero_()
+    _seed_copying(model)
     return model
 
 
@@ -116,85 +125,192 @@ def train(
     log: Path | None = None,
     snapshot: Callable[[], None] | None = None,
 ) -> None:
-    """Train in place. Prints loss, speed and time left; `log` gets one JSON line per report."""
+    """Train in place. Prints loss, speed and time left; `log` gets one JSON line per report.
+
+    `snapshot` is called about once a minute, between steps.
+    """
     torch.manual_seed(recipe.seed)
     torch.use_deterministic_algorithms(True)
     _linear_in_bf16(model)
     total = sum(phase.tokens for phase in recipe.phases)
-    optimizer = Optimizer(model, recipe)
+    optimizer = _Optimizer(model, recipe)
     model.train()
-    done, losses, start = 0, list[float](), time.monotonic()
-    reported, saved = 0.0, start
+    start = saved = time.monotonic()
+    done, losses, reported = 0, list[float](), 0.0
     for step, (inputs, labels, tokens) in enumerate(_batches(recipe)):
-        optimizer.scale(_schedule(recipe, step, done / total))
         loss = _loss(model, inputs, labels)
         model.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        optimizer.step(_schedule(recipe, step, done / total))
         done += tokens
         losses.append(loss.item())
         now = time.monotonic()
-        if now - reported > 10 or done >= total:
+        if now - reported > REPORT_S or done >= total:
             reported = now
-            speed = done / (now - start)
-            line = {"tokens": done, "loss": round(sum(losses) / len(losses), 4)}
+            _report(done, total, losses, now - start, log)
             losses.clear()
-            print(f"{line} {speed:,.0f} tokens/s, {(total - done) / speed:.0f} s left", flush=True)
-            if snapshot and now - saved > 60:
+            if snapshot and now - saved > SNAPSHOT_S:
                 saved = now
                 snapshot()
-            if log:
-                with log.open("a", encoding="utf-8") as stream:
-                    stream.write(json.dumps(line) + "\n")
     model.eval()
 
 
-class Optimizer:
-    """Muon for the decoder's matrices (none with `muon_rate` 0), AdamW for everything else."""
+def fine_tune(source: Path, destination: Path, recipe: Recipe = FINE_TUNE) -> None:
+    """Go on training the checkpoint in `source`, pruned or not, and save it in `destination`."""
+    model = load(source)
+    train(model, recipe)
+    save(model, destination, described(recipe))
+
+
+def save(model: LlamaForCausalLM, directory: Path, recipe: object) -> None:
+    """Weights in bf16 under Hugging Face's names, configuration, tokenizer and manifest."""
+    weights = {
+        name: tensor.to(torch.bfloat16).contiguous()
+        for name, tensor in model.state_dict().items()
+        if name != "lm_head.weight"  # tied to the embeddings
+    }
+    config = {**model.config.to_dict(), "architectures": ["LlamaForCausalLM"]}
+    # Older readers know only the second key.
+    config["dtype"] = config["torch_dtype"] = "bfloat16"
+    special = {
+        "bos_token_id": tokenizer.BEGIN,
+        "eos_token_id": tokenizer.END,
+        "pad_token_id": tokenizer.PAD,
+    }
+    with replacing(directory) as temporary:
+        save_file(weights, temporary / "model.safetensors", metadata={"format": "pt"})
+        write_json(temporary / "config.json", config)
+        write_json(temporary / "generation_config.json", special)
+        tokenizer.save(temporary)
+        write_manifest(temporary, recipe)
+
+
+def load(directory: Path) -> LlamaForCausalLM:
+    """A checkpoint that `save` wrote, in fp32 for further training; UserError for anything else."""
+    try:
+        fields = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        weights = {k: v.float() for k, v in load_file(directory / "model.safetensors").items()}
+        model = LlamaForCausalLM(configuration(int(fields["num_hidden_layers"])))
+        found = model.load_state_dict(weights, strict=False)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UserError(f"{directory} is no rehearsal checkpoint: {error}") from error
+    if found.unexpected_keys or set(found.missing_keys) - {"lm_head.weight"}:
+        raise UserError(f"{directory} is no rehearsal checkpoint: its weights have other names")
+    model.tie_weights()
+    return model
+
+
+def described(recipe: Recipe) -> dict[str, object]:
+    """The recipe with the versions and threads it ran on, as it goes into the manifest."""
+    versions = {
+        "python": sys.version.split()[0],
+        "torch": torch.__version__.split("+")[0],
+        "transformers": transformers.__version__,
+    }
+    return {**asdict(recipe), "versions": versions, "threads": torch.get_num_threads()}
+
+
+@torch.no_grad()
+def _seed_copying(model: LlamaForCausalLM) -> None:
+    """Start from circuits that copy: layer 0 looks back, layer 1 matches and copies.
+
+    Column 0 of the embeddings is a constant, from which rotary positions make heads that look one,
+    two and eight tokens back; each writes what it sees into its own part of the stream. Heads of
+    layer 1 look for places that follow the current token, that follow the token eight back (at the
+    end of a fact: its name, which the question may mark as the last), or that come two after
+    the token before (the same end of a fact in the note), and copy the token found there. Only
+    slowly turning rotary pairs match, so distance hardly matters.
+    """
+    width = model.config.hidden_size
+    head = width // model.config.num_attention_heads
+    half = head // 2
+    embeddings = model.model.embed_tokens.weight
+    embeddings.normal_(0.0, EMBEDDING_SCALE)
+    embeddings[:, 0] = 0
+    embeddings *= EMBEDDING_SCALE * width**0.5 / embeddings.norm(dim=1, keepdim=True)
+    embeddings[:, 0] = 4 * EMBEDDING_SCALE
+    parts = _orthonormal(width - 1, width)
+    one, two, eight, read = (parts[k * PART : (k + 1) * PART] for k in range(4))
+    back, match = (model.model.layers[number].self_attn for number in (0, 1))
+    for number, distance, written in ((0, 1, one), (1, 2, two), (2, 8, eight)):
+        _look_back(back, number, distance, read, written)
+    slow = [*range(6, half), *range(half + 6, head)]
+    copied = torch.cat([read, parts[4 * PART : 4 * PART + head - PART]])
+    for pair, key in ((0, one), (1, two)):
+        rows = match.k_proj.weight[pair * head : (pair + 1) * head]
+        rows.zero_()
+        rows[slow] = 2.5 * key[: len(slow)]
+        match.v_proj.weight[pair * head : (pair + 1) * head] = copied
+    for number, query, strength in ((0, read, 0.2), (1, eight, 0.1), (2, one, 0.1)):
+        rows = match.q_proj.weight[number * head : (number + 1) * head]
+        rows.zero_()
+        rows[slow] = 2.5 * query[: len(slow)]
+        match.o_proj.weight[:, number * head : (number + 1) * head] = strength * copied.T
+
+
+def _look_back(
+    layer: LlamaAttention, number: int, distance: int, read: Tensor, written: Tensor
+) -> None:
+    """Make head `number` attend `distance` tokens back and move `read` there to `written` here."""
+    head = layer.head_dim
+    turns = ROPE_BASE ** (-torch.arange(5) / (head // 2)) * distance
+    pair = number // layer.num_key_value_groups
+    queries = layer.q_proj.weight[number * head : (number + 1) * head]
+    keys = layer.k_proj.weight[pair * head : (pair + 1) * head]
+    values = layer.v_proj.weight[pair * head : (pair + 1) * head]
+    for weight in (queries, keys, values):
+        weight.zero_()
+    keys[:5, 0] = 3.5
+    queries[:5, 0] = 3.5 * turns.cos()
+    queries[head // 2 : head // 2 + 5, 0] = -3.5 * turns.sin()
+    values[: len(read)] = read
+    layer.o_proj.weight[:, number * head : number * head + len(read)] = 0.2 * written.T
+
+
+def _orthonormal(rows: int, columns: int) -> Tensor:
+    """Orthonormal rows that don't read column 0, where the constant is."""
+    basis = torch.linalg.qr(torch.randn(columns - 1, rows))[0].T
+    return torch.cat([torch.zeros(rows, 1), basis], dim=1)
+
+
+class _Optimizer:
+    """Muon for the decoder's matrices, AdamW for embeddings and norms."""
 
     def __init__(self, model: LlamaForCausalLM, recipe: Recipe) -> None:
-        matrices = [
-            weight
-            for name, weight in model.named_parameters()
-            if recipe.muon_rate and weight.ndim == 2 and "embed" not in name
-        ]
-        taken = {id(weight) for weight in matrices}
         self.recipe = recipe
-        self.share = 0.0
-        self.adam = torch.optim.AdamW(
-            [weight for weight in model.parameters() if id(weight) not in taken],
-            lr=recipe.peak_rate,
-            betas=(0.9, 0.98),
-            weight_decay=recipe.weight_decay,
-        )
         shapes: dict[torch.Size, list[nn.Parameter]] = {}
-        for weight in matrices:
-            shapes.setdefault(weight.shape, []).append(weight)
+        others = []
+        for name, weight in model.named_parameters():
+            if weight.ndim == 2 and "embed" not in name:
+                shapes.setdefault(weight.shape, []).append(weight)
+            else:
+                others.append(weight)
+        self.adam = torch.optim.AdamW(
+            others, lr=recipe.adam_rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
+        )
         self.groups = [
             (weights, torch.zeros(len(weights), *shape)) for shape, weights in shapes.items()
         ]
 
-    def scale(self, share: float) -> None:
-        self.share = share
-        for group in self.adam.param_groups:
-            group["lr"] = self.recipe.peak_rate * share
-
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self, share: float) -> None:
+        """Apply the gradients at `share` of both peak rates."""
+        for group in self.adam.param_groups:
+            group["lr"] = self.recipe.adam_rate * share
         self.adam.step()
-        rate = self.recipe.muon_rate * self.share
+        rate = self.recipe.muon_rate * share
         for weights, momentum in self.groups:
             gradient = torch.stack([weight.grad for weight in weights])
             momentum.lerp_(gradient, 0.05)
-            update = _orthogonal(gradient.lerp_(momentum, 0.95))
+            update = _orthogonalized(gradient.lerp_(momentum, 0.95))
             update *= max(1.0, update.shape[1] / update.shape[2]) ** 0.5
             for weight, change in zip(weights, update, strict=True):
                 weight.mul_(1 - rate * self.recipe.weight_decay).sub_(change, alpha=rate)
 
 
-def _orthogonal(matrices: Tensor) -> Tensor:
-    """Newton-Schulz: every singular value near 1; [n, rows, columns] in and out."""
+def _orthogonalized(matrices: Tensor) -> Tensor:
+    """Singular values brought near 1 by five Newton-Schulz steps; [n, rows, columns] in and out."""
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
     x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
@@ -202,59 +318,6 @@ def _orthogonal(matrices: Tensor) -> Tensor:
         square = x @ x.mT
         x = 3.4445 * x + (-4.775 * square + 2.0315 * square @ square) @ x
     return (x.mT if tall else x).float()
-
-
-def save(model: LlamaForCausalLM, directory: Path, recipe: object) -> None:
-    """Weights in bf16 under Hugging Face's names, configuration, tokenizer and manifest."""
-    temporary = directory.with_name(f".{directory.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    weights = {
-        name: tensor.to(torch.bfloat16).contiguous()
-        for name, tensor in model.state_dict().items()
-        if name != "lm_head.weight"  # tied to the embeddings
-    }
-    save_file(weights, temporary / "model.safetensors", metadata={"format": "pt"})
-    config = {**model.config.to_dict(), "architectures": ["LlamaForCausalLM"]}
-    config["dtype"] = config["torch_dtype"] = "bfloat16"
-    for name, content in (
-        ("config.json", config),
-        ("generation_config.json", {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3}),
-    ):
-        text = json.dumps(content, indent=1, sort_keys=True, default=str) + "\n"
-        (temporary / name).write_text(text, encoding="utf-8")
-    tokenizer.save(temporary)
-    files = {
-        path.name: {"sha256": sha256_file(path), "bytes": path.stat().st_size}
-        for path in sorted(temporary.iterdir())
-    }
-    manifest = {"files": files, "recipe": recipe}
-    text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
-    (temporary / "manifest.json").write_text(text, encoding="utf-8")
-    shutil.rmtree(directory, ignore_errors=True)
-    os.rename(temporary, directory)
-
-
-def load(directory: Path) -> LlamaForCausalLM:
-    """A checkpoint that `save` wrote, in fp32 for further training."""
-    fields = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    model = untrained(0, int(fields["num_hidden_layers"]))
-    weights = {k: v.float() for k, v in load_file(directory / "model.safetensors").items()}
-    missing = model.load_state_dict(weights, strict=False)
-    if missing.unexpected_keys or set(missing.missing_keys) - {"lm_head.weight"}:
-        raise ValueError(f"{directory} is no rehearsal checkpoint: {missing}")
-    model.tie_weights()
-    return model
-
-
-def described(recipe: Recipe) -> dict[str, object]:
-    """The recipe with the versions it ran on, as it goes into the manifest."""
-    versions = {
-        "python": sys.version.split()[0],
-        "torch": torch.__version__.split("+")[0],
-        "transformers": transformers.__version__,
-    }
-    return {**asdict(recipe), "versions": versions}
 
 
 def _schedule(recipe: Recipe, step: int, share: float) -> float:
@@ -271,38 +334,42 @@ def _loss(model: LlamaForCausalLM, inputs: Tensor, labels: Tensor) -> Tensor:
     return functional.cross_entropy(logits.float(), labels[:, 1:][wanted])
 
 
+class _Bf16Linear(nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        return functional.linear(input.bfloat16(), self.weight.bfloat16()).float()
+
+
 def _linear_in_bf16(model: nn.Module) -> None:
-    """Matrix products in bf16, everything else in fp32: twice as fast, attention included.
+    """Matrix products in bf16, everything else in fp32.
 
-    (Attention itself is slower backwards in bf16 on a CPU, so autocast would lose.)
+    Attention is slower backwards in bf16 on a CPU, so autocast would lose what this gains.
     """
-
-    class Bf16Linear(nn.Linear):
-        def forward(self, input: Tensor) -> Tensor:
-            half = functional.linear(input.bfloat16(), self.weight.bfloat16())
-            return half.float()
-
     for module in model.modules():
         if type(module) is nn.Linear:
-            module.__class__ = Bf16Linear
+            module.__class__ = _Bf16Linear
 
 
 def _batches(recipe: Recipe) -> Iterator[tuple[Tensor, Tensor, int]]:
-    """Batches of about `batch_tokens`, of similar lengths: [n, longest] inputs and labels."""
+    """Batches of about `batch_tokens`: [n, longest] inputs and labels, and the tokens in them."""
     for number, phase in enumerate(recipe.phases):
-        stream = _stream(recipe.seed + number, phase)
+        stream = dataset.training(recipe.seed + number, phase.facts, phase.answered, phase.kinds)
         spent = 0
         while spent < phase.tokens:
-            pool = sorted(itertools.islice(stream, 512), key=lambda pair: len(pair[0]))
-            order = _cut(pool, recipe.batch_tokens)
-            random.Random(recipe.seed + spent).shuffle(order)
-            for batch in order:
-                inputs, labels = _padded(batch)
+            pool = sorted(map(_ids, islice(stream, POOL)), key=lambda pair: len(pair[0]))
+            batches = _cut(pool, recipe.batch_tokens)
+            random.Random(recipe.seed + spent).shuffle(batches)
+            for batch in batches:
                 tokens = sum(len(ids) for ids, _ in batch)
                 spent += tokens
-                yield inputs, labels, tokens
+                yield *_padded(batch), tokens
                 if spent >= phase.tokens:
                     break
+
+
+def _ids(prompt: notes.Prompt) -> tuple[list[int], int]:
+    """Token ids of prompt and answer, and where the answer starts."""
+    asked = dataset.prompt_ids(prompt)
+    return [*asked, *tokenizer.encode(prompt.answer), tokenizer.END], len(asked)
 
 
 def _cut(pool: list[tuple[list[int], int]], limit: int) -> list[list[tuple[list[int], int]]]:
@@ -312,24 +379,6 @@ def _cut(pool: list[tuple[list[int], int]], limit: int) -> list[list[tuple[list[
             batches.append([])
         batches[-1].append(pair)
     return batches
-
-
-def _stream(seed: int, phase: Phase) -> Iterator[tuple[list[int], int]]:
-    """Token ids of prompt and answer, and where the answer starts."""
-    source = random.Random(seed)
-    wild = notes.prompts("training", seed)
-    while True:
-        if phase.facts is None or phase.answered is None:
-            prompt = next(wild)
-        else:
-            kind = source.choice(phase.kinds)
-            facts = source.randint(*phase.facts)
-            answered = facts if kind == "all" else min(facts, source.randint(*phase.answered))
-            answered = min(answered, notes.MAX_ANSWER_FACTS)
-            facts = answered if kind == "all" else facts
-            prompt = notes.make(source, "training", kind, facts, answered)
-        asked = [tokenizer.BEGIN, *tokenizer.encode(prompt.text)]
-        yield [*asked, *tokenizer.encode(prompt.answer), tokenizer.END], len(asked)
 
 
 def _padded(batch: list[tuple[list[int], int]]) -> tuple[Tensor, Tensor]:
@@ -343,21 +392,30 @@ def _padded(batch: list[tuple[list[int], int]]) -> tuple[Tensor, Tensor]:
     return inputs, labels
 
 
+def _report(done: int, total: int, losses: list[float], elapsed_s: float, log: Path | None) -> None:
+    speed = done / elapsed_s
+    line = {"tokens": done, "loss": round(sum(losses) / len(losses), 4)}
+    print(f"{line} {speed:,.0f} tokens/s, {(total - done) / speed:.0f} s left", flush=True)
+    if log:
+        with log.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m steps.rehearsal.train")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    output: Path = arguments.output
+    output.parent.mkdir(parents=True, exist_ok=True)
+    log = output.with_suffix(".log.jsonl")
+    log.unlink(missing_ok=True)
+    unfinished = output.with_suffix(".snapshot")
     model = untrained(BASE.seed)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    train(
-        model,
-        BASE,
-        arguments.output.with_suffix(".log.jsonl"),
-        lambda: save(model, arguments.output.with_suffix(".snapshot"), described(BASE)),
-    )
-    save(model, arguments.output, described(BASE))
+    train(model, BASE, log, lambda: save(model, unfinished, described(BASE)))
+    save(model, output, described(BASE))
+    shutil.rmtree(unfinished, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ class Latencies:
 
 
 def script() -> str:
-    """Bokeh's own script, to be embedded once."""
+    """Bokeh's own script as an element, to be embedded once."""
     return str(Resources(mode="inline", components=["bokeh"]).render_js())
 
 

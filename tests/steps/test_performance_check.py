@@ -1,0 +1,134 @@
+"""Verdicts on a performance run: everything that makes one invalid is named."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from steps import schema
+from steps.errors import UserError
+from steps.loadgen_log import MARKER, read_detail
+from steps.performance_check import complaints, metrics
+from steps.plan import make
+from tests.conftest import ROOT
+
+P99 = "99.00"
+
+
+@pytest.fixture(scope="module")
+def config() -> schema.PerformanceCheckConfig:
+    plan = make(ROOT, ["experiment=rehearsal-full", "scenario=Interactive"])
+    job = next(job for job in plan.jobs if job.step == "performance_check")
+    return schema.PerformanceCheckConfig.model_validate_json(job.config)
+
+
+def values(config: schema.PerformanceCheckConfig) -> dict[str, Any]:
+    """A detail log's keys as LoadGen 5.1.2 writes them for a valid Interactive run."""
+    seeds = {f"effective_{k}": v for k, v in config.rules.seeds.model_dump().items()}
+    percentiles = ("50.00", "90.00", "95.00", "97.00", "99.00", "99.90")
+    return {
+        "loadgen_version": "5.1.2 @ 06c742a84a",
+        "loadgen_git_status_message": "",
+        "requested_use_token_latencies": True,
+        "requested_server_ttft_latency": 450_000_000,
+        "requested_server_tpot_latency": 40_000_000,
+        "effective_scenario": "Server",
+        "effective_test_mode": "PerformanceOnly",
+        "effective_target_qps": 40,
+        "effective_min_duration_ms": 600_000,
+        "effective_performance_sample_count": 24_576,
+        "effective_sample_concatenate_permutation": True,
+        "effective_accuracy_log_sampling_target": 0,
+        "effective_performance_issue_unique": False,
+        "effective_performance_issue_same": False,
+        **seeds,
+        "result_validity": "VALID",
+        "result_min_duration_met": True,
+        "result_min_queries_met": True,
+        "result_perf_constraints_met": True,
+        "early_stopping_met": True,
+        "result_query_count": 24_576,
+        "result_completed_samples_per_sec": 39.9,
+        "result_completed_tokens_per_second": 1_150.5,
+        "num_errors": 0,
+        **{f"result_first_token_{p}_percentile_latency_ns": 44_900_000 for p in percentiles},
+        **{f"result_time_per_output_token_{p}_percentile_ns": 39_990_000 for p in percentiles},
+    }
+
+
+def detail_of(tmp_path: Path, found: dict[str, Any], errors: tuple[str, ...] = ()) -> Any:
+    lines = [
+        MARKER
+        + json.dumps(
+            {"key": k, "value": v, "metadata": {"is_error": k in errors, "is_warning": False}}
+        )
+        for k, v in found.items()
+    ]
+    path = tmp_path / "mlperf_log_detail.txt"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return read_detail(path)
+
+
+def test_a_valid_run_has_no_complaint(
+    config: schema.PerformanceCheckConfig, tmp_path: Path
+) -> None:
+    detail = detail_of(tmp_path, values(config))
+    assert list(complaints(detail, config)) == []
+    result = metrics(detail, config)
+    assert result["value"] == 1_150.5
+    assert result["ttft_ms"]["p99"] == pytest.approx(44.9)
+    assert set(result["tpot_ms"]) == {"p50", "p90", "p95", "p97", "p99", "p99.9"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("result_validity", "INVALID", "LoadGen says INVALID: early stopping was not met"),
+        ("effective_test_mode", "AccuracyOnly", "effective_test_mode is 'AccuracyOnly'"),
+        ("effective_scenario", "Offline", "effective_scenario"),
+        ("effective_qsl_rng_seed", 1, "effective_qsl_rng_seed is 1"),
+        ("effective_schedule_rng_seed", 1, "effective_schedule_rng_seed"),
+        ("effective_sample_index_rng_seed", 1, "effective_sample_index_rng_seed"),
+        ("effective_min_duration_ms", 599_999, "effective_min_duration_ms is 599999"),
+        ("effective_performance_sample_count", 1024, "effective_performance_sample_count"),
+        ("effective_accuracy_log_sampling_target", 100, "sampling_target is 100"),
+        ("effective_performance_issue_same", True, "performance_issue_same"),
+        ("effective_sample_concatenate_permutation", False, "concatenate_permutation"),
+        ("requested_use_token_latencies", False, "use_token_latencies"),
+        ("requested_server_ttft_latency", 2_000_000_000, "requested_server_ttft_latency"),
+        ("effective_target_qps", 41, "effective_target_qps is 41, not 40"),
+        ("loadgen_git_status_message", " M loadgen.cc", "git_status"),
+        ("result_min_duration_met", False, "result_min_duration_met is False"),
+        ("early_stopping_met", False, "early_stopping_met is False"),
+        ("num_errors", 3, "num_errors is 3"),
+        (f"result_first_token_{P99}_percentile_latency_ns", 450_000_000, "p99 TTFT is 450.0 ms"),
+        (f"result_time_per_output_token_{P99}_percentile_ns", 40_000_000, "p99 TPOT is 40.0 ms"),
+    ],
+)
+def test_each_fault_is_named(
+    config: schema.PerformanceCheckConfig, tmp_path: Path, key: str, value: Any, words: str
+) -> None:
+    assert key in values(config), "the fault must change something"
+    detail = detail_of(tmp_path, {**values(config), key: value})
+    found = list(complaints(detail, config))
+    assert len(found) == 1
+    assert words in found[0]
+
+
+def test_an_error_that_num_errors_hides_is_found(
+    config: schema.PerformanceCheckConfig, tmp_path: Path
+) -> None:
+    found = {**values(config), "error_runtime": "Ending early: Max query count reached."}
+    detail = detail_of(tmp_path, found, errors=("error_runtime",))
+    assert "Ending early" in next(complaints(detail, config))
+
+
+@pytest.mark.parametrize("key", ["result_validity", "num_errors", "effective_test_mode"])
+def test_a_truncated_log_is_no_valid_one(
+    config: schema.PerformanceCheckConfig, tmp_path: Path, key: str
+) -> None:
+    found = values(config)
+    del found[key]
+    with pytest.raises(UserError, match=f"has no {key}"):
+        list(complaints(detail_of(tmp_path, found), config))

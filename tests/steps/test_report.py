@@ -1,0 +1,111 @@
+"""The page, the JSON and the CSV of a finished experiment."""
+
+import csv
+import io
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from steps import schema
+from steps.plan import Plan, make
+from steps.record import Workspace, publish
+from steps.report.__main__ import step
+from tests import synthetic
+from tests.conftest import ROOT
+
+VOID = {"meta", "br", "link", "img", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Collects text and references, and checks that elements close in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = ""
+        self.references: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.references += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] not in ("script", "style"):
+            self.text += data
+
+
+def rendered(plan: Plan, home: Path) -> Workspace:
+    synthetic.build(plan, home)
+    jobs = {job.step: job for job in plan.jobs}
+    package = home / jobs["submission"].output
+    departs = any(
+        cell.departures
+        for cell in schema.ReportConfig.model_validate_json(jobs["report"].config).cells
+    )
+    with publish(package.parent, step="submission", config={}, inputs={}, code="c") as workspace:
+        workspace.result = {
+            "division": "open",
+            "submitter": "Re<b>prise",
+            "may_be_submitted": not departs,
+        }
+    made = Workspace(home / "made")
+    made.directory.mkdir()
+    config = schema.ReportConfig.model_validate_json(jobs["report"].config)
+    step(config, synthetic.inputs_of(plan, home, "report"), made, None)  # type: ignore[arg-type]
+    return made
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    plan = make(ROOT, ["precision=bf16,fp8"])
+    return rendered(plan, tmp_path_factory.mktemp("experiment")).directory
+
+
+def test_the_page_is_one_sound_file_that_needs_nothing_else(made: Path) -> None:
+    html = (made / "index.html").read_text(encoding="utf-8")
+    page = Page()
+    page.feed(html)
+    assert page.open == []
+    assert page.references == []
+    assert len(html) < 3_000_000
+
+
+def test_the_page_shows_every_cell_and_every_departure(made: Path) -> None:
+    page = Page()
+    page.feed((made / "index.html").read_text(encoding="utf-8"))
+    for words in ("Offline", "Server", "Interactive", "fp8 (emulated)", "1,234.5", "39.5"):
+        assert words in page.text
+    assert "May not be submitted" in page.text
+    assert "min_duration_ms is 1,000 instead of 600,000 (6 of 6 results)" in page.text
+    assert "precision is emulated" in page.text
+
+
+def test_what_a_user_wrote_is_text_not_markup(made: Path) -> None:
+    html = (made / "index.html").read_text(encoding="utf-8")
+    assert "Re<b>prise" not in html
+    assert "Re&lt;b&gt;prise" in html
+
+
+def test_json_and_csv_agree(made: Path) -> None:
+    summary = json.loads((made / "summary.json").read_text(encoding="utf-8"))
+    rows = list(csv.DictReader(io.StringIO((made / "summary.csv").read_text(encoding="utf-8"))))
+    assert summary["may_be_submitted"] is False
+    assert len(summary["cells"]) == len(rows) == 6
+    for cell, row in zip(summary["cells"], rows, strict=True):
+        assert row["scenario"] == cell["scenario"]
+        assert float(row["tokens_per_second"]) == cell["tokens_per_second"]
+        assert bool(row["ttft_p99_ms"]) == (cell["scenario"] != "Offline")
+
+
+def test_a_full_rehearsal_is_not_warned_about(tmp_path: Path) -> None:
+    page = Page()
+    directory = rendered(make(ROOT, ["experiment=rehearsal-full"]), tmp_path).directory
+    page.feed((directory / "index.html").read_text(encoding="utf-8"))
+    assert "May not be submitted" not in page.text
+    assert "Complete:" in page.text
