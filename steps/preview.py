@@ -17,30 +17,30 @@ SUMMARY_LIMIT_S = 300.0
 def preview(path: Path, root: Path, snakemake: list[str]) -> str:
     """The plan as a table, one line per step, with departures from the rules below it."""
     plan = load(path)
-    pending = _pending(plan, root, snakemake)
+    reasons = pending(plan, root, snakemake)
     datasets = [job for job in plan.jobs if job.step == "dataset"]
     dataset = schema.DatasetConfig.model_validate_json(datasets[0].config)
     rows, seconds, gigabytes = [], 0.0, 0.0
     for step in dict.fromkeys(job.step for job in plan.jobs):
         jobs = [job for job in plan.jobs if job.step == step]
-        due = [job for job in jobs if job.output in pending]
+        due = [job for job in jobs if job.output in reasons]
         costs = [cost(job, dataset, root) for job in due]
         seconds += sum(c.seconds for c in costs)
         gigabytes += sum(c.gigabytes for c in costs)
-        reasons = Counter(pending[job.output] for job in due)
-        why = ", ".join(f"{count}× {reason}" for reason, count in reasons.items()) or "holds"
+        counts = Counter(reasons[job.output] for job in due)
+        why = ", ".join(f"{count}× {reason}" for reason, count in counts.items()) or "holds"
         rows.append([step, len(jobs), len(due), why, _duration(sum(c.seconds for c in costs))])
     table = tabulate(rows, headers=["step", "jobs", "to run", "why", "about"], tablefmt="simple")
-    total = f"{len(pending)} of {len(plan.jobs)} jobs would run: "
+    total = f"{len(reasons)} of {len(plan.jobs)} jobs would run: "
     total += f"about {_duration(seconds)} and {gigabytes:.1f} GB of disk"
-    if not pending:
+    if not reasons:
         total = f"nothing to do: all {len(plan.jobs)} jobs hold"
     return "\n".join(
         [f"experiment {plan.experiment}, plan {path.stem}", table, total, *_notes(plan)]
     )
 
 
-def _pending(plan: Plan, root: Path, snakemake: list[str]) -> dict[str, str]:
+def pending(plan: Plan, root: Path, snakemake: list[str]) -> dict[str, str]:
     """Outputs that snakemake would make, with its reason. It decides; nothing here guesses."""
     done = subprocess.run(
         [*snakemake, "--summary"],

@@ -1,4 +1,4 @@
-"""A copy of the project that a test may edit: conf, rules and steps, with stand-in locks."""
+"""A copy of the project that a test may edit or run in."""
 
 import shutil
 from pathlib import Path
@@ -6,20 +6,25 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("conf", "envs", "steps", "workflow", "Snakefile")
+PARTS = ("conf", "envs", "reproduce", "steps", "workflow", "Snakefile")
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A throw-away checkout: planning and dry runs work in it, long steps don't."""
+def copy_project(destination: Path) -> Path:
+    """What `./reproduce` needs, without results and without this machine's own site file."""
     for part in PARTS:
         source = ROOT / part
         if source.is_dir():
             ignore = shutil.ignore_patterns("__pycache__", "local.yaml")
-            shutil.copytree(source, tmp_path / part, ignore=ignore)
+            shutil.copytree(source, destination / part, ignore=ignore)
         else:
-            shutil.copyfile(source, tmp_path / part)
-    return tmp_path
+            shutil.copy(source, destination / part)
+    return destination
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A throw-away checkout for planning, dry runs and short steps."""
+    return copy_project(tmp_path)
 
 
 def edit(path: Path, old: str, new: str) -> None:

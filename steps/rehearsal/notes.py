@@ -58,8 +58,8 @@ SLOTS: tuple[tuple[str, ...], ...] = tuple(
 )
 
 SYSTEM = "Read the note :"
-_FRAME = ("Read the note : Ask about for everything from to on ? Reply .").split()
-WORDS: tuple[str, ...] = (*dict.fromkeys(_FRAME), *(word for slot in SLOTS for word in slot))
+_FRAME = tuple(f"{SYSTEM} Ask about for everything from to on ? Reply .".split())
+WORDS: tuple[str, ...] = (*_FRAME, *(word for slot in SLOTS for word in slot))
 """Every word of every text, each once; a tokenizer numbers them in this order."""
 
 FACT_WORDS = len(SLOTS) + 1

@@ -89,7 +89,8 @@ def ratio_interval(values: np.ndarray, reference: np.ndarray) -> tuple[float, fl
     rows = generator.integers(0, len(values), size=(RESAMPLES, len(values)))
     ratios = values[rows].mean(1) / reference[rows].mean(1)
     low, high = np.percentile(ratios, (2.5, 97.5))
-    return tuple(100 * float(x) for x in (values.mean() / reference.mean(), low, high))
+    ratio = values.mean() / reference.mean()
+    return 100 * float(ratio), 100 * float(low), 100 * float(high)
 
 
 def compare(samples: int, workspace: Path) -> str:
@@ -140,7 +141,8 @@ def reference(path: Path) -> None:
         head = frame.head(size)
         answers, seconds = generate(MODEL, list(head["tok_input"]))
         scores = score(answers, list(head["output"]))
-        means = {name: round(float(x), 4) for name, x in zip(METRICS, scores.rouge.mean(0))}
+        scored = zip(METRICS, scores.rouge.mean(0), strict=True)
+        means = {name: round(float(mean), 4) for name, mean in scored}
         found[str(size)] = {
             **means,
             "rougeLsum": means["rougeL"],

@@ -169,7 +169,8 @@ def test_quantizing_rounds_only_decoder_linears(
     tiny: Path, tmp_path: Path, format: compress.Format, levels: int
 ) -> None:
     compress.quantize_simulated(tiny, tmp_path / "q", format)
-    before, after = load_file(tiny / "model.safetensors"), load_file(tmp_path / "q/model.safetensors")
+    before = load_file(tiny / "model.safetensors")
+    after = load_file(tmp_path / "q" / "model.safetensors")
     assert torch.equal(after["model.embed_tokens.weight"], before["model.embed_tokens.weight"])
     name = "model.layers.0.mlp.up_proj.weight"
     assert not torch.equal(after[name], before[name])

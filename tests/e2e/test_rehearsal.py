@@ -1,0 +1,143 @@
+"""`./reproduce` as a user runs it, on the real parts, in a clone of its own.
+
+One scenario keeps it to a few minutes; the environments are those of this checkout.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, copy_project
+
+OVERRIDES = ["scenario=Server"]
+LIMIT_S = 1500
+CELL = "rehearsal-cpu/rehearsal/bf16/Server"
+
+
+def reproduce(clone: Path, *arguments: str, limit_s: float = LIMIT_S) -> tuple[int, str]:
+    done = subprocess.run(
+        [str(clone / "reproduce"), *arguments],
+        cwd=clone,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=limit_s,
+    )
+    return done.returncode, done.stdout
+
+
+def digests(home: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in home.rglob("manifest.json")}
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = copy_project(tmp_path_factory.mktemp("clone"))
+    (ROOT / ".envs").mkdir(exist_ok=True)
+    (home / ".envs").symlink_to(ROOT / ".envs")
+    return home
+
+
+@pytest.fixture(scope="module")
+def finished(clone: Path) -> Path:
+    """A rehearsal that was killed in the middle of a run, and then finished by a second command."""
+    process = subprocess.Popen(
+        [str(clone / "reproduce"), *OVERRIDES],
+        cwd=clone,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    runs = clone / "results/rehearsal/runs" / CELL
+    limit = time.monotonic() + LIMIT_S
+    # The second LoadGen run has begun: its directory is there under its temporary name.
+    while not list(runs.glob(".accuracy_run.*.tmp/mlperf_log_detail.txt")):
+        assert process.poll() is None, "the rehearsal ended before it could be killed"
+        assert time.monotonic() < limit
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(30)
+    assert not (runs / "accuracy_run").exists()
+    kept = digests(clone / "results")
+    assert kept
+    status, text = reproduce(clone, *OVERRIDES)
+    assert status == 0, text
+    assert "Traceback" not in text
+    after = digests(clone / "results")
+    assert {path: after[path] for path in kept} == kept, "what was finished is not made again"
+    return clone
+
+
+@pytest.mark.e2e
+def test_the_results_are_there_and_hold(finished: Path) -> None:
+    home = finished / "results/rehearsal"
+    summary = json.loads((home / "report/summary.json").read_text(encoding="utf-8"))
+    (cell,) = summary["cells"]
+    assert cell["tokens_per_second"] > 0
+    assert cell["ttft"]["p99_ms"] < cell["ttft"]["limit_ms"]
+    assert cell["scores"]["exact_match"] >= 90
+    assert {gate["name"]: gate["passed"] for gate in cell["gates"]}["99"]
+    assert cell["compliance"] == {"TEST06": True}
+    assert summary["may_be_submitted"] is False
+    tree = home / "submission/open/Reprise/results/rehearsal-cpu-bf16/rehearsal/Server"
+    assert (tree / "performance/run_1/mlperf_log_detail.txt").is_file()
+    assert (home / "submission/NOT-FOR-SUBMISSION.md").is_file()
+    assert (home / "report/index.html").stat().st_size < 5_000_000
+    assert not list(home.rglob(".*.tmp"))
+
+
+@pytest.mark.e2e
+def test_a_second_run_does_nothing(finished: Path) -> None:
+    before = digests(finished / "results")
+    status, text = reproduce(finished, *OVERRIDES)
+    assert status == 0
+    assert "nothing to do" in text
+    assert digests(finished / "results") == before
+
+
+@pytest.mark.e2e
+def test_verify_needs_nothing_of_snakemakes_and_finds_a_flipped_byte(finished: Path) -> None:
+    aside = finished / ".snakemake-aside"
+    (finished / ".snakemake").rename(aside)
+    try:
+        status, text = reproduce(finished, "verify", *OVERRIDES)
+        assert status == 0, text
+        assert "results hold" in text
+        log = finished / "results/rehearsal/runs" / CELL / "accuracy_run/mlperf_log_accuracy.json"
+        data = bytearray(log.read_bytes())
+        data[100] ^= 1
+        log.write_bytes(data)
+        status, text = reproduce(finished, "verify", *OVERRIDES)
+        data[100] ^= 1
+        log.write_bytes(data)
+        assert status == 1
+        assert "mlperf_log_accuracy.json does not match its sha256" in text
+        status, text = reproduce(finished, "verify", *OVERRIDES, "system.target_qps.Server=1")
+        assert status == 1
+        assert "another configuration" in text
+    finally:
+        aside.rename(finished / ".snakemake")
+
+
+@pytest.mark.e2e
+def test_two_at_once_are_kept_apart(finished: Path) -> None:
+    import fcntl
+
+    with (finished / "results/.lock").open("r+") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        status, text = reproduce(finished, *OVERRIDES, limit_s=60)
+    assert status == 1
+    assert "is still running" in text
+
+
+@pytest.mark.e2e
+def test_a_misspelt_key_ends_before_anything_starts(finished: Path) -> None:
+    status, text = reproduce(finished, "system.target_qpz.Server=3", limit_s=60)
+    assert status == 1
+    assert text.startswith("error: ")
+    assert text.count("\n") == 1
