@@ -199,6 +199,9 @@ class Planner:
             "round": rules.round,
             "cells": described_cells,
         }
+        for job in tuple(self._jobs.values()):
+            if STEPS[job.step].stage == "artifacts":
+                inputs[f"{job.step}/{job.key}"] = job.output
         inputs = {**inputs, "package": package.output}
         self._add("report", "", report, inputs, "the report", made)
 

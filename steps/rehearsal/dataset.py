@@ -37,10 +37,10 @@ def training(
 
     With bounds for the facts of a note and for those asked for, sizes are even between them
     (an answer never exceeds its note, "all" asks for the whole note, "named" for one fact);
-    without, sizes and kinds are those of evaluation.
+    without, sizes are those of evaluation.
     """
     if facts is None or answered is None:
-        yield from notes.prompts("training", seed)
+        yield from notes.prompts("training", seed, kinds)
         return
     source = Random(seed)
     while True:

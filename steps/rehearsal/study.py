@@ -192,11 +192,12 @@ def _table(measured: dict[str, Scores]) -> str:
 
 def _kinds(frame: pd.DataFrame, measured: dict[str, Scores]) -> str:
     kinds = frame["origin"].str.split().str[-1]
-    head = " | ".join(f"{kind} ({int((kinds == kind).sum())})" for kind in notes.KINDS)
+    head = " | ".join(f"{kind} ({int((kinds == kind).sum())})" for kind in notes.EVALUATED)
     lines = [f"| facts exact by task kind (prompts) | {head} |", "|---" * 4 + "|"]
     for name, scores in list(measured.items())[:-1]:
         cells = [
-            f"{100 * scores.facts[(kinds == kind).to_numpy()].mean():.2f} %" for kind in notes.KINDS
+            f"{100 * scores.facts[(kinds == kind).to_numpy()].mean():.2f} %"
+            for kind in notes.EVALUATED
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -7,6 +7,7 @@ reads on white and on black.
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,12 @@ from bokeh.resources import Resources
 from steps.report.summary import CellResult, Trace
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("circle", "triangle", "square", "diamond", "inverted_triangle", "star")
 GREY = "#808080"
 LIMIT_COLOUR = "#D55E00"
+SHOWN_S = 1.0
+"""Shorter steps would be invisible in the timeline."""
+
 POINTS = 400
 """A distribution is drawn through this many quantiles, however many samples it has."""
 
@@ -71,7 +76,12 @@ def distribution(
     title: str, unit: str, runs: Sequence[tuple[str, np.ndarray, float | None]]
 ) -> Chart:
     """Share of samples at or below a latency, one curve per run, its limit as a dashed line."""
-    plot = _figure(title, f"{unit}, ms", "share of samples, %", x_axis_type="log")
+    shown = [
+        v for _, values, limit_ms in runs for v in (*values, *([limit_ms] if limit_ms else ()))
+    ]
+    shown = [value for value in shown if value > 0]
+    span = Range1d(min(shown, default=1) / 1.3, max(shown, default=10) * 1.3)
+    plot = _figure(title, f"{unit}, ms", "share of samples, %", x_axis_type="log", x_range=span)
     for colour, (label, values, limit_ms) in zip(_cycle(len(runs)), runs, strict=True):
         shares = np.linspace(0, 100, min(POINTS, max(2, len(values))))
         quantiles = np.percentile(values, shares) if len(values) else shares * np.nan
@@ -95,7 +105,7 @@ def distribution(
                 )
             )
     plot.add_layout(Span(location=99, dimension="width", line_color=GREY, line_dash="dotted"))
-    plot.legend.location = "bottom_right"
+    plot.legend.location = "top_left"
     _plain_legend(plot)
     return Chart(
         title,
@@ -112,7 +122,7 @@ def gates(cells: Sequence[CellResult]) -> Chart:
     low, high = min([98.5, *ratios]), max([100.5, *ratios])
     plot = _figure("Accuracy", "score over the reference's, %", "", y_range=labels)
     plot.x_range = Range1d(low - 0.2, high + 0.2)
-    for colour, name in zip(_cycle(len(names)), names, strict=True):
+    for colour, marker, name in zip(_cycle(len(names)), MARKERS, names, strict=False):
         plot.scatter(
             x=[100 * cell.reference_ratios[name] for cell in reversed(cells)],
             y=labels,
@@ -120,7 +130,7 @@ def gates(cells: Sequence[CellResult]) -> Chart:
             size=10,
             alpha=0.8,
             legend_label=name,
-            marker="circle",
+            marker=marker,
         )
     for gate in (99.0, 99.9):
         plot.add_layout(
@@ -136,10 +146,8 @@ def gates(cells: Sequence[CellResult]) -> Chart:
 
 def timeline(traces: Sequence[Trace]) -> Chart:
     """When each step ran, in minutes since the first."""
-    from datetime import datetime
-
-    shown = sorted((t for t in traces if t.seconds >= 1), key=lambda t: t.started)
-    origin = datetime.fromisoformat(shown[0].started) if shown else datetime.min
+    shown = sorted((t for t in traces if t.seconds >= SHOWN_S), key=lambda t: t.started)
+    origin = datetime.fromisoformat(shown[0].started)
     labels, left, right = [], [], []
     for trace in reversed(shown):
         labels.append(f"{trace.step} {trace.key}"[-48:])

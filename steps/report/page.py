@@ -52,7 +52,9 @@ def _charts(summary: Summary, inputs: Mapping[str, Path]) -> list[charts.Chart]:
         ]
         if runs:
             found.append(charts.distribution(title, name.upper(), runs))
-    return [*found, charts.timeline(summary.provenance)]
+    if any(trace.seconds >= charts.SHOWN_S for trace in summary.provenance):
+        found.append(charts.timeline(summary.provenance))
+    return found
 
 
 def _samples(cell: CellResult, inputs: Mapping[str, Path]) -> charts.Latencies:

@@ -115,7 +115,8 @@ def summarize(config: ReportConfig, inputs: Mapping[str, Path]) -> Summary:
         departures={what: tuple(keys) for what, keys in departures.items()},
         systems=systems,
         cells=cells,
-        provenance=tuple(_trace(role, path) for role, path in inputs.items()),
+        # "environment" is what the report itself runs in, and is there under its own name too.
+        provenance=tuple(_trace(r, p) for r, p in inputs.items() if r != "environment"),
     )
 
 
@@ -213,7 +214,7 @@ def _trace(role: str, path: Path) -> Trace:
         raise UserError(f"{path.with_name(RECORD)} is missing or damaged; re-run") from error
     return Trace(
         step=manifest.step,
-        key=role.removesuffix(f"/{manifest.step}"),
+        key=role.removesuffix(f"/{manifest.step}").removeprefix(f"{manifest.step}/"),
         manifest_sha256=sha256_file(path),
         code_sha256=record["code"],
         started=record["started"],
