@@ -51,13 +51,11 @@ class Scores:
 
 def generate(directory: Path, prompts: Sequence[list[int]]) -> tuple[list[list[int]], float]:
     """Greedy answers (token ids) of one vLLM engine in a child process, and its seconds."""
-    # Settings have to stand before vLLM is imported; the child inherits that import.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    # OpenMP and vLLM read these when they are imported, so only a fresh process sees them. With
+    # two threads, engines on shared cores lose most of their time waiting.
+    os.environ |= {"OMP_NUM_THREADS": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    import vllm  # noqa: F401
-
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_serve, args=(directory, list(prompts), sender))
     child.start()
@@ -95,8 +93,6 @@ def ratio_interval(values: np.ndarray, reference: np.ndarray) -> tuple[float, fl
 
 def compare(samples: int, workspace: Path) -> str:
     """The study's Markdown: one row per variant, then exact match per task kind."""
-    from steps.rehearsal import train
-
     frame = dataset.evaluation(samples)
     fp8, int2 = workspace / "fp8", workspace / "int2"
     shallow, shallower = workspace / "pruned-20", workspace / "pruned-33"
@@ -106,8 +102,8 @@ def compare(samples: int, workspace: Path) -> str:
     compress.prune_depth(MODEL, shallow, *PRUNED_20)
     compress.prune_depth(MODEL, shallower, *PRUNED_33)
     started = time.monotonic()
-    train.fine_tune(shallower, tuned)
-    train.fine_tune(MODEL, control)
+    _fine_tune(shallower, tuned)
+    _fine_tune(MODEL, control)
     print(f"two fine-tunings took {time.monotonic() - started:.0f} s", flush=True)
     variants = {
         "reference, bf16": MODEL,
@@ -151,6 +147,18 @@ def reference(path: Path) -> None:
         }
         compress.write_json(path, found)
         print(f"{size}: {found[str(size)]}, {scores.tokens.sum() / seconds:,.0f} tokens/s")
+
+
+def _fine_tune(source: Path, destination: Path) -> None:
+    """In a fresh process, so that its memory is free again when the engines start."""
+    from steps.rehearsal import train
+
+    context = multiprocessing.get_context("spawn")
+    child = context.Process(target=train.fine_tune, args=(source, destination))
+    child.start()
+    child.join()
+    if child.exitcode:
+        raise UserError(f"fine-tuning {source} ended with status {child.exitcode}")
 
 
 def _serve(directory: Path, prompts: list[list[int]], sender: Connection) -> None:
