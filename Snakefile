@@ -21,7 +21,14 @@ rule all:
 onstart:
     due = sum(1 for _ in workflow.dag.needrun_jobs())
     held = len(PLAN.jobs) - due
-    print(f"{PLAN.experiment}: {due} jobs to run, {held} hold" if due else "nothing to do", flush=True)
+    print(
+        (
+            f"{PLAN.experiment}: {due} jobs to run, {held} hold"
+            if due
+            else "nothing to do"
+        ),
+        flush=True,
+    )
 
 
 onsuccess:

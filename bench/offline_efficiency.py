@@ -1,117 +1,175 @@
 """What LoadGen and our harness cost: LoadGen Offline tokens/s over raw vLLM generate tokens/s.
 
-Same weights, samples, engine arguments and environment; measurements alternate, so that a machine
-that speeds up or slows down does so for both. Each is a process of its own, forked from one that
-has vLLM imported already.
+Same weights, samples in the same order, engine arguments and environment; measurements alternate,
+so that a machine that speeds up or slows down does so for both. Each is a process of its own,
+forked from one that has vLLM imported already.
 """
 
 import argparse
+import csv
 import multiprocessing
 import multiprocessing.connection
 import os
 import statistics
 import tempfile
 import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from steps import schema
 from steps.console import Console
+from steps.errors import UserError
 from steps.loadgen_log import read_detail
-from steps.plan import Job, load
-from steps.record import Manifest, Workspace
+from steps.record import MANIFEST, Manifest, Workspace
+from steps.schema import PerformanceRunConfig
 from steps.sut import samples
 from steps.sut.run import execute
 
-ROUNDS = 3
 LIMIT_S = 600.0
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """`order` holds the sample indices as LoadGen issued them."""
+
+    tokens_per_second: float
+    order: list[int]
+
+
+Measure = Callable[[Path, Console], Measurement]
+"""A measurement, given an empty directory and a console whose log swallows the engine's words."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: one configuration on one model and dataset (their manifests)."""
+
+    config: PerformanceRunConfig
+    model: Path
+    dataset: Path
+
+    def loadgen(self, home: Path, console: Console) -> Measurement:
+        """Every sample of the dataset once, in one Offline query."""
+        inputs = {"model": self.model, "dataset": self.dataset}
+        execute("PerformanceOnly", self._once(), inputs, Workspace(home), console)
+        detail = read_detail(home / "mlperf_log_detail.txt")
+        with (home / "samples.csv").open(encoding="utf-8", newline="") as stream:
+            order = [int(row["sample_index"]) for row in csv.DictReader(stream)]
+        return Measurement(float(detail.get("result_tokens_per_second")), order)
+
+    def raw(self, order: list[int]) -> Measurement:
+        """vLLM's own `LLM.generate`, all samples in one call."""
+        from vllm import LLM, SamplingParams
+
+        config = self.config
+        prompts = samples.load(self.dataset)
+        engine = LLM(
+            model=str(Manifest.read(self.model).directory),
+            skip_tokenizer_init=True,
+            disable_log_stats=True,
+            **config.engine.arguments.model_dump(),
+        )
+        parameters = SamplingParams(
+            temperature=0.0,
+            min_tokens=config.generation.min_tokens,
+            max_tokens=config.generation.max_tokens,
+            stop_token_ids=[config.generation.eos_token_id],
+            detokenize=False,
+        )
+
+        def generate(token_ids: list[list[int]]) -> int:
+            requests = [{"prompt_token_ids": ids} for ids in token_ids]
+            outputs = engine.generate(requests, parameters, use_tqdm=False)
+            return sum(len(output.outputs[0].token_ids) for output in outputs)
+
+        generate(prompts.calibration[: config.engine.warmup_samples])
+        asked = [prompts.evaluation[index] for index in order]
+        begun = time.perf_counter()
+        return Measurement(generate(asked) / (time.perf_counter() - begun), order)
+
+    def _once(self) -> PerformanceRunConfig:
+        """Counts that make LoadGen's one query hold every sample once, whatever the length."""
+        size = len(samples.load(self.dataset).evaluation)
+        counts = {
+            "target_qps": 1.0,
+            "min_duration_ms": 1,
+            "min_query_count": size,
+            "performance_sample_count_override": size,
+        }
+        loadgen = self.config.loadgen.model_copy(update=counts)
+        return self.config.model_copy(update={"loadgen": loadgen})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.offline_efficiency")
-    parser.add_argument("plan", type=Path)
+    parser.add_argument("--config", required=True, help="JSON of an Offline performance_run")
+    parser.add_argument("--model", type=Path, required=True, help="directory of the artifact")
+    parser.add_argument("--dataset", type=Path, required=True, help="directory of the artifact")
+    parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    job = next(job for job in load(arguments.plan).jobs if job.step == "performance_run")
-    config = schema.PerformanceRunConfig.model_validate_json(job.config)
+    config = PerformanceRunConfig.model_validate_json(arguments.config)
+    subject = Subject(config, arguments.model / MANIFEST, arguments.dataset / MANIFEST)
     os.environ.update(config.engine.environment)
     import vllm  # noqa: F401  (imported once, inherited by every fork)
 
-    kinds = [kind for _ in range(ROUNDS) for kind in ("raw", "loadgen")] + ["raw"]
-    found: dict[str, list[float]] = {"raw": [], "loadgen": []}
-    for kind in kinds:
-        rate = _forked(kind, config, job)
-        found[kind].append(rate)
-        print(f"{kind:<8} {rate:8,.0f} tokens/s", flush=True)
-    # Each LoadGen measurement against the mean of the raw ones before and after it.
-    ratios = [
-        rate / statistics.fmean(found["raw"][i : i + 2]) for i, rate in enumerate(found["loadgen"])
-    ]
+    # Not counted: it brings the order and warms the machine's caches.
+    order = forked(subject.loadgen).order
+
+    def raw_in_order(home: Path, console: Console) -> Measurement:
+        return subject.raw(order)
+
+    raw, loadgen = [forked(raw_in_order)], []
+    print(f"{len(order):,} samples, load average {os.getloadavg()[0]:.1f}")
+    print("round   raw generate   LoadGen Offline   ratio to the raw ones before and after")
+    ratios = []
+    for number in range(1, arguments.rounds + 1):
+        loadgen.append(forked(subject.loadgen))
+        raw.append(forked(raw_in_order))
+        rate = loadgen[-1].tokens_per_second
+        ratios.append(rate / statistics.fmean(each.tokens_per_second for each in raw[-2:]))
+        print(
+            f"{number:>5} {raw[-1].tokens_per_second:>14,.0f} {rate:>17,.0f} {ratios[-1]:>7.3f}",
+            flush=True,
+        )
+    rates = sorted(each.tokens_per_second for each in raw)
     print(
-        f"LoadGen Offline ÷ raw generate: {statistics.median(ratios):.3f} "
-        f"(of {', '.join(f'{ratio:.3f}' for ratio in ratios)})"
+        f"LoadGen Offline ÷ raw generate: median {statistics.median(ratios):.3f}, "
+        f"{min(ratios):.3f} to {max(ratios):.3f}; raw alone spreads {rates[-1] / rates[0] - 1:.1%}"
     )
 
 
-def _forked(kind: str, config: schema.PerformanceRunConfig, job: Job) -> float:
+def forked(measure: Measure) -> Measurement:
+    """Measure in a process of its own: LoadGen allows one run per process."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_measure, args=(kind, config, job, sender))
+    process = context.Process(target=_report, args=(measure, sender))
     process.start()
-    if not receiver.poll(LIMIT_S):
+    sender.close()
+    try:
+        if not receiver.poll(LIMIT_S):
+            raise SystemExit(f"a measurement gave no result within {LIMIT_S:.0f} s")
+        found = receiver.recv()
+    except EOFError as error:
+        raise SystemExit("a measurement ended without a result") from error
+    finally:
         process.kill()
-        raise SystemExit(f"{kind} gave no result within {LIMIT_S:.0f} s")
-    rate = float(receiver.recv())
-    process.join()
-    return rate
+        process.join()
+    if not isinstance(found, Measurement):
+        raise SystemExit(found)
+    return found
 
 
-def _measure(
-    kind: str,
-    config: schema.PerformanceRunConfig,
-    job: Job,
-    sender: multiprocessing.connection.Connection,
-) -> None:
+def _report(measure: Measure, sender: multiprocessing.connection.Connection) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # progress would tear the table apart
     with tempfile.TemporaryDirectory() as folder:
-        console = Console(Path(folder) / "log")
-        measured = _raw(config, job) if kind == "raw" else _loadgen(config, job, folder, console)
-        sender.send(measured)
-        sender.close()
+        try:
+            sender.send(measure(Path(folder), Console(Path(folder) / "log")))
+        except UserError as error:
+            sender.send(f"error: {error}")
+        except Exception:
+            sender.send(traceback.format_exc())
     os._exit(0)
-
-
-def _loadgen(config: schema.PerformanceRunConfig, job: Job, folder: str, console: Console) -> float:
-    inputs = {role: Path(path) for role, path in job.inputs.items()}
-    execute("PerformanceOnly", config, inputs, Workspace(Path(folder)), console)
-    detail = read_detail(Path(folder) / "mlperf_log_detail.txt")
-    return float(detail.get("result_tokens_per_second"))
-
-
-def _raw(config: schema.PerformanceRunConfig, job: Job) -> float:
-    from vllm import LLM, SamplingParams
-
-    weights = Manifest.read(Path(job.inputs["model"])).directory
-    prompts = samples.load(Path(job.inputs["dataset"]))
-    engine = LLM(
-        model=str(weights),
-        skip_tokenizer_init=True,
-        disable_log_stats=True,
-        **config.engine.arguments.model_dump(),
-    )
-    parameters = SamplingParams(
-        temperature=0.0,
-        min_tokens=config.generation.min_tokens,
-        max_tokens=config.generation.max_tokens,
-        stop_token_ids=[config.generation.eos_token_id],
-        detokenize=False,
-    )
-
-    def generate(token_ids: list[list[int]]) -> int:
-        requests = [{"prompt_token_ids": ids} for ids in token_ids]
-        outputs = engine.generate(requests, parameters, use_tqdm=False)
-        return sum(len(output.outputs[0].token_ids) for output in outputs)
-
-    generate(prompts.calibration[: config.engine.warmup_samples])
-    begun = time.perf_counter()
-    return generate(prompts.evaluation) / (time.perf_counter() - begun)
 
 
 if __name__ == "__main__":

@@ -66,6 +66,11 @@ def main(name: str, config_class: type[Config], step: Step[Config]) -> NoReturn:
     except ValidationError as error:
         console.say(f"error: {name}: {explain(error)}")
         status = 1
+    except SystemExit as error:  # of _terminate
+        console.say(
+            f"error: {name}: ended by a signal; nothing was kept, the next run starts it again"
+        )
+        status = error.code if isinstance(error.code, int) else 2
     except KeyboardInterrupt:
         console.say(f"error: {name}: interrupted; nothing was kept, the next run starts it again")
         status = 130

@@ -55,6 +55,8 @@ class FakeEngine:
             if BEHAVIOUR == "lose" and request.number == LOST_REQUEST:
                 continue
             tokens = [request.prompt[-1]] * (ANSWER_TOKENS - 1) + [self._eos]
+            if BEHAVIOUR == "one-token" and request.number == LOST_REQUEST:
+                tokens = [self._eos]
             self._started.append((request, tokens))
             if self._first_tokens:
                 first = tokens[0] + (1 if BEHAVIOUR == "wrong-first" else 0)

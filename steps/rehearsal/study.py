@@ -86,9 +86,9 @@ def ratio_interval(values: np.ndarray, reference: np.ndarray) -> tuple[float, fl
     generator = np.random.default_rng(0)
     rows = generator.integers(0, len(values), size=(RESAMPLES, len(values)))
     ratios = values[rows].mean(1) / reference[rows].mean(1)
-    low, high = np.percentile(ratios, (2.5, 97.5))
+    low, high = (float(np.percentile(ratios, share)) for share in (2.5, 97.5))
     ratio = values.mean() / reference.mean()
-    return 100 * float(ratio), 100 * float(low), 100 * float(high)
+    return 100 * float(ratio), 100 * low, 100 * high
 
 
 def compare(samples: int, workspace: Path) -> str:

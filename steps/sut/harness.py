@@ -21,12 +21,11 @@ from steps.schema import RunConfig
 from steps.sut.engine import MAKERS, Engine, Events, Request
 
 POLL_S = 0.2
-WARMUP_LIMIT_S = 300.0
-LEFT_OVER_S = 30.0
-"""LoadGen writes its logs after the last sample; it gets this long beyond the stall limit."""
+IDLE_GAPS = 30.0
+"""With Poisson arrivals a gap of so many mean ones has probability e^-30: it is a hang."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Sample:
     """One query sample of LoadGen's and what became of it; times in s since the test began."""
 
@@ -40,7 +39,11 @@ class Sample:
 
 @dataclass
 class EngineLoop:
-    """Feeds the engine from a queue and tells LoadGen of tokens, on its own thread."""
+    """Feeds the engine from a queue and tells LoadGen of tokens, on its own thread.
+
+    `prompts` holds token ids per sample index. `samples` holds what LoadGen has issued, in its
+    order.
+    """
 
     config: RunConfig
     weights: Path
@@ -49,7 +52,6 @@ class EngineLoop:
     progress: Callable[[int], Progress]
     identity: dict[str, str] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
-    completed: int = 0
     start_s: float = 0.0
     """How long the engine took to be ready for the first sample."""
     error: BaseException | None = None
@@ -81,35 +83,54 @@ class EngineLoop:
         self._last_progress = time.monotonic()
 
     def stop(self) -> None:
+        """End the thread after the step it is in, and leave the progress line."""
         with self._wake:
             self._stop = True
             self._wake.notify()
+        self._thread.join(POLL_S)
         if self._bar:
             self._bar.close()
 
+    def fail(self, error: BaseException) -> None:
+        """Note what voids the run, for `watch` to raise; the first one is the cause."""
+        self.error = self.error or error
+        self.ready.set()
+
     def stalled(self) -> str | None:
-        """A phrase about the oldest unanswered sample if nothing has moved for too long."""
-        waited = time.monotonic() - self._last_progress
-        if waited < self.config.engine.stall_limit_s:
-            return None
-        waiting = [*self._running.values(), *list(self._inbox)]
+        """A phrase about what is waited for if nothing has moved for too long."""
+        limit_s = self.config.engine.stall_limit_s
+        if time.monotonic() - self._last_progress <= limit_s:
+            return None  # nearly always: the queue, which can be long, isn't copied
+        with self._wake:
+            still_s = time.monotonic() - self._last_progress
+            waiting = [*self._running.values(), *self._inbox]
         if not waiting:
+            limit_s += IDLE_GAPS / self.config.loadgen.target_qps
+            return f"LoadGen sent nothing for {still_s:.0f} s" if still_s > limit_s else None
+        if still_s <= limit_s:
             return None
         oldest = min(waiting, key=lambda sample: sample.issued_s)
+        waited_s = time.perf_counter() - self._epoch - oldest.issued_s
         return (
-            f"sample {oldest.index} and {len(waiting) - 1} others wait for the engine, "
-            f"which has answered nothing for {waited:.0f} s"
+            f"sample {oldest.index} has waited {waited_s:.0f} s for its answer, "
+            f"{len(waiting)} wait in all, and the engine brought nothing for {still_s:.0f} s"
         )
 
     # ---- LoadGen's threads ------------------------------------------------------------------
 
     def issue(self, queries: Sequence[Any]) -> None:
         """LoadGen's callback; must not raise and must not take long."""
-        now = time.perf_counter() - self._epoch
-        arrived = [Sample(query.id, query.index, now) for query in queries]
-        with self._wake:
-            self._inbox.extend(arrived)
-            self._wake.notify()
+        try:
+            now = time.perf_counter() - self._epoch
+            arrived = [Sample(query.id, query.index, now) for query in queries]
+            with self._wake:
+                if not self._inbox and not self._running:
+                    self._last_progress = time.monotonic()  # the engine had nothing to do before
+                self.samples.extend(arrived)
+                self._inbox.extend(arrived)
+                self._wake.notify()
+        except BaseException as error:
+            self.fail(error)
 
     # ---- engine's thread --------------------------------------------------------------------
 
@@ -122,8 +143,7 @@ class EngineLoop:
                     continue
                 self._deliver(engine.step())
         except BaseException as error:
-            self.error = error
-            self.ready.set()
+            self.fail(error)
 
     def _started(self) -> Engine:
         begun = time.monotonic()
@@ -137,26 +157,25 @@ class EngineLoop:
         )
         self.identity = engine.identity()
         engine.submit([Request(-1 - i, prompt) for i, prompt in enumerate(self.warmup)])
-        missing, limit = len(self.warmup), time.monotonic() + WARMUP_LIMIT_S
+        missing = len(self.warmup)
         while missing:
             missing -= len(engine.step().completed)
-            if time.monotonic() > limit:
-                raise UserError(f"the engine did not finish its warm-up in {WARMUP_LIMIT_S:.0f} s")
         self.start_s = time.monotonic() - begun
         return engine
 
     def _feed(self, engine: Engine) -> bool:
         """Top up the engine's queue; False if it has nothing to do."""
+        requests = []
         with self._wake:
             if not self._inbox and not self._running:
                 self._wake.wait(POLL_S)
-            room = self._depth - len(self._running)
-            arrived = [self._inbox.popleft() for _ in range(min(room, len(self._inbox)))]
-        requests = []
-        for sample in arrived:
-            self._running[self._number] = sample
-            requests.append(Request(self._number, self.prompts[sample.index]))
-            self._number += 1
+            while self._inbox and len(self._running) < self._depth:
+                sample = self._inbox.popleft()
+                self._running[self._number] = sample
+                requests.append(Request(self._number, self.prompts[sample.index]))
+                self._number += 1
+        if requests and self._bar is None:
+            self._bar = self.progress(len(self.samples))
         engine.submit(requests)
         return bool(self._running)
 
@@ -174,15 +193,15 @@ class EngineLoop:
         if events.completed:
             tokens = array("i", (t for _, answer in events.completed for t in answer))
             counts = [(number, len(answer)) for number, answer in events.completed]
-            mlperf_loadgen.QuerySamplesComplete(self._responses(tokens, counts))
-            for number, count in counts:
-                sample = self._running.pop(number)
-                sample.completed_s, sample.output_tokens = now, count
-                self.samples.append(sample)
-            self.completed += len(counts)
-            if self._bar is None:
-                self._bar = self.progress(len(self._inbox) + len(self._running) + self.completed)
-            self._bar.add(len(counts))
+            responses = self._responses(tokens, counts)
+            # Noted first: with the last response LoadGen ends the test, and the notes are read.
+            with self._wake:
+                for number, count in counts:
+                    sample = self._running.pop(number)
+                    sample.completed_s, sample.output_tokens = now, count
+            mlperf_loadgen.QuerySamplesComplete(responses)
+            if self._bar:
+                self._bar.add(len(counts))
         if events.first or events.completed:
             self._last_progress = time.monotonic()
 
@@ -204,10 +223,12 @@ class EngineLoop:
 
 def watch(loop: EngineLoop, test: threading.Thread) -> None:
     """Wait for LoadGen; raises UserError as soon as it can't end well."""
-    while test.is_alive():
+    while True:
         test.join(POLL_S)
         if loop.error is not None:
             raise _explained(loop.error, "during the run")
+        if not test.is_alive():
+            return
         phrase = loop.stalled()
         if phrase:
             raise UserError(f"{phrase}; the run is void, see the log for the engine's last words")
@@ -216,12 +237,15 @@ def watch(loop: EngineLoop, test: threading.Thread) -> None:
 def wait_until_ready(loop: EngineLoop, limit_s: float) -> None:
     """Raises UserError if the engine fails to start or takes longer than its limit."""
     if not loop.ready.wait(limit_s):
-        raise UserError(f"the engine was not ready within start_limit_s = {limit_s:.0f} s")
+        raise UserError(
+            f"the engine was not ready within start_limit_s = {limit_s:.0f} s; "
+            "see the log for how far it got, or raise the limit"
+        )
     if loop.error is not None:
         raise _explained(loop.error, "at start")
 
 
-def _explained(error: BaseException, when: str) -> BaseException:
+def _explained(error: BaseException, when: str) -> UserError:
     if isinstance(error, UserError):
         return error
     wrapped = UserError(f"the engine died {when}: {type(error).__name__}: {str(error)[:200]}")

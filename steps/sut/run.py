@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from steps.console import Console
 from steps.errors import UserError
@@ -27,6 +27,9 @@ SAMPLE_COLUMNS = (
     "completed_s",
 )
 
+AUDIT_WARNING = "Found Audit Config file"
+"""What LoadGen 5.1.2 logs when it applies an audit.config."""
+
 
 def execute(
     mode: Mode,
@@ -46,35 +49,39 @@ def execute(
     for complaint in weights.damage():
         raise UserError(f"{complaint}; delete {weights.directory} and re-run")
     prompts = samples.load(inputs["dataset"])
-    _check_prompts(config, prompts.evaluation)
+    _check_prompts(config, prompts)
     folder = workspace.directory
     audit_file = folder / "audit.config"
     if audit is not None:
         audit_file.write_text(user_conf.render_audit_config(audit), encoding="utf-8")
     text = user_conf.render_user_conf(config.loadgen, config.scenario)
     (folder / "user.conf").write_text(text, encoding="utf-8")
-    label = f"{config.scenario} {'accuracy' if mode == 'AccuracyOnly' else 'performance'}"
+    kind = {"AccuracyOnly": "accuracy", "PerformanceOnly": "performance"}[mode]
+    label = f"{config.scenario} {kind if audit is None else 'compliance'}"
+    expected = _expected(mode, config, len(prompts.evaluation), audit)
     loop = EngineLoop(
         config=config,
         weights=weights.directory,
         prompts=prompts.evaluation,
         warmup=prompts.calibration[: config.engine.warmup_samples],
-        progress=lambda issued: console.progress(
-            (audit and f"{config.scenario} compliance") or label,
-            max(issued, _expected(mode, config, len(prompts.evaluation), audit)),
-        ),
+        progress=lambda issued: console.progress(label, max(issued, expected)),
     )
     loop.start()
-    wait_until_ready(loop, config.engine.start_limit_s)
-    duration_s = _test(mode, config, loop, folder, audit_file)
-    _finish(config, folder, loop)
+    try:
+        wait_until_ready(loop, config.engine.start_limit_s)
+        duration_s = _test(mode, config, loop, folder, audit_file)
+    finally:
+        loop.stop()
+    _check_log(folder / "mlperf_log_detail.txt", audited=audit is not None)
+    _check_samples(mode, loop)
+    _write_samples(folder / "samples.csv", loop)
     engine = {**loop.identity, "emulated": bool(weights.result.get("simulated"))}
     workspace.result = {
         "mode": mode,
         "scenario": config.scenario,
         "engine": engine,
         "loadgen_version": config.rules.loadgen_version,
-        "samples": loop.completed,
+        "samples": len(loop.samples),
         "output_tokens": sum(sample.output_tokens for sample in loop.samples),
         "duration_s": round(duration_s, 3),
         "engine_start_s": round(loop.start_s, 3),
@@ -82,7 +89,13 @@ def execute(
 
 
 def _check_loadgen(config: RunConfig) -> None:
-    installed = importlib.metadata.version("mlcommons-loadgen")
+    try:
+        installed = importlib.metadata.version("mlcommons-loadgen")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise UserError(
+            f"LoadGen {config.rules.loadgen_version} is not installed in this environment; "
+            "delete its directory below .envs and re-run"
+        ) from error
     if installed != config.rules.loadgen_version:
         raise UserError(
             f"LoadGen {installed} is installed, round {config.rules.round} needs "
@@ -90,33 +103,36 @@ def _check_loadgen(config: RunConfig) -> None:
         )
 
 
-def _check_prompts(config: RunConfig, prompts: list[list[int]]) -> None:
-    loadgen = config.loadgen
+def _check_prompts(config: RunConfig, prompts: samples.Samples) -> None:
+    """Raises UserError if LoadGen or the engine would choke on the dataset in mid-run."""
+    loadgen, evaluation = config.loadgen, prompts.evaluation
     wanted = loadgen.performance_sample_count_override or config.rules.performance_sample_count
-    if len(prompts) < wanted:
+    if len(evaluation) < wanted:
         raise UserError(
-            f"the dataset has {len(prompts)} samples, LoadGen is to load {wanted}; raise "
+            f"the dataset has {len(evaluation)} samples, LoadGen is to load {wanted}; raise "
             "length.evaluation_count or lower length.performance_sample_count_override"
         )
     room = config.engine.arguments.max_model_len - config.generation.max_tokens
-    longest = max(range(len(prompts)), key=lambda index: len(prompts[index]))
-    if len(prompts[longest]) > room:
-        raise UserError(
-            f"sample {longest} has {len(prompts[longest])} tokens, but max_model_len leaves room "
-            f"for {room}; raise hardware.engine.arguments.max_model_len"
-        )
+    for name, tokens in (("evaluation", evaluation), ("calibration", prompts.calibration)):
+        longest = max(range(len(tokens)), key=lambda index: len(tokens[index]))
+        if len(tokens[longest]) > room:
+            raise UserError(
+                f"{name} sample {longest} has {len(tokens[longest])} tokens, but max_model_len "
+                f"leaves room for {room}; raise hardware.engine.arguments.max_model_len"
+            )
 
 
 def _expected(mode: Mode, config: RunConfig, dataset: int, audit: Mapping[str, int] | None) -> int:
-    """Samples of the whole run, for the progress bar; Server's grow as LoadGen issues them."""
+    """Samples of the whole run, for the progress bar: whole copies of LoadGen's sample set."""
     if audit is not None:
-        return audit["min_query_count"]
+        return audit.get("min_query_count", 0)
     if mode == "AccuracyOnly":
         return dataset
     loadgen = config.loadgen
     copy = loadgen.performance_sample_count_override or config.rules.performance_sample_count
     duration_s = (loadgen.min_duration_ms or config.rules.min_duration_ms) / 1000
-    return copy * max(1, -(-int(duration_s * loadgen.target_qps) // copy))
+    queries = max(int(duration_s * loadgen.target_qps), loadgen.min_query_count or 1)
+    return copy * -(-queries // copy)
 
 
 def _test(mode: Mode, config: RunConfig, loop: EngineLoop, folder: Path, audit_file: Path) -> float:
@@ -134,45 +150,72 @@ def _test(mode: Mode, config: RunConfig, loop: EngineLoop, folder: Path, audit_f
     log_settings.log_output.outdir = str(folder)
     log_settings.enable_trace = False
     count = config.loadgen.performance_sample_count_override
-    total = len(loop.prompts)
     sut = lg.ConstructSUT(loop.issue, lambda: None)
     qsl = lg.ConstructQSL(
-        total,
+        len(loop.prompts),
         count or config.rules.performance_sample_count,
         lambda indices: None,
         lambda indices: None,
     )
-    test = threading.Thread(
-        target=lg.StartTestWithLogSettings,
-        args=(sut, qsl, settings, log_settings, str(audit_file)),
-        name="loadgen",
-        daemon=True,
-    )
+
+    def conduct() -> None:
+        try:
+            lg.StartTestWithLogSettings(sut, qsl, settings, log_settings, str(audit_file))
+        except BaseException as error:
+            loop.fail(UserError(f"LoadGen ended with {type(error).__name__}: {error}"))
+
+    test = threading.Thread(target=conduct, name="loadgen", daemon=True)
     begun = time.monotonic()
     loop.begin_test()
     test.start()
     watch(loop, test)
     duration_s = time.monotonic() - begun
-    loop.stop()
     lg.DestroyQSL(qsl)
     lg.DestroySUT(sut)
+    # Empty, since tracing is off; no part of a result.
+    (folder / "mlperf_log_trace.json").unlink(missing_ok=True)
     return duration_s
 
 
-def _finish(config: RunConfig, folder: Path, loop: EngineLoop) -> None:
-    """LoadGen's own errors void the run; its empty trace is no result."""
-    (folder / "mlperf_log_trace.json").unlink(missing_ok=True)
-    detail = read_detail(folder / "mlperf_log_detail.txt")
+def _check_log(path: Path, *, audited: bool) -> None:
+    """Raises UserError if LoadGen calls the run void or applied another audit.config than ours."""
+    detail = read_detail(path)
     if detail.errors:
         first = detail.errors[0]
         raise UserError(
             f"LoadGen reported {len(detail.errors)} errors, first: {first.key}: {first.value}"
         )
-    rows = sorted(loop.samples, key=lambda sample: sample.issued_s)
-    with (folder / "samples.csv").open("w", encoding="utf-8", newline="") as stream:
+    found = any(AUDIT_WARNING in str(warning.value) for warning in detail.warnings)
+    if found != audited:
+        raise UserError(
+            "LoadGen read an audit.config that is not this run's"
+            if found
+            else "LoadGen did not read this run's audit.config"
+        )
+
+
+def _check_samples(mode: Mode, loop: EngineLoop) -> None:
+    """Raises UserError unless every issued sample is answered, in accuracy mode each one once."""
+    unanswered = [sample.index for sample in loop.samples if sample.completed_s is None]
+    if unanswered:
+        raise UserError(
+            f"LoadGen ended the test with {len(unanswered)} of {len(loop.samples)} samples "
+            f"unanswered, the first is sample {unanswered[0]}; re-run"
+        )
+    issued = sorted(sample.index for sample in loop.samples)
+    if mode == "AccuracyOnly" and issued != list(range(len(loop.prompts))):
+        raise UserError(
+            f"LoadGen asked for {len(set(issued))} of {len(loop.prompts)} samples, {len(issued)} "
+            "times in all: an accuracy run needs each once; re-run"
+        )
+
+
+def _write_samples(path: Path, loop: EngineLoop) -> None:
+    """One row per sample, in the order in which LoadGen issued them."""
+    with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(SAMPLE_COLUMNS)
-        for sample in rows:
+        for sample in loop.samples:
             writer.writerow(
                 (
                     sample.index,
@@ -185,5 +228,5 @@ def _finish(config: RunConfig, folder: Path, loop: EngineLoop) -> None:
             )
 
 
-def _rounded(seconds: float | None) -> Any:
+def _rounded(seconds: float | None) -> float | str:
     return "" if seconds is None else round(seconds, 6)

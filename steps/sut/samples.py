@@ -7,6 +7,12 @@ from pathlib import Path
 from steps.errors import UserError
 from steps.record import Manifest
 
+UNPICKLING = (
+    *(pickle.UnpicklingError, EOFError, LookupError, AttributeError, ImportError),
+    *(TypeError, ValueError),
+)
+"""What bytes that are no pickle raise, or a pickle of something else than such a table."""
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -33,9 +39,18 @@ def _tokens(path: Path) -> list[list[int]]:
 
     try:
         column = pandas.read_pickle(path)["tok_input"]
-    except (pickle.UnpicklingError, EOFError, KeyError, AttributeError) as error:
-        raise UserError(
-            f"{path} is no pickle of a table with column tok_input ({error}); "
-            "delete its directory and re-run"
-        ) from error
-    return [list(tokens) for tokens in column]
+        prompts = [[int(token) for token in tokens] for tokens in column]
+    except UNPICKLING as error:
+        raise _unusable(path, error) from error
+    if not prompts:
+        raise _unusable(path, "it has no rows")
+    if [] in prompts:
+        raise _unusable(path, f"sample {prompts.index([])} has no tokens")
+    return prompts
+
+
+def _unusable(path: Path, reason: object) -> UserError:
+    return UserError(
+        f"{path} is no table of prompts with a column tok_input ({reason}); "
+        "delete its directory and re-run"
+    )

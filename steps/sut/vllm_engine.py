@@ -5,10 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from steps.errors import UserError
+from pydantic import ValidationError
+
+from steps.errors import UserError, explain
 from steps.schema import Engine as EngineConfig
 from steps.schema import Generation
 from steps.sut.engine import Events, Request
+
+COMPLETE = ("stop", "length")
+"""Finish reasons of an answer; any other means that vLLM gave the request up."""
 
 
 class VllmEngine:
@@ -37,8 +42,9 @@ class VllmEngine:
             max_tokens=generation.max_tokens,
             stop_token_ids=[generation.eos_token_id],
             detokenize=False,
-            # Every delta costs; only first tokens are worth it, and only where they are timed.
+            # An output costs; only first tokens are worth one, and only where they are timed.
             output_kind=(RequestOutputKind.DELTA if first_tokens else RequestOutputKind.FINAL_ONLY),
+            stream_interval=generation.max_tokens if first_tokens else None,
         )
         _refuse_damaged(weights)
         try:
@@ -50,9 +56,11 @@ class VllmEngine:
             )
             self._engine = LLMEngine.from_engine_args(arguments)
         except Exception as error:
-            # vLLM raises many kinds; its own log, above, has the story.
-            last = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UserError(f"vLLM can't start on {weights}: {last}") from error
+            # vLLM raises many kinds; its own log has the story.
+            text = explain(error) if isinstance(error, ValidationError) else str(error)
+            line = (text.strip().splitlines() or [type(error).__name__])[0]
+            sentence = line.split(". ")[0].rstrip(".")
+            raise UserError(f"vLLM can't start on {weights}: {sentence}; see the log") from error
 
     def submit(self, requests: Sequence[Request]) -> None:
         for request in requests:
@@ -72,6 +80,9 @@ class VllmEngine:
                 events.first.append((int(name), new[0]))
             known.extend(new)
             if output.finished:
+                reason = output.outputs[0].finish_reason
+                if reason not in COMPLETE:
+                    raise UserError(f"vLLM ended request {name} as {reason!r}; see the log")
                 events.completed.append((int(name), self._tokens.pop(name)))
         return events
 
@@ -91,8 +102,8 @@ def _refuse_damaged(weights: Path) -> None:
     from safetensors import SafetensorError, safe_open
 
     shards = sorted(weights.glob("*.safetensors"))
-    if not shards:
-        raise UserError(f"{weights} holds no safetensors; delete it and re-run")
+    if not shards or not (weights / "config.json").is_file():
+        raise UserError(f"{weights} lacks config.json or safetensors; delete it and re-run")
     for shard in shards:
         try:
             with safe_open(shard, framework="pt"):

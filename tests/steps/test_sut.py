@@ -1,12 +1,18 @@
 """The harness under the real LoadGen, with a scripted engine; one process per run, as in life."""
 
+import copy
 import csv
 import json
 import os
+import pickle
+import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,14 +23,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steps import schema
+from steps.errors import UserError
 from steps.loadgen_log import read_answers, read_detail
 from steps.plan import make
 from steps.record import Manifest, publish
-from steps.sut.user_conf import render_user_conf
+from steps.sut import samples
+from steps.sut.harness import EngineLoop
+from steps.sut.user_conf import render_audit_config, render_user_conf
 from tests.conftest import ROOT
 
 SAMPLES = 64
 LIMIT_S = 60
+START_LIMIT_S = 2
+STALL_LIMIT_S = 1
+
+
+def dataset_of(home: Path, content: pandas.DataFrame | bytes) -> Path:
+    """A published dataset whose two files have this content; returns its manifest."""
+    with publish(home, step="dataset", config={}, inputs={}, code="") as workspace:
+        for name in ("evaluation.pkl", "calibration.pkl"):
+            path = workspace.directory / name
+            if isinstance(content, bytes):
+                path.write_bytes(content)
+            else:
+                content.to_pickle(path)
+    return home / "manifest.json"
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +58,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         (workspace.directory / "model.safetensors").write_bytes(b"x")
         workspace.result = {"simulated": False}
     prompts = [[1, 4, 10 + n] for n in range(SAMPLES)]
-    with publish(home / "dataset", step="dataset", config={}, inputs={}, code="") as workspace:
-        for name in ("evaluation", "calibration"):
-            table = pandas.DataFrame({"tok_input": prompts})
-            table.to_pickle(workspace.directory / f"{name}.pkl")
+    dataset_of(home / "dataset", pandas.DataFrame({"tok_input": prompts}))
     return {role: home / role / "manifest.json" for role in ("model", "dataset")}
 
 
@@ -57,7 +77,7 @@ def configs() -> dict[tuple[str, str], dict[str, Any]]:
                 if config["scenario"] != "Offline":
                     # Early stopping judges nothing below 459 queries.
                     config["loadgen"]["min_query_count"] = 512
-            config["engine"] |= {"stall_limit_s": 2, "start_limit_s": 5}
+            config["engine"] |= {"stall_limit_s": STALL_LIMIT_S, "start_limit_s": START_LIMIT_S}
             found[job.step, config["scenario"]] = config
     return found
 
@@ -80,13 +100,14 @@ def run(
     configs: dict[tuple[str, str], dict[str, Any]],
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
     def start(
-        step: str, scenario: str, behaviour: str = "answer", **changes: Any
+        step: str, scenario: str, behaviour: str = "answer", cwd: Path = ROOT, **changes: Any
     ) -> subprocess.CompletedProcess[str]:
         inputs = {**artifacts, **changes.pop("inputs", {})}
         config = {**configs[step, scenario], **changes}
         return subprocess.run(
             command(step, config, inputs, tmp_path, behaviour),
-            cwd=ROOT,
+            cwd=cwd,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
             timeout=LIMIT_S,
@@ -114,7 +135,12 @@ def test_a_performance_run_is_valid_and_complete(run: Run, tmp_path: Path, scena
     with manifest.file("samples.csv").open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == manifest.result["samples"] == (64 if scenario == "Offline" else 512)
-    assert all(row["output_tokens"] == "5" for row in rows)
+    for row in rows:
+        assert (row["input_tokens"], row["output_tokens"]) == ("3", "5")
+        moments = [row["issued_s"], row["first_token_s"] or row["issued_s"], row["completed_s"]]
+        assert moments == sorted(moments, key=float)
+        assert (row["first_token_s"] == "") == (scenario == "Offline")
+    assert {int(row["sample_index"]) for row in rows} == set(range(SAMPLES))
     assert manifest.result["output_tokens"] == 5 * len(rows)
 
 
@@ -140,16 +166,32 @@ def test_a_compliance_run_is_under_its_audit_config(run: Run, tmp_path: Path) ->
     assert len(list(read_answers(manifest.file("mlperf_log_accuracy.json")))) == 100
 
 
+def test_an_audit_config_that_lies_about_is_not_read(run: Run, tmp_path: Path) -> None:
+    stray = tmp_path / "elsewhere"
+    stray.mkdir()
+    (stray / "audit.config").write_text("*.*.accuracy_log_sampling_target = 100\n")
+    done = run("performance_run", "Offline", cwd=stray)
+    assert done.returncode == 0, done.stderr
+    detail = read_detail(tmp_path / "out" / "mlperf_log_detail.txt")
+    assert detail.get("effective_accuracy_log_sampling_target") == 0
+
+
+DURING = {
+    "lose": ["sample ", " s for its answer", "1 wait in all"],
+    "die": ["the engine died during the run", "out of memory"],
+    "one-token": ["LoadGen reported 1 errors", "tokens"],
+}
+AT_START = {
+    "no-start": ["no accelerator is there"],
+    "slow-start": [f"not ready within start_limit_s = {START_LIMIT_S} s"],
+}
+
+
 @pytest.mark.parametrize(
-    ("behaviour", "words"),
-    [
-        ("lose", ["sample ", "wait for the engine"]),
-        ("die", ["the engine died during the run", "out of memory"]),
-        ("no-start", ["no accelerator is there"]),
-        ("slow-start", ["not ready within start_limit_s = 5 s"]),
-    ],
+    ("scenario", "behaviour", "words"),
+    [(scenario, *case) for scenario in ("Offline", "Server") for case in DURING.items()]
+    + [("Offline", *case) for case in AT_START.items()],
 )
-@pytest.mark.parametrize("scenario", ["Offline", "Server"])
 def test_a_failing_engine_ends_the_run_with_one_sentence(
     run: Run, tmp_path: Path, scenario: str, behaviour: str, words: list[str]
 ) -> None:
@@ -184,10 +226,54 @@ def test_a_signal_ends_the_run_and_leaves_nothing(
         assert time.monotonic() < limit
         time.sleep(0.05)
     os.kill(process.pid, number)
-    assert process.wait(10) != 0
+    assert process.wait(10) == 128 + number
     assert process.stderr is not None
-    assert "Traceback" not in process.stderr.read()
+    text = process.stderr.read()
+    assert "nothing was kept" in text
+    assert "Traceback" not in text
+    # LoadGen's threads are still running; an ordinary exit would trip over them.
+    assert "terminate called" not in text + (tmp_path / "log").read_text(encoding="utf-8")
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
+
+
+def test_the_watchdog_counts_only_while_samples_wait(
+    configs: dict[tuple[str, str], dict[str, Any]],
+) -> None:
+    config = copy.deepcopy(configs["performance_run", "Server"])
+    config["engine"]["stall_limit_s"] = 0.2
+    config["loadgen"]["target_qps"] = 10.0  # gaps of seconds are as likely as not
+    loop = EngineLoop(
+        config=schema.PerformanceRunConfig.model_validate_json(json.dumps(config)),
+        weights=Path(),
+        prompts=[[1]] * SAMPLES,
+        warmup=[],
+        progress=lambda total: pytest.fail("nothing was answered"),
+    )
+    loop.begin_test()
+    time.sleep(0.3)
+    assert loop.stalled() is None, "LoadGen has sent nothing yet"
+    loop.issue([types.SimpleNamespace(id=1, index=7)])
+    assert loop.stalled() is None, "the engine has had no time for it"
+    time.sleep(0.3)
+    assert re.match("sample 7 has waited 0 s for its answer, 1 wait", loop.stalled() or "")
+
+
+def test_a_silent_loadgen_is_noticed_too(
+    configs: dict[tuple[str, str], dict[str, Any]],
+) -> None:
+    config = copy.deepcopy(configs["performance_run", "Server"])
+    config["engine"]["stall_limit_s"] = 0.1
+    config["loadgen"]["target_qps"] = 300.0
+    loop = EngineLoop(
+        config=schema.PerformanceRunConfig.model_validate_json(json.dumps(config)),
+        weights=Path(),
+        prompts=[[1]] * SAMPLES,
+        warmup=[],
+        progress=lambda total: pytest.fail("nothing was answered"),
+    )
+    loop.begin_test()
+    time.sleep(0.3)
+    assert "LoadGen sent nothing" in (loop.stalled() or "")
 
 
 def test_a_small_dataset_is_refused(
@@ -207,8 +293,6 @@ def test_a_changed_dataset_is_never_unpickled(
     run: Run, artifacts: dict[str, Path], tmp_path: Path
 ) -> None:
     """Its bytes are no longer the recipe's, and unpickling would run them."""
-    import shutil
-
     copy = tmp_path / "dataset"
     shutil.copytree(artifacts["dataset"].parent, copy)
     path = copy / "evaluation.pkl"
@@ -216,6 +300,39 @@ def test_a_changed_dataset_is_never_unpickled(
     done = run("performance_run", "Offline", inputs={"dataset": copy / "manifest.json"})
     assert done.returncode == 1
     assert "does not match its sha256" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ({"input": ["no tokens here"]}, "tok_input"),
+        ({"tok_input": [[1, 2], []]}, "sample 1 has no tokens"),
+        ({"tok_input": [None]}, "no table of prompts"),
+        ({"tok_input": []}, "it has no rows"),
+    ],
+)
+def test_a_dataset_of_another_kind_is_refused(
+    tmp_path: Path, table: dict[str, list[Any]], words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        samples.load(dataset_of(tmp_path / "dataset", pandas.DataFrame(table)))
+
+
+@given(st.integers(0, 10_000))
+def test_a_truncated_pickle_is_refused(kept: int) -> None:
+    whole = pickle.dumps(pandas.DataFrame({"tok_input": [[1, 2, 3]] * 4}))
+    with tempfile.TemporaryDirectory() as home:
+        manifest = dataset_of(Path(home) / "dataset", whole[: kept % len(whole)])
+        with pytest.raises(UserError, match="no table of prompts"):
+            samples.load(manifest)
+
+
+def test_prompts_that_leave_no_room_for_answers_are_refused(run: Run, tmp_path: Path) -> None:
+    table = pandas.DataFrame({"tok_input": [[1, 2]] * 3 + [[1] * 1000] + [[1]] * SAMPLES})
+    manifest = dataset_of(tmp_path / "long", table)
+    done = run("performance_run", "Offline", inputs={"dataset": manifest})
+    assert done.returncode == 1
+    assert "evaluation sample 3 has 1000 tokens, but max_model_len leaves room" in done.stderr
 
 
 def test_another_loadgen_than_the_rounds_is_refused(
@@ -249,3 +366,8 @@ def test_user_conf_has_plain_numbers(
     text = values[f"llama2-70b.{name}.target_qps"]
     assert float(text) == qps
     assert "e" not in text
+
+
+def test_an_audit_config_holds_for_every_model_and_scenario() -> None:
+    text = render_audit_config({"mode": 2, "min_query_count": 100})
+    assert text == "*.*.mode = 2\n*.*.min_query_count = 100\n"

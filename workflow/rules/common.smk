@@ -65,6 +65,8 @@ def arguments(step):
     """Parameters of the step's command, as text: Snakemake compares nothing else reliably."""
     return {
         "config": of_job(step, lambda job: job.config),
-        "inputs": of_job(step, lambda job: [f"{role}={path}" for role, path in job.inputs.items()]),
+        "inputs": of_job(
+            step, lambda job: [f"{role}={path}" for role, path in job.inputs.items()]
+        ),
         "python": of_job(step, lambda job: f"{job.environment}/bin/python"),
     }
