@@ -20,16 +20,11 @@ rule all:
 
 onstart:
     due = sum(1 for _ in workflow.dag.needrun_jobs())
-    held = len(PLAN.jobs) - due
-    print(
-        (
-            f"{PLAN.experiment}: {due} jobs to run, {held} hold"
-            if due
-            else "nothing to do"
-        ),
-        flush=True,
-    )
+    what = f"{due} of {len(PLAN.jobs)} jobs to run" if due else "nothing to do"
+    print(f"{PLAN.experiment}: {what}", flush=True)
 
 
 onsuccess:
-    print(f"report: results/{PLAN.experiment}/report/index.html")
+    for job in PLAN.jobs:
+        if job.step == "report" and Path(job.output).exists():
+            print(f"report: {Path(job.output).with_name('index.html')}")

@@ -20,7 +20,7 @@ except UserError as error:
 JOBS = {job.output: job for job in PLAN.jobs}
 
 RUN = (
-    "{params.python:q} -m steps.{rule} --config {params.config:q} --input {params.inputs:q}"
+    "{params.python:q} -m steps.{params.step} --config {params.config:q} --input {params.inputs:q}"
     " --output {output.manifest:q} --log {log:q} --code {input.code:q}"
 )
 
@@ -36,7 +36,7 @@ def pattern(template, step):
 
 
 def manifest(step):
-    return pattern(registry.FOLDER, step) + "/manifest.json"
+    return f"{pattern(registry.FOLDER, step)}/manifest.json"
 
 
 def logfile(step):
@@ -64,6 +64,7 @@ def needs(step):
 def arguments(step):
     """Parameters of the step's command, as text: Snakemake compares nothing else reliably."""
     return {
+        "step": step,
         "config": of_job(step, lambda job: job.config),
         "inputs": of_job(
             step, lambda job: [f"{role}={path}" for role, path in job.inputs.items()]
