@@ -1,25 +1,22 @@
-"""`make bench`: make what the measurements need, then measure in the engine's environment."""
+"""`make bench`: finish the rehearsal if it isn't, then measure, each ratio within one run."""
 
 import subprocess
 from pathlib import Path
 
 from steps.cli import ROOT, frozen_plan
-from steps.plan import load
-
-OVERRIDES = ["experiment=rehearsal", "scenario=Offline"]
+from steps.plan import environment_directory, load
 
 
 def main() -> None:
-    needed = ["environment", "model", "dataset"]
-    subprocess.run(
-        [str(ROOT / "reproduce"), "run", *OVERRIDES, "--", "--until", *needed], check=True
-    )
-    jobs = load(frozen_plan(ROOT, OVERRIDES)).jobs
+    subprocess.run([str(ROOT / "reproduce")], check=True)
+    driver = environment_directory(ROOT, "driver")
+    subprocess.run([f"{driver}/bin/python", "-m", "bench.noop"], check=True, cwd=ROOT)
+    jobs = load(frozen_plan(ROOT, [])).jobs
     run = next(job for job in jobs if job.step == "performance_run")
     artifacts = [f"--{role}={Path(run.inputs[role]).parent}" for role in ("model", "dataset")]
     subprocess.run(
         [
-            *(str(ROOT / run.environment / "bin/python"), "-m", "bench.offline_efficiency"),
+            *(f"{run.environment}/bin/python", "-m", "bench.offline_efficiency"),
             *(f"--config={run.config}", *artifacts),
         ],
         check=True,

@@ -1,12 +1,14 @@
-"""`./reproduce [run|plan|verify|ls] [hydra overrides] [-- snakemake arguments]`.
+"""`./reproduce [run|plan|verify|...] [hydra overrides] [-- snakemake arguments]`.
 
 Composes and freezes the plan, then becomes snakemake. Heavy modules are imported where they are
 used: a repeated run whose plan is known costs little more than snakemake itself.
 """
 
 import fcntl
+import importlib
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,23 +16,50 @@ from steps.errors import UserError
 from steps.record import canonical_json, digest_files, write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ("run", "plan", "verify", "ls")
-USAGE = """\
-./reproduce [run|plan|verify|ls] [hydra overrides] [-- snakemake arguments]
 
-  run      (default) make the plan and run what of it is missing or outdated
-  plan     print what would run, why, how long and how much disk; runs nothing
-  verify   check every result of the plan against its digests and configuration
-  ls       list experiments and the values of every group
+PLANNED: Mapping[str, str] = {
+    "run": "(default) make the plan and run what of it is missing or outdated",
+    "plan": "print what would run, why, how long and how much disk; runs nothing",
+    "verify": "check every result of the plan against its digests and configuration",
+}
+"""Commands on a plan: they take overrides."""
+
+OTHERS: Mapping[str, tuple[str, str]] = {
+    "ls": ("steps.listing", "list experiments and the values of every group"),
+}
+"""Commands that need no plan: the module whose `command(arguments) -> exit status` does it."""
+
+USAGE = """\
+./reproduce [run|plan|verify] [hydra overrides] [-- snakemake arguments]
+./reproduce COMMAND [arguments]
+
+{commands}
 
 Overrides: experiment=rehearsal-full, precision=bf16,fp8, system.target_qps.Server=30 ...
 Without any: experiment=rehearsal."""
 
 
+def usage() -> str:
+    """What `--help` prints."""
+    about = {**PLANNED, **{name: words for name, (_, words) in OTHERS.items()}}
+    return USAGE.format(commands="\n".join(f"  {name:<8} {about[name]}" for name in about))
+
+
 def main(arguments: list[str]) -> int:
     """Exit status: 0 done, 1 the user's to mend, 2 usage."""
+    name = arguments[0] if arguments and "=" not in arguments[0] else ""
+    try:
+        if name in OTHERS:
+            return int(importlib.import_module(OTHERS[name][0]).command(arguments[1:]))
+        return _planned(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _planned(arguments: list[str]) -> int:
     if any(argument in ("-h", "--help") for argument in arguments):
-        print(USAGE)
+        print(usage())
         return 0
     ours, passed_on = arguments, []
     if "--" in arguments:
@@ -39,22 +68,9 @@ def main(arguments: list[str]) -> int:
     command, overrides = "run", ours
     if ours and "=" not in ours[0]:
         command, overrides = ours[0], ours[1:]
-    if command not in COMMANDS or (command != "run" and passed_on):
-        print(f"error: {' '.join(arguments)!r} is not a command\n{USAGE}", file=sys.stderr)
+    if command not in PLANNED or (command != "run" and passed_on):
+        print(f"error: {' '.join(arguments)!r} is not a command\n{usage()}", file=sys.stderr)
         return 2
-    try:
-        return _dispatch(command, overrides, passed_on)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-
-
-def _dispatch(command: str, overrides: list[str], passed_on: list[str]) -> int:
-    if command == "ls":
-        from steps.listing import groups
-
-        print(groups(ROOT / "conf"))
-        return 0
     path = frozen_plan(ROOT, overrides)
     if command == "plan":
         from steps.preview import preview

@@ -3,6 +3,9 @@
 import textwrap
 from pathlib import Path
 
+from steps.errors import UserError
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
 HIDDEN = ("steps", "site")
 
 
@@ -21,3 +24,11 @@ def groups(conf: Path) -> str:
             wrapped = textwrap.fill(values, 78, subsequent_indent=" " * 21)
             lines.append(f"  {folder.name:<18} {wrapped}")
     return "\n".join(lines)
+
+
+def command(arguments: list[str]) -> int:
+    """Prints the groups; takes no arguments."""
+    if arguments:
+        raise UserError(f"ls takes no arguments, {' '.join(arguments)!r} was given")
+    print(groups(CONF))
+    return 0
