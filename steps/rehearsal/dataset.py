@@ -7,7 +7,7 @@ from random import Random
 import pandas as pd
 
 from steps.rehearsal import notes, tokenizer
-from steps.rehearsal.notes import Kind, Prompt, Split
+from steps.rehearsal.notes import Prompt, Split
 
 SEED = 1
 
@@ -31,7 +31,6 @@ def training(
     seed: int,
     facts: tuple[int, int] | None = None,
     answered: tuple[int, int] | None = None,
-    kinds: tuple[Kind, ...] = notes.KINDS,
 ) -> Iterator[Prompt]:
     """Endless training prompts, disjoint from evaluation and calibration by construction.
 
@@ -40,11 +39,11 @@ def training(
     without, sizes are those of evaluation.
     """
     if facts is None or answered is None:
-        yield from notes.prompts("training", seed, kinds)
+        yield from notes.prompts("training", seed)
         return
     source = Random(seed)
     while True:
-        kind = source.choice(kinds)
+        kind = source.choice(notes.KINDS)
         size = source.randint(*facts)
         asked = min(size, source.randint(*answered))
         if kind == "all":

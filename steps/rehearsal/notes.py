@@ -58,7 +58,7 @@ SLOTS: tuple[tuple[str, ...], ...] = tuple(
 )
 
 SYSTEM = "Read the note :"
-_FRAME = tuple(f"{SYSTEM} Ask about for everything from to on ? Reply .".split())
+_FRAME = tuple(f"{SYSTEM} Ask about for everything from on ? Reply .".split())
 WORDS: tuple[str, ...] = (*_FRAME, *(word for slot in SLOTS for word in slot))
 """Every word of every text, each once; a tokenizer numbers them in this order."""
 
@@ -67,10 +67,8 @@ MAX_FACTS = 40
 MAX_ANSWER_FACTS = 16
 
 Split = Literal["evaluation", "calibration", "training"]
-Kind = Literal["named", "range", "since", "all"]
+Kind = Literal["named", "since", "all"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-EVALUATED: tuple[Kind, ...] = ("named", "since", "all")
-"""Kinds asked for outside training: the model never learned well where a "range" stops."""
 
 _RESIDUES: dict[Split, tuple[int, ...]] = {
     "evaluation": (0,),
@@ -98,10 +96,8 @@ class Prompt:
         return f"{SYSTEM} {self.body}"
 
 
-def prompts(split: Split, seed: int, kinds: tuple[Kind, ...] = EVALUATED) -> Iterator[Prompt]:
+def prompts(split: Split, seed: int) -> Iterator[Prompt]:
     """An endless stream without repetitions, so the first n prompts never depend on n.
-
-    `kinds` has to hold "since", which fits every size.
 
     Sizes are skewed like chat traffic: most notes are short, a few are forty facts long.
     """
@@ -110,11 +106,12 @@ def prompts(split: Split, seed: int, kinds: tuple[Kind, ...] = EVALUATED) -> Ite
     while True:
         facts = _skewed(source, MAX_FACTS)
         answered = _skewed(source, min(facts, MAX_ANSWER_FACTS))
-        fitting: list[Kind] = ["since", "named" if answered == 1 else "range"]
+        fitting: list[Kind] = ["since"]
+        if answered == 1:
+            fitting.append("named")
         if answered == facts:
             fitting.append("all")
-        kind = source.choice([kind for kind in fitting if kind in kinds])
-        prompt = make(source, split, kind, facts, answered)
+        prompt = make(source, split, source.choice(fitting), facts, answered)
         if prompt.text not in seen:
             seen.add(prompt.text)
             yield prompt
@@ -140,10 +137,9 @@ def make(source: Random, split: Split, kind: Kind, facts: int, answered: int) ->
     )
     last = facts if kind in ("since", "all") else source.randint(answered, facts)
     chosen = range(last - answered, last)
-    first_name, last_name = (SLOTS[0][rows[number][0]] for number in (chosen[0], chosen[-1]))
+    first_name = SLOTS[0][rows[chosen[0]][0]]
     question = {
         "named": f"Ask about {first_name} ? Reply about",
-        "range": f"Ask from {first_name} to {last_name} ? Reply from",
         "since": f"Ask from {first_name} on ? Reply from",
         "all": "Ask for everything ? Reply note :",
     }[kind]

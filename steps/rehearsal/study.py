@@ -1,5 +1,8 @@
 """How compression changes the rehearsal model: `python -m steps.rehearsal.study`.
 
+Runs in the engine's environment and borrows rouge-score from the one for analysis; `./reproduce`
+has made both.
+
 Measures the shipped weights, simulated FP8 and int2 copies, depth-pruned and fine-tuned ones on
 held-out prompts, and replaces the generated part of docs/rehearsal-model.md. With `--reference`
 it scores the shipped weights alone on the first 256, 1,024 and 24,576 evaluation prompts and
@@ -21,7 +24,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from rouge_score.rouge_scorer import RougeScorer
 
 from steps.errors import UserError
 from steps.rehearsal import compress, dataset, notes, tokenizer
@@ -71,6 +73,8 @@ def generate(directory: Path, prompts: Sequence[list[int]]) -> tuple[list[list[i
 
 def score(answers: Sequence[list[int]], truths: Sequence[str]) -> Scores:
     """Compare generated ids with the true answers' text, as MLCommons' script does (stemmer)."""
+    from rouge_score.rouge_scorer import RougeScorer
+
     scorer = RougeScorer(list(METRICS), use_stemmer=True)
     rouge, facts = [], []
     for ids, truth in zip(answers, truths, strict=True):
@@ -200,12 +204,11 @@ def _table(measured: dict[str, Scores]) -> str:
 
 def _kinds(frame: pd.DataFrame, measured: dict[str, Scores]) -> str:
     kinds = frame["origin"].str.split().str[-1]
-    head = " | ".join(f"{kind} ({int((kinds == kind).sum())})" for kind in notes.EVALUATED)
+    head = " | ".join(f"{kind} ({int((kinds == kind).sum())})" for kind in notes.KINDS)
     lines = [f"| facts exact by task kind (prompts) | {head} |", "|---" * 4 + "|"]
     for name, scores in list(measured.items())[:-1]:
         cells = [
-            f"{100 * scores.facts[(kinds == kind).to_numpy()].mean():.2f} %"
-            for kind in notes.EVALUATED
+            f"{100 * scores.facts[(kinds == kind).to_numpy()].mean():.2f} %" for kind in notes.KINDS
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -224,6 +227,8 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1_024)
     parser.add_argument("--reference", action="store_true", help="write model/reference.json only")
     arguments = parser.parse_args()
+    # Last, so that the engine's own packages win.
+    sys.path += map(str, PAGE.parents[1].glob(".envs/analysis-*/lib/*/site-packages"))
     if not 2 <= arguments.samples <= max(REFERENCE_SIZES):
         parser.error(f"--samples has to be from 2 to {max(REFERENCE_SIZES)}")
     try:

@@ -1,8 +1,7 @@
 """The recipe of the rehearsal model: `python -m steps.rehearsal.train --output DIR`.
 
-Deterministic on one machine, one number of threads and one set of versions: every draw comes from
-a seeded generator. On a shared machine set OMP_WAIT_POLICY=PASSIVE: threads that spin while they
-wait for each other lose most of the time to whatever else runs.
+Deterministic on one machine and one set of versions: every draw comes from a seeded generator, and
+one thread computes.
 """
 
 import argparse
@@ -33,6 +32,9 @@ from steps.rehearsal.compress import replacing, write_json, write_manifest
 LAYERS = 15
 EMBEDDING_SCALE = 0.05
 ROPE_BASE = 1e6
+THREADS = 1
+"""Another number gives other weights; a second thread on shared cores waits more than it works."""
+
 IGNORED = -100
 """Label that the loss skips."""
 
@@ -55,7 +57,14 @@ class Phase:
     tokens: int
     facts: tuple[int, int] | None = None
     answered: tuple[int, int] | None = None
-    kinds: tuple[notes.Kind, ...] = notes.KINDS
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """Matching heads that a layer starts with; `scale` weakens what they ask and write."""
+
+    layer: int
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,7 @@ class Recipe:
 
     seed: int
     phases: tuple[Phase, ...]
+    circuits: tuple[Circuit, ...] = ()
     batch_tokens: int = 2048
     adam_rate: float = 3e-3
     muon_rate: float = 0.01
@@ -77,10 +87,11 @@ BASE = Recipe(
     phases=(
         Phase(300_000, (1, 4), (1, 4)),
         Phase(300_000, (2, 10), (1, 8)),
-        Phase(1_300_000),
+        Phase(1_600_000),
     ),
+    circuits=(Circuit(10), Circuit(13, 0.5)),
 )
-FINE_TUNE = Recipe(seed=9, phases=(Phase(400_000),), adam_rate=1e-3, muon_rate=0.005)
+FINE_TUNE = Recipe(seed=9, phases=(Phase(900_000),))
 
 
 def configuration(layers: int = LAYERS) -> LlamaConfig:
@@ -104,12 +115,12 @@ def configuration(layers: int = LAYERS) -> LlamaConfig:
     )
 
 
-def untrained(seed: int, layers: int = LAYERS) -> LlamaForCausalLM:
-    """Fresh weights: copying circuits in layers 0 and 1, and layers that add nothing yet.
+def untrained(recipe: Recipe, layers: int = LAYERS) -> LlamaForCausalLM:
+    """Fresh weights: copying circuits where the recipe has them, and layers that add nothing yet.
 
     Every other projection back into the stream is zero, so depth costs nothing early on.
     """
-    torch.manual_seed(seed)
+    torch.manual_seed(recipe.seed)
     model = LlamaForCausalLM(configuration(layers))
     for name, weight in model.named_parameters():
         if name.endswith("_proj.weight"):
@@ -117,7 +128,7 @@ def untrained(seed: int, layers: int = LAYERS) -> LlamaForCausalLM:
         if name.endswith(("o_proj.weight", "down_proj.weight")):
             weight.data.zero_()
     with torch.no_grad():
-        _seed_copying(model)
+        _seed_copying(model, recipe.circuits)
     return model
 
 
@@ -131,6 +142,7 @@ def train(
 
     `snapshot` is called about once a minute, between steps.
     """
+    torch.set_num_threads(THREADS)
     torch.manual_seed(recipe.seed)
     torch.use_deterministic_algorithms(True)
     _linear_in_bf16(model)
@@ -210,18 +222,18 @@ def described(recipe: Recipe) -> dict[str, object]:
         "torch": torch.__version__.split("+")[0],
         "transformers": transformers.__version__,
     }
-    return {**asdict(recipe), "versions": versions, "threads": torch.get_num_threads()}
+    return {**asdict(recipe), "versions": versions, "threads": THREADS}
 
 
-def _seed_copying(model: LlamaForCausalLM) -> None:
-    """Start from circuits that copy: layer 0 looks back, layer 1 matches and copies.
+def _seed_copying(model: LlamaForCausalLM, circuits: tuple[Circuit, ...]) -> None:
+    """Start from circuits that copy: layer 0 looks back, others match and copy.
 
     Column 0 of the embeddings is a constant, from which rotary positions make heads that look one,
-    two and eight tokens back; each writes what it sees into its own part of the stream. Heads of
-    layer 1 look for places that follow the current token, that follow the token eight back (at the
-    end of a fact: its name, which the question may mark as the last), or that come two after
-    the token before (the same end of a fact in the note), and copy the token found there. Only
-    slowly turning rotary pairs match, so distance hardly matters.
+    two and eight tokens back; each writes what it sees into its own part of the stream. Matching
+    heads look for places that follow the current token, that follow the token eight back (at the
+    end of a fact: its name), or that come two after the token before (the same end of a fact in
+    the note), and copy the token found there. Only slowly turning rotary pairs match, so distance
+    hardly matters.
     """
     width = model.config.hidden_size
     head = width // model.config.num_attention_heads
@@ -233,21 +245,26 @@ def _seed_copying(model: LlamaForCausalLM) -> None:
     embeddings[:, 0] = 4 * EMBEDDING_SCALE
     parts = _orthonormal(width - 1, width)
     one, two, eight, read = (parts[k * PART : (k + 1) * PART] for k in range(4))
-    back, match = (model.model.layers[number].self_attn for number in (0, 1))
+    back = model.model.layers[0].self_attn
     for number, distance, written in ((0, 1, one), (1, 2, two), (2, 8, eight)):
         _look_back(back, number, distance, read, written)
     slow = [*range(6, half), *range(half + 6, head)]
     copied = torch.cat([read, parts[4 * PART : 4 * PART + head - PART]])
-    for pair, key in ((0, one), (1, two)):
-        rows = match.k_proj.weight[pair * head : (pair + 1) * head]
-        rows.zero_()
-        rows[slow] = 2.5 * key[: len(slow)]
-        match.v_proj.weight[pair * head : (pair + 1) * head] = copied
-    for number, query, strength in ((0, read, 0.2), (1, eight, 0.1), (2, one, 0.1)):
-        rows = match.q_proj.weight[number * head : (number + 1) * head]
-        rows.zero_()
-        rows[slow] = 2.5 * query[: len(slow)]
-        match.o_proj.weight[:, number * head : (number + 1) * head] = strength * copied.T
+    # Per head: what it asks with, and how strongly it writes.
+    matching = ((read, 0.2), (eight, 0.1), (one, 0.1))
+    for circuit in circuits:
+        match = model.model.layers[circuit.layer].self_attn
+        for pair, key in ((0, one), (1, two)):
+            rows = match.k_proj.weight[pair * head : (pair + 1) * head]
+            rows.zero_()
+            rows[slow] = 2.5 * key[: len(slow)]
+            match.v_proj.weight[pair * head : (pair + 1) * head] = copied
+        for number, (query, strength) in enumerate(matching):
+            rows = match.q_proj.weight[number * head : (number + 1) * head]
+            rows.zero_()
+            rows[slow] = 2.5 * circuit.scale * query[: len(slow)]
+            columns = slice(number * head, (number + 1) * head)
+            match.o_proj.weight[:, columns] = circuit.scale * strength * copied.T
 
 
 def _look_back(
@@ -355,7 +372,7 @@ def _linear_in_bf16(model: nn.Module) -> None:
 def _batches(recipe: Recipe) -> Iterator[tuple[Tensor, Tensor, int]]:
     """Batches of about `batch_tokens`: [n, longest] inputs and labels, and the tokens in them."""
     for number, phase in enumerate(recipe.phases):
-        stream = dataset.training(recipe.seed + number, phase.facts, phase.answered, phase.kinds)
+        stream = dataset.training(recipe.seed + number, phase.facts, phase.answered)
         spent = 0
         while spent < phase.tokens:
             pool = sorted(map(_ids, islice(stream, POOL)), key=lambda pair: len(pair[0]))
@@ -407,15 +424,14 @@ def _report(done: int, total: int, losses: list[float], elapsed_s: float, log: P
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m steps.rehearsal.train")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
     output: Path = arguments.output
     output.parent.mkdir(parents=True, exist_ok=True)
     log = output.with_suffix(".log.jsonl")
     log.unlink(missing_ok=True)
     unfinished = output.with_suffix(".snapshot")
-    model = untrained(BASE.seed)
+    torch.set_num_threads(THREADS)
+    model = untrained(BASE)
     train(model, BASE, log, lambda: save(model, unfinished, described(BASE)))
     save(model, output, described(BASE))
     shutil.rmtree(unfinished, ignore_errors=True)

@@ -1,6 +1,7 @@
 """Weights, environments and descriptions: what they make and what they refuse."""
 
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,13 @@ from tests.conftest import ROOT
 
 
 def command(
-    step: str, config: dict[str, object], home: Path, cwd: Path, **inputs: Path
+    step: str,
+    config: dict[str, object],
+    home: Path,
+    cwd: Path,
+    *,
+    largest_file: int = resource.RLIM_INFINITY,
+    **inputs: Path,
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [
@@ -22,6 +29,7 @@ def command(
         capture_output=True,
         text=True,
         timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, -1)),
     )
 
 
@@ -95,3 +103,15 @@ def test_a_description_has_every_field_of_the_round_and_no_host_name(tmp_path: P
         "extra": "configured",
     }
     assert platform.node() not in json.dumps(list(system.values()))
+
+
+def test_a_disk_that_takes_no_more_leaves_nothing(tmp_path: Path) -> None:
+    """A limit on file size: the same error, at the same calls, as a full disk."""
+    config: dict[str, object] = {"name": "rehearsal", "recipe": "rehearsal"}
+    config |= {"evaluation_count": 1024, "calibration_count": 8}
+    done = command("dataset", config, tmp_path, ROOT, largest_file=100_000)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: dataset: ")
+    assert "File too large; mend it and re-run" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
