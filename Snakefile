@@ -19,7 +19,7 @@ rule all:
 
 
 onstart:
-    due = sum(1 for _ in workflow.dag.needrun_jobs())
+    due = sum(1 for job in workflow.dag.needrun_jobs() if job.output)
     what = f"{due} of {len(PLAN.jobs)} jobs to run" if due else "nothing to do"
     print(f"{PLAN.experiment}: {what}", flush=True)
 
