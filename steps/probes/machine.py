@@ -98,13 +98,15 @@ def probe(image: str | None = None, prober: Prober | None = None) -> Node:
         ["dmidecode", "--type", "memory"], host.dmidecode, "host_memory_configuration"
     )
     numa = asked.ask(["numactl", "--hardware"], host.numactl, "NUMA (in hw_notes)")
-    found, interconnect = _accelerators(asked)
+    present = _on_the_bus(asked)
+    found, interconnect = _accelerators(asked, present)
     containers = _containers(asked)
     return Node(
         cpu=cpu,
         memory=memory,
         memory_modules=modules or (),
         numa=numa or (),
+        accelerator_count=len(present),
         accelerators=found,
         interconnect=interconnect,
         cards=_cards(asked),
@@ -125,9 +127,10 @@ def probe(image: str | None = None, prober: Prober | None = None) -> Node:
     )
 
 
-def _accelerators(asked: Prober) -> tuple[tuple[Accelerator, ...], str | None]:
-    """Accelerators and what connects them; tools of a vendor whose devices aren't there sleep."""
-    present = _on_the_bus(asked)
+def _accelerators(
+    asked: Prober, present: Sequence[Vendor]
+) -> tuple[tuple[Accelerator, ...], str | None]:
+    """Accelerators and what connects them; only tools of a vendor that is there are asked."""
     if not present:
         return (), None
     if len(set(present)) > 1:

@@ -105,14 +105,17 @@ class Ray(Strict):
 class Node(Strict):
     """One machine. `problems`: what could not be read, one sentence each, with the fix.
 
-    `interconnect`: between accelerators ("XGMI", "NVLink", "PCIe"). `image`: name and id of the
-    container image that runs would use.
+    `accelerator_count`: devices on the PCI bus; `accelerators`: what the vendor's tools list,
+    which is more where devices are partitioned, and nothing without a driver.
+    `interconnect`: between accelerators ("XGMI", "PCIe"). `image`: name and id of the container
+    image that runs would use.
     """
 
     cpu: Cpu | None
     memory: Memory | None
     memory_modules: tuple[MemoryModule, ...]
     numa: tuple[NumaNode, ...]
+    accelerator_count: int
     accelerators: tuple[Accelerator, ...]
     interconnect: str | None
     cards: tuple[Card, ...]
