@@ -60,7 +60,7 @@ def described(config: DescribeConfig, nodes: Mapping[str, Node]) -> dict[str, Fi
     if len(nodes) > 1 and count != found["number_of_nodes"]:
         raise UserError(
             f"number_of_nodes is configured as {count}, and {len(nodes)} nodes were described; "
-            f"mend it in conf/system/{config.name}.yaml, or name as many node records"
+            f"choose the cluster of system {config.name} accordingly, or name as many records"
         )
     return {
         name: _field(config.fields.get(name), found.get(name))

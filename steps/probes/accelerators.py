@@ -199,11 +199,12 @@ def _nvidia(row: Mapping[str, Any]) -> Accelerator:
         _number((row[name] or "").split(" ")[0])
         for name in ("memory.total", "power.limit", "clocks.max.sm")
     )
+    capability = text_or_none(row["compute_cap"])
     return Accelerator(
         vendor="NVIDIA",
         model=text_or_none(row["name"]),
         memory_mib=round(size) if size else None,
-        architecture=text_or_none(row["compute_cap"]),
+        architecture=f"sm_{capability.replace('.', '')}" if capability else None,
         driver=text_or_none(row["driver_version"]),
         pcie=_pcie(row["pcie.link.gen.max"], row["pcie.link.width.max"]),
         power_limit_w=power,

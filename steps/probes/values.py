@@ -43,7 +43,7 @@ class NumaNode(Strict):
 
 
 class Accelerator(Strict):
-    """One device. `architecture`: AMD's LLVM target (gfx942) or NVIDIA's compute capability.
+    """One device. `architecture`: as compilers name it, gfx942 or sm_90.
 
     `compute_partition`: SPX, DPX, QPX or CPX; `memory_partition`: NPS1, NPS2, NPS4 or NPS8.
     `performance_level`: "auto", "perf_determinism", ...; `soc_pstate`: the policy's number as

@@ -125,7 +125,7 @@ def test_counts_that_differ_need_a_configured_number(tmp_path: Path) -> None:
 
 def test_a_configured_number_of_nodes_must_be_theirs(tmp_path: Path) -> None:
     nodes = {"a": machine(tmp_path / "a"), "b": machine(tmp_path / "b")}
-    with pytest.raises(UserError, match=r"number_of_nodes is configured as 4, and 2 .*acme\.yaml"):
+    with pytest.raises(UserError, match=r"configured as 4, and 2 .*of system acme"):
         described(config(number_of_nodes="4"), nodes)
     assert described(config(number_of_nodes="2"), nodes)["number_of_nodes"].value == "2"
 

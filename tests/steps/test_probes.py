@@ -153,7 +153,7 @@ def test_topology_rocminfo_and_nvidia_smi() -> None:
         vendor="NVIDIA",
         model="NVIDIA H100 80GB HBM3",
         memory_mib=81559,
-        architecture="9.0",
+        architecture="sm_90",
         driver="550.54.15",
         pcie="PCIe Gen5 x16",
         power_limit_w=700.0,
