@@ -25,10 +25,11 @@ def command(overrides: list[str]) -> int:
     if options:
         raise UserError(f"doctor takes overrides like plan does, not {' '.join(options)!r}")
     from steps.compose import compose
-    from steps.plan import make
+    from steps.plan import Planner
 
-    settings, plan = load(), make(ROOT, overrides)
-    _, cells = compose(ROOT / "conf", overrides)
+    settings = load()
+    experiment, cells = compose(ROOT / "conf", overrides)
+    plan = Planner(ROOT, experiment).plan(cells, overrides)
     wanted = needs(plan, cells, ROOT, settings, capacity.load())
     found = findings(
         wanted, state(wanted, settings, ROOT / RESULTS, environment=os.environ), settings

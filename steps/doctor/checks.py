@@ -92,7 +92,7 @@ def _accelerators(needs: Needs, state: State, settings: Settings) -> Iterator[Fi
         says = f"{node.accelerator_count} on the PCI bus, the plan needs {names}"
         fix = "choose a system with as many, or see what dmesg says of the missing ones"
         yield Finding("fail", check, says, fix)
-    elif all(complaints := [_differs(one, node.accelerators[0]) for one in needs.accelerators]):
+    elif all(complaints := [_differs(one, node.accelerators) for one in needs.accelerators]):
         fix = "choose the system of this machine (./reproduce ls lists them)"
         yield Finding("fail", check, f"{complaints[0]}; the plan needs {names}", fix)
     else:
@@ -100,17 +100,21 @@ def _accelerators(needs: Needs, state: State, settings: Settings) -> Iterator[Fi
         yield Finding("ok", check, f"{node.accelerator_count} {model}")
 
 
-def _differs(wanted: Accelerator, found: Found) -> str:
-    """How the device isn't the wanted one; "" if it is."""
+def _differs(wanted: Accelerator, found: tuple[Found, ...]) -> str:
+    """How the first device that isn't the wanted one differs from it; "" if all are."""
+    return next(filter(None, (_difference(wanted, one) for one in found)), "")
+
+
+def _difference(wanted: Accelerator, found: Found) -> str:
     if found.model is not None and not found.model.startswith(wanted.model):
-        return f"they are {found.model}"
+        return f"there are {found.model}"
     if found.architecture is not None and found.architecture != wanted.architecture:
-        return f"they are of architecture {found.architecture}, not {wanted.architecture}"
+        return f"there are some of {found.architecture}, not {wanted.architecture}"
     # A partition shows its share, so memory tells devices apart only where they are whole.
     if found.memory_mib is not None and found.compute_partition in (None, "SPX"):
         gib = found.memory_mib / 1024
         if abs(gib / wanted.memory_gb - 1) > MEMORY_TOLERANCE:
-            return f"they have {gib:.0f} GB each, not {wanted.memory_gb:g}"
+            return f"there are some with {gib:.0f} GB, not {wanted.memory_gb:g}"
     return ""
 
 
@@ -252,6 +256,19 @@ def _set_clock(clock: Clock | None) -> str:
     return f"sudo rocm-smi {determinism}; sudo amd-smi set --soc-pstate {pstate} -g all"
 
 
+def _power(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]:
+    found = state.node.accelerators if needs.accelerators else ()
+    known = [(a, a.power_cap_w, a.power_limit_w) for a in found if a.power_cap_w]
+    lowered = {(cap, limit, a.vendor) for a, cap, limit in known if limit and cap and cap < limit}
+    for cap, limit, vendor in sorted(lowered):
+        says = f"capped at {cap:g} W of {limit:g} W"
+        amd = f"sudo amd-smi set --power-cap {limit:g}"
+        fix = amd if vendor == "AMD" else f"sudo nvidia-smi --power-limit={limit:g}"
+        yield Finding("warn", "power cap", says, fix)
+    if known and not lowered:
+        yield Finding("ok", "power cap", ", ".join(sorted({f"{cap:g} W" for _, cap, _ in known})))
+
+
 def _host(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]:
     if not needs.accelerators:
         return
@@ -269,5 +286,5 @@ def _host(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]:
 
 CHECKS: tuple[Check, ...] = (
     *(_capacity, _disk, _memory, _accelerators, _driver, _partitions, _containers, _environments),
-    *(_access, _cluster, _clocks, _host),
+    *(_access, _cluster, _clocks, _power, _host),
 )

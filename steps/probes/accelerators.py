@@ -19,7 +19,7 @@ BY_POWER: Mapping[tuple[str, float], str] = {
 """Where a driver names no model: target and board power (AMD's determine_accelerator.sh, v5.1)."""
 
 NVIDIA_QUERY = (
-    "name,memory.total,driver_version,power.limit,clocks.max.sm,"
+    "name,memory.total,driver_version,power.max_limit,power.limit,clocks.max.sm,"
     "pcie.link.gen.max,pcie.link.width.max,compute_cap"
 )
 MIB = {"B": 2**-20, "KB": 2**-10, "MB": 1, "GB": 2**10}
@@ -40,10 +40,11 @@ def _amd(device: Mapping[str, Any]) -> Accelerator:
     driver, limit = _section(device, "driver"), _section(device, "limit")
     # ppt0 is the limit of the socket since ROCm 7.
     limit = _section(limit, "ppt0") or limit
-    power = _first(limit, "max_power", "max_power_limit")
+    highest = _first(limit, "max_power", "max_power_limit")
+    cap = _first(limit, "socket_power", "socket_power_limit")
     size = _first(vram, "size", "vram_size")
     architecture = text_or_none(asic.get("target_graphics_version"))
-    watts = _number(power)
+    watts = _number(highest)
     partition = _section(device, "partition")
     name = text_or_none(asic.get("market_name")) or BY_POWER.get((architecture or "", watts or 0))
     return Accelerator(
@@ -55,6 +56,7 @@ def _amd(device: Mapping[str, Any]) -> Accelerator:
         driver=text_or_none(_first(driver, "version", "driver_version")),
         pcie=_pcie(bus.get("pcie_interface_version"), bus.get("max_pcie_width")),
         power_limit_w=watts,
+        power_cap_w=_number(cap) or None,
         compute_partition=text_or_none(
             _first(partition, "compute_partition", "accelerator_partition")
         ),
@@ -138,7 +140,7 @@ def _rocm(card: Mapping[str, Any], driver: str | None) -> Accelerator:
         memory_mib=round(size / 2**20) if size else None,
         architecture=architecture,
         driver=driver,
-        power_limit_w=watts,
+        power_cap_w=watts,
         max_clock_mhz=int(clock[1]) if clock else None,
         compute_partition=text_or_none(card.get("compute partition")),
         memory_partition=text_or_none(card.get("memory partition")),
@@ -195,9 +197,9 @@ def _plain(header: str | None) -> str:
 
 
 def _nvidia(row: Mapping[str, Any]) -> Accelerator:
-    size, power, clock = (
+    size, limit, cap, clock = (
         _number((row[name] or "").split(" ")[0])
-        for name in ("memory.total", "power.limit", "clocks.max.sm")
+        for name in ("memory.total", "power.max_limit", "power.limit", "clocks.max.sm")
     )
     capability = text_or_none(row["compute_cap"])
     return Accelerator(
@@ -207,7 +209,8 @@ def _nvidia(row: Mapping[str, Any]) -> Accelerator:
         architecture=f"sm_{capability.replace('.', '')}" if capability else None,
         driver=text_or_none(row["driver_version"]),
         pcie=_pcie(row["pcie.link.gen.max"], row["pcie.link.width.max"]),
-        power_limit_w=power,
+        power_limit_w=limit,
+        power_cap_w=cap,
         max_clock_mhz=round(clock) if clock else None,
     )
 

@@ -170,6 +170,12 @@ def _amd(asked: Prober) -> tuple[tuple[Accelerator, ...], str | None]:
         found = by_amd or ()
     if not found:
         found = asked.quietly(["rocminfo"], accelerators.rocminfo) or ()
+    if any(one.model is None for one in found):
+        known = ", ".join(filter(None, {one.architecture for one in found})) or "unknown"
+        asked.problems.append(
+            f"no tool names the accelerators' model (architecture {known}): "
+            "accelerator_model_name can't be probed; set it in the system's fields"
+        )
     return found, topology
 
 

@@ -46,6 +46,7 @@ class Accelerator(Strict):
     """One device. `architecture`: as compilers name it, gfx942 or sm_90.
 
     `compute_partition`: SPX, DPX, QPX or CPX; `memory_partition`: NPS1, NPS2, NPS4 or NPS8.
+    `power_limit_w` is the highest cap that may be set, `power_cap_w` the one that is.
     `performance_level`: "auto", "perf_determinism", ...; `soc_pstate`: the policy's number as
     `amd-smi set --soc-pstate` takes it; `max_clock_mhz`: what the shader clock may rise to.
     """
@@ -58,6 +59,7 @@ class Accelerator(Strict):
     driver: str | None = None
     pcie: str | None = None
     power_limit_w: PositiveNumber | None = None
+    power_cap_w: PositiveNumber | None = None
     max_clock_mhz: Positive | None = None
     compute_partition: str | None = None
     memory_partition: str | None = None

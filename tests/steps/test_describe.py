@@ -180,6 +180,16 @@ def test_a_machine_without_accelerators_asks_no_vendor_for_them(tmp_path: Path) 
     assert described(config(), {"x": node})["accelerators_per_node"].value == "0"
 
 
+def test_an_unknown_accelerator_is_said_and_left_to_the_configuration(tmp_path: Path) -> None:
+    tools = {"rocm-smi --showproductname": "rocm-smi-unknown.json"}
+    node = machine(tmp_path, tools, without=["amd-smi static"])
+    assert node.problems[-1] == (
+        "no tool names the accelerators' model (architecture gfx1200): "
+        "accelerator_model_name can't be probed; set it in the system's fields"
+    )
+    assert described(config(), {"x": node})["accelerator_model_name"].origin == "missing"
+
+
 def test_podman_will_do_where_docker_does_not_answer(tmp_path: Path) -> None:
     node = machine(
         tmp_path, {"docker info": "docker-info-no-engine.json", "podman info": "podman-info.json"}

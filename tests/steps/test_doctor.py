@@ -147,17 +147,17 @@ def test_a_setting_that_the_kernel_lacks_is_not_taken_for_right(tmp_path: Path) 
             {"accelerators": (MI325X.model_copy(update={"model": "AMD Instinct MI300X"}),)},
             *(
                 "accelerators",
-                "they are AMD Instinct MI325X; the plan needs 8",
+                "there are AMD Instinct MI325X; the plan needs 8",
                 "choose the system",
             ),
         ),
         (
             {"accelerators": (MI325X.model_copy(update={"architecture": "gfx950"}),)},
-            *("accelerators", "of architecture gfx942, not gfx950", "choose the system"),
+            *("accelerators", "there are some of gfx942, not gfx950", "choose the system"),
         ),
         (
             {"accelerators": (MI325X.model_copy(update={"memory_gb": 192.0}),)},
-            *("accelerators", "they have 256 GB each, not 192", "choose the system"),
+            *("accelerators", "there are some with 256 GB, not 192", "choose the system"),
         ),
         (
             {"partitions": (SETTINGS.partition("mi325x", "stable-diffusion-xl"),)},
@@ -224,6 +224,24 @@ def test_no_driver_says_what_the_tools_said(tmp_path: Path) -> None:
     assert "amd-smi is not installed" in by_check["accelerators"].fix
     assert by_check["container engine"].says == "docker is not installed"
     assert "systemctl start docker" in by_check["container engine"].fix
+
+
+def test_one_device_that_is_another_is_enough(tuned: State) -> None:
+    *devices, last = tuned.node.accelerators
+    other = last.model_copy(update={"model": "AMD Instinct MI300X"})
+    node = tuned.node.model_copy(update={"accelerators": (*devices, other)})
+    (finding,) = trouble(wanted(), tuned.model_copy(update={"node": node}))
+    assert finding.says.startswith("there are AMD Instinct MI300X; the plan needs 8")
+
+
+def test_a_lowered_power_cap_warns_with_the_command(tuned: State) -> None:
+    *devices, last = tuned.node.accelerators
+    capped = last.model_copy(update={"power_cap_w": 750.0})
+    node = tuned.node.model_copy(update={"accelerators": (*devices, capped)})
+    (finding,) = trouble(wanted(), tuned.model_copy(update={"node": node}))
+    assert finding == Finding(
+        "warn", "power cap", "capped at 750 W of 1000 W", "sudo amd-smi set --power-cap 1000"
+    )
 
 
 def test_device_files_that_a_user_may_not_open(tuned: State) -> None:
@@ -475,6 +493,8 @@ def test_every_failure_and_warning_has_a_fix(tuned: State, data: st.DataObject) 
             "model": data.draw(st.sampled_from([None, "AMD Instinct MI325X", "NVIDIA H100"])),
             "vendor": data.draw(st.sampled_from(["AMD", "NVIDIA"])),
             "driver": data.draw(st.sampled_from([None, "6.10.5"])),
+            "power_cap_w": data.draw(st.none() | st.floats(1, 2000)),
+            "power_limit_w": data.draw(st.sampled_from([None, 1000.0])),
             "memory_mib": data.draw(st.none() | st.integers(1, 10**6)),
             "compute_partition": data.draw(mode),
             "memory_partition": data.draw(mode),

@@ -105,7 +105,8 @@ def test_amd_smi_in_both_forms(
     one = found[0]
     assert one.model == f"AMD Instinct {model}"
     assert one.memory_mib is not None and round(one.memory_mib / 1024) == gib
-    assert (one.memory_type, one.power_limit_w, one.driver) == (kind, watts, driver)
+    assert (one.memory_type, one.driver) == (kind, driver)
+    assert (one.power_limit_w, one.power_cap_w) == (watts, watts)
     assert (one.architecture, one.compute_partition, one.soc_pstate) == (
         architecture,
         mode,
@@ -118,6 +119,7 @@ def test_rocm_smi_knows_partitions_clock_and_performance_level() -> None:
     one = accelerators.rocm_smi(recorded("rocm-smi-8xmi300x.json"))[0]
     assert (one.compute_partition, one.memory_partition) == ("SPX", "NPS1")
     assert (one.performance_level, one.max_clock_mhz) == ("perf_determinism", 1400)
+    assert (one.power_limit_w, one.power_cap_w) == (None, 750)
     cards = accelerators.rocm_smi(recorded("rocm-smi-64xmi325x-cpx.json"))
     assert len(cards) == 64 and {card.compute_partition for card in cards} == {"CPX"}
 
@@ -157,6 +159,7 @@ def test_topology_rocminfo_and_nvidia_smi() -> None:
         driver="550.54.15",
         pcie="PCIe Gen5 x16",
         power_limit_w=700.0,
+        power_cap_w=700.0,
         max_clock_mhz=1980,
     )
     (unsure,) = accelerators.nvidia_smi(recorded("nvidia-smi-na.csv"))
