@@ -26,6 +26,9 @@ PLANNED: Mapping[str, str] = {
 
 OTHERS: Mapping[str, tuple[str, str]] = {
     "ls": ("steps.listing", "list experiments and the values of every group"),
+    "describe": ("steps.describe", "the system description of this machine, or of a cluster"),
+    "doctor": ("steps.doctor", "what keeps a plan from running here, and the exact fix"),
+    "capacity": ("steps.capacity", "how many accelerators hold which model at which precision"),
 }
 """Commands that need no plan: the module whose `command(arguments) -> exit status` does it."""
 

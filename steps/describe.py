@@ -1,122 +1,182 @@
-"""The system description: what can be probed, and what the configuration says."""
+"""The system description: what the machine says, and what the configuration says.
 
+The step describes the machine it runs on; `./reproduce describe` also writes a node's record and
+merges the records of a cluster.
+"""
+
+import argparse
 import json
-import platform
-import re
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
-from steps.command import main
+import yaml
+from pydantic import ValidationError
+from tabulate import tabulate
+
+from steps.command import ROOT, main
 from steps.console import Console
-from steps.record import Workspace
-from steps.schema import DescribeConfig
+from steps.errors import UserError, explain
+from steps.probes.fields import probed
+from steps.probes.machine import probe
+from steps.probes.values import Node
+from steps.record import Workspace, write_atomically
+from steps.schema import MISSING, DescribeConfig, Strict
 
-MISSING = "N/A"
+FOLDER = Path("results/systems")
+VALUE_WIDTH = 62
+
+
+class Field(Strict):
+    """A field's value and where it comes from; `probed`: a probe's word that was overruled."""
+
+    value: str
+    origin: Literal["probed", "configured", "missing"]
+    probed: str | None = None
 
 
 def step(
     config: DescribeConfig, inputs: Mapping[str, Path], workspace: Workspace, console: Console
 ) -> None:
     """Writes system.json, every value text; the result says where each field comes from."""
-    fields: dict[str, dict[str, str]] = {}
-    for name in config.required:
-        probed = PROBES[name]() if name in PROBES else ""
-        if name in config.fields:
-            fields[name] = {"value": config.fields[name], "origin": "configured"}
-        elif probed:
-            fields[name] = {"value": probed, "origin": "probed"}
-        else:
-            fields[name] = {"value": MISSING, "origin": "missing"}
-    for name, value in config.fields.items():
-        fields.setdefault(name, {"value": value, "origin": "configured"})
-    system = {name: entry["value"] for name, entry in fields.items()}
-    text = json.dumps(system, indent=2, ensure_ascii=False) + "\n"
-    (workspace.directory / "system.json").write_text(text, encoding="utf-8")
-    workspace.result = {"fields": fields}
-
-
-def cpu_info() -> list[dict[str, str]]:
-    """/proc/cpuinfo, one dictionary per logical processor."""
-    blocks = _text("/proc/cpuinfo").strip().split("\n\n")
-    return [dict(re.findall(r"^([^\t:]+)\s*:[ \t]*(.*)$", block, re.MULTILINE)) for block in blocks]
-
-
-def _processor_model() -> str:
-    models = {block.get("model name", "").strip() for block in cpu_info()}
-    return ", ".join(sorted(models - {""})) or platform.processor()
-
-
-def _sockets() -> str:
-    return str(len({block.get("physical id", "0") for block in cpu_info()}))
-
-
-def _cores_per_processor() -> str:
-    cores = {
-        (b.get("physical id", "0"), b.get("core id", str(i))) for i, b in enumerate(cpu_info())
+    node = probe()
+    fields = described(config, {"this machine": node})
+    (workspace.directory / "system.json").write_text(_system(fields), encoding="utf-8")
+    workspace.result = {
+        "fields": {name: f.model_dump(exclude_none=True) for name, f in fields.items()}
     }
-    return str(max(1, len(cores) // int(_sockets())))
+    for problem in node.problems:
+        print(problem)
 
 
-def _frequency() -> str:
-    path = Path("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq")
-    return f"{int(path.read_text()) // 1000} MHz" if path.is_file() else ""
+def described(config: DescribeConfig, nodes: Mapping[str, Node]) -> dict[str, Field]:
+    """Every field that the round requires, in its order, then what else is configured.
+
+    Configuration has the last word: it knows what the submitter wants printed. Raises UserError
+    for nodes that can't be one system, and for a configured number of nodes that isn't theirs.
+    """
+    found = probed(nodes, config.fields)
+    count = config.fields.get("number_of_nodes", found["number_of_nodes"])
+    if len(nodes) > 1 and count != found["number_of_nodes"]:
+        raise UserError(
+            f"number_of_nodes is configured as {count}, and {len(nodes)} nodes were described; "
+            f"choose the cluster of system {config.name} accordingly, or name as many records"
+        )
+    return {
+        name: _field(config.fields.get(name), found.get(name))
+        for name in dict.fromkeys((*config.required, *config.fields))
+    }
 
 
-def _caches() -> str:
-    found = []
-    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
-        level, kind, size = (_text(index / name).strip() for name in ("level", "type", "size"))
-        if size:
-            found.append(
-                f"L{level}{kind[0].lower() if kind in ('Data', 'Instruction') else ''} {size}"
-            )
-    return ", ".join(found)
+def _field(configured: str | None, found: str | None) -> Field:
+    if configured is not None:
+        overruled = found if found != configured else None
+        return Field(value=configured, origin="configured", probed=overruled)
+    if found:
+        return Field(value=found, origin="probed")
+    return Field(value=MISSING, origin="missing")
 
 
-def _memory() -> str:
-    match = re.search(r"^MemTotal:\s+(\d+) kB", _text("/proc/meminfo"), re.MULTILINE)
-    return f"{round(int(match.group(1)) / 2**20)} GB" if match else ""
+def _system(fields: Mapping[str, Field]) -> str:
+    system = {name: field.value for name, field in fields.items()}
+    return json.dumps(system, indent=2, ensure_ascii=False) + "\n"
 
 
-def _storage() -> str:
-    return f"{round(shutil.disk_usage('/').total / 2**30)} GB"
+# ---- ./reproduce describe -----------------------------------------------------------------------
 
 
-def _operating_system() -> str:
-    match = re.search(r'^PRETTY_NAME="?([^"\n]+)', _text("/etc/os-release"), re.MULTILINE)
-    return match.group(1) if match else platform.system()
+def command(arguments: list[str]) -> int:
+    """Exit status 0 when a description or a node's record was written."""
+    parser = argparse.ArgumentParser(
+        prog="./reproduce describe",
+        description="Describe this machine, or a cluster from its nodes' records, as the system "
+        "of a plan.",
+    )
+    parser.add_argument("overrides", nargs="*", help="choose the system, as system=NAME")
+    parser.add_argument("--node", type=Path, metavar="FILE", help="only write this node's record")
+    parser.add_argument(
+        "--merge", type=Path, nargs="+", metavar="FILE", help="records of all nodes of a cluster"
+    )
+    parser.add_argument("--image", metavar="NAME", help="note the id of this container image")
+    options = parser.parse_args(arguments)
+    if options.node:
+        return _record(options.node, options.image)
+    if options.merge and options.image:
+        raise UserError("--image belongs to --node: the records already say each node's image")
+    merged = options.merge is not None
+    nodes = read(options.merge) if merged else {"this machine": probe(options.image)}
+    systems = _systems(options.overrides)
+    if len(systems) > 1 and merged:
+        names = ", ".join(config.name for config in systems)
+        raise UserError(f"the records are of one system, the plan has {names}; add system=NAME")
+    for config in systems:
+        _show(config.name, described(config, nodes), ROOT)
+    for name, node in nodes.items():
+        for problem in node.problems:
+            print(f"{name}: {problem}" if merged else problem)
+    return 0
 
 
-def _network_cards() -> str:
-    # Only what has a device behind it: no loopback, bridge or tunnel. Names stay here.
-    return str(len(list(Path("/sys/class/net").glob("*/device"))))
+def _record(path: Path, image: str | None) -> int:
+    node = probe(image)
+    _write(path, node.model_dump_json(indent=1) + "\n")
+    print(f"{path}: this node's record; bring all nodes' together for --merge")
+    for problem in node.problems:
+        print(problem)
+    return 0
 
 
-def _software() -> str:
-    return f"Linux {platform.release()}, Python {platform.python_version()}"
+def read(paths: list[Path]) -> dict[str, Node]:
+    """Records by file name; raises UserError naming one that isn't a record, or is there twice."""
+    nodes: dict[str, Node] = {}
+    for path in paths:
+        if str(path) in nodes:
+            raise UserError(f"{path} is named twice; name every node's record once")
+        try:
+            nodes[str(path)] = Node.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise UserError(
+                f"{path} is no node's record ({explain(error)}); make it anew on that node with "
+                "./reproduce describe --node FILE"
+            ) from error
+        except OSError as error:
+            raise UserError(f"{path} can't be read ({error.strerror})") from error
+    return nodes
 
 
-def _text(path: str | Path) -> str:
+def _systems(overrides: list[str]) -> list[DescribeConfig]:
+    from steps.plan import make
+
+    jobs = [job for job in make(ROOT, overrides).jobs if job.step == "describe"]
+    return [DescribeConfig.model_validate_json(job.config) for job in jobs]
+
+
+def _show(name: str, fields: Mapping[str, Field], root: Path) -> None:
+    """The table, and three files: the description, its origins, and lines for conf/system."""
+    rows = []
+    for field, entry in fields.items():
+        overruled = f"\n(probed: {entry.probed})" if entry.probed else ""
+        rows.append([field, f"{entry.value}{overruled}", entry.origin])
+    print(f"system {name}")
+    print(tabulate(rows, headers=["field", "value", ""], maxcolwidths=[None, VALUE_WIDTH, None]))
+    missing = [field for field, entry in fields.items() if entry.origin == "missing"]
+    folder = FOLDER / name
+    origins = {field: entry.model_dump(exclude_none=True) for field, entry in fields.items()}
+    found = {field: e.value for field, e in fields.items() if e.origin == "probed"}
+    _write(root / folder / "system.json", _system(fields))
+    _write(root / folder / "fields.json", json.dumps(origins, indent=1, ensure_ascii=False) + "\n")
+    _write(root / folder / "fields.yaml", yaml.safe_dump({"fields": found}, sort_keys=False))
+    print(f"\n{len(fields) - len(missing)} of {len(fields)} fields known; in {folder}:")
+    print("  system.json  the description, missing fields as N/A")
+    print("  fields.json  each field with its origin")
+    print("  fields.yaml  what was probed, as `system.fields` for conf/system: fixes it there")
+
+
+def _write(path: Path, text: str) -> None:
     try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-
-
-PROBES: Mapping[str, Callable[[], str]] = {
-    "host_processor_model_name": _processor_model,
-    "host_processors_per_node": _sockets,
-    "host_processor_core_count": _cores_per_processor,
-    "host_processor_frequency": _frequency,
-    "host_processor_caches": _caches,
-    "host_memory_capacity": _memory,
-    "host_storage_capacity": _storage,
-    "operating_system": _operating_system,
-    "host_network_card_count": _network_cards,
-    "other_software_stack": _software,
-}
-"""Machine facts only; nothing that names the host or its addresses."""
+        write_atomically(path, text)
+    except OSError as error:
+        raise UserError(f"{path} can't be written ({error.strerror})") from error
 
 
 if __name__ == "__main__":

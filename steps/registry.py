@@ -59,7 +59,9 @@ STEPS: Mapping[str, StepSpec] = {
         {"model": "model", "environment": "environment/analysis"},
         ("steps/rehearsal/notes.py", "steps/rehearsal/dataset.py", "steps/rehearsal/tokenizer.py"),
     ),
-    "describe": StepSpec(schema.DescribeConfig, "artifacts", "driver", ("system",), {}),
+    "describe": StepSpec(
+        schema.DescribeConfig, "artifacts", "driver", ("system",), {}, ("steps/probes/*.py",)
+    ),
     "performance_run": StepSpec(
         schema.PerformanceRunConfig, "runs", "engine", _CELL, _RUN_NEEDS, _RUN_SOURCES
     ),

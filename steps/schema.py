@@ -4,6 +4,7 @@ One class per step, named as the step. A resolved configuration has no defaults:
 `conf/`, classes only say which are legal, so a missing or misspelt key is an error that names it.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -157,6 +158,26 @@ class DatasetConfig(Strict):
     calibration_count: Positive
 
 
+MISSING = "N/A"
+"""Stands in a description for what nobody knows; the checker takes it for a value."""
+
+MAY_BE_EMPTY = frozenset(
+    (
+        *("hw_notes", "sw_notes", "system_type_detail", "host_processor_frequency"),
+        *("host_processor_caches", "host_processor_interconnect", "accelerator_frequency"),
+        *("accelerator_interconnect_topology", "accelerator_on-chip_memories"),
+    )
+)
+COUNTS = ("number_of_nodes", "host_processors_per_node", "accelerators_per_node")
+VALUES: Mapping[str, tuple[str, ...]] = {
+    "status": ("available", "preview", "rdi"),
+    "system_type": ("datacenter", "edge", "datacenter,edge", "edge,datacenter"),
+    "division": ("closed", "open", "network"),
+}
+"""What the checker (v5.1.1, check_system_desc_id) and the final report make of a description:
+required fields that may be empty, fields that are turned into integers, and legal values."""
+
+
 class DescribeConfig(Strict):
     """The fields of a system description that a probe can't know; the probe fills the rest.
 
@@ -166,6 +187,20 @@ class DescribeConfig(Strict):
     name: Name
     fields: dict[str, str]
     required: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def the_checker_takes_the_fields(self) -> Self:
+        for name in self.required:
+            if not self.fields.get(name, MISSING) and name not in MAY_BE_EMPTY:
+                raise ValueError(f"{name} is empty, which the checker refuses; N/A is allowed")
+        for name, legal in VALUES.items():
+            value = self.fields.get(name, legal[0])
+            if (value.lower() if name == "status" else value) not in legal:
+                raise ValueError(f"{name} is {value!r}, the checker knows {', '.join(legal)}")
+        for name in COUNTS:
+            if not self.fields.get(name, "0").isdecimal():
+                raise ValueError(f"{name} is {self.fields[name]!r}, it has to be a whole number")
+        return self
 
 
 # ---- runs --------------------------------------------------------------------------------------

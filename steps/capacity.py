@@ -1,0 +1,161 @@
+"""How many accelerators hold a model's weights; `./reproduce capacity` prints the table.
+
+Arithmetic of AMD's footnote MI350-012: parameters × bytes per parameter × 1.1 ÷ memory, rounded
+up. It counts weights; the key-value cache of long contexts comes on top.
+"""
+
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import yaml
+from pydantic import Field, ValidationError
+from tabulate import tabulate
+
+from steps.errors import UserError, explain
+from steps.record import canonical_json
+from steps.schema import Name, Positive, PositiveNumber, Strict
+
+FILE = Path(__file__).resolve().parent.parent / "conf/capacity.yaml"
+
+Precision = Literal["FP16", "FP8", "FP4"]
+Entry = TypeVar("Entry")
+PRECISIONS: tuple[Precision, ...] = ("FP16", "FP8", "FP4")
+
+
+class Accelerator(Strict):
+    """One accelerator; `memory_gb` in 10^9 bytes, as its maker states it.
+
+    `arithmetic`: the formats its matrix cores compute in. Weights in another format take as
+    little memory, but are converted before use.
+    """
+
+    model: str
+    memory_gb: Positive
+    arithmetic: tuple[Precision, ...]
+
+
+class Model(Strict):
+    """`billions` of parameters, all experts counted; `source` says who says so."""
+
+    name: str
+    billions: PositiveNumber
+    source: str
+
+
+class Capacity(Strict):
+    """`conf/capacity.yaml`; `formats` maps the names of `conf/precision` to the footnote's."""
+
+    overhead: Annotated[float, Field(ge=1)]
+    bytes_per_parameter: dict[Precision, PositiveNumber]
+    formats: dict[Name, Precision]
+    accelerators: dict[Name, Accelerator]
+    models: dict[Name, Model]
+
+    def memory_gb(self, billions: float, precision: Precision) -> Fraction:
+        """Memory that the weights and the overhead take, in 10^9 bytes; exact."""
+        factors = (billions, self.bytes_per_parameter[precision], self.overhead)
+        return math.prod((_exact(factor) for factor in factors), start=Fraction(1))
+
+    def minimum(self, billions: float, precision: Precision, memory_gb: int) -> int:
+        """The least number of accelerators of `memory_gb` that hold the model."""
+        return math.ceil(self.memory_gb(billions, precision) / memory_gb)
+
+    def largest(self, precision: Precision, memory_gb: int) -> float:
+        """Billions of parameters that one accelerator of `memory_gb` holds."""
+        return float(memory_gb / self.memory_gb(1, precision))
+
+    def require(self, model: str, weights: str, accelerator: str, count: int) -> None:
+        """Raises UserError unless `count` accelerators together hold one copy of the model.
+
+        `model`, `accelerator`: keys of `conf/capacity.yaml`; `weights`: a name of
+        `conf/precision`; `count`: the accelerators of one engine (its tensor parallel size).
+        """
+        one = _known("accelerator", self.accelerators, accelerator)
+        precision = _known("precision", self.formats, weights)
+        billions = _known("model", self.models, model).billions
+        needed = self.minimum(billions, precision, one.memory_gb)
+        if count < needed:
+            size = float(self.memory_gb(billions, precision))
+            raise UserError(
+                f"{model} in {weights} takes {size:.1f} GB with overhead, more than {count} × "
+                f"{one.memory_gb} GB of {accelerator}: give each engine at least {needed} "
+                "(tensor_parallel_size), or choose a smaller precision"
+            )
+
+
+def _exact(number: float) -> Fraction:
+    """The decimal number that was written, not its binary neighbour: 1.1 is 11/10."""
+    return Fraction(str(number))
+
+
+def _known(what: str, table: Mapping[str, Entry], name: str) -> Entry:
+    if name not in table:
+        raise UserError(
+            f"conf/capacity.yaml has no {what} {name!r}; there are {', '.join(sorted(table))}"
+        )
+    return table[name]
+
+
+def load(path: Path = FILE) -> Capacity:
+    """Read and check the data file; raises UserError naming the key."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return Capacity.model_validate_json(canonical_json(content))
+    except ValidationError as error:
+        raise UserError(f"{path.name}: {explain(error)}; mend it in conf/") from error
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"{path} can't be read ({error}); restore it") from error
+
+
+def table(capacity: Capacity, models: Mapping[str, Model]) -> str:
+    """Minimum accelerators per model, accelerator and precision, then what one of each holds."""
+    columns = [(one, p) for one in capacity.accelerators.values() for p in PRECISIONS]
+    by_size = sorted(models.values(), key=lambda model: model.billions)
+    rows = []
+    for model in by_size:
+        counts = [capacity.minimum(model.billions, p, one.memory_gb) for one, p in columns]
+        rows.append([model.name, f"{model.billions:g}", *counts])
+    headers = ["", "10^9\nparameters"]
+    headers += [
+        f"{one.model.split()[-1]}\n{p}{'' if p in one.arithmetic else '*'}" for one, p in columns
+    ]
+    lines = [
+        "Minimum accelerators (parameters × bytes per parameter × "
+        f"{capacity.overhead:g} ÷ memory, rounded up)",
+        tabulate(rows, headers=headers, tablefmt="simple"),
+        "* takes the memory of this format, but the accelerator doesn't compute in it",
+    ]
+    for one in capacity.accelerators.values():
+        sizes = {p: capacity.largest(p, one.memory_gb) for p in PRECISIONS}
+        holds = ", ".join(f"{size:.1f} at {p}" for p, size in sizes.items())
+        lines.append(f"\nOne {one.model} ({one.memory_gb} GB) holds 10^9 parameters: {holds}")
+        for p in PRECISIONS:
+            fits = [m.name for m in by_size if m.billions <= sizes[p]]
+            lines.append(f"  {p:<5}{', '.join(fits) or 'none of these'}")
+    return "\n".join(lines)
+
+
+def command(arguments: list[str]) -> int:
+    """Arguments: names of models, or numbers of parameters in billions; none: all models."""
+    capacity = load()
+    chosen = {text: _chosen(capacity, text) for text in arguments}
+    print(table(capacity, chosen or capacity.models))
+    return 0
+
+
+def _chosen(capacity: Capacity, text: str) -> Model:
+    if text in capacity.models:
+        return capacity.models[text]
+    try:
+        billions = float(text)
+    except ValueError:
+        billions = 0.0
+    if not 0 < billions < math.inf:
+        raise UserError(
+            f"capacity: {text!r} is neither a model of conf/capacity.yaml nor a number of "
+            f"parameters in billions; there are {', '.join(sorted(capacity.models))}"
+        )
+    return Model(name=f"{billions:g}B", billions=billions, source="command line")

@@ -1,0 +1,255 @@
+"""What a plan needs of the machine it runs on, taken from its cells and its jobs."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from steps import schema
+from steps.capacity import Capacity
+from steps.doctor.settings import Clock, Partition, Settings
+from steps.errors import UserError, explain
+from steps.estimate import cost
+from steps.plan import Job, Plan
+from steps.record import canonical_json
+from steps.schema import Name, Positive, PositiveNumber, Scenario, Strict
+
+HUB = "huggingface"
+WORK = ("model", "quantize", "prune", "finetune")
+"""Steps that read or write weights."""
+
+
+class _Read(BaseModel):
+    """A part of a composed cell: only the keys that matter here, the plan checks the rest."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+
+class Accelerator(_Read):
+    """`hardware.accelerator`; memory in 10^9 bytes as its maker states it."""
+
+    model: str
+    memory_gb: PositiveNumber
+    architecture: Name
+    count_per_node: Positive
+
+
+class _Hardware(_Read):
+    name: Name
+    accelerator: Accelerator | None = None
+
+
+class _Group(_Read):
+    hardware: Name
+    nodes: Positive
+
+
+class _Cluster(_Read):
+    groups: tuple[_Group, ...]
+
+
+class _Named(_Read):
+    name: Name
+
+
+class _Benchmark(_Read):
+    """`model.name`: the key of `conf/capacity.yaml`, where the benchmark has weights of a hub."""
+
+    name: Name
+    model: dict[str, Any]
+
+
+class _Scenario(_Read):
+    name: Scenario
+
+
+class _Arguments(_Read):
+    tensor_parallel_size: Positive = 1
+
+
+class _Engine(_Read):
+    arguments: _Arguments = _Arguments()
+
+
+class _Run(_Read):
+    engine: _Engine
+
+
+class _Steps(_Read):
+    performance_run: _Run
+
+
+class _Cell(_Read):
+    system: _Named
+    hardware: _Hardware
+    benchmark: _Benchmark
+    precision: _Named
+    scenario: _Scenario
+    cluster: _Cluster | None = None
+    compression: _Named | None = None
+    steps: _Steps
+
+
+class _Weights(_Read):
+    """Of the configuration of a step that works on weights: the model, and where it comes from."""
+
+    name: str = ""
+    model: str = ""
+    source: str = ""
+    repository: str = ""
+
+
+class Needs(Strict):
+    """Of one machine, by all cells of a plan that run on the same kind of hardware.
+
+    `accelerators`: kinds that the machine may be, several in a mixed cluster; none: CPUs do.
+    `misfits`: why a model can't fit its engine's accelerators, one sentence each. `clocks`: by
+    "benchmark scenario", None for performance level auto. `disk_gb`: of the jobs that
+    aren't done. `repositories`: gated ones that are still to be downloaded. `environments`: native
+    ones that are still to be made.
+    """
+
+    systems: tuple[Name, ...]
+    nodes: Positive
+    accelerators: tuple[Accelerator, ...]
+    misfits: tuple[str, ...]
+    partitions: tuple[Partition, ...]
+    clocks: dict[str, Clock | None]
+    memory_gb: float
+    disk_gb: float
+    repositories: tuple[str, ...]
+    containers: bool
+    environments: tuple[Name, ...]
+
+
+def needs(
+    plan: Plan,
+    cells: list[dict[str, Any]],
+    root: Path,
+    settings: Settings,
+    capacity: Capacity,
+) -> Needs:
+    """Raises UserError for cells that one machine can't serve, naming the systems."""
+    read = [_cell(cell) for cell in cells]
+    kinds = {cell.hardware.name: cell for cell in read}
+    if len(kinds) > 1:
+        raise UserError(
+            f"the plan runs on {', '.join(sorted(kinds))}, this is one machine; "
+            "check each alone, as system=NAME"
+        )
+    (hardware,) = (cell.hardware for cell in kinds.values())
+    due = [job for job in plan.jobs if not (root / job.output).is_file()]
+    benchmarks = sorted({cell.benchmark.name for cell in read})
+    partitions = {settings.partition(hardware.name, benchmark) for benchmark in benchmarks}
+    clocks = {
+        f"{cell.benchmark.name} {cell.scenario.name}": settings.clock(
+            hardware.name, cell.benchmark.name, cell.scenario.name
+        )
+        for cell in read
+    }
+    return Needs(
+        systems=tuple(sorted({cell.system.name for cell in read})),
+        nodes=max(_nodes(cell.cluster) for cell in read),
+        accelerators=_kinds(hardware, read, capacity),
+        misfits=tuple(sorted({text for cell in read for text in _misfit(cell, capacity)})),
+        partitions=tuple(sorted(partitions, key=str)) if hardware.accelerator else (),
+        clocks=clocks if hardware.accelerator else {},
+        memory_gb=_memory_gb(due, settings, capacity),
+        disk_gb=_disk_gb(plan, due, root, capacity),
+        repositories=_gated(due, settings),
+        containers=any(job.step == "container" for job in plan.jobs),
+        environments=tuple(job.key for job in due if job.step == "environment"),
+    )
+
+
+def _cell(composed: Mapping[str, Any]) -> _Cell:
+    try:
+        known = {key: composed[key] for key in _Cell.model_fields if key in composed}
+        return _Cell.model_validate_json(canonical_json(known))
+    except ValidationError as error:
+        raise UserError(f"{explain(error)}; mend it in conf/") from error
+
+
+def _nodes(cluster: _Cluster | None) -> int:
+    return sum(group.nodes for group in cluster.groups) if cluster else 1
+
+
+def _kinds(hardware: _Hardware, cells: list[_Cell], capacity: Capacity) -> tuple[Accelerator, ...]:
+    """The hardware's accelerator, then those of other kinds of nodes in the cluster."""
+    if hardware.accelerator is None:
+        return ()
+    others = {
+        group.hardware
+        for cell in cells
+        for group in (cell.cluster.groups if cell.cluster else ())
+        if group.hardware != hardware.name and group.hardware in capacity.accelerators
+    }
+    known = [(capacity.accelerators[name]) for name in sorted(others)]
+    return (
+        hardware.accelerator,
+        *(
+            hardware.accelerator.model_copy(
+                update={"model": one.model, "memory_gb": float(one.memory_gb)}
+            )
+            for one in known
+        ),
+    )
+
+
+def _misfit(cell: _Cell, capacity: Capacity) -> tuple[str, ...]:
+    """Of a whole model: what pruning leaves isn't known here."""
+    model, weights = str(cell.benchmark.model.get("name")), cell.precision.name
+    known = model in capacity.models and weights in capacity.formats
+    if not known or cell.hardware.name not in capacity.accelerators:
+        return ()
+    if cell.compression and cell.compression.name != "none":
+        return ()
+    count = cell.steps.performance_run.engine.arguments.tensor_parallel_size
+    try:
+        capacity.require(model, weights, cell.hardware.name, count)
+    except UserError as error:
+        return (str(error),)
+    return ()
+
+
+def _model_names(jobs: list[Job]) -> list[str]:
+    """Names of the models that are still to be fetched or worked on."""
+    weights = [(job, _Weights.model_validate_json(job.config)) for job in jobs if job.step in WORK]
+    return sorted({one.name if job.step == "model" else one.model for job, one in weights})
+
+
+def _memory_gb(due: list[Job], settings: Settings, capacity: Capacity) -> float:
+    """One copy of the largest source model: its files are read through the page cache."""
+    sizes = [
+        float(capacity.memory_gb(capacity.models[name].billions, "FP16"))
+        for name in _model_names(due)
+        if name in capacity.models
+    ]
+    return max([settings.memory_floor_gb, *sizes])
+
+
+def _disk_gb(plan: Plan, due: list[Job], root: Path, capacity: Capacity) -> float:
+    """The estimate of every job that isn't done; source weights by their number of parameters."""
+    datasets = [job for job in plan.jobs if job.step == "dataset"]
+    dataset = schema.DatasetConfig.model_validate_json(datasets[0].config)
+    total = 0.0
+    for job in due:
+        total += cost(job, dataset, root).gigabytes
+        name = _model_names([job]) if job.step == "model" else []
+        if name and name[0] in capacity.models:
+            total += capacity.models[name[0]].billions * capacity.bytes_per_parameter["FP16"]
+    return total
+
+
+def _gated(due: list[Job], settings: Settings) -> tuple[str, ...]:
+    sources = [_Weights.model_validate_json(job.config) for job in due if job.step == "model"]
+    return tuple(
+        sorted(
+            {
+                one.repository
+                for one in sources
+                if one.source == HUB and one.repository.startswith(settings.gated)
+            }
+        )
+    )
