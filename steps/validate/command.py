@@ -6,7 +6,8 @@ from pathlib import Path
 
 from steps.errors import UserError
 from steps.record import write_atomically
-from steps.validate.render import as_json, page, text
+from steps.validate.official import differences, run_official
+from steps.validate.render import as_json, as_object, compared, official_object, page, text
 from steps.validate.rounds import names
 from steps.validate.submission import validate
 
@@ -26,6 +27,12 @@ def command(arguments: list[str]) -> int:
         "--json", nargs="?", const=STDOUT, metavar="FILE", help="findings and results as JSON"
     )
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page as well")
+    parser.add_argument(
+        "--official",
+        type=Path,
+        metavar="PATH",
+        help="also run the checker of this checkout of mlcommons/inference and compare verdicts",
+    )
     parser.add_argument("--processes", type=int, metavar="N", help="default: as many as cores")
     chosen = parser.parse_args(arguments)
     if chosen.processes is not None and chosen.processes < 1:
@@ -34,15 +41,19 @@ def command(arguments: list[str]) -> int:
     for output in outputs:
         _outside(output, chosen.directory)
     report = validate(chosen.directory, chosen.round, processes=chosen.processes)
+    content = as_object(report)
+    told = list(text(report))
+    if chosen.official is not None:
+        official = run_official(chosen.official, chosen.directory, chosen.round)
+        differing = differences(report, official)
+        content["official"] = official_object(official, differing)
+        told += ["", *compared(official, differing)]
     if chosen.html is not None:
         _write(chosen.html, page(report))
     if chosen.json not in (None, STDOUT):
-        _write(Path(chosen.json), as_json(report) + "\n")
-    if chosen.json == STDOUT:
-        print(as_json(report))
-    else:
-        for line in text(report):
-            print(line)
+        _write(Path(chosen.json), as_json(content) + "\n")
+    for line in [as_json(content)] if chosen.json == STDOUT else told:
+        print(line)
     return 0 if report.valid() else 1
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from steps.validate.findings import Finding, Severity, codes
+from steps.validate.official import SHOWN_ERRORS, Difference, Official
 from steps.validate.submission import Report
 
 ORDER = {severity: number for number, severity in enumerate(Severity)}
@@ -85,8 +86,29 @@ def as_object(report: Report) -> dict[str, Any]:
     }
 
 
-def as_json(report: Report) -> str:
-    return json.dumps(as_object(report), indent=1, ensure_ascii=False, allow_nan=False)
+def as_json(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def compared(official: Official, differing: list[Difference]) -> Iterator[str]:
+    """The official checker's verdict and every result that it judges differently."""
+    verdict = "passes" if official.passed else "does not pass"
+    if official.crash:
+        verdict = f"stopped with a traceback ({official.crash})"
+    yield f"official checker: {verdict}, {_counted(len(official.accepted), 'result')}"
+    for line in official.errors[:SHOWN_ERRORS]:
+        yield f"  {line}"
+    if len(official.errors) > SHOWN_ERRORS:
+        yield f"  and {len(official.errors) - SHOWN_ERRORS} more error lines"
+    if not differing:
+        yield "no result is judged differently"
+    for item in differing:
+        yield f"{item.path}: official {item.official}; Reprise {item.reprise}"
+
+
+def official_object(official: Official, differing: list[Difference]) -> dict[str, Any]:
+    """What --json has of it."""
+    return {**asdict(official), "differences": [asdict(item) for item in differing]}
 
 
 def page(report: Report) -> str:

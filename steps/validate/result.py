@@ -26,7 +26,8 @@ UNITS = {
 class Row:
     """One line of the results table, as the official checker's CSV and the publication have it.
 
-    `valid`: no error was found in this result's own files.
+    `directory` is the scenario as its directory spells it; `valid`: no error was found in this
+    result's own files.
     """
 
     division: str
@@ -35,6 +36,7 @@ class Row:
     model: str
     benchmark: str
     scenario: str
+    directory: str
     result: float | None
     units: str
     accuracy: str
@@ -84,6 +86,7 @@ def check_result(tree: Tree, round_name: str, place: Place, official: str) -> Ou
         place.model,
         official,
         judge.scenario,
+        place.scenario,
         result,
         judge.benchmark.units.get(judge.scenario, UNITS[judge.scenario]),
         cell,

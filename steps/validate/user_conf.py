@@ -55,7 +55,7 @@ def check_user_conf(
         if key in settings and actual is not None:
             line, value = settings[key]
             if not math.isclose(value, actual, rel_tol=SAME):
-                what = f"{key} is {value:g}, the performance log says {actual:g}"
+                what = f"{key} is {value:.10g}, the performance log says {actual:.10g}"
                 findings.add("user-conf-contradicts", path, what, line=line)
     if "target_qps" not in settings and place.official_scenario in ("Offline", "Server"):
         what = f"no target_qps for {place.official_scenario}"
