@@ -27,6 +27,7 @@ PLANNED: Mapping[str, str] = {
 OTHERS: Mapping[str, tuple[str, str]] = {
     "ls": ("steps.listing", "list experiments and the values of every group"),
     "validate": ("steps.validate.command", "check a submission tree by the rules of its round"),
+    "migrate": ("steps.migrate.command", "write a submission tree in another round's layout"),
     "explain": ("steps.validate.explain", "what a finding of validate means, and its fix"),
 }
 """Commands that need no plan: the module whose `command(arguments) -> exit status` does it."""

@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from steps.validate.render import as_json, as_object, page, text
 from steps.validate.submission import Report, validate
 from tests.validate import trees
-from tests.validate.damages import DETAIL, PERFORMANCE, log
+from tests.validate.damages import (
+    DESCRIPTION,
+    DETAIL,
+    MEASUREMENT,
+    PERFORMANCE,
+    TEST01,
+    TEST04,
+    TEST06,
+    log,
+)
 from tests.validate.mutations import damage
 from tests.validate.trees import INTERACTIVE, OFFLINE, SERVER, SYSTEM
 
@@ -123,6 +132,26 @@ def test_tokens_per_sample_hold_within_the_bounds(value: float, worn_tree: Path)
     finally:
         path.write_text(before, encoding="utf-8")
     assert report.valid() == (265.005 <= value <= 323.895)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"{TEST01}/verify_performance.txt",
+        f"{TEST01}/verify_accuracy.txt",
+        f"{TEST04}/verify_performance.txt",
+        f"{TEST06}/verify_accuracy.txt",
+        f"{OFFLINE}/accuracy/accuracy.txt",
+        f"{OFFLINE}/accuracy/mlperf_log_accuracy.json",
+        f"{OFFLINE}/{PERFORMANCE}/{DETAIL}",
+        f"{MEASUREMENT}/{SYSTEM}.json",
+        DESCRIPTION,
+    ],
+)
+def test_an_empty_file_is_refused(path: str, fresh_tree: Callable[[], Path]) -> None:
+    root = fresh_tree()
+    (root / path).write_bytes(b"")
+    assert not judged(root).valid()
 
 
 def test_a_huge_log_is_read_in_bounded_memory(fresh_tree: Callable[[], Path]) -> None:
