@@ -29,6 +29,9 @@ OTHERS: Mapping[str, tuple[str, str]] = {
     "describe": ("steps.describe", "the system description of this machine, or of a cluster"),
     "doctor": ("steps.doctor", "what keeps a plan from running here, and the exact fix"),
     "capacity": ("steps.capacity", "how many accelerators hold which model at which precision"),
+    "validate": ("steps.validate.command", "check a submission tree by the rules of its round"),
+    "migrate": ("steps.migrate.command", "write a submission tree in another round's layout"),
+    "explain": ("steps.validate.explain", "what a finding of validate means, and its fix"),
 }
 """Commands that need no plan: the module whose `command(arguments) -> exit status` does it."""
 

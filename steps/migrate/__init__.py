@@ -1,0 +1,1 @@
+"""A submission tree from the layout of one round to that of another."""

@@ -1,0 +1,83 @@
+"""What a check says: findings, and the table of their codes (`codes.toml`)."""
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+
+CODES = Path(__file__).with_name("codes.toml")
+
+
+class Severity(StrEnum):
+    """An error makes a submission worthless or wrong; a warning needs a look; advice may wait."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    ADVICE = "advice"
+
+
+@dataclass(frozen=True)
+class Code:
+    """What is the same for every finding of a code.
+
+    `official`: the check of the official checker (v5.1.1) that it stands for, or what that checker
+    lets pass. `strict`: the official checker says nothing of it.
+    """
+
+    name: str
+    severity: Severity
+    why: str
+    fix: str
+    official: str
+    strict: bool = False
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong: `path` is relative to the tree, `line` counts from 1, 0 is none."""
+
+    code: str
+    severity: Severity
+    path: str
+    line: int
+    what: str
+
+
+@cache
+def codes() -> Mapping[str, Code]:
+    """Every code by its name, in the order of the table."""
+    table = tomllib.loads(CODES.read_text(encoding="utf-8"))
+    return {
+        name: Code(name, Severity(fields.pop("severity")), **fields)
+        for name, fields in table.items()
+    }
+
+
+@dataclass
+class Findings:
+    """Collects findings below one path; `add` refuses a code that the table doesn't have."""
+
+    items: list[Finding] = field(default_factory=list)
+
+    def add(
+        self, code: str, path: str, what: str, *, line: int = 0, severity: Severity | None = None
+    ) -> None:
+        """`severity` replaces that of the code where a division asks less than another."""
+        chosen = severity or codes()[code].severity
+        self.items.append(Finding(code, chosen, printable(path), line, printable(what)))
+
+    def errors(self) -> int:
+        return sum(finding.severity is Severity.ERROR for finding in self.items)
+
+    def __iter__(self) -> Iterator[Finding]:
+        return iter(self.items)
+
+
+def printable(text: str) -> str:
+    """Text of a stranger's files on one line: control characters and broken UTF-8 are escaped."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in text.encode("utf-8", "backslashreplace").decode("utf-8")
+    )
