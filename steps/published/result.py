@@ -2,6 +2,7 @@
 
 import math
 import re
+from functools import cache
 from typing import Literal
 
 from steps.schema import Strict
@@ -89,7 +90,7 @@ class Result(Strict):
     @property
     def gpu(self) -> str:
         """The short name of the accelerators, "MI300X + MI325X" for a mixed system."""
-        return " + ".join(self.gpus)
+        return _gpu(self.accelerator, self.nodes, self.accelerators_per_node)
 
 
 def accelerators(text: str, nodes: int | None, per_node: int | None) -> dict[str, int]:
@@ -101,6 +102,11 @@ def accelerators(text: str, nodes: int | None, per_node: int | None) -> dict[str
     if not name or nodes is None or per_node is None or per_node == 0:
         return {}
     return {name: nodes * per_node}
+
+
+@cache
+def _gpu(text: str, nodes: int | None, per_node: int | None) -> str:
+    return " + ".join(accelerators(text, nodes, per_node))
 
 
 def short_name(accelerator: str) -> str:
