@@ -1,4 +1,5 @@
-"""The published tables: `vX.Y.csv`, one row a result, and `vX.Y-runs.csv`, facts from the logs.
+"""The published tables of a round: `vX.Y.csv`, one row a result; `vX.Y-runs.csv`, facts from the
+logs; `vX.Y-clocks.csv`, the clocks that AMD's scripts/power_settings.sh sets (in no log).
 
 Plain CSV, so that a change of numbers is a diff that people can read. Made by
 `python -m steps.published.refresh`; read here and nowhere else.
@@ -19,6 +20,7 @@ from steps.record import write_atomically
 
 FOLDER = Path(__file__).resolve().parent
 RUNS = "-runs"
+CLOCKS = "-clocks"
 
 REPOSITORY = "https://github.com/mlcommons/inference_results_{round}/tree/main/{path}"
 """Where MLCommons publishes the logs and measurements of a round."""
@@ -33,7 +35,7 @@ _COUNTS = ("nodes", "accelerators_per_node", "processors_per_node")
 
 def rounds() -> list[str]:
     """Rounds that have a table, oldest first."""
-    found = [path.stem for path in FOLDER.glob("v*.csv") if not path.stem.endswith(RUNS)]
+    found = [path.stem for path in FOLDER.glob("v*.csv") if "-" not in path.stem]
     return sorted(found, key=lambda name: [int(part) for part in name[1:].split(".")])
 
 
@@ -73,6 +75,14 @@ def load_runs(path: Path) -> dict[str, RunFacts]:
         except ValidationError as error:
             raise UserError(f"{path}, {location}: {explain(error)}") from error
     return found
+
+
+@cache
+def clocks(round_name: str) -> dict[tuple[str, str, str], int]:
+    """MHz by benchmark (without its accuracy target), accelerator and scenario."""
+    path = FOLDER / f"{round_name}{CLOCKS}.csv"
+    rows = _read(path) if path.is_file() else []
+    return {(row["benchmark"], row["gpu"], row["scenario"]): int(row["mhz"]) for row in rows}
 
 
 def save(path: Path, results: Iterable[Result]) -> None:

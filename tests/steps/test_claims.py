@@ -11,42 +11,11 @@ from steps.comparison import tolerances
 from steps.errors import UserError
 from steps.published import table
 from steps.published.result import Result, marked_duplicates
+from tests.synthetic import published_row as row
 
 TOLERANCES = tolerances.Tolerances(
     partner={"other": 0.03}, claims=tolerances.ClaimTolerances(parity=0.03, linear=0.05)
 )
-
-
-def row(value: float | None, **changes: object) -> Result:
-    """A published result of Maker's 8 × MI325X."""
-    fields: dict[str, object] = {
-        "source": "published",
-        "round": "v9.9",
-        "id": "9.9-0001",
-        "submitter": "Maker",
-        "availability": "available",
-        "division": "closed",
-        "suite": "datacenter",
-        "system": "a server",
-        "platform": "8x",
-        "benchmark": "llama2-70b-99",
-        "model": "llama2-70b-99",
-        "scenario": "Offline",
-        "nodes": 1,
-        "accelerators_per_node": 8,
-        "accelerator": "AMD Instinct MI325X 256GB HBM3e",
-        "processor": "a CPU",
-        "processors_per_node": 2,
-        "software": "an engine",
-        "operating_system": "an OS",
-        "precision": "fp8",
-        "accuracy": {"ROUGE1": 44.0, "ROUGEL": 28.0},
-        "value": value,
-        "unit": "Tokens/s",
-        "location": "closed/Maker",
-        "problems": () if value else ("the result is 0, not a positive number",),
-    }
-    return Result(**{**fields, **changes})  # type: ignore[arg-type]
 
 
 MI355X = {"accelerator": "AMD Instinct MI355X 288GB HBM3e", "precision": "mxfp4"}
