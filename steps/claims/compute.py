@@ -17,6 +17,7 @@ from steps.claims.model import (
     Value,
 )
 from steps.published.result import Result
+from steps.published.table import reference_scores
 
 
 class NotComputable(Exception):
@@ -130,14 +131,14 @@ def _accuracy_share(
     computation: AccuracyShare, pool: Sequence[Result], evidence: Evidence
 ) -> tuple[float, str]:
     result = evidence.one(computation.operand, pool)
-    reference = computation.reference
-    if computation.baseline is not None:
-        reference = evidence.one(computation.baseline, pool).accuracy
-    reference = {name: score for name, score in reference.items() if score > 0}
-    missing = [name for name in reference if name not in result.accuracy]
-    if missing or not reference:
-        lost = ", ".join(missing) or "any accuracy metric to compare with"
-        raise NotComputable(f"{result.name} was published without {lost}")
+    if computation.baseline is None:
+        scores = reference_scores(result.round, result.benchmark)
+    else:
+        scores = evidence.one(computation.baseline, pool).accuracy
+    reference = {name: scores.get(name, 0.0) for name in computation.metrics}
+    missing = [n for n, score in reference.items() if score <= 0 or n not in result.accuracy]
+    if missing:
+        raise NotComputable(f"no {', '.join(missing)} of both is published")
     shares = {name: 100 * result.accuracy[name] / score for name, score in reference.items()}
     text = "; ".join(
         f"{name} {result.accuracy[name]:.4f} / {score} = {shares[name]:.2f} %"

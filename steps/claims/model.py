@@ -130,19 +130,14 @@ class Spread(Strict):
 class AccuracyShare(Strict):
     """The lowest of a result's accuracy metrics over those of a reference.
 
-    `reference` gives scores (of the round's reference model), `baseline` another result.
+    The reference is the round's reference model, or `baseline`, another result. `metrics`: names
+    of those that count.
     """
 
     kind: Literal["accuracy share"]
     operand: Operand
-    reference: dict[str, float] = Field(default_factory=dict)
+    metrics: tuple[str, ...]
     baseline: Operand | None = None
-
-    @model_validator(mode="after")
-    def one_reference(self) -> Self:
-        if bool(self.reference) == (self.baseline is not None):
-            raise ValueError(f"{self.operand.what}: give either reference or baseline")
-        return self
 
 
 class Capacity(Strict):

@@ -225,8 +225,8 @@ def differences(result: Result, reference: Result, clock: str = "") -> tuple[str
             ours, other = getattr(mine, name), getattr(theirs, name)
             if ours is not None and other is not None and ours != other:
                 found.append(f"{words}: {ours:,g}{unit}; {REFERENCE}'s {other:,g}{unit}")
-    benchmark = result.benchmark.removesuffix(".9").removesuffix("-99")
-    mhz = table.clocks(reference.round).get((benchmark, result.gpu, result.scenario))
+    model = table.model_of(result.benchmark)
+    mhz = table.clocks(reference.round).get((model, result.gpu, result.scenario))
     if mhz is not None:
         found.append(
             f"accelerator clock: {clock or 'not stated'}; {REFERENCE}'s scripts set {mhz:,} MHz"

@@ -1,5 +1,6 @@
 """The published tables of a round: `vX.Y.csv`, one row a result; `vX.Y-runs.csv`, facts from the
-logs; `vX.Y-clocks.csv`, the clocks that AMD's scripts/power_settings.sh sets (in no log).
+logs; `vX.Y-clocks.csv`, the clocks that AMD's scripts/power_settings.sh sets (in no log);
+`vX.Y-reference.csv`, accuracy of the reference models (the round's submission_checker.py).
 
 Plain CSV, so that a change of numbers is a diff that people can read. Made by
 `python -m steps.published.refresh`; read here and nowhere else.
@@ -21,6 +22,7 @@ from steps.record import write_atomically
 FOLDER = Path(__file__).resolve().parent
 RUNS = "-runs"
 CLOCKS = "-clocks"
+REFERENCE = "-reference"
 
 REPOSITORY = "https://github.com/mlcommons/inference_results_{round}/tree/main/{path}"
 """Where MLCommons publishes the logs and measurements of a round."""
@@ -83,6 +85,30 @@ def clocks(round_name: str) -> dict[tuple[str, str, str], int]:
     path = FOLDER / f"{round_name}{CLOCKS}.csv"
     rows = _read(path) if path.is_file() else []
     return {(row["benchmark"], row["gpu"], row["scenario"]): int(row["mhz"]) for row in rows}
+
+
+@cache
+def reference_scores(round_name: str, benchmark: str) -> dict[str, float]:
+    """The reference model's metrics by name; empty if the table has none of the benchmark."""
+    path = FOLDER / f"{round_name}{REFERENCE}.csv"
+    rows = _read(path) if path.is_file() else []
+    model = model_of(benchmark)
+    return {row["metric"]: float(row["reference"]) for row in rows if row["benchmark"] == model}
+
+
+def accuracy_shares(result: Result) -> dict[str, float]:
+    """Each accuracy metric over the reference model's; metrics without a reference left out."""
+    scores = reference_scores(result.round, result.benchmark)
+    return {
+        name: result.accuracy[name] / score
+        for name, score in scores.items()
+        if name in result.accuracy
+    }
+
+
+def model_of(benchmark: str) -> str:
+    """A benchmark without its accuracy target: "llama2-70b-99.9" is of llama2-70b."""
+    return benchmark.removesuffix(".9").removesuffix("-99")
 
 
 def save(path: Path, results: Iterable[Result]) -> None:
