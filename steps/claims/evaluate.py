@@ -39,11 +39,12 @@ class ReadingResult(Strict):
     """`value` is None where it can't be computed; `arithmetic` says why then.
 
     `agrees`: with what the claim states; None without a value, and for readings that don't
-    decide.
+    decide. `own`: an own result is among those used.
     """
 
     words: str
     decides: bool
+    own: bool
     value: float | None
     agrees: bool | None
     arithmetic: str
@@ -138,6 +139,7 @@ def _reading(
     return ReadingResult(
         words=reading.words,
         decides=reading.decides,
+        own=any(result.source == "own" for result in evidence.results),
         value=value,
         agrees=agrees(value, claim.stated, tolerances)
         if value is not None and reading.decides

@@ -113,12 +113,22 @@ def model_of(benchmark: str) -> str:
 
 def save(path: Path, results: Iterable[Result]) -> None:
     """Write a table. `accuracy` is one cell, "ROUGE1=44.4 ROUGE2=22.0"."""
+    write_atomically(path, to_csv(map(_row, results), (*COLUMNS, "accuracy")))
+
+
+def results_csv(results: Iterable[Result]) -> str:
+    """Results with what is known of their runs, as CSV."""
     rows = []
     for result in results:
-        row = {name: _cell(getattr(result, name)) for name in COLUMNS}
-        row["accuracy"] = " ".join(f"{name}={_cell(n)}" for name, n in result.accuracy.items())
-        rows.append(row)
-    write_atomically(path, to_csv(rows, (*COLUMNS, "accuracy")))
+        run = {name: _cell(getattr(result.run, name, None)) for name in RunFacts.model_fields}
+        rows.append({"round": result.round, **_row(result), **run})
+    return to_csv(rows, ("round", *COLUMNS, "accuracy", *RunFacts.model_fields))
+
+
+def _row(result: Result) -> dict[str, str]:
+    row = {name: _cell(getattr(result, name)) for name in COLUMNS}
+    row["accuracy"] = " ".join(f"{name}={_cell(n)}" for name, n in result.accuracy.items())
+    return row
 
 
 def save_runs(path: Path, runs: Mapping[str, RunFacts]) -> None:
