@@ -32,6 +32,7 @@ OTHERS: Mapping[str, tuple[str, str]] = {
     "validate": ("steps.validate.command", "check a submission tree by the rules of its round"),
     "migrate": ("steps.migrate.command", "write a submission tree in another round's layout"),
     "explain": ("steps.validate.explain", "what a finding of validate means, and its fix"),
+    "report": ("steps.report.command", "--published: the page of AMD's published submission"),
 }
 """Commands that need no plan: the module whose `command(arguments) -> exit status` does it."""
 

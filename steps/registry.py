@@ -114,7 +114,13 @@ STEPS: Mapping[str, StepSpec] = {
         "analysis",
         (),
         {"environment": "environment/analysis", "package": "submission"},
-        ("steps/report/**/*",),
+        (
+            "steps/report/**/*",
+            "steps/claims/*",
+            "steps/comparison/*",
+            "steps/published/*",
+            "conf/tolerances.yaml",
+        ),
     ),
 }
 

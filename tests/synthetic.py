@@ -7,6 +7,7 @@ from typing import Any
 
 from steps import schema
 from steps.plan import Job, Plan
+from steps.published.result import Result
 from steps.record import publish
 
 SCORES = {
@@ -38,6 +39,38 @@ def inputs_of(plan: Plan, root: Path, step: str) -> dict[str, Path]:
     """Roles and manifests of the one job of a step."""
     job = next(job for job in plan.jobs if job.step == step)
     return {role: root / path for role, path in job.inputs.items()}
+
+
+def published_row(value: float | None, **changes: object) -> Result:
+    """A published result of Maker's 8 × MI325X."""
+    fields: dict[str, object] = {
+        "source": "published",
+        "round": "v9.9",
+        "id": "9.9-0001",
+        "submitter": "Maker",
+        "availability": "available",
+        "division": "closed",
+        "suite": "datacenter",
+        "system": "a server",
+        "platform": "8x",
+        "benchmark": "llama2-70b-99",
+        "model": "llama2-70b-99",
+        "scenario": "Offline",
+        "nodes": 1,
+        "accelerators_per_node": 8,
+        "accelerator": "AMD Instinct MI325X 256GB HBM3e",
+        "processor": "a CPU",
+        "processors_per_node": 2,
+        "software": "an engine",
+        "operating_system": "an OS",
+        "precision": "fp8",
+        "accuracy": {"ROUGE1": 44.0, "ROUGEL": 28.0},
+        "value": value,
+        "unit": "Tokens/s",
+        "location": "closed/Maker",
+        "problems": () if value else ("the result is 0, not a positive number",),
+    }
+    return Result(**{**fields, **changes})  # type: ignore[arg-type]
 
 
 def answers_log(samples: int, tokens: int = 28) -> str:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +11,19 @@ from typing import Any
 
 from steps.errors import UserError
 from steps.record import RECORD, Manifest, sha256_file
+from steps.registry import AXES
 from steps.schema import Cell, ReportConfig, Strict
+
+EVIDENCE: Mapping[str, tuple[str, str]] = {
+    "performance log": ("performance_run", "mlperf_log_summary.txt"),
+    "detail log": ("performance_run", "mlperf_log_detail.txt"),
+    "samples": ("performance_run", "samples.csv"),
+    "user.conf": ("performance_run", "user.conf"),
+    "configuration": ("performance_run", "manifest.json"),
+    "accuracy": ("accuracy_check", "accuracy.txt"),
+    "compliance": ("compliance_check", "verify_accuracy.txt"),
+}
+"""What a cell's numbers rest on: the step that leaves it, and the file."""
 
 
 class Latency(Strict):
@@ -53,8 +66,16 @@ class Trace(Strict):
 
 
 class CellResult(Strict):
-    """One row of the results table."""
+    """One row of the results table.
 
+    `axes` names the point of the matrix, every axis of it. `evidence` maps what a number rests on
+    ("performance log", "configuration", ...) to a path relative to the report's directory.
+    `configuration` is that of the performance run, with dotted keys, and the digests of what it
+    was given. Durations are in s.
+    """
+
+    key: str
+    axes: dict[str, str]
     system: str
     benchmark: str
     precision: str
@@ -72,11 +93,16 @@ class CellResult(Strict):
     compliance: dict[str, bool]
     engine: str
     loadgen: str
+    min_duration_s: float
+    duration_s: float
+    evidence: dict[str, str]
+    configuration: dict[str, str]
 
     @property
-    def key(self) -> str:
-        """As the path of the cell below runs/ and verdicts/."""
-        return f"{self.system}/{self.benchmark}/{self.precision}/{self.scenario}"
+    def label(self) -> str:
+        """The cell's axes in words, without the benchmark."""
+        names = [value for axis, value in self.axes.items() if axis != "benchmark"]
+        return " ".join([*names, "(emulated)"] if self.emulated else names)
 
 
 class Summary(Strict):
@@ -93,10 +119,13 @@ class Summary(Strict):
     provenance: tuple[Trace, ...]
 
 
-def summarize(config: ReportConfig, inputs: Mapping[str, Path]) -> Summary:
-    """Read every input once. Raises UserError naming an input that is missing or damaged."""
+def summarize(config: ReportConfig, inputs: Mapping[str, Path], folder: Path) -> Summary:
+    """Read every input once; `folder` is where the report goes, evidence is relative to it.
+
+    Raises UserError naming an input that is missing or damaged.
+    """
     package = Manifest.read(inputs["package"])
-    cells = tuple(_cell(cell, inputs) for cell in config.cells)
+    cells = tuple(_cell(cell, inputs, folder) for cell in config.cells)
     departures: dict[str, list[str]] = {}
     for cell in config.cells:
         for departure in cell.departures:
@@ -136,10 +165,7 @@ def to_csv(cells: Sequence[CellResult]) -> str:
 
 
 def _row(cell: CellResult) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        name: getattr(cell, name)
-        for name in ("system", "benchmark", "precision", "scenario", "emulated")
-    }
+    row: dict[str, Any] = {**cell.axes, "emulated": cell.emulated}
     row |= {
         "tokens_per_second": cell.tokens_per_second,
         "samples_per_second": cell.samples_per_second,
@@ -155,7 +181,7 @@ def _row(cell: CellResult) -> dict[str, Any]:
     return row
 
 
-def _cell(cell: Cell, inputs: Mapping[str, Path]) -> CellResult:
+def _cell(cell: Cell, inputs: Mapping[str, Path], folder: Path) -> CellResult:
     run = Manifest.read(inputs[f"{cell.key}/performance_run"])
     performance = Manifest.read(inputs[f"{cell.key}/performance_check"]).result
     accuracy = Manifest.read(inputs[f"{cell.key}/accuracy_check"]).result
@@ -171,7 +197,11 @@ def _cell(cell: Cell, inputs: Mapping[str, Path]) -> CellResult:
     )
     required = accuracy["gates"][accuracy["required"]]["metrics"]
     engine = run.result["engine"]
+    loadgen = run.config["loadgen"]
+    minimum_ms = loadgen["min_duration_ms"] or run.config["rules"]["min_duration_ms"]
     return CellResult(
+        key=cell.key,
+        axes={axis: str(getattr(cell, axis)) for axis in AXES},
         system=cell.system,
         benchmark=cell.benchmark,
         precision=cell.precision,
@@ -189,7 +219,24 @@ def _cell(cell: Cell, inputs: Mapping[str, Path]) -> CellResult:
         compliance={compliance["test"]: compliance["passed"]},
         engine=f"{engine['name']} {engine['version']} ({engine['device']})",
         loadgen=performance["loadgen_version"],
+        min_duration_s=minimum_ms / 1000,
+        duration_s=run.result["duration_s"],
+        evidence={
+            name: os.path.relpath(inputs[f"{cell.key}/{step}"].with_name(file), folder)
+            for name, (step, file) in EVIDENCE.items()
+        },
+        configuration={**flat(run.config), **{f"input.{k}": v for k, v in run.inputs.items()}},
     )
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, str]:
+    """Nested mappings as dotted keys; every value as it would be in JSON."""
+    if not isinstance(value, Mapping):
+        return {prefix: value if isinstance(value, str) else json.dumps(value)}
+    found: dict[str, str] = {}
+    for key, inner in value.items():
+        found |= flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    return found
 
 
 def _latency(performance: Mapping[str, Any], name: str) -> Latency | None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -19,16 +20,27 @@ VOID = {"meta", "br", "link", "img", "input", "hr"}
 
 
 class Page(HTMLParser):
-    """Collects text and references, and checks that elements close in order."""
+    """Collects text, links and ids, and checks that elements close in order.
+
+    `loaded`: what the browser would fetch by itself.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.text = ""
-        self.references: list[str] = []
+        self.loaded: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
         self.open: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.references += [value or "" for name, value in attrs if name in ("src", "href")]
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value or "")
+            elif name == "href" and tag == "a":
+                self.links.append(value or "")
+            elif name in ("src", "href", "srcset", "data", "action"):
+                self.loaded.append(value or "")
         if tag not in VOID:
             self.open.append(tag)
 
@@ -72,8 +84,54 @@ def test_the_page_is_one_sound_file_that_needs_nothing_else(made: Path) -> None:
     page = Page()
     page.feed(html)
     assert page.open == []
-    assert page.references == []
+    assert page.loaded == ["data:,"]  # an empty icon, so that none is looked for
+    assert len(page.ids) == len(set(page.ids))
     assert len(html) < 3_000_000
+
+
+def test_every_link_leads_somewhere(made: Path) -> None:
+    page = Page()
+    page.feed((made / "index.html").read_text(encoding="utf-8"))
+    fragments = {link[1:] for link in page.links if link.startswith("#")}
+    files = {link for link in page.links if not link.startswith("#")}
+    assert fragments <= set(page.ids)
+    assert any(link.endswith("mlperf_log_summary.txt") for link in files)
+    assert [link for link in files if not (made / link).is_file()] == []
+
+
+def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:
+    plan = make(ROOT, ["scenario=Server"])
+    first = rendered(plan, tmp_path).directory
+    texts = contents(first)
+    config = schema.ReportConfig.model_validate_json(
+        next(job.config for job in plan.jobs if job.step == "report")
+    )
+    step(config, synthetic.inputs_of(plan, tmp_path, "report"), Workspace(first), None)  # type: ignore[arg-type]
+    assert contents(first) == texts
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Bokeh numbers its objects through a process, and every real report is a process."""
+    numbers = re.compile(r"\bp[0-9]{4,}\b")
+    return {path.name: numbers.sub("p", path.read_text("utf-8")) for path in folder.iterdir()}
+
+
+def test_markdown_says_the_same_in_a_size_that_a_pull_request_takes(made: Path) -> None:
+    text = (made / "summary.md").read_text(encoding="utf-8")
+    assert "**May not be submitted.**" in text
+    assert "1,234.5" in text
+    assert "Re\\<b\\>prise" in text
+    assert len(text) < 65_536
+    for line in text.splitlines():
+        assert line.count("|") == 0 or line.startswith("|")
+
+
+def test_a_cpu_is_compared_with_nothing_and_told_why(made: Path) -> None:
+    summary = json.loads((made / "summary.json").read_text(encoding="utf-8"))
+    assert summary["cells"][0]["configuration"]["loadgen.target_qps"] == "80"
+    text = (made / "summary.md").read_text(encoding="utf-8")
+    assert "no published result matches" in text
+    assert "the system has no accelerator that was published" in text
 
 
 def test_the_page_shows_every_cell_and_every_departure(made: Path) -> None:

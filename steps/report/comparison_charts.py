@@ -1,0 +1,241 @@
+"""Charts of results beside published ones: throughput, partners, latencies, scaling."""
+
+from collections.abc import Sequence
+
+from bokeh.models import BoxAnnotation, NumeralTickFormatter, Range1d, Span
+
+from steps.comparison.partner import PartnerVerdict
+from steps.comparison.scaling import Scaling
+from steps.published.result import Result
+from steps.report.blocks import Chart
+from steps.report.figures import (
+    COLOURS,
+    EDGE,
+    GREY,
+    LIMIT_COLOUR,
+    ROW,
+    plain_figure,
+    plain_legend,
+    scatter,
+)
+
+
+def throughput(results: Sequence[Result]) -> Chart:
+    """Every result by system and benchmark, a marker for each scenario."""
+    shown = [result for result in results if result.comparable]
+    labels = list(dict.fromkeys(system_label(result) for result in shown))[::-1]
+    plot = plain_figure(
+        "tokens/s (Stable Diffusion XL: samples/s), logarithmic",
+        "",
+        x_axis_type="log",
+        y_range=labels,
+        height=EDGE + ROW * len(labels),
+    )
+    for index, scenario in enumerate(("Offline", "Server", "Interactive")):
+        of = [result for result in shown if result.scenario == scenario]
+        if of:
+            scatter(
+                plot,
+                index,
+                scenario,
+                x=[result.number for result in of],
+                y=[system_label(result) for result in of],
+                words=[f"{result.number:,.10g} {result.unit}" for result in of],
+            )
+    plain_legend(plot, outside=True)
+    systems = "; ".join(
+        f"{system_label(result)} {result.scenario} {result.number:,.10g} {result.unit}"
+        for result in shown
+    )
+    return Chart(
+        "Throughput by system, benchmark and scenario",
+        "Further right is more. One step of the scale is a factor of ten.",
+        systems,
+        plot,
+    )
+
+
+def partners(verdicts: Sequence[PartnerVerdict]) -> Chart:
+    """Differences from AMD's result, one line for each accelerator, benchmark and scenario."""
+    groups: dict[str, list[PartnerVerdict]] = {}
+    for verdict in verdicts:
+        groups.setdefault(_kind(verdict), []).append(verdict)
+    labels = sorted(groups, reverse=True)
+    every = {
+        (label, partner.submitter, partner.platform): 100 * partner.difference
+        for label, found in groups.items()
+        for verdict in found
+        for partner in verdict.partners
+    }
+    judged = [(_kind(v), v.submitter, 100 * v.difference) for v in verdicts if v.difference]
+    values = [*every.values(), *(value for _, _, value in judged), -4.0, 4.0]
+    plot = plain_figure(
+        "difference from AMD's published result, %",
+        "",
+        y_range=labels,
+        x_range=Range1d(min(values) - 1, max(values) + 1),
+        height=EDGE + ROW * len(labels),
+    )
+    for label in labels:
+        tolerance = 100 * groups[label][0].tolerance
+        plot.hbar(
+            y=[label], left=-tolerance, right=tolerance, height=0.9, color=COLOURS[2], alpha=0.18
+        )
+    plot.add_layout(Span(location=0, dimension="height", line_color=GREY, line_width=2))
+    scatter(
+        plot,
+        0,
+        "published partner",
+        x=list(every.values()),
+        y=[label for label, _, _ in every],
+        words=[f"{who}, {where}: {value:+.2f} %" for (_, who, where), value in every.items()],
+    )
+    own = [(label, who, value) for label, who, value in judged if who not in _submitters(every)]
+    if own:
+        scatter(
+            plot,
+            1,
+            "this result",
+            x=[value for _, _, value in own],
+            y=[label for label, _, _ in own],
+            words=[f"{who}: {value:+.2f} %" for _, who, value in own],
+            size=13,
+        )
+        plain_legend(plot, outside=True)
+    else:
+        plot.legend.visible = False
+    spans = "; ".join(
+        f"{label} {min(found):+.1f} to {max(found):+.1f} %"
+        for label in reversed(labels)
+        if (found := [value for (name, _, _), value in every.items() if name == label])
+    )
+    return Chart(
+        "Results against AMD's",
+        "The line at 0 is AMD's own result, the shaded range the tolerance; each marker a result.",
+        spans,
+        plot,
+    )
+
+
+def _submitters(every: dict[tuple[str, str, str], float]) -> set[str]:
+    return {submitter for _, submitter, _ in every}
+
+
+def _kind(verdict: PartnerVerdict) -> str:
+    return f"{verdict.gpu} {verdict.benchmark} {verdict.scenario}"
+
+
+def scaling(found: Sequence[Scaling]) -> list[Chart]:
+    """Throughput and efficiency against nodes; colour and shape tell accelerators apart.
+
+    Of one benchmark, the first that has a cluster: others are in the table.
+    """
+    benchmark = next(one.benchmark for one in found if one.nodes > 1)
+    shown = [one for one in found if one.benchmark == benchmark and one.efficiency is not None]
+    clusters = {_mix(one) for one in shown if one.nodes > 1}
+    lines: dict[str, list[Scaling]] = {}
+    for one in shown:
+        if _mix(one) in clusters:
+            lines.setdefault(_mix(one), []).append(one)
+    if not lines:
+        return []
+    nodes = max(one.nodes for one in shown) + 0.5
+    rate = plain_figure("nodes", shown[0].unit, x_range=Range1d(0, nodes), height=340)
+    share = plain_figure(
+        "nodes", "of the sum of its parts, %", x_range=Range1d(0, nodes), height=340
+    )
+    lowest = min(100 * (one.efficiency or 1) for one in shown)
+    share.y_range = Range1d(min(80.0, lowest - 3), 103.0)
+    share.add_layout(Span(location=100, dimension="width", line_color=GREY, line_dash="dashed"))
+    for index, (name, ones) in enumerate(lines.items()):
+        words = [f"{one.submitter}, {one.scenario}: {one.arithmetic}" for one in ones]
+        x = [one.nodes for one in ones]
+        scatter(rate, index, name, x=x, y=[one.value for one in ones], words=words)
+        efficiencies = [100 * (one.efficiency or 0) for one in ones]
+        scatter(share, index, name, x=x, y=efficiencies, words=words)
+    for plot in (rate, share):
+        plain_legend(plot, outside=True)
+    rate.yaxis.formatter = NumeralTickFormatter(format="0,0")
+    words = [
+        f"{one.submitter} {one.nodes} nodes of {one.gpu} {one.scenario} "
+        f"{100 * (one.efficiency or 0):.1f} %"
+        for one in shown
+        if one.nodes > 1
+    ]
+    return [
+        Chart(
+            f"Throughput and nodes, {benchmark}",
+            "A marker a result, all scenarios; the table below has each.",
+            "; ".join(words),
+            rate,
+        ),
+        Chart(
+            f"Efficiency and nodes, {benchmark}",
+            "Dashed: the whole gives as much as the sum of its parts.",
+            "; ".join(words),
+            share,
+        ),
+    ]
+
+
+def _mix(one: Scaling) -> str:
+    """The accelerators of a system, in one order."""
+    return " + ".join(sorted(part.gpu for part in one.parts)) or one.gpu
+
+
+def headroom(results: Sequence[Result]) -> Chart | None:
+    """99th percentiles as a share of their limits; None without any."""
+    served = {
+        run_label(r): r.run
+        for r in results
+        if r.run and r.run.ttft_p99_ms is not None and r.run.ttft_limit_ms
+    }
+    if not served:
+        return None
+    labels = list(served)[::-1]
+    plot = plain_figure(
+        "99th percentile, % of its limit",
+        "",
+        y_range=labels,
+        x_range=Range1d(0, 110),
+        height=EDGE + ROW * len(labels),
+    )
+    plot.add_layout(BoxAnnotation(left=100, fill_color=LIMIT_COLOUR, fill_alpha=0.15))
+    plot.add_layout(
+        Span(location=100, dimension="height", line_color=LIMIT_COLOUR, line_dash="dashed")
+    )
+    for index, (name, words) in enumerate((("ttft", "TTFT"), ("tpot", "TPOT"))):
+        found = {
+            label: (getattr(run, f"{name}_p99_ms"), getattr(run, f"{name}_limit_ms"))
+            for label, run in served.items()
+            if getattr(run, f"{name}_p99_ms") is not None and getattr(run, f"{name}_limit_ms")
+        }
+        scatter(
+            plot,
+            index,
+            words,
+            x=[100 * p99 / limit for p99, limit in found.values()],
+            y=list(found),
+            words=[f"{words} {p99:,.1f} of {limit:,.0f} ms" for p99, limit in found.values()],
+        )
+    plain_legend(plot, outside=True)
+    return Chart(
+        "Latency against its limits",
+        "Shaded: beyond the limit. What is left of the dashed line is room for a higher rate. "
+        "Stable Diffusion XL: the whole sample's latency.",
+        "; ".join(
+            f"{label} TTFT {100 * (run.ttft_p99_ms or 0) / (run.ttft_limit_ms or 1):.0f} %"
+            for label, run in served.items()
+        ),
+        plot,
+    )
+
+
+def system_label(result: Result) -> str:
+    nodes = f"{result.nodes} × " if (result.nodes or 1) > 1 else ""
+    return f"{nodes}{result.gpu or result.platform} {result.model} {result.precision[:12]}"
+
+
+def run_label(result: Result) -> str:
+    suffix = result.platform[-2:] if result.platform[-2:-1] == "_" else ""
+    return f"{result.gpu or result.platform}{suffix} {result.model} {result.scenario}"

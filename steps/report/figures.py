@@ -1,0 +1,110 @@
+"""Figures by Bokeh: kept, scriptable from Python, and its script embeds whole (1.3 MB) in the page.
+
+Colours are Okabe and Ito's, told apart by colour-blind readers; text and grids are a grey that
+reads on white and on black.
+"""
+
+import re
+from collections.abc import Sequence
+
+from bokeh.embed import components
+from bokeh.models import ColumnDataSource, HoverTool
+from bokeh.plotting import figure
+from bokeh.resources import Resources
+
+from steps.report.blocks import Chart
+
+UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("circle", "triangle", "square", "diamond", "inverted_triangle", "star")
+GREY = "#808080"
+LIMIT_COLOUR = "#D55E00"
+ROW = 26
+"""Height of one line of a chart with categories, in pixels; `EDGE` is that of its axes."""
+
+EDGE = 110
+
+
+def script() -> str:
+    """Bokeh's own script as an element, to be embedded once."""
+    return str(Resources(mode="inline", components=["bokeh"], log_level="error").render_js())
+
+
+def embed(charts: Sequence[Chart]) -> tuple[str, list[str]]:
+    """The page's script element and one HTML division per chart; the same charts, the same text.
+
+    Bokeh names documents and divisions by random UUIDs, here they are numbered.
+    """
+    if not charts:
+        return "", []
+    code, divisions = components([chart.figure for chart in charts])
+    texts = [code, *divisions]
+    names: dict[str, str] = {}
+    for uuid in UUID.findall("".join(texts)):
+        names.setdefault(uuid, f"bokeh-{len(names)}")
+    code, *divisions = (UUID.sub(lambda found: names[found[0]], text) for text in texts)
+    return code, divisions
+
+
+def plain_figure(x_label: str, y_label: str, **options: object) -> figure:
+    options.setdefault("height", 320)
+    plot = figure(
+        sizing_mode="stretch_width",
+        toolbar_location=None,
+        tools="",
+        x_axis_label=x_label,
+        y_axis_label=y_label,
+        background_fill_color=None,
+        border_fill_color=None,
+        outline_line_color=None,
+        **options,
+    )
+    plot.axis.axis_label_text_color = GREY
+    plot.axis.major_label_text_color = GREY
+    plot.axis.axis_line_color = GREY
+    plot.axis.major_tick_line_color = GREY
+    plot.axis.minor_tick_line_color = None
+    plot.axis.axis_label_text_font_style = "normal"
+    plot.grid.grid_line_color = GREY
+    plot.grid.grid_line_alpha = 0.25
+    return plot
+
+
+def plain_legend(plot: figure, outside: bool = False) -> None:
+    """Without a box; `outside` puts it above the plot, where it covers no data."""
+    legend = plot.legend[0]
+    legend.background_fill_alpha = 0
+    legend.border_line_color = None
+    legend.label_text_color = GREY
+    if outside:
+        legend.orientation = "horizontal"
+        # Bokeh's legends don't wrap: two columns fit a phone.
+        legend.ncols = 2 if len(legend.items) > 3 else "auto"
+        legend.label_text_font_size = "12px"
+        legend.padding = 2
+        plot.add_layout(legend, "above")
+
+
+def scatter(
+    plot: figure,
+    index: int,
+    legend: str,
+    *,
+    x: Sequence[float],
+    y: Sequence[object],
+    words: Sequence[str],
+    size: int = 10,
+) -> None:
+    """Markers of one series: told apart by colour and by shape, with words to hover over."""
+    source = ColumnDataSource({"x": list(x), "y": list(y), "words": list(words)})
+    drawn = plot.scatter(
+        "x",
+        "y",
+        source=source,
+        color=COLOURS[index % len(COLOURS)],
+        marker=MARKERS[index % len(MARKERS)],
+        size=size,
+        alpha=0.85,
+        legend_label=legend,
+    )
+    plot.add_tools(HoverTool(renderers=[drawn], tooltips="@words"))

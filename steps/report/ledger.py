@@ -1,0 +1,153 @@
+"""The section of the claims ledger."""
+
+from collections.abc import Sequence
+
+from steps.claims.evaluate import ClaimResult, ReadingResult
+from steps.claims.model import Verdict
+from steps.report.blocks import (
+    Block,
+    Card,
+    Cell,
+    Column,
+    Details,
+    Section,
+    Table,
+    Tone,
+    significant,
+)
+
+TONES: dict[Verdict, Tone] = {
+    "supported": "good",
+    "not supported": "bad",
+    "not verifiable from public data": "soft",
+}
+
+
+def ledger_section(claims: Sequence[ClaimResult], source: str) -> Section:
+    """Every claim with its value and verdict, then each with all readings."""
+    columns = (
+        Column("claim", wide=True),
+        Column("section", choices=True),
+        Column("benchmark"),
+        Column("scenario", choices=True),
+        Column("stated"),
+        Column("value", numeric=True),
+        Column("verdict", choices=True),
+        Column("readings that agree"),
+    )
+    rows = [
+        [
+            Cell(claim.claim, href=f"#claim-{claim.id}"),
+            Cell(claim.section),
+            Cell(_place(", ".join(claim.benchmarks))),
+            Cell(_place(claim.scenario)),
+            Cell(claim.stated),
+            value_cell(claim.value, claim.unit),
+            Cell(
+                claim.verdict,
+                tone=TONES[claim.verdict],
+                note="rests on a secondary source" if claim.secondary_sources else "",
+            ),
+            Cell(claim.agreeing),
+        ]
+        for claim in claims
+    ]
+    lead = (
+        "Every quantitative claim of AMD about its results of this round, computed on published "
+        "rows. Supported: at least one fair reading of the claim gives the stated value. Not "
+        "supported: readings can be computed and none does. Not verifiable: a result that it "
+        f"needs is not published. The claims are in our words; their source is {source}"
+    )
+    blocks: list[Block] = [Table("claims-table", "One row a claim", columns, rows)]
+    blocks += [_claim_details(claim) for claim in claims]
+    return Section("claims", "Claims ledger", lead, blocks)
+
+
+def value_cell(value: float | None, unit: str) -> Cell:
+    """A claim's value in its unit."""
+    if value is None:
+        return Cell("–")
+    texts = {
+        "times": f"{value:.2f}×",
+        "percent": f"{value:.2f} %",
+        "percent more": f"{value:+.2f} %",
+    }
+    return Cell(texts.get(unit, f"{value:,.10g} {unit}"), sort=value)
+
+
+def _claim_details(claim: ClaimResult) -> Details:
+    columns = (
+        Column("reading", wide=True),
+        Column("agrees"),
+        Column("value", numeric=True),
+        Column("arithmetic", wide=True),
+    )
+    name = f"claim-{claim.id}"
+    readings = Table(
+        f"{name}-readings",
+        f"Readings of the claim; stated: {claim.stated}",
+        columns,
+        [_reading_row(reading, claim.unit) for reading in claim.readings],
+    )
+    used = {row.link: row for reading in claim.readings for row in reading.rows}
+    rows = Table(
+        f"{name}-rows",
+        "Results used",
+        (
+            Column("result"),
+            Column("submitter"),
+            Column("platform"),
+            Column("value", numeric=True),
+            Column("unit"),
+        ),
+        [
+            [
+                Cell(row.name, href=row.link),
+                Cell(row.submitter),
+                Cell(row.platform),
+                significant(row.value),
+                Cell(row.unit),
+            ]
+            for row in used.values()
+        ],
+    )
+    sources = sorted({s for reading in claim.readings for s in reading.secondary_sources})
+    text = claim.note + "".join(f" Secondary source: {source}." for source in sources)
+    return Details(
+        name=name,
+        summary=f"{claim.claim} ({', '.join(claim.benchmarks)} {claim.scenario})"
+        if claim.scenario not in ("all", "none")
+        else claim.claim,
+        text=text.strip(),
+        tables=(readings, rows) if used else (readings,),
+        tone=TONES[claim.verdict],
+        badge=claim.verdict,
+    )
+
+
+def _place(name: str) -> str:
+    """Claims that are about no benchmark say "none"."""
+    return "–" if name == "none" else name
+
+
+def _reading_row(reading: ReadingResult, unit: str) -> list[Cell]:
+    words: tuple[str, Tone] = {True: ("yes", "good"), False: ("no", "bad")}.get(  # type: ignore[assignment]
+        bool(reading.agrees), ("", "")
+    )
+    if reading.agrees is None:
+        words = ("–" if reading.decides else "for comparison", "soft")
+    return [
+        Cell(reading.words),
+        Cell(words[0], tone=words[1]),
+        value_cell(reading.value, unit),
+        Cell(reading.arithmetic),
+    ]
+
+
+def ledger_cards(claims: Sequence[ClaimResult]) -> list[Card]:
+    """How many claims got which verdict."""
+    counts = [sum(1 for claim in claims if claim.verdict == verdict) for verdict in TONES]
+    text = " · ".join(str(count) for count in counts)
+    return [
+        Card("claims of AMD", text, "supported · not supported · not verifiable", "#claims"),
+    ]

@@ -1,0 +1,70 @@
+"""A page as Markdown, to paste into a pull request: its words and tables, no charts."""
+
+from steps.report.blocks import Block, Card, Cell, Chart, Details, Flow, Page, Table, Text
+
+MOST_ROWS = 60
+"""Longer tables are for the page and the CSV; a comment in a pull request has a limit."""
+
+
+def to_markdown(page: Page) -> str:
+    """Ends with a newline; the same page gives the same text."""
+    lines = [f"# {_escaped(page.title)}", "", _escaped(page.subtitle), ""]
+    lines += [f"**{_escaped(page.banner.strong)}** {_escaped(page.banner.text)}", ""]
+    lines += [f"- {_escaped(item)}" for item in page.banner.items]
+    lines += ["", *[_card(card) for card in page.cards], ""]
+    for section in page.sections:
+        lines += [f"## {_escaped(section.title)}", ""]
+        if section.lead:
+            lines += [_escaped(section.lead), ""]
+        for block in section.blocks:
+            lines += _block(block)
+    text = "\n".join(lines)
+    while "\n\n\n" in text:
+        text = text.replace("\n\n\n", "\n\n")
+    return text.rstrip("\n") + "\n"
+
+
+def _card(card: Card) -> str:
+    return f"- {_escaped(card.label)}: **{_escaped(card.value)}** {_escaped(card.unit)}".rstrip()
+
+
+def _block(block: Block) -> list[str]:
+    if isinstance(block, Table):
+        return [*_table(block), ""]
+    if isinstance(block, Chart):
+        return [f"_{_escaped(block.title)}: {_escaped(block.description)}_", ""]
+    if isinstance(block, Text):
+        return [*(f"- {_escaped(item)}" for item in block.items), ""]
+    if isinstance(block, Flow):
+        return [" → ".join(_escaped(stage) for stage, _ in block.stages), ""]
+    assert isinstance(block, Details)
+    lines = [f"<details><summary>{_escaped(block.summary)}</summary>", "", _escaped(block.text), ""]
+    for table in block.tables:
+        lines += [*_table(table), ""]
+    return [*lines, "</details>", ""]
+
+
+def _table(table: Table) -> list[str]:
+    heads = [_escaped(column.title) for column in table.columns]
+    rules = ["---:" if column.numeric else "---" for column in table.columns]
+    rows = [_row([_cell(cell) for cell in row]) for row in table.rows[:MOST_ROWS]]
+    left = len(table.rows) - MOST_ROWS
+    more = [f"\n{left} more rows are on the page."] if left > 0 else []
+    return [_row(heads), _row(rules), *rows, *more]
+
+
+def _row(texts: list[str]) -> str:
+    return f"| {' | '.join(texts)} |"
+
+
+def _cell(cell: Cell) -> str:
+    text = _escaped(f"{cell.text} {cell.note}".strip())
+    # Paths of an own run lead nowhere from a pull request.
+    return f"[{text}]({cell.href})" if cell.href.startswith("https://") else text
+
+
+def _escaped(text: str) -> str:
+    """Markdown that says exactly this text."""
+    for character in "\\`*_[]<>|#":
+        text = text.replace(character, f"\\{character}")
+    return " ".join(text.split())

@@ -1,0 +1,175 @@
+"""Sections that the page of own results and that of published ones share."""
+
+from collections.abc import Sequence
+
+from steps.comparison.partner import PartnerVerdict
+from steps.comparison.scaling import Scaling
+from steps.published import table
+from steps.published.result import Result
+from steps.report import comparison_charts as charts
+from steps.report.blocks import (
+    Block,
+    Cell,
+    Column,
+    Section,
+    Table,
+    Text,
+    Tone,
+    number,
+    of_limit,
+    share,
+    significant,
+)
+
+MOST_PRECISION = 24
+"""Stable Diffusion XL's precision is a list of four models' in some submissions."""
+
+
+def link(result: Result) -> str:
+    """The address of a published result's logs; an own result's location is a relative path."""
+    return table.link(result) if result.source == "published" else result.location
+
+
+def results_table(name: str, caption: str, results: Sequence[Result]) -> Table:
+    """One row a result, with what its log says of the run."""
+    columns = (
+        Column("submitter", choices=True),
+        Column("accelerator", choices=True),
+        Column("benchmark", choices=True),
+        Column("scenario", choices=True),
+        Column("result", numeric=True),
+        Column("unit"),
+        Column("precision", choices=True),
+        Column("nodes", numeric=True),
+        Column("p99 TTFT, ms", numeric=True),
+        Column("p99 TPOT, ms", numeric=True),
+        Column("target_qps", numeric=True),
+        Column("run, s", numeric=True),
+        Column("LoadGen"),
+        Column("platform"),
+        Column("division", choices=True),
+        Column("ID"),
+        Column("remarks", wide=True),
+    )
+    return Table(name, caption, columns, [_result_row(result) for result in results])
+
+
+def _result_row(result: Result) -> list[Cell]:
+    run = result.run
+    nodes = "–" if result.nodes is None else str(result.nodes)
+    return [
+        Cell(result.submitter),
+        Cell(result.gpu or "–"),
+        Cell(result.benchmark, note="" if result.model == result.benchmark else result.model),
+        Cell(result.scenario),
+        significant(result.value, href=link(result), tone="bad" if result.problems else ""),
+        Cell(result.unit),
+        Cell(result.precision[:MOST_PRECISION]),
+        Cell(nodes, sort=result.nodes),
+        of_limit(run.ttft_p99_ms, run.ttft_limit_ms) if run else Cell("–"),
+        of_limit(run.tpot_p99_ms, run.tpot_limit_ms) if run else Cell("–"),
+        significant(run.target_qps if run else None),
+        number(run.duration_s if run else None, 0),
+        Cell(run.loadgen_version if run else "–"),
+        Cell(result.platform),
+        Cell(result.division),
+        Cell(result.id),
+        Cell("; ".join(result.problems), tone="bad" if result.problems else ""),
+    ]
+
+
+def partner_section(verdicts: Sequence[PartnerVerdict], lead: str) -> Section:
+    """How results compare with AMD's, with the band and the hints."""
+    compared = [verdict for verdict in verdicts if verdict.difference is not None]
+    columns = (
+        Column("submitter", choices=True),
+        Column("accelerator", choices=True),
+        Column("benchmark", choices=True),
+        Column("scenario", choices=True),
+        Column("result", numeric=True),
+        Column("AMD's", numeric=True),
+        Column("difference", numeric=True),
+        Column("tolerance", numeric=True),
+        Column("partner band", numeric=True),
+        Column("verdict", choices=True),
+        Column("what differs, and what is left", wide=True),
+    )
+    rows = [_partner_row(verdict) for verdict in verdicts]
+    blocks: list[Block] = (
+        [Table("partner-table", "One row a result", columns, rows)] if rows else []
+    )
+    if compared:
+        blocks.insert(0, charts.partners(compared))
+    return Section("partners", "Against AMD's published results", lead, blocks)
+
+
+def _partner_row(verdict: PartnerVerdict) -> list[Cell]:
+    band = "–"
+    if verdict.band is not None:
+        low, high = verdict.band
+        band = f"{100 * low:+.1f} … {100 * high:+.1f} %"
+    reference = verdict.reference
+    tone: Tone = ""
+    if verdict.difference is not None:
+        good = verdict.verdict in ("within tolerance", "above tolerance")
+        tone = "good" if good else "bad"
+    more = f" (higher of {verdict.references})" if verdict.references > 1 else ""
+    return [
+        Cell(verdict.submitter),
+        Cell(verdict.gpu or "–"),
+        Cell(verdict.benchmark),
+        Cell(verdict.scenario),
+        significant(verdict.value),
+        significant(
+            reference.value if reference else None,
+            href=reference.link if reference else "",
+            note=more.strip(),
+        ),
+        share(verdict.difference, signed=True),
+        share(verdict.tolerance, 0),
+        Cell(band, sort=verdict.band[0] if verdict.band else None),
+        Cell(verdict.verdict, tone=tone),
+        Cell("; ".join(verdict.hints)),
+    ]
+
+
+def scaling_section(found: Sequence[Scaling]) -> Section:
+    """Throughput and efficiency against nodes."""
+    columns = (
+        Column("submitter", choices=True),
+        Column("platform"),
+        Column("accelerators", choices=True),
+        Column("benchmark", choices=True),
+        Column("scenario", choices=True),
+        Column("nodes", numeric=True),
+        Column("result", numeric=True),
+        Column("unit"),
+        Column("of the sum of its parts", numeric=True),
+        Column("arithmetic", wide=True),
+    )
+    rows = [
+        [
+            Cell(one.submitter),
+            Cell(one.platform),
+            Cell(one.gpu),
+            Cell(one.benchmark),
+            Cell(one.scenario),
+            Cell(str(one.nodes), sort=one.nodes),
+            significant(one.value),
+            Cell(one.unit),
+            share(one.efficiency),
+            Cell(one.arithmetic),
+        ]
+        for one in found
+        if one.nodes > 1
+    ]
+    lead = (
+        "A cluster's result over the sum of its nodes' own results: the same submitter's "
+        "single-node results, else those of a party of a joint submission, else AMD's."
+    )
+    if not rows:
+        none = Text(("No result here is of more than one node.",))
+        return Section("scaling", "Scaling", lead, (none,))
+    blocks: list[Block] = [*charts.scaling(found)]
+    blocks.append(Table("scaling-table", "One row a system of several nodes", columns, rows))
+    return Section("scaling", "Scaling", lead, blocks)

@@ -1,0 +1,148 @@
+"""Debian's Chromium, driven through chromedriver's own protocol (W3C WebDriver, plain HTTP).
+
+A handful of calls, so the tests need no browser library. Every wait has a limit.
+"""
+
+import base64
+import json
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+LIMIT_S = 60.0
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+)
+
+
+def missing() -> str:
+    """Why there is no browser here, empty if there is one."""
+    absent = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
+    return (
+        f"{' and '.join(absent)} not installed (Debian: apt-get install chromium chromium-driver)"
+        if absent
+        else ""
+    )
+
+
+class Browser:
+    """One window. Methods raise RuntimeError with the browser's words."""
+
+    def __init__(self, address: str, profile: Path) -> None:
+        self._address = address
+        capabilities = {
+            "browserName": "chrome",
+            "goog:chromeOptions": {"args": [*FLAGS, f"--user-data-dir={profile}"]},
+            "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
+        }
+        made = self._call("POST", "/session", {"capabilities": {"alwaysMatch": capabilities}})
+        self._session = f"/session/{made['sessionId']}"
+
+    def open(self, path: Path, fragment: str = "") -> None:
+        self._call("POST", f"{self._session}/url", {"url": path.as_uri() + fragment})
+
+    def run(self, script: str) -> Any:
+        """The value that a script returns."""
+        body = {"script": script, "args": []}
+        return self._call("POST", f"{self._session}/execute/sync", body)
+
+    def devtools(self, command: str, **parameters: Any) -> Any:
+        """A command of Chromium's devtools protocol."""
+        body = {"cmd": command, "params": parameters}
+        return self._call("POST", f"{self._session}/goog/cdp/execute", body)
+
+    def look(self, width: int, scheme: str) -> None:
+        """Be a window of so many pixels that prefers a colour scheme ("dark", "light")."""
+        self.devtools(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=900,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.devtools("Emulation.setEmulatedMedia", media="", features=features)
+
+    def screenshot(self, path: Path, height: int) -> None:
+        """The first `height` pixels of the page as PNG."""
+        width = self.run("return innerWidth")
+        clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
+        shot = self.devtools("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)
+        path.write_bytes(base64.b64decode(shot["data"]))
+
+    def logged(self, kind: str) -> list[dict[str, Any]]:
+        """Entries of the "browser" (console) or "performance" (network) log since last asked."""
+        found: list[dict[str, Any]] = self._call("POST", f"{self._session}/se/log", {"type": kind})
+        return found
+
+    def press(self, key: str) -> None:
+        """A key goes to what has the focus."""
+        for kind in ("keyDown", "keyUp"):
+            text = {"Enter": "\r"}.get(key, "") if kind == "keyDown" else ""
+            self.devtools(
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key=key,
+                code=key,
+                text=text,
+                windowsVirtualKeyCode={"Enter": 13, "Tab": 9}[key],
+            )
+
+    def close(self) -> None:
+        self._call("DELETE", self._session, None)
+
+    def _call(self, method: str, path: str, body: Any) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(
+            self._address + path, data, {"Content-Type": "application/json"}, method=method
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=LIMIT_S) as answer:
+                return json.load(answer)["value"]
+        except urllib.error.HTTPError as error:
+            raise RuntimeError(error.read().decode(errors="replace")[:500]) from error
+
+
+@contextmanager
+def browser(profile: Path) -> Iterator[Browser]:
+    """A browser with an empty profile; ended with all its processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with subprocess.Popen(
+        ["chromedriver", f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as driver:
+        try:
+            _wait(port)
+            window = Browser(f"http://127.0.0.1:{port}", profile)
+            try:
+                yield window
+            finally:
+                window.close()
+        finally:
+            driver.terminate()
+
+
+def _wait(port: int) -> None:
+    limit = time.monotonic() + LIMIT_S
+    while time.monotonic() < limit:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    raise RuntimeError(f"chromedriver did not start within {LIMIT_S:.0f} s")
