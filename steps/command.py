@@ -45,6 +45,7 @@ def main(name: str, config_class: type[Config], step: Step[Config]) -> NoReturn:
     parser.add_argument("--log", type=Path, required=True)
     parser.add_argument("--code", type=Path, nargs="*", default=[])
     arguments = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _terminate)
     console = Console(arguments.log)
