@@ -1,5 +1,7 @@
 # The flow, in data order. The plan (./reproduce makes and freezes it) says which jobs there are;
 # the rules say how a job of each kind is run. steps/registry.py is the table behind both.
+from snakemake.common import NOTHING_TO_BE_DONE_MSG
+from snakemake.logging import logger
 from snakemake.utils import min_version
 
 min_version("9.27")
@@ -18,10 +20,19 @@ rule all:
         [job.output for job in PLAN.jobs if job.step == "report"],
 
 
+def tell_of_nothing(record):
+    """A log filter: the profile is quiet, and onstart isn't called when there is nothing to do."""
+    if record.getMessage() == NOTHING_TO_BE_DONE_MSG:
+        print(f"{PLAN.experiment}: nothing to do", flush=True)
+    return True
+
+
+logger.addFilter(tell_of_nothing)
+
+
 onstart:
     due = sum(1 for job in workflow.dag.needrun_jobs() if job.output)
-    what = f"{due} of {len(PLAN.jobs)} jobs to run" if due else "nothing to do"
-    print(f"{PLAN.experiment}: {what}", flush=True)
+    print(f"{PLAN.experiment}: {due} of {len(PLAN.jobs)} jobs to run", flush=True)
 
 
 onsuccess:

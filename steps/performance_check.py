@@ -23,13 +23,17 @@ def step(
     console: Console,
 ) -> None:
     """Raises UserError naming the first complaint; the log has all of them."""
-    detail = read_detail(Manifest.read(inputs["run"]).file("mlperf_log_detail.txt"))
+    run = Manifest.read(inputs["run"])
+    detail = read_detail(run.file("mlperf_log_detail.txt"))
     found = list(complaints(detail, config))
     for complaint in found:
         print(f"complaint: {complaint}")
     if found:
         more = f" (and {len(found) - 1} more, see {console.log})" if len(found) > 1 else ""
-        raise UserError(f"the {config.scenario} performance run is not valid: {found[0]}{more}")
+        raise UserError(
+            f"the {config.scenario} performance run is not valid: {found[0]}{more}; it stays as "
+            f"evidence: to measure again unchanged, delete {run.directory}"
+        )
     workspace.result = metrics(detail, config)
     text = json.dumps(workspace.result, indent=1, sort_keys=True) + "\n"
     (workspace.directory / "performance.json").write_text(text, encoding="utf-8")
