@@ -28,6 +28,7 @@ OTHERS: Mapping[str, tuple[str, str]] = {
     "ls": ("steps.listing", "list experiments and the values of every group"),
     "validate": ("steps.validate.command", "check a submission tree by the rules of its round"),
     "migrate": ("steps.migrate.command", "write a submission tree in another round's layout"),
+    "compliance": ("steps.compliance.command", "verify TEST01 or TEST04 and package it"),
     "explain": ("steps.validate.explain", "what a finding of validate means, and its fix"),
 }
 """Commands that need no plan: the module whose `command(arguments) -> exit status` does it."""
@@ -45,7 +46,7 @@ Without any: experiment=rehearsal."""
 def usage() -> str:
     """What `--help` prints."""
     about = {**PLANNED, **{name: words for name, (_, words) in OTHERS.items()}}
-    return USAGE.format(commands="\n".join(f"  {name:<8} {about[name]}" for name in about))
+    return USAGE.format(commands="\n".join(f"  {name:<10} {about[name]}" for name in about))
 
 
 def main(arguments: list[str]) -> int:
