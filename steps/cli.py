@@ -28,6 +28,7 @@ OTHERS: Mapping[str, tuple[str, str]] = {
     "ls": ("steps.listing", "list experiments and the values of every group"),
     "validate": ("steps.validate.command", "check a submission tree by the rules of its round"),
     "migrate": ("steps.migrate.command", "write a submission tree in another round's layout"),
+    "score": ("steps.scoring.command", "accuracy.txt of a full accuracy log, without a network"),
     "compliance": ("steps.compliance.command", "verify TEST01 or TEST04 and package it"),
     "explain": ("steps.validate.explain", "what a finding of validate means, and its fix"),
 }
