@@ -15,12 +15,10 @@ import io
 import json
 import logging
 import os
-import resource
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -29,6 +27,20 @@ from typing import Any
 from steps.validate.findings import Severity
 from steps.validate.submission import Report, validate
 
+MEASURE = """
+import os, resource, sys, time
+started = time.monotonic()
+child = os.fork()
+if child == 0:
+    sink = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(sink, 1)
+    os.dup2(sink, 2)
+    os.execv(sys.argv[1], sys.argv[1:])
+os.waitpid(child, 0)
+wall = time.monotonic() - started
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(wall, used.ru_utime + used.ru_stime, used.ru_maxrss)
+"""
 ROOT = Path(__file__).resolve().parent.parent
 ROUND = "v5.1"
 TABLE = "summary_results.json"
@@ -125,16 +137,16 @@ def _measure(command: list[str], warm: Path | None = None) -> tuple[float, float
         for path in warm.rglob("*"):
             if path.is_file():
                 path.read_bytes()
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    started = time.monotonic()
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
-        _, _, usage = os.wait4(process.pid, 0)
-        process.returncode = 0
-    wall = time.monotonic() - started
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return wall, cpu, usage.ru_maxrss / 1024
+    # A process's peak counts from its fork, so it starts from one that is small.
+    measured = subprocess.run(
+        [sys.executable, "-S", "-c", MEASURE, *command],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    )
+    wall, cpu, kib = measured.stdout.split()
+    return float(wall), float(cpu), float(kib) / 1024
 
 
 def mutate(official: Path, count: int, seed: int) -> int:

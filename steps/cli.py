@@ -31,6 +31,8 @@ OTHERS: Mapping[str, tuple[str, str]] = {
     "capacity": ("steps.capacity", "how many accelerators hold which model at which precision"),
     "validate": ("steps.validate.command", "check a submission tree by the rules of its round"),
     "migrate": ("steps.migrate.command", "write a submission tree in another round's layout"),
+    "score": ("steps.scoring.command", "accuracy.txt of a full accuracy log, without a network"),
+    "compliance": ("steps.compliance.command", "verify TEST01 or TEST04 and package it"),
     "explain": ("steps.validate.explain", "what a finding of validate means, and its fix"),
     "report": ("steps.report.command", "--published: the page of AMD's published submission"),
 }
@@ -49,7 +51,7 @@ Without any: experiment=rehearsal."""
 def usage() -> str:
     """What `--help` prints."""
     about = {**PLANNED, **{name: words for name, (_, words) in OTHERS.items()}}
-    return USAGE.format(commands="\n".join(f"  {name:<8} {about[name]}" for name in about))
+    return USAGE.format(commands="\n".join(f"  {name:<10} {about[name]}" for name in about))
 
 
 def main(arguments: list[str]) -> int:

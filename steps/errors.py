@@ -1,6 +1,9 @@
 """Errors that a user is meant to read."""
 
-from pydantic import ValidationError
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # a tenth of a second that commands without a plan don't have to pay
+    from pydantic import ValidationError
 
 SHOWN_COMPLAINTS = 3
 
@@ -13,7 +16,7 @@ class UserError(Exception):
     """
 
 
-def explain(error: ValidationError) -> str:
+def explain(error: "ValidationError") -> str:
     """The first complaints of pydantic, as one line: dotted key, complaint, offending value."""
     parts = []
     for complaint in error.errors()[:SHOWN_COMPLAINTS]:

@@ -86,7 +86,7 @@ def read_answers(path: Path) -> Iterator[Answer]:
             continue
         try:
             yield _answer(json.loads(text))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise UserError(f"{path}:{number}: damaged entry ({error}); re-run") from error
     if not closed:
         raise UserError(f"{path} ends without its closing bracket: it is truncated; re-run")

@@ -1,6 +1,7 @@
 """compliance/<system>/<model>/<scenario>/TESTnn: what each test leaves and must show."""
 
 import json
+import math
 import re
 from collections.abc import Mapping
 
@@ -15,7 +16,7 @@ from steps.validate.performance import (
     check_files,
     check_measured,
 )
-from steps.validate.reading import Damaged, lines_of, sha256_of, text_of
+from steps.validate.reading import Damaged, lines_in, lines_of, sha256_of, text_of
 
 VERIFY_ACCURACY, VERIFY_PERFORMANCE = "verify_accuracy.txt", "verify_performance.txt"
 PASSED = "TEST PASS"
@@ -80,7 +81,7 @@ def _lines(judge: Judge, path: str) -> list[str]:
         judge.findings.add("compliance-files", path, f"{path.rsplit('/', 1)[1]} is missing")
         return []
     try:
-        return [line.strip() for line in text_of(judge.tree.at(path)).splitlines()]
+        return [line.strip() for line in lines_in(text_of(judge.tree.at(path)))]
     except Damaged as damage:
         judge.findings.add("compliance-failed", path, str(damage), line=damage.line)
         return []
@@ -135,7 +136,14 @@ def _complaint(judge: Judge, text: bytes) -> str:
         entry = json.loads(text)
         data, first = bytes.fromhex(entry["data"]), bytes.fromhex(entry.get("token_data", ""))
         count, index = int(entry["token_count"]), int(entry["qsl_idx"])
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         return f"no answer of LoadGen's ({type(error).__name__}: {error})"[:160]
     if not 0 <= index < judge.benchmark.dataset_size:
         return f"there is no sample {index} in the dataset"
@@ -201,11 +209,13 @@ def _check_speed(
         return  # reported with the logs
     actual = {"reference": reference, "test": measured}
     for number, line in enumerate(lines, start=1):
-        if found := _SCORE.match(line):
-            expected = actual[found[1].lower()]
-            if abs(float(found[2].rstrip(".") or 0) - expected) > max(0.006, 1e-4 * expected):
-                what = f"{found[1]} score is {found[2]}, the log says {expected:g}"
-                judge.findings.add("compliance-contradicts", path, what, line=number)
+        found = _SCORE.match(line)
+        if not found:
+            continue
+        expected = actual[found[1].lower()]
+        if not _agrees(found[2], expected):
+            what = f"{found[1]} score is {found[2][:40]}, the log says {expected:g}"
+            judge.findings.add("compliance-contradicts", path, what, line=number)
     ratio = measured / reference
     if test == "TEST01" and not TEST01_RANGE[0] <= ratio <= TEST01_RANGE[1]:
         what = f"{test} ran at {ratio:.1%} of the performance run's speed, 90 to 110 % are allowed"
@@ -213,6 +223,14 @@ def _check_speed(
     if test == "TEST04" and ratio >= TEST04_FASTER:
         what = f"{test} ran at {ratio:.1%} of the performance run's speed, below 110 % is required"
         judge.findings.add("compliance-speed", path, what)
+
+
+def _agrees(printed: str, logged: float) -> bool:
+    """A summary gives rates to two decimals, a detail log to six digits."""
+    try:
+        return math.isclose(float(printed), logged, rel_tol=1e-4, abs_tol=0.006)
+    except ValueError:
+        return False
 
 
 def _check_test01_accuracy(judge: Judge, folder: str, official: str) -> None:

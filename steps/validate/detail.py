@@ -7,12 +7,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from steps.validate.findings import shown
 from steps.validate.reading import Damaged, decoded, lines_of
 
 MARKER = b":::MLLOG"
 """A record's line begins with it (tools/submission/log_parser.py, v5.1.1)."""
 
 KEPT = 3
+LIMIT = 2**64
+"""LoadGen's integers have at most 64 bits."""
+
 MAX_VALUE_TEXT = 300
 
 _NUMBERS = [
@@ -157,34 +161,37 @@ def _take(detail: Detail, number: int, line: bytes) -> None:
     detail.records += 1
     if not isinstance(key, str):
         raise Damaged("the record's key is no text")
-    if isinstance(time_ms, int | float) and math.isfinite(time_ms):
+    if _is(time_ms, "number"):
         detail.end_ms = max(detail.end_ms, time_ms)
     if is_error:
         detail.total_errors += 1
         if len(detail.errors) < KEPT:
-            detail.errors.append((number, f"{key}: {value}"[:MAX_VALUE_TEXT]))
+            detail.errors.append((number, f"{key}: {shown(value)}"))
     kind = KINDS.get(key)
     if kind is not None:
         _keep(detail, number, key, value, kind)
 
 
 def _keep(detail: Detail, number: int, key: str, value: Any, kind: str) -> None:
+    if isinstance(value, str):
+        value = value[:MAX_VALUE_TEXT]
     if key in detail.lines:
         if detail.values.get(key) != value and len(detail.conflicts) < KEPT:
-            first = f"line {detail.lines[key]} says {detail.values.get(key)!r}"
-            detail.conflicts.append((number, f"{key} is {value!r}, but {first}"[:MAX_VALUE_TEXT]))
+            first = f"line {detail.lines[key]} says {shown(detail.values.get(key))}"
+            detail.conflicts.append((number, f"{key} is {shown(value)}, but {first}"))
         return
     detail.lines[key] = number
     if not _is(value, kind):
-        detail.mistyped.append((number, f"{key} is {value!r}"[:MAX_VALUE_TEXT] + f", no {kind}"))
+        detail.mistyped.append((number, f"{key} is {shown(value)}, no {kind}"))
         return
-    detail.values[key] = value[:MAX_VALUE_TEXT] if kind == "text" else value
+    detail.values[key] = value
 
 
 def _is(value: Any, kind: str) -> bool:
     if kind == "number":
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and (isinstance(value, int) or math.isfinite(value))
+        if isinstance(value, float):
+            return math.isfinite(value)
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < LIMIT
     return isinstance(value, bool if kind == "flag" else str)
 
 

@@ -1,13 +1,19 @@
 """What a check says: findings, and the table of their codes (`codes.toml`)."""
 
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 CODES = Path(__file__).with_name("codes.toml")
+SHOWN = 20
+"""Findings of one code in one file; a damaged file would bury the rest of the report."""
+
+MAX_SHOWN_CHARACTERS = 80
 
 
 class Severity(StrEnum):
@@ -60,12 +66,18 @@ class Findings:
     """Collects findings below one path; `add` refuses a code that the table doesn't have."""
 
     items: list[Finding] = field(default_factory=list)
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def add(
         self, code: str, path: str, what: str, *, line: int = 0, severity: Severity | None = None
     ) -> None:
         """`severity` replaces that of the code where a division asks less than another."""
         chosen = severity or codes()[code].severity
+        self.counts[code, path] += 1
+        if self.counts[code, path] > SHOWN:
+            return
+        if self.counts[code, path] == SHOWN:
+            line, what = 0, "more of these; the rest is not shown"
         self.items.append(Finding(code, chosen, printable(path), line, printable(what)))
 
     def errors(self) -> int:
@@ -73,6 +85,15 @@ class Findings:
 
     def __iter__(self) -> Iterator[Finding]:
         return iter(self.items)
+
+
+def shown(value: Any) -> str:
+    """A value of a stranger's file, short; it may be nested deeper than Python can show."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):
+        return "a value too large to show"
+    return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"
 
 
 def printable(text: str) -> str:

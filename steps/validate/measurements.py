@@ -1,6 +1,6 @@
 """What describes a measurement: user.conf, README.md, the JSON beside them, the code."""
 
-from steps.validate.findings import Findings
+from steps.validate.findings import Findings, shown
 from steps.validate.reading import Damaged, object_of, text_of
 from steps.validate.rounds import Round
 from steps.validate.tree import Place, Tree
@@ -53,7 +53,7 @@ def _check_json(tree: Tree, path: str, rules: Round, findings: Findings) -> None
         findings.add("measurement-json-damaged", path, f"{key} is given more than once")
     for name in rules.measurement_fields:
         if not fields.get(name):
-            found = repr(fields[name]) if name in fields else "missing"
+            found = shown(fields[name]) if name in fields else "missing"
             findings.add("measurement-field", path, f"{name} is {found}")
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from steps.validate.reading import Damaged, decoded, lines_of
+from steps.validate.reading import Damaged, lines_in, text_of
 
 _QUOTED = re.compile(r"\s+'?([0-9.]+)")
 _PLAIN = re.compile(r"\s([0-9.]+)")
@@ -45,6 +45,8 @@ ANYWHERE: Mapping[str, re.Pattern[str]] = {
     "mAP": re.compile(r"(?:mAP=|'Total':)\s*([0-9.]+)"),
     "F1_HIERARCHICAL": re.compile(r'\{.*"f1":\s*([0-9.]+).*\}'),
 }
+MAX_LINE_CHARACTERS = 20_000
+MAX_TIMES = 50
 HASH = re.compile(r"hash=(\w+)")
 
 Scores = dict[str, list[tuple[int, str]]]
@@ -55,19 +57,17 @@ def read_scores(path: Path, metrics: tuple[str, ...]) -> Scores:
     """Raises Damaged for a file that can't be read or a number that is none."""
     finders = [(metric, _finder(metric)) for metric in (*metrics, "samples")]
     found: Scores = {}
-    for number, line in lines_of(path):
-        for metric, value in _of_line(_text(line, number), finders):
+    for number, line in enumerate(lines_in(text_of(path)), start=1):
+        if len(line) > MAX_LINE_CHARACTERS:
+            raise Damaged(f"the line has more than {MAX_LINE_CHARACTERS} characters", number)
+        for metric, value in _of_line(line, finders):
             if metric != "hash":
                 _require_number(metric, value, number)
-            found.setdefault(metric, []).append((number, value))
+            times = found.setdefault(metric, [])
+            times.append((number, value))
+            if len(times) > MAX_TIMES:
+                raise Damaged(f"{metric} is printed more than {MAX_TIMES} times", number)
     return found
-
-
-def _text(line: bytes, number: int) -> str:
-    try:
-        return decoded(line)
-    except Damaged as damage:
-        raise Damaged(str(damage), number) from damage
 
 
 def _of_line(line: str, finders: list[tuple[str, "_Finder"]]) -> Iterator[tuple[str, str]]:

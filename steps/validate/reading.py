@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
@@ -61,6 +62,11 @@ def text_of(path: Path) -> str:
     return decoded(data)
 
 
+def lines_in(text: str) -> list[str]:
+    """Lines as a file has them: str.splitlines would also split at form feeds and the like."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
 def decoded(data: bytes) -> str:
     """Raises Damaged at the first byte that isn't UTF-8, with its line."""
     try:
@@ -77,8 +83,8 @@ def object_of(path: Path) -> tuple[dict[str, Any], list[str]]:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
-            keys = [key for key, _ in pairs]
-            twice.extend(sorted({key for key in keys if keys.count(key) > 1}))
+            counts = Counter(key for key, _ in pairs)
+            twice.extend(sorted(key for key, count in counts.items() if count > 1))
         return found
 
     try:

@@ -6,7 +6,7 @@ from steps.validate.accuracy import check_accuracy
 from steps.validate.audit import Evidence, Run, check_loadgen, check_speed, check_times, run_of
 from steps.validate.compliance import check_compliance
 from steps.validate.detail import Detail, read_detail
-from steps.validate.findings import Finding, Findings
+from steps.validate.findings import Finding, Findings, printable
 from steps.validate.measurements import check_measurement
 from steps.validate.performance import RUN_FILES, Judge, check_performance
 from steps.validate.rounds import load
@@ -81,9 +81,9 @@ def check_result(tree: Tree, round_name: str, place: Place, official: str) -> Ou
     check_loadgen(runs, place.results, findings)
     row = Row(
         place.division,
-        place.submitter,
-        place.system,
-        place.model,
+        printable(place.submitter),
+        printable(place.system),
+        printable(place.model),
         official,
         judge.scenario,
         place.scenario,

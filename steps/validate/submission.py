@@ -1,17 +1,18 @@
 """A whole tree: divisions, submitters, systems, models, and their results in parallel."""
 
-import json
 import multiprocessing
 import os
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 from steps.errors import UserError
 from steps.validate.audit import Evidence, check_across
-from steps.validate.findings import Finding, Findings, Severity, printable
+from steps.validate.findings import Finding, Findings, Severity, printable, shown
 from steps.validate.hygiene import check_names, check_root
 from steps.validate.reading import Damaged, object_of
 from steps.validate.result import Outcome, Row, check_result
@@ -121,17 +122,21 @@ def _outcomes(
     # Forked: the rules are loaded once. A worker that dies raises instead of being waited for.
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(count, mp_context=context) as pool:
+
+        def submit(task: _Task) -> Future[Outcome]:
+            return pool.submit(check_result, tree, round_name, task.place, task.official)
+
         waiting = iter(tasks)
-        pending = [
-            pool.submit(check_result, tree, round_name, task.place, task.official)
-            for task in islice(waiting, WINDOW * count)
-        ]
+        pending = deque(map(submit, islice(waiting, WINDOW * count)))
         while pending:
-            yield pending.pop(0).result()
-            for task in islice(waiting, 1):
-                pending.append(
-                    pool.submit(check_result, tree, round_name, task.place, task.official)
-                )
+            try:
+                yield pending.popleft().result()
+            except BrokenProcessPool as error:
+                raise UserError(
+                    "a process of the validator was killed, probably for want of memory; "
+                    "run it again with --processes 1"
+                ) from error
+            pending.extend(map(submit, islice(waiting, 1)))
 
 
 def _check_documents(tree: Tree, home: str, layout: str, findings: Findings) -> None:
@@ -170,7 +175,7 @@ def _model_mapping(tree: Tree, home: str, findings: Findings) -> dict[str, str]:
         return {}
     for name, official in mapping.items():
         if not isinstance(official, str):
-            what = f"{name} maps to {json.dumps(official)[:80]}, no name"
+            what = f"{name} maps to {shown(official)}, no name"
             findings.add("model-mapping-damaged", path, what)
     return {name: official for name, official in mapping.items() if isinstance(official, str)}
 

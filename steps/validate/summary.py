@@ -25,6 +25,7 @@ NUMBERS: Mapping[str, str] = {
 }
 """Words of the summary, and the key of the detail log that says the same."""
 
+MAX_LINE_CHARACTERS = 300
 ROUNDED = 0.006
 """The summary gives rates to two decimals."""
 
@@ -44,7 +45,7 @@ def check_summary(tree: Tree, path: str, detail: Detail, findings: Findings) -> 
         findings.add("summary-empty", path, "it is empty")
         return
     for number, line in enumerate(text.splitlines(), start=1):
-        found = _LINE.match(line)
+        found = _LINE.match(line[:MAX_LINE_CHARACTERS])
         if found and (words := _contradiction(found[1].strip(), found[2].strip(), detail)):
             findings.add("summary-contradicts", path, words, line=number)
 

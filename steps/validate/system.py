@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from steps.validate.findings import Findings
+from steps.validate.findings import Findings, shown
 from steps.validate.reading import Damaged, object_of
 from steps.validate.rounds import STATUSES, SYSTEM_TYPES, Round
 from steps.validate.tree import Tree
@@ -39,46 +39,55 @@ def check_system(
         findings.add("system-duplicate-key", path, f"{key} is given more than once")
     _check_fields(path, fields, rules, findings)
     _check_values(path, fields, home, findings)
-    kind = SYSTEM_TYPES.get(str(fields.get("system_type")))
-    return None if kind is None else (fields, kind)
+    kind = fields.get("system_type")
+    if not isinstance(kind, str) or kind not in SYSTEM_TYPES:
+        return None
+    return fields, SYSTEM_TYPES[kind]
 
 
 def _check_fields(path: str, fields: dict[str, Any], rules: Round, findings: Findings) -> None:
-    network = str(fields.get("is_network", "")).lower() == "true"
+    network = _is_true(fields.get("is_network"))
     required = [*rules.system_fields, *(rules.system_fields_network if network else [])]
     known = {*required, *rules.system_fields_optional, "is_network"}
     for name in required:
         if name not in fields:
             findings.add("system-field-missing", path, f"{name} is missing")
         elif name in rules.system_fields_nonempty and not fields[name]:
-            findings.add("system-field-empty", path, f"{name} is {fields[name]!r}")
+            findings.add("system-field-empty", path, f"{name} is {shown(fields[name])}")
     for name in sorted(set(fields) - known):
         findings.add("system-field-unknown", path, f"{name} is no field of a description")
     for name in TEXTS:
         if name in fields and not isinstance(fields[name], str):
-            findings.add("system-field-type", path, f"{name} is {fields[name]!r:.80}, no text")
-        elif '"' in str(fields.get(name, "")):
+            findings.add("system-field-type", path, f"{name} is {shown(fields[name])}, no text")
+        elif '"' in fields.get(name, ""):
             findings.add("system-quotes", path, f"{name} has a double quote in it")
     for name in COUNTS:
-        if fields.get(name) and not str(fields[name]).strip().isdecimal():
-            findings.add("system-count", path, f"{name} is {fields[name]!r:.80}, no whole number")
+        if fields.get(name) and not shown(fields[name]).strip("'").strip().isdecimal():
+            findings.add("system-count", path, f"{name} is {shown(fields[name])}, no whole number")
 
 
 def _check_values(path: str, fields: dict[str, Any], home: str, findings: Findings) -> None:
     division, submitter = home.split("/", 1)
     status = fields.get("status")
     if not isinstance(status, str) or status.lower() not in STATUSES:
-        findings.add("system-status", path, f"status is {status!r:.80}")
-    if fields.get("system_type") not in SYSTEM_TYPES:
-        findings.add("system-type", path, f"system_type is {fields.get('system_type')!r:.80}")
+        findings.add("system-status", path, f"status is {shown(status)}")
+    kind = fields.get("system_type")
+    if not isinstance(kind, str) or kind not in SYSTEM_TYPES:
+        findings.add("system-type", path, f"system_type is {shown(kind)}")
     named = fields.get("submitter")
     if not isinstance(named, str) or named.lower() != submitter.lower():
-        findings.add("system-submitter", path, f"submitter is {named!r:.80}, not {submitter!r}")
+        findings.add("system-submitter", path, f"submitter is {shown(named)}, not {submitter!r}")
     if fields.get("division") != division:
         found = fields.get("division")
-        findings.add("system-division", path, f"division is {found!r:.80}, not {division!r}")
+        findings.add("system-division", path, f"division is {shown(found)}, not {division!r}")
     network = fields.get("is_network")
     if network is not None and not isinstance(network, str):
-        findings.add("system-network", path, f"is_network is {network!r:.80}, no text")
-    elif division != "open" and (str(network).lower() == "true") != (division == "network"):
-        findings.add("system-network", path, f"is_network is {network!r} in division {division}")
+        findings.add("system-network", path, f"is_network is {shown(network)}, no text")
+    elif division != "open" and _is_true(network) != (division == "network"):
+        findings.add(
+            "system-network", path, f"is_network is {shown(network)} in division {division}"
+        )
+
+
+def _is_true(value: Any) -> bool:
+    return isinstance(value, str) and value.lower() == "true"

@@ -5,7 +5,7 @@ from array import array
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from steps.errors import UserError
@@ -80,6 +80,7 @@ def test_any_truncation_of_an_accuracy_log_is_noticed(data: st.DataObject) -> No
             list(read_answers(path))
 
 
+@example(b"0")
 @given(st.binary(max_size=200))
 def test_any_bytes_give_a_sentence_or_answers(data: bytes) -> None:
     import tempfile

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -10,18 +11,27 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from steps.errors import UserError
+from steps.validate import submission
 from steps.validate.render import as_json, as_object, page, text
 from steps.validate.submission import Report, validate
 from tests.validate import trees
 from tests.validate.damages import (
+    ANSWERS,
     DESCRIPTION,
     DETAIL,
     MEASUREMENT,
+    OFFLINE_LOG,
     PERFORMANCE,
+    SCORES,
+    SUMMARY,
     TEST01,
     TEST04,
     TEST06,
+    field,
     log,
+    replace,
+    write,
 )
 from tests.validate.mutations import damage
 from tests.validate.trees import INTERACTIVE, OFFLINE, SERVER, SYSTEM
@@ -152,6 +162,85 @@ def test_an_empty_file_is_refused(path: str, fresh_tree: Callable[[], Path]) -> 
     root = fresh_tree()
     (root / path).write_bytes(b"")
     assert not judged(root).valid()
+
+
+@pytest.mark.parametrize("number", ["4..0", ".", "1.2.3", "9" * 5000])
+def test_a_score_that_is_no_number_is_refused(number: str, fresh_tree: Callable[[], Path]) -> None:
+    root = fresh_tree()
+    replace(f"{TEST04}/verify_performance.txt", "Test score = 40.0", f"Test score = {number}")(root)
+    found = [item for item in judged(root).findings if item.code == "compliance-contradicts"]
+    assert [item.line for item in found] == [3]
+
+
+DEEP = "[" * 900 + "]" * 900
+HOSTILE = {
+    "number of 4,000 digits": replace(OFFLINE_LOG, ": 24576,", f": {'9' * 4000},"),
+    "time of 4,000 digits": replace(OFFLINE_LOG, '"time_ms": 1.0', f'"time_ms": {"9" * 4000}'),
+    "deep value in a log": replace(OFFLINE_LOG, '"value": "VALID"', f'"value": {DEEP}'),
+    "deep value in a description": replace(DESCRIPTION, '"available"', DEEP),
+    "list as a type": field(DESCRIPTION, "system_type", []),
+    "object as a count": field(DESCRIPTION, "accelerators_per_node", {"a": [1]}),
+    "number as a text": field(DESCRIPTION, "hw_notes", 1e308),
+    "infinite count": replace(f"{TEST06}/accuracy/{ANSWERS}", ": 40 }", ": Infinity }"),
+    "many equal keys": write(DESCRIPTION, "{" + '"a": 1, ' * 200_000 + '"a": 1}'),
+    "blanks without end": write(f"{OFFLINE}/{PERFORMANCE}/{SUMMARY}", "a" + " " * 3_000_000),
+    "brackets without end": write(f"{OFFLINE}/accuracy/{SCORES}", "{" * 3_000_000),
+    "metrics without end": write(f"{OFFLINE}/accuracy/{SCORES}", "'rouge1': 1\n" * 200_000),
+    "settings without end": write(f"{MEASUREMENT}/user.conf", "a\n" * 200_000),
+    "hash behind a form feed": replace(f"{OFFLINE}/accuracy/{SCORES}", "hash=", "x\x0chash="),
+}
+
+
+NO_ERROR = {
+    "time of 4,000 digits",
+    "object as a count",
+    "blanks without end",
+    "settings without end",
+}
+"""What is a warning, or nothing that a rule speaks of."""
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_content_is_refused_in_time_and_in_few_words(
+    name: str, fresh_tree: Callable[[], Path]
+) -> None:
+    root = fresh_tree()
+    HOSTILE[name](root)
+    started = time.process_time()
+    report = judged(root)
+    assert time.process_time() - started < 10
+    assert report.valid() == (name in NO_ERROR)
+    assert len(report.findings) < 100
+    json.loads(as_json(as_object(report)))
+
+
+def test_names_that_are_no_utf8_are_shown(fresh_tree: Callable[[], Path]) -> None:
+    root = fresh_tree()
+    model = (root / trees.TUNED).parent
+    os.rename(model, model.with_name(os.fsdecode(b"a\xff")))
+    report = judged(root)
+    "\n".join([*text(report), page(report), as_json(as_object(report))]).encode("utf-8")
+    assert "unsafe-name" in {found.code for found in report.findings}
+
+
+def test_a_killed_process_ends_the_run_with_a_sentence(
+    valid_tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submission, "SERIAL", 0)
+    monkeypatch.setattr(submission, "check_result", _die)
+    with pytest.raises(UserError, match="was killed"):
+        validate(valid_tree, "v5.1", processes=2)
+
+
+def _die(*_: object) -> None:
+    os._exit(9)
+
+
+def test_processes_change_nothing_but_the_time(
+    valid_tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submission, "SERIAL", 0)
+    assert as_object(validate(valid_tree, "v5.1", processes=3)) == as_object(judged(valid_tree))
 
 
 def test_a_huge_log_is_read_in_bounded_memory(fresh_tree: Callable[[], Path]) -> None:

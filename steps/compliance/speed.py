@@ -1,0 +1,93 @@
+"""TEST01 and TEST04: the speed of a test's run against that of the performance run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from steps.errors import UserError
+from steps.validate.detail import Detail, read_detail
+
+RATES: Mapping[str, str] = {
+    "Offline": "result_samples_per_second",
+    "Server": "result_completed_samples_per_sec",
+}
+BOUNDS: Mapping[str, tuple[float, float]] = {"TEST01": (0.9, 1.1), "TEST04": (0.0, 1.1)}
+"""Of test over performance run; TEST01 includes its bounds, TEST04 must stay below its upper one
+(compliance/TEST01 and TEST04/verify_performance.py, v5.1.1)."""
+
+SETTINGS: Mapping[str, Mapping[str, object]] = {
+    "TEST01": {"effective_performance_issue_same": False},
+    "TEST04": {"effective_performance_issue_same": True},
+}
+LOG = "mlperf_log_detail.txt"
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """Samples per second of both runs."""
+
+    test: str
+    reference: float
+    measured: float
+
+    def passed(self) -> bool:
+        low, high = BOUNDS[self.test]
+        if self.test == "TEST04":
+            return self.measured < self.reference * high
+        return self.reference * low <= self.measured <= self.reference * high
+
+    def text(self) -> str:
+        """verify_performance.txt as the official scripts print it."""
+        verdict = "TEST PASS" if self.passed() else "TEST FAIL: Test score invalid"
+        return (
+            f"Verifying performance.\nReference score = {self.reference}\n"
+            f"Test score = {self.measured}\n{verdict}\n"
+        )
+
+
+def compare_speeds(test: str, performance: Path, run: Path) -> Speeds:
+    """Directories of LoadGen's logs. Raises UserError if the two can't be compared."""
+    reference, measured = _valid(performance), _valid(run)
+    scenario = reference.text("effective_scenario")
+    if measured.text("effective_scenario") != scenario:
+        raise UserError(
+            f"{run} is a run of {measured.text('effective_scenario')}, {performance} of "
+            f"{scenario}; compare runs of one scenario"
+        )
+    if scenario not in RATES:
+        raise UserError(
+            f"{performance} is a run of {scenario!r}; only Offline and Server are known"
+        )
+    key = "effective_target_latency_ns"
+    if scenario == "Server" and measured.number(key) != reference.number(key):
+        raise UserError(
+            f"{run} was judged by another target latency than {performance}; run the test with the "
+            "settings of the performance run"
+        )
+    for name, value in SETTINGS[test].items():
+        if measured.values.get(name) != value:
+            raise UserError(
+                f"{run}: {name} is {measured.values.get(name)}, {test} needs {value}; place the "
+                "test's audit.config where LoadGen looks for it"
+            )
+    return Speeds(test, _rate(reference, performance), _rate(measured, run))
+
+
+def _valid(directory: Path) -> Detail:
+    path = directory / LOG
+    detail = read_detail(path)
+    if detail.damage:
+        line, what = detail.damage[0]
+        raise UserError(f"{path}{f':{line}' if line else ''}: {what}; run it again")
+    validity = detail.text("result_validity")
+    if validity != "VALID":
+        raise UserError(f"{path}: the result is {validity or 'missing'}, not VALID; run it again")
+    return detail
+
+
+def _rate(detail: Detail, directory: Path) -> float:
+    key = RATES[detail.text("effective_scenario")]
+    rate = detail.number(key)
+    if rate is None or rate <= 0:
+        raise UserError(f"{directory / LOG} has no {key}; run it again")
+    return rate
