@@ -67,11 +67,16 @@ def _memory(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]
         return
     free = memory.available_kib * 1024 / 1e9
     says = f"{free:.1f} GB available, {needs.memory_gb:.1f} GB needed"
-    if free >= needs.memory_gb:
-        yield Finding("ok", "memory", says)
-    else:
+    if free < settings.memory_floor_gb:
         fix = "end other programs (ps aux --sort=-rss | head shows the largest)"
         yield Finding("fail", "memory", says, fix)
+    elif free < needs.memory_gb:
+        total = memory.total_kib * 1024 / 1e9
+        fix = "end other programs" if total >= needs.memory_gb else "add memory"
+        says = f"{free:.1f} GB available, the source weights in 16 bits take {needs.memory_gb:.1f}"
+        yield Finding("warn", "memory", says, f"{fix}, or expect every load to read the disk")
+    else:
+        yield Finding("ok", "memory", says)
 
 
 def _accelerators(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]:

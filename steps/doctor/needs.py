@@ -6,11 +6,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from steps import schema
 from steps.capacity import Capacity
 from steps.doctor.settings import Clock, Partition, Settings
 from steps.errors import UserError, explain
-from steps.estimate import cost
+from steps.estimate import ENVIRONMENTS
 from steps.plan import Job, Plan
 from steps.record import canonical_json
 from steps.schema import Name, Positive, PositiveNumber, Scenario, Strict
@@ -156,7 +155,7 @@ def needs(
         partitions=tuple(sorted(partitions, key=str)) if hardware.accelerator else (),
         clocks=clocks if hardware.accelerator else {},
         memory_gb=_memory_gb(due, settings, capacity),
-        disk_gb=_disk_gb(plan, due, root, capacity),
+        disk_gb=_disk_gb(due, settings, capacity),
         repositories=_gated(due, settings),
         containers=any(job.step == "container" for job in plan.jobs),
         environments=tuple(job.key for job in due if job.step == "environment"),
@@ -220,7 +219,7 @@ def _model_names(jobs: list[Job]) -> list[str]:
 
 
 def _memory_gb(due: list[Job], settings: Settings, capacity: Capacity) -> float:
-    """One copy of the largest source model: its files are read through the page cache."""
+    """One copy of the largest source model, whose files stay in the page cache; or the floor."""
     sizes = [
         float(capacity.memory_gb(capacity.models[name].billions, "FP16"))
         for name in _model_names(due)
@@ -229,16 +228,21 @@ def _memory_gb(due: list[Job], settings: Settings, capacity: Capacity) -> float:
     return max([settings.memory_floor_gb, *sizes])
 
 
-def _disk_gb(plan: Plan, due: list[Job], root: Path, capacity: Capacity) -> float:
-    """The estimate of every job that isn't done; source weights by their number of parameters."""
-    datasets = [job for job in plan.jobs if job.step == "dataset"]
-    dataset = schema.DatasetConfig.model_validate_json(datasets[0].config)
+def _disk_gb(due: list[Job], settings: Settings, capacity: Capacity) -> float:
+    """Upper bound of what the jobs that aren't done will write: every copy of the weights as if
+    in 16 bits. Images of containers lie elsewhere, with the engine."""
     total = 0.0
     for job in due:
-        total += cost(job, dataset, root).gigabytes
-        name = _model_names([job]) if job.step == "model" else []
-        if name and name[0] in capacity.models:
-            total += capacity.models[name[0]].billions * capacity.bytes_per_parameter["FP16"]
+        if job.step == "environment":
+            total += ENVIRONMENTS.get(job.key, ENVIRONMENTS["cpu"])[1]
+        elif job.step in WORK:
+            total += sum(
+                capacity.models[name].billions * capacity.bytes_per_parameter["FP16"]
+                for name in _model_names([job])
+                if name in capacity.models
+            )
+        elif job.step.endswith("_run"):
+            total += settings.run_gb
     return total
 
 

@@ -50,6 +50,7 @@ class Settings(Strict):
     hub: str
     ray_ports: tuple[Positive, ...]
     memory_floor_gb: PositiveNumber
+    run_gb: PositiveNumber
 
     def clock(self, hardware: str, benchmark: str, scenario: str) -> Clock | None:
         """None: no bound, performance level auto."""

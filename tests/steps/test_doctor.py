@@ -138,7 +138,6 @@ def test_a_setting_that_the_kernel_lacks_is_not_taken_for_right(tmp_path: Path) 
     ("changes", "check", "says", "fix"),
     [
         ({"disk_gb": 1500.5}, "disk", "1000.0 GB free", "free 500 GB there"),
-        ({"memory_gb": 5000.0}, "memory", "5000.0 GB needed", "end other programs"),
         (
             {"accelerators": (MI325X.model_copy(update={"count_per_node": 16}),)},
             *("accelerators", "8 on the PCI bus, the plan needs 16 AMD", "see what dmesg says"),
@@ -175,6 +174,17 @@ def test_what_a_run_cannot_do_without_fails_with_the_fix(
     assert (finding.level, finding.check) == ("fail", check)
     assert (says in finding.says and finding.fix.startswith(fix)) or fix in finding.fix
     assert not may_start([finding])
+
+
+def test_memory_for_the_weights_is_advice_and_the_floor_is_not(tuned: State) -> None:
+    (finding,) = trouble(wanted(memory_gb=5000.0), tuned)
+    assert finding.level == "warn" and finding.fix.startswith("add memory, or expect")
+    memory = tuned.node.memory
+    assert memory is not None
+    scarce = memory.model_copy(update={"available_kib": 1_000_000})
+    node = tuned.node.model_copy(update={"memory": scarce})
+    (finding,) = trouble(wanted(), tuned.model_copy(update={"node": node}))
+    assert finding.level == "fail" and finding.fix.startswith("end other programs (ps aux")
 
 
 def test_any_kind_of_a_mixed_cluster_will_do(tuned: State) -> None:
