@@ -1,7 +1,5 @@
 # The flow, in data order. The plan (./reproduce makes and freezes it) says which jobs there are;
 # the rules say how a job of each kind is run. steps/registry.py is the table behind both.
-from snakemake.common import NOTHING_TO_BE_DONE_MSG
-from snakemake.logging import logger
 from snakemake.utils import min_version
 
 min_version("9.27")
@@ -18,16 +16,6 @@ rule all:
     default_target: True
     input:
         [job.output for job in PLAN.jobs if job.step == "report"],
-
-
-def tell_of_nothing(record):
-    """A log filter: the profile is quiet, and onstart isn't called when there is nothing to do."""
-    if record.getMessage() == NOTHING_TO_BE_DONE_MSG:
-        print(f"{PLAN.experiment}: nothing to do", flush=True)
-    return True
-
-
-logger.addFilter(tell_of_nothing)
 
 
 onstart:

@@ -4,6 +4,9 @@ from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
 
+from snakemake.common import NOTHING_TO_BE_DONE_MSG
+from snakemake.logging import logger
+
 from steps import plan as plans
 from steps import registry
 from steps.errors import UserError
@@ -71,3 +74,13 @@ def arguments(step):
         ),
         "python": of_job(step, lambda job: f"{job.environment}/bin/python"),
     }
+
+
+def tell_of_nothing(record):
+    """A log filter: the profile is quiet, and onstart isn't called when there is nothing to do."""
+    if record.getMessage() == NOTHING_TO_BE_DONE_MSG:
+        print(f"{PLAN.experiment}: nothing to do", flush=True)
+    return True
+
+
+logger.addFilter(tell_of_nothing)
