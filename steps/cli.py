@@ -26,6 +26,7 @@ PLANNED: Mapping[str, str] = {
 
 OTHERS: Mapping[str, tuple[str, str]] = {
     "ls": ("steps.listing", "list experiments and the values of every group"),
+    "compare": ("steps.compare", "A B: differences of two results, own or published"),
     "report": ("steps.report.command", "--published: the page of AMD's published submission"),
 }
 """Commands that need no plan: the module whose `command(arguments) -> exit status` does it."""
