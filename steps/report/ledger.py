@@ -110,6 +110,7 @@ def _claim_details(claim: ClaimResult) -> Details:
             ]
             for row in used.values()
         ],
+        page_only=True,
     )
     sources = sorted({s for reading in claim.readings for s in reading.secondary_sources})
     text = claim.note + "".join(f" Secondary source: {source}." for source in sources)

@@ -131,11 +131,16 @@ def test_it_opens_from_disk_without_errors_or_requests(window: browser.Browser) 
 
 
 def requests(window: browser.Browser) -> list[str]:
-    """Addresses that the page asked for, beside the file itself and what it carries."""
+    """Addresses that the page asked for, beside the file itself and what it carries.
+
+    The browser's own first tab is no page of ours.
+    """
     found = []
     for entry in window.logged("performance"):
         message: dict[str, Any] = json.loads(entry["message"])["message"]
-        if message["method"] == "Network.requestWillBeSent":
+        if message["method"] != "Network.requestWillBeSent":
+            continue
+        if message["params"]["documentURL"].startswith("file:"):
             found.append(message["params"]["request"]["url"])
     return [url for url in found if not url.startswith(("file:", "data:", "blob:"))]
 
@@ -144,7 +149,8 @@ COLUMN = """
 const table = document.querySelector("#results-table table");
 const heads = [...table.tHead.rows[0].cells].map((head) => head.textContent);
 return [...table.tBodies[0].rows].filter((row) => !row.hidden)
-  .map((row) => row.cells[heads.indexOf("NAME")]).map((cell) => cell.dataset.sort ?? cell.textContent);
+  .map((row) => row.cells[heads.indexOf("NAME")])
+  .map((cell) => cell.dataset.sort ?? cell.textContent);
 """
 
 
@@ -211,9 +217,12 @@ def test_filters_narrow_a_table_and_say_how_far(window: browser.Browser) -> None
     )
     assert set(column(window, "accelerator")) == {"MI355X"}
     window.run(
-        "document.querySelectorAll('#results-table select').forEach((s) => { s.value = ''; });"
+        """
+        const tools = document.querySelector("#results-table .tools");
+        tools.querySelectorAll("select").forEach((menu) => { menu.value = ""; });
+        tools.dispatchEvent(new Event("input"));
+        """
     )
-    window.run("document.querySelector('#results-table .tools').dispatchEvent(new Event('input'))")
     assert len(column(window, "result")) == 24
 
 
