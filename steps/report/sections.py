@@ -96,9 +96,9 @@ def partner_section(verdicts: Sequence[PartnerVerdict], lead: str) -> Section:
         Column("result", numeric=True),
         Column("AMD's", numeric=True),
         Column("difference", numeric=True),
-        Column("tolerance", numeric=True),
-        Column("partner band", numeric=True),
         Column("verdict", choices=True),
+        Column("partner band", numeric=True),
+        Column("tolerance", numeric=True),
         Column("what differs, and what is left", wide=True, page_only=len(verdicts) > MOST_HINTS),
     )
     rows = [_partner_row(verdict) for verdict in verdicts]
@@ -133,9 +133,9 @@ def _partner_row(verdict: PartnerVerdict) -> list[Cell]:
             note=more.strip(),
         ),
         share(verdict.difference, signed=True),
-        share(verdict.tolerance, 0),
-        Cell(band, sort=verdict.band[0] if verdict.band else None),
         Cell(verdict.verdict, tone=tone),
+        Cell(band, sort=verdict.band[0] if verdict.band else None),
+        share(verdict.tolerance, 0),
         Cell("; ".join(verdict.hints)),
     ]
 
