@@ -34,6 +34,7 @@ OTHERS: Mapping[str, tuple[str, str]] = {
     "score": ("steps.scoring.command", "accuracy.txt of a full accuracy log, without a network"),
     "compliance": ("steps.compliance.command", "verify TEST01 or TEST04 and package it"),
     "explain": ("steps.validate.explain", "what a finding of validate means, and its fix"),
+    "compare": ("steps.compare", "A B: differences of two results, own or published"),
     "report": ("steps.report.command", "--published: the page of AMD's published submission"),
 }
 """Commands that need no plan: the module whose `command(arguments) -> exit status` does it."""

@@ -45,7 +45,9 @@ class PartnerVerdict(Strict):
     """
 
     name: str
+    own: bool
     submitter: str
+    platform: str
     gpu: str
     benchmark: str
     scenario: str
@@ -109,7 +111,9 @@ def judge(
     tolerance = tolerances.of(result.gpu)
     found = PartnerVerdict(
         name=result.name,
+        own=result.source == "own",
         submitter=result.submitter,
+        platform=result.platform,
         gpu=result.gpu,
         benchmark=result.benchmark,
         scenario=result.scenario,

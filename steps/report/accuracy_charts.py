@@ -30,7 +30,7 @@ def gates(measured: Mapping[str, Mapping[str, float]]) -> Chart | None:
     labels = list(measured)[::-1]
     values = [100 * value for shares in measured.values() for value in shares.values()]
     plot = plain_figure(
-        "score over the reference model's, %",
+        "of the reference, %",
         "",
         y_range=labels,
         x_range=Range1d(min(98.5, *values) - 0.3, max(100.5, *values) + 0.3),
@@ -50,7 +50,7 @@ def gates(measured: Mapping[str, Mapping[str, float]]) -> Chart | None:
         plot.add_layout(
             Span(location=gate, dimension="height", line_color=LIMIT_COLOUR, line_dash="dashed")
         )
-    plain_legend(plot, outside=True)
+    plain_legend(plot)
     lowest = "; ".join(
         f"{label} {100 * min(shares.values()):.2f} %" for label, shares in measured.items()
     )
@@ -72,8 +72,8 @@ def trade_offs(points: Sequence[Point]) -> Chart | None:
     rates = [point.value for point in points]
     lowest = [100 * point.lowest for point in points]
     plot = plain_figure(
-        f"{points[0].unit}, Offline, logarithmic",
-        "lowest metric over the reference's, %",
+        f"{points[0].unit}, logarithmic",
+        "lowest metric, %",
         x_axis_type="log",
         x_range=Range1d(min(rates) / 1.6, max(rates) * 1.6),
         y_range=Range1d(min(98.5, *lowest) - 0.4, max(100.5, *lowest) + 0.4),
@@ -93,10 +93,10 @@ def trade_offs(points: Sequence[Point]) -> Chart | None:
             y=[100 * point.lowest for point in ones],
             words=words[kind],
         )
-    plain_legend(plot, outside=True)
+    plain_legend(plot)
     return Chart(
         "Throughput and accuracy: precision and pruning",
-        "Up and right is better. Dashed: 99 % and 99.9 % of the reference model; the open "
+        "Offline. Up and right is better. Dashed: 99 % and 99.9 % of the reference model; the open "
         "division has no gate.",
         "; ".join(f"{kind}: {', '.join(texts)}" for kind, texts in words.items()),
         plot,

@@ -20,27 +20,31 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """`choices`: the column gets a menu of its values to filter by. `wide`: sentences, wrapped."""
+    """`choices`: the column gets a menu of its values to filter by. `wide`: sentences, wrapped.
+
+    `page_only`: left out of Markdown.
+    """
 
     title: str
     numeric: bool = False
     choices: bool = False
     wide: bool = False
+    page_only: bool = False
 
 
 @dataclass(frozen=True)
 class Table:
-    """`name` is the table's id on the page; `caption` says what a row is."""
+    """`name` is the table's id on the page; `caption` says what a row is.
+
+    `page_only`: too long for a comment in a pull request.
+    """
 
     kind: ClassVar[str] = "table"
     name: str
     caption: str
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
-
-    def values(self, index: int) -> list[str]:
-        """The different texts of a column, sorted."""
-        return sorted({row[index].text for row in self.rows})
+    page_only: bool = False
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def throughput(results: Sequence[Result]) -> Chart:
     shown = [result for result in results if result.comparable]
     labels = list(dict.fromkeys(system_label(result) for result in shown))[::-1]
     plot = plain_figure(
-        "tokens/s (Stable Diffusion XL: samples/s), logarithmic",
+        "result, logarithmic",
         "",
         x_axis_type="log",
         y_range=labels,
@@ -42,14 +42,14 @@ def throughput(results: Sequence[Result]) -> Chart:
                 y=[system_label(result) for result in of],
                 words=[f"{result.number:,.10g} {result.unit}" for result in of],
             )
-    plain_legend(plot, outside=True)
+    plain_legend(plot)
     systems = "; ".join(
         f"{system_label(result)} {result.scenario} {result.number:,.10g} {result.unit}"
         for result in shown
     )
     return Chart(
         "Throughput by system, benchmark and scenario",
-        "Further right is more. One step of the scale is a factor of ten.",
+        "In tokens/s, Stable Diffusion XL in samples/s. One step of the scale is a factor of ten.",
         systems,
         plot,
     )
@@ -62,15 +62,23 @@ def partners(verdicts: Sequence[PartnerVerdict]) -> Chart:
         groups.setdefault(_kind(verdict), []).append(verdict)
     labels = sorted(groups, reverse=True)
     every = {
+        (_kind(v), v.submitter, v.platform): 100 * v.difference
+        for v in verdicts
+        if not v.own and v.difference is not None
+    } | {
         (label, partner.submitter, partner.platform): 100 * partner.difference
         for label, found in groups.items()
         for verdict in found
         for partner in verdict.partners
     }
-    judged = [(_kind(v), v.submitter, 100 * v.difference) for v in verdicts if v.difference]
-    values = [*every.values(), *(value for _, _, value in judged), -4.0, 4.0]
+    own = [
+        (_kind(v), v.submitter, 100 * v.difference)
+        for v in verdicts
+        if v.own and v.difference is not None
+    ]
+    values = [*every.values(), *(value for _, _, value in own), -4.0, 4.0]
     plot = plain_figure(
-        "difference from AMD's published result, %",
+        "difference, %",
         "",
         y_range=labels,
         x_range=Range1d(min(values) - 1, max(values) + 1),
@@ -90,7 +98,6 @@ def partners(verdicts: Sequence[PartnerVerdict]) -> Chart:
         y=[label for label, _, _ in every],
         words=[f"{who}, {where}: {value:+.2f} %" for (_, who, where), value in every.items()],
     )
-    own = [(label, who, value) for label, who, value in judged if who not in _submitters(every)]
     if own:
         scatter(
             plot,
@@ -101,7 +108,7 @@ def partners(verdicts: Sequence[PartnerVerdict]) -> Chart:
             words=[f"{who}: {value:+.2f} %" for _, who, value in own],
             size=13,
         )
-        plain_legend(plot, outside=True)
+        plain_legend(plot)
     else:
         plot.legend.visible = False
     spans = "; ".join(
@@ -115,10 +122,6 @@ def partners(verdicts: Sequence[PartnerVerdict]) -> Chart:
         spans,
         plot,
     )
-
-
-def _submitters(every: dict[tuple[str, str, str], float]) -> set[str]:
-    return {submitter for _, submitter, _ in every}
 
 
 def _kind(verdict: PartnerVerdict) -> str:
@@ -154,7 +157,7 @@ def scaling(found: Sequence[Scaling]) -> list[Chart]:
         efficiencies = [100 * (one.efficiency or 0) for one in ones]
         scatter(share, index, name, x=x, y=efficiencies, words=words)
     for plot in (rate, share):
-        plain_legend(plot, outside=True)
+        plain_legend(plot)
     rate.yaxis.formatter = NumeralTickFormatter(format="0,0")
     words = [
         f"{one.submitter} {one.nodes} nodes of {one.gpu} {one.scenario} "
@@ -194,7 +197,7 @@ def headroom(results: Sequence[Result]) -> Chart | None:
         return None
     labels = list(served)[::-1]
     plot = plain_figure(
-        "99th percentile, % of its limit",
+        "p99, % of its limit",
         "",
         y_range=labels,
         x_range=Range1d(0, 110),
@@ -218,7 +221,7 @@ def headroom(results: Sequence[Result]) -> Chart | None:
             y=list(found),
             words=[f"{words} {p99:,.1f} of {limit:,.0f} ms" for p99, limit in found.values()],
         )
-    plain_legend(plot, outside=True)
+    plain_legend(plot)
     return Chart(
         "Latency against its limits",
         "Shaded: beyond the limit. What is left of the dashed line is room for a higher rate. "

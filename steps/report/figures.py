@@ -16,13 +16,16 @@ from steps.report.blocks import Chart
 
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS = ("circle", "triangle", "square", "diamond", "inverted_triangle", "star")
+MARKERS = ("circle", "triangle", "square", "diamond", "inverted_triangle", "star", "plus", "x")
 GREY = "#808080"
 LIMIT_COLOUR = "#D55E00"
 ROW = 26
 """Height of one line of a chart with categories, in pixels; `EDGE` is that of its axes."""
 
 EDGE = 110
+SHORT_LEGEND = 3
+LONG_LABEL = 20
+"""Legends: entries that stand in one row, and characters of one that needs a row of its own."""
 
 
 def script() -> str:
@@ -70,19 +73,22 @@ def plain_figure(x_label: str, y_label: str, **options: object) -> figure:
     return plot
 
 
-def plain_legend(plot: figure, outside: bool = False) -> None:
-    """Without a box; `outside` puts it above the plot, where it covers no data."""
+def plain_legend(plot: figure) -> None:
+    """Without a box, above the plot, where it covers no data.
+
+    Bokeh's legends don't wrap, so the columns are as many as fit a phone.
+    """
     legend = plot.legend[0]
+    longest = max(len(item.label.value) for item in legend.items)
+    few = len(legend.items) <= SHORT_LEGEND
+    legend.ncols = 1 if longest > LONG_LABEL else len(legend.items) if few else 2
+    legend.orientation = "horizontal"
     legend.background_fill_alpha = 0
     legend.border_line_color = None
     legend.label_text_color = GREY
-    if outside:
-        legend.orientation = "horizontal"
-        # Bokeh's legends don't wrap: two columns fit a phone.
-        legend.ncols = 2 if len(legend.items) > 3 else "auto"
-        legend.label_text_font_size = "12px"
-        legend.padding = 2
-        plot.add_layout(legend, "above")
+    legend.label_text_font_size = "12px"
+    legend.padding = 2
+    plot.add_layout(legend, "above")
 
 
 def scatter(

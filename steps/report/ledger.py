@@ -27,20 +27,17 @@ def ledger_section(claims: Sequence[ClaimResult], source: str) -> Section:
     """Every claim with its value and verdict, then each with all readings."""
     columns = (
         Column("claim", wide=True),
-        Column("section", choices=True),
-        Column("benchmark"),
-        Column("scenario", choices=True),
         Column("stated"),
         Column("value", numeric=True),
         Column("verdict", choices=True),
         Column("readings that agree"),
+        Column("benchmark"),
+        Column("scenario", choices=True),
+        Column("section", choices=True),
     )
     rows = [
         [
             Cell(claim.claim, href=f"#claim-{claim.id}"),
-            Cell(claim.section),
-            Cell(_place(", ".join(claim.benchmarks))),
-            Cell(_place(claim.scenario)),
             Cell(claim.stated),
             value_cell(claim.value, claim.unit),
             Cell(
@@ -49,6 +46,9 @@ def ledger_section(claims: Sequence[ClaimResult], source: str) -> Section:
                 note="rests on a secondary source" if claim.secondary_sources else "",
             ),
             Cell(claim.agreeing),
+            Cell(_place(", ".join(claim.benchmarks))),
+            Cell(_place(claim.scenario)),
+            Cell(claim.section),
         ]
         for claim in claims
     ]
@@ -110,6 +110,7 @@ def _claim_details(claim: ClaimResult) -> Details:
             ]
             for row in used.values()
         ],
+        page_only=True,
     )
     sources = sorted({s for reading in claim.readings for s in reading.secondary_sources})
     text = claim.note + "".join(f" Secondary source: {source}." for source in sources)

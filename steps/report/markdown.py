@@ -2,9 +2,6 @@
 
 from steps.report.blocks import Block, Card, Cell, Chart, Details, Flow, Page, Table, Text
 
-MOST_ROWS = 60
-"""Longer tables are for the page and the CSV; a comment in a pull request has a limit."""
-
 
 def to_markdown(page: Page) -> str:
     """Ends with a newline; the same page gives the same text."""
@@ -45,12 +42,13 @@ def _block(block: Block) -> list[str]:
 
 
 def _table(table: Table) -> list[str]:
-    heads = [_escaped(column.title) for column in table.columns]
-    rules = ["---:" if column.numeric else "---" for column in table.columns]
-    rows = [_row([_cell(cell) for cell in row]) for row in table.rows[:MOST_ROWS]]
-    left = len(table.rows) - MOST_ROWS
-    more = [f"\n{left} more rows are on the page."] if left > 0 else []
-    return [_row(heads), _row(rules), *rows, *more]
+    if table.page_only:
+        return [f"{_escaped(table.caption)}: {len(table.rows)} rows, on the page."]
+    kept = [index for index, column in enumerate(table.columns) if not column.page_only]
+    heads = [_escaped(table.columns[index].title) for index in kept]
+    rules = ["---:" if table.columns[index].numeric else "---" for index in kept]
+    rows = [_row([_cell(row[index]) for index in kept]) for row in table.rows]
+    return [_row(heads), _row(rules), *rows]
 
 
 def _row(texts: list[str]) -> str:

@@ -187,7 +187,7 @@ def _every(rows: Sequence[Result]) -> Section:
         "all",
         "All results on Instinct accelerators",
         "Every submitter's. Of the same round, other accelerators are in the project's table.",
-        [results_table("all-table", f"{len(instinct)} results", instinct)],
+        [results_table("all-table", f"{len(instinct)} results", instinct, page_only=True)],
     )
 
 

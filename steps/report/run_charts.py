@@ -75,7 +75,6 @@ def distribution(
                 )
             )
     plot.add_layout(Span(location=99, dimension="width", line_color=GREY, line_dash="dotted"))
-    plot.legend.location = "top_left"
     plain_legend(plot)
     return Chart(
         title,

@@ -25,12 +25,18 @@ MOST_PRECISION = 24
 """Stable Diffusion XL's precision is a list of four models' in some submissions."""
 
 
+MOST_HINTS = 12
+"""Hints of more results than this are for the page: a comment in a pull request has a limit."""
+
+
 def link(result: Result) -> str:
     """The address of a published result's logs; an own result's location is a relative path."""
     return table.link(result) if result.source == "published" else result.location
 
 
-def results_table(name: str, caption: str, results: Sequence[Result]) -> Table:
+def results_table(
+    name: str, caption: str, results: Sequence[Result], page_only: bool = False
+) -> Table:
     """One row a result, with what its log says of the run."""
     columns = (
         Column("submitter", choices=True),
@@ -51,7 +57,8 @@ def results_table(name: str, caption: str, results: Sequence[Result]) -> Table:
         Column("ID"),
         Column("remarks", wide=True),
     )
-    return Table(name, caption, columns, [_result_row(result) for result in results])
+    rows = [_result_row(result) for result in results]
+    return Table(name, caption, columns, rows, page_only)
 
 
 def _result_row(result: Result) -> list[Cell]:
@@ -89,10 +96,10 @@ def partner_section(verdicts: Sequence[PartnerVerdict], lead: str) -> Section:
         Column("result", numeric=True),
         Column("AMD's", numeric=True),
         Column("difference", numeric=True),
-        Column("tolerance", numeric=True),
-        Column("partner band", numeric=True),
         Column("verdict", choices=True),
-        Column("what differs, and what is left", wide=True),
+        Column("partner band", numeric=True),
+        Column("tolerance", numeric=True),
+        Column("what differs, and what is left", wide=True, page_only=len(verdicts) > MOST_HINTS),
     )
     rows = [_partner_row(verdict) for verdict in verdicts]
     blocks: list[Block] = (
@@ -126,9 +133,9 @@ def _partner_row(verdict: PartnerVerdict) -> list[Cell]:
             note=more.strip(),
         ),
         share(verdict.difference, signed=True),
-        share(verdict.tolerance, 0),
-        Cell(band, sort=verdict.band[0] if verdict.band else None),
         Cell(verdict.verdict, tone=tone),
+        Cell(band, sort=verdict.band[0] if verdict.band else None),
+        share(verdict.tolerance, 0),
         Cell("; ".join(verdict.hints)),
     ]
 
