@@ -13,7 +13,7 @@ import os
 import shutil
 import struct
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from io import FileIO
@@ -81,8 +81,12 @@ class _Plan:
         return (target for _, targets in self.moves for target in targets)
 
     @property
+    def header(self) -> bytes:
+        return file_header(self.targets, self.metadata)
+
+    @property
     def size(self) -> int:
-        return len(_header(self)) + sum(target.size for target in self.targets)
+        return len(self.header) + sum(target.size for target in self.targets)
 
 
 def rewrite(
@@ -159,11 +163,11 @@ def _plan(source: Checkpoint, transform: Transform) -> list[_Plan]:
     ]
 
 
-def _header(plan: _Plan) -> bytes:
-    """Length, JSON, blanks up to a multiple of eight bytes."""
-    fields: dict[str, object] = {"__metadata__": {"format": "pt", **plan.metadata}}
+def file_header(targets: Iterable[Target], metadata: Mapping[str, str]) -> bytes:
+    """What a safetensors file begins with: length, JSON, blanks up to a multiple of eight."""
+    fields: dict[str, object] = {"__metadata__": {"format": "pt", **metadata}}
     position = 0
-    for target in plan.targets:
+    for target in targets:
         fields[target.name] = {
             "dtype": target.dtype,
             "shape": target.shape,
@@ -231,7 +235,7 @@ def _write(
     advance: Callable[[int], None],
 ) -> Finished | None:
     """The finished shard, or None if it was stopped."""
-    header = _header(plan)
+    header = plan.header
     digest = hashlib.sha256(header)
     buffer = memoryview(bytearray(CHUNK))
     source = plan.moves[0][0].path
