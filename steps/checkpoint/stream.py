@@ -7,6 +7,7 @@ into place as a whole when the last one is finished.
 
 import fnmatch
 import hashlib
+import inspect
 import json
 import math
 import os
@@ -24,7 +25,7 @@ from steps.checkpoint.finite import refuse_not_finite
 from steps.checkpoint.journal import NAME, Finished, Journal
 from steps.checkpoint.layout import BITS, CONFIG, INDEX, SINGLE, Checkpoint, Shard, Tensor
 from steps.errors import UserError
-from steps.record import canonical_json
+from steps.record import canonical_json, partial_directory
 
 CHUNK = 1 << 20
 """Bytes read at a time: a multiple of every element and quantization group, and small enough for
@@ -101,17 +102,18 @@ def rewrite(
     """Write `source`, transformed, to `destination` (absent or an empty directory).
 
     Shards that a killed call left in `partial` (beside the destination if not given) are kept if
-    source and transform are the same and their digests hold. `workers` shards are made at once,
-    each by a thread with a few chunks of memory. `advance` is called with the number of source
-    bytes done. UserError for weights that aren't finite, a full disk, or a destination in use;
-    what is finished by then stays in `partial`.
+    source, transform and code are the same and their digests hold. `workers` shards are made at
+    once, each by a thread with a few chunks of memory. `advance` is called with the number of
+    source bytes done. UserError for weights that aren't finite, a full disk, or a destination in
+    use; what is finished by then stays in `partial`.
     """
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise UserError(f"{destination} already exists; delete it or choose another place")
-    partial = partial or destination.with_name(f"{destination.name}.partial")
+    partial = partial or partial_directory(destination)
     partial.mkdir(parents=True, exist_ok=True)
     plans = _plan(source, transform)
-    journal = Journal(partial, canonical_json([transform.recipe, source.fingerprint]))
+    recipe = [transform.recipe, source.fingerprint, _code(transform)]
+    journal = Journal(partial, canonical_json(recipe))
     _remove_others(partial, {*journal.finished, NAME})
     due = [plan for plan in plans if plan.file not in journal.finished]
     _check_disk(partial, due)
@@ -128,6 +130,15 @@ def rewrite(
     journal.delete()
     destination.parent.mkdir(parents=True, exist_ok=True)
     os.replace(partial, destination)
+
+
+def _code(transform: Transform) -> str:
+    """Of what makes the shards, so that an output never mixes those of two versions."""
+    home = Path(__file__).parent
+    own = Path(inspect.getfile(type(transform)))
+    return hashlib.sha256(
+        b"".join(path.read_bytes() for path in [*sorted(home.glob("*.py")), own])
+    ).hexdigest()
 
 
 def _plan(source: Checkpoint, transform: Transform) -> list[_Plan]:

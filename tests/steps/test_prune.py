@@ -1,8 +1,11 @@
 """Depth pruning: which layers stay, under which names, and what config.json says then."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +15,10 @@ from steps.checkpoint.quantize import Mxfp4Config, mxfp4_transform
 from steps.checkpoint.stream import rewrite
 from steps.errors import UserError
 from steps.prune.block import Block, prune
+from steps.prune.importance import Importance, angular_distances
+from steps.record import Manifest, publish
 from tests import checkpoints
+from tests.conftest import ROOT
 
 
 def config_of(directory: Path) -> dict[str, object]:
@@ -164,3 +170,96 @@ def test_two_stacks_of_layers_are_refused(tmp_path: Path) -> None:
     source = checkpoints.write(tmp_path / "source", tensors)
     with pytest.raises(UserError, match="only models with one stack of layers can be pruned"):
         prune(source, tmp_path / "out", Block(1, 1))
+
+
+# ---- the block that does least -----------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 50), min_size=2, max_size=12), st.data())
+def test_least_by_ffn_output_is_the_least_sum(sums: list[int], data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, len(sums) - 1))
+    found = Importance(np.array(sums, float), np.zeros((0, 0)), 1).least("ffn_output", count)
+    windows = [sum(sums[first : first + count]) for first in range(len(sums) - count + 1)]
+    assert found == Block(windows.index(min(windows)), windows.index(min(windows)) + count - 1)
+
+
+def test_least_by_angular_distance_compares_what_enters_with_what_leaves() -> None:
+    # Layers turn the state by 10, 80, -80 and 20 degrees: the middle two undo each other.
+    angles = np.radians([0, 10, 90, 10, 30])
+    distances = angular_distances(np.stack([np.cos(angles), np.sin(angles)], axis=1))
+    assert np.allclose(distances[0], [0, 10 / 180, 90 / 180, 10 / 180, 30 / 180])
+    importance = Importance(np.ones(4), distances, 1)
+    assert importance.least("angular_distance", 1) == Block(0, 0)
+    assert importance.least("angular_distance", 2) == Block(1, 2)
+    with pytest.raises(UserError, match="can't drop 4 of 4 layers"):
+        importance.least("angular_distance", 4)
+
+
+def test_a_state_without_direction_is_no_distance() -> None:
+    for bad in (0.0, np.nan):
+        with pytest.raises(UserError, match="a hidden state is zero or not finite"):
+            angular_distances(np.array([[1.0, 0.0], [bad, 0.0]]))
+
+
+# ---- the step ----------------------------------------------------------------------------------
+
+
+def step(home: Path, block: dict[str, object]) -> subprocess.CompletedProcess[str]:
+    config = json.dumps({"model": "tiny", "block": block, "workers": 2})
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "steps.prune", "--config", config),
+            *("--input", f"model={home / 'model/manifest.json'}"),
+            *("--output", str(home / "out/manifest.json"), "--log", str(home / "log")),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_the_step_publishes_a_manifest_and_goes_on_from_what_was_finished(tmp_path: Path) -> None:
+    source = checkpoints.write(tmp_path / "source", checkpoints.llama(6), shards=4)
+    with publish(tmp_path / "model", step="model", config={}, inputs={}, code="") as workspace:
+        for path in source.iterdir():
+            path.rename(workspace.directory / path.name)
+        workspace.result = {"name": "tiny"}
+    weights = tmp_path / "model" / "model-00003-of-00004.safetensors"
+    sound = weights.read_bytes()
+    weights.write_bytes(sound[:-2] + b"\xff\x7f")
+    done = step(tmp_path, {"by": "layers", "first": 1, "last": 2})
+    assert done.returncode == 1
+    assert "holds weights that are NaN or infinite" in done.stderr
+    assert not (tmp_path / "out").exists()
+    assert list((tmp_path / "out.partial").glob("*.safetensors"))
+    weights.write_bytes(sound)
+    done = step(tmp_path, {"by": "layers", "first": 1, "last": 2})
+    assert done.returncode == 0, done.stderr
+    made = Manifest.read(tmp_path / "out" / "manifest.json")
+    assert made.damage() == []
+    assert made.result == {"name": "tiny", "dropped_layers": [1, 2]}
+    assert config_of(tmp_path / "out")["num_hidden_layers"] == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "model", "out", "source"]
+
+
+@pytest.mark.parametrize(
+    ("block", "words"),
+    [
+        ({"by": "taste"}, "block: input tag 'taste'"),
+        ({"by": "layers", "first": 1}, "block.layers.last: field required"),
+        ({"by": "layers", "first": 0, "last": 5}, "it has layers 0 to 5 and has to keep one"),
+    ],
+)
+def test_the_step_refuses_in_one_sentence(
+    tmp_path: Path, block: dict[str, object], words: str
+) -> None:
+    source = checkpoints.write(tmp_path / "source", checkpoints.llama(6))
+    with publish(tmp_path / "model", step="model", config={}, inputs={}, code="") as workspace:
+        for path in source.iterdir():
+            path.rename(workspace.directory / path.name)
+    done = step(tmp_path, block)
+    assert done.returncode == 1
+    assert words.lower() in done.stderr.lower()
+    assert not (tmp_path / "out").exists()
