@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from steps.console import Console
 from steps.errors import UserError, explain
-from steps.record import Workspace, digest_files, publish
+from steps.record import Workspace, digest_files, partial_directory, publish
 from steps.schema import Strict
 
 Config = TypeVar("Config", bound=Strict)
@@ -29,6 +29,12 @@ ROOT = Path(__file__).resolve().parent.parent
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     # SystemExit lets the temporary directory be removed; the default action would not.
     raise SystemExit(128 + number)
+
+
+def _kept(output: Path) -> str:
+    if partial_directory(output.parent).exists():
+        return "what is finished is kept, the next run goes on from there"
+    return "nothing was kept, the next run starts it again"
 
 
 def main(name: str, config_class: type[Config], step: Step[Config]) -> NoReturn:
@@ -68,12 +74,10 @@ def main(name: str, config_class: type[Config], step: Step[Config]) -> NoReturn:
         console.say(f"error: {name}: {explain(error)}")
         status = 1
     except SystemExit as error:  # of _terminate
-        console.say(
-            f"error: {name}: ended by a signal; nothing was kept, the next run starts it again"
-        )
+        console.say(f"error: {name}: ended by a signal; {_kept(arguments.output)}")
         status = error.code if isinstance(error.code, int) else 2
     except KeyboardInterrupt:
-        console.say(f"error: {name}: interrupted; nothing was kept, the next run starts it again")
+        console.say(f"error: {name}: interrupted; {_kept(arguments.output)}")
         status = 130
     except OSError as error:
         traceback.print_exc()

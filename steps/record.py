@@ -103,10 +103,20 @@ class Manifest:
 
 @dataclass
 class Workspace:
-    """Where a running step writes; `result` becomes part of the manifest."""
+    """Where a running step writes; `result` becomes part of the manifest.
+
+    `partial` is a directory (not made yet) that outlives a killed step, so that the next one can
+    go on from it; it is removed once the step's output is published.
+    """
 
     directory: Path
     result: dict[str, Any] = field(default_factory=dict)
+    partial: Path | None = None
+
+
+def partial_directory(destination: Path) -> Path:
+    """Where what a killed step had finished of `destination` waits for the next one."""
+    return destination.with_name(f"{destination.name}.partial")
 
 
 @contextlib.contextmanager
@@ -132,7 +142,7 @@ def publish(
     try:
         # Taken before the work: what is recorded is what the step was given.
         digests = {role: sha256_file(path) for role, path in inputs.items()}
-        workspace = Workspace(temporary)
+        workspace = Workspace(temporary, partial=partial_directory(destination))
         yield workspace
         files = {
             str(path.relative_to(temporary)): {
@@ -159,6 +169,7 @@ def publish(
             text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
             (temporary / name).write_text(text + "\n", encoding="utf-8")
         _replace_directory(temporary, destination)
+        shutil.rmtree(partial_directory(destination), ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -18,13 +18,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from steps.checkpoint.layout import open_checkpoint
+from steps.checkpoint.stream import rewrite
 from steps.errors import UserError
+from steps.prune.block import Block, prune_transform
 from steps.record import sha256_file
 
 Format = Literal["fp8", "int2"]
 GROUP = 32
 
-_LAYER = re.compile(r"^model\.layers\.(\d+)\.")
 _LINEAR = re.compile(r"^model\.layers\.\d+\..*_proj\.weight$")
 
 
@@ -51,27 +53,12 @@ def prune_depth(source: Path, destination: Path, first: int, last: int) -> None:
 
     UserError when that leaves no layer or names one that doesn't exist.
     """
-    weights, config = _read(source)
-    layers = int(config["num_hidden_layers"])
-    if not 0 <= first <= last < layers or last - first + 1 == layers:
-        raise UserError(
-            f"can't drop layers {first} to {last} of {source}: it has layers 0 to {layers - 1}"
-            " and has to keep one"
-        )
-    dropped = last - first + 1
-    kept: dict[str, Tensor] = {}
-    for name, tensor in weights.items():
-        found = _LAYER.match(name)
-        number = int(found[1]) if found else -1
-        if first <= number <= last:
-            continue
-        if number > last:
-            name = _LAYER.sub(f"model.layers.{number - dropped}.", name)
-        kept[name] = tensor
-    config["num_hidden_layers"] = layers - dropped
-    if isinstance(config.get("layer_types"), list):
-        del config["layer_types"][first : last + 1]
-    _write(source, destination, kept, config, {"dropped_layers": [first, last]})
+    checkpoint = open_checkpoint(source)
+    transform = prune_transform(checkpoint, Block(first, last))
+    with replacing(destination) as temporary:
+        rewrite(checkpoint, temporary, transform)
+        origin = sha256_file(source / "model.safetensors")
+        write_manifest(temporary, {"dropped_layers": [first, last], "source_sha256": origin})
 
 
 def write_manifest(directory: Path, recipe: object) -> None:

@@ -1,0 +1,33 @@
+"""Weights that aren't finite, refused while they stream past."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steps.checkpoint.layout import Tensor
+from steps.errors import UserError
+
+# Type of the same width, mask of the magnitude, least magnitude that is no finite number.
+_FORMATS: Mapping[str, tuple[type[np.unsignedinteger], int, int]] = {
+    "BF16": (np.uint16, 0x7FFF, 0x7F80),
+    "F16": (np.uint16, 0x7FFF, 0x7C00),
+    "F32": (np.uint32, 0x7FFF_FFFF, 0x7F80_0000),
+    "F64": (np.uint64, 0x7FFF_FFFF_FFFF_FFFF, 0x7FF0_0000_0000_0000),
+    "F8_E4M3": (np.uint8, 0x7F, 0x7F),
+    "F8_E5M2": (np.uint8, 0x7F, 0x7C),
+    "F8_E8M0": (np.uint8, 0xFF, 0xFF),
+}
+
+
+def refuse_not_finite(tensor: Tensor, chunk: memoryview) -> None:
+    """UserError naming the tensor if a chunk of it holds a NaN or an infinity."""
+    if tensor.dtype not in _FORMATS:
+        return
+    kind, mask, limit = _FORMATS[tensor.dtype]
+    bits: NDArray[np.unsignedinteger] = np.frombuffer(chunk, kind)
+    if bits.size and int((bits & kind(mask)).max()) >= limit:
+        raise UserError(
+            f"{tensor.path}: {tensor.name} holds weights that are NaN or infinite; "
+            "the checkpoint is damaged, fetch or train it again"
+        )

@@ -1,0 +1,1 @@
+"""Models and datasets from elsewhere, every file checked against its digest."""

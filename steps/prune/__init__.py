@@ -1,0 +1,1 @@
+"""Depth pruning: a contiguous block of decoder layers dropped, chosen by hand or by importance."""
