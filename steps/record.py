@@ -47,8 +47,11 @@ def digest_files(paths: list[Path], root: Path) -> str:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write beside the target, then move into place."""
+    """Write beside the target, then move into place; a pipe or device is written to as it is."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from steps.errors import UserError
-from steps.record import Manifest, publish, sha256_file
+from steps.record import Manifest, publish, sha256_file, write_atomically
 
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from steps.record import publish
+from steps.record import publish, write_atomically
 with publish(Path(sys.argv[1]), step="s", config={}, inputs={}, code="c") as workspace:
     (workspace.directory / "half").write_text("half")
     print("working", flush=True)
@@ -94,3 +94,16 @@ def test_a_damaged_manifest_is_one_sentence(tmp_path: Path) -> None:
     path.write_text(path.read_text(encoding="utf-8")[:50], encoding="utf-8")
     with pytest.raises(UserError, match="is damaged"):
         Manifest.read(path)
+
+
+def test_a_pipe_or_device_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    """As root, moving a file over /dev/null would take it from the whole machine."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_atomically(pipe, "text")
+        assert os.read(reader, 100) == b"text"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
