@@ -1,6 +1,10 @@
 """The only module that knows Hydra: overrides in, one resolved dictionary per cell out."""
 
 import itertools
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,32 +13,188 @@ from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from steps.errors import UserError
+from steps.layers import SELECTORS, settled
 from steps.registry import AXES
 
+MATRIX_KEYS = ("experiment", "matrix", "cells", "experiment_name")
+"""What the choice of cells depends on; every other override holds for each of them."""
 
-def compose(conf: Path, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
-    """Compose every cell of the matrix.
 
-    An override of an axis (`precision=bf16,fp8`, `scenario=glob(*)`) replaces that axis of the
-    experiment's matrix; any other override holds for all cells. Returns the experiment's name and
-    one dictionary per cell, in matrix order. Raises UserError for anything that Hydra refuses.
+# ---- resolvers: pure functions of their arguments and of the configuration ---------------------
+
+
+def _layers(*paths: str, _root_: DictConfig) -> DictConfig:
+    """The layers at these paths, settled at this cell."""
+    point = {
+        **{
+            selector: str(_root_[selector[3:]].name)
+            for selector in SELECTORS
+            if selector != "by_model"
+        },
+        "by_model": str(_root_.benchmark.model.name),
+    }
+    found = [OmegaConf.select(_root_, path) for path in paths]
+    raw = [OmegaConf.to_container(node, resolve=True) for node in found if node is not None]
+    return OmegaConf.create(settled(cast(list[Mapping[str, Any]], raw), point))
+
+
+def _at(node: DictConfig, *keys: str) -> Any:
+    """node[key][key]...: for keys with dots, which an interpolation can't name."""
+    for key in keys:
+        if node.get(key) is None:
+            raise ValueError(f"there is no {key!r}, only {', '.join(map(str, node))}")
+        node = node[key]
+    return node
+
+
+def _maybe(node: DictConfig | None, *keys: str | None) -> Any:
+    """The same, or null."""
+    for key in keys:
+        node = None if node is None or key is None else node.get(key)
+    return node
+
+
+def _first(*values: Any) -> Any:
+    """The first value that isn't null."""
+    return next((value for value in values if value is not None), None)
+
+
+def _nodes(groups: ListConfig) -> str:
+    return str(sum(group.nodes for group in groups))
+
+
+RESOLVERS: Mapping[str, Callable[..., Any]] = {
+    **{"layers": _layers, "at": _at, "maybe": _maybe, "first": _first},
+    **{"text": str, "nodes": _nodes},
+}
+
+
+# ---- cells -------------------------------------------------------------------------------------
+
+
+def compose(
+    conf: Path, overrides: list[str], site: Path | None = None
+) -> tuple[str, list[dict[str, Any]]]:
+    """Compose every cell of the experiment.
+
+    An experiment names a `matrix` (every combination of its axes) or a list of `cells`. An override
+    of an axis (`precision=bf16,fp8`, `scenario=glob(*)`) replaces that axis of a matrix and chooses
+    among cells; any other override holds for all cells. `site` is a system file outside `conf/`
+    that takes the place of the system. Returns the experiment's name and one dictionary per cell,
+    in order. Raises UserError for anything that Hydra refuses.
     """
-    fixed, axes = _split(conf, overrides)
-    with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
-        base = _one(fixed, "the configuration")
-        matrix = {**{axis: base["matrix"][axis] for axis in AXES}, **axes}
-        for axis, values in matrix.items():
-            if not values:
-                raise UserError(f"axis {axis} has no value; give at least one, as {axis}=NAME")
+    for name, function in RESOLVERS.items():
+        OmegaConf.register_new_resolver(name, function, replace=True)
+    with _with_site(conf, site) as home, initialize_config_dir(str(home), version_base="1.3"):
+        fixed, axes = _split(home, overrides)
+        if site is not None:
+            axes["system"] = [site.stem]
+        chosen = [text for text in fixed if _key(text).split(".")[0] in MATRIX_KEYS]
+        base = _composed(chosen, "the configuration")
+        name = str(base["experiment_name"])
+        points = _listed(base, axes, site) if base.get("cells") else _product(base, axes)
         cells = []
-        for point in itertools.product(*(matrix[axis] for axis in AXES)):
-            chosen = [f"{axis}={value}" for axis, value in zip(AXES, point, strict=True)]
-            cells.append(_one([*fixed, *chosen], " ".join(chosen)))
-    return str(base["experiment_name"]), cells
+        for point in points:
+            groups = [f"{group}={value}" for group, value in point.items()]
+            cells.append(_resolved([*groups, *fixed], " ".join(groups)))
+    return name, cells
+
+
+@contextmanager
+def _with_site(conf: Path, site: Path | None) -> Iterator[Path]:
+    """`conf/`, or a copy of it that holds the site's file as one more system."""
+    if site is None:
+        yield conf.resolve()
+        return
+    if not site.is_file():
+        raise UserError(f"--site {site} is no file; docs/partner-rerun.md shows how to write one")
+    if (conf / "system" / f"{site.stem}.yaml").exists():
+        raise UserError(
+            f"--site {site} has the name of conf/system/{site.stem}.yaml; give it its own name"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder) / "conf"
+        shutil.copytree(conf, home)
+        shutil.copyfile(site, home / "system" / site.name)
+        yield home.resolve()
+
+
+def _product(base: DictConfig, axes: Mapping[str, list[str]]) -> Iterator[dict[str, str]]:
+    matrix = {axis: axes.get(axis, base["matrix"][axis]) for axis in AXES}
+    for axis, values in matrix.items():
+        if not values:
+            raise UserError(f"axis {axis} has no value; give at least one, as {axis}=NAME")
+    for point in itertools.product(*(matrix[axis] for axis in AXES)):
+        yield dict(zip(AXES, map(str, point), strict=True))
+
+
+def _listed(
+    base: DictConfig, axes: Mapping[str, list[str]], site: Path | None
+) -> list[dict[str, str]]:
+    """The cells of a list that the axes choose. A site's system takes the place of its base's."""
+    listed = list(_entries(base))
+    wanted = dict(axes)
+    if site is not None:
+        wanted["system"] = [_base_of(site)]
+    chosen = [cell for cell in listed if all(cell[axis] in wanted[axis] for axis in wanted)]
+    if not chosen:
+        unknown = (a for a in wanted if not any(cell[a] in wanted[a] for cell in listed))
+        axis = next(unknown, next(iter(wanted)))
+        there = ", ".join(dict.fromkeys(cell[axis] for cell in listed))
+        asked = " ".join(f"{name}={','.join(values)}" for name, values in wanted.items())
+        raise UserError(
+            f"experiment {base['experiment_name']} has no cell with {asked}; its values of {axis} "
+            f"are {there}"
+        )
+    if site is not None:
+        chosen = [{**cell, "system": site.stem} for cell in chosen]
+    return chosen
+
+
+def _entries(base: DictConfig) -> Iterator[dict[str, str]]:
+    """Every entry of `cells` is a small matrix: an axis may have a list. `engine` may be named."""
+    for entry in base["cells"]:
+        names = [*AXES, *(key for key in entry if key not in AXES)]
+        columns = []
+        for name in names:
+            value = entry.get(name, "none" if name == "compression" else None)
+            if value is None:
+                raise UserError(f"a cell of experiment {base['experiment_name']} has no {name}")
+            columns.append([str(v) for v in value] if isinstance(value, ListConfig) else [value])
+        for point in itertools.product(*columns):
+            yield dict(zip(names, point, strict=True))
+
+
+def _base_of(site: Path) -> str:
+    """The first system that a site file builds on."""
+    raw = OmegaConf.load(site)
+    defaults = raw.get("defaults", []) if isinstance(raw, DictConfig) else []
+    for entry in defaults:
+        if isinstance(entry, str) and entry != "_self_":
+            return entry
+    raise UserError(f"--site {site} names no base: start it with `defaults: [amd-mi325x, _self_]`")
+
+
+# ---- overrides ---------------------------------------------------------------------------------
+
+
+def _key(text: str) -> str:
+    return str(_parsed(text).key_or_group)
+
+
+def _parsed(text: str) -> Override:
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        raise UserError(f"override {text!r} is not KEY=VALUE as Hydra reads it") from error
+    if not override.key_or_group:
+        raise UserError(f"override {text!r} names no key; write KEY=VALUE")
+    return override
 
 
 def _split(conf: Path, overrides: list[str]) -> tuple[list[str], dict[str, list[str]]]:
@@ -42,12 +202,7 @@ def _split(conf: Path, overrides: list[str]) -> tuple[list[str], dict[str, list[
     fixed: list[str] = []
     axes: dict[str, list[str]] = {}
     for text in overrides:
-        try:
-            override = OverridesParser.create().parse_override(text)
-        except HydraException as error:
-            raise UserError(f"override {text!r} is not KEY=VALUE as Hydra reads it") from error
-        if not override.key_or_group:
-            raise UserError(f"override {text!r} names no key; write KEY=VALUE")
+        override = _parsed(text)
         if override.key_or_group in AXES:
             axes[override.key_or_group] = _values(conf, override)
         elif override.is_sweep_override():
@@ -70,10 +225,20 @@ def _values(conf: Path, override: Override) -> list[str]:
     return list(override.sweep_string_iterator())
 
 
-def _one(overrides: list[str], what: str) -> dict[str, Any]:
+def _composed(overrides: list[str], what: str) -> DictConfig:
     try:
-        config = hydra_compose("config", overrides=overrides)
+        return hydra_compose("config", overrides=overrides)
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+        raise _refused(what, error) from error
+
+
+def _resolved(overrides: list[str], what: str) -> dict[str, Any]:
+    config = _composed(overrides, what)
+    try:
         return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        message = " ".join(str(error).split())
-        raise UserError(f"{what} can't be composed: {message}") from error
+    except (OmegaConfBaseException, ValueError) as error:
+        raise _refused(what, error) from error
+
+
+def _refused(what: str, error: Exception) -> UserError:
+    return UserError(f"{what} can't be composed: {' '.join(str(error).split())}")

@@ -57,6 +57,7 @@ class CellResult(Strict):
 
     system: str
     benchmark: str
+    compression: str
     precision: str
     scenario: str
     emulated: bool
@@ -76,7 +77,8 @@ class CellResult(Strict):
     @property
     def key(self) -> str:
         """As the path of the cell below runs/ and verdicts/."""
-        return f"{self.system}/{self.benchmark}/{self.precision}/{self.scenario}"
+        parts = (self.system, self.benchmark, self.compression, self.precision, self.scenario)
+        return "/".join(parts)
 
 
 class Summary(Strict):
@@ -138,7 +140,7 @@ def to_csv(cells: Sequence[CellResult]) -> str:
 def _row(cell: CellResult) -> dict[str, Any]:
     row: dict[str, Any] = {
         name: getattr(cell, name)
-        for name in ("system", "benchmark", "precision", "scenario", "emulated")
+        for name in ("system", "benchmark", "compression", "precision", "scenario", "emulated")
     }
     row |= {
         "tokens_per_second": cell.tokens_per_second,
@@ -174,6 +176,7 @@ def _cell(cell: Cell, inputs: Mapping[str, Path]) -> CellResult:
     return CellResult(
         system=cell.system,
         benchmark=cell.benchmark,
+        compression=cell.compression,
         precision=cell.precision,
         scenario=cell.scenario,
         emulated=cell.emulated,

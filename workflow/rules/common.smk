@@ -27,7 +27,7 @@ RUN = (
 
 wildcard_constraints:
     experiment=r"[^/]+",
-    cell=r"[^/]+/[^/]+/[^/]+/[^/]+",
+    cell=r"[^/]+/[^/]+/[^/]+/[^/]+/[^/]+(/TEST\d+)?",
     name=r".+",
 
 
