@@ -19,6 +19,9 @@ rule all:
 
 
 onstart:
+    if reason := refusal(Path(workflow.configfiles[0]), Path(workflow.basedir)):
+        print(f"error: {reason}", file=sys.stderr)
+        raise WorkflowError(reason)
     due = sum(1 for _ in workflow.dag.needrun_jobs())
     what = f"{due} of {len(PLAN.jobs)} jobs to run" if due else "nothing to do"
     print(f"{PLAN.experiment}: {what}", flush=True)

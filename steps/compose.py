@@ -25,6 +25,13 @@ MATRIX_KEYS = ("experiment", "matrix", "cells", "experiment_name")
 """What the choice of cells depends on; every other override holds for each of them."""
 
 
+ROW = "row"
+"""`row=8xMI300X_2xEPYC_9575F/llama2-70b-99/Server`: the cell that becomes this published row."""
+
+UNRESOLVED = ("round", "matrix", "cells")
+"""What only other groups read: the large tables of a round are resolved where they are used."""
+
+
 # ---- resolvers: pure functions of their arguments and of the configuration ---------------------
 
 
@@ -78,31 +85,48 @@ RESOLVERS: Mapping[str, Callable[..., Any]] = {
 
 
 def compose(
-    conf: Path, overrides: list[str], site: Path | None = None
+    conf: Path, overrides: list[str], site: Path | None = None, stand_in: str | None = None
 ) -> tuple[str, list[dict[str, Any]]]:
     """Compose every cell of the experiment.
 
     An experiment names a `matrix` (every combination of its axes) or a list of `cells`. An override
     of an axis (`precision=bf16,fp8`, `scenario=glob(*)`) replaces that axis of a matrix and chooses
-    among cells; any other override holds for all cells. `site` is a system file outside `conf/`
-    that takes the place of the system. Returns the experiment's name and one dictionary per cell,
-    in order. Raises UserError for anything that Hydra refuses.
+    among cells, `row` chooses by the name of a result; any other override holds for all cells.
+    `site` is a system file outside `conf/` that takes the place of the system that it builds on;
+    `stand_in` names a system that takes the place of whichever was chosen. Returns the experiment's
+    name and one dictionary per cell, in order. Raises UserError for anything that Hydra refuses.
     """
     for name, function in RESOLVERS.items():
         OmegaConf.register_new_resolver(name, function, replace=True)
     with _with_site(conf, site) as home, initialize_config_dir(str(home), version_base="1.3"):
         fixed, axes = _split(home, overrides)
         if site is not None:
-            axes["system"] = [site.stem]
+            stand_in = site.stem
+            axes.setdefault("system", [base_of(site)])
+        rows = axes.pop(ROW, [])
         chosen = [text for text in fixed if _key(text).split(".")[0] in MATRIX_KEYS]
         base = _composed(chosen, "the configuration")
         name = str(base["experiment_name"])
-        points = _listed(base, axes, site) if base.get("cells") else _product(base, axes)
-        cells = []
+        points = _listed(base, axes) if base.get("cells") else _product(base, axes)
+        cells, composer = [], _Composer(home, fixed)
         for point in points:
-            groups = [f"{group}={value}" for group, value in point.items()]
-            cells.append(_resolved([*groups, *fixed], " ".join(groups)))
-    return name, cells
+            if stand_in is not None:
+                point = {**point, "system": stand_in}
+            cells.append(composer.cell(point))
+    return name, _of_rows(cells, rows) if rows else cells
+
+
+def _of_rows(cells: list[dict[str, Any]], rows: list[str]) -> list[dict[str, Any]]:
+    """The cells of these rows of a results table: system id / benchmark in the tree / scenario."""
+    named = {
+        f"{cell['system']['id']}/{package['name']}/{cell['scenario']['name']}": cell
+        for cell in cells
+        for package in cell["benchmark"]["packages"]
+    }
+    for row in rows:
+        if row not in named:
+            raise UserError(f"no cell becomes row {row!r}; there are {', '.join(sorted(named))}")
+    return [cell for cell in cells if any(named[row] is cell for row in rows)]
 
 
 @contextmanager
@@ -124,6 +148,21 @@ def _with_site(conf: Path, site: Path | None) -> Iterator[Path]:
         yield home.resolve()
 
 
+def experiments_of(conf: Path, system: str) -> list[str]:
+    """Names of the experiments that have cells of a system,."""
+    found = []
+    for path in sorted((conf / "experiment").glob("*.yaml")):
+        raw = cast(DictConfig, OmegaConf.load(path))
+        cells = [dict(cell) for cell in raw.get("cells", [])] or [dict(raw.get("matrix", {}))]
+        if any(system in _several(cell.get("system", [])) for cell in cells):
+            found.append(path.stem)
+    return found
+
+
+def _several(value: Any) -> list[str]:
+    return [str(v) for v in value] if isinstance(value, ListConfig) else [str(value)]
+
+
 def _product(base: DictConfig, axes: Mapping[str, list[str]]) -> Iterator[dict[str, str]]:
     matrix = {axis: axes.get(axis, base["matrix"][axis]) for axis in AXES}
     for axis, values in matrix.items():
@@ -133,26 +172,19 @@ def _product(base: DictConfig, axes: Mapping[str, list[str]]) -> Iterator[dict[s
         yield dict(zip(AXES, map(str, point), strict=True))
 
 
-def _listed(
-    base: DictConfig, axes: Mapping[str, list[str]], site: Path | None
-) -> list[dict[str, str]]:
-    """The cells of a list that the axes choose. A site's system takes the place of its base's."""
+def _listed(base: DictConfig, wanted: Mapping[str, list[str]]) -> list[dict[str, str]]:
+    """The cells of a list that the axes choose."""
     listed = list(_entries(base))
-    wanted = dict(axes)
-    if site is not None:
-        wanted["system"] = [_base_of(site)]
-    chosen = [cell for cell in listed if all(cell[axis] in wanted[axis] for axis in wanted)]
-    if not chosen:
-        unknown = (a for a in wanted if not any(cell[a] in wanted[a] for cell in listed))
-        axis = next(unknown, next(iter(wanted)))
-        there = ", ".join(dict.fromkeys(cell[axis] for cell in listed))
-        asked = " ".join(f"{name}={','.join(values)}" for name, values in wanted.items())
-        raise UserError(
-            f"experiment {base['experiment_name']} has no cell with {asked}; its values of {axis} "
-            f"are {there}"
-        )
-    if site is not None:
-        chosen = [{**cell, "system": site.stem} for cell in chosen]
+    chosen = listed
+    for axis, values in wanted.items():
+        there = dict.fromkeys(cell[axis] for cell in chosen)
+        chosen = [cell for cell in chosen if cell[axis] in values]
+        if not chosen:
+            asked = " ".join(f"{name}={','.join(values)}" for name, values in wanted.items())
+            raise UserError(
+                f"experiment {base['experiment_name']} has no cell with {asked}; the values of "
+                f"{axis} left to choose from are {', '.join(there)}"
+            )
     return chosen
 
 
@@ -165,14 +197,17 @@ def _entries(base: DictConfig) -> Iterator[dict[str, str]]:
             value = entry.get(name, "none" if name == "compression" else None)
             if value is None:
                 raise UserError(f"a cell of experiment {base['experiment_name']} has no {name}")
-            columns.append([str(v) for v in value] if isinstance(value, ListConfig) else [value])
+            columns.append(_several(value))
         for point in itertools.product(*columns):
             yield dict(zip(names, point, strict=True))
 
 
-def _base_of(site: Path) -> str:
+def base_of(site: Path) -> str:
     """The first system that a site file builds on."""
-    raw = OmegaConf.load(site)
+    try:
+        raw = OmegaConf.load(site)
+    except (OSError, YAMLError) as error:
+        raise UserError(f"--site {site} can't be read: {' '.join(str(error).split())}") from error
     defaults = raw.get("defaults", []) if isinstance(raw, DictConfig) else []
     for entry in defaults:
         if isinstance(entry, str) and entry != "_self_":
@@ -198,12 +233,12 @@ def _parsed(text: str) -> Override:
 
 
 def _split(conf: Path, overrides: list[str]) -> tuple[list[str], dict[str, list[str]]]:
-    """Overrides that hold for all cells, and the values of the axes that were overridden."""
+    """Overrides that hold for all cells, and the values of the axes (and rows) that were named."""
     fixed: list[str] = []
     axes: dict[str, list[str]] = {}
     for text in overrides:
         override = _parsed(text)
-        if override.key_or_group in AXES:
+        if override.key_or_group in (*AXES, ROW):
             axes[override.key_or_group] = _values(conf, override)
         elif override.is_sweep_override():
             raise UserError(
@@ -232,10 +267,41 @@ def _composed(overrides: list[str], what: str) -> DictConfig:
         raise _refused(what, error) from error
 
 
-def _resolved(overrides: list[str], what: str) -> dict[str, Any]:
-    config = _composed(overrides, what)
+class _Composer:
+    """Composes cells; those that differ in nothing but their scenario share one composition.
+
+    Hydra takes a third of a second for a cell, and a scenario is two keys of one file.
+    """
+
+    def __init__(self, conf: Path, fixed: list[str]) -> None:
+        self._conf = conf
+        self._fixed = fixed
+        self._shared: dict[tuple[str, ...], DictConfig] = {}
+
+    def cell(self, point: Mapping[str, str]) -> dict[str, Any]:
+        groups = [f"{group}={value}" for group, value in point.items()]
+        key = tuple(text for text in groups if not text.startswith("scenario="))
+        shared, scenario = self._shared.get(key), self._scenario(point["scenario"])
+        if shared is not None and scenario is not None:
+            shared["scenario"] = scenario
+            return _resolved(shared, " ".join(groups))
+        config = _composed([*groups, *self._fixed], " ".join(groups))
+        if config["scenario"] == scenario:  # else something besides its file sets it
+            self._shared[key] = config
+        return _resolved(config, " ".join(groups))
+
+    def _scenario(self, name: str) -> DictConfig | None:
+        path = self._conf / "scenario" / f"{name}.yaml"
+        return cast(DictConfig, OmegaConf.load(path)) if path.is_file() else None
+
+
+def _resolved(config: DictConfig, what: str) -> dict[str, Any]:
     try:
-        return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+        return {
+            str(key): OmegaConf.to_container(config[key], resolve=True)
+            for key in config
+            if key not in UNRESOLVED and OmegaConf.is_config(config[key])
+        }
     except (OmegaConfBaseException, ValueError) as error:
         raise _refused(what, error) from error
 

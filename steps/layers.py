@@ -22,7 +22,7 @@ def settled(layers: list[Mapping[str, Any]], point: Mapping[str, str]) -> dict[s
     result: dict[str, Any] = {}
     for layer in layers:
         result = merged(result, _selected(layer, point))
-    return result
+    return _without_nulls(result)
 
 
 def _selected(layer: Mapping[str, Any], point: Mapping[str, str]) -> dict[str, Any]:
@@ -35,17 +35,23 @@ def _selected(layer: Mapping[str, Any], point: Mapping[str, str]) -> dict[str, A
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` on `base`, key by key; null removes."""
+    """`over` on `base`, key by key. A null stays, so that it takes back what comes from below."""
     result = dict(base)
     for key, value in over.items():
-        if value is None:
-            result.pop(key, None)
-        elif isinstance(value, Mapping):
-            below = result.get(key)
+        below = result.get(key)
+        if isinstance(value, Mapping):
             result[key] = merged(below if isinstance(below, Mapping) else {}, value)
         else:
             result[key] = value
     return result
+
+
+def _without_nulls(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_nulls(value) if isinstance(value, Mapping) else value
+        for key, value in settings.items()
+        if value is not None
+    }
 
 
 def selections(layer: Mapping[str, Any], path: str) -> Iterator[tuple[str, str, str]]:

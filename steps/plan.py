@@ -64,7 +64,8 @@ def make(root: Path, overrides: list[str], site: Path | None = None) -> Plan:
     `site`: a system file outside `conf/` that takes the place of the system it builds on.
     """
     experiment, cells = compose(root / "conf", overrides, site)
-    return Planner(root, experiment).plan(cells, overrides)
+    given = overrides if site is None else [*overrides, "--site", site.name]
+    return Planner(root, experiment).plan(cells, given)
 
 
 class Planner:

@@ -27,8 +27,8 @@ def cells(plan: Plan) -> tuple[schema.Cell, ...]:
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_plans(experiment: str) -> None:
-    plan = make(ROOT, [f"experiment={experiment}"])
+def test_every_experiment_plans(experiment: str, plans: dict[str, Plan]) -> None:
+    plan = plans[experiment]
     assert plan.experiment == experiment
     assert counts(plan)["report"] == 1
 

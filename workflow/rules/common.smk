@@ -7,6 +7,7 @@ sys.path.insert(0, workflow.basedir)
 from steps import plan as plans
 from steps import registry
 from steps.errors import UserError
+from steps.limits import refusal
 
 if not workflow.configfiles:
     raise WorkflowError(
