@@ -68,7 +68,7 @@ def _evaluation_counts(plan: Plan) -> dict[str, int]:
 def _cells(plan: Plan) -> list[str]:
     """One line per cell: its path, division and, if others, its names in the tree."""
     cells = _described(plan)
-    lines = [f"{len(cells)} cells:"]
+    lines = [f"{len(cells)} cell{'s' if len(cells) > 1 else ''}:"]
     for cell in cells:
         names = " and ".join(package.name for package in cell.packages)
         packed = "" if names == cell.benchmark else f", submitted as {names}"

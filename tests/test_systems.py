@@ -228,3 +228,21 @@ def test_the_site_option_is_found_anywhere() -> None:
     for wrong in (["--site"], ["--site=a.yaml", "--site=b.yaml"]):
         with pytest.raises(UserError, match="one file"):
             site_file(wrong)
+
+
+def examples() -> list[str]:
+    """The files that docs/partner-rerun.md tells a partner to write."""
+    text = (ROOT / "docs/partner-rerun.md").read_text(encoding="utf-8")
+    return [block.split("```")[0] for block in text.split("```yaml\n")[1:]]
+
+
+@pytest.mark.parametrize("example", examples(), ids=["mi325x", "cpu"])
+def test_the_tutorials_files_compose_and_are_short(example: str, tmp_path: Path) -> None:
+    assert len(example.splitlines()) < 20
+    name = next(line.split()[1] for line in example.splitlines() if line.startswith("  name:"))
+    path = tmp_path / f"{name}.yaml"
+    path.write_text(example, encoding="utf-8")
+    overrides = ["experiment=amd-v5.1"] if "amd-" in example else []
+    plan = make(ROOT, overrides, path)
+    assert {needed.system for needed in plan.requirements} == {name}
+    assert one(plan, "submission")["submitter"] == "Acme"
