@@ -19,6 +19,9 @@ rule all:
 
 
 onstart:
+    if reason := refusal(Path(workflow.configfiles[0]), Path(workflow.basedir)):
+        print(f"error: {reason}", file=sys.stderr)
+        raise WorkflowError(reason)
     due = sum(1 for job in workflow.dag.needrun_jobs() if job.output)
     print(f"{PLAN.experiment}: {due} of {len(PLAN.jobs)} jobs to run", flush=True)
 

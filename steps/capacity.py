@@ -16,7 +16,7 @@ from tabulate import tabulate
 
 from steps.errors import UserError, explain
 from steps.record import canonical_json
-from steps.schema import Name, Positive, PositiveNumber, Strict
+from steps.strict import Name, Positive, PositiveNumber, Strict
 
 FILE = Path(__file__).resolve().parent.parent / "conf/capacity.yaml"
 

@@ -36,17 +36,18 @@ OTHERS: Mapping[str, tuple[str, str]] = {
     "explain": ("steps.validate.explain", "what a finding of validate means, and its fix"),
     "compare": ("steps.compare", "A B: differences of two results, own or published"),
     "report": ("steps.report.command", "--published: the page of AMD's published submission"),
+    "diff": ("steps.diff", "what a system sets otherwise than its base: diff system=A base=B"),
 }
 """Commands that need no plan: the module whose `command(arguments) -> exit status` does it."""
 
 USAGE = """\
-./reproduce [run|plan|verify] [hydra overrides] [-- snakemake arguments]
+./reproduce [run|plan|verify] [--site FILE] [hydra overrides] [-- snakemake arguments]
 ./reproduce COMMAND [arguments]
 
 {commands}
 
 Overrides: experiment=rehearsal-full, precision=bf16,fp8, system.target_qps.Server=30 ...
-Without any: experiment=rehearsal."""
+Without any: experiment=rehearsal. --site: a system of your own, in a file outside conf/."""
 
 
 def usage() -> str:
@@ -75,13 +76,14 @@ def _planned(arguments: list[str]) -> int:
     if "--" in arguments:
         split = arguments.index("--")
         ours, passed_on = arguments[:split], arguments[split + 1 :]
+    ours, site = site_file(ours)
     command, overrides = "run", ours
     if ours and "=" not in ours[0]:
         command, overrides = ours[0], ours[1:]
     if command not in PLANNED or (command != "run" and passed_on):
         print(f"error: {' '.join(arguments)!r} is not a command\n{usage()}", file=sys.stderr)
         return 2
-    path = frozen_plan(ROOT, overrides)
+    path = frozen_plan(ROOT, overrides, site)
     if command == "plan":
         from steps.preview import preview
 
@@ -91,13 +93,32 @@ def _planned(arguments: list[str]) -> int:
         from steps.verify import verify
 
         return verify(path, ROOT)
+    from steps.limits import refusal
+
+    if reason := refusal(path, ROOT):
+        raise UserError(reason)
     _lock(ROOT / "results")
     os.chdir(ROOT)
     binary, *rest = snakemake(path)
     os.execv(binary, [binary, *rest, *passed_on])
 
 
-def frozen_plan(root: Path, overrides: list[str]) -> Path:
+def site_file(arguments: list[str]) -> tuple[list[str], Path | None]:
+    """Arguments without `--site FILE`, and the file; a relative path is one from the checkout."""
+    rest, site = [], None
+    waiting = iter(arguments)
+    for argument in waiting:
+        if argument != "--site" and not argument.startswith("--site="):
+            rest.append(argument)
+            continue
+        name = argument.partition("=")[2] or next(waiting, "")
+        if not name or site is not None:
+            raise UserError("--site takes one file, as in --site acme.yaml")
+        site = Path(name)
+    return rest, site
+
+
+def frozen_plan(root: Path, overrides: list[str], site: Path | None = None) -> Path:
     """The plan of these overrides; composed only if `conf/`, code or locks changed since.
 
     Composition is a pure function of what the key covers: `conf/` has no resolver that reads the
@@ -105,6 +126,8 @@ def frozen_plan(root: Path, overrides: list[str]) -> Path:
     """
     files = [*root.glob("conf/**/*.yaml"), *root.glob("envs/*.lock"), *root.glob("steps/*.py")]
     key = digest_files([*files], root) + canonical_json(overrides)
+    if site is not None and site.is_file():
+        key += site.name + site.read_text(encoding="utf-8", errors="replace")
     index = root / "results/plans/index" / f"{_sha256(key)[:24]}"
     if index.is_file():
         path = root / "results/plans" / f"{index.read_text().strip()}.json"
@@ -112,7 +135,7 @@ def frozen_plan(root: Path, overrides: list[str]) -> Path:
             return path
     from steps.plan import freeze, make
 
-    path = freeze(make(root, overrides), root)
+    path = freeze(make(root, overrides, site), root)
     write_atomically(index, path.stem + "\n")
     return path
 

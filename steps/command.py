@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from steps.console import Console
 from steps.errors import UserError, explain
 from steps.record import Workspace, digest_files, partial_directory, publish
-from steps.schema import Strict
+from steps.strict import Strict
 
 Config = TypeVar("Config", bound=Strict)
 Step = Callable[[Config, Mapping[str, Path], Workspace, Console], None]

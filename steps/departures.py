@@ -1,10 +1,10 @@
 """Where a cell leaves the rules of its round. A tree with any departure may not be submitted."""
 
-from steps.schema import DatasetConfig, PerformanceCheckConfig
+from steps.schema import PerformanceCheckConfig
 
 
 def departures(
-    check: PerformanceCheckConfig, dataset: DatasetConfig, *, emulated: bool
+    check: PerformanceCheckConfig, evaluation_count: int, *, emulated: bool
 ) -> tuple[str, ...]:
     """One phrase each, with the value here and the value of the rules; empty if none."""
     rules, loadgen = check.rules, check.loadgen
@@ -15,7 +15,7 @@ def departures(
             loadgen.performance_sample_count_override,
             rules.performance_sample_count,
         ),
-        ("dataset size", dataset.evaluation_count, rules.dataset_size),
+        ("dataset size", evaluation_count, rules.dataset_size),
     )
     found = [
         f"{name} is {value:,} instead of {minimum:,}"

@@ -21,7 +21,8 @@ from steps.probes.fields import probed
 from steps.probes.machine import probe
 from steps.probes.values import Node
 from steps.record import Workspace, write_atomically
-from steps.schema import MISSING, DescribeConfig, Strict
+from steps.schema import MISSING, DescribeConfig
+from steps.strict import Strict
 
 FOLDER = Path("results/systems")
 VALUE_WIDTH = 62

@@ -4,25 +4,29 @@ Nothing below the plan knows Hydra or `conf/`.
 """
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from steps import schema
+from steps import groups, schema
 from steps.compose import compose
 from steps.departures import departures
 from steps.errors import UserError, explain
+from steps.groups import Requirement
+from steps.limits import limitation
 from steps.record import canonical_json, sha256_file, write_atomically
 from steps.registry import AXES, FOLDER, LOG, PER_CELL, STEPS
+from steps.strict import Strict
 
 PLANS = Path("results/plans")
 
-Config = TypeVar("Config", bound=schema.Strict)
+Config = TypeVar("Config", bound=Strict)
 
 
-class Job(schema.Strict):
+class Job(Strict):
     """One job: `output` is the manifest that stands for it, `config` its canonical JSON.
 
     `inputs` maps roles to paths of manifests (or files). `environment` is the directory of the
@@ -38,11 +42,12 @@ class Job(schema.Strict):
     log: str
 
 
-class Plan(schema.Strict):
-    """All jobs of an experiment, in data order."""
+class Plan(Strict):
+    """All jobs of an experiment, in data order, and the machines that they need."""
 
     experiment: str
     jobs: tuple[Job, ...]
+    requirements: tuple[Requirement, ...]
 
 
 def environment_directory(root: Path, name: str) -> str:
@@ -54,10 +59,14 @@ def environment_directory(root: Path, name: str) -> str:
     return f".envs/{name}-{sha256_file(lock)[:12]}"
 
 
-def make(root: Path, overrides: list[str]) -> Plan:
-    """Compose and check every cell. Raises UserError naming the cell and the key."""
-    experiment, cells = compose(root / "conf", overrides)
-    return Planner(root, experiment).plan(cells, overrides)
+def make(root: Path, overrides: list[str], site: Path | None = None) -> Plan:
+    """Compose and check every cell. Raises UserError naming the cell and the key.
+
+    `site`: a system file outside `conf/` that takes the place of the system it builds on.
+    """
+    experiment, cells = compose(root / "conf", overrides, site)
+    given = overrides if site is None else [*overrides, "--site", site.name]
+    return Planner(root, experiment).plan(cells, given)
 
 
 class Planner:
@@ -67,52 +76,124 @@ class Planner:
         self._root = root
         self._experiment = experiment
         self._jobs: dict[tuple[str, str], Job] = {}
+        self._requirements: dict[str, Requirement] = {}
 
     def plan(self, cells: Iterable[Mapping[str, Any]], overrides: list[str]) -> Plan:
         described = [self._cell(composed) for composed in cells]
         self._whole(described, overrides)
-        return Plan(experiment=self._experiment, jobs=tuple(self._jobs.values()))
+        return Plan(
+            experiment=self._experiment,
+            jobs=tuple(self._jobs.values()),
+            requirements=tuple(self._requirements.values()),
+        )
 
     # ---- one cell --------------------------------------------------------------------------
 
     def _cell(self, composed: Mapping[str, Any]) -> schema.Cell:
         point = {axis: str(composed[axis]["name"]) for axis in AXES}
         where = " ".join(f"{axis}={value}" for axis, value in point.items())
+        needed = groups.check(composed, self._root / "conf")
+        self._requirements[needed.system] = needed
         subtrees: dict[str, Any] = composed["steps"]
         made: dict[str, Job] = {}
-        for name, subtree in subtrees["environment"].items():
-            key = str(subtree["name"])
-            lock = {"lock": f"envs/{key}.lock"}
-            made[f"environment/{name}"] = self._add("environment", key, subtree, lock, where, made)
-        source = {"source": f"{subtrees['model']['embedded']}/manifest.json"}
-        made["model"] = self._add(
-            "model", point["benchmark"], subtrees["model"], source, where, made
-        )
-        made["weights"] = made["model"]
-        if subtrees["quantize"]["format"] != "none":
-            made["weights"] = self._add_step("quantize", subtrees, point, where, made)
-        for step in ("dataset", "describe", *PER_CELL):
-            made[step] = self._add_step(step, subtrees, point, where, made)
+        self._environments(composed, where, made)
+        self._weights(subtrees, point, where, made)
+        for step in ("dataset", "describe", "performance_run", "accuracy_run"):
+            made[step] = self._add_step(step, subtrees[step], point, where, made)
+        for step in ("performance_check", "accuracy_check"):
+            made[step] = self._add_step(step, subtrees[step], point, where, made)
+        self._compliance(subtrees, point, where, made)
         cell = {**subtrees["cell"], "departures": self._departures(subtrees)}
         return _validated(schema.Cell, cell, f"{where}: steps.cell")
 
+    def _environments(self, composed: Mapping[str, Any], where: str, made: dict[str, Job]) -> None:
+        """Native environments; a container for those roles that have none."""
+        subtrees = composed["steps"]
+        for role, subtree in subtrees["environment"].items():
+            if subtree["name"] is not None:
+                key = str(subtree["name"])
+                lock = {"lock": f"envs/{key}.lock"}
+                made[f"environment/{role}"] = self._add(
+                    "environment", key, subtree, lock, where, made
+                )
+                continue
+            image = subtrees["container"].get(role)
+            if image is None:
+                raise UserError(
+                    f"{where}: hardware {composed['hardware']['name']} has no native environment "
+                    f"and engine {composed['engine']['name']} no {role} container for "
+                    f"{composed['settled']['architecture']}; add one to conf/engine/"
+                )
+            key = str(image["name"])
+            made[f"environment/{role}"] = self._add("container", key, image, {}, where, made)
+
+    def _weights(
+        self,
+        subtrees: Mapping[str, Any],
+        point: Mapping[str, str],
+        where: str,
+        made: dict[str, Job],
+    ) -> None:
+        """From the source to what the runs load; `made["weights"]` is the last job so far."""
+        model = subtrees["model"]
+        source = {"source": f"{model['embedded']}/manifest.json"} if "embedded" in model else {}
+        made["model"] = self._add("model", point["benchmark"], model, source, where, made)
+        made["weights"] = made["model"]
+        planned = {
+            "quantize": subtrees["quantize"]["format"] != "none",
+            "prune": subtrees["prune"] is not None,
+            "finetune": subtrees["finetune"] is not None,
+        }
+        late = planned["prune"] and subtrees["prune"]["when"] == "after_quantize"
+        order = ("quantize", "prune") if late else ("prune", "finetune", "quantize")
+        for step in order:
+            if planned[step]:
+                made["weights"] = self._add_step(step, subtrees[step], point, where, made)
+
+    def _compliance(
+        self,
+        subtrees: Mapping[str, Any],
+        point: Mapping[str, str],
+        where: str,
+        made: dict[str, Job],
+    ) -> None:
+        """A run and its verdict per test. One alone is named by its cell, several by their test."""
+        run = dict(subtrees["compliance_run"])
+        tests, audits = run.pop("tests"), run.pop("audits")
+        for test in tests:
+            if test not in audits:
+                raise UserError(
+                    f"{where}: round {run['rules']['round']} demands {test}, but its file has no "
+                    f"compliance.{test}; add the settings of its audit.config"
+                )
+            below = f"/{test}" if len(tests) > 1 else ""
+            audited = {**run, "test": test, "audit": audits[test]["audit"]}
+            judged = {
+                **subtrees["compliance_check"],
+                "test": test,
+                "min_samples": audits[test]["min_samples"],
+            }
+            for step, subtree in (("compliance_run", audited), ("compliance_check", judged)):
+                made[step] = self._add_step(step, subtree, point, where, made, below)
+
     def _departures(self, subtrees: Mapping[str, Any]) -> tuple[str, ...]:
         check = _validated(schema.PerformanceCheckConfig, subtrees["performance_check"], "")
-        dataset = _validated(schema.DatasetConfig, subtrees["dataset"], "")
-        return departures(check, dataset, emulated=bool(subtrees["cell"]["emulated"]))
+        emulated = bool(subtrees["cell"]["emulated"])
+        return departures(check, subtrees["dataset"]["evaluation_count"], emulated=emulated)
 
     def _add_step(
         self,
         step: str,
-        subtrees: Mapping[str, Any],
+        subtree: Any,
         point: Mapping[str, str],
         where: str,
         made: Mapping[str, Job],
+        below: str = "",
     ) -> Job:
         spec = STEPS[step]
-        key = "/".join(point[axis] for axis in spec.axes)
+        key = "/".join(point[axis] for axis in spec.axes) + below
         inputs = {role: made[needed].output for role, needed in spec.needs.items()}
-        return self._add(step, key, subtrees[step], inputs, where, made)
+        return self._add(step, key, subtree, inputs, where, made)
 
     def _add(
         self,
@@ -124,7 +205,8 @@ class Planner:
         made: Mapping[str, Job],
     ) -> Job:
         spec = STEPS[step]
-        _validated(spec.config, subtree, f"{where}: steps.{step}")
+        planned = spec.planned if spec.planned and limitation(step, subtree) else spec.config
+        _validated(planned, subtree, f"{where}: steps.{step}")
         config = canonical_json(subtree)
         folder, log = self._paths(step, key, config, inputs)
         job = Job(
@@ -158,45 +240,46 @@ class Planner:
         return FOLDER[stage].format(**names), LOG[stage].format(**names)
 
     def _environment(self, kind: str, made: Mapping[str, Job]) -> str:
-        if kind == "driver":
+        """The driver starts what runs in a container; the container itself is an input."""
+        needed = made.get(f"environment/{kind}")
+        if needed is None or needed.step == "container":
             return environment_directory(self._root, "driver")
-        return environment_directory(self._root, made[f"environment/{kind}"].key)
+        return environment_directory(self._root, needed.key)
 
     # ---- the whole experiment ---------------------------------------------------------------
 
     def _whole(self, cells: list[schema.Cell], overrides: list[str]) -> None:
         first = self._jobs["performance_run", cells[0].key]
-        rules = schema.PerformanceRunConfig.model_validate_json(first.config).rules
-        fields = [job for (step, _), job in self._jobs.items() if step == "describe"]
-        identities = {
-            (described.fields["division"], described.fields["submitter"])
-            for described in (schema.DescribeConfig.model_validate_json(j.config) for j in fields)
+        round_name = str(json.loads(first.config)["rules"]["round"])
+        submitters = {
+            str(json.loads(job.config)["fields"]["submitter"])
+            for (step, _), job in self._jobs.items()
+            if step == "describe"
         }
-        if len(identities) != 1:
+        if len(submitters) != 1:
             raise UserError(
-                f"the systems name different divisions or submitters ({sorted(identities)}); "
+                f"the systems name different submitters ({', '.join(sorted(submitters))}); "
                 "run one experiment for each"
             )
-        division, submitter = identities.pop()
         described_cells = [cell.model_dump(mode="json") for cell in cells]
         made = {"environment/analysis": self._jobs["environment", "analysis"]}
         inputs = {"environment": made["environment/analysis"].output}
         for cell in cells:
-            for step in PER_CELL:
-                inputs[f"{cell.key}/{step}"] = self._jobs[step, cell.key].output
+            for step, key in self._jobs:
+                if step in PER_CELL and f"{key}/".startswith(f"{cell.key}/"):
+                    inputs[f"{key}/{step}"] = self._jobs[step, key].output
             inputs[f"describe/{cell.system}"] = self._jobs["describe", cell.system].output
         submission = {
             "experiment": self._experiment,
-            "round": rules.round,
-            "division": division,
-            "submitter": submitter,
+            "round": round_name,
+            "submitter": submitters.pop(),
             "overrides": overrides,
             "cells": described_cells,
         }
         package = self._add("submission", "", submission, inputs, "the submission", made)
         report = {
             "experiment": self._experiment,
-            "round": rules.round,
+            "round": round_name,
             "cells": described_cells,
         }
         for job in tuple(self._jobs.values()):

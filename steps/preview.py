@@ -1,5 +1,6 @@
 """`./reproduce plan`: what would run, why, and what it costs. Runs nothing."""
 
+import json
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -9,6 +10,7 @@ from tabulate import tabulate
 from steps import schema
 from steps.errors import UserError
 from steps.estimate import cost
+from steps.limits import refusal
 from steps.plan import Plan, load
 
 SUMMARY_LIMIT_S = 300.0
@@ -18,26 +20,65 @@ def preview(path: Path, root: Path, snakemake: list[str]) -> str:
     """The plan as a table, one line per step, with departures from the rules below it."""
     plan = load(path)
     reasons = pending(plan, root, snakemake)
-    datasets = [job for job in plan.jobs if job.step == "dataset"]
-    dataset = schema.DatasetConfig.model_validate_json(datasets[0].config)
-    rows, seconds, gigabytes = [], 0.0, 0.0
+    counts, nodes = _evaluation_counts(plan), {r.system: r.nodes for r in plan.requirements}
+    rows, total_s, gigabytes, unknown = [], 0.0, 0.0, []
     for step in dict.fromkeys(job.step for job in plan.jobs):
         jobs = [job for job in plan.jobs if job.step == step]
         due = [job for job in jobs if job.output in reasons]
-        costs = [cost(job, dataset, root) for job in due]
-        seconds += sum(c.seconds for c in costs)
+        costs = [
+            cost(job, counts.get(job.output, 0), nodes.get(job.key.split("/")[0], 1), root)
+            for job in due
+        ]
+        seconds = sum(c.seconds or 0 for c in costs)
+        total_s += seconds
         gigabytes += sum(c.gigabytes for c in costs)
-        counts = Counter(reasons[job.output] for job in due)
-        why = ", ".join(f"{count}× {reason}" for reason, count in counts.items()) or "holds"
-        rows.append([step, len(jobs), len(due), why, _duration(sum(c.seconds for c in costs))])
+        found = Counter(reasons[job.output] for job in due)
+        why = ", ".join(f"{count}× {reason}" for reason, count in found.items()) or "holds"
+        known = all(c.seconds is not None for c in costs)
+        if not known:
+            unknown.append(step)
+        rows.append([step, len(jobs), len(due), why, _duration(seconds) if known else "not known"])
     table = tabulate(rows, headers=["step", "jobs", "to run", "why", "about"], tablefmt="simple")
-    total = f"{len(reasons)} of {len(plan.jobs)} jobs would run: "
-    total += f"about {_duration(seconds)} and {gigabytes:.1f} GB of disk"
+    several = len(nodes) > 1 or max(nodes.values()) > 1
+    spent = f"{total_s / 3600:.1f} machine-hours" if several else _duration(total_s)
+    total = f"{len(reasons)} of {len(plan.jobs)} jobs would run: about {spent} "
+    total += f"and {gigabytes:.1f} GB of disk"
+    if unknown:
+        total += f", without {', '.join(unknown)}, whose cost is not known"
     if not reasons:
         total = f"nothing to do: all {len(plan.jobs)} jobs hold"
-    return "\n".join(
-        [f"experiment {plan.experiment}, plan {path.stem}", table, total, *_notes(plan)]
-    )
+    title = f"experiment {plan.experiment}, plan {path.stem}"
+    return "\n".join([title, table, total, *_cells(plan), *_notes(plan), *_refusal(path, root)])
+
+
+def _evaluation_counts(plan: Plan) -> dict[str, int]:
+    """Samples of the dataset of every run, by the run's output."""
+    sizes = {
+        job.output: int(json.loads(job.config)["evaluation_count"])
+        for job in plan.jobs
+        if job.step == "dataset"
+    }
+    return {
+        job.output: sizes[job.inputs["dataset"]]
+        for job in plan.jobs
+        if job.inputs.get("dataset") in sizes
+    }
+
+
+def _cells(plan: Plan) -> list[str]:
+    """One line per cell: its path, division and, if others, its names in the tree."""
+    cells = _described(plan)
+    lines = [f"{len(cells)} cell{'s' if len(cells) > 1 else ''}:"]
+    for cell in cells:
+        names = " and ".join(package.name for package in cell.packages)
+        packed = "" if names == cell.benchmark else f", submitted as {names}"
+        lines.append(f"  {cell.key} ({cell.division}){packed}")
+    return lines
+
+
+def _refusal(path: Path, root: Path) -> list[str]:
+    reason = refusal(path, root)
+    return [f"run would refuse: {reason}"] if reason else []
 
 
 def pending(plan: Plan, root: Path, snakemake: list[str]) -> dict[str, str]:
@@ -68,9 +109,13 @@ def _reason(status: str) -> str:
     )
 
 
-def _notes(plan: Plan) -> list[str]:
+def _described(plan: Plan) -> tuple[schema.Cell, ...]:
     report = next(job for job in plan.jobs if job.step == "report")
-    cells = schema.ReportConfig.model_validate_json(report.config).cells
+    return schema.ReportConfig.model_validate_json(report.config).cells
+
+
+def _notes(plan: Plan) -> list[str]:
+    cells = _described(plan)
     found = Counter(departure for cell in cells for departure in cell.departures)
     if not found:
         return ["no departure from the rules of the round"]

@@ -16,8 +16,11 @@ def step(
     config: QuantizeConfig, inputs: Mapping[str, Path], workspace: Workspace, console: Console
 ) -> None:
     """Simulated: every linear layer's weights are rounded to the format and stored in bf16."""
-    if config.format == "none":
-        raise UserError("format none needs no quantization; the plan should hold no such job")
+    if config.tool != "simulated" or config.format not in ("fp8", "int2"):
+        raise UserError(
+            f"{config.tool} can't make {config.format} here; choose precision fp8 or int2 of a "
+            "benchmark with simulated quantization"
+        )
     source = Manifest.read(inputs["model"])
     for complaint in source.damage():
         raise UserError(f"{complaint}; delete {source.directory} and re-run")

@@ -10,12 +10,13 @@ from typing import Literal
 
 from steps import schema
 from steps.record import digest_files
+from steps.strict import Strict
 
-AXES = ("system", "benchmark", "precision", "scenario")
+AXES = ("system", "benchmark", "compression", "precision", "scenario")
 """The axes of the matrix, in the order of a cell's path."""
 
 Stage = Literal["artifacts", "runs", "verdicts", "submission", "report"]
-Environment = Literal["driver", "engine", "analysis"]
+Environment = Literal["driver", "engine", "prepare", "analysis"]
 
 
 @dataclass(frozen=True)
@@ -24,33 +25,48 @@ class StepSpec:
 
     `axes`: the axes its configuration may depend on; a configuration that differs between two
     cells that agree on these is rejected. `needs` maps the role of an input to the step that
-    makes it ("weights" stands for quantize or model, whichever the precision uses).
-    `sources`: globs of the code that can change its results, besides its own module.
+    makes it ("weights" stands for the last of model, quantize, prune and finetune that the cell has
+    so far).
+    `sources`: globs of the code that can change its results, besides its own module. `planned`:
+    what a configuration is checked against that Reprise can plan but not execute (steps/limits.py).
     """
 
-    config: type[schema.Strict]
+    config: type[Strict]
     stage: Stage
     environment: Environment
     axes: tuple[str, ...]
     needs: Mapping[str, str]
     sources: tuple[str, ...] = ()
+    planned: type[Strict] | None = None
 
 
 _CELL = AXES
+_WEIGHTS = ("benchmark", "compression", "precision")
+_WEIGHTS_NEEDS = {"model": "weights", "environment": "environment/prepare"}
 _RUN_NEEDS = {"model": "weights", "dataset": "dataset", "environment": "environment/engine"}
 _RUN_SOURCES = ("steps/sut/*.py",)
 
 STEPS: Mapping[str, StepSpec] = {
     "environment": StepSpec(schema.EnvironmentConfig, "artifacts", "driver", ("system",), {}),
-    "model": StepSpec(schema.ModelConfig, "artifacts", "driver", ("benchmark",), {}),
+    "container": StepSpec(schema.ContainerConfig, "artifacts", "driver", ("system",), {}),
+    "model": StepSpec(
+        schema.ModelConfig,
+        "artifacts",
+        "driver",
+        ("benchmark",),
+        {},
+        planned=schema.RemoteModelConfig,
+    ),
     "quantize": StepSpec(
         schema.QuantizeConfig,
         "artifacts",
-        "engine",
-        ("benchmark", "precision"),
-        {"model": "model", "environment": "environment/engine"},
+        "prepare",
+        _WEIGHTS,
+        _WEIGHTS_NEEDS,
         ("steps/rehearsal/compress.py",),
     ),
+    "prune": StepSpec(schema.PruneConfig, "artifacts", "prepare", _WEIGHTS, _WEIGHTS_NEEDS),
+    "finetune": StepSpec(schema.FinetuneConfig, "artifacts", "prepare", _WEIGHTS, _WEIGHTS_NEEDS),
     "dataset": StepSpec(
         schema.DatasetConfig,
         "artifacts",
@@ -58,18 +74,37 @@ STEPS: Mapping[str, StepSpec] = {
         ("benchmark",),
         {"model": "model", "environment": "environment/analysis"},
         ("steps/rehearsal/notes.py", "steps/rehearsal/dataset.py", "steps/rehearsal/tokenizer.py"),
+        planned=schema.RemoteDatasetConfig,
     ),
     "describe": StepSpec(
         schema.DescribeConfig, "artifacts", "driver", ("system",), {}, ("steps/probes/*.py",)
     ),
     "performance_run": StepSpec(
-        schema.PerformanceRunConfig, "runs", "engine", _CELL, _RUN_NEEDS, _RUN_SOURCES
+        schema.PerformanceRunConfig,
+        "runs",
+        "engine",
+        _CELL,
+        _RUN_NEEDS,
+        _RUN_SOURCES,
+        schema.PlannedRunConfig,
     ),
     "accuracy_run": StepSpec(
-        schema.AccuracyRunConfig, "runs", "engine", _CELL, _RUN_NEEDS, _RUN_SOURCES
+        schema.AccuracyRunConfig,
+        "runs",
+        "engine",
+        _CELL,
+        _RUN_NEEDS,
+        _RUN_SOURCES,
+        schema.PlannedRunConfig,
     ),
     "compliance_run": StepSpec(
-        schema.ComplianceRunConfig, "runs", "engine", _CELL, _RUN_NEEDS, _RUN_SOURCES
+        schema.ComplianceRunConfig,
+        "runs",
+        "engine",
+        _CELL,
+        _RUN_NEEDS,
+        _RUN_SOURCES,
+        schema.PlannedRunConfig,
     ),
     "performance_check": StepSpec(
         schema.PerformanceCheckConfig,
@@ -91,6 +126,7 @@ STEPS: Mapping[str, StepSpec] = {
             "environment": "environment/analysis",
         },
         ("steps/loadgen_log.py", "steps/rouge.py", "steps/rehearsal/notes.py"),
+        schema.BoundsCheckConfig,
     ),
     "compliance_check": StepSpec(
         schema.ComplianceCheckConfig,
@@ -99,6 +135,7 @@ STEPS: Mapping[str, StepSpec] = {
         _CELL,
         {"run": "compliance_run", "environment": "environment/analysis"},
         ("steps/loadgen_log.py",),
+        schema.PlannedComplianceCheckConfig,
     ),
     "submission": StepSpec(
         schema.SubmissionConfig,

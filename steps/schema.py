@@ -7,20 +7,14 @@ One class per step, named as the step. A resolved configuration has no defaults:
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Scenario = Literal["Offline", "Server", "Interactive"]
-Division = Literal["closed", "open"]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-Positive = Annotated[int, Field(gt=0)]
-PositiveNumber = Annotated[float, Field(gt=0)]
-
-
-class Strict(BaseModel):
-    """Immutable, and an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
+from steps.compression import ContainerConfig as ContainerConfig
+from steps.compression import FinetuneConfig as FinetuneConfig
+from steps.compression import PruneConfig as PruneConfig
+from steps.compression import QuantizeConfig as QuantizeConfig
+from steps.engines import PlannedEngine
+from steps.strict import Division, Name, Positive, PositiveNumber, Scenario, Strict
 
 # ---- facts that several steps read -------------------------------------------------------------
 
@@ -79,6 +73,14 @@ class Generation(Strict):
     eos_token_id: int
 
 
+class ImageGeneration(Strict):
+    """Text to image; `size` is the side of the square image in pixels."""
+
+    steps: Positive
+    guidance_scale: PositiveNumber
+    size: Positive
+
+
 class VllmArguments(Strict):
     """Arguments of vLLM's EngineArgs, by its names."""
 
@@ -106,6 +108,13 @@ class Engine(Strict):
     warmup_samples: Positive
     start_limit_s: PositiveNumber
     stall_limit_s: PositiveNumber
+
+
+class Bounds(Strict):
+    """Accuracy bounds of a round, by the checker's names of the metrics."""
+
+    minimum: dict[str, float]
+    maximum: dict[str, float]
 
 
 class Gates(Strict):
@@ -138,15 +147,12 @@ class ModelConfig(Strict):
     embedded: str
 
 
-class QuantizeConfig(Strict):
-    """Weights in another precision; `simulated`: quantized and dequantized back to bf16.
+class RemoteModelConfig(Strict):
+    """Source weights on a hub; MLCommons' bucket has paths, Hugging Face has repositories."""
 
-    Format "none" keeps the source weights, and no job is planned.
-    """
-
-    model: Name
-    format: Literal["none", "fp8", "int2"]
-    simulated: bool
+    name: Name
+    source: Literal["huggingface", "mlcommons"]
+    repository: str
 
 
 class DatasetConfig(Strict):
@@ -178,6 +184,16 @@ VALUES: Mapping[str, tuple[str, ...]] = {
 required fields that may be empty, fields that are turned into integers, and legal values."""
 
 
+class RemoteDatasetConfig(Strict):
+    """A dataset of MLCommons; `files` maps the name of each file to its md5, null if unknown."""
+
+    name: Name
+    recipe: Literal["open-orca", "mixtral-15k", "llama3.1-405b", "coco-2014"]
+    evaluation_count: Positive
+    calibration_count: Positive
+    files: dict[str, str | None]
+
+
 class DescribeConfig(Strict):
     """The fields of a system description that a probe can't know; the probe fills the rest.
 
@@ -206,14 +222,28 @@ class DescribeConfig(Strict):
 # ---- runs --------------------------------------------------------------------------------------
 
 
-class RunConfig(Strict):
-    """Shared by the three LoadGen runs of a scenario."""
+class RunSettings(Strict):
+    """What every LoadGen run has, whichever engine serves it."""
 
     scenario: Scenario
     rules: RunRules
     loadgen: Loadgen
+
+
+class RunConfig(RunSettings):
+    """Shared by the three LoadGen runs of a scenario."""
+
     generation: Generation
     engine: Engine
+
+
+class PlannedRunConfig(RunSettings):
+    """A run by an engine that Reprise plans but doesn't start; `test` and `audit` of compliance."""
+
+    generation: Generation | ImageGeneration
+    engine: PlannedEngine
+    test: str | None = None
+    audit: dict[str, int] | None = None
 
 
 class PerformanceRunConfig(RunConfig):
@@ -240,7 +270,7 @@ class PerformanceCheckConfig(Strict):
     loadgen: Loadgen
 
 
-class AccuracyCheckConfig(Strict):
+class Gated(Strict):
     """`required` names the gate that must hold; the others are reported.
 
     `reference_samples`: on how many prompts the reference scores were measured. Scores of another
@@ -250,7 +280,7 @@ class AccuracyCheckConfig(Strict):
     scenario: Scenario
     dataset_size: Positive
     reference_samples: Positive
-    gates: dict[str, Gates]
+    gates: Mapping[str, Strict]
     required: Name
 
     @model_validator(mode="after")
@@ -267,6 +297,25 @@ class AccuracyCheckConfig(Strict):
                 f"the dataset has {self.dataset_size}"
             )
         return self
+
+
+class AccuracyCheckConfig(Gated):
+    gates: dict[str, Gates]
+
+
+class BoundsCheckConfig(Gated):
+    """Gates that are the round's own bounds, for metrics that Reprise has no evaluator of."""
+
+    gates: dict[str, Bounds]
+
+
+class PlannedComplianceCheckConfig(Strict):
+    """A compliance test that Reprise plans but doesn't judge."""
+
+    scenario: Scenario
+    test: Literal["TEST01", "TEST04"]
+    eos_token_id: int | None
+    min_samples: Positive
 
 
 class ComplianceCheckConfig(Strict):
@@ -289,19 +338,29 @@ class Measurement(Strict):
     weight_transformations: str
 
 
+class Package(Strict):
+    """A benchmark's name in the submission tree, and the official one that it stands for."""
+
+    name: Name
+    official: Name
+
+
 class Cell(Strict):
     """One point of the matrix: what the submission and the report say about it.
 
-    `system_id` names it in the submission tree. `departures` lists, in words, where the cell
-    leaves the rules of its round; a tree with any may not be submitted.
+    `system_id` names it in the submission tree, `packages` are the benchmarks that its one set of
+    runs is submitted as. `departures` lists, in words, where the cell leaves the rules of its
+    round; a tree with any may not be submitted.
     """
 
     system: Name
     benchmark: Name
+    compression: Name
     precision: Name
     scenario: Scenario
     system_id: Name
-    official_benchmark: Name
+    division: Division
+    packages: tuple[Package, ...]
     measurement: Measurement
     emulated: bool
     compliance_tests: tuple[Name, ...]
@@ -310,13 +369,15 @@ class Cell(Strict):
     @property
     def key(self) -> str:
         """Path of the cell below `runs/` and `verdicts/`."""
-        return f"{self.system}/{self.benchmark}/{self.precision}/{self.scenario}"
+        parts = (self.system, self.benchmark, self.compression, self.precision, self.scenario)
+        return "/".join(parts)
 
 
 class SubmissionConfig(Strict):
+    """One submitter's tree, of both divisions if its cells are."""
+
     experiment: Name
     round: Name
-    division: Division
     submitter: str
     overrides: tuple[str, ...]
     cells: tuple[Cell, ...]

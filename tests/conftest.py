@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from steps.plan import Plan, make
+
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("conf", "envs", "reproduce", "steps", "workflow", "Snakefile")
 
@@ -32,3 +34,10 @@ def edit(path: Path, old: str, new: str) -> None:
     text = path.read_text(encoding="utf-8")
     assert text.count(old) == 1, f"{path} has {text.count(old)} times {old!r}"
     path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def plans() -> dict[str, Plan]:
+    """The plan of every experiment: composing all of them takes half a minute."""
+    names = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
+    return {name: make(ROOT, [f"experiment={name}"]) for name in names}

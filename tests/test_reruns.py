@@ -80,7 +80,7 @@ def project(built: Path, tmp_path: Path) -> Path:
 
 def keys(system: str = "*", scenario: str = "*", precision: str = "*") -> list[str]:
     return [
-        f"{s}/rehearsal/{p}/{c}"
+        f"{s}/rehearsal/none/{p}/{c}"
         for s in ("rehearsal-cpu", "second-cpu")
         for p in ("bf16", "fp8")
         for c in ("Offline", "Server")
@@ -138,7 +138,11 @@ CASES: dict[str, tuple[Edit, set[tuple[str, str]]]] = {
         jobs(("performance_run", "performance_check"), keys()) | WHOLE,
     ),
     "a limit of the round": (
-        replaced("conf/round/v5.1.yaml", "Server: {ttft_ms: 2000", "Server: {ttft_ms: 1900"),
+        replaced(
+            "conf/round/v5.1.yaml",
+            "limits: {Server: {ttft_ms: 2000, tpot_ms: 200}, Interactive: {ttft_ms: 450,",
+            "limits: {Server: {ttft_ms: 1900, tpot_ms: 200}, Interactive: {ttft_ms: 450,",
+        ),
         jobs(("performance_check",), keys(scenario="Server")) | WHOLE,
     ),
     "an accuracy factor of the round": (
@@ -146,8 +150,10 @@ CASES: dict[str, tuple[Edit, set[tuple[str, str]]]] = {
         jobs(("accuracy_check",), keys()) | WHOLE,
     ),
     "a simulated format": (
-        replaced("conf/precision/fp8.yaml", "{format: fp8,", "{format: int2,"),
-        {("quantize", "rehearsal/fp8")} | jobs((*RUNS, *CHECKS), keys(precision="fp8")) | WHOLE,
+        replaced("conf/precision/fp8.yaml", "\nformat: fp8\n", "\nformat: int2\n"),
+        {("quantize", "rehearsal/none/fp8")}
+        | jobs((*RUNS, *CHECKS), keys(precision="fp8"))
+        | WHOLE,
     ),
     "words in the system description": (
         replaced(

@@ -16,7 +16,7 @@ from steps.checkpoint import mxfp4
 from steps.checkpoint.layout import CONFIG, Checkpoint, Tensor
 from steps.checkpoint.stream import Target
 from steps.errors import UserError
-from steps.schema import Strict
+from steps.strict import Strict
 
 _LAYER = re.compile(r"\.layers\.\d+\.")
 _HEAD = "lm_head.weight"

@@ -20,7 +20,7 @@ from steps.claims.model import (
 from steps.comparison.tolerances import Tolerances
 from steps.published.result import Result
 from steps.published.table import link
-from steps.schema import Strict
+from steps.strict import Strict
 
 
 class UsedRow(Strict):

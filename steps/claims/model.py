@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from steps.errors import UserError, explain
 from steps.published.result import Result
-from steps.schema import Strict
+from steps.strict import Strict
 
 LEDGER = Path(__file__).resolve().parent / "ledger.yaml"
 

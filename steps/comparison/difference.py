@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from steps.published.result import Result
-from steps.schema import Strict
+from steps.strict import Strict
 
 
 class Side(Strict):

@@ -6,7 +6,7 @@ from typing import Literal
 from steps.comparison.tolerances import Tolerances
 from steps.published import table
 from steps.published.result import Result
-from steps.schema import Strict
+from steps.strict import Strict
 
 REFERENCE = "AMD"
 ROOM = 0.05

@@ -8,7 +8,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from steps.errors import UserError, explain
-from steps.schema import Strict
+from steps.strict import Strict
 
 FILE = Path(__file__).resolve().parent.parent.parent / "conf/tolerances.yaml"
 

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Literal
 
-from steps.schema import Strict
+from steps.strict import Strict
 
 LIMIT_S = 10.0
 

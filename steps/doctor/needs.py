@@ -12,7 +12,7 @@ from steps.errors import UserError, explain
 from steps.estimate import ENVIRONMENTS
 from steps.plan import Job, Plan
 from steps.record import canonical_json
-from steps.schema import Name, Positive, PositiveNumber, Scenario, Strict
+from steps.strict import Name, Positive, PositiveNumber, Scenario, Strict
 
 HUB = "huggingface"
 WORK = ("model", "quantize", "prune", "finetune")

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from steps.errors import UserError, explain
 from steps.record import canonical_json
-from steps.schema import Name, Positive, PositiveNumber, Scenario, Strict
+from steps.strict import Name, Positive, PositiveNumber, Scenario, Strict
 
 FILE = Path(__file__).resolve().parent.parent.parent / "conf/doctor.yaml"
 

@@ -13,7 +13,7 @@ from steps.doctor.settings import HostSetting, Settings
 from steps.errors import UserError
 from steps.probes.machine import Prober, probe
 from steps.probes.values import Node
-from steps.schema import Strict
+from steps.strict import Strict
 
 ACCELERATOR_FILES = ("dev/kfd", "dev/dri/renderD*")
 """What a process opens to use an AMD accelerator."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from steps.errors import UserError
-from steps.schema import Name, Positive, PositiveNumber, Strict
+from steps.strict import Name, Positive, PositiveNumber, Strict
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Md5 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from steps.schema import Positive, PositiveNumber, Strict
+from steps.strict import Positive, PositiveNumber, Strict
 
 Vendor = Literal["AMD", "NVIDIA"]
 

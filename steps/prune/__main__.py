@@ -14,7 +14,7 @@ from steps.errors import UserError
 from steps.prune.block import Block, prune_transform
 from steps.prune.importance import Importance, measure
 from steps.record import Manifest, Workspace
-from steps.schema import Name, Positive, Strict
+from steps.strict import Name, Positive, Strict
 
 
 class GivenBlock(Strict):

@@ -5,7 +5,7 @@ import re
 from functools import cache
 from typing import Literal
 
-from steps.schema import Strict
+from steps.strict import Strict
 
 UNITS = ("Tokens/s", "Samples/s", "Queries/s")
 """Units of throughput in summary_results.json. Edge's "Latency (ms)" is none: less is better."""

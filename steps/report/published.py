@@ -22,7 +22,7 @@ from steps.report.ledger import ledger_cards, ledger_section
 from steps.report.markdown import to_markdown
 from steps.report.page import render
 from steps.report.sections import partner_section, results_table, scaling_section
-from steps.schema import Strict
+from steps.strict import Strict
 
 SUBMITTER = "AMD"
 TWIN = "llama2-70b-99"

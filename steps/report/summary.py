@@ -12,7 +12,8 @@ from typing import Any
 from steps.errors import UserError
 from steps.record import RECORD, Manifest, sha256_file
 from steps.registry import AXES
-from steps.schema import Cell, ReportConfig, Strict
+from steps.schema import Cell, ReportConfig
+from steps.strict import Strict
 
 EVIDENCE: Mapping[str, tuple[str, str]] = {
     "performance log": ("performance_run", "mlperf_log_summary.txt"),
@@ -78,6 +79,7 @@ class CellResult(Strict):
     axes: dict[str, str]
     system: str
     benchmark: str
+    compression: str
     precision: str
     scenario: str
     emulated: bool
@@ -204,6 +206,7 @@ def _cell(cell: Cell, inputs: Mapping[str, Path], folder: Path) -> CellResult:
         axes={axis: str(getattr(cell, axis)) for axis in AXES},
         system=cell.system,
         benchmark=cell.benchmark,
+        compression=cell.compression,
         precision=cell.precision,
         scenario=cell.scenario,
         emulated=cell.emulated,

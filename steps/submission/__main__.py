@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from steps.command import main
@@ -24,23 +24,17 @@ def step(
 ) -> None:
     """Writes submission/ (v5.1 layout) and audit/ (untruncated accuracy logs)."""
     tree = workspace.directory / TREE
-    home = tree / config.division / config.submitter
     evidence = [gather(cell, inputs) for cell in config.cells]
-    for found in evidence:
-        _add_cell(found, home, workspace.directory / AUDIT, config)
-    for system in {cell.system_id: cell.system for cell in config.cells}.items():
-        _add_system(*system, inputs, home)
-    mapping = {cell.benchmark: cell.official_benchmark for cell in config.cells}
-    for benchmark in mapping:
-        _write(home / "code" / benchmark / "README.md", texts.code_readme(benchmark, config))
-    if config.division == "open":
-        _write(home / "model_mapping.json", json.dumps(mapping, indent=1) + "\n")
-    _write(home / "calibration.md", texts.calibration(config.cells))
+    divisions = sorted({cell.division for cell in config.cells})
+    for division in divisions:
+        home = tree / division / config.submitter
+        within = [found for found in evidence if found.cell.division == division]
+        _add_division(division, within, inputs, home, workspace.directory / AUDIT, config)
     departures = sorted({d for cell in config.cells for d in cell.departures})
     if departures:
         _write(tree / NOT_FOR_SUBMISSION, texts.not_for_submission(config))
     workspace.result = {
-        "division": config.division,
+        "divisions": divisions,
         "submitter": config.submitter,
         "departures": departures,
         "may_be_submitted": not departures,
@@ -48,9 +42,34 @@ def step(
     }
 
 
-def _add_cell(found: Evidence, home: Path, audit: Path, config: SubmissionConfig) -> None:
+def _add_division(
+    division: str,
+    evidence: Sequence[Evidence],
+    inputs: Mapping[str, Path],
+    home: Path,
+    audit: Path,
+    config: SubmissionConfig,
+) -> None:
+    cells = [found.cell for found in evidence]
+    for found in evidence:
+        for package in found.cell.packages:
+            _add_package(found, package.name, home, audit, config)
+    for system in {cell.system_id: cell.system for cell in cells}.items():
+        _add_system(*system, inputs, home)
+    mapping = {package.name: package.official for cell in cells for package in cell.packages}
+    for benchmark in mapping:
+        _write(home / "code" / benchmark / "README.md", texts.code_readme(benchmark, config))
+    if division == "open":
+        _write(home / "model_mapping.json", json.dumps(mapping, indent=1) + "\n")
+    _write(home / "calibration.md", texts.calibration(cells))
+
+
+def _add_package(
+    found: Evidence, benchmark: str, home: Path, audit: Path, config: SubmissionConfig
+) -> None:
+    """A cell's evidence under one of the benchmarks that it is submitted as."""
     cell = found.cell
-    place = Path(cell.system_id) / cell.benchmark / cell.scenario
+    place = Path(cell.system_id) / benchmark / cell.scenario
     results = home / "results" / place
     for name in (*RUN_FILES, "mlperf_log_accuracy.json"):
         _copy(found.performance_run.file(name), results / "performance" / "run_1" / name)

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from steps.schema import Loadgen, Scenario
+from steps.schema import Loadgen
+from steps.strict import Scenario
 
 
 def loadgen_scenario(scenario: Scenario) -> str:

@@ -16,7 +16,7 @@ from tests.conftest import ROOT, copy_project
 
 OVERRIDES = ["scenario=Server"]
 LIMIT_S = 1500
-CELL = "rehearsal-cpu/rehearsal/bf16/Server"
+CELL = "rehearsal-cpu/rehearsal/none/bf16/Server"
 
 
 def reproduce(clone: Path, *arguments: str, limit_s: float = LIMIT_S) -> tuple[int, str]:

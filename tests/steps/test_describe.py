@@ -227,7 +227,7 @@ def test_records_merge_into_a_description_with_its_origins(
     for name in ("a.json", "b.json"):
         assert command(["--node", name, "--image", IMAGE]) == 0
     assert read([Path("a.json")])["a.json"] == machine(tmp_path / "n", image=IMAGE)
-    assert command(["system.fields.number_of_nodes='2'", "--merge", "a.json", "b.json"]) == 0
+    assert command(["cluster=2-nodes", "--merge", "a.json", "b.json"]) == 0
     assert "30 of 35 fields known" in capsys.readouterr().out
     folder = tmp_path / "results/systems/rehearsal-cpu"
     system = json.loads((folder / "system.json").read_text(encoding="utf-8"))

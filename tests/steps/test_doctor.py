@@ -411,7 +411,7 @@ def test_accelerators_bring_partitions_clocks_and_the_other_kinds_of_a_cluster(
 def test_a_gated_model_is_asked_for_until_it_is_there(tmp_path: Path) -> None:
     source = '{"name":"llama2-70b","source":"huggingface","repository":"meta-llama/L"}'
     jobs = [j.model_copy(update={"config": source}) if j.step == "model" else j for j in PLAN.jobs]
-    plan = Plan(experiment="x", jobs=tuple(jobs))
+    plan = PLAN.model_copy(update={"jobs": tuple(jobs)})
     need = needs(plan, CELLS, tmp_path, SETTINGS, CAPACITY)
     assert need.repositories == ("meta-llama/L",)
     assert need.memory_gb == pytest.approx(154)

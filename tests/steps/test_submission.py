@@ -104,7 +104,7 @@ def test_a_null_engine_never_enters_a_tree(short: Plan, tmp_path: Path) -> None:
 
 def test_a_verdict_on_another_run_is_refused(short: Plan, tmp_path: Path) -> None:
     synthetic.build(short, tmp_path)
-    role = "rehearsal-cpu/rehearsal/bf16/Server/performance_run"
+    role = "rehearsal-cpu/rehearsal/none/bf16/Server/performance_run"
     run = synthetic.inputs_of(short, tmp_path, "submission")[role]
     run.write_text(run.read_text(encoding="utf-8") + " ", encoding="utf-8")
     with pytest.raises(UserError, match="verdict on another run"):
@@ -113,7 +113,7 @@ def test_a_verdict_on_another_run_is_refused(short: Plan, tmp_path: Path) -> Non
 
 def test_a_changed_log_is_refused(short: Plan, tmp_path: Path) -> None:
     synthetic.build(short, tmp_path)
-    role = "rehearsal-cpu/rehearsal/bf16/Server/performance_run"
+    role = "rehearsal-cpu/rehearsal/none/bf16/Server/performance_run"
     run = synthetic.inputs_of(short, tmp_path, "submission")[role]
     log = run.parent / "mlperf_log_detail.txt"
     log.write_text("x" * log.stat().st_size, encoding="utf-8")

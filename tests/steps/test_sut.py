@@ -27,6 +27,7 @@ from steps.errors import UserError
 from steps.loadgen_log import read_answers, read_detail
 from steps.plan import make
 from steps.record import Manifest, publish
+from steps.strict import Scenario
 from steps.sut import samples
 from steps.sut.harness import EngineLoop
 from steps.sut.user_conf import render_audit_config, render_user_conf
@@ -349,9 +350,7 @@ def test_another_loadgen_than_the_rounds_is_refused(
     st.integers(1, 10**9) | st.none(),
     st.sampled_from(["Offline", "Server", "Interactive"]),
 )
-def test_user_conf_has_plain_numbers(
-    qps: float, duration: int | None, scenario: schema.Scenario
-) -> None:
+def test_user_conf_has_plain_numbers(qps: float, duration: int | None, scenario: Scenario) -> None:
     loadgen = schema.Loadgen(
         model="llama2-70b",
         target_qps=qps,

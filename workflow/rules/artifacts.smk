@@ -1,4 +1,5 @@
-# What runs are made from: environments, weights, prompts, the description of the system.
+# What runs are made from: environments, weights, prompts, the description of the system. Snakefile
+# and ./reproduce refuse a plan with steps that have no module yet (steps/limits.py).
 
 
 rule environment:
@@ -13,6 +14,22 @@ rule environment:
         **arguments("environment"),
     message:
         "environment {wildcards.name}"
+    shell:
+        RUN
+
+
+rule container:
+    input:
+        needs("container"),
+        code=sources("container"),
+    output:
+        manifest=manifest("container"),
+    log:
+        logfile("container"),
+    params:
+        **arguments("container"),
+    message:
+        "container image {wildcards.name}"
     shell:
         RUN
 
@@ -45,6 +62,38 @@ rule quantize:
         **arguments("quantize"),
     message:
         "quantize {wildcards.name}"
+    shell:
+        RUN
+
+
+rule prune:
+    input:
+        needs("prune"),
+        code=sources("prune"),
+    output:
+        manifest=manifest("prune"),
+    log:
+        logfile("prune"),
+    params:
+        **arguments("prune"),
+    message:
+        "prune {wildcards.name}"
+    shell:
+        RUN
+
+
+rule finetune:
+    input:
+        needs("finetune"),
+        code=sources("finetune"),
+    output:
+        manifest=manifest("finetune"),
+    log:
+        logfile("finetune"),
+    params:
+        **arguments("finetune"),
+    message:
+        "fine-tune {wildcards.name}"
     shell:
         RUN
 

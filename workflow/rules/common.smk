@@ -10,6 +10,7 @@ from snakemake.logging import logger
 from steps import plan as plans
 from steps import registry
 from steps.errors import UserError
+from steps.limits import refusal
 
 if not workflow.configfiles:
     raise WorkflowError(
@@ -30,7 +31,7 @@ RUN = (
 
 wildcard_constraints:
     experiment=r"[^/]+",
-    cell=r"[^/]+/[^/]+/[^/]+/[^/]+",
+    cell=r"[^/]+/[^/]+/[^/]+/[^/]+/[^/]+(/TEST\d+)?",
     name=r".+",
 
 

@@ -1,0 +1,163 @@
+"""Typed groups of `conf/`: what hardware, cluster, system, precision and compression are.
+
+Checked before anything is derived from them, so that an overlay that contradicts its base is named
+by its own key and not by that of the step that stumbles over it.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import ConfigDict, ValidationError
+
+from steps.errors import UserError, explain
+from steps.layers import selections
+from steps.record import canonical_json
+from steps.strict import Division, Name, Positive, PositiveNumber, Scenario, Strict
+
+Group = TypeVar("Group", bound=Strict)
+
+
+class Accelerator(Strict):
+    """One accelerator; memory in GB as its data sheet says it."""
+
+    model: str
+    memory_gb: PositiveNumber
+    architecture: Name
+    count_per_node: Positive
+
+
+class Hardware(Strict):
+    """A kind of machine. `environment` None: runs in a container. `fields`: of its description.
+
+    A key that nothing reads is allowed here: notes on a machine belong beside its other facts.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+    name: Name
+    accelerator: Accelerator | None
+    environment: Name | None
+    precisions: tuple[Name, ...]
+    engine: dict[str, Any]
+    fields: dict[str, str]
+
+
+class NodeGroup(Strict):
+    hardware: Name
+    nodes: Positive
+
+
+class Cluster(Strict):
+    """Nodes of a system, by hardware."""
+
+    name: Name
+    groups: tuple[NodeGroup, ...]
+
+    @property
+    def nodes(self) -> int:
+        return sum(group.nodes for group in self.groups)
+
+
+class System(Strict):
+    """A system under test. `id` names it in the submission tree.
+
+    `target_qps` by scenario is the last word on LoadGen's target; `loadgen`, `engine` and `fields`
+    are layers (steps/layers.py) on what benchmark, engine and hardware say.
+    """
+
+    name: Name
+    id: Name
+    division: Division
+    submitter: Name
+    target_qps: dict[Scenario, PositiveNumber]
+    loadgen: dict[str, Any]
+    engine: dict[str, Any]
+    fields: dict[str, Any]
+
+
+class Requirement(Strict):
+    """What a system needs of the machines it runs on; `model` None: a CPU is enough."""
+
+    system: Name
+    model: str | None
+    architecture: Name | None
+    count_per_node: int
+    nodes: Positive
+
+
+DERIVED_FIELDS = ("number_of_nodes", "division", "submitter")
+"""Fields of a description that follow from the system's other keys; a second value is a mistake."""
+
+
+def check(composed: Mapping[str, Any], conf: Path) -> Requirement:
+    """Raises UserError naming the first key that is unknown, wrong or contradicts another."""
+    hardware = _validated(Hardware, composed, "hardware")
+    cluster = _validated(Cluster, composed, "cluster")
+    system = _validated(System, composed, "system")
+    _check_layers(composed, conf)
+    known = {path.stem for path in (conf / "hardware").glob("*.yaml")}
+    for group in cluster.groups:
+        if group.hardware not in known:
+            raise UserError(
+                f"cluster {cluster.name} has nodes of unknown hardware {group.hardware!r}; "
+                f"there are {', '.join(sorted(known))}"
+            )
+    if hardware.name not in {group.hardware for group in cluster.groups}:
+        raise UserError(
+            f"system {system.name} runs on {hardware.name}, but cluster {cluster.name} has none "
+            "of it; override /hardware or /cluster in its file"
+        )
+    precision = str(composed["precision"]["name"])
+    if precision not in hardware.precisions:
+        raise UserError(
+            f"hardware {hardware.name} computes in {', '.join(hardware.precisions)}, not in "
+            f"{precision}; choose another precision or system"
+        )
+    for name in DERIVED_FIELDS:
+        if name in system.fields:
+            raise UserError(
+                f"system {system.name} sets fields.{name}, which follows from its other keys; "
+                "delete the line"
+            )
+    accelerator = hardware.accelerator
+    return Requirement(
+        system=system.name,
+        model=accelerator.model if accelerator else None,
+        architecture=accelerator.architecture if accelerator else None,
+        count_per_node=accelerator.count_per_node if accelerator else 0,
+        nodes=cluster.nodes,
+    )
+
+
+def _check_layers(composed: Mapping[str, Any], conf: Path) -> None:
+    """A layer for a value that doesn't exist would never apply, and nobody would notice."""
+    known = {
+        "by_scenario": set(get_args(Scenario)),
+        "by_hardware": {path.stem for path in (conf / "hardware").glob("*.yaml")},
+        "by_system": {path.stem for path in (conf / "system").glob("*.yaml")},
+    }
+    layers = {
+        "engine.settings": composed["engine"]["settings"],
+        "benchmark.loadgen": composed["benchmark"]["loadgen"],
+        "system.loadgen": composed["system"]["loadgen"],
+        "system.engine": composed["system"]["engine"],
+        "system.fields": composed["system"]["fields"],
+    }
+    for path, layer in layers.items():
+        for place, selector, value in selections(layer, path):
+            if selector in known and value not in known[selector]:
+                raise UserError(
+                    f"{place} never applies: {value!r} is none of "
+                    f"{', '.join(sorted(known[selector]))}"
+                )
+
+
+def _validated(kind: type[Group], composed: Mapping[str, Any], name: str) -> Group:
+    try:
+        return kind.model_validate_json(canonical_json(composed[name]))
+    except ValidationError as error:
+        raise UserError(
+            f"{name} {composed[name].get('name', '')}: {explain(error)}; mend it in conf/{name}/, "
+            "the --site file or the override"
+        ) from error

@@ -1,0 +1,139 @@
+"""What Reprise can plan but not execute, and what this machine lacks: said before anything runs.
+
+Reads a frozen plan as plain JSON: a repeated run pays for this check, so it imports no schema.
+"""
+
+import importlib.util
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+ENGINES = ("vllm",)
+"""Kinds of engines that steps/sut can start."""
+
+SIMULATED = ("fp8", "int2")
+"""Formats of steps/rehearsal/compress.py."""
+
+TESTS = ("TEST06",)
+"""Compliance tests that steps/compliance_check judges."""
+
+DEVICES: Mapping[str, tuple[str, str]] = {
+    "gfx": ("/dev/kfd", "AMD's driver (amdgpu)"),
+    "sm_": ("/dev/nvidiactl", "NVIDIA's driver"),
+}
+"""By the start of an architecture: the device that its driver makes, and the driver's name."""
+
+
+def refusal(plan: Path, root: Path) -> str | None:
+    """One sentence that says why a plan can't be run here; None if it can.
+
+    Jobs whose results are there need nothing: an experiment that was run elsewhere can be packaged
+    here.
+    """
+    frozen = json.loads(plan.read_text(encoding="utf-8"))
+    due = [job for job in frozen["jobs"] if not (root / job["output"]).exists()]
+    running = {job["key"].split("/")[0] for job in due if job["step"].endswith("_run")}
+    machines = [
+        reason
+        for needed in frozen["requirements"]
+        if needed["system"] in running and (reason := missing(needed))
+    ]
+    steps = [f"step {step}: {reason}" for step, reason in limitations(due)]
+    if not machines and not steps:
+        return None
+    reasons = [*_first(machines, 1, "systems"), *_first(steps, 3, "steps")]
+    return (
+        f"{frozen['experiment']} can't be run here, and nothing was started: {'; '.join(reasons)}; "
+        "./reproduce plan shows what it consists of"
+    )
+
+
+def limitations(jobs: list[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """The steps of these jobs that can't be executed, each with its first reason."""
+    seen = set()
+    for job in jobs:
+        reason = limitation(job["step"], json.loads(job["config"]))
+        if reason and job["step"] not in seen:
+            seen.add(job["step"])
+            yield job["step"], reason
+
+
+def _first(reasons: list[str], shown: int, what: str) -> list[str]:
+    more = len(reasons) - shown
+    return [*reasons[:shown], *([f"and {more} more {what}"] if more > 0 else [])]
+
+
+def missing(needed: Mapping[str, Any], devices: Path = Path("/")) -> str | None:
+    """What this machine lacks to be the system of a steps.groups.Requirement; None if nothing."""
+    if needed["model"] is None:
+        return None
+    wanted = f"{needed['count_per_node']} × {needed['model']}"
+    if needed["nodes"] > 1:
+        return (
+            f"system {needed['system']} is a cluster of {needed['nodes']} nodes, and no step "
+            "starts engines on other nodes yet"
+        )
+    device, driver = DEVICES[needed["architecture"][:3]]
+    if not (devices / device.lstrip("/")).exists():
+        return (
+            f"system {needed['system']} needs {wanted}, but this machine has no {device} (the "
+            f"accelerators or {driver} are missing)"
+        )
+    return None
+
+
+def limitation(step: str, config: Mapping[str, Any]) -> str | None:
+    """Why Reprise can't execute this step with this configuration; None if it can."""
+    if importlib.util.find_spec(f"steps.{step}") is None:
+        return "this version has no such step"
+    return _LIMITATIONS.get(step, _none)(config)
+
+
+def _none(config: Mapping[str, Any]) -> str | None:
+    return None
+
+
+def _model(config: Mapping[str, Any]) -> str | None:
+    if "embedded" in config:
+        return None
+    return f"this version can't fetch {config.get('repository')} from {config.get('source')}"
+
+
+def _dataset(config: Mapping[str, Any]) -> str | None:
+    recipe = config.get("recipe")
+    return None if recipe == "rehearsal" else f"this version has no recipe for {recipe}"
+
+
+def _quantize(config: Mapping[str, Any]) -> str | None:
+    tool, wanted = config.get("tool"), config.get("format")
+    if tool != "simulated":
+        return f"this version can't run {tool}"
+    return None if wanted in SIMULATED else f"{wanted} can't be simulated"
+
+
+def _run(config: Mapping[str, Any]) -> str | None:
+    kind = config["engine"].get("kind", ENGINES[0])
+    return _compliance(config) if kind in ENGINES else f"this version can't start engine {kind}"
+
+
+def _accuracy(config: Mapping[str, Any]) -> str | None:
+    bounds = config["gates"].get(config["required"], {}).get("minimum")
+    return bounds and f"this version can't evaluate {', '.join(bounds)}"
+
+
+def _compliance(config: Mapping[str, Any]) -> str | None:
+    test = config.get("test")
+    return None if test is None or test in TESTS else f"this version can't do {test}"
+
+
+_LIMITATIONS = {
+    "model": _model,
+    "dataset": _dataset,
+    "quantize": _quantize,
+    "performance_run": _run,
+    "accuracy_run": _run,
+    "compliance_run": _run,
+    "accuracy_check": _accuracy,
+    "compliance_check": _compliance,
+}
