@@ -26,6 +26,14 @@ def rouge(
     return {metric: 100.0 * total / max(1, len(pairs)) for metric, total in totals.items()}
 
 
+def rouge_each(truths: Sequence[str], answers: Sequence[str]) -> list[tuple[float, ...]]:
+    """F-measures of each pair, 0 to 100, in the order of METRICS."""
+    return [
+        tuple(100.0 * value for value in _score([pair])[0])
+        for pair in zip(truths, answers, strict=True)
+    ]
+
+
 def _scored(chunks: list[_Pairs]) -> Iterator[tuple[tuple[float, ...], int]]:
     if len(chunks) < 2:
         yield from map(_score, chunks)
