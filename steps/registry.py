@@ -112,7 +112,10 @@ STEPS: Mapping[str, StepSpec] = {
         "analysis",
         _CELL,
         {"run": "performance_run", "environment": "environment/analysis"},
-        ("steps/loadgen_log.py",),
+        (
+            "steps/loadgen_log.py",
+            "steps/reading.py",
+        ),
     ),
     "accuracy_check": StepSpec(
         schema.AccuracyCheckConfig,
@@ -125,7 +128,7 @@ STEPS: Mapping[str, StepSpec] = {
             "model": "weights",
             "environment": "environment/analysis",
         },
-        ("steps/loadgen_log.py", "steps/rouge.py", "steps/rehearsal/notes.py"),
+        ("steps/loadgen_log.py", "steps/reading.py", "steps/rouge.py", "steps/rehearsal/notes.py"),
         schema.BoundsCheckConfig,
     ),
     "compliance_check": StepSpec(
@@ -134,7 +137,10 @@ STEPS: Mapping[str, StepSpec] = {
         "analysis",
         _CELL,
         {"run": "compliance_run", "environment": "environment/analysis"},
-        ("steps/loadgen_log.py",),
+        (
+            "steps/loadgen_log.py",
+            "steps/reading.py",
+        ),
         schema.PlannedComplianceCheckConfig,
     ),
     "submission": StepSpec(
@@ -143,7 +149,7 @@ STEPS: Mapping[str, StepSpec] = {
         "analysis",
         (),
         {"environment": "environment/analysis"},
-        ("steps/loadgen_log.py", "steps/submission/*"),
+        ("steps/loadgen_log.py", "steps/reading.py", "steps/submission/*"),
     ),
     "report": StepSpec(
         schema.ReportConfig,

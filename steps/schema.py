@@ -14,6 +14,7 @@ from steps.compression import FinetuneConfig as FinetuneConfig
 from steps.compression import PruneConfig as PruneConfig
 from steps.compression import QuantizeConfig as QuantizeConfig
 from steps.engines import PlannedEngine
+from steps.rounds import COUNTS, DIVISIONS, MAY_BE_EMPTY, STATUSES, SYSTEM_TYPES
 from steps.strict import Division, Name, Positive, PositiveNumber, Scenario, Strict
 
 # ---- facts that several steps read -------------------------------------------------------------
@@ -167,21 +168,12 @@ class DatasetConfig(Strict):
 MISSING = "N/A"
 """Stands in a description for what nobody knows; the checker takes it for a value."""
 
-MAY_BE_EMPTY = frozenset(
-    (
-        *("hw_notes", "sw_notes", "system_type_detail", "host_processor_frequency"),
-        *("host_processor_caches", "host_processor_interconnect", "accelerator_frequency"),
-        *("accelerator_interconnect_topology", "accelerator_on-chip_memories"),
-    )
-)
-COUNTS = ("number_of_nodes", "host_processors_per_node", "accelerators_per_node")
 VALUES: Mapping[str, tuple[str, ...]] = {
-    "status": ("available", "preview", "rdi"),
-    "system_type": ("datacenter", "edge", "datacenter,edge", "edge,datacenter"),
-    "division": ("closed", "open", "network"),
+    "status": STATUSES,
+    "system_type": tuple(SYSTEM_TYPES),
+    "division": DIVISIONS,
 }
-"""What the checker (v5.1.1, check_system_desc_id) and the final report make of a description:
-required fields that may be empty, fields that are turned into integers, and legal values."""
+"""Legal values of a description's fields."""
 
 
 class RemoteDatasetConfig(Strict):

@@ -7,8 +7,9 @@ import tempfile
 from pathlib import Path
 
 from steps.compliance.answers import FORMATS, compare
-from steps.compliance.speed import BOUNDS, compare_speeds
+from steps.compliance.speed import compare_speeds
 from steps.errors import UserError
+from steps.rounds import load, names
 from steps.submission.truncate import truncated
 
 RUN_FILES = ("mlperf_log_summary.txt", "mlperf_log_detail.txt")
@@ -22,7 +23,8 @@ def command(arguments: list[str]) -> int:
         description="Verify TEST01 or TEST04 of one scenario on LoadGen's logs, with the meaning "
         "of the official scripts, and write the directory that a submission carries.",
     )
-    parser.add_argument("test", choices=sorted(BOUNDS))
+    parser.add_argument("test", choices=("TEST01", "TEST04"))
+    parser.add_argument("--round", default="v5.1", choices=names(), help="default: %(default)s")
     parser.add_argument(
         "--performance", type=Path, required=True, metavar="DIR", help="the performance run's logs"
     )
@@ -45,14 +47,15 @@ def command(arguments: list[str]) -> int:
 
 
 def _speeds(chosen: argparse.Namespace) -> str:
-    speeds = compare_speeds(chosen.test, chosen.performance, chosen.run)
+    speeds = compare_speeds(
+        load(chosen.round).compliance[chosen.test], chosen.performance, chosen.run
+    )
     if not speeds.passed():
-        low, high = BOUNDS[chosen.test]
-        allowed = f"{low:.0%} to {high:.0%}" if low else f"less than {high:.0%}"
         raise UserError(
             f"{chosen.test} fails: {speeds.measured:g} samples/s are "
             f"{speeds.measured / speeds.reference:.1%} of the performance run's "
-            f"{speeds.reference:g}, {allowed} are allowed; run both under equal conditions"
+            f"{speeds.reference:g}, {speeds.rule.allowed()} are allowed; run both under equal "
+            "conditions"
         )
     return speeds.text()
 

@@ -5,19 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from steps.errors import UserError
+from steps.rounds import Test
 from steps.validate.detail import Detail, read_detail
 
 RATES: Mapping[str, str] = {
     "Offline": "result_samples_per_second",
     "Server": "result_completed_samples_per_sec",
-}
-BOUNDS: Mapping[str, tuple[float, float]] = {"TEST01": (0.9, 1.1), "TEST04": (0.0, 1.1)}
-"""Of test over performance run; TEST01 includes its bounds, TEST04 must stay below its upper one
-(compliance/TEST01 and TEST04/verify_performance.py, v5.1.1)."""
-
-SETTINGS: Mapping[str, Mapping[str, object]] = {
-    "TEST01": {"effective_performance_issue_same": False},
-    "TEST04": {"effective_performance_issue_same": True},
 }
 LOG = "mlperf_log_detail.txt"
 
@@ -26,15 +19,12 @@ LOG = "mlperf_log_detail.txt"
 class Speeds:
     """Samples per second of both runs."""
 
-    test: str
+    rule: Test
     reference: float
     measured: float
 
     def passed(self) -> bool:
-        low, high = BOUNDS[self.test]
-        if self.test == "TEST04":
-            return self.measured < self.reference * high
-        return self.reference * low <= self.measured <= self.reference * high
+        return self.rule.fast_enough(self.measured, self.reference)
 
     def text(self) -> str:
         """verify_performance.txt as the official scripts print it."""
@@ -45,7 +35,7 @@ class Speeds:
         )
 
 
-def compare_speeds(test: str, performance: Path, run: Path) -> Speeds:
+def compare_speeds(rule: Test, performance: Path, run: Path) -> Speeds:
     """Directories of LoadGen's logs. Raises UserError if the two can't be compared."""
     reference, measured = _valid(performance), _valid(run)
     scenario = reference.text("effective_scenario")
@@ -64,13 +54,13 @@ def compare_speeds(test: str, performance: Path, run: Path) -> Speeds:
             f"{run} was judged by another target latency than {performance}; run the test with the "
             "settings of the performance run"
         )
-    for name, value in SETTINGS[test].items():
+    for name, value in rule.settings().items():
         if measured.values.get(name) != value:
             raise UserError(
-                f"{run}: {name} is {measured.values.get(name)}, {test} needs {value}; place the "
+                f"{run}: {name} is {measured.values.get(name)}, the test needs {value}; place the "
                 "test's audit.config where LoadGen looks for it"
             )
-    return Speeds(test, _rate(reference, performance), _rate(measured, run))
+    return Speeds(rule, _rate(reference, performance), _rate(measured, run))
 
 
 def _valid(directory: Path) -> Detail:
