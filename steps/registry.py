@@ -140,8 +140,10 @@ STEPS: Mapping[str, StepSpec] = {
         (
             "steps/loadgen_log.py",
             "steps/reading.py",
+            "steps/rounds.py",
+            "steps/truncate.py",
+            "steps/compliance/*.py",
         ),
-        schema.PlannedComplianceCheckConfig,
     ),
     "submission": StepSpec(
         schema.SubmissionConfig,
@@ -149,7 +151,7 @@ STEPS: Mapping[str, StepSpec] = {
         "analysis",
         (),
         {"environment": "environment/analysis"},
-        ("steps/loadgen_log.py", "steps/reading.py", "steps/submission/*"),
+        ("steps/loadgen_log.py", "steps/reading.py", "steps/truncate.py", "steps/submission/*"),
     ),
     "report": StepSpec(
         schema.ReportConfig,
@@ -166,6 +168,12 @@ STEPS: Mapping[str, StepSpec] = {
         ),
     ),
 }
+
+COMPARED: Mapping[str, Mapping[str, str]] = {
+    "TEST01": {"performance": "performance_run", "accuracy": "accuracy_run"},
+    "TEST04": {"performance": "performance_run"},
+}
+"""What a compliance_check needs besides its own run: role and step, by test."""
 
 FOLDER: Mapping[Stage, str] = {
     "artifacts": "results/artifacts/{step}/{name}",

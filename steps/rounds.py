@@ -45,8 +45,8 @@ class Test:
 
     min_samples: int
     audit: Mapping[str, int]
-    speed: Mapping[str, float] = field(default_factory=dict)
-    delta_percent: Mapping[str, Any] = field(default_factory=dict)
+    speed: Mapping[str, float]
+    delta_percent: Mapping[str, Any]
 
     def settings(self) -> dict[str, object]:
         """What the audit.config makes of a run, by the keys of LoadGen's log."""

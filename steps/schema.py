@@ -17,6 +17,9 @@ from steps.engines import PlannedEngine
 from steps.rounds import COUNTS, DIVISIONS, MAY_BE_EMPTY, STATUSES, SYSTEM_TYPES
 from steps.strict import Division, Name, Positive, PositiveNumber, Scenario, Strict
 
+ComplianceTest = Literal["TEST01", "TEST04", "TEST06"]
+"""Those that steps/compliance judges."""
+
 # ---- facts that several steps read -------------------------------------------------------------
 
 
@@ -249,7 +252,7 @@ class AccuracyRunConfig(RunConfig):
 class ComplianceRunConfig(RunConfig):
     """A compliance test: LoadGen overridden by the test's audit.config, given here as values."""
 
-    test: Literal["TEST06"]
+    test: ComplianceTest
     audit: dict[str, int]
 
 
@@ -301,20 +304,23 @@ class BoundsCheckConfig(Gated):
     gates: dict[str, Bounds]
 
 
-class PlannedComplianceCheckConfig(Strict):
-    """A compliance test that Reprise plans but doesn't judge."""
+class TestRule(Strict):
+    """A compliance test of a round as data: see steps.rounds.Test, which gives it its meaning."""
 
-    scenario: Scenario
-    test: Literal["TEST01", "TEST04"]
-    eos_token_id: int | None
     min_samples: Positive
+    audit: dict[str, int]
+    speed: dict[Literal["minimum", "maximum", "below"], PositiveNumber]
+    delta_percent: dict[str, PositiveNumber | dict[str, PositiveNumber]]
 
 
 class ComplianceCheckConfig(Strict):
+    """`answer_type` is that of the elements of a logged answer; `eos_token_id` None: no tokens."""
+
     scenario: Scenario
-    test: Literal["TEST06"]
-    eos_token_id: int
-    min_samples: Positive
+    test: ComplianceTest
+    answer_type: Literal["byte", "float32", "int32", "int64"]
+    eos_token_id: int | None
+    rule: TestRule
 
 
 # ---- submission and report ---------------------------------------------------------------------
