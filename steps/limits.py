@@ -5,6 +5,7 @@ Reads a frozen plan as plain JSON: a repeated run pays for this check, so it imp
 
 import importlib.util
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,12 @@ ENGINES = ("vllm",)
 
 SIMULATED = ("fp8", "int2")
 """Formats of steps/rehearsal/compress.py."""
+
+SCORERS = ("rehearsal", "llama2-70b", "llama3.1-405b", "mixtral-8x7b")
+"""Benchmarks whose answers steps/accuracy_check scores."""
+
+SANDBOXED = ("mixtral-8x7b",)
+"""Of these it runs generated code."""
 
 DEVICES: Mapping[str, tuple[str, str]] = {
     "gfx": ("/dev/kfd", "AMD's driver (amdgpu)"),
@@ -115,8 +122,13 @@ def _run(config: Mapping[str, Any]) -> str | None:
 
 
 def _accuracy(config: Mapping[str, Any]) -> str | None:
-    bounds = config["gates"].get(config["required"], {}).get("minimum")
-    return bounds and f"this version can't evaluate {', '.join(bounds)}"
+    scorer = config["scorer"]
+    if scorer in SANDBOXED and shutil.which("bwrap") is None:
+        return (
+            f"{scorer} is scored by running generated code, which needs bubblewrap "
+            "(apt-get install bubblewrap)"
+        )
+    return None if scorer in SCORERS else f"this version can't score {scorer}"
 
 
 _LIMITATIONS = {

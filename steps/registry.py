@@ -128,8 +128,15 @@ STEPS: Mapping[str, StepSpec] = {
             "model": "weights",
             "environment": "environment/analysis",
         },
-        ("steps/loadgen_log.py", "steps/reading.py", "steps/rouge.py", "steps/rehearsal/notes.py"),
-        schema.BoundsCheckConfig,
+        (
+            "steps/loadgen_log.py",
+            "steps/reading.py",
+            "steps/rouge.py",
+            "steps/rehearsal/notes.py",
+            "steps/rehearsal/scores.py",
+            "steps/scoring/*.py",
+            "steps/validate/metrics.py",
+        ),
     ),
     "compliance_check": StepSpec(
         schema.ComplianceCheckConfig,

@@ -265,17 +265,18 @@ class PerformanceCheckConfig(Strict):
     loadgen: Loadgen
 
 
-class Gated(Strict):
+class AccuracyCheckConfig(Strict):
     """`required` names the gate that must hold; the others are reported.
 
-    `reference_samples`: on how many prompts the reference scores were measured. Scores of another
-    number of prompts are no reference.
+    `scorer`: whose script's metrics are counted. `reference_samples`: on how many prompts the
+    reference scores were measured. Scores of another number of prompts are no reference.
     """
 
     scenario: Scenario
     dataset_size: Positive
     reference_samples: Positive
-    gates: Mapping[str, Strict]
+    scorer: Name
+    gates: dict[str, Gates | Bounds]
     required: Name
 
     @model_validator(mode="after")
@@ -292,16 +293,6 @@ class Gated(Strict):
                 f"the dataset has {self.dataset_size}"
             )
         return self
-
-
-class AccuracyCheckConfig(Gated):
-    gates: dict[str, Gates]
-
-
-class BoundsCheckConfig(Gated):
-    """Gates that are the round's own bounds, for metrics that Reprise has no evaluator of."""
-
-    gates: dict[str, Bounds]
 
 
 class TestRule(Strict):
