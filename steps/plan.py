@@ -112,14 +112,18 @@ class Planner:
         return _validated(schema.Cell, cell, f"{where}: steps.cell")
 
     def _require_fit(self, composed: Mapping[str, Any], where: str) -> None:
-        """Each kind of node holds a copy of the weights per engine, as far as sizes are known."""
+        """Each kind of node holds a copy of the weights per engine, as far as sizes are known.
+
+        An engine without arguments is one whose settings nobody published.
+        """
         subtrees, known = composed["steps"], self._capacity
         model, weights = str(subtrees["model"]["name"]), str(composed["precision"]["name"])
-        if model not in known.models or weights not in known.formats:
+        arguments = subtrees["performance_run"]["engine"].get("arguments")
+        if model not in known.models or weights not in known.formats or arguments is None:
             return
         pruned = subtrees["prune"]
         kept = 1.0 if pruned is None else 1 - schema.PruneConfig(**pruned).dropped
-        per_engine = int(subtrees["performance_run"]["engine"]["arguments"].get(TENSOR_PARALLEL, 1))
+        per_engine = int(arguments.get(TENSOR_PARALLEL, 1))
         for memory_gb in self._memories(composed):
             try:
                 known.require(model, weights, memory_gb, per_engine, kept)
