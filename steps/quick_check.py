@@ -11,7 +11,6 @@ from steps.errors import UserError
 from steps.interval import ratio_interval
 from steps.quick_run import ANSWERS
 from steps.record import Manifest, Workspace
-from steps.rouge import METRICS, rouge_each
 from steps.schema import QuickCheckConfig
 
 METRIC = "rougeL"
@@ -36,17 +35,16 @@ def step(
         role: np.array(_scores(Manifest.read(inputs[role]), tokenizer, truths))
         for role in ("run", "reference")
     }
-    column = METRICS.index(METRIC)
-    if not scores["reference"][:, column].any():
+    if not scores["reference"].any():
         raise UserError("the source weights answer nothing right; nothing can be compared")
-    ratio, low, high = ratio_interval(scores["run"][:, column], scores["reference"][:, column])
+    ratio, low, high = ratio_interval(scores["run"], scores["reference"])
     size = sum(
         entry["bytes"] for name, entry in model.files.items() if name.endswith(".safetensors")
     )
     workspace.result = {
         "after": config.after,
         "samples": len(scores["run"]),
-        "score": round(float(scores["run"][:, column].mean()), 4),
+        "score": round(float(scores["run"].mean()), 4),
         "ratio": round(ratio, 3),
         "low": round(low, 3),
         "high": round(high, 3),
@@ -66,11 +64,17 @@ def step(
         )
 
 
-def _scores(run: Manifest, tokenizer: Any, truths: Sequence[str]) -> list[tuple[float, ...]]:
-    """ROUGE-1, -2 and -L of each answer, 0 to 100."""
+def _scores(run: Manifest, tokenizer: Any, truths: Sequence[str]) -> list[float]:
+    """ROUGE-L of each answer, 0 to 100."""
+    from steps.rouge import Rouge
+
     answers = json.loads(run.file(ANSWERS).read_text(encoding="utf-8"))
     texts = tokenizer.decode_batch(answers, skip_special_tokens=True)
-    return rouge_each(truths[: len(texts)], texts)
+    rouge = Rouge()
+    return [
+        100 * rouge.score([METRIC], truth, text)[0]
+        for truth, text in zip(truths, texts, strict=False)
+    ]
 
 
 if __name__ == "__main__":
