@@ -1,6 +1,7 @@
 """What is planned for a compressed model: the order of the steps, what is shared, the gates."""
 
 import json
+from functools import cache
 
 import pytest
 
@@ -11,6 +12,7 @@ from tests.conftest import ROOT
 OFFLINE = "scenario=Offline"
 
 
+@cache
 def planned(*overrides: str) -> Plan:
     return make(ROOT, [OFFLINE, *overrides])
 
