@@ -26,6 +26,7 @@ from steps.report.blocks import (
     of_limit,
     share,
 )
+from steps.report.compression import compression_section
 from steps.report.ledger import ledger_section
 from steps.report.sections import partner_section, scaling_section
 from steps.report.summary import CellResult, Latency, Summary
@@ -42,9 +43,11 @@ def build(
     source: str,
 ) -> Page:
     """Summary first, then performance, accuracy, comparisons, provenance."""
+    compression = compression_section(inputs)
     sections = [
         _performance(summary, inputs),
         _accuracy(summary),
+        *([compression] if compression else []),
         partner_section(
             partners,
             "Every result against AMD's published one on the same accelerator, benchmark, "

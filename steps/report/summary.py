@@ -197,7 +197,8 @@ def _cell(cell: Cell, inputs: Mapping[str, Path], folder: Path) -> CellResult:
         )
         for name, gate in sorted(accuracy["gates"].items())
     )
-    required = accuracy["gates"][accuracy["required"]]["metrics"]
+    # Gates differ in their minimum; the ratios to the reference are the same in all of them.
+    measured = next(iter(accuracy["gates"].values()))["metrics"]
     engine = run.result["engine"]
     loadgen = run.config["loadgen"]
     minimum_ms = loadgen["min_duration_ms"] or run.config["rules"]["min_duration_ms"]
@@ -217,7 +218,7 @@ def _cell(cell: Cell, inputs: Mapping[str, Path], folder: Path) -> CellResult:
         ttft=_latency(performance, "ttft_ms"),
         tpot=_latency(performance, "tpot_ms"),
         scores=accuracy["scores"],
-        reference_ratios={name: entry["ratio"] for name, entry in required.items()},
+        reference_ratios={name: entry["ratio"] for name, entry in measured.items()},
         gates=gates,
         compliance={compliance["test"]: compliance["passed"]},
         engine=f"{engine['name']} {engine['version']} ({engine['device']})",
