@@ -6,7 +6,16 @@ from dataclasses import dataclass
 from bokeh.models import Range1d, Span
 
 from steps.report.blocks import Chart
-from steps.report.figures import EDGE, LIMIT_COLOUR, ROW, plain_figure, plain_legend, scatter
+from steps.report.figures import (
+    EDGE,
+    LIMIT_COLOUR,
+    MOST_LINES,
+    ROW,
+    first_of,
+    plain_figure,
+    plain_legend,
+    scatter,
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,7 @@ def gates(measured: Mapping[str, Mapping[str, float]]) -> Chart | None:
     """
     if not measured:
         return None
+    count, measured = len(measured), dict(list(measured.items())[:MOST_LINES])
     names = list(dict.fromkeys(name for shares in measured.values() for name in shares))
     labels = list(measured)[::-1]
     values = [100 * value for shares in measured.values() for value in shares.values()]
@@ -56,7 +66,8 @@ def gates(measured: Mapping[str, Mapping[str, float]]) -> Chart | None:
     )
     return Chart(
         "Accuracy against the gates",
-        "Dashed: 99 % and 99.9 %, the gates of the closed division. Right of a line passes it.",
+        "Dashed: 99 % and 99.9 %, the gates of the closed division. Right of a line passes it."
+        + first_of(count),
         f"lowest metric of each: {lowest}",
         plot,
     )

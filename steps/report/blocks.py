@@ -162,10 +162,11 @@ def significant(value: float | None, **how: Any) -> Cell:
     return Cell("–" if value is None else f"{value:,.10g}", sort=value, **how)
 
 
-def of_limit(p99_ms: float | None, limit_ms: float | None) -> Cell:
+def of_limit(p99_ms: float | None, limit_ms: float | None, href: str = "") -> Cell:
     """A latency beside its limit; bad beyond it."""
     if p99_ms is None:
         return Cell("–")
     beyond = limit_ms is not None and p99_ms > limit_ms
     limit = "" if limit_ms is None else f"/ {limit_ms:,.0f}"
-    return Cell(f"{p99_ms:,.1f}", sort=p99_ms, note=limit, tone="bad" if beyond else "")
+    tone: Tone = "bad" if beyond else ""
+    return Cell(f"{p99_ms:,.1f}", sort=p99_ms, href=href, note=limit, tone=tone)

@@ -23,6 +23,9 @@ ROW = 26
 """Height of one line of a chart with categories, in pixels; `EDGE` is that of its axes."""
 
 EDGE = 110
+MOST_LINES = 40
+"""Of a chart with a line for each result: more can't be told apart, and are in the table."""
+
 SHORT_LEGEND = 3
 LONG_LABEL = 20
 """Legends: entries that stand in one row, and characters of one that needs a row of its own."""
@@ -47,6 +50,12 @@ def embed(charts: Sequence[Chart]) -> tuple[str, list[str]]:
         names.setdefault(uuid, f"bokeh-{len(names)}")
     code, *divisions = (UUID.sub(lambda found: names[found[0]], text) for text in texts)
     return code, divisions
+
+
+def first_of(count: int) -> str:
+    """What a caption says of results beyond the lines of a chart; empty if there are none."""
+    more = count > MOST_LINES
+    return f" The first {MOST_LINES} of {count}; the table has all." if more else ""
 
 
 def plain_figure(x_label: str, y_label: str, **options: object) -> figure:

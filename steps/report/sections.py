@@ -29,11 +29,6 @@ MOST_HINTS = 12
 """Hints of more results than this are for the page: a comment in a pull request has a limit."""
 
 
-def link(result: Result) -> str:
-    """The address of a published result's logs; an own result's location is a relative path."""
-    return table.link(result) if result.source == "published" else result.location
-
-
 def results_table(
     name: str, caption: str, results: Sequence[Result], page_only: bool = False
 ) -> Table:
@@ -69,7 +64,7 @@ def _result_row(result: Result) -> list[Cell]:
         Cell(result.gpu or "–"),
         Cell(result.benchmark, note="" if result.model == result.benchmark else result.model),
         Cell(result.scenario),
-        significant(result.value, href=link(result), tone="bad" if result.problems else ""),
+        significant(result.value, href=table.link(result), tone="bad" if result.problems else ""),
         Cell(result.unit),
         Cell(result.precision[:MOST_PRECISION]),
         Cell(nodes, sort=result.nodes),
@@ -126,7 +121,7 @@ def _partner_row(verdict: PartnerVerdict) -> list[Cell]:
         Cell(verdict.gpu or "–"),
         Cell(verdict.benchmark),
         Cell(verdict.scenario),
-        significant(verdict.value),
+        significant(verdict.value, href=verdict.link),
         significant(
             reference.value if reference else None,
             href=reference.link if reference else "",
@@ -162,7 +157,7 @@ def scaling_section(found: Sequence[Scaling]) -> Section:
             Cell(one.benchmark),
             Cell(one.scenario),
             Cell(str(one.nodes), sort=one.nodes),
-            significant(one.value),
+            significant(one.value, href=one.link),
             Cell(one.unit),
             share(one.efficiency),
             Cell(one.arithmetic),

@@ -9,10 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from steps import schema
 from steps.plan import Plan, make
-from steps.record import Workspace, publish
-from steps.report.__main__ import step
 from tests import synthetic
 from tests.conftest import ROOT
 
@@ -52,31 +49,16 @@ class Page(HTMLParser):
             self.text += data
 
 
-def rendered(plan: Plan, home: Path) -> Workspace:
+def rendered(plan: Plan, home: Path) -> Path:
     synthetic.build(plan, home)
-    jobs = {job.step: job for job in plan.jobs}
-    package = home / jobs["submission"].output
-    departs = any(
-        cell.departures
-        for cell in schema.ReportConfig.model_validate_json(jobs["report"].config).cells
-    )
-    with publish(package.parent, step="submission", config={}, inputs={}, code="c") as workspace:
-        workspace.result = {
-            "division": "open",
-            "submitter": "Re<b>prise",
-            "may_be_submitted": not departs,
-        }
-    made = Workspace(home / "made")
-    made.directory.mkdir()
-    config = schema.ReportConfig.model_validate_json(jobs["report"].config)
-    step(config, synthetic.inputs_of(plan, home, "report"), made, None)  # type: ignore[arg-type]
-    return made
+    synthetic.package(plan, home, submitter="Re<b>prise")
+    return synthetic.report(plan, home)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plan = make(ROOT, ["precision=bf16,fp8"])
-    return rendered(plan, tmp_path_factory.mktemp("experiment")).directory
+    return rendered(plan, tmp_path_factory.mktemp("experiment"))
 
 
 def test_the_page_is_one_sound_file_that_needs_nothing_else(made: Path) -> None:
@@ -101,13 +83,8 @@ def test_every_link_leads_somewhere(made: Path) -> None:
 
 def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:
     plan = make(ROOT, ["scenario=Server"])
-    first = rendered(plan, tmp_path).directory
-    texts = contents(first)
-    config = schema.ReportConfig.model_validate_json(
-        next(job.config for job in plan.jobs if job.step == "report")
-    )
-    step(config, synthetic.inputs_of(plan, tmp_path, "report"), Workspace(first), None)  # type: ignore[arg-type]
-    assert contents(first) == texts
+    texts = contents(rendered(plan, tmp_path))
+    assert contents(synthetic.report(plan, tmp_path)) == texts
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -157,13 +134,13 @@ def test_json_and_csv_agree(made: Path) -> None:
     assert len(summary["cells"]) == len(rows) == 6
     for cell, row in zip(summary["cells"], rows, strict=True):
         assert row["scenario"] == cell["scenario"]
-        assert float(row["tokens_per_second"]) == cell["tokens_per_second"]
+        assert (float(row["value"]), row["unit"]) == (cell["value"], cell["unit"])
         assert bool(row["ttft_p99_ms"]) == (cell["scenario"] != "Offline")
 
 
 def test_a_full_rehearsal_is_not_warned_about(tmp_path: Path) -> None:
     page = Page()
-    directory = rendered(make(ROOT, ["experiment=rehearsal-full"]), tmp_path).directory
+    directory = rendered(make(ROOT, ["experiment=rehearsal-full"]), tmp_path)
     page.feed((directory / "index.html").read_text(encoding="utf-8"))
     assert "May not be submitted" not in page.text
     assert "Complete:" in page.text
