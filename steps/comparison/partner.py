@@ -50,6 +50,7 @@ class PartnerVerdict(Strict):
     platform: str
     gpu: str
     benchmark: str
+    model: str
     scenario: str
     nodes: int | None
     precision: str
@@ -120,6 +121,7 @@ def judge(
         platform=result.platform,
         gpu=result.gpu,
         benchmark=result.benchmark,
+        model=result.model,
         scenario=result.scenario,
         nodes=result.nodes,
         precision=result.precision,

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from bokeh.embed import components
-from bokeh.models import ColumnDataSource, HoverTool
+from bokeh.models import ColumnDataSource, HoverTool, Title
 from bokeh.plotting import figure
 from bokeh.resources import Resources
 
@@ -59,13 +59,16 @@ def first_of(count: int) -> str:
 
 
 def plain_figure(x_label: str, y_label: str, **options: object) -> figure:
+    """The vertical axis is named above it: text on its side is hard to read, and takes a phone's
+    width."""
     options.setdefault("height", 320)
+    words = {"text_color": GREY, "text_font_size": "12px", "text_font_style": "normal"}
     plot = figure(
         sizing_mode="stretch_width",
         toolbar_location=None,
         tools="",
         x_axis_label=x_label,
-        y_axis_label=y_label,
+        title=Title(text=y_label, **words) if y_label else None,
         background_fill_color=None,
         border_fill_color=None,
         outline_line_color=None,

@@ -35,7 +35,7 @@ def build(report: OwnReport, inputs: Mapping[str, Path], source: str) -> Page:
         *([ledger_section(report.claims, source)] if report.claims else []),
         *([scaling_section(report.scaling)] if any(o.nodes > 1 for o in report.scaling) else []),
         made_section(report, points),
-        departures_section(report),
+        departures_section(report, points),
     ]
     divisions = " and ".join(report.divisions)
     return Page(

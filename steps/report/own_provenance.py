@@ -24,11 +24,15 @@ def made_section(summary: Summary, points: Points) -> Section:
     return Section("made", "How it was made", "", blocks)
 
 
-def departures_section(summary: Summary) -> Section:
+def departures_section(summary: Summary, points: Points) -> Section:
     """What keeps the results from being submitted, and which of them."""
-    items = [f"{what}: {', '.join(keys)}" for what, keys in summary.departures.items()] or ["None."]
+    labels = {cell.key: points.label(cell) for cell in summary.cells}
+    items = []
+    for what, keys in summary.departures.items():
+        every = len(keys) == len(labels)
+        items.append(f"{what}: {'every result' if every else ', '.join(labels[k] for k in keys)}")
     lead = "Where a result leaves the rules of its round, with its value and the rule's."
-    return Section("departures", "Departures from the rules", lead, [Text(items)])
+    return Section("departures", "Departures from the rules", lead, [Text(items or ["None."])])
 
 
 def _system(name: str, fields: dict[str, str]) -> Details:

@@ -81,12 +81,41 @@ def _result_row(result: Result) -> list[Cell]:
 
 
 def partner_section(verdicts: Sequence[PartnerVerdict], lead: str) -> Section:
-    """How results compare with AMD's, with the band and the hints."""
+    """How results compare with AMD's: in a sentence each, if they are few, on a chart, in a table.
+
+    Without a single comparison, why there is none.
+    """
+    title = "Against AMD's published results"
     compared = [verdict for verdict in verdicts if verdict.difference is not None]
+    if not compared:
+        return Section("partners", title, lead, [Text(_uncompared(verdicts))])
+    own = [verdict for verdict in compared if verdict.own]
+    blocks: list[Block] = [charts.partners(compared), _partner_table(verdicts)]
+    if own:
+        more = len(own) - MOST_HINTS
+        sentences = [f"{_what(verdict)}: {verdict.sentence}." for verdict in own[:MOST_HINTS]]
+        blocks.insert(0, Text([*sentences, *([f"{more} more in the table."] if more > 0 else [])]))
+    return Section("partners", title, lead, blocks)
+
+
+def _uncompared(verdicts: Sequence[PartnerVerdict]) -> list[str]:
+    """Every reason once, with the results that it holds for."""
+    reasons: dict[str, list[str]] = {}
+    for verdict in verdicts:
+        reasons.setdefault(verdict.sentence, []).append(_what(verdict))
+    return [f"{reason} ({', '.join(dict.fromkeys(of))})" for reason, of in reasons.items()]
+
+
+def _what(verdict: PartnerVerdict) -> str:
+    return f"{verdict.platform} {verdict.model} {verdict.precision} {verdict.scenario}"
+
+
+def _partner_table(verdicts: Sequence[PartnerVerdict]) -> Table:
     columns = (
         Column("submitter", choices=True),
         Column("accelerator", choices=True),
         Column("benchmark", choices=True),
+        Column("precision", choices=True),
         Column("scenario", choices=True),
         Column("result", numeric=True),
         Column("AMD's", numeric=True),
@@ -97,12 +126,7 @@ def partner_section(verdicts: Sequence[PartnerVerdict], lead: str) -> Section:
         Column("what differs, and what is left", wide=True, page_only=len(verdicts) > MOST_HINTS),
     )
     rows = [_partner_row(verdict) for verdict in verdicts]
-    blocks: list[Block] = (
-        [Table("partner-table", "One row a result", columns, rows)] if rows else []
-    )
-    if compared:
-        blocks.insert(0, charts.partners(compared))
-    return Section("partners", "Against AMD's published results", lead, blocks)
+    return Table("partner-table", "One row a result", columns, rows)
 
 
 def _partner_row(verdict: PartnerVerdict) -> list[Cell]:
@@ -119,7 +143,11 @@ def _partner_row(verdict: PartnerVerdict) -> list[Cell]:
     return [
         Cell(verdict.submitter),
         Cell(verdict.gpu or "–"),
-        Cell(verdict.benchmark),
+        Cell(
+            verdict.benchmark,
+            note="" if verdict.model == verdict.benchmark else verdict.model,
+        ),
+        Cell(verdict.precision[:MOST_PRECISION]),
         Cell(verdict.scenario),
         significant(verdict.value, href=verdict.link),
         significant(

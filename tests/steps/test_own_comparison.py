@@ -70,8 +70,12 @@ def test_verdicts_are_in_the_csv_and_on_the_page(quanta: tuple[dict[str, Any], P
     assert rows[1]["verdict"] == "below tolerance, inside the partner band"
     assert float(rows[1]["difference"]) == pytest.approx(-0.04)
     assert float(rows[1]["amd_value"]) == 32_027.6
-    page = (quanta[1] / "index.html").read_text(encoding="utf-8")
-    assert "AMD&#39;s MI325X llama2-70b-99.9 fp8" in page
+    markdown = (quanta[1] / "summary.md").read_text(encoding="utf-8")
+    assert (
+        "quanta-mi325x llama2-70b-99.9 fp8 Server: 4.0 % below AMD's published MI325X Server "
+        "(32,027.6 Tokens/s), inside the published partner band of -5.3 … +0.3 %."
+    ) in markdown
+    assert "AMD's MI325X llama2-70b-99.9 fp8 Server 32,027.6 Tokens/s" in markdown
 
 
 def test_own_results_are_weighed_in_claims_without_deciding_them(
