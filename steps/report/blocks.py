@@ -9,13 +9,17 @@ Tone = Literal["", "good", "bad", "soft"]
 
 @dataclass(frozen=True)
 class Cell:
-    """`sort` orders the column where the text doesn't; None sorts last."""
+    """`sort` orders the column where the text doesn't; None sorts last.
+
+    `more` is folded below the text: sentences that would make every row tall.
+    """
 
     text: str
     sort: float | None = None
     href: str = ""
     tone: Tone = ""
     note: str = ""
+    more: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,12 +67,13 @@ class Chart:
 
 @dataclass(frozen=True)
 class Details:
-    """Folded until opened; `name` is its id, which a link opens."""
+    """Folded until opened; `name` is its id, which a link opens. `items` are listed."""
 
     kind: ClassVar[str] = "details"
     name: str
     summary: str
     text: str
+    items: Sequence[str] = ()
     tables: Sequence[Table] = ()
     tone: Tone = ""
     badge: str = ""

@@ -16,14 +16,15 @@ from steps.report.figures import (
     LIMIT_COLOUR,
     MOST_LINES,
     ROW,
+    WIDE,
     first_of,
     plain_figure,
     plain_legend,
     scatter,
 )
 
-WIDE = 20.0
-"""The highest over the lowest from which on a logarithmic scale shows more."""
+SHORT = 16
+"""Characters of a precision in a label: Stable Diffusion XL's is a list of several models'."""
 
 
 @dataclass(frozen=True)
@@ -119,14 +120,15 @@ def partners(verdicts: Sequence[PartnerVerdict]) -> Chart:
             y=[label], left=-tolerance, right=tolerance, height=0.9, color=COLOURS[2], alpha=0.18
         )
     plot.add_layout(Span(location=0, dimension="height", line_color=GREY, line_width=2))
-    scatter(
-        plot,
-        0,
-        "published partner",
-        x=list(every.values()),
-        y=[label for label, _, _ in every],
-        words=[f"{who}, {where}: {value:+.2f} %" for (_, who, where), value in every.items()],
-    )
+    if every:
+        scatter(
+            plot,
+            0,
+            "published partner",
+            x=list(every.values()),
+            y=[label for label, _, _ in every],
+            words=[f"{who}, {where}: {value:+.2f} %" for (_, who, where), value in every.items()],
+        )
     if own:
         scatter(
             plot,
@@ -155,7 +157,7 @@ def partners(verdicts: Sequence[PartnerVerdict]) -> Chart:
 
 
 def _kind(verdict: PartnerVerdict) -> str:
-    return f"{verdict.gpu} {verdict.benchmark} {verdict.scenario}"
+    return f"{verdict.gpu} {verdict.model} {verdict.scenario}"
 
 
 def scaling(found: Sequence[Scaling]) -> list[Chart]:
@@ -188,6 +190,7 @@ def scaling(found: Sequence[Scaling]) -> list[Chart]:
         scatter(share, index, name, x=x, y=efficiencies, words=words)
     for plot in (rate, share):
         plain_legend(plot)
+    rate.y_range = Range1d(0, 1.08 * max(one.value for one in shown))
     rate.yaxis.formatter = NumeralTickFormatter(format="0,0")
     words = [
         f"{one.submitter} {one.nodes} nodes of {one.gpu} {one.scenario} "
@@ -268,7 +271,7 @@ def headroom(results: Sequence[Result]) -> Chart | None:
 
 def system_label(result: Result) -> str:
     nodes = f"{result.nodes} × " if (result.nodes or 1) > 1 else ""
-    return f"{nodes}{result.gpu or result.platform} {result.model} {result.precision[:12]}"
+    return f"{nodes}{result.gpu or result.platform} {result.model} {result.precision[:SHORT]}"
 
 
 def run_label(result: Result) -> str:

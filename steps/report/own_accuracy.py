@@ -61,6 +61,10 @@ def _ratios(cell: CellResult) -> dict[str, float]:
 
 
 def _trade_offs(points: Points) -> list[accuracy_charts.Point]:
+    """Of benchmarks that were run in more than one way: between benchmarks nothing is traded."""
+    ways: dict[str, set[tuple[str, str]]] = {}
+    for cell in points.cells:
+        ways.setdefault(cell.benchmark, set()).add((cell.compression, cell.precision))
     return [
         accuracy_charts.Point(
             points.label(cell, without="scenario"),
@@ -70,6 +74,7 @@ def _trade_offs(points: Points) -> list[accuracy_charts.Point]:
         )
         for cell in points.cells
         if cell.scenario == "Offline" and cell.value > 0 and _ratios(cell)
+        if len(ways[cell.benchmark]) > 1
     ]
 
 

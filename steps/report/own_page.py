@@ -11,7 +11,7 @@ from steps.report.own_performance import performance_section
 from steps.report.own_provenance import departures_section, made_section
 from steps.report.own_report import OwnReport
 from steps.report.points import Points
-from steps.report.sections import partner_section, scaling_section
+from steps.report.sections import partner_section, scaling_section, tone
 from steps.report.summary import CellResult, Summary
 
 MOST_CARDS = 9
@@ -90,7 +90,7 @@ def _verdict_card(verdict: PartnerVerdict) -> Card:
         f"{100 * (verdict.difference or 0):+.1f} %",
         verdict.verdict,
         "#partners",
-        "good" if verdict.verdict in ("within tolerance", "above tolerance") else "bad",
+        tone(verdict),
     )
 
 

@@ -17,7 +17,7 @@ from steps.report.blocks import (
     of_limit,
     share,
 )
-from steps.report.comparison_charts import Rate, throughput
+from steps.report.comparison_charts import SHORT, Rate, throughput
 from steps.report.points import Points
 from steps.report.summary import CellResult, Latency
 
@@ -81,7 +81,7 @@ def _rates(points: Points, partners: Sequence[PartnerVerdict]) -> list[Rate]:
     ]
     published = {
         verdict.reference.link: Rate(
-            f"AMD's {verdict.gpu} {verdict.benchmark} {verdict.precision[:12]}",
+            f"AMD's {verdict.gpu} {verdict.model} {verdict.precision[:SHORT]}",
             verdict.scenario,
             verdict.reference.value,
             verdict.unit,

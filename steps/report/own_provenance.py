@@ -39,7 +39,7 @@ def _system(name: str, fields: dict[str, str]) -> Details:
     columns = (Column("field"), Column("value", wide=True))
     rows = [[Cell(field), Cell(value)] for field, value in fields.items()]
     description = Table(f"system-{name}", "System description", columns, rows)
-    return Details(f"about-{name}", f"System {name}", "", [description])
+    return Details(f"about-{name}", f"System {name}", "", tables=[description])
 
 
 def _provenance(traces: tuple[Trace, ...]) -> Details:
@@ -67,7 +67,7 @@ def _provenance(traces: tuple[Trace, ...]) -> Details:
         f"Digests are sha256 of manifests and of the code that made them, shortened to {DIGITS} "
         "digits here and whole in summary.json. `./reproduce verify` checks them all."
     )
-    return Details("provenance", "Provenance of every result", words, [table])
+    return Details("provenance", "Provenance of every result", words, tables=[table])
 
 
 def _flow(summary: Summary) -> list[tuple[str, list[str]]]:

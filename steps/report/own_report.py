@@ -31,7 +31,7 @@ def compared(summary: Summary) -> OwnReport:
     mine = own.results(summary)
     published = table.load_all()
     allowed = tolerances.load()
-    accelerators = {result.gpu for result in mine}
+    kinds = {(result.gpu, result.benchmark) for result in mine}
     return OwnReport(
         **dict(summary),
         partners=tuple(
@@ -43,7 +43,9 @@ def compared(summary: Summary) -> OwnReport:
             for claim in evaluate(model.load(), published, mine, allowed)
             if any(reading.own for reading in claim.readings)
         ),
-        scaling=tuple(one for one in scaling([*published, *mine]) if one.gpu in accelerators),
+        scaling=tuple(
+            one for one in scaling([*published, *mine]) if (one.gpu, one.benchmark) in kinds
+        ),
     )
 
 

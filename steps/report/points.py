@@ -11,6 +11,8 @@ ALWAYS = "scenario"
 """Named even where all results share it."""
 
 EMULATED = "(emulated)"
+UNCHANGED = "none"
+"""The compression that is none: said in tables, no word of a label."""
 
 
 @dataclass(frozen=True)
@@ -45,4 +47,5 @@ class Points:
     def label(self, cell: CellResult, without: str = "") -> str:
         """In words, unique among the results; `without` leaves an axis out."""
         names = [cell.axes[axis] for axis in self.axes if axis != without]
+        names = [name for name in names if name != UNCHANGED]
         return " ".join([*names, EMULATED] if cell.emulated else names)

@@ -11,6 +11,7 @@ from steps.report.blocks import (
     Block,
     Cell,
     Column,
+    Details,
     Section,
     Table,
     Text,
@@ -81,7 +82,7 @@ def _result_row(result: Result) -> list[Cell]:
 
 
 def partner_section(verdicts: Sequence[PartnerVerdict], lead: str) -> Section:
-    """How results compare with AMD's: in a sentence each, if they are few, on a chart, in a table.
+    """How results compare with AMD's: own ones in a sentence each, all on a chart and in a table.
 
     Without a single comparison, why there is none.
     """
@@ -90,12 +91,27 @@ def partner_section(verdicts: Sequence[PartnerVerdict], lead: str) -> Section:
     if not compared:
         return Section("partners", title, lead, [Text(_uncompared(verdicts))])
     own = [verdict for verdict in compared if verdict.own]
-    blocks: list[Block] = [charts.partners(compared), _partner_table(verdicts)]
-    if own:
-        more = len(own) - MOST_HINTS
-        sentences = [f"{_what(verdict)}: {verdict.sentence}." for verdict in own[:MOST_HINTS]]
-        blocks.insert(0, Text([*sentences, *([f"{more} more in the table."] if more > 0 else [])]))
+    blocks: list[Block] = [_verdict_details(n, verdict) for n, verdict in enumerate(own)]
+    blocks += [charts.partners(compared), _partner_table(verdicts, hints=not own)]
     return Section("partners", title, lead, blocks)
+
+
+def _verdict_details(number: int, verdict: PartnerVerdict) -> Details:
+    """The sentence that a partner asks for; what differs is below it."""
+    return Details(
+        f"verdict-{number}",
+        f"{_what(verdict)}: {verdict.sentence}",
+        "What differs, and what is left of the limits: hints where to look." * bool(verdict.hints),
+        items=verdict.hints,
+        tone=tone(verdict),
+        badge=verdict.verdict,
+    )
+
+
+def tone(verdict: PartnerVerdict) -> Tone:
+    if verdict.difference is None:
+        return ""
+    return "good" if verdict.verdict in ("within tolerance", "above tolerance") else "bad"
 
 
 def _uncompared(verdicts: Sequence[PartnerVerdict]) -> list[str]:
@@ -110,8 +126,8 @@ def _what(verdict: PartnerVerdict) -> str:
     return f"{verdict.platform} {verdict.model} {verdict.precision} {verdict.scenario}"
 
 
-def _partner_table(verdicts: Sequence[PartnerVerdict]) -> Table:
-    columns = (
+def _partner_table(verdicts: Sequence[PartnerVerdict], *, hints: bool) -> Table:
+    columns = [
         Column("submitter", choices=True),
         Column("accelerator", choices=True),
         Column("benchmark", choices=True),
@@ -123,9 +139,15 @@ def _partner_table(verdicts: Sequence[PartnerVerdict]) -> Table:
         Column("verdict", choices=True),
         Column("partner band", numeric=True),
         Column("tolerance", numeric=True),
-        Column("what differs, and what is left", wide=True, page_only=len(verdicts) > MOST_HINTS),
-    )
+    ]
     rows = [_partner_row(verdict) for verdict in verdicts]
+    if hints:
+        many = len(verdicts) > MOST_HINTS
+        columns.append(Column("what differs, and what is left", wide=True, page_only=many))
+        rows = [
+            [*row, Cell(f"{len(verdict.hints)} hints", more="; ".join(verdict.hints))]
+            for row, verdict in zip(rows, verdicts, strict=True)
+        ]
     return Table("partner-table", "One row a result", columns, rows)
 
 
@@ -135,18 +157,11 @@ def _partner_row(verdict: PartnerVerdict) -> list[Cell]:
         low, high = verdict.band
         band = f"{100 * low:+.1f} … {100 * high:+.1f} %"
     reference = verdict.reference
-    tone: Tone = ""
-    if verdict.difference is not None:
-        good = verdict.verdict in ("within tolerance", "above tolerance")
-        tone = "good" if good else "bad"
     more = f" (higher of {verdict.references})" if verdict.references > 1 else ""
     return [
         Cell(verdict.submitter),
         Cell(verdict.gpu or "–"),
-        Cell(
-            verdict.benchmark,
-            note="" if verdict.model == verdict.benchmark else verdict.model,
-        ),
+        Cell(verdict.model),
         Cell(verdict.precision[:MOST_PRECISION]),
         Cell(verdict.scenario),
         significant(verdict.value, href=verdict.link),
@@ -156,10 +171,9 @@ def _partner_row(verdict: PartnerVerdict) -> list[Cell]:
             note=more.strip(),
         ),
         share(verdict.difference, signed=True),
-        Cell(verdict.verdict, tone=tone),
+        Cell(verdict.verdict, tone=tone(verdict)),
         Cell(band, sort=verdict.band[0] if verdict.band else None),
         share(verdict.tolerance, 0),
-        Cell("; ".join(verdict.hints)),
     ]
 
 

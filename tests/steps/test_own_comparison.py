@@ -73,7 +73,7 @@ def test_verdicts_are_in_the_csv_and_on_the_page(quanta: tuple[dict[str, Any], P
     markdown = (quanta[1] / "summary.md").read_text(encoding="utf-8")
     assert (
         "quanta-mi325x llama2-70b-99.9 fp8 Server: 4.0 % below AMD's published MI325X Server "
-        "(32,027.6 Tokens/s), inside the published partner band of -5.3 … +0.3 %."
+        "(32,027.6 Tokens/s), inside the published partner band of -5.3 … +0.3 %"
     ) in markdown
     assert "AMD's MI325X llama2-70b-99.9 fp8 Server 32,027.6 Tokens/s" in markdown
 

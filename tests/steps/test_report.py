@@ -3,15 +3,20 @@
 import csv
 import io
 import json
+import os
 import re
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from steps.plan import Plan, make
-from tests import synthetic
+from tests import browser, synthetic
 from tests.conftest import ROOT
+
+NO_BROWSER = browser.missing()
+needs_browser = pytest.mark.skipif(bool(NO_BROWSER), reason=NO_BROWSER)
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 
@@ -144,3 +149,76 @@ def test_a_full_rehearsal_is_not_warned_about(tmp_path: Path) -> None:
     page.feed((directory / "index.html").read_text(encoding="utf-8"))
     assert "May not be submitted" not in page.text
     assert "Complete:" in page.text
+
+
+# ---- in Chromium -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def window(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Browser]:
+    with browser.browser(tmp_path_factory.mktemp("profile")) as opened:
+        opened.look(1280, "light")
+        opened.open(made / "index.html")
+        yield opened
+
+
+@needs_browser
+def test_it_opens_from_disk_without_errors_or_requests(window: browser.Browser) -> None:
+    assert window.run("return document.readyState") == "complete"
+    assert [entry for entry in window.logged("browser") if entry["level"] == "SEVERE"] == []
+    assert window.requests() == []
+    assert window.run("return document.querySelectorAll('.bk-Figure').length") >= 5
+
+
+@needs_browser
+def test_results_sort_by_keyboard(window: browser.Browser) -> None:
+    window.run('document.querySelector("#performance-table th button").focus()')
+    for expected in (["bf16"] * 3 + ["fp8"] * 3, ["fp8"] * 3 + ["bf16"] * 3):
+        window.press("Enter")
+        found = window.run(
+            'return [...document.querySelectorAll("#performance-table tbody tr")]'
+            '.map((row) => row.cells[0].firstChild.textContent.split(" ")[0])'
+        )
+        assert found == expected
+
+
+@needs_browser
+def test_provenance_filters_by_step(window: browser.Browser) -> None:
+    shown = window.run(
+        """
+        const box = document.querySelector("#provenance-table");
+        box.closest("details").open = true;
+        const menu = box.querySelector("select");
+        menu.value = "accuracy_run";
+        menu.dispatchEvent(new Event("input", { bubbles: true }));
+        return [...box.querySelectorAll("tbody tr:not([hidden])")]
+          .map((row) => row.cells[0].textContent);
+        """
+    )
+    assert shown == ["accuracy_run"] * 6
+
+
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_overflows_and_text_is_readable(
+    window: browser.Browser, made: Path, width: int, scheme: str
+) -> None:
+    window.look(width, scheme)
+    window.open(made / "index.html")
+    assert window.run("return document.documentElement.scrollWidth") <= width
+    back = window.run("return getComputedStyle(document.body).backgroundColor")
+    for name, least in (("body", 7), (".soft", 4.5), (".good", 4.5), (".bad", 4.5)):
+        colour = window.run(f"return getComputedStyle(document.querySelector('{name}')).color")
+        assert browser.contrast(colour, back) >= least
+    if folder := os.environ.get("REPRISE_SCREENSHOTS"):
+        height = window.run("return document.documentElement.scrollHeight")
+        window.screenshot(Path(folder) / f"own-{width}-{scheme}.png", height)
+
+
+@needs_browser
+def test_paper_gets_the_folded_parts(window: browser.Browser) -> None:
+    window.run("dispatchEvent(new Event('beforeprint'))")
+    assert window.run("return document.querySelectorAll('details:not([open])').length") == 0
+    window.run("dispatchEvent(new Event('afterprint'))")
+    assert window.run("return document.querySelectorAll('details:not([open])').length") > 0
