@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
+import yaml
 from pydantic import ConfigDict, ValidationError
 
 from steps.errors import UserError, explain
-from steps.layers import selections
+from steps.layers import merged, selections
 from steps.record import canonical_json
 from steps.strict import Division, Name, Positive, PositiveNumber, Scenario, Strict
 
@@ -161,3 +162,20 @@ def _validated(kind: type[Group], composed: Mapping[str, Any], name: str) -> Gro
             f"{name} {composed[name].get('name', '')}: {explain(error)}; mend it in conf/{name}/, "
             "the --site file or the override"
         ) from error
+
+
+def hardware_file(conf: Path, name: str) -> Mapping[str, Any]:
+    """`conf/hardware/<name>.yaml` on what it builds on; interpolations stay as they are written.
+
+    Raises UserError naming a file that can't be read.
+    """
+    path = conf / "hardware" / f"{name}.yaml"
+    try:
+        own = dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
+        raise UserError(f"{path} can't be read ({error}); restore it") from error
+    bases = [base for base in own.pop("defaults", []) if base != "_self_"]
+    below: Mapping[str, Any] = {}
+    for base in bases:
+        below = merged(below, hardware_file(conf, base))
+    return merged(below, own)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from steps import groups, schema
+from steps import capacity, groups, schema
 from steps.compose import compose
 from steps.departures import departures
 from steps.errors import UserError, explain
@@ -22,6 +22,9 @@ from steps.registry import AXES, FOLDER, LOG, PER_CELL, STEPS
 from steps.strict import Strict
 
 PLANS = Path("results/plans")
+
+TENSOR_PARALLEL = "tensor_parallel_size"
+"""vLLM's name for the accelerators of one engine; other engines take one."""
 
 Config = TypeVar("Config", bound=Strict)
 
@@ -77,6 +80,7 @@ class Planner:
         self._experiment = experiment
         self._jobs: dict[tuple[str, str], Job] = {}
         self._requirements: dict[str, Requirement] = {}
+        self._capacity = capacity.load(root / "conf/capacity.yaml")
 
     def plan(self, cells: Iterable[Mapping[str, Any]], overrides: list[str]) -> Plan:
         described = [self._cell(composed) for composed in cells]
@@ -103,8 +107,37 @@ class Planner:
         for step in ("performance_check", "accuracy_check"):
             made[step] = self._add_step(step, subtrees[step], point, where, made)
         self._compliance(subtrees, point, where, made)
+        self._require_fit(composed, where)
         cell = {**subtrees["cell"], "departures": self._departures(subtrees)}
         return _validated(schema.Cell, cell, f"{where}: steps.cell")
+
+    def _require_fit(self, composed: Mapping[str, Any], where: str) -> None:
+        """Each kind of node holds a copy of the weights per engine, as far as sizes are known.
+
+        An engine without arguments is one whose settings nobody published.
+        """
+        subtrees, known = composed["steps"], self._capacity
+        model, weights = str(subtrees["model"]["name"]), str(composed["precision"]["name"])
+        arguments = subtrees["performance_run"]["engine"].get("arguments")
+        if model not in known.models or weights not in known.formats or arguments is None:
+            return
+        pruned = subtrees["prune"]
+        kept = 1.0 if pruned is None else 1 - schema.PruneConfig(**pruned).dropped
+        per_engine = int(arguments.get(TENSOR_PARALLEL, 1))
+        for memory_gb in self._memories(composed):
+            try:
+                known.require(model, weights, memory_gb, per_engine, kept)
+            except UserError as error:
+                raise UserError(f"{where}: {error}") from error
+
+    def _memories(self, composed: Mapping[str, Any]) -> set[float]:
+        """Memory of the accelerators that a cell runs on, in GB; of a CPU none."""
+        own, machines = composed["hardware"], self._capacity.hardware
+        others = {group["hardware"] for group in composed["cluster"]["groups"]} - {own["name"]}
+        memories = {machines[name].accelerator.memory_gb for name in others & machines.keys()}
+        return memories | (
+            {float(own["accelerator"]["memory_gb"])} if own["accelerator"] else set()
+        )
 
     def _environments(self, composed: Mapping[str, Any], where: str, made: dict[str, Job]) -> None:
         """Native environments; a container for those roles that have none."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from steps import schema
+from steps import describe, schema
 from steps.cli import main, site_file
 from steps.diff import difference
 from steps.errors import UserError
@@ -55,6 +55,18 @@ def test_a_site_is_its_base_with_its_own_values(site: Path) -> None:
     assert run == other
     assert one(ours, "describe")["fields"]["submitter"] == "Acme"
     assert one(ours, "submission")["overrides"] == [*SERVER, "--site", "acme-mi325x.yaml"]
+
+
+def test_doctor_and_describe_take_a_site_too(
+    site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described = []
+    monkeypatch.setattr(describe, "_show", lambda name, fields, root: described.append(name))
+    arguments = ["--site", str(site), *SERVER]
+    assert main(["describe", *arguments]) == 0
+    assert described == ["acme-mi325x"]
+    main(["doctor", *arguments])
+    assert "for acme-mi325x, on this machine" in capsys.readouterr().out
 
 
 def test_facts_of_amds_machine_do_not_become_a_partners(site: Path) -> None:

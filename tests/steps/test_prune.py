@@ -39,7 +39,7 @@ def renumbered(tensors: checkpoints.Tensors, kept: list[int]) -> checkpoints.Ten
     return found
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.data())
 def test_any_block_of_any_checkpoint(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -175,7 +175,6 @@ def test_two_stacks_of_layers_are_refused(tmp_path: Path) -> None:
 # ---- the block that does least -----------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 50), min_size=2, max_size=12), st.data())
 def test_least_by_ffn_output_is_the_least_sum(sums: list[int], data: st.DataObject) -> None:
     count = data.draw(st.integers(1, len(sums) - 1))
