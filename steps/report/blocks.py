@@ -51,6 +51,15 @@ class Table:
     page_only: bool = False
 
 
+MOST_ROWS = 60
+"""Of a table in Markdown: a comment in a pull request has 65,536 characters."""
+
+
+def too_long(rows: Sequence[Sequence[Cell]]) -> bool:
+    """Whether a table is for the page only."""
+    return len(rows) > MOST_ROWS
+
+
 @dataclass(frozen=True)
 class Chart:
     """A Bokeh figure and the sentence that says how to read it.

@@ -1,7 +1,7 @@
 """The section of own accuracy: scores, gates, compliance tests, and what precision costs."""
 
 from steps.report import accuracy_charts
-from steps.report.blocks import Cell, Column, Section, Table, number, share
+from steps.report.blocks import Cell, Column, Section, Table, number, share, too_long
 from steps.report.points import Points
 from steps.report.summary import CellResult
 
@@ -46,7 +46,7 @@ def accuracy_section(points: Points) -> Section:
         f"{points.shared} Scores link to what the round's evaluation wrote, gates and tests to "
         "their verdicts.".strip(),
         [
-            Table("accuracy-table", "One row a result", columns, rows),
+            Table("accuracy-table", "One row a result", columns, rows, too_long(rows)),
             *(chart for chart in charts if chart),
         ],
     )

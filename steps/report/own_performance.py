@@ -16,6 +16,7 @@ from steps.report.blocks import (
     number,
     of_limit,
     share,
+    too_long,
 )
 from steps.report.comparison_charts import SHORT, Rate, throughput
 from steps.report.points import Points
@@ -54,7 +55,7 @@ def performance_section(
         for cell in points.cells
     ]
     blocks: list[Block] = [
-        Table("performance-table", "One row a result", columns, rows),
+        Table("performance-table", "One row a result", columns, rows, too_long(rows)),
         throughput(_rates(points, partners)),
         *_distributions(points, inputs),
     ]

@@ -7,6 +7,9 @@ from steps.report.points import Points
 from steps.report.summary import Summary, Trace
 
 STAGES = ("artifacts", "runs", "verdicts", "submission", "report")
+FEW_SYSTEMS = 3
+"""Their descriptions fit a comment in a pull request."""
+
 DIGITS = 16
 """Of a digest, on the page; summary.json has it whole."""
 
@@ -17,7 +20,8 @@ def made_section(summary: Summary, points: Points) -> Section:
     chart = timeline.timeline(summary.provenance, labels)
     blocks: list[Block] = [Flow(_flow(summary))]
     blocks += [chart] if chart else []
-    blocks += [_system(name, fields) for name, fields in summary.systems.items()]
+    many = len(summary.systems) > FEW_SYSTEMS
+    blocks += [_system(*system, page_only=many) for system in summary.systems.items()]
     blocks.append(_provenance(summary.provenance))
     engines = sorted({f"{cell.engine}, LoadGen {cell.loadgen}" for cell in summary.cells})
     blocks.append(Text(engines))
@@ -35,10 +39,10 @@ def departures_section(summary: Summary, points: Points) -> Section:
     return Section("departures", "Departures from the rules", lead, [Text(items or ["None."])])
 
 
-def _system(name: str, fields: dict[str, str]) -> Details:
+def _system(name: str, fields: dict[str, str], *, page_only: bool) -> Details:
     columns = (Column("field"), Column("value", wide=True))
     rows = [[Cell(field), Cell(value)] for field, value in fields.items()]
-    description = Table(f"system-{name}", "System description", columns, rows)
+    description = Table(f"system-{name}", "System description", columns, rows, page_only)
     return Details(f"about-{name}", f"System {name}", "", tables=[description])
 
 
@@ -62,7 +66,7 @@ def _provenance(traces: tuple[Trace, ...]) -> Details:
         ]
         for trace in traces
     ]
-    table = Table("provenance-table", "One row a result of a step", columns, rows)
+    table = Table("provenance-table", "One row a result of a step", columns, rows, page_only=True)
     words = (
         f"Digests are sha256 of manifests and of the code that made them, shortened to {DIGITS} "
         "digits here and whole in summary.json. `./reproduce verify` checks them all."

@@ -20,6 +20,7 @@ from steps.report.blocks import (
     of_limit,
     share,
     significant,
+    too_long,
 )
 
 MOST_PRECISION = 24
@@ -82,7 +83,7 @@ def _result_row(result: Result) -> list[Cell]:
 
 
 def partner_section(verdicts: Sequence[PartnerVerdict], lead: str) -> Section:
-    """How results compare with AMD's: own ones in a sentence each, all on a chart and in a table.
+    """How results compare with AMD's: a few own ones in a sentence each, all on chart and table.
 
     Without a single comparison, why there is none.
     """
@@ -91,8 +92,9 @@ def partner_section(verdicts: Sequence[PartnerVerdict], lead: str) -> Section:
     if not compared:
         return Section("partners", title, lead, [Text(_uncompared(verdicts))])
     own = [verdict for verdict in compared if verdict.own]
-    blocks: list[Block] = [_verdict_details(n, verdict) for n, verdict in enumerate(own)]
-    blocks += [charts.partners(compared), _partner_table(verdicts, hints=not own)]
+    few = 0 < len(own) <= MOST_HINTS
+    blocks: list[Block] = [_verdict_details(n, v) for n, v in enumerate(own)] if few else []
+    blocks += [charts.partners(compared), _partner_table(verdicts, hints=not few)]
     return Section("partners", title, lead, blocks)
 
 
@@ -148,7 +150,7 @@ def _partner_table(verdicts: Sequence[PartnerVerdict], *, hints: bool) -> Table:
             [*row, Cell(f"{len(verdict.hints)} hints", more="; ".join(verdict.hints))]
             for row, verdict in zip(rows, verdicts, strict=True)
         ]
-    return Table("partner-table", "One row a result", columns, rows)
+    return Table("partner-table", "One row a result", columns, rows, page_only=too_long(rows))
 
 
 def _partner_row(verdict: PartnerVerdict) -> list[Cell]:

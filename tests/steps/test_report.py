@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 
 from steps.plan import Plan, make
+from steps.report import own_page
+from steps.report.markdown import to_markdown
+from steps.report.own_report import OwnReport
+from steps.report.page import render
 from tests import browser, synthetic
 from tests.conftest import ROOT
 
@@ -149,6 +153,37 @@ def test_a_full_rehearsal_is_not_warned_about(tmp_path: Path) -> None:
     page.feed((directory / "index.html").read_text(encoding="utf-8"))
     assert "May not be submitted" not in page.text
     assert "Complete:" in page.text
+
+
+def test_500_results_stay_below_5_mb_and_their_markdown_fits_a_comment(made: Path) -> None:
+    report = OwnReport.model_validate_json((made / "summary.json").read_text(encoding="utf-8"))
+    numbered = [(f"machine-{n}", cell) for n in range(84) for cell in report.cells][:500]
+    cells = [
+        cell.model_copy(
+            update={
+                "key": f"{name}/{cell.key}",
+                "system": name,
+                "axes": {**cell.axes, "system": name},
+            }
+        )
+        for name, cell in numbered
+    ]
+    many = report.model_copy(
+        update={
+            "cells": cells,
+            "partners": [report.partners[0]] * len(cells),
+            "systems": {name: report.systems["rehearsal-cpu"] for name, _ in numbered},
+            "provenance": report.provenance * 40,
+            "departures": {"a rule": tuple(cell.key for cell in cells[1:])},
+        }
+    )
+    inputs = {f"{c.key}/performance_run": made / c.evidence["configuration"] for c in cells}
+    page = own_page.build(many, inputs, "a source")
+    html = render(page)
+    assert html.count("<tr>") > 2000
+    assert len(html.encode()) < 5_000_000
+    assert "The first 40 of 500; the table has all." in html
+    assert len(to_markdown(page)) < 65_536
 
 
 # ---- in Chromium -------------------------------------------------------------------------------
