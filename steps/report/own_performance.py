@@ -76,7 +76,12 @@ def _latency(latency: Latency | None, href: str) -> list[Cell]:
 def _rates(points: Points, partners: Sequence[PartnerVerdict]) -> list[Rate]:
     """Own results, and below them AMD's that they are compared with."""
     own = [
-        Rate(points.label(cell, without="scenario") or "this", cell.scenario, cell.value, cell.unit)
+        Rate(
+            points.label(cell, without="scenario") or cell.system,
+            cell.scenario,
+            cell.value,
+            cell.unit,
+        )
         for cell in points.cells
         if cell.value > 0
     ]

@@ -29,13 +29,13 @@ MOST_LABEL = 34
 
 
 def timeline(traces: Sequence[Trace], labels: Mapping[str, str]) -> Chart | None:
-    """Steps of the last command, in minutes since its first; None if all were short.
+    """Steps of the last command that ran something, in minutes; None if all steps were short.
 
-    `labels` are words for the keys of results; keys of artifacts are shown as they are. Results
-    that were made before a pause are counted in the caption and are no part of the axis.
+    `labels` are words for the keys of results; keys of artifacts are shown as they are. Steps on
+    the other side of a pause are counted in the caption and are no part of the axis.
     """
     begun = sorted((t for t in traces if t.seconds >= SHOWN_S), key=_start)
-    recent = _last_session(begun)
+    recent = _session(begun)
     if not recent:
         return None
     shown = recent[:MOST_LINES]
@@ -75,12 +75,12 @@ def timeline(traces: Sequence[Trace], labels: Mapping[str, str]) -> Chart | None
         )
         plot.add_tools(HoverTool(renderers=[bars], tooltips="@words"))
     plain_legend(plot)
-    earlier = len(begun) - len(recent)
+    others = len(begun) - len(recent)
     minutes = (max(map(_end, shown)) - origin) / 60
     return Chart(
         "Timeline",
         f"Steps of {SHOWN_S:.0f} s and more."
-        + (f" {earlier} that were made earlier are in the table of provenance." if earlier else "")
+        + (f" {others} of another time are in the table of provenance." if others else "")
         + first_of(len(recent)),
         f"{len(shown)} steps in {minutes:,.1f} minutes: "
         + ", ".join(f"{_label(trace, labels)} {trace.seconds:,.0f} s" for trace in shown),
@@ -88,16 +88,17 @@ def timeline(traces: Sequence[Trace], labels: Mapping[str, str]) -> Chart | None
     )
 
 
-def _last_session(begun: Sequence[Trace]) -> list[Trace]:
-    """What follows the last pause in which nothing ran."""
-    found: list[Trace] = []
+def _session(begun: Sequence[Trace]) -> list[Trace]:
+    """The last stretch without a pause that has a LoadGen run, else the last."""
+    sessions: list[list[Trace]] = []
     ended = float("-inf")
     for trace in begun:
         if _start(trace) - ended > PAUSE_S:
-            found = []
-        found.append(trace)
+            sessions.append([])
+        sessions[-1].append(trace)
         ended = max(ended, _end(trace))
-    return found
+    with_runs = [s for s in sessions if any(STEPS[t.step].stage == "runs" for t in s)]
+    return next(iter([*with_runs[::-1], *sessions[::-1]]), [])
 
 
 def _label(trace: Trace, labels: Mapping[str, str]) -> str:

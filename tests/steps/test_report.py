@@ -16,6 +16,8 @@ from steps.report import own_page
 from steps.report.markdown import to_markdown
 from steps.report.own_report import OwnReport
 from steps.report.page import render
+from steps.report.summary import Trace
+from steps.report.timeline import timeline
 from tests import browser, synthetic
 from tests.conftest import ROOT
 
@@ -153,6 +155,30 @@ def test_a_full_rehearsal_is_not_warned_about(tmp_path: Path) -> None:
     page.feed((directory / "index.html").read_text(encoding="utf-8"))
     assert "May not be submitted" not in page.text
     assert "Complete:" in page.text
+
+
+def trace(step: str, key: str, started: str, finished: str) -> Trace:
+    digests = {"manifest": "m", "manifest_sha256": "0", "code_sha256": "0"}
+    day = "2026-11-25T"
+    times = {"started": f"{day}{started}+00:00", "finished": f"{day}{finished}+00:00"}
+    return Trace(step=step, key=key, inputs={}, **digests, **times)
+
+
+def test_the_timeline_is_of_the_last_command_that_measured() -> None:
+    traces = [
+        trace("environment", "cpu", "08:00:00", "08:02:00"),
+        trace("accuracy_run", "s/b/none/bf16/Server", "10:00:00", "10:05:00"),
+        trace("accuracy_check", "s/b/none/bf16/Server", "10:05:00", "10:05:00"),
+        trace("compliance_run", "s/b/none/bf16/Server/TEST06", "10:10:00", "10:12:30"),
+        trace("submission", "package", "15:00:00", "15:00:02"),
+    ]
+    chart = timeline(traces, {"s/b/none/bf16/Server": "Server"})
+    assert chart is not None
+    assert chart.description == (
+        "2 steps in 12.5 minutes: accuracy run Server 300 s, compliance run Server TEST06 150 s"
+    )
+    assert "2 of another time" in chart.caption
+    assert timeline(traces[2:3], {}) is None
 
 
 def test_500_results_stay_below_5_mb_and_their_markdown_fits_a_comment(made: Path) -> None:
