@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -18,7 +19,7 @@ from steps.errors import UserError, explain
 from steps.groups import Requirement
 from steps.limits import limitation
 from steps.record import canonical_json, sha256_file, write_atomically
-from steps.registry import AXES, FOLDER, LOG, PER_CELL, STEPS
+from steps.registry import AXES, COMPARED, FOLDER, LOG, PER_CELL, STEPS
 from steps.strict import Strict
 
 PLANS = Path("results/plans")
@@ -192,7 +193,7 @@ class Planner:
     ) -> None:
         """A run and its verdict per test. One alone is named by its cell, several by their test."""
         run = dict(subtrees["compliance_run"])
-        tests, audits = run.pop("tests"), run.pop("audits")
+        tests, audits, timed = (run.pop(key) for key in ("tests", "audits", "timed_loadgen"))
         for test in tests:
             if test not in audits:
                 raise UserError(
@@ -200,14 +201,14 @@ class Planner:
                     f"compliance.{test}; add the settings of its audit.config"
                 )
             below = f"/{test}" if len(tests) > 1 else ""
-            audited = {**run, "test": test, "audit": audits[test]["audit"]}
-            judged = {
-                **subtrees["compliance_check"],
-                "test": test,
-                "min_samples": audits[test]["min_samples"],
-            }
+            rule = audits[test]
+            audited = {**run, "test": test, "audit": rule["audit"]}
+            if rule["speed"]:
+                audited["loadgen"] = timed
+            judged = {**subtrees["compliance_check"], "test": test, "rule": rule}
             for step, subtree in (("compliance_run", audited), ("compliance_check", judged)):
-                made[step] = self._add_step(step, subtree, point, where, made, below)
+                compared = COMPARED.get(test, {}) if step == "compliance_check" else {}
+                made[step] = self._add_step(step, subtree, point, where, made, below, compared)
 
     def _departures(self, subtrees: Mapping[str, Any]) -> tuple[str, ...]:
         check = _validated(schema.PerformanceCheckConfig, subtrees["performance_check"], "")
@@ -222,10 +223,12 @@ class Planner:
         where: str,
         made: Mapping[str, Job],
         below: str = "",
+        compared: Mapping[str, str] = MappingProxyType({}),
     ) -> Job:
         spec = STEPS[step]
         key = "/".join(point[axis] for axis in spec.axes) + below
-        inputs = {role: made[needed].output for role, needed in spec.needs.items()}
+        needs = {**spec.needs, **compared}
+        inputs = {role: made[needed].output for role, needed in needs.items()}
         return self._add(step, key, subtree, inputs, where, made)
 
     def _add(

@@ -112,7 +112,10 @@ STEPS: Mapping[str, StepSpec] = {
         "analysis",
         _CELL,
         {"run": "performance_run", "environment": "environment/analysis"},
-        ("steps/loadgen_log.py",),
+        (
+            "steps/loadgen_log.py",
+            "steps/reading.py",
+        ),
     ),
     "accuracy_check": StepSpec(
         schema.AccuracyCheckConfig,
@@ -125,8 +128,15 @@ STEPS: Mapping[str, StepSpec] = {
             "model": "weights",
             "environment": "environment/analysis",
         },
-        ("steps/loadgen_log.py", "steps/rouge.py", "steps/rehearsal/notes.py"),
-        schema.BoundsCheckConfig,
+        (
+            "steps/loadgen_log.py",
+            "steps/reading.py",
+            "steps/rouge.py",
+            "steps/rehearsal/notes.py",
+            "steps/rehearsal/scores.py",
+            "steps/scoring/*.py",
+            "steps/validate/metrics.py",
+        ),
     ),
     "compliance_check": StepSpec(
         schema.ComplianceCheckConfig,
@@ -134,8 +144,13 @@ STEPS: Mapping[str, StepSpec] = {
         "analysis",
         _CELL,
         {"run": "compliance_run", "environment": "environment/analysis"},
-        ("steps/loadgen_log.py",),
-        schema.PlannedComplianceCheckConfig,
+        (
+            "steps/loadgen_log.py",
+            "steps/reading.py",
+            "steps/rounds.py",
+            "steps/truncate.py",
+            "steps/compliance/*.py",
+        ),
     ),
     "submission": StepSpec(
         schema.SubmissionConfig,
@@ -143,7 +158,7 @@ STEPS: Mapping[str, StepSpec] = {
         "analysis",
         (),
         {"environment": "environment/analysis"},
-        ("steps/loadgen_log.py", "steps/submission/*"),
+        ("steps/loadgen_log.py", "steps/reading.py", "steps/truncate.py", "steps/submission/*"),
     ),
     "report": StepSpec(
         schema.ReportConfig,
@@ -160,6 +175,12 @@ STEPS: Mapping[str, StepSpec] = {
         ),
     ),
 }
+
+COMPARED: Mapping[str, Mapping[str, str]] = {
+    "TEST01": {"performance": "performance_run", "accuracy": "accuracy_run"},
+    "TEST04": {"performance": "performance_run"},
+}
+"""What a compliance_check needs besides its own run: role and step, by test."""
 
 FOLDER: Mapping[Stage, str] = {
     "artifacts": "results/artifacts/{step}/{name}",

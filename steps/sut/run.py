@@ -124,8 +124,8 @@ def _check_prompts(config: RunConfig, prompts: samples.Samples) -> None:
 
 def _expected(mode: Mode, config: RunConfig, dataset: int, audit: Mapping[str, int] | None) -> int:
     """Samples of the whole run, for the progress bar: whole copies of LoadGen's sample set."""
-    if audit is not None:
-        return audit.get("min_query_count", 0)
+    if audit is not None and "min_query_count" in audit:
+        return audit["min_query_count"]
     if mode == "AccuracyOnly":
         return dataset
     loadgen = config.loadgen

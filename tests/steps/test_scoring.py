@@ -10,7 +10,6 @@ from rouge_score.rouge_scorer import RougeScorer
 from tokenizers import Tokenizer
 
 from steps.errors import UserError
-from steps.scoring.__main__ import main
 from steps.scoring.metrics import gsm8k_match, niah_exact_match, qa_exact_match
 from steps.scoring.score import score
 from tests.conftest import ROOT
@@ -92,7 +91,7 @@ def test_a_mean_is_over_the_samples_that_it_speaks_of(tmp_path: Path) -> None:
     decoded = write_log(tmp_path / "log", TEXTS)
     kinds = ["rouge" if n % 3 else "qa_em" for n in range(150)]
     table = pandas.DataFrame({"gt_output": TRUTHS, "metric": kinds})
-    result = score("llama3.1-405b", tmp_path / "log", table, TOKENIZER).result(None)
+    result = score("llama3.1-405b", tmp_path / "log", table, TOKENIZER).result()
     scorer = RougeScorer(["rougeL"], use_stemmer=True)
     rouges = [
         100 * scorer.score(TRUTHS[n], decoded[n].strip())["rougeL"].fmeasure
@@ -104,24 +103,6 @@ def test_a_mean_is_over_the_samples_that_it_speaks_of(tmp_path: Path) -> None:
     assert result["exact_match"] == pytest.approx(sum(exact) / len(exact), abs=1e-9)
     assert result["gen_num"] == 150
     assert result["tokens_per_sample"] == round(result["gen_tok_len"] / 150, 1)
-
-
-def test_mixtral_is_written_but_not_called_whole(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_log(tmp_path / "log", TEXTS[:6])
-    kinds = ["OpenOrca", "OpenOrca", "GSM8K", "GSM8K", "MBXP", "MBXP"]
-    truths = [*TEXTS[:2], "0", "77", "code", "code"]
-    pandas.DataFrame({"gt_output": truths, "dataset": kinds}).to_pickle(tmp_path / "data.pkl")
-    arguments = ["mixtral-8x7b", "--log", str(tmp_path / "log"), "--tokenizer", str(TOKENIZER)]
-    arguments += ["--dataset", str(tmp_path / "data.pkl"), "--output", str(tmp_path / "out.txt")]
-    assert main(arguments) == 1
-    assert "2 MBXP samples are not scored" in capsys.readouterr().err
-    text = (tmp_path / "out.txt").read_text(encoding="utf-8")
-    assert "'gsm8k': " in text
-    assert "'rouge1': " in text
-    assert "mbxp" not in text
-    assert "'gen_num': 6" in text
 
 
 @pytest.mark.parametrize("fault", ["missing", "twice", "beyond", "column", "kind", "cut"])
