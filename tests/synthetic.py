@@ -124,7 +124,7 @@ def _write(job: Job, folder: Path, engine: str) -> dict[str, Any]:
     if job.step == "performance_check":
         return _performance(job)
     if job.step == "accuracy_check":
-        return _accuracy(folder)
+        return _accuracy(job, folder)
     if job.step == "quick_check":
         return _quick(job)
     if job.step == "compliance_check":
@@ -180,18 +180,27 @@ def _performance(job: Job) -> dict[str, Any]:
     }
 
 
-def _accuracy(folder: Path) -> dict[str, Any]:
+def _metrics(gate: schema.Gates | schema.Bounds) -> dict[str, dict[str, float]]:
+    """Scores of 0.4 per mille above the reference, or above the least of a round's bounds."""
+    if isinstance(gate, schema.Gates):
+        return {
+            name: {"score": 1.0004 * score, "minimum": gate.factor * score, "ratio": 1.0004}
+            for name, score in gate.reference.items()
+        }
+    return {
+        name: {"score": 1.0004 * bound, "minimum": bound, "ratio": 1.0004}
+        for name, bound in gate.minimum.items()
+    }
+
+
+def _accuracy(job: Job, folder: Path) -> dict[str, Any]:
     _text(folder / "accuracy.txt", "\nResults\n\n{'rouge1': 98.7654}\n")
-    metrics = {
-        name: {"score": score, "minimum": score - 1, "ratio": 1.0004, "passed": True}
-        for name, score in SCORES.items()
-        if name != "exact_match"
-    }
+    config = schema.AccuracyCheckConfig.model_validate_json(job.config)
     gates = {
-        "99": {"passed": True, "metrics": metrics},
-        "99.9": {"passed": False, "metrics": {**metrics}},
+        name: {"passed": name == config.required, "metrics": _metrics(gate)}
+        for name, gate in config.gates.items()
     }
-    result = {"scores": SCORES, "gates": gates, "required": "99"}
+    result = {"scores": SCORES, "gates": gates, "required": config.required}
     _text(folder / "accuracy.json", json.dumps(result))
     return result
 

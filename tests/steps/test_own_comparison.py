@@ -78,6 +78,17 @@ def test_verdicts_are_in_the_csv_and_on_the_page(quanta: tuple[dict[str, Any], P
     assert "AMD's MI325X llama2-70b-99.9 fp8 Server 32,027.6 Tokens/s" in markdown
 
 
+def test_accuracy_is_of_the_reference_though_the_round_gives_bounds(
+    quanta: tuple[dict[str, Any], Path],
+) -> None:
+    """The bounds of llama2-70b-99.9 are 99.9 % of the reference model's scores."""
+    cell = quanta[0]["cells"][0]
+    assert cell["reference_ratios"] == {
+        name: pytest.approx(0.999 * 1.0004, abs=1e-5) for name in ("ROUGE1", "ROUGE2", "ROUGEL")
+    }
+    assert {round(gate["lowest_ratio"], 6) for gate in cell["gates"]} == {1.0004}
+
+
 def test_own_results_are_weighed_in_claims_without_deciding_them(
     quanta: tuple[dict[str, Any], Path],
 ) -> None:
