@@ -52,14 +52,22 @@ class StreamingOptions(Strict):
     """MXFP4 weights made shard by shard, without calibration.
 
     `activations` are quantized by the engine as it runs, or not at all. `exclude` holds glob
-    patterns of modules that stay as they are ("lm_head", "*.gate"). `workers`: shards rewritten at
+    patterns of modules that stay as they are ("lm_head", "*.gate"). `rounded` stores the rounded
+    values in the source's dtype, for engines without the format. `workers`: shards rewritten at
     once; each takes a thread and a few megabytes.
     """
 
+    rounded: bool
     activations: Literal["mxfp4", "none"]
     scale_calculation_mode: Literal["even", "floor"]
     exclude: tuple[str, ...]
     workers: Positive
+
+    @model_validator(mode="after")
+    def rounded_weights_have_plain_activations(self) -> Self:
+        if self.rounded and self.activations != "none":
+            raise ValueError("rounded weights are plain ones: their activations aren't quantized")
+        return self
 
 
 class QuantizeConfig(Strict):

@@ -105,9 +105,16 @@ def _none(config: Mapping[str, Any]) -> str | None:
 
 
 def _model(config: Mapping[str, Any]) -> str | None:
-    if "embedded" in config:
+    source, repository = config.get("source"), config.get("repository")
+    if "embedded" in config or source == "local":
         return None
-    return f"this version can't fetch {config.get('repository')} from {config.get('source')}"
+    if config["fetch"]["offline"]:
+        return f"fetch.offline is set, and {repository} comes from a network"
+    if source == "huggingface" and config["revision"] is None:
+        return f"no revision of {repository} is pinned; set benchmark.model.revision to a commit"
+    if source == "mlcommons" and config["uri"] is None:
+        return f"the .uri of {repository} isn't known; set benchmark.model.uri"
+    return None
 
 
 def _dataset(config: Mapping[str, Any]) -> str | None:

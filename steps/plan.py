@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from steps import capacity, groups, schema
 from steps.compose import compose
@@ -27,7 +27,7 @@ PLANS = Path("results/plans")
 TENSOR_PARALLEL = "tensor_parallel_size"
 """vLLM's name for the accelerators of one engine; other engines take one."""
 
-Config = TypeVar("Config", bound=Strict)
+Config = TypeVar("Config", bound=BaseModel)
 
 
 class Job(Strict):

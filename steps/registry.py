@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pydantic import BaseModel
+
 from steps import schema
 from steps.record import digest_files
-from steps.strict import Strict
 
 AXES = ("system", "benchmark", "compression", "precision", "scenario")
 """The axes of the matrix, in the order of a cell's path."""
@@ -31,13 +32,13 @@ class StepSpec:
     what a configuration is checked against that Reprise can plan but not execute (steps/limits.py).
     """
 
-    config: type[Strict]
+    config: type[BaseModel]
     stage: Stage
     environment: Environment
     axes: tuple[str, ...]
     needs: Mapping[str, str]
     sources: tuple[str, ...] = ()
-    planned: type[Strict] | None = None
+    planned: type[BaseModel] | None = None
 
 
 _CELL = AXES
@@ -57,7 +58,7 @@ STEPS: Mapping[str, StepSpec] = {
         "driver",
         ("benchmark",),
         {},
-        planned=schema.RemoteModelConfig,
+        ("steps/fetch/*.py",),
     ),
     "quantize": StepSpec(
         schema.QuantizeConfig,

@@ -5,9 +5,9 @@ One class per step, named as the step. A resolved configuration has no defaults:
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, RootModel, Tag, model_validator
 
 from steps.compression import ContainerConfig as ContainerConfig
 from steps.compression import FinetuneConfig as FinetuneConfig
@@ -19,6 +19,7 @@ from steps.compression import QuantizeConfig as QuantizeConfig
 from steps.compression import QuarkOptions as QuarkOptions
 from steps.compression import StreamingOptions as StreamingOptions
 from steps.engines import PlannedEngine
+from steps.fetch.config import Commit, FetchSettings
 from steps.rounds import COUNTS, DIVISIONS, MAY_BE_EMPTY, STATUSES, SYSTEM_TYPES
 from steps.strict import Division, Name, Positive, PositiveNumber, Scenario, Strict
 
@@ -153,19 +154,60 @@ class EnvironmentConfig(Strict):
     probes: tuple[str, ...]
 
 
-class ModelConfig(Strict):
+class EmbeddedModel(Strict):
     """Source weights. `embedded` is a directory of the repository that carries a manifest."""
 
     name: Name
     embedded: str
 
 
-class RemoteModelConfig(Strict):
-    """Source weights on a hub; MLCommons' bucket has paths, Hugging Face has repositories."""
+class HubModel(Strict):
+    """Source weights on a Hugging Face hub; without a `revision` they can be planned only."""
 
     name: Name
-    source: Literal["huggingface", "mlcommons"]
+    source: Literal["huggingface"]
     repository: str
+    revision: Commit | None
+    fetch: FetchSettings
+
+
+class StoredModel(Strict):
+    """Source weights in MLCommons' storage: `repository` is the path in its bucket, `uri` the
+    address of the .uri file that leads there; without one they can be planned only."""
+
+    name: Name
+    source: Literal["mlcommons"]
+    repository: str
+    uri: str | None
+    fetch: FetchSettings
+
+
+class LocalModel(Strict):
+    """Source weights in a directory of this machine; `repository` says what they are a copy of."""
+
+    name: Name
+    source: Literal["local"]
+    repository: str
+    path: str
+    fetch: FetchSettings
+
+
+def _where_it_is(model: Any) -> str:
+    return str(model.get("source", "embedded")) if isinstance(model, Mapping) else "embedded"
+
+
+class ModelConfig(
+    RootModel[
+        Annotated[
+            Annotated[EmbeddedModel, Tag("embedded")]
+            | Annotated[HubModel, Tag("huggingface")]
+            | Annotated[StoredModel, Tag("mlcommons")]
+            | Annotated[LocalModel, Tag("local")],
+            Discriminator(_where_it_is),
+        ]
+    ]
+):
+    """Where source weights come from."""
 
 
 class DatasetConfig(Strict):

@@ -7,6 +7,7 @@ from pathlib import Path
 from steps import calibration
 from steps.checkpoint.layout import open_checkpoint
 from steps.checkpoint.quantize import Mxfp4Config, mxfp4_transform
+from steps.checkpoint.rounded import Rounded
 from steps.checkpoint.stream import rewrite
 from steps.command import main
 from steps.console import Console
@@ -28,12 +29,14 @@ def step(
         raise UserError(f"{complaint}; delete {source.directory} and re-run")
     if open_checkpoint(source.directory).quantized:
         raise UserError(f"{source.directory} is quantized already; start from its source weights")
-    simulated = config.tool == "simulated"
+    options = config.options
+    rounded = isinstance(options, StreamingOptions) and options.rounded
+    simulated = config.tool == "simulated" or rounded
     if isinstance(config.options, QuarkOptions):
         _with_quark(config.options, source, inputs, workspace)
     elif isinstance(config.options, StreamingOptions):
         _streaming(config.options, source, workspace, console)
-    elif simulated:
+    elif config.tool == "simulated":
         _simulated(config, source, workspace)
     else:
         raise UserError(f"this version can't run {config.tool}; choose another precision")
@@ -58,13 +61,14 @@ def _streaming(
         scale_calculation_mode=options.scale_calculation_mode,
         exclude=options.exclude,
     )
+    chosen = mxfp4_transform(checkpoint, settings)
     progress = console.progress(
         "quantize", sum(tensor.size for tensor in checkpoint.tensors), "bytes"
     )
     rewrite(
         checkpoint,
         workspace.directory,
-        mxfp4_transform(checkpoint, settings),
+        Rounded(chosen) if options.rounded else chosen,
         partial=workspace.partial,
         workers=options.workers,
         advance=progress.add,

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from steps.checkpoint import mxfp4
 from steps.errors import UserError
 from steps.plan import make
 from steps.quantize.quark import refuse_missing_scales, samples
@@ -18,11 +19,12 @@ from steps.schema import QuarkOptions
 from tests import checkpoints
 from tests.conftest import ROOT
 
-STREAMING = {
+STREAMING: dict[str, Any] = {
     "model": "tiny",
     "tool": "streaming",
     "format": "mxfp4",
     "options": {
+        "rounded": False,
         "activations": "mxfp4",
         "scale_calculation_mode": "even",
         "exclude": ["lm_head"],
@@ -73,6 +75,28 @@ def test_streaming_writes_mxfp4_and_says_so(tmp_path: Path) -> None:
     dtypes = {name: dtype for name, (dtype, _, _) in checkpoints.read(tmp_path / "out").items()}
     assert dtypes["model.layers.2.mlp.down_proj.weight"] == "U8"
     assert dtypes["lm_head.weight"] == "BF16"
+
+
+def test_rounded_weights_are_those_of_the_format_in_the_sources_dtype(tmp_path: Path) -> None:
+    source = checkpoints.write(tmp_path / "source", checkpoints.mixtral(2), shards=2)
+    rounded = {**STREAMING["options"], "rounded": True, "activations": "none"}
+    rounded["exclude"] = ["lm_head", "*.gate"]
+    done = step(tmp_path, {**STREAMING, "options": rounded}, {"model": published(tmp_path, source)})
+    assert done.returncode == 0, done.stderr
+    assert Manifest.read(tmp_path / "out/manifest.json").result["simulated"] is True
+    made, before = checkpoints.read(tmp_path / "out"), checkpoints.read(source)
+    assert {name: entry[:2] for name, entry in made.items()} == {
+        name: entry[:2] for name, entry in before.items()
+    }
+    for name, (dtype, _, data) in before.items():
+        kept = ".experts." not in name and "_proj" not in name
+        if kept:
+            assert made[name][2] == data, name
+            continue
+        packed, scales = mxfp4.quantize(memoryview(data), dtype, "even")
+        again, same = mxfp4.quantize(memoryview(made[name][2]), dtype, "even")
+        assert (again == packed).all() and (same == scales).all(), name
+        assert made[name][2] != data
 
 
 def test_what_is_quantized_already_is_refused(tmp_path: Path) -> None:
