@@ -125,8 +125,6 @@ def _write(job: Job, folder: Path, engine: str) -> dict[str, Any]:
         return _performance(job)
     if job.step == "accuracy_check":
         return _accuracy(job, folder)
-    if job.step == "quick_check":
-        return _quick(job)
     if job.step == "compliance_check":
         _text(folder / "verify_accuracy.txt", "First token check pass: True\n")
         _text(folder / "accuracy/mlperf_log_accuracy.json", answers_log(100))
@@ -223,12 +221,6 @@ def _accuracy(job: Job, folder: Path) -> dict[str, Any]:
     result = {"scores": SCORES, "gates": gates, "required": config.required}
     _text(folder / "accuracy.json", json.dumps(result))
     return result
-
-
-def _quick(job: Job) -> dict[str, Any]:
-    after = schema.QuickCheckConfig.model_validate_json(job.config).after
-    share = {"score": 98.3, "ratio": 99.95, "low": 99.82, "high": 100.04, "minimum": 99.0}
-    return {"after": after, "samples": 128, "gigabytes": 0.0072, **share}
 
 
 def _text(path: Path, text: str) -> None:
