@@ -91,7 +91,8 @@ class Benchmark:
     bound on the setting that LoadGen logs. `required` and `optional` map a type of system to
     scenarios. `accuracy_min` and `accuracy_max` map metrics to inclusive bounds, or scenarios to
     such maps. `extra_accuracy_files` maps a directory beside accuracy.txt to the stems of the files
-    it must hold.
+    it must hold. `bytes_per_sample`: what the rules reckon to move "in" to the accelerators and
+    "out" of them.
     """
 
     performance_sample_count: int
@@ -112,6 +113,7 @@ class Benchmark:
     units: Mapping[str, str] = field(default_factory=dict)
     extra_accuracy_files: Mapping[str, list[str]] = field(default_factory=dict)
     eos_token_ids: list[int] = field(default_factory=list)
+    bytes_per_sample: Mapping[str, int] | None = None
 
     def minimum(self, scenario: str) -> Mapping[str, float]:
         """Lower bounds by metric."""

@@ -1,15 +1,20 @@
-"""A finished experiment without its hours: plausible outputs of every job up to the verdicts."""
+"""A finished experiment without its hours: well-formed outputs of every job up to the verdicts."""
 
 import json
-from array import array
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from steps import schema
+from steps.compliance import verify
 from steps.plan import Job, Plan
 from steps.published.result import Result
 from steps.record import publish
+from steps.rounds import Benchmark, load
+from steps.validate.metrics import LABELS
+from tests.validate import trees
 
+RULES = load("v5.1")
 SCORES = {
     "rouge1": 98.7654,
     "rouge2": 97.1,
@@ -19,20 +24,48 @@ SCORES = {
 }
 
 
+class Maker:
+    """Outputs of a plan's jobs. Runs follow each other on one clock, and no two logs are alike."""
+
+    def __init__(self, plan: Plan, engine: str) -> None:
+        self.engine = engine
+        self.clock = trees.Clock()
+        self.made = 0
+        job = next(job for job in plan.jobs if job.step == "submission")
+        cells = schema.SubmissionConfig.model_validate_json(job.config).cells
+        # What a run is submitted as comes with rising bounds, and it holds the last of them.
+        self.official = {cell.key: cell.packages[-1].official for cell in cells}
+
+    def benchmark(self, job: Job) -> tuple[str, Benchmark]:
+        """The official name and the rules of a cell's benchmark."""
+        name = self.official["/".join(job.key.split("/")[:5])]
+        return name, RULES.benchmarks[name]
+
+
 def build(plan: Plan, root: Path, *, engine: str = "vllm") -> None:
     """Publish every job above the submission, in the plan's order, below `root`."""
+    maker = Maker(plan, engine)
     for job in plan.jobs:
         if job.step not in ("submission", "report"):
-            inputs = {role: root / path for role, path in job.inputs.items()}
-            for path in inputs.values():
-                if not path.exists():  # a lock or an embedded manifest
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_text("{}", encoding="utf-8")
-            config = json.loads(job.config)
-            with publish(
-                (root / job.output).parent, step=job.step, config=config, inputs=inputs, code="c"
-            ) as workspace:
-                workspace.result = _write(job, workspace.directory, engine)
+            publish_job(maker, job, root)
+
+
+def publish_job(maker: Maker, job: Job, root: Path) -> None:
+    """One job's output, below `root`."""
+    inputs = {role: root / path for role, path in job.inputs.items()}
+    for path in inputs.values():
+        if not path.exists():  # a lock or an embedded manifest
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("{}", encoding="utf-8")
+    maker.made += 1
+    with publish(
+        (root / job.output).parent,
+        step=job.step,
+        config=json.loads(job.config),
+        inputs=inputs,
+        code="c",
+    ) as workspace:
+        workspace.result = _write(maker, job, workspace.directory, inputs)
 
 
 def inputs_of(plan: Plan, root: Path, step: str) -> dict[str, Path]:
@@ -73,43 +106,47 @@ def published_row(value: float | None, **changes: object) -> Result:
     return Result(**{**fields, **changes})  # type: ignore[arg-type]
 
 
-def answers_log(samples: int, tokens: int = 28) -> str:
-    """mlperf_log_accuracy.json of `samples` answers."""
-    data = array("i", [*range(10, 10 + tokens - 1), 2]).tobytes().hex().upper()
-    lines = [
-        f'{{ "seq_id" : {n}, "qsl_idx" : {n}, "data" : "{data}", "token_count" : {tokens} }}'
-        for n in range(samples)
-    ]
-    return "[\n" + ",\n".join(lines) + "\n]\n"
-
-
-def _write(job: Job, folder: Path, engine: str) -> dict[str, Any]:
+def _write(maker: Maker, job: Job, folder: Path, inputs: Mapping[str, Path]) -> dict[str, Any]:
     if job.step == "describe":
         fields = schema.DescribeConfig.model_validate_json(job.config)
-        system = {name: fields.fields.get(name, "probed") for name in fields.required}
+        counts = dict.fromkeys(("host_processors_per_node", "accelerators_per_node"), "8")
+        probed = {name: counts.get(name, "probed") for name in fields.required}
+        system = {name: fields.fields.get(name, probed[name]) for name in fields.required}
         _text(folder / "system.json", json.dumps(system))
         return {}
     if job.step.endswith("_run"):
-        return _run(job, folder, engine)
+        return _run(maker, job, folder)
     if job.step == "performance_check":
         return _performance(job)
     if job.step == "accuracy_check":
-        return _accuracy(folder)
+        return _accuracy(maker.benchmark(job)[1], folder)
     if job.step == "compliance_check":
-        _text(folder / "verify_accuracy.txt", "First token check pass: True\n")
-        _text(folder / "accuracy/mlperf_log_accuracy.json", answers_log(100))
-        return {"test": "TEST06", "passed": True}
+        return _compliance(maker, job, folder, inputs)
     return {"simulated": False}
 
 
-def _run(job: Job, folder: Path, engine: str) -> dict[str, Any]:
+def _run(maker: Maker, job: Job, folder: Path) -> dict[str, Any]:
     samples = 100
-    _text(folder / "user.conf", "llama2-70b.Offline.target_qps = 80\n")
-    _text(folder / "mlperf_log_summary.txt", "Result is : VALID\n")
-    _text(folder / "mlperf_log_detail.txt", ':::MLLOG {"key": "a"}\n')
-    performance = job.step == "performance_run"
-    _text(folder / "mlperf_log_accuracy.json", "[\n]\n" if performance else answers_log(samples))
-    offline = job.key.endswith("Offline")
+    config = json.loads(job.config)
+    official, benchmark = maker.benchmark(job)
+    scenario = config["scenario"]
+    mode = "AccuracyOnly" if job.step == "accuracy_run" else "PerformanceOnly"
+    audit: dict[str, Any] = {}
+    if job.step == "compliance_run":
+        rule = RULES.compliance[config["test"]]
+        audit = rule.settings()
+        if rule.logs_answers:
+            target = rule.audit["accuracy_log_sampling_target"]
+            audit["effective_accuracy_log_sampling_target"] = target
+    if scenario == "Server" and not benchmark.token_latencies:
+        audit["effective_target_latency_ns"] = benchmark.target_latency_ms["Server"] * 10**6
+    trees.run(folder, official, scenario, mode, maker.clock, audit)
+    _text(folder / "user.conf", "*.*.target_qps = 40\n*.*.min_duration = 600000\n")
+    offline = scenario == "Offline"
+    timed = not offline and benchmark.token_latencies
+    answers = trees.answers(samples, timed=timed, salt=1000 + maker.made)
+    logs = mode == "AccuracyOnly" or audit.get("effective_accuracy_log_sampling_target")
+    _text(folder / "mlperf_log_accuracy.json", answers if logs else "[\n]\n")
     rows = [
         f"{n},90,28,{n * 0.02},{'' if offline else n * 0.02 + 0.03},{n * 0.02 + 0.4}"
         for n in range(samples)
@@ -117,15 +154,33 @@ def _run(job: Job, folder: Path, engine: str) -> dict[str, Any]:
     header = "sample_index,input_tokens,output_tokens,issued_s,first_token_s,completed_s"
     _text(folder / "samples.csv", "\n".join([header, *rows]) + "\n")
     return {
-        "mode": "PerformanceOnly",
-        "scenario": job.key.rsplit("/", 1)[-1],
-        "engine": {"name": engine, "version": "0.32.0", "device": "cpu", "emulated": False},
+        "mode": mode,
+        "scenario": scenario,
+        "engine": {"name": maker.engine, "version": "0.32.0", "device": "cpu", "emulated": False},
         "loadgen_version": "5.1.2",
         "samples": samples,
         "output_tokens": 2800,
         "duration_s": 2.4,
         "engine_start_s": 9.0,
     }
+
+
+def _compliance(maker: Maker, job: Job, folder: Path, inputs: Mapping[str, Path]) -> dict[str, Any]:
+    config = json.loads(job.config)
+    test, run = config["test"], inputs["run"].parent
+    if test == "TEST06":
+        first = "Skipped" if config["scenario"] == "Offline" else "True"
+        lines = [f"First token check pass: {first}", "EOS check pass: True"]
+        _text(folder / verify.ACCURACY, "\n".join([*lines, "Sample length check pass: True\n"]))
+        log = (run / verify.ANSWERS).read_text(encoding="utf-8")
+        _text(folder / "accuracy" / verify.ANSWERS, log)
+    else:
+        speed = "Reference score = 40.0\nTest score = 40.0\nTEST PASS\n"
+        texts = {verify.SPEED: speed}
+        if test == "TEST01":
+            texts[verify.ACCURACY] = "num_perf_log_entries = 100\nTEST PASS\n"
+        verify.package(folder, run, texts)
+    return {"test": test, "passed": True}
 
 
 def _performance(job: Job) -> dict[str, Any]:
@@ -148,8 +203,17 @@ def _performance(job: Job) -> dict[str, Any]:
     }
 
 
-def _accuracy(folder: Path) -> dict[str, Any]:
-    _text(folder / "accuracy.txt", "\nResults\n\n{'rouge1': 98.7654}\n")
+def _accuracy(benchmark: Benchmark, folder: Path) -> dict[str, Any]:
+    bounds = {**benchmark.accuracy_max, **benchmark.accuracy_min}
+    printed = [
+        f"{LABELS[name][0]} {benchmark.accuracy_min.get(name, 0.0) + 0.001:.4f}" for name in bounds
+    ]
+    _text(folder / "accuracy.txt", f"\nResults\n\n{{{', '.join(printed)}}}\n")
+    for kind, stems in benchmark.extra_accuracy_files.items():
+        (folder / kind).mkdir()
+        for stem in stems:
+            (folder / kind / f"{stem}.png").write_bytes(trees.png())
+        _text(folder / kind / "captions.txt", "a cat\n")
     metrics = {
         name: {"score": score, "minimum": score - 1, "ratio": 1.0004, "passed": True}
         for name, score in SCORES.items()

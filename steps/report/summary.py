@@ -26,6 +26,8 @@ EVIDENCE: Mapping[str, tuple[str, str]] = {
 }
 """What a cell's numbers rest on: the step that leaves it, and the file."""
 
+COMPLIANCE = ("compliance_run", "compliance_check")
+
 
 class Latency(Strict):
     """A 99th percentile against its limit, in ms; no limit in Offline."""
@@ -187,7 +189,10 @@ def _cell(cell: Cell, inputs: Mapping[str, Path], folder: Path) -> CellResult:
     run = Manifest.read(inputs[f"{cell.key}/performance_run"])
     performance = Manifest.read(inputs[f"{cell.key}/performance_check"]).result
     accuracy = Manifest.read(inputs[f"{cell.key}/accuracy_check"]).result
-    compliance = Manifest.read(inputs[f"{cell.key}/compliance_check"]).result
+    compliance = {
+        test: bool(Manifest.read(inputs[cell.role("compliance_check", test)]).result["passed"])
+        for test in cell.compliance_tests
+    }
     gates = tuple(
         GateResult(
             name=name,
@@ -219,17 +224,26 @@ def _cell(cell: Cell, inputs: Mapping[str, Path], folder: Path) -> CellResult:
         scores=accuracy["scores"],
         reference_ratios={name: entry["ratio"] for name, entry in required.items()},
         gates=gates,
-        compliance={compliance["test"]: compliance["passed"]},
+        compliance=compliance,
         engine=f"{engine['name']} {engine['version']} ({engine['device']})",
         loadgen=performance["loadgen_version"],
         min_duration_s=minimum_ms / 1000,
         duration_s=run.result["duration_s"],
-        evidence={
-            name: os.path.relpath(inputs[f"{cell.key}/{step}"].with_name(file), folder)
-            for name, (step, file) in EVIDENCE.items()
-        },
+        evidence=_evidence(cell, inputs, folder),
         configuration={**flat(run.config), **{f"input.{k}": v for k, v in run.inputs.items()}},
     )
+
+
+def _evidence(cell: Cell, inputs: Mapping[str, Path], folder: Path) -> dict[str, str]:
+    """Of several compliance tests the first."""
+    test = next(iter(cell.compliance_tests), "")
+    return {
+        name: os.path.relpath(
+            inputs[cell.role(step, test if step in COMPLIANCE else "")].with_name(file), folder
+        )
+        for name, (step, file) in EVIDENCE.items()
+        if test or step not in COMPLIANCE
+    }
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, str]:

@@ -3,12 +3,13 @@
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
+from types import MappingProxyType
 
 from steps.errors import UserError
 from steps.reading import Damaged, object_of
@@ -53,8 +54,19 @@ class _Task:
     official: str
 
 
-def validate(root: Path, round_name: str, *, processes: int | None = None) -> Report:
-    """Check the tree at `root`; never writes into it. Raises UserError if it can't be entered."""
+def validate(
+    root: Path,
+    round_name: str,
+    *,
+    processes: int | None = None,
+    known: Mapping[str, Outcome] = MappingProxyType({}),
+    keep: Callable[[Outcome], None] = lambda outcome: None,
+) -> Report:
+    """Check the tree at `root`; never writes into it. Raises UserError if it can't be entered.
+
+    `known`: outcomes of results that needn't be looked at again, by their directory. `keep` hears
+    of every outcome.
+    """
     rules = load(round_name)
     if not root.is_dir():
         raise UserError(f"{root} is no directory; name the one that holds closed/ or open/")
@@ -70,7 +82,7 @@ def validate(root: Path, round_name: str, *, processes: int | None = None) -> Re
     homes = [f"{d}/{s}" for d in DIVISIONS for s in tree.directories(d)]
     report.findings.extend(findings)
     for home in homes:
-        _check_submitter(tree, home, layout, rules, report, processes)
+        _check_submitter(tree, home, layout, rules, report, processes, known, keep)
     if not report.rows:
         findings = Findings()
         findings.add("tree-empty", "", "no result was found")
@@ -79,7 +91,14 @@ def validate(root: Path, round_name: str, *, processes: int | None = None) -> Re
 
 
 def _check_submitter(
-    tree: Tree, home: str, layout: str, rules: Round, report: Report, processes: int | None
+    tree: Tree,
+    home: str,
+    layout: str,
+    rules: Round,
+    report: Report,
+    processes: int | None,
+    known: Mapping[str, Outcome],
+    keep: Callable[[Outcome], None],
 ) -> None:
     findings = Findings()
     check_names(tree, home, findings)
@@ -99,7 +118,10 @@ def _check_submitter(
             tasks.extend(_model(tree, home, layout, rules, system, kind, model, mapping, findings))
     report.findings.extend(findings)
     evidence: list[Evidence] = []
-    for outcome in _outcomes(tree, rules.name, tasks, processes):
+    fresh = [task for task in tasks if task.place.results not in known]
+    old = (known[task.place.results] for task in tasks if task.place.results in known)
+    for outcome in chain(old, _outcomes(tree, rules.name, fresh, processes)):
+        keep(outcome)
         report.rows.append(outcome.row)
         report.findings.extend(outcome.findings)
         evidence.append(outcome.evidence)
