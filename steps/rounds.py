@@ -188,15 +188,21 @@ def round_of_seeds() -> Mapping[tuple[str, int], str]:
 
 def table(name: str) -> dict[str, Any]:
     """A round's file on those that it names under `defaults`."""
-    import yaml
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    own = yaml.load((ROUNDS / f"{name}.yaml").read_text(encoding="utf-8"), loader)
+    own = read_yaml(ROUNDS / f"{name}.yaml")
     merged: dict[str, Any] = {}
     for base in own.pop("defaults", []):
         if base != "_self_":
             merged = _merged(merged, table(base))
     return _merged(merged, own)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A mapping of this project's own, by libyaml where PyYAML has it: ten times as fast."""
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    found: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), loader)
+    return found
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,8 @@
 """A whole tree: divisions, submitters, systems, models, and their results in parallel."""
 
-import multiprocessing
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -141,6 +138,11 @@ def _outcomes(
         for task in tasks:
             yield check_result(tree, round_name, task.place, task.official)
         return
+    # Imported here: a small tree starts no processes, and starts without what they take.
+    import multiprocessing
+    from concurrent.futures import Future, ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+
     # Forked: the rules are loaded once. A worker that dies raises instead of being waited for.
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(count, mp_context=context) as pool:
