@@ -22,6 +22,8 @@ from steps.fetch import sources
 from steps.fetch.client import Client
 from steps.fetch.config import FetchConfig, HubSource, MlcommonsSource
 from steps.fetch.download import Digest, Item, download
+from steps.limits import limitation
+from steps.plan import make
 from steps.record import Manifest
 from tests.conftest import ROOT
 from tests.file_server import Files, serving
@@ -446,7 +448,7 @@ def test_killed_in_the_middle_it_goes_on(server: Files, tmp_path: Path) -> None:
 
 def test_offline_never_touches_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from steps.console import Console
-    from steps.fetch.__main__ import step
+    from steps.fetch.fetch import fetch as step
     from steps.record import Workspace
 
     class NoSocket(socket.socket):
@@ -541,3 +543,95 @@ def test_a_file_by_url_needs_a_digest(tmp_path: Path) -> None:
     file = {"url": "https://x.invalid/a", "name": "a"}
     done = fetch(tmp_path, config({"kind": "url", "files": [file], "headers": {}}))
     assert "a needs a sha256 or an md5 to be checked against" in done.stderr
+
+
+# ---- the model step ----------------------------------------------------------------------------
+
+
+def model_step(home: Path, settings: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "steps.model", "--config", json.dumps(settings)),
+            *("--output", str(home / "out/manifest.json"), "--log", str(home / "log")),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def planned_model(*overrides: str) -> dict[str, Any]:
+    chosen = ["system=amd-mi355x", "benchmark=llama3.1-405b", "length=rule", "precision=mxfp4"]
+    plan = make(ROOT, [*chosen, "scenario=Offline", *overrides])
+    config: dict[str, Any] = json.loads(next(j.config for j in plan.jobs if j.step == "model"))
+    return config
+
+
+def test_the_model_step_fetches_what_the_plan_names(server: Files, tmp_path: Path) -> None:
+    held = fill_hub(server)
+    settings = planned_model(
+        f"fetch.endpoint={server.url}",
+        f"benchmark.model.revision={COMMIT}",
+        "benchmark.model.repository=org/model",
+        "fetch.token=null",
+    )
+    assert limitation("model", settings) is None
+    done = model_step(tmp_path, settings)
+    assert done.returncode == 0, done.stderr
+    made = Manifest.read(tmp_path / "out/manifest.json")
+    assert set(made.files) == {"model.safetensors", "sub/config.json"}
+    assert (tmp_path / "out/model.safetensors").read_bytes() == held["model.safetensors"]
+    assert made.result["name"] == "llama3.1-405b"
+
+
+def test_the_model_step_takes_a_directory_of_this_machine(tmp_path: Path) -> None:
+    (tmp_path / "held").mkdir()
+    (tmp_path / "held/model.safetensors").write_bytes(body(100))
+    settings = {
+        "name": "x",
+        "source": "local",
+        "repository": "org/model",
+        "path": str(tmp_path / "held"),
+        "fetch": planned_model("fetch.offline=true")["fetch"],
+    }
+    assert limitation("model", settings) is None
+    done = model_step(tmp_path, settings)
+    assert done.returncode == 0, done.stderr
+    assert set(Manifest.read(tmp_path / "out/manifest.json").files) == {"model.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["benchmark.model.revision=null"], "no revision of meta-llama/Llama-3.1-405B-Instruct"),
+        (["fetch.offline=true"], "fetch.offline is set"),
+    ],
+)
+def test_a_model_that_cannot_be_fetched_is_named_before_anything_starts(
+    tmp_path: Path, overrides: list[str], words: str
+) -> None:
+    settings = planned_model(*overrides)
+    assert words in str(limitation("model", settings))
+    done = model_step(tmp_path, settings)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("benchmark.model.revision=main", "revision"),
+        ("benchmark.model.source=ftp", "'ftp'"),
+        ("benchmark.model.source=mlcommons", "uri"),
+        ("fetch.token=hf_secret", "fetch.token"),
+        ("fetch.connections=0", "fetch.connections"),
+    ],
+)
+def test_a_model_that_is_not_described_right_is_refused_by_the_plan(
+    override: str, words: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        planned_model(override)
+    assert words in str(caught.value)
