@@ -401,6 +401,13 @@ class Measurement(Strict):
     weight_transformations: str
 
 
+class Quantization(Strict):
+    """The tool that made the weights of a precision, and what it was told."""
+
+    tool: Name
+    options: dict[str, Any]
+
+
 class Package(Strict):
     """A benchmark's name in the submission tree, and the official one that it stands for."""
 
@@ -425,6 +432,7 @@ class Cell(Strict):
     division: Division
     packages: tuple[Package, ...]
     measurement: Measurement
+    quantization: Quantization
     emulated: bool
     compliance_tests: tuple[Name, ...]
     departures: tuple[str, ...]
@@ -434,6 +442,14 @@ class Cell(Strict):
         """Path of the cell below `runs/` and `verdicts/`."""
         parts = (self.system, self.benchmark, self.compression, self.precision, self.scenario)
         return "/".join(parts)
+
+    def role(self, step: str, test: str = "") -> str:
+        """Name of a run or verdict of this cell among the inputs of submission and report.
+
+        Of several compliance tests each lies below the cell, one alone in it.
+        """
+        below = f"/{test}" if test and len(self.compliance_tests) > 1 else ""
+        return f"{self.key}{below}/{step}"
 
 
 class SubmissionConfig(Strict):
