@@ -7,26 +7,19 @@ forked from one that has vLLM imported already.
 
 import argparse
 import csv
-import multiprocessing
-import multiprocessing.connection
 import os
 import statistics
-import tempfile
 import time
-import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.forks import forked
 from steps.console import Console
-from steps.errors import UserError
 from steps.loadgen_log import read_detail
 from steps.record import MANIFEST, Manifest, Workspace
 from steps.schema import PerformanceRunConfig
 from steps.sut import samples
 from steps.sut.run import execute
-
-LIMIT_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -35,10 +28,6 @@ class Measurement:
 
     tokens_per_second: float
     order: list[int]
-
-
-Measure = Callable[[Path, Console], Measurement]
-"""A measurement, given an empty directory and a console whose log swallows the engine's words."""
 
 
 @dataclass(frozen=True)
@@ -137,39 +126,6 @@ def main() -> None:
         f"LoadGen Offline ÷ raw generate: median {statistics.median(ratios):.3f}, "
         f"{min(ratios):.3f} to {max(ratios):.3f}; raw alone spreads {rates[-1] / rates[0] - 1:.1%}"
     )
-
-
-def forked(measure: Measure) -> Measurement:
-    """Measure in a process of its own: LoadGen allows one run per process."""
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_report, args=(measure, sender))
-    process.start()
-    sender.close()
-    try:
-        if not receiver.poll(LIMIT_S):
-            raise SystemExit(f"a measurement gave no result within {LIMIT_S:.0f} s")
-        found = receiver.recv()
-    except EOFError as error:
-        raise SystemExit("a measurement ended without a result") from error
-    finally:
-        process.kill()
-        process.join()
-    if not isinstance(found, Measurement):
-        raise SystemExit(found)
-    return found
-
-
-def _report(measure: Measure, sender: multiprocessing.connection.Connection) -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # progress would tear the table apart
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            sender.send(measure(Path(folder), Console(Path(folder) / "log")))
-        except UserError as error:
-            sender.send(f"error: {error}")
-        except Exception:
-            sender.send(traceback.format_exc())
-    os._exit(0)
 
 
 if __name__ == "__main__":

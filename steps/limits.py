@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-ENGINES = ("vllm",)
+ENGINES = ("vllm", "null")
 """Kinds of engines that steps/sut can start."""
 
 SIMULATED = ("fp8", "int2")

@@ -14,6 +14,7 @@ from steps.compression import FinetuneConfig as FinetuneConfig
 from steps.compression import PruneConfig as PruneConfig
 from steps.compression import QuantizeConfig as QuantizeConfig
 from steps.engines import PlannedEngine
+from steps.serving import Engine as Engine
 from steps.strict import Division, Name, Positive, PositiveNumber, Scenario, Strict
 
 # ---- facts that several steps read -------------------------------------------------------------
@@ -79,35 +80,6 @@ class ImageGeneration(Strict):
     steps: Positive
     guidance_scale: PositiveNumber
     size: Positive
-
-
-class VllmArguments(Strict):
-    """Arguments of vLLM's EngineArgs, by its names."""
-
-    dtype: Literal["bfloat16", "float16", "float32", "auto"]
-    max_model_len: Positive
-    max_num_seqs: Positive
-    max_num_batched_tokens: Positive
-    tensor_parallel_size: Positive
-    enforce_eager: bool
-    enable_prefix_caching: Literal[False]
-    enable_chunked_prefill: bool
-    seed: int
-
-
-class Engine(Strict):
-    """One engine process: what it is started with.
-
-    `environment` is set before the engine is imported. `stall_limit_s`: a run in which no sample
-    makes progress for so long ends with an error naming one.
-    """
-
-    kind: Literal["vllm"]
-    arguments: VllmArguments
-    environment: dict[str, str]
-    warmup_samples: Positive
-    start_limit_s: PositiveNumber
-    stall_limit_s: PositiveNumber
 
 
 class Bounds(Strict):

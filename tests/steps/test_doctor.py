@@ -21,7 +21,7 @@ from steps.doctor.needs import Accelerator, Needs, needs
 from steps.doctor.settings import load
 from steps.doctor.state import State, host_values, state, taken
 from steps.errors import UserError
-from steps.plan import Plan, make
+from steps.plan import make
 from steps.probes.machine import Prober
 from steps.probes.values import Containers, Ray
 from tests.conftest import ROOT

@@ -249,6 +249,7 @@ def test_the_watchdog_counts_only_while_samples_wait(
         prompts=[[1]] * SAMPLES,
         warmup=[],
         progress=lambda total: pytest.fail("nothing was answered"),
+        say=lambda text: None,
     )
     loop.begin_test()
     time.sleep(0.3)
@@ -271,6 +272,7 @@ def test_a_silent_loadgen_is_noticed_too(
         prompts=[[1]] * SAMPLES,
         warmup=[],
         progress=lambda total: pytest.fail("nothing was answered"),
+        say=lambda text: None,
     )
     loop.begin_test()
     time.sleep(0.3)
