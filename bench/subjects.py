@@ -1,6 +1,7 @@
 """What the benches of the harness run: null engines on made-up prompts of OpenOrca's lengths."""
 
 import csv
+import functools
 import json
 import math
 import random
@@ -63,8 +64,6 @@ def artifacts(home: Path, samples: int) -> dict[str, Path]:
 
 def config(scenario: Scenario, changes: Mapping[str, Any]) -> PerformanceRunConfig:
     """The null engine's run of conf/, changed."""
-    plan = make(ROOT, ["experiment=null-engine", f"scenario={scenario}"])
-    raw = next(job.config for job in plan.jobs if job.step == "performance_run")
     orca = {
         "generation": {"min_tokens": 2, "max_tokens": OUTPUT_LIMIT},
         "engine": {
@@ -74,8 +73,14 @@ def config(scenario: Scenario, changes: Mapping[str, Any]) -> PerformanceRunConf
             },
         },
     }
-    whole = merged(merged(json.loads(raw), orca), changes)
+    whole = merged(merged(json.loads(_composed(scenario)), orca), changes)
     return PerformanceRunConfig.model_validate_json(json.dumps(whole))
+
+
+@functools.cache
+def _composed(scenario: Scenario) -> str:
+    plan = make(ROOT, ["experiment=null-engine", f"scenario={scenario}"])
+    return next(job.config for job in plan.jobs if job.step == "performance_run")
 
 
 def counts(samples: int, queries: int, target_qps: float) -> dict[str, Any]:

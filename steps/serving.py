@@ -52,8 +52,13 @@ class Placement(Strict):
     them each, in order. `prompt_token_weight`: the work of a prompt's token over that of an
     answer's, for routing. `on_failure` "redispatch" gives a dead engine's samples to the others.
     `silence_limit_s`: an engine process without a sign of life for so long is dead.
+
+    `cluster`: "none", this machine alone; "local", so many nodes of Ray on this machine; else the
+    address of a running Ray cluster, HOST:PORT, or "auto" for the one that this machine belongs to.
     """
 
+    cluster: Annotated[str, Field(pattern=r"^(none|local|auto|[A-Za-z0-9._-]+:[0-9]+)$")]
+    nodes: Positive
     engines_per_node: Positive
     in_process: bool
     pinned: bool
@@ -73,6 +78,17 @@ class Placement(Strict):
             )
         if self.in_process and (self.pinned or self.device_variable != "none"):
             raise ValueError("only engine processes are pinned; set placement.in_process to false")
+        return self
+
+    @model_validator(mode="after")
+    def several_nodes_are_a_cluster(self) -> Self:
+        if self.cluster == "none" and self.nodes > 1:
+            raise ValueError(
+                f"{self.nodes} nodes need a Ray cluster; set placement.cluster to its HOST:PORT, "
+                "to auto or to local"
+            )
+        if self.cluster != "none" and self.in_process:
+            raise ValueError("a cluster's engines are processes; set placement.in_process to false")
         return self
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from steps.errors import UserError
 from steps.sut import wire
 from steps.sut.backend import POLL_S, Job
+from steps.sut.cluster import Cluster
 from steps.sut.dispatch import Dispatcher, Seat
 from steps.sut.engine import Events, depth
 from steps.sut.link import Link
@@ -29,6 +30,11 @@ class Fleet:
         self._job = job
         self._config = job.start.config
         self._placement = job.start.config.placement
+        self._cluster = (
+            None
+            if self._placement.cluster == "none"
+            else Cluster(self._placement, self._config.start_limit_s)
+        )
         self._links: list[Link] = []
         self._ready: dict[int, wire.Ready] = {}
         self._selector = selectors.DefaultSelector()
@@ -71,8 +77,12 @@ class Fleet:
             link.close()
         for link in self._links:
             link.end()
+        if self._cluster:
+            self._cluster.close()
 
     def _launched(self) -> list[Link]:
+        if self._cluster:
+            return self._cluster.links()
         return [Link.to_process(f"engine {n}") for n in range(self._placement.engines_per_node)]
 
     def _assignment(

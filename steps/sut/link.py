@@ -20,15 +20,19 @@ LAST_WORDS_S = 2.0
 
 
 class Link:
-    """One engine's process. `name` is how errors call it."""
+    """One engine's process; `name` is how errors call it, `process` is None on other nodes."""
 
-    def __init__(self, name: str, process: "subprocess.Popen[bytes]", end: socket.socket) -> None:
+    def __init__(
+        self,
+        name: str,
+        connection: "Connection[Any, Any]",
+        process: "subprocess.Popen[bytes] | None",
+    ) -> None:
         self.name = name
+        self.connection = connection
         self._process = process
-        self.connection: Connection[Any, Any] = Connection(end.detach())
-        self.heard_s = time.monotonic()
-        """When it last said something."""
-        self.closed = False
+        self._closed = False
+        self._heard_s = time.monotonic()
 
     @classmethod
     def to_process(cls, name: str) -> "Link":
@@ -36,13 +40,13 @@ class Link:
         ours, theirs = socket.socketpair()
         with theirs:
             process = subprocess.Popen(
-                [sys.executable, "-m", "steps.sut.worker", str(theirs.fileno())],
+                [sys.executable, "-m", "steps.sut.worker", "--socket", str(theirs.fileno())],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 cwd=ROOT,
                 start_new_session=True,
             )
-        return cls(name, process, ours)
+        return cls(name, Connection(ours.detach()), process)
 
     def fileno(self) -> int:
         return self.connection.fileno()
@@ -54,22 +58,24 @@ class Link:
     def receive(self) -> wire.Message:
         """Raises EOFError or OSError if the process is gone."""
         message = wire.receive(self.connection)
-        self.heard_s = time.monotonic()
+        self._heard_s = time.monotonic()
         return message
 
     def silent_s(self) -> float:
         """Seconds since it last said something."""
-        return time.monotonic() - self.heard_s
+        return time.monotonic() - self._heard_s
 
     def close(self) -> None:
         """Tell the process that it isn't needed any more."""
-        if not self.closed:
-            self.closed = True
+        if not self._closed:
+            self._closed = True
             self.connection.close()
 
     def end(self) -> str:
-        """Close, wait a little, kill; returns how the process ended."""
+        """Close, wait a little, kill; returns how the process ended, as far as is known here."""
         self.close()
+        if self._process is None:
+            return "closed its connection"
         try:
             status = self._process.wait(LAST_WORDS_S)
         except subprocess.TimeoutExpired:

@@ -31,6 +31,13 @@ class Assignment:
 
 
 @dataclass(frozen=True)
+class Hello:
+    """The first message of an engine's process that has connected: which of the run's it is."""
+
+    number: int
+
+
+@dataclass(frozen=True)
 class Submit:
     """Samples for the engine, as numbers and sample indices of eight bytes each."""
 
@@ -70,7 +77,7 @@ class Failed:
     expected: bool
 
 
-Message = Assignment | Submit | Ready | Brought | Alive | Failed
+Message = Assignment | Hello | Submit | Ready | Brought | Alive | Failed
 
 
 def send(connection: "Connection[Any, Any]", message: Message) -> None:

@@ -1,4 +1,5 @@
-"""An engine's process: `python -m steps.sut.worker FD` serves the socket that it inherited.
+"""An engine's process. `python -m steps.sut.worker --socket FD` serves a socket that it inherited,
+`--connect HOST PORT NUMBER` connects to LoadGen's process, whose key it reads from stdin.
 
 Its main thread drives the engine and nothing else. A second one takes what LoadGen's process says,
 and ends this one as soon as that is gone, whatever the engine is doing; a third says at intervals
@@ -13,7 +14,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Client, Connection
 from typing import Any, NoReturn
 
 from steps.errors import UserError
@@ -126,7 +127,16 @@ def _leave(status: int) -> NoReturn:
 def main() -> NoReturn:
     # Ctrl-C goes to the whole group; LoadGen's process says what becomes of this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Worker(Connection(int(sys.argv[1]))).serve()
+    kind, *where = sys.argv[1:]
+    connection: Connection[Any, Any]
+    if kind == "--socket":
+        connection = Connection(int(where[0]))
+    else:
+        host, port, number = where
+        key = bytes.fromhex(sys.stdin.read())
+        connection = Client((host, int(port)), authkey=key)
+        wire.send(connection, wire.Hello(int(number)))
+    Worker(connection).serve()
 
 
 if __name__ == "__main__":

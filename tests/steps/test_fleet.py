@@ -4,8 +4,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,10 +17,10 @@ from steps.loadgen_log import read_answers, read_detail
 from steps.plan import make
 from steps.record import Manifest, publish
 from tests.conftest import ROOT
+from tests.running import Running, alive
 
 SAMPLES = 64
 ENGINES = 3
-LIMIT_S = 60
 
 
 @pytest.fixture(scope="module")
@@ -59,54 +57,6 @@ def configs() -> dict[tuple[str, str], dict[str, Any]]:
     return found
 
 
-class Running:
-    """A run step's command, and its engines' processes."""
-
-    def __init__(self, step: str, config: dict[str, Any], inputs: dict[str, Path], home: Path):
-        self.home = home
-        self.process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", f"steps.{step}", "--config", json.dumps(config)),
-                *("--input", *(f"{role}={path}" for role, path in inputs.items())),
-                *("--output", str(home / "out/manifest.json"), "--log", str(home / "log")),
-            ],
-            cwd=ROOT,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.engines: list[int] = []
-
-    def wait_until_running(self) -> None:
-        """Until LoadGen has begun its test."""
-        limit = time.monotonic() + LIMIT_S
-        while not list(self.home.glob(".out.*/mlperf_log_detail.txt")):
-            assert time.monotonic() < limit
-            assert self.process.poll() is None, self.process.stderr.read()  # type: ignore[union-attr]
-            time.sleep(0.02)
-        self.engines = children(self.process.pid)
-        assert len(self.engines) == ENGINES
-
-    def ended(self) -> tuple[int, str]:
-        _, text = self.process.communicate(timeout=LIMIT_S)
-        return self.process.returncode, text
-
-    def manifest(self) -> Manifest:
-        return Manifest.read(self.home / "out/manifest.json")
-
-
-def children(pid: int) -> list[int]:
-    """In the order in which they were started."""
-    listed = Path(f"/proc/{pid}/task").glob("*/children")
-    return sorted(int(child) for path in listed for child in path.read_text().split())
-
-
-def alive(pid: int) -> bool:
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
-        return False
-
-
 Start = Callable[..., Running]
 
 
@@ -120,7 +70,7 @@ def start(
 
     def begin(step: str, scenario: str, **engine: Any) -> Running:
         config = merged(configs[step, scenario], {"engine": engine})
-        started.append(Running(step, config, artifacts, tmp_path))
+        started.append(Running(step, config, artifacts, tmp_path, ENGINES))
         return started[-1]
 
     yield begin
