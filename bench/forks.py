@@ -13,6 +13,8 @@ from steps.console import Console
 from steps.errors import UserError
 
 LIMIT_S = 600.0
+END_S = 5.0
+"""How long a measurement has to clean up after its result."""
 
 Result = TypeVar("Result")
 
@@ -34,6 +36,7 @@ def forked(measure: Measure[Result]) -> Result:
     except EOFError as error:
         raise SystemExit("a measurement ended without a result") from error
     finally:
+        process.join(END_S)
         process.kill()
         process.join()
     if failure:

@@ -1,19 +1,20 @@
 """Are the answers of an accuracy run as good as the reference's?"""
 
 import json
-import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from steps.command import main
 from steps.console import Console
 from steps.errors import UserError
-from steps.loadgen_log import Answer, Detail, read_answers, read_detail
+from steps.loadgen_log import Detail, read_detail
 from steps.record import Manifest, Workspace
-from steps.rehearsal.notes import exact_facts
-from steps.rouge import METRICS, rouge
-from steps.schema import AccuracyCheckConfig, Gates
+from steps.schema import NO_GATE, AccuracyCheckConfig, Bounds, Gates
+from steps.validate.metrics import read_scores
+
+REHEARSAL = "rehearsal"
+TEXT = "accuracy.txt"
 
 
 def step(
@@ -24,32 +25,52 @@ def step(
     Raises UserError if the run proves nothing (wrong mode, samples missing) or a score misses the
     required gate.
     """
-    import pandas
-    from tokenizers import Tokenizer
-
     run = Manifest.read(inputs["run"])
     dataset, model = Manifest.read(inputs["dataset"]), Manifest.read(inputs["model"])
     prove_whole(read_detail(run.file("mlperf_log_detail.txt")), config)
-    answers = by_index(read_answers(run.file("mlperf_log_accuracy.json")), config.dataset_size)
-    truths = list(pandas.read_pickle(dataset.file("evaluation.pkl"))["output"])
-    tokenizer = Tokenizer.from_file(str(model.file("tokenizer.json")))
-    texts = tokenizer.decode_batch([answer.tokens for answer in answers], skip_special_tokens=True)
-    progress = console.progress(f"{config.scenario} ROUGE", len(texts))
-    scores = {name: round(s, 4) for name, s in rouge(truths, texts, progress.add).items()}
-    progress.close()
-    tokens = sum(len(answer.tokens) for answer in answers)
-    scores["tokens_per_sample"] = round(tokens / len(answers), 1)
-    matches = map(exact_facts, texts, truths)
-    scores["exact_match"] = round(100 * statistics.fmean(matches), 4)
-    gates = {name: judged(scores, gate) for name, gate in config.gates.items()}
+    score = _rehearsal if config.scorer == REHEARSAL else _official
+    log, table = run.file("mlperf_log_accuracy.json"), dataset.file("evaluation.pkl")
+    scores, text = score(config, log, table, model.file("tokenizer.json"), console)
+    path = workspace.directory / TEXT
+    path.write_text(text, encoding="utf-8")
+    gates = {name: _verdict(scores, path, gate) for name, gate in config.gates.items()}
     workspace.result = {"scores": scores, "gates": gates, "required": config.required}
-    text = json.dumps(workspace.result, indent=1, sort_keys=True) + "\n"
-    print(text)
-    _require(gates[config.required], config)
-    (workspace.directory / "accuracy.json").write_text(text, encoding="utf-8")
-    (workspace.directory / "accuracy.txt").write_text(
-        accuracy_text(scores, sum(map(len, texts)), len(texts), tokens), encoding="utf-8"
-    )
+    shown = json.dumps(workspace.result, indent=1, sort_keys=True) + "\n"
+    print(shown)
+    if config.required != NO_GATE:
+        _require(gates[config.required], config)
+    (workspace.directory / "accuracy.json").write_text(shown, encoding="utf-8")
+
+
+_Scores = tuple[dict[str, float], str]
+"""By the names of the script that prints them, and accuracy.txt."""
+
+
+def _rehearsal(
+    config: AccuracyCheckConfig, log: Path, table: Path, tokenizer: Path, console: Console
+) -> _Scores:
+    from steps.rehearsal.scores import score
+
+    progress = console.progress(f"{config.scenario} ROUGE", config.dataset_size)
+    found = score(log, table, tokenizer, progress.add)
+    progress.close()
+    return found
+
+
+def _official(
+    config: AccuracyCheckConfig, log: Path, table: Path, tokenizer: Path, console: Console
+) -> _Scores:
+    import pandas
+
+    from steps.scoring.score import score
+
+    totals = score(config.scorer, log, pandas.read_pickle(table), tokenizer)
+    if totals.samples != config.dataset_size:
+        raise UserError(
+            f"the accuracy log has {totals.samples} samples of {config.dataset_size}; re-run the "
+            "accuracy run"
+        )
+    return {name: float(value) for name, value in totals.result().items()}, totals.text()
 
 
 def prove_whole(detail: Detail, config: AccuracyCheckConfig) -> None:
@@ -72,22 +93,34 @@ def prove_whole(detail: Detail, config: AccuracyCheckConfig) -> None:
         )
 
 
-def by_index(answers: Iterator[Answer], dataset_size: int) -> list[Answer]:
-    """Answers in dataset order; raises UserError unless every sample is there exactly once."""
-    found: dict[int, Answer] = {}
-    for answer in answers:
-        if answer.sample_index in found:
-            raise UserError(
-                f"sample {answer.sample_index} is logged twice; re-run the accuracy run"
-            )
-        found[answer.sample_index] = answer
-    missing = [index for index in range(dataset_size) if index not in found]
-    if missing or len(found) != dataset_size:
-        raise UserError(
-            f"the accuracy log has {len(found)} samples of {dataset_size} "
-            f"(first missing: {missing[:1]}); re-run the accuracy run"
-        )
-    return [found[index] for index in range(dataset_size)]
+def _verdict(scores: Mapping[str, float], text: Path, gate: Gates | Bounds) -> dict[str, Any]:
+    return judged(scores, gate) if isinstance(gate, Gates) else bounded(text, gate)
+
+
+def bounded(text: Path, gate: Bounds) -> dict[str, Any]:
+    """One gate of a round: every metric as the checker will read it, within the round's bounds.
+
+    `ratio` is of the bound that it comes nearest to missing: 1 or more passes. Raises UserError if
+    a metric isn't there.
+    """
+    names = tuple(dict.fromkeys((*gate.minimum, *gate.maximum)))
+    printed = read_scores(text, names)
+    metrics: dict[str, dict[str, Any]] = {}
+    for name in names:
+        if name not in printed:
+            raise UserError(f"{name} was not scored, and the round bounds it")
+        score = float(printed[name][-1][1])
+        bounds = {
+            kind: values[name]
+            for kind, values in (("minimum", gate.minimum), ("maximum", gate.maximum))
+            if name in values
+        }
+        ratios = [score / bounds["minimum"]] if "minimum" in bounds else []
+        if "maximum" in bounds:
+            ratios.append(bounds["maximum"] / score if score > 0 else 1.0)
+        ratio = min(ratios)
+        metrics[name] = {"score": score, **bounds, "ratio": ratio, "passed": ratio >= 1}
+    return {"passed": all(entry["passed"] for entry in metrics.values()), "metrics": metrics}
 
 
 def judged(scores: Mapping[str, float], gate: Gates) -> dict[str, Any]:
@@ -114,27 +147,22 @@ def judged(scores: Mapping[str, float], gate: Gates) -> dict[str, Any]:
     return {"passed": all(entry["passed"] for entry in metrics.values()), "metrics": metrics}
 
 
-def accuracy_text(scores: Mapping[str, float], characters: int, samples: int, tokens: int) -> str:
-    """The dictionary as MLCommons' script prints it: plain floats, or the checker reads nothing."""
-    shown = {name: float(scores[name]) for name in METRICS}
-    # Answers are single lines, and ROUGE-Lsum of single lines is ROUGE-L.
-    shown["rougeLsum"] = shown["rougeL"]
-    counts = {"gen_len": characters, "gen_num": samples, "gen_tok_len": tokens}
-    return (
-        f"\nResults\n\n{ {**shown, **counts, 'tokens_per_sample': scores['tokens_per_sample']} }\n"
-    )
-
-
 def _require(gate: Mapping[str, Any], config: AccuracyCheckConfig) -> None:
     for name, entry in gate["metrics"].items():
         if not entry["passed"]:
-            limits = f"at least {entry['minimum']:.4f}"
-            if "maximum" in entry:
-                limits = f"{entry['minimum']:.1f} to {entry['maximum']:.1f}"
             raise UserError(
                 f"accuracy of {config.scenario} misses gate {config.required}: {name} is "
-                f"{entry['score']:.4f}, it must be {limits} ({entry['ratio']:.2%} of the reference)"
+                f"{entry['score']:.4f}, it must be {_limits(entry)} ({entry['ratio']:.2%} of the "
+                f"{'bound' if isinstance(config.gates[config.required], Bounds) else 'reference'})"
             )
+
+
+def _limits(entry: Mapping[str, Any]) -> str:
+    if "minimum" not in entry:
+        return f"at most {entry['maximum']:.4f}"
+    if "maximum" in entry:
+        return f"{entry['minimum']:.1f} to {entry['maximum']:.1f}"
+    return f"at least {entry['minimum']:.4f}"
 
 
 if __name__ == "__main__":

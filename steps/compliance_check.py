@@ -1,27 +1,17 @@
-"""TEST06: are the logged tokens the ones that were counted and timed?"""
+"""The verdict on a compliance run, and the files of it that a submission carries."""
 
 import shutil
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 from steps.command import main
+from steps.compliance import tokens, verify
 from steps.console import Console
 from steps.errors import UserError
-from steps.loadgen_log import Answer, read_answers, read_detail
+from steps.loadgen_log import read_answers, read_detail
 from steps.record import Manifest, Workspace
+from steps.rounds import Test
 from steps.schema import ComplianceCheckConfig
-
-
-@dataclass
-class Findings:
-    """Counts over all logged samples, and the sample index of the first failure of each kind."""
-
-    samples: int = 0
-    terminated: int = 0
-    bad_end: int | None = None
-    bad_first: int | None = None
-    bad_length: int | None = None
 
 
 def step(
@@ -30,23 +20,40 @@ def step(
     workspace: Workspace,
     console: Console,
 ) -> None:
-    """Writes verify_accuracy.txt in the words that the official checker looks for."""
+    """Fills the test's directory of the submission; raises UserError if the test doesn't hold.
+
+    Inputs besides the test's own `run`: `performance` for a test whose speed is judged, and
+    `accuracy` for TEST01.
+    """
     run = Manifest.read(inputs["run"])
+    if config.test == "TEST06":
+        _tokens(config, run, workspace)
+        return
+    rule = Test(**config.rule.model_dump())
+    performance = Manifest.read(inputs["performance"]).directory
+    texts = {verify.SPEED: verify.speed(config.test, rule, performance, run.directory)}
+    if config.test == "TEST01":
+        accuracy = Manifest.read(inputs["accuracy"]).directory
+        texts[verify.ACCURACY] = verify.answers(accuracy, run.directory, config.answer_type)
+    verify.package(workspace.directory, run.directory, texts)
+    workspace.result = {"test": config.test, "passed": True}
+
+
+def _tokens(config: ComplianceCheckConfig, run: Manifest, workspace: Workspace) -> None:
     detail = read_detail(run.file("mlperf_log_detail.txt"))
     if detail.get("effective_accuracy_log_sampling_target") == 0:
         raise UserError("the compliance run was not under TEST06's audit.config; re-run it")
-    log = run.file("mlperf_log_accuracy.json")
+    if config.eos_token_id is None:
+        raise UserError(
+            "TEST06 needs the model's end-of-sequence token; set benchmark.generation.eos_token_id"
+        )
+    log = run.file(verify.ANSWERS)
     timed = config.scenario != "Offline"
-    found = examine(read_answers(log), config.eos_token_id, timed=timed)
-    _require(found, config)
-    first_token = "True" if timed else "Skipped"
-    (workspace.directory / "verify_accuracy.txt").write_text(
-        f"First token check pass: {first_token}\n"
-        "EOS check pass: True\n"
-        "Sample length check pass: True\n"
-        "TEST06 verification complete\n",
-        encoding="utf-8",
-    )
+    found = tokens.examine(read_answers(log), config.eos_token_id, timed=timed)
+    where = f"{config.test} of {config.scenario} fails"
+    tokens.require(found, where, config.rule.min_samples, config.eos_token_id)
+    text = tokens.text(timed=timed)
+    (workspace.directory / verify.ACCURACY).write_text(text, encoding="utf-8")
     (workspace.directory / "accuracy").mkdir()
     shutil.copyfile(log, workspace.directory / "accuracy" / log.name)
     workspace.result = {
@@ -54,59 +61,8 @@ def step(
         "passed": True,
         "checked_samples": found.samples,
         "eos_terminated": found.terminated,
-        "first_token": first_token,
+        "first_token": "True" if timed else "Skipped",
     }
-
-
-def examine(answers: Iterable[Answer], eos_token_id: int, *, timed: bool) -> Findings:
-    """The three checks of compliance/TEST06/run_verification.py (v5.1.1), on integers.
-
-    An answer may end in one end-of-sequence token, not more (padding would be counted as output);
-    its first token must be the one that was timed; its length must be the count that was reported.
-    """
-    found = Findings()
-    for answer in answers:
-        found.samples += 1
-        trailing = 0
-        for token in reversed(answer.tokens):
-            if token != eos_token_id:
-                break
-            trailing += 1
-        found.terminated += trailing == 1
-        index = answer.sample_index
-        if trailing > 1 and found.bad_end is None:
-            found.bad_end = index
-        first = answer.first_token
-        if (
-            timed
-            and found.bad_first is None
-            and (not first or answer.tokens[: len(first)] != first)
-        ):
-            found.bad_first = index
-        if found.bad_length is None and answer.token_count != len(answer.tokens):
-            found.bad_length = index
-    return found
-
-
-def _require(found: Findings, config: ComplianceCheckConfig) -> None:
-    where = f"{config.test} of {config.scenario} fails"
-    if found.samples < config.min_samples:
-        raise UserError(
-            f"{where}: {found.samples} samples were logged, it needs {config.min_samples}"
-        )
-    for index, what in (
-        (found.bad_end, "ends in more than one end-of-sequence token"),
-        (found.bad_first, "does not begin with the first token that was timed"),
-        (found.bad_length, "has another length than the token count that was reported"),
-    ):
-        if index is not None:
-            raise UserError(f"{where}: sample {index} {what}")
-    if not found.terminated:
-        # With a wrong id the check above could not fail, so that none ends proves nothing.
-        raise UserError(
-            f"{where}: no answer ends in token {config.eos_token_id}, so the end-of-sequence "
-            "check shows nothing; is benchmark.generation.eos_token_id the model's?"
-        )
 
 
 if __name__ == "__main__":

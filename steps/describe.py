@@ -14,6 +14,7 @@ import yaml
 from pydantic import ValidationError
 from tabulate import tabulate
 
+from steps.cli import site_file
 from steps.command import ROOT, main
 from steps.console import Console
 from steps.errors import UserError, explain
@@ -93,20 +94,23 @@ def command(arguments: list[str]) -> int:
         description="Describe this machine, or a cluster from its nodes' records, as the system "
         "of a plan.",
     )
-    parser.add_argument("overrides", nargs="*", help="choose the system, as system=NAME")
+    parser.add_argument(
+        "overrides", nargs="*", help="choose the system, as system=NAME or --site FILE"
+    )
     parser.add_argument("--node", type=Path, metavar="FILE", help="only write this node's record")
     parser.add_argument(
         "--merge", type=Path, nargs="+", metavar="FILE", help="records of all nodes of a cluster"
     )
     parser.add_argument("--image", metavar="NAME", help="note the id of this container image")
-    options = parser.parse_args(arguments)
+    rest, site = site_file(arguments)
+    options = parser.parse_args(rest)
     if options.node:
         return _record(options.node, options.image)
     if options.merge and options.image:
         raise UserError("--image belongs to --node: the records already say each node's image")
     merged = options.merge is not None
     nodes = read(options.merge) if merged else {"this machine": probe(options.image)}
-    systems = _systems(options.overrides)
+    systems = _systems(options.overrides, site)
     if len(systems) > 1 and merged:
         names = ", ".join(config.name for config in systems)
         raise UserError(f"the records are of one system, the plan has {names}; add system=NAME")
@@ -145,10 +149,10 @@ def read(paths: list[Path]) -> dict[str, Node]:
     return nodes
 
 
-def _systems(overrides: list[str]) -> list[DescribeConfig]:
+def _systems(overrides: list[str], site: Path | None) -> list[DescribeConfig]:
     from steps.plan import make
 
-    jobs = [job for job in make(ROOT, overrides).jobs if job.step == "describe"]
+    jobs = [job for job in make(ROOT, overrides, site).jobs if job.step == "describe"]
     return [DescribeConfig.model_validate_json(job.config) for job in jobs]
 
 

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
+import yaml
 from pydantic import ConfigDict, ValidationError
 
 from steps.errors import UserError, explain
-from steps.layers import selections
+from steps.layers import merged, selections
 from steps.record import canonical_json
 from steps.strict import Division, Name, Positive, PositiveNumber, Scenario, Strict
 
@@ -108,6 +109,7 @@ def check(composed: Mapping[str, Any], conf: Path) -> Requirement:
             f"system {system.name} runs on {hardware.name}, but cluster {cluster.name} has none "
             "of it; override /hardware or /cluster in its file"
         )
+    _check_division(system, composed["compression"])
     precision = str(composed["precision"]["name"])
     if precision not in hardware.precisions:
         raise UserError(
@@ -128,6 +130,17 @@ def check(composed: Mapping[str, Any], conf: Path) -> Requirement:
         count_per_node=accelerator.count_per_node if accelerator else 0,
         nodes=cluster.nodes,
     )
+
+
+def _check_division(system: System, compression: Mapping[str, Any]) -> None:
+    """MLPerf Inference's closed division allows neither fewer weights nor further training."""
+    for change, word in (("prune", "pruned"), ("finetune", "trained further")):
+        if system.division == "closed" and compression[change] is not None:
+            raise UserError(
+                f"system {system.name} is of the closed division, where compression "
+                f"{compression['name']} isn't allowed: the model is {word}; choose "
+                "compression=none or system.division=open"
+            )
 
 
 def _check_layers(composed: Mapping[str, Any], conf: Path) -> None:
@@ -161,3 +174,20 @@ def _validated(kind: type[Group], composed: Mapping[str, Any], name: str) -> Gro
             f"{name} {composed[name].get('name', '')}: {explain(error)}; mend it in conf/{name}/, "
             "the --site file or the override"
         ) from error
+
+
+def hardware_file(conf: Path, name: str) -> Mapping[str, Any]:
+    """`conf/hardware/<name>.yaml` on what it builds on; interpolations stay as they are written.
+
+    Raises UserError naming a file that can't be read.
+    """
+    path = conf / "hardware" / f"{name}.yaml"
+    try:
+        own = dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
+        raise UserError(f"{path} can't be read ({error}); restore it") from error
+    bases = [base for base in own.pop("defaults", []) if base != "_self_"]
+    below: Mapping[str, Any] = {}
+    for base in bases:
+        below = merged(below, hardware_file(conf, base))
+    return merged(below, own)

@@ -5,6 +5,7 @@ Reads a frozen plan as plain JSON: a repeated run pays for this check, so it imp
 
 import importlib.util
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,17 @@ ENGINES = ("vllm", "null")
 SIMULATED = ("fp8", "int2")
 """Formats of steps/rehearsal/compress.py."""
 
-TESTS = ("TEST06",)
-"""Compliance tests that steps/compliance_check judges."""
+QUARK = "0.13"
+"""The AMD Quark of envs/compress.lock; AMD's own recipes were written for 0.9, in containers."""
+
+QUARK_ALGORITHMS = (None, "gptq")
+"""AutoSmoothQuant of Quark 0.13 fails on a CPU with MXFP4 (measured in November 2026)."""
+
+SCORERS = ("rehearsal", "llama2-70b", "llama3.1-405b", "mixtral-8x7b")
+"""Benchmarks whose answers steps/accuracy_check scores."""
+
+SANDBOXED = ("mixtral-8x7b",)
+"""Of these it runs generated code."""
 
 DEVICES: Mapping[str, tuple[str, str]] = {
     "gfx": ("/dev/kfd", "AMD's driver (amdgpu)"),
@@ -106,34 +116,48 @@ def _dataset(config: Mapping[str, Any]) -> str | None:
 
 
 def _quantize(config: Mapping[str, Any]) -> str | None:
-    tool, wanted = config.get("tool"), config.get("format")
-    if tool != "simulated":
-        return f"this version can't run {tool}"
-    return None if wanted in SIMULATED else f"{wanted} can't be simulated"
+    tool, wanted, options = config.get("tool"), config.get("format"), config["options"]
+    if tool == "simulated":
+        return None if wanted in SIMULATED else f"{wanted} can't be simulated"
+    if tool == "quark":
+        return _quark(options)
+    return None if tool == "streaming" else f"this version can't run {tool}"
+
+
+def _quark(options: Mapping[str, Any]) -> str | None:
+    if options.get("version") != QUARK:
+        return f"this version runs AMD Quark {QUARK}, not {options.get('version')}"
+    algorithm = options.get("quant_algo")
+    return None if algorithm in QUARK_ALGORITHMS else f"this version can't do {algorithm}"
+
+
+def _finetune(config: Mapping[str, Any]) -> str | None:
+    tool = config.get("tool")
+    return None if tool == "rehearsal" else f"this version can't run {tool}"
 
 
 def _run(config: Mapping[str, Any]) -> str | None:
     kind = config["engine"].get("kind", ENGINES[0])
-    return _compliance(config) if kind in ENGINES else f"this version can't start engine {kind}"
+    return None if kind in ENGINES else f"this version can't start engine {kind}"
 
 
 def _accuracy(config: Mapping[str, Any]) -> str | None:
-    bounds = config["gates"].get(config["required"], {}).get("minimum")
-    return bounds and f"this version can't evaluate {', '.join(bounds)}"
-
-
-def _compliance(config: Mapping[str, Any]) -> str | None:
-    test = config.get("test")
-    return None if test is None or test in TESTS else f"this version can't do {test}"
+    scorer = config["scorer"]
+    if scorer in SANDBOXED and shutil.which("bwrap") is None:
+        return (
+            f"{scorer} is scored by running generated code, which needs bubblewrap "
+            "(apt-get install bubblewrap)"
+        )
+    return None if scorer in SCORERS else f"this version can't score {scorer}"
 
 
 _LIMITATIONS = {
     "model": _model,
     "dataset": _dataset,
     "quantize": _quantize,
+    "finetune": _finetune,
     "performance_run": _run,
     "accuracy_run": _run,
     "compliance_run": _run,
     "accuracy_check": _accuracy,
-    "compliance_check": _compliance,
 }

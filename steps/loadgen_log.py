@@ -1,24 +1,39 @@
-"""LoadGen's logs, read as streams: mlperf_log_detail.txt and mlperf_log_accuracy.json."""
+"""LoadGen's logs, read as streams: mlperf_log_detail.txt and mlperf_log_accuracy.json.
+
+`record_of` and `entries_of` take them apart, for whoever looks at a stranger's log; `read_detail`
+and `read_answers` are for logs of our own runs, where any damage ends the matter.
+"""
 
 import json
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from steps.errors import UserError
+from steps.reading import Damaged, decoded, lines_of
 
-MARKER = ":::MLLOG "
-"""What a record's line begins with; other lines are not records (facts of log_parser.py v5.1.1)."""
+MARKER = b":::MLLOG"
+"""A record's line begins with it (tools/submission/log_parser.py, v5.1.1)."""
 
 TOKEN_BYTES = 4
 """Answers are logged as little-endian int32 token ids."""
 
 
+class Record(NamedTuple):
+    """One record of a detail log; `time_ms` is whatever stands there."""
+
+    key: str
+    value: Any
+    is_error: bool
+    is_warning: bool
+    time_ms: Any
+
+
 @dataclass(frozen=True)
 class Entry:
-    """One record: `line` counts from 1."""
+    """One record's key and value: `line` counts from 1."""
 
     line: int
     key: str
@@ -51,24 +66,61 @@ class Answer:
     token_count: int | None
 
 
+def record_of(line: bytes) -> Record | None:
+    """None for a line that is no record; raises Damaged for one that should be."""
+    text = decoded(line)
+    if not line.startswith(MARKER):
+        if line.find(b"\r" + MARKER) >= 0:
+            raise Damaged("a carriage return splits the line")
+        return None
+    if "\r" in text:
+        raise Damaged("a carriage return splits the record")
+    try:
+        record = json.loads(text[len(MARKER) :])
+        metadata = record["metadata"]
+        found = Record(
+            record["key"],
+            record["value"],
+            bool(metadata["is_error"]),
+            bool(metadata["is_warning"]),
+            record["time_ms"],
+        )
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise Damaged(f"no record of LoadGen's ({type(error).__name__}: {error})"[:160]) from error
+    if not isinstance(found.key, str):
+        raise Damaged("the record's key is no text")
+    return found
+
+
+def entries_of(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The numbered entries of an accuracy log; raises Damaged for one that is cut off."""
+    closed = False
+    for number, line in lines_of(path):
+        text = line.strip().rstrip(b",")
+        closed = closed or text == b"]"
+        if text not in (b"", b"[", b"]"):
+            yield number, text
+    if not closed:
+        raise Damaged("it ends without its closing bracket")
+
+
 def read_detail(path: Path) -> Detail:
     """Raises UserError for an unreadable file or a damaged record, with its line."""
     detail = Detail(path)
-    for number, line in _lines(path):
-        if not line.startswith(MARKER):
-            continue
-        try:
-            record = json.loads(line[len(MARKER) :])
-            entry = Entry(number, str(record["key"]), record["value"])
-            metadata = record["metadata"]
-            is_error, is_warning = bool(metadata["is_error"]), bool(metadata["is_warning"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}:{number}: damaged record ({error}); re-run") from error
-        detail.values.setdefault(entry.key, entry.value)
-        if is_error:
-            detail.errors.append(entry)
-        elif is_warning:
-            detail.warnings.append(entry)
+    number = 0
+    try:
+        for number, line in lines_of(path):
+            record = record_of(line)
+            if record is None:
+                continue
+            entry = Entry(number, record.key, record.value)
+            detail.values.setdefault(entry.key, entry.value)
+            if record.is_error:
+                detail.errors.append(entry)
+            elif record.is_warning:
+                detail.warnings.append(entry)
+    except Damaged as damage:
+        raise _unusable(path, damage, damage.line or number) from damage
     if not detail.values:
         raise UserError(f"{path} holds no record of LoadGen's; re-run")
     return detail
@@ -76,20 +128,21 @@ def read_detail(path: Path) -> Detail:
 
 def read_answers(path: Path) -> Iterator[Answer]:
     """Entries of an accuracy log, one at a time; raises UserError at the first damaged one."""
-    closed = False
-    for number, line in _lines(path):
-        text = line.strip().rstrip(",")
-        if text in ("", "["):
-            continue
-        if text == "]":
-            closed = True
-            continue
-        try:
-            yield _answer(json.loads(text))
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-            raise UserError(f"{path}:{number}: damaged entry ({error}); re-run") from error
-    if not closed:
-        raise UserError(f"{path} ends without its closing bracket: it is truncated; re-run")
+    try:
+        for number, text in entries_of(path):
+            try:
+                yield _answer(json.loads(text))
+            except _NO_ENTRY as error:
+                raise UserError(f"{path}:{number}: damaged entry ({error}); re-run") from error
+    except Damaged as damage:
+        raise _unusable(path, damage, damage.line) from damage
+
+
+_NO_ENTRY = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+
+
+def _unusable(path: Path, damage: Damaged, line: int) -> UserError:
+    return UserError(f"{path}{f':{line}' if line else ''}: {damage}; re-run")
 
 
 def _answer(entry: dict[str, Any]) -> Answer:
@@ -108,13 +161,3 @@ def _tokens(text: str) -> list[int]:
     if len(data) % TOKEN_BYTES:
         raise ValueError(f"{len(data)} bytes are no whole number of int32 tokens")
     return array("i", data).tolist()
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        with path.open(encoding="utf-8") as stream:
-            yield from enumerate(stream, start=1)
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; re-run") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} can't be read ({error}); re-run") from error

@@ -46,6 +46,8 @@ _WEIGHTS_NEEDS = {"model": "weights", "environment": "environment/prepare"}
 _RUN_NEEDS = {"model": "weights", "dataset": "dataset", "environment": "environment/engine"}
 _RUN_SOURCES = ("steps/sut/*.py",)
 
+_TRAINED_BY = ("train", "dataset", "notes", "tokenizer", "compress")
+
 STEPS: Mapping[str, StepSpec] = {
     "environment": StepSpec(schema.EnvironmentConfig, "artifacts", "driver", ("system",), {}),
     "container": StepSpec(schema.ContainerConfig, "artifacts", "driver", ("system",), {}),
@@ -62,11 +64,26 @@ STEPS: Mapping[str, StepSpec] = {
         "artifacts",
         "prepare",
         _WEIGHTS,
-        _WEIGHTS_NEEDS,
-        ("steps/rehearsal/compress.py",),
+        {**_WEIGHTS_NEEDS, "dataset": "dataset"},
+        ("steps/quantize/*.py", "steps/checkpoint/*.py", "steps/rehearsal/compress.py"),
     ),
-    "prune": StepSpec(schema.PruneConfig, "artifacts", "prepare", _WEIGHTS, _WEIGHTS_NEEDS),
-    "finetune": StepSpec(schema.FinetuneConfig, "artifacts", "prepare", _WEIGHTS, _WEIGHTS_NEEDS),
+    "prune": StepSpec(
+        schema.PruneConfig,
+        "artifacts",
+        "prepare",
+        _WEIGHTS,
+        {**_WEIGHTS_NEEDS, "dataset": "dataset"},
+        ("steps/prune/*.py", "steps/checkpoint/*.py"),
+    ),
+    "finetune": StepSpec(
+        schema.FinetuneConfig,
+        "artifacts",
+        "prepare",
+        _WEIGHTS,
+        _WEIGHTS_NEEDS,
+        tuple(f"steps/rehearsal/{name}.py" for name in _TRAINED_BY),
+        planned=schema.LlamaFactoryConfig,
+    ),
     "dataset": StepSpec(
         schema.DatasetConfig,
         "artifacts",
@@ -75,6 +92,22 @@ STEPS: Mapping[str, StepSpec] = {
         {"model": "model", "environment": "environment/analysis"},
         ("steps/rehearsal/notes.py", "steps/rehearsal/dataset.py", "steps/rehearsal/tokenizer.py"),
         planned=schema.RemoteDatasetConfig,
+    ),
+    "quick_run": StepSpec(
+        schema.QuickRunConfig,
+        "artifacts",
+        "engine",
+        ("system", *_WEIGHTS),
+        _RUN_NEEDS,
+        _RUN_SOURCES,
+    ),
+    "quick_check": StepSpec(
+        schema.QuickCheckConfig,
+        "artifacts",
+        "analysis",
+        ("system", *_WEIGHTS),
+        {"dataset": "dataset", "model": "weights", "environment": "environment/analysis"},
+        ("steps/interval.py", "steps/rouge.py", "steps/quick_run.py"),
     ),
     "describe": StepSpec(
         schema.DescribeConfig, "artifacts", "driver", ("system",), {}, ("steps/probes/*.py",)
@@ -112,7 +145,10 @@ STEPS: Mapping[str, StepSpec] = {
         "analysis",
         _CELL,
         {"run": "performance_run", "environment": "environment/analysis"},
-        ("steps/loadgen_log.py",),
+        (
+            "steps/loadgen_log.py",
+            "steps/reading.py",
+        ),
     ),
     "accuracy_check": StepSpec(
         schema.AccuracyCheckConfig,
@@ -125,8 +161,15 @@ STEPS: Mapping[str, StepSpec] = {
             "model": "weights",
             "environment": "environment/analysis",
         },
-        ("steps/loadgen_log.py", "steps/rouge.py", "steps/rehearsal/notes.py"),
-        schema.BoundsCheckConfig,
+        (
+            "steps/loadgen_log.py",
+            "steps/reading.py",
+            "steps/rouge.py",
+            "steps/rehearsal/notes.py",
+            "steps/rehearsal/scores.py",
+            "steps/scoring/*.py",
+            "steps/validate/metrics.py",
+        ),
     ),
     "compliance_check": StepSpec(
         schema.ComplianceCheckConfig,
@@ -134,8 +177,13 @@ STEPS: Mapping[str, StepSpec] = {
         "analysis",
         _CELL,
         {"run": "compliance_run", "environment": "environment/analysis"},
-        ("steps/loadgen_log.py",),
-        schema.PlannedComplianceCheckConfig,
+        (
+            "steps/loadgen_log.py",
+            "steps/reading.py",
+            "steps/rounds.py",
+            "steps/truncate.py",
+            "steps/compliance/*.py",
+        ),
     ),
     "submission": StepSpec(
         schema.SubmissionConfig,
@@ -143,7 +191,7 @@ STEPS: Mapping[str, StepSpec] = {
         "analysis",
         (),
         {"environment": "environment/analysis"},
-        ("steps/loadgen_log.py", "steps/submission/*"),
+        ("steps/loadgen_log.py", "steps/reading.py", "steps/truncate.py", "steps/submission/*"),
     ),
     "report": StepSpec(
         schema.ReportConfig,
@@ -160,6 +208,12 @@ STEPS: Mapping[str, StepSpec] = {
         ),
     ),
 }
+
+COMPARED: Mapping[str, Mapping[str, str]] = {
+    "TEST01": {"performance": "performance_run", "accuracy": "accuracy_run"},
+    "TEST04": {"performance": "performance_run"},
+}
+"""What a compliance_check needs besides its own run: role and step, by test."""
 
 FOLDER: Mapping[Stage, str] = {
     "artifacts": "results/artifacts/{step}/{name}",

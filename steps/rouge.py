@@ -1,44 +1,76 @@
-"""ROUGE as MLCommons' Llama 2 script counts it, without a network and on all cores."""
+"""ROUGE's F-measures as rouge_score 0.1.2 counts them (use_stemmer), several times as fast.
 
-import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+Texts are taken apart by that library. What takes its time is done otherwise and gives the same
+numbers, to the last bit: stems are remembered, and the length of the longest common subsequence is
+counted in whole machine words (Hyyrö, "Bit-parallel LCS-length computation revisited", 2004) where
+the library fills a table.
+"""
 
-METRICS = ("rouge1", "rouge2", "rougeL")
-CHUNK = 256
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
 
-_Pairs = list[tuple[str, str]]
+from nltk.stem.porter import PorterStemmer
+from rouge_score import tokenize as library
+from rouge_score.rouge_scorer import RougeScorer
+from rouge_score.scoring import fmeasure
 
+SUMS = "rougeLsum"
+"""The metric over sentences, which the text has on lines of their own."""
 
-def rouge(
-    truths: Sequence[str], answers: Sequence[str], advance: Callable[[int], None]
-) -> dict[str, float]:
-    """Mean F-measure of each metric, 0 to 100, unrounded. `advance` hears of scored samples.
-
-    Porter stemming is on, as in language/llama2-70b/evaluate-accuracy.py (v5.1.1).
-    """
-    pairs = list(zip(truths, answers, strict=True))
-    chunks = [pairs[i : i + CHUNK] for i in range(0, len(pairs), CHUNK)]
-    totals = dict.fromkeys(METRICS, 0.0)
-    for sums, count in _scored(chunks):
-        for metric, value in zip(METRICS, sums, strict=True):
-            totals[metric] += value
-        advance(count)
-    return {metric: 100.0 * total / max(1, len(pairs)) for metric, total in totals.items()}
+VOCABULARY = 1 << 18
+"""Words whose stem is remembered: some 40 MB."""
 
 
-def _scored(chunks: list[_Pairs]) -> Iterator[tuple[tuple[float, ...], int]]:
-    if len(chunks) < 2:
-        yield from map(_score, chunks)
-        return
-    # Results arrive in order, so the sums don't depend on which process was faster.
-    with multiprocessing.get_context("spawn").Pool() as pool:
-        yield from pool.imap(_score, chunks)
+class Rouge:
+    """Scores pairs of texts; remembers the stem of every word that it has seen."""
+
+    def __init__(self) -> None:
+        # Of the stemmer that rouge_score makes itself.
+        self.stem = lru_cache(VOCABULARY)(PorterStemmer().stem)
+        self._sums = RougeScorer([SUMS], tokenizer=self)
+
+    def tokenize(self, text: str) -> list[str]:
+        """The library's tokens; named as its RougeScorer wants it."""
+        tokens: list[str] = library.tokenize(text, self)
+        return tokens
+
+    def score(self, metrics: Sequence[str], truth: str, answer: str) -> list[float]:
+        """One F-measure a metric, 0 to 1: "rouge1" to "rouge9", "rougeL", "rougeLsum"."""
+        true, said = self.tokenize(truth), self.tokenize(answer)
+        return [self._score(metric, true, said, truth, answer) for metric in metrics]
+
+    def _score(
+        self, metric: str, true: list[str], said: list[str], truth: str, answer: str
+    ) -> float:
+        if metric == SUMS:
+            return float(self._sums.score(truth, answer)[SUMS].fmeasure)
+        if metric == "rougeL":
+            return _f(common_length(true, said), len(true), len(said))
+        size = int(metric.removeprefix("rouge"))
+        ours, theirs = _ngrams(true, size), _ngrams(said, size)
+        return _f((ours & theirs).total(), ours.total(), theirs.total())
 
 
-def _score(pairs: _Pairs) -> tuple[tuple[float, ...], int]:
-    from rouge_score.rouge_scorer import RougeScorer
+def common_length(one: Sequence[str], other: Sequence[str]) -> int:
+    """Length of the longest common subsequence."""
+    places: dict[str, int] = {}
+    for at, token in enumerate(one):
+        places[token] = places.get(token, 0) | 1 << at
+    everywhere = (1 << len(one)) - 1
+    # A zero bit stands where the length grows; one addition moves all of them for one token.
+    state = everywhere
+    for token in other:
+        matches = state & places.get(token, 0)
+        state = (state + matches | state - matches) & everywhere
+    return len(one) - state.bit_count()
 
-    scorer = RougeScorer(list(METRICS), use_stemmer=True)
-    scores = [scorer.score(truth, answer) for truth, answer in pairs]
-    sums = tuple(sum(score[metric].fmeasure for score in scores) for metric in METRICS)
-    return sums, len(scores)
+
+def _ngrams(tokens: list[str], size: int) -> Counter[tuple[str, ...]]:
+    return Counter(zip(*(tokens[start:] for start in range(size)), strict=False))
+
+
+def _f(common: int, true: int, said: int) -> float:
+    if not true or not said:
+        return 0.0
+    return float(fmeasure(common / said, common / true))

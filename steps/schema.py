@@ -11,11 +11,20 @@ from pydantic import Field, model_validator
 
 from steps.compression import ContainerConfig as ContainerConfig
 from steps.compression import FinetuneConfig as FinetuneConfig
+from steps.compression import GivenBlock as GivenBlock
+from steps.compression import LeastImportantBlock as LeastImportantBlock
+from steps.compression import LlamaFactoryConfig as LlamaFactoryConfig
 from steps.compression import PruneConfig as PruneConfig
 from steps.compression import QuantizeConfig as QuantizeConfig
+from steps.compression import QuarkOptions as QuarkOptions
+from steps.compression import StreamingOptions as StreamingOptions
 from steps.engines import PlannedEngine
+from steps.rounds import COUNTS, DIVISIONS, MAY_BE_EMPTY, STATUSES, SYSTEM_TYPES
 from steps.serving import Engine as Engine
 from steps.strict import Division, Name, Positive, PositiveNumber, Scenario, Strict
+
+ComplianceTest = Literal["TEST01", "TEST04", "TEST06"]
+"""Those that steps/compliance judges."""
 
 # ---- facts that several steps read -------------------------------------------------------------
 
@@ -139,21 +148,12 @@ class DatasetConfig(Strict):
 MISSING = "N/A"
 """Stands in a description for what nobody knows; the checker takes it for a value."""
 
-MAY_BE_EMPTY = frozenset(
-    (
-        *("hw_notes", "sw_notes", "system_type_detail", "host_processor_frequency"),
-        *("host_processor_caches", "host_processor_interconnect", "accelerator_frequency"),
-        *("accelerator_interconnect_topology", "accelerator_on-chip_memories"),
-    )
-)
-COUNTS = ("number_of_nodes", "host_processors_per_node", "accelerators_per_node")
 VALUES: Mapping[str, tuple[str, ...]] = {
-    "status": ("available", "preview", "rdi"),
-    "system_type": ("datacenter", "edge", "datacenter,edge", "edge,datacenter"),
-    "division": ("closed", "open", "network"),
+    "status": STATUSES,
+    "system_type": tuple(SYSTEM_TYPES),
+    "division": DIVISIONS,
 }
-"""What the checker (v5.1.1, check_system_desc_id) and the final report make of a description:
-required fields that may be empty, fields that are turned into integers, and legal values."""
+"""Legal values of a description's fields."""
 
 
 class RemoteDatasetConfig(Strict):
@@ -229,8 +229,26 @@ class AccuracyRunConfig(RunConfig):
 class ComplianceRunConfig(RunConfig):
     """A compliance test: LoadGen overridden by the test's audit.config, given here as values."""
 
-    test: Literal["TEST06"]
+    test: ComplianceTest
     audit: dict[str, int]
+
+
+class QuickRunConfig(Strict):
+    """The first `samples` evaluation prompts, answered without LoadGen."""
+
+    samples: Positive
+    generation: Generation
+    engine: Engine
+
+
+class QuickCheckConfig(Strict):
+    """`minimum`: the share of the source's score that a step has to leave; 0 only measures.
+
+    The flow stops when the upper end of the 95 % interval misses it.
+    """
+
+    after: Literal["prune", "finetune", "quantize"]
+    minimum: Annotated[float, Field(ge=0, le=1)]
 
 
 # ---- verdicts ----------------------------------------------------------------------------------
@@ -242,22 +260,28 @@ class PerformanceCheckConfig(Strict):
     loadgen: Loadgen
 
 
-class Gated(Strict):
+NO_GATE = "none"
+
+
+class AccuracyCheckConfig(Strict):
     """`required` names the gate that must hold; the others are reported.
 
-    `reference_samples`: on how many prompts the reference scores were measured. Scores of another
-    number of prompts are no reference.
+    Required "none": the open division asks for no score, and a model that was pruned is shown with
+    the one it has. `scorer`: whose script's metrics are counted. `reference_samples`: on how many
+    prompts the reference scores were measured. Scores of another number of prompts are no
+    reference.
     """
 
     scenario: Scenario
     dataset_size: Positive
     reference_samples: Positive
-    gates: Mapping[str, Strict]
+    scorer: Name
+    gates: dict[str, Gates | Bounds]
     required: Name
 
     @model_validator(mode="after")
     def required_is_a_gate(self) -> Self:
-        if self.required not in self.gates:
+        if self.required != NO_GATE and self.required not in self.gates:
             raise ValueError(f"required gate {self.required!r} is none of {sorted(self.gates)}")
         return self
 
@@ -271,30 +295,23 @@ class Gated(Strict):
         return self
 
 
-class AccuracyCheckConfig(Gated):
-    gates: dict[str, Gates]
+class TestRule(Strict):
+    """A compliance test of a round as data: see steps.rounds.Test, which gives it its meaning."""
 
-
-class BoundsCheckConfig(Gated):
-    """Gates that are the round's own bounds, for metrics that Reprise has no evaluator of."""
-
-    gates: dict[str, Bounds]
-
-
-class PlannedComplianceCheckConfig(Strict):
-    """A compliance test that Reprise plans but doesn't judge."""
-
-    scenario: Scenario
-    test: Literal["TEST01", "TEST04"]
-    eos_token_id: int | None
     min_samples: Positive
+    audit: dict[str, int]
+    speed: dict[Literal["minimum", "maximum", "below"], PositiveNumber]
+    delta_percent: dict[str, PositiveNumber | dict[str, PositiveNumber]]
 
 
 class ComplianceCheckConfig(Strict):
+    """`answer_type` is that of the elements of a logged answer; `eos_token_id` None: no tokens."""
+
     scenario: Scenario
-    test: Literal["TEST06"]
-    eos_token_id: int
-    min_samples: Positive
+    test: ComplianceTest
+    answer_type: Literal["byte", "float32", "int32", "int64"]
+    eos_token_id: int | None
+    rule: TestRule
 
 
 # ---- submission and report ---------------------------------------------------------------------

@@ -19,6 +19,7 @@ class VllmArguments(Strict):
     enable_prefix_caching: Literal[False]
     enable_chunked_prefill: bool
     seed: int
+    kv_cache_dtype: Literal["fp8"] | None = None
 
 
 class NullArguments(Strict):
@@ -95,6 +96,8 @@ class Placement(Strict):
 class EngineSettings(Strict):
     """What every engine has.
 
+    `emulation`: formats that the processor lacks are computed with their numerics
+    (steps/sut/emulation.py), on a CPU only.
     `environment` is set before the engine is imported. `stall_limit_s`: a run in which no sample
     makes progress for so long ends with an error naming one.
     """
@@ -104,6 +107,7 @@ class EngineSettings(Strict):
     warmup_samples: Positive
     start_limit_s: PositiveNumber
     stall_limit_s: PositiveNumber
+    emulation: bool = False
 
 
 class VllmEngine(EngineSettings):

@@ -3,12 +3,23 @@
 import shutil
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from steps.plan import Plan, make
 
 ROOT = Path(__file__).resolve().parent.parent
+hypothesis.settings.register_profile("shared machine", deadline=None)
+hypothesis.settings.load_profile("shared machine")
+
 PARTS = ("conf", "envs", "reproduce", "steps", "workflow", "Snakefile")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share an expensive fixture stay on one of xdist's workers."""
+    for item in items:
+        shared = "plans" if "plans" in getattr(item, "fixturenames", ()) else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(shared))
 
 
 def copy_project(destination: Path) -> Path:

@@ -2,13 +2,16 @@
 
 import json
 from array import array
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from steps import schema
 from steps.plan import Job, Plan
 from steps.published.result import Result
-from steps.record import publish
+from steps.record import Workspace, publish
+from steps.report.__main__ import step as report_step
+from steps.submission.__main__ import step as submission_step
 
 SCORES = {
     "rouge1": 98.7654,
@@ -19,8 +22,13 @@ SCORES = {
 }
 
 
-def build(plan: Plan, root: Path, *, engine: str = "vllm") -> None:
-    """Publish every job above the submission, in the plan's order, below `root`."""
+def build(
+    plan: Plan, root: Path, *, engine: str = "vllm", values: Mapping[str, float] | None = None
+) -> None:
+    """Publish every job above the submission, in the plan's order, below `root`.
+
+    `values`: results by the cell's key, in tokens/s; the others are 1,234.5.
+    """
     for job in plan.jobs:
         if job.step not in ("submission", "report"):
             inputs = {role: root / path for role, path in job.inputs.items()}
@@ -33,6 +41,28 @@ def build(plan: Plan, root: Path, *, engine: str = "vllm") -> None:
                 (root / job.output).parent, step=job.step, config=config, inputs=inputs, code="c"
             ) as workspace:
                 workspace.result = _write(job, workspace.directory, engine)
+                if job.step == "performance_check" and values and job.key in values:
+                    workspace.result["value"] = values[job.key]
+
+
+def package(plan: Plan, root: Path, submitter: str | None = None) -> None:
+    """The real submission step on what `build` left; `submitter` is what it says it is of."""
+    job = next(job for job in plan.jobs if job.step == "submission")
+    config = schema.SubmissionConfig.model_validate_json(job.config)
+    folder = (root / job.output).parent
+    with publish(folder, step="submission", config={}, inputs={}, code="c") as workspace:
+        submission_step(config, inputs_of(plan, root, "submission"), workspace, None)  # type: ignore[arg-type]
+        workspace.result["submitter"] = submitter or config.submitter
+
+
+def report(plan: Plan, root: Path) -> Path:
+    """The real report step on what `build` and `package` left; returns the report's directory."""
+    job = next(job for job in plan.jobs if job.step == "report")
+    config = schema.ReportConfig.model_validate_json(job.config)
+    made = Workspace(root / "made")
+    made.directory.mkdir(exist_ok=True)
+    report_step(config, inputs_of(plan, root, "report"), made, None)  # type: ignore[arg-type]
+    return made.directory
 
 
 def inputs_of(plan: Plan, root: Path, step: str) -> dict[str, Path]:

@@ -8,6 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from steps import rounds
 from steps.errors import UserError
 from steps.plan import make
 from tests.conftest import ROOT
@@ -49,6 +50,21 @@ def test_a_round_holds_the_published_numbers(name: str) -> None:
         for bound in ("minimum", "maximum"):
             values = {k: v for k, v in have["accuracy"][bound].items() if v is not None}
             assert rounded(values) == rounded(numbers[bound]), benchmark
+
+
+@pytest.mark.parametrize("name", rounds.names())
+def test_the_validator_reads_what_hydra_composes(name: str) -> None:
+    assert rounds.table(name) == composed(name)
+
+
+def test_every_round_is_whole() -> None:
+    for name in rounds.names():
+        found = rounds.load(name)
+        assert found.name == name
+        assert set(found.seeds) == {
+            *("qsl_rng_seed", "sample_index_rng_seed", "schedule_rng_seed"),
+        }
+        assert all(benchmark.required for benchmark in found.benchmarks.values())
 
 
 def test_a_round_without_the_benchmark_says_so() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from steps import schema
+from steps import describe, schema
 from steps.cli import main, site_file
 from steps.diff import difference
 from steps.errors import UserError
@@ -55,6 +55,18 @@ def test_a_site_is_its_base_with_its_own_values(site: Path) -> None:
     assert run == other
     assert one(ours, "describe")["fields"]["submitter"] == "Acme"
     assert one(ours, "submission")["overrides"] == [*SERVER, "--site", "acme-mi325x.yaml"]
+
+
+def test_doctor_and_describe_take_a_site_too(
+    site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described = []
+    monkeypatch.setattr(describe, "_show", lambda name, fields, root: described.append(name))
+    arguments = ["--site", str(site), *SERVER]
+    assert main(["describe", *arguments]) == 0
+    assert described == ["acme-mi325x"]
+    main(["doctor", *arguments])
+    assert "for acme-mi325x, on this machine" in capsys.readouterr().out
 
 
 def test_facts_of_amds_machine_do_not_become_a_partners(site: Path) -> None:
@@ -197,8 +209,19 @@ def test_a_machine_with_the_driver_lacks_nothing_and_a_cluster_does(tmp_path: Pa
 
 def test_steps_that_do_not_exist_are_limits() -> None:
     assert limitation("describe", {}) is None
-    assert limitation("finetune", {}) == "this version has no such step"
-    assert "quark" in str(limitation("quantize", {"tool": "quark", "format": "fp8"}))
+    assert limitation("nonsense", {}) == "this version has no such step"
+    assert limitation("finetune", {"tool": "rehearsal"}) is None
+    assert "llama-factory" in str(limitation("finetune", {"tool": "llama-factory"}))
+
+
+def test_amds_quark_recipes_are_planned_and_those_of_our_lock_are_run() -> None:
+    def of(version: str, algorithm: str | None) -> str:
+        options = {"version": version, "quant_algo": algorithm}
+        return str(limitation("quantize", {"tool": "quark", "format": "fp8", "options": options}))
+
+    assert of("0.9", None) == "this version runs AMD Quark 0.13, not 0.9"
+    assert of("0.13", "autosmoothquant") == "this version can't do autosmoothquant"
+    assert of("0.13", None) == of("0.13", "gptq") == "None"
 
 
 def test_diff_shows_what_differs_and_where(site: Path) -> None:

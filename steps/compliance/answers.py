@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from steps.errors import UserError
-from steps.validate.reading import Damaged, lines_of
+from steps.loadgen_log import entries_of
+from steps.reading import Damaged
 
 FORMATS: Mapping[str, str] = {"byte": "<b", "float32": "<f", "int32": "<i", "int64": "<q"}
 """Types of an answer's elements (compliance/TEST01/verify_accuracy.py, v5.1.1)."""
@@ -88,22 +89,15 @@ def compare(accuracy_log: Path, test_log: Path, dtype: str) -> Comparison:
 
 
 def _entries(path: Path, dtype: str) -> Iterator[tuple[int, First]]:
-    closed = False
     try:
-        for number, line in lines_of(path):
-            text = line.strip().rstrip(b",")
-            closed = closed or text == b"]"
-            if text in (b"", b"[", b"]"):
-                continue
+        for number, text in entries_of(path):
             found = _ENTRY.match(text)
             if not found or not text.endswith(b"}"):
                 raise UserError(f"{path}:{number}: no answer of LoadGen's; use the untruncated log")
             yield int(found[1]), _first(found[2], dtype)
     except Damaged as damage:
         where = f"{path}:{damage.line}" if damage.line else str(path)
-        raise UserError(f"{where}: {damage}; use the log as LoadGen wrote it") from damage
-    if not closed:
-        raise UserError(f"{path} has no closing bracket: it is cut off; use the untruncated log")
+        raise UserError(f"{where}: {damage}; use the untruncated log") from damage
 
 
 def _first(digits: bytes, dtype: str) -> First:

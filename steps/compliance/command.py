@@ -6,13 +6,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from steps.compliance.answers import FORMATS, compare
-from steps.compliance.speed import BOUNDS, compare_speeds
+from steps.compliance import verify
+from steps.compliance.answers import FORMATS
 from steps.errors import UserError
-from steps.submission.truncate import truncated
-
-RUN_FILES = ("mlperf_log_summary.txt", "mlperf_log_detail.txt")
-ANSWERS = "mlperf_log_accuracy.json"
+from steps.rounds import load, names
 
 
 def command(arguments: list[str]) -> int:
@@ -22,7 +19,8 @@ def command(arguments: list[str]) -> int:
         description="Verify TEST01 or TEST04 of one scenario on LoadGen's logs, with the meaning "
         "of the official scripts, and write the directory that a submission carries.",
     )
-    parser.add_argument("test", choices=sorted(BOUNDS))
+    parser.add_argument("test", choices=("TEST01", "TEST04"))
+    parser.add_argument("--round", default="v5.1", choices=names(), help="default: %(default)s")
     parser.add_argument(
         "--performance", type=Path, required=True, metavar="DIR", help="the performance run's logs"
     )
@@ -35,41 +33,17 @@ def command(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments)
     if (chosen.test == "TEST01") != (chosen.accuracy is not None):
         raise UserError("--accuracy belongs to TEST01 and to no other test; add or remove it")
-    texts = {"verify_performance.txt": _speeds(chosen)}
+    rule = load(chosen.round).compliance[chosen.test]
+    texts = {verify.SPEED: verify.speed(chosen.test, rule, chosen.performance, chosen.run)}
     if chosen.accuracy is not None:
-        texts["verify_accuracy.txt"] = _answers(chosen)
+        texts[verify.ACCURACY] = verify.answers(chosen.accuracy, chosen.run, chosen.dtype)
     target = chosen.output / chosen.test
-    _package(target, chosen.run, texts, answers=chosen.accuracy is not None)
+    _publish(target, chosen.run, texts)
     print(f"{chosen.test} holds: {target}")
     return 0
 
 
-def _speeds(chosen: argparse.Namespace) -> str:
-    speeds = compare_speeds(chosen.test, chosen.performance, chosen.run)
-    if not speeds.passed():
-        low, high = BOUNDS[chosen.test]
-        allowed = f"{low:.0%} to {high:.0%}" if low else f"less than {high:.0%}"
-        raise UserError(
-            f"{chosen.test} fails: {speeds.measured:g} samples/s are "
-            f"{speeds.measured / speeds.reference:.1%} of the performance run's "
-            f"{speeds.reference:g}, {allowed} are allowed; run both under equal conditions"
-        )
-    return speeds.text()
-
-
-def _answers(chosen: argparse.Namespace) -> str:
-    found = compare(chosen.accuracy / ANSWERS, chosen.run / ANSWERS, chosen.dtype)
-    if not found.passed():
-        differ = f"sample {found.mismatched} differs, {found.mismatches} in all"
-        raise UserError(
-            f"TEST01 fails: of {found.performance_entries} answers {found.matched} have one in the "
-            f"accuracy run{'; ' + differ if found.mismatches else ''}; answers may not depend on "
-            "the mode (if they vary from run to run, score both sets and compare the metrics)"
-        )
-    return found.text()
-
-
-def _package(target: Path, run: Path, texts: dict[str, str], *, answers: bool) -> None:
+def _publish(target: Path, run: Path, texts: dict[str, str]) -> None:
     if os.path.lexists(target):
         raise UserError(f"{target} exists; name another --output or delete it")
     try:
@@ -78,16 +52,7 @@ def _package(target: Path, run: Path, texts: dict[str, str], *, answers: bool) -
     except OSError as error:
         raise UserError(f"{target.parent} can't be written ({error.strerror})") from error
     try:
-        (scratch / "performance/run_1").mkdir(parents=True)
-        for name in RUN_FILES:
-            shutil.copyfile(run / name, scratch / "performance/run_1" / name)
-        for name, text in texts.items():
-            (scratch / name).write_text(text, encoding="utf-8")
-        if answers:
-            short, digest = truncated(run / ANSWERS)
-            (scratch / "accuracy").mkdir()
-            (scratch / "accuracy" / ANSWERS).write_bytes(short)
-            (scratch / "accuracy/accuracy.txt").write_text(f"\nhash={digest}\n", encoding="utf-8")
+        verify.package(scratch, run, texts)
         scratch.chmod(0o755)
         os.rename(scratch, target)
     except OSError as error:

@@ -1,23 +1,17 @@
 """TEST01 and TEST04: the speed of a test's run against that of the performance run."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from steps.errors import UserError
-from steps.validate.detail import Detail, read_detail
+from steps.loadgen_log import Detail, read_detail
+from steps.rounds import Test
 
 RATES: Mapping[str, str] = {
     "Offline": "result_samples_per_second",
     "Server": "result_completed_samples_per_sec",
-}
-BOUNDS: Mapping[str, tuple[float, float]] = {"TEST01": (0.9, 1.1), "TEST04": (0.0, 1.1)}
-"""Of test over performance run; TEST01 includes its bounds, TEST04 must stay below its upper one
-(compliance/TEST01 and TEST04/verify_performance.py, v5.1.1)."""
-
-SETTINGS: Mapping[str, Mapping[str, object]] = {
-    "TEST01": {"effective_performance_issue_same": False},
-    "TEST04": {"effective_performance_issue_same": True},
 }
 LOG = "mlperf_log_detail.txt"
 
@@ -26,15 +20,12 @@ LOG = "mlperf_log_detail.txt"
 class Speeds:
     """Samples per second of both runs."""
 
-    test: str
+    rule: Test
     reference: float
     measured: float
 
     def passed(self) -> bool:
-        low, high = BOUNDS[self.test]
-        if self.test == "TEST04":
-            return self.measured < self.reference * high
-        return self.reference * low <= self.measured <= self.reference * high
+        return self.rule.fast_enough(self.measured, self.reference)
 
     def text(self) -> str:
         """verify_performance.txt as the official scripts print it."""
@@ -45,49 +36,45 @@ class Speeds:
         )
 
 
-def compare_speeds(test: str, performance: Path, run: Path) -> Speeds:
+def compare_speeds(rule: Test, performance: Path, run: Path) -> Speeds:
     """Directories of LoadGen's logs. Raises UserError if the two can't be compared."""
     reference, measured = _valid(performance), _valid(run)
-    scenario = reference.text("effective_scenario")
-    if measured.text("effective_scenario") != scenario:
+    scenario, other = (str(log.values.get("effective_scenario")) for log in (reference, measured))
+    if other != scenario:
         raise UserError(
-            f"{run} is a run of {measured.text('effective_scenario')}, {performance} of "
-            f"{scenario}; compare runs of one scenario"
+            f"{run} is a run of {other}, {performance} of {scenario}; compare runs of one scenario"
         )
     if scenario not in RATES:
         raise UserError(
             f"{performance} is a run of {scenario!r}; only Offline and Server are known"
         )
     key = "effective_target_latency_ns"
-    if scenario == "Server" and measured.number(key) != reference.number(key):
+    if scenario == "Server" and measured.values.get(key) != reference.values.get(key):
         raise UserError(
             f"{run} was judged by another target latency than {performance}; run the test with the "
             "settings of the performance run"
         )
-    for name, value in SETTINGS[test].items():
+    for name, value in rule.settings().items():
         if measured.values.get(name) != value:
             raise UserError(
-                f"{run}: {name} is {measured.values.get(name)}, {test} needs {value}; place the "
+                f"{run}: {name} is {measured.values.get(name)}, the test needs {value}; place the "
                 "test's audit.config where LoadGen looks for it"
             )
-    return Speeds(test, _rate(reference, performance), _rate(measured, run))
+    return Speeds(rule, _rate(reference, scenario), _rate(measured, scenario))
 
 
 def _valid(directory: Path) -> Detail:
-    path = directory / LOG
-    detail = read_detail(path)
-    if detail.damage:
-        line, what = detail.damage[0]
-        raise UserError(f"{path}{f':{line}' if line else ''}: {what}; run it again")
-    validity = detail.text("result_validity")
+    detail = read_detail(directory / LOG)
+    validity = detail.values.get("result_validity")
     if validity != "VALID":
-        raise UserError(f"{path}: the result is {validity or 'missing'}, not VALID; run it again")
+        raise UserError(
+            f"{detail.path}: the result is {validity or 'missing'}, not VALID; run it again"
+        )
     return detail
 
 
-def _rate(detail: Detail, directory: Path) -> float:
-    key = RATES[detail.text("effective_scenario")]
-    rate = detail.number(key)
-    if rate is None or rate <= 0:
-        raise UserError(f"{directory / LOG} has no {key}; run it again")
+def _rate(detail: Detail, scenario: str) -> float:
+    rate = detail.values.get(RATES[scenario])
+    if not isinstance(rate, int | float) or not math.isfinite(rate) or rate <= 0:
+        raise UserError(f"{detail.path} has no {RATES[scenario]}; run it again")
     return rate

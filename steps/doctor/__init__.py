@@ -8,6 +8,7 @@ import textwrap
 from pathlib import Path
 
 from steps import capacity
+from steps.cli import site_file
 from steps.command import ROOT
 from steps.doctor.checks import Finding, findings, may_start
 from steps.doctor.needs import needs
@@ -19,8 +20,9 @@ RESULTS = Path("results")
 NAME_WIDTH = 34
 
 
-def command(overrides: list[str]) -> int:
-    """Takes a plan's overrides. Exit status: 0 a run may start, 1 it may not."""
+def command(arguments: list[str]) -> int:
+    """Takes a plan's overrides and `--site`. Exit status: 0 a run may start, 1 it may not."""
+    overrides, site = site_file(arguments)
     options = [text for text in overrides if text.startswith("-")]
     if options:
         raise UserError(f"doctor takes overrides like plan does, not {' '.join(options)!r}")
@@ -28,7 +30,7 @@ def command(overrides: list[str]) -> int:
     from steps.plan import Planner
 
     settings = load()
-    experiment, cells = compose(ROOT / "conf", overrides)
+    experiment, cells = compose(ROOT / "conf", overrides, site)
     plan = Planner(ROOT, experiment).plan(cells, overrides)
     wanted = needs(plan, cells, ROOT, settings, capacity.load())
     found = findings(

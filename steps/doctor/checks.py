@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from steps.doctor.needs import Accelerator, Needs
+from steps.doctor.needs import Needs
 from steps.doctor.settings import Clock, Settings
 from steps.doctor.state import State
+from steps.groups import Accelerator
 from steps.probes.values import Accelerator as Found
 
 Level = Literal["ok", "warn", "fail"]
@@ -42,12 +43,6 @@ def may_start(found: list[Finding]) -> bool:
 
 
 # ---- what a run can't do without ----------------------------------------------------------------
-
-
-def _capacity(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]:
-    for misfit in needs.misfits:
-        says, _, fix = misfit.partition(": ")
-        yield Finding("fail", "accelerator memory", says, fix)
 
 
 def _disk(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]:
@@ -290,6 +285,6 @@ def _host(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Check, ...] = (
-    *(_capacity, _disk, _memory, _accelerators, _driver, _partitions, _containers, _environments),
+    *(_disk, _memory, _accelerators, _driver, _partitions, _containers, _environments),
     *(_access, _cluster, _clocks, _power, _host),
 )

@@ -10,9 +10,10 @@ from steps.capacity import Capacity
 from steps.doctor.settings import Clock, Partition, Settings
 from steps.errors import UserError, explain
 from steps.estimate import ENVIRONMENTS
+from steps.groups import Accelerator
 from steps.plan import Job, Plan
 from steps.record import canonical_json
-from steps.strict import Name, Positive, PositiveNumber, Scenario, Strict
+from steps.strict import Name, Positive, Scenario, Strict
 
 HUB = "huggingface"
 WORK = ("model", "quantize", "prune", "finetune")
@@ -23,15 +24,6 @@ class _Read(BaseModel):
     """A part of a composed cell: only the keys that matter here, the plan checks the rest."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
-
-
-class Accelerator(_Read):
-    """`hardware.accelerator`; memory in 10^9 bytes as its maker states it."""
-
-    model: str
-    memory_gb: PositiveNumber
-    architecture: Name
-    count_per_node: Positive
 
 
 class _Hardware(_Read):
@@ -63,22 +55,6 @@ class _Scenario(_Read):
     name: Scenario
 
 
-class _Arguments(_Read):
-    tensor_parallel_size: Positive = 1
-
-
-class _Engine(_Read):
-    arguments: _Arguments = _Arguments()
-
-
-class _Run(_Read):
-    engine: _Engine
-
-
-class _Steps(_Read):
-    performance_run: _Run
-
-
 class _Cell(_Read):
     system: _Named
     hardware: _Hardware
@@ -86,8 +62,6 @@ class _Cell(_Read):
     precision: _Named
     scenario: _Scenario
     cluster: _Cluster | None = None
-    compression: _Named | None = None
-    steps: _Steps
 
 
 class _Weights(_Read):
@@ -103,8 +77,7 @@ class Needs(Strict):
     """Of one machine, by all cells of a plan that run on the same kind of hardware.
 
     `accelerators`: kinds that the machine may be, several in a mixed cluster; none: CPUs do.
-    `misfits`: why a model can't fit its engine's accelerators, one sentence each. `clocks`: by
-    "benchmark scenario", None for performance level auto. `disk_gb`: of the jobs that
+    `clocks`: by "benchmark scenario", None for performance level auto. `disk_gb`: of the jobs that
     aren't done. `repositories`: gated ones that are still to be downloaded. `environments`: native
     ones that are still to be made.
     """
@@ -112,7 +85,6 @@ class Needs(Strict):
     systems: tuple[Name, ...]
     nodes: Positive
     accelerators: tuple[Accelerator, ...]
-    misfits: tuple[str, ...]
     partitions: tuple[Partition, ...]
     clocks: dict[str, Clock | None]
     memory_gb: float
@@ -151,7 +123,6 @@ def needs(
         systems=tuple(sorted({cell.system.name for cell in read})),
         nodes=max(_nodes(cell.cluster) for cell in read),
         accelerators=_kinds(hardware, read, capacity),
-        misfits=tuple(sorted({text for cell in read for text in _misfit(cell, capacity)})),
         partitions=tuple(sorted(partitions, key=str)) if hardware.accelerator else (),
         clocks=clocks if hardware.accelerator else {},
         memory_gb=_memory_gb(due, settings, capacity),
@@ -178,38 +149,9 @@ def _kinds(hardware: _Hardware, cells: list[_Cell], capacity: Capacity) -> tuple
     """The hardware's accelerator, then those of other kinds of nodes in the cluster."""
     if hardware.accelerator is None:
         return ()
-    others = {
-        group.hardware
-        for cell in cells
-        for group in (cell.cluster.groups if cell.cluster else ())
-        if group.hardware != hardware.name and group.hardware in capacity.accelerators
-    }
-    known = [(capacity.accelerators[name]) for name in sorted(others)]
-    return (
-        hardware.accelerator,
-        *(
-            hardware.accelerator.model_copy(
-                update={"model": one.model, "memory_gb": float(one.memory_gb)}
-            )
-            for one in known
-        ),
-    )
-
-
-def _misfit(cell: _Cell, capacity: Capacity) -> tuple[str, ...]:
-    """Of a whole model: what pruning leaves isn't known here."""
-    model, weights = str(cell.benchmark.model.get("name")), cell.precision.name
-    known = model in capacity.models and weights in capacity.formats
-    if not known or cell.hardware.name not in capacity.accelerators:
-        return ()
-    if cell.compression and cell.compression.name != "none":
-        return ()
-    count = cell.steps.performance_run.engine.arguments.tensor_parallel_size
-    try:
-        capacity.require(model, weights, cell.hardware.name, count)
-    except UserError as error:
-        return (str(error),)
-    return ()
+    others = {group.hardware for cell in cells if cell.cluster for group in cell.cluster.groups}
+    known = sorted((others & capacity.hardware.keys()) - {hardware.name})
+    return (hardware.accelerator, *(capacity.hardware[name].accelerator for name in known))
 
 
 def _model_names(jobs: list[Job]) -> list[str]:

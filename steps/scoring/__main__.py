@@ -8,11 +8,12 @@ from typing import Any
 
 from steps.errors import UserError
 from steps.record import write_atomically
-from steps.scoring.score import FORMS, score
+from steps.scoring.forms import FORMS
+from steps.scoring.score import score
 
 
 def main(arguments: list[str]) -> int:
-    """Exit status 0 if everything was scored, 1 otherwise."""
+    """Exit status 0: everything was scored. Raises UserError otherwise."""
     parser = argparse.ArgumentParser(
         prog="./reproduce score",
         description="Score a full mlperf_log_accuracy.json as the benchmark's reference script "
@@ -21,32 +22,30 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("benchmark", choices=sorted(FORMS))
     parser.add_argument("--log", type=Path, required=True, help="untruncated accuracy log")
-    parser.add_argument("--dataset", type=Path, required=True, help="the reference's pickle")
+    parser.add_argument(
+        "--dataset", type=Path, required=True, help="the reference's table (.pkl, .json)"
+    )
     parser.add_argument("--tokenizer", type=Path, required=True, help="the model's tokenizer.json")
     parser.add_argument("--output", type=Path, required=True, help="accuracy.txt to write")
+    parser.add_argument(
+        "--nltk-data", type=Path, metavar="DIR", help="holds tokenizers/punkt_tab; for ROUGE-Lsum"
+    )
     chosen = parser.parse_args(arguments)
     for path in (chosen.dataset, chosen.tokenizer):
         if not path.is_file():
             raise UserError(f"{path} is no file; name the one that the run used")
-    totals = score(chosen.benchmark, chosen.log, _table(chosen.dataset), chosen.tokenizer)
-    result = totals.result(FORMS[chosen.benchmark].decimals)
-    write_atomically(chosen.output, f"\nResults\n\n{result}\n")
-    print(result)
-    if totals.unscored:
-        print(
-            f"error: {totals.unscored} MBXP samples are not scored: that runs generated code, "
-            "which Reprise doesn't do; add 'mbxp' with the reference's evaluate_mbxp.py in a "
-            "sandbox",
-            file=sys.stderr,
-        )
-    return 1 if totals.unscored else 0
+    table = _table(chosen.dataset)
+    totals = score(chosen.benchmark, chosen.log, table, chosen.tokenizer, chosen.nltk_data)
+    write_atomically(chosen.output, totals.text())
+    print(totals.result())
+    return 0
 
 
 def _table(path: Path) -> Any:
     import pandas
 
     try:
-        return pandas.read_pickle(path)
+        return pandas.read_json(path) if path.suffix == ".json" else pandas.read_pickle(path)
     except (
         OSError,
         EOFError,
@@ -55,7 +54,7 @@ def _table(path: Path) -> Any:
         AttributeError,
         pickle.PickleError,
     ) as error:
-        raise UserError(f"{path} is no pickled table ({error}); fetch the dataset again") from error
+        raise UserError(f"{path} is no table ({error}); fetch the dataset again") from error
 
 
 if __name__ == "__main__":

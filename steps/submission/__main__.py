@@ -10,8 +10,8 @@ from steps.console import Console
 from steps.record import Manifest, Workspace
 from steps.schema import SubmissionConfig
 from steps.submission import texts
-from steps.submission.truncate import truncated
 from steps.submission.verdicts import Evidence, gather
+from steps.truncate import truncated
 
 TREE = "submission"
 AUDIT = "audit"

@@ -76,7 +76,8 @@ def execute(
     _check_log(folder / "mlperf_log_detail.txt", audited=audit is not None)
     _check_samples(mode, loop)
     _write_samples(folder / "samples.csv", loop)
-    engine = {**loop.backend.identity(), "emulated": bool(weights.result.get("simulated"))}
+    emulated = config.engine.emulation or bool(weights.result.get("simulated"))
+    engine = {**loop.backend.identity(), "emulated": emulated}
     workspace.result = {
         "mode": mode,
         "scenario": config.scenario,
@@ -126,8 +127,8 @@ def _check_prompts(config: RunConfig, prompts: samples.Samples) -> None:
 
 def _expected(mode: Mode, config: RunConfig, dataset: int, audit: Mapping[str, int] | None) -> int:
     """Samples of the whole run, for the progress bar: whole copies of LoadGen's sample set."""
-    if audit is not None:
-        return audit.get("min_query_count", 0)
+    if audit is not None and "min_query_count" in audit:
+        return audit["min_query_count"]
     if mode == "AccuracyOnly":
         return dataset
     loadgen = config.loadgen

@@ -4,6 +4,7 @@ import math
 import re
 from dataclasses import dataclass
 
+from steps.reading import Damaged, open_regular, sha256_of
 from steps.validate.detail import Detail, read_detail
 from steps.validate.findings import Severity
 from steps.validate.metrics import Scores, read_scores
@@ -15,7 +16,6 @@ from steps.validate.performance import (
     check_log,
     check_seeds,
 )
-from steps.validate.reading import Damaged, open_regular, sha256_of
 from steps.validate.summary import check_summary
 
 SCORES = "accuracy.txt"
@@ -175,7 +175,7 @@ def _check_compliance_files(judge: Judge, folder: str) -> None:
     """Only the closed division owes them."""
     if not judge.place.closed:
         return
-    for kind, stems in judge.benchmark.compliance_files.items():
+    for kind, stems in judge.benchmark.extra_accuracy_files.items():
         home = f"{folder}/{kind}"
         names = judge.tree.files(home)
         by_stem = {name.split(".")[0]: name for name in names}

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from steps.errors import UserError
 from steps.record import write_atomically
+from steps.rounds import names
 from steps.validate.official import differences, run_official
 from steps.validate.render import as_json, as_object, compared, official_object, page, text
-from steps.validate.rounds import names
 from steps.validate.submission import validate
 
 STDOUT = "-"

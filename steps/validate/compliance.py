@@ -3,8 +3,9 @@
 import json
 import math
 import re
-from collections.abc import Mapping
 
+from steps.loadgen_log import entries_of
+from steps.reading import Damaged, lines_in, sha256_of, text_of
 from steps.validate.accuracy import SCORES, check_answers
 from steps.validate.detail import Detail, read_detail
 from steps.validate.metrics import read_scores
@@ -16,38 +17,15 @@ from steps.validate.performance import (
     check_files,
     check_measured,
 )
-from steps.validate.reading import Damaged, lines_in, lines_of, sha256_of, text_of
 
 VERIFY_ACCURACY, VERIFY_PERFORMANCE = "verify_accuracy.txt", "verify_performance.txt"
 PASSED = "TEST PASS"
 TEST06_LINES = ("EOS check pass: True", "Sample length check pass: True")
 FIRST_TOKEN, FIRST_TOKEN_SKIPPED = "First token check pass: True", "First token check pass: Skipped"
-TEST06_SAMPLES = 100
-"""accuracy_log_sampling_target of compliance/TEST06/audit.config (v5.1.1)."""
-
 TEST01_EXTRA = ("baseline_accuracy.txt", "compliance_accuracy.txt")
-TEST01_DELTA_PERCENT: Mapping[str, Mapping[str, float]] = {
-    "stable-diffusion-xl": {"CLIP_SCORE": 1.0, "FID_SCORE": 2.0}
-}
-"""accuracy-delta-perc of the official checker (v5.1.1); elsewhere 1 %, and 0.1 % for *-99.9."""
+TIMED = ("TEST01", "TEST04")
+"""Tests of full length, whose speed is compared with the performance run's."""
 
-SETTINGS: Mapping[str, Mapping[str, object]] = {
-    "TEST01": {
-        "effective_performance_issue_same": False,
-        "effective_performance_issue_unique": False,
-    },
-    "TEST04": {
-        "effective_performance_issue_same": True,
-        "effective_performance_issue_unique": False,
-        "effective_accuracy_log_sampling_target": 0,
-    },
-}
-"""What each test's audit.config makes of a run."""
-
-TEST04_FASTER = 1.10
-"""run_verification.py of TEST04: a system that answers one sample again and again caches it."""
-
-TEST01_RANGE = (0.9, 1.1)
 _SCORE = re.compile(r"(reference|test) score\s*=\s*([0-9.]+)", re.IGNORECASE)
 
 
@@ -66,7 +44,7 @@ def check_compliance(judge: Judge, official: str, result: float | None) -> dict[
             continue
         if test == "TEST06":
             _check_test06(judge, folder, digests)
-        elif test in SETTINGS:
+        elif test in TIMED:
             _check_timed(judge, test, folder, result)
             if test == "TEST01":
                 _check_test01_accuracy(judge, folder, official)
@@ -116,19 +94,13 @@ def _check_test06(judge: Judge, folder: str, digests: dict[str, str]) -> None:
 def _check_test06_log(judge: Judge, path: str) -> None:
     """The three checks again, on what was logged; raises Damaged at the first bad entry."""
     count = 0
-    closed = False
-    for number, line in lines_of(judge.tree.at(path)):
-        text = line.strip().rstrip(b",")
-        closed = closed or text == b"]"
-        if text in (b"", b"[", b"]"):
-            continue
+    for number, text in entries_of(judge.tree.at(path)):
         count += 1
         if complaint := _complaint(judge, text):
             raise Damaged(complaint, number)
-    if not closed:
-        raise Damaged("it ends without its closing bracket")
-    if count < TEST06_SAMPLES:
-        raise Damaged(f"it has {count} answers, {TEST06_SAMPLES} are required")
+    wanted = judge.rules.compliance["TEST06"].min_samples
+    if count < wanted:
+        raise Damaged(f"it has {count} answers, {wanted} are required")
 
 
 def _complaint(judge: Judge, text: bytes) -> str:
@@ -184,7 +156,10 @@ def _check_timed(judge: Judge, test: str, folder: str, result: float | None) -> 
 
 
 def _check_settings(judge: Judge, test: str, detail: Detail, path: str) -> None:
-    wanted = SETTINGS[test]
+    rule = judge.rules.compliance[test]
+    wanted = rule.settings()
+    if not rule.logs_answers:
+        wanted["effective_accuracy_log_sampling_target"] = 0
     for key, value in wanted.items():
         found = detail.values.get(key)
         if found is not None and found != value:
@@ -216,12 +191,12 @@ def _check_speed(
         if not _agrees(found[2], expected):
             what = f"{found[1]} score is {found[2][:40]}, the log says {expected:g}"
             judge.findings.add("compliance-contradicts", path, what, line=number)
-    ratio = measured / reference
-    if test == "TEST01" and not TEST01_RANGE[0] <= ratio <= TEST01_RANGE[1]:
-        what = f"{test} ran at {ratio:.1%} of the performance run's speed, 90 to 110 % are allowed"
-        judge.findings.add("compliance-speed", path, what)
-    if test == "TEST04" and ratio >= TEST04_FASTER:
-        what = f"{test} ran at {ratio:.1%} of the performance run's speed, below 110 % is required"
+    rule = judge.rules.compliance[test]
+    if not rule.fast_enough(measured, reference):
+        what = (
+            f"{test} ran at {measured / reference:.1%} of the performance run's speed, "
+            f"{rule.allowed()} are allowed"
+        )
         judge.findings.add("compliance-speed", path, what)
 
 
@@ -263,8 +238,7 @@ def _check_delta(judge: Judge, home: str, official: str) -> None:
             judge.findings.add("compliance-delta", home, f"{metric} is missing")
             continue
         before, after = float(baseline[metric][-1][1]), float(compliance[metric][-1][1])
-        general = 0.1 if "99.9" in official else 1.0
-        allowed = TEST01_DELTA_PERCENT.get(official, {}).get(metric, general)
+        allowed = judge.rules.compliance["TEST01"].delta(official, metric)
         if before == 0 or after == 0 or abs(1 - before / after) * 100 > allowed:
             what = f"{metric} is {before:g} before and {after:g} after, {allowed:g} % are allowed"
             judge.findings.add("compliance-delta", home, what)

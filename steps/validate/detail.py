@@ -1,17 +1,14 @@
 """mlperf_log_detail.txt as a stream: memory is bounded whatever the log's size."""
 
-import json
 import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from steps.loadgen_log import record_of
+from steps.reading import Damaged, lines_of
 from steps.validate.findings import shown
-from steps.validate.reading import Damaged, decoded, lines_of
-
-MARKER = b":::MLLOG"
-"""A record's line begins with it (tools/submission/log_parser.py, v5.1.1)."""
 
 KEPT = 3
 LIMIT = 2**64
@@ -143,33 +140,19 @@ def read_detail(path: Path) -> Detail:
 
 
 def _take(detail: Detail, number: int, line: bytes) -> None:
-    text = decoded(line)
-    if not line.startswith(MARKER):
-        if line.find(b"\r" + MARKER) >= 0:
-            raise Damaged("a carriage return splits the line")
+    record = record_of(line)
+    if record is None:
         return
-    if "\r" in text:
-        raise Damaged("a carriage return splits the record")
-    try:
-        record = json.loads(text[len(MARKER) :])
-        key, value = record["key"], record["value"]
-        is_error = record["metadata"]["is_error"]
-        record["metadata"]["is_warning"]
-        time_ms = record["time_ms"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise Damaged(f"no record of LoadGen's ({type(error).__name__}: {error})"[:160]) from error
     detail.records += 1
-    if not isinstance(key, str):
-        raise Damaged("the record's key is no text")
-    if _is(time_ms, "number"):
-        detail.end_ms = max(detail.end_ms, time_ms)
-    if is_error:
+    if _is(record.time_ms, "number"):
+        detail.end_ms = max(detail.end_ms, record.time_ms)
+    if record.is_error:
         detail.total_errors += 1
         if len(detail.errors) < KEPT:
-            detail.errors.append((number, f"{key}: {shown(value)}"))
-    kind = KINDS.get(key)
+            detail.errors.append((number, f"{record.key}: {shown(record.value)}"))
+    kind = KINDS.get(record.key)
     if kind is not None:
-        _keep(detail, number, key, value, kind)
+        _keep(detail, number, record.key, record.value, kind)
 
 
 def _keep(detail: Detail, number: int, key: str, value: Any, kind: str) -> None:

@@ -5,9 +5,9 @@ import stat
 from collections import Counter
 from collections.abc import Callable
 
+from steps.reading import reason_of
+from steps.rounds import DIVISIONS
 from steps.validate.findings import Findings
-from steps.validate.reading import reason_of
-from steps.validate.rounds import DIVISIONS
 from steps.validate.tree import Tree
 
 MAX_FILE_BYTES = 50 << 20

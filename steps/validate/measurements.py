@@ -1,8 +1,8 @@
 """What describes a measurement: user.conf, README.md, the JSON beside them, the code."""
 
+from steps.reading import Damaged, object_of, text_of
+from steps.rounds import Round
 from steps.validate.findings import Findings, shown
-from steps.validate.reading import Damaged, object_of, text_of
-from steps.validate.rounds import Round
 from steps.validate.tree import Place, Tree
 
 REQUIRED_FILES = ("user.conf", "README.md")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from steps.validate.reading import Damaged, lines_in, text_of
+from steps.reading import Damaged, lines_in, text_of
 
 _QUOTED = re.compile(r"\s+'?([0-9.]+)")
 _PLAIN = re.compile(r"\s([0-9.]+)")

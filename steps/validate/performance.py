@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from steps.rounds import Benchmark, Round, round_of_seeds
 from steps.validate.detail import Detail, read_detail
 from steps.validate.findings import Findings
-from steps.validate.rounds import Benchmark, Round, round_of_seeds
 from steps.validate.summary import check_summary
 from steps.validate.tree import Place, Tree
 

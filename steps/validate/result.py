@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from steps.rounds import load
 from steps.validate.accuracy import check_accuracy
 from steps.validate.audit import Evidence, Run, check_loadgen, check_speed, check_times, run_of
 from steps.validate.compliance import check_compliance
@@ -9,7 +10,6 @@ from steps.validate.detail import Detail, read_detail
 from steps.validate.findings import Finding, Findings, printable
 from steps.validate.measurements import check_measurement
 from steps.validate.performance import RUN_FILES, Judge, check_performance
-from steps.validate.rounds import load
 from steps.validate.tree import Place, Tree
 from steps.validate.user_conf import check_user_conf
 

@@ -11,12 +11,12 @@ from itertools import islice
 from pathlib import Path
 
 from steps.errors import UserError
+from steps.reading import Damaged, object_of
+from steps.rounds import DIVISIONS, SCENARIOS, Round, load
 from steps.validate.audit import Evidence, check_across
 from steps.validate.findings import Finding, Findings, Severity, printable, shown
 from steps.validate.hygiene import check_names, check_root
-from steps.validate.reading import Damaged, object_of
 from steps.validate.result import Outcome, Row, check_result
-from steps.validate.rounds import DIVISIONS, SCENARIOS, Round, load
 from steps.validate.system import check_system
 from steps.validate.tree import Place, Tree, layout_of
 

@@ -4,9 +4,9 @@ import math
 import re
 from collections.abc import Mapping
 
+from steps.reading import Damaged, text_of
 from steps.validate.detail import Detail
 from steps.validate.findings import Findings
-from steps.validate.reading import Damaged, text_of
 from steps.validate.tree import Tree
 
 TEXTS: Mapping[str, str] = {

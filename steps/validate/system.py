@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from steps.reading import Damaged, object_of
+from steps.rounds import COUNTS, MAY_BE_EMPTY, STATUSES, SYSTEM_TYPES, Round
 from steps.validate.findings import Findings, shown
-from steps.validate.reading import Damaged, object_of
-from steps.validate.rounds import STATUSES, SYSTEM_TYPES, Round
 from steps.validate.tree import Tree
 
 TEXTS = (
@@ -17,9 +17,6 @@ TEXTS = (
     "sw_notes",
 )
 """Fields that the official checker joins to texts: a number in one of them stops it (v5.1.1)."""
-
-COUNTS = ("number_of_nodes", "host_processors_per_node", "accelerators_per_node")
-"""Fields that tools/submission/generate_final_report.py turns into integers."""
 
 
 def check_system(
@@ -52,7 +49,7 @@ def _check_fields(path: str, fields: dict[str, Any], rules: Round, findings: Fin
     for name in required:
         if name not in fields:
             findings.add("system-field-missing", path, f"{name} is missing")
-        elif name in rules.system_fields_nonempty and not fields[name]:
+        elif name not in MAY_BE_EMPTY and not fields[name]:
             findings.add("system-field-empty", path, f"{name} is {shown(fields[name])}")
     for name in sorted(set(fields) - known):
         findings.add("system-field-unknown", path, f"{name} is no field of a description")

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Mapping
 
+from steps.reading import Damaged, text_of
 from steps.validate.detail import Detail
 from steps.validate.findings import Findings
-from steps.validate.reading import Damaged, text_of
 from steps.validate.tree import Place, Tree
 
 LOGGED: Mapping[str, str] = {

@@ -6,15 +6,18 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rouge_score.rouge_scorer import RougeScorer
 
 from steps import schema
-from steps.accuracy_check import accuracy_text, by_index, judged, prove_whole
+from steps.accuracy_check import bounded, judged, prove_whole
 from steps.errors import UserError
 from steps.loadgen_log import Answer, Detail
 from steps.plan import make
-from steps.rouge import rouge
+from steps.rehearsal.scores import accuracy_text, by_index
+from steps.rouge import Rouge, common_length
 from tests.conftest import ROOT
 
+ROUGE = Rouge()
 GATE = schema.Gates(
     factor=0.99,
     reference={"rouge1": 50.0},
@@ -91,15 +94,54 @@ def test_the_text_is_readable_for_the_official_checker() -> None:
     assert re.match(r".*'gen_len': 100[,}]", line)
 
 
-def test_rouge_does_not_depend_on_how_it_is_shared_out() -> None:
-    truths = [f"anna sold {n} lamps to boris" for n in range(600)]
-    answers = [f"anna sold {n % 7} lamps to boris" for n in range(600)]
-    seen: list[int] = []
-    whole = rouge(truths, answers, seen.append)
-    parts = [
-        rouge(truths[i : i + 100], answers[i : i + 100], lambda n: None) for i in range(0, 600, 100)
-    ]
-    assert sum(seen) == 600
-    for metric, value in whole.items():
-        assert value == pytest.approx(sum(part[metric] for part in parts) / 6)
-    assert rouge(truths[:10], truths[:10], lambda n: None)["rougeL"] == pytest.approx(100)
+BOUNDS = schema.Bounds(
+    minimum={"ROUGE1": 44.0, "TOKENS_PER_SAMPLE": 265.005}, maximum={"TOKENS_PER_SAMPLE": 323.895}
+)
+
+
+@pytest.mark.parametrize(
+    ("rouge1", "tokens", "missed"),
+    [
+        (44.0, 265.1, None),
+        (43.9999, 290.0, "ROUGE1"),
+        (50.0, 265.0, "TOKENS_PER_SAMPLE"),
+        (50.0, 323.8, None),
+        (50.0, 323.9, "TOKENS_PER_SAMPLE"),
+    ],
+)
+def test_bounds_of_a_round_at_their_edges(
+    tmp_path: Path, rouge1: float, tokens: float, missed: str | None
+) -> None:
+    path = tmp_path / "accuracy.txt"
+    found = {"rouge1": rouge1, "tokens_per_sample": tokens}
+    path.write_text(f"\nResults\n\n{found}\n", encoding="utf-8")
+    verdict = bounded(path, BOUNDS)
+    failed = [name for name, entry in verdict["metrics"].items() if not entry["passed"]]
+    assert failed == ([missed] if missed else [])
+    assert verdict["passed"] is (missed is None)
+    path.write_text("{'rouge1': 50.0}", encoding="utf-8")
+    with pytest.raises(UserError, match="TOKENS_PER_SAMPLE was not scored"):
+        bounded(path, BOUNDS)
+
+
+WORDS = st.sampled_from(
+    ["run", "runs", "Running", "ports", "cargo", "a", "of", "3.5", "x-ray", "café"]
+)
+TEXT = st.lists(WORDS | st.sampled_from([".\n", ",", "\n"]), max_size=40).map(" ".join)
+
+
+@given(TEXT | st.text(max_size=80), TEXT | st.text(max_size=80))
+def test_rouge_is_the_librarys_to_the_last_bit(truth: str, answer: str) -> None:
+    metrics = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
+    theirs = RougeScorer(metrics, use_stemmer=True).score(truth, answer)
+    assert ROUGE.score(metrics, truth, answer) == [theirs[name].fmeasure for name in metrics]
+
+
+@given(st.text("abc", max_size=200), st.text("abc", max_size=200))
+def test_the_common_length_is_that_of_the_table(one: str, other: str) -> None:
+    row = [0] * (len(other) + 1)
+    for token in one:
+        above = row[:]
+        for at, said in enumerate(other, start=1):
+            row[at] = above[at - 1] + 1 if token == said else max(above[at], row[at - 1])
+    assert common_length(one, other) == row[-1]

@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 
 from steps.capacity import PRECISIONS, command, load
 from steps.errors import UserError
+from steps.plan import make
+from tests.conftest import ROOT
 
 CAPACITY = load()
+ACCELERATORS = {name: CAPACITY.hardware[name].accelerator for name in CAPACITY.table}
 
 BY_HAND = {
     # billions: (MI300X, MI325X, MI355X), each FP16, FP8, FP4.
@@ -40,8 +43,7 @@ def test_the_table_equals_arithmetic_by_hand(billions: float) -> None:
 
 def test_520_billion_parameters_in_fp4_fit_one_mi355x_and_no_other() -> None:
     needed = {
-        name: CAPACITY.minimum(520, "FP4", one.memory_gb)
-        for name, one in CAPACITY.accelerators.items()
+        name: CAPACITY.minimum(520, "FP4", one.memory_gb) for name, one in ACCELERATORS.items()
     }
     assert needed == {"mi300x": 2, "mi325x": 2, "mi355x": 1}
 
@@ -65,13 +67,21 @@ def test_the_minimum_fits_and_one_less_does_not(
 
 
 def test_a_configuration_that_cannot_fit_is_refused_with_the_number_that_does() -> None:
-    CAPACITY.require("llama3.1-405b", "mxfp4", "mi355x", 1)
-    with pytest.raises(UserError, match=r"891\.0 GB .* 1 × 288 GB of mi355x: .* at least 4 "):
-        CAPACITY.require("llama3.1-405b", "bf16", "mi355x", 1)
+    CAPACITY.require("llama3.1-405b", "mxfp4", 288, 1)
+    with pytest.raises(UserError, match=r"891\.0 GB .* 1 × 288 GB: give .* at least 4 "):
+        CAPACITY.require("llama3.1-405b", "bf16", 288, 1)
     with pytest.raises(UserError, match="no precision 'int3'; there are bf16"):
-        CAPACITY.require("llama3.1-405b", "int3", "mi355x", 8)
-    with pytest.raises(UserError, match="no accelerator 'mi999x'; there are mi300x"):
-        CAPACITY.require("llama3.1-405b", "fp8", "mi999x", 8)
+        CAPACITY.require("llama3.1-405b", "int3", 288, 8)
+    with pytest.raises(UserError, match="no model 'llama9'; there are 520b"):
+        CAPACITY.require("llama9", "fp8", 288, 8)
+
+
+def test_a_plan_whose_model_cannot_fit_is_refused() -> None:
+    """405B in MXFP4 with 79 % of its layers takes 176.8 GB, with 67 % 148.5 GB."""
+    smaller = ["experiment=amd-v5.1", "benchmark=llama3.1-405b", "compression=depth-pruned-21"]
+    assert make(ROOT, [*smaller, "hardware.accelerator.memory_gb=177"]).jobs
+    with pytest.raises(UserError, match=r"pruned-21 .*176\.8 GB .*1 × 176 GB: .* at least 2 acc"):
+        make(ROOT, [*smaller, "hardware.accelerator.memory_gb=176"])
 
 
 def test_the_command_takes_names_and_sizes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,7 +56,6 @@ def wanted(**changes: Any) -> Needs:
         systems=("amd-mi325x",),
         nodes=1,
         accelerators=(MI325X,),
-        misfits=(),
         partitions=(SETTINGS.partition("mi325x", "llama2-70b-99"),),
         clocks={OFFLINE: None},
         memory_gb=154.0,
@@ -163,7 +162,6 @@ def test_a_setting_that_the_kernel_lacks_is_not_taken_for_right(tmp_path: Path) 
             *("compute partition", "SPX, the plan needs CPX"),
             "sudo amd-smi set --compute-partition CPX",
         ),
-        ({"misfits": ("x takes 9 GB: give it 2",)}, "accelerator memory", "x takes 9 GB", "give"),
         ({"nodes": 2}, "Ray", "no cluster answers, the plan needs 2 nodes", "ray start --head"),
     ],
 )
@@ -420,18 +418,6 @@ def test_a_gated_model_is_asked_for_until_it_is_there(tmp_path: Path) -> None:
     output.parent.mkdir(parents=True)
     output.write_text("{}", encoding="utf-8")
     assert needs(plan, CELLS, tmp_path, SETTINGS, CAPACITY).repositories == ()
-
-
-def test_a_model_that_cannot_fit_is_a_misfit_unless_it_is_pruned(tmp_path: Path) -> None:
-    large = cells(hardware=GPU, benchmark={"name": "x", "model": {"name": "llama3.1-405b"}})
-    (misfit,) = needs(PLAN, large, tmp_path, SETTINGS, CAPACITY).misfits
-    assert misfit.startswith("llama3.1-405b in bf16 takes 891.0 GB")
-    pruned = cells(
-        hardware=GPU,
-        benchmark={"name": "x", "model": {"name": "llama3.1-405b"}},
-        compression={"name": "pruned"},
-    )
-    assert needs(PLAN, pruned, tmp_path, SETTINGS, CAPACITY).misfits == ()
 
 
 def test_systems_on_different_hardware_are_checked_one_by_one(tmp_path: Path) -> None:

@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 from steps.errors import UserError
 from steps.loadgen_log import MARKER, read_answers, read_detail
 
+MARK = MARKER.decode() + " "
+
 
 def record(key: str, value: object, *, is_error: bool = False) -> str:
     metadata = {"is_error": is_error, "is_warning": False, "file": "x.cc", "line_no": 1}
-    return MARKER + json.dumps({"key": key, "value": value, "metadata": metadata}) + "\n"
+    fields = {"key": key, "value": value, "time_ms": 1.5, "metadata": metadata}
+    return MARK + json.dumps(fields) + "\n"
 
 
 def answers_text(answers: list[tuple[int, list[int]]]) -> str:
@@ -43,11 +46,11 @@ def test_the_first_occurrence_of_a_key_wins_and_errors_are_kept(tmp_path: Path) 
         detail.get("b")
 
 
-@pytest.mark.parametrize("line", [MARKER + "{", MARKER + "[]", MARKER + '{"key": 1}', MARKER])
+@pytest.mark.parametrize("line", [MARK + "{", MARK + "[]", MARK + '{"key": 1}', MARK])
 def test_a_damaged_record_is_named_by_line(tmp_path: Path, line: str) -> None:
     path = tmp_path / "detail.txt"
     path.write_text(record("a", 1) + line + "\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"detail\.txt:2: damaged record"):
+    with pytest.raises(UserError, match=r"detail\.txt:2: no record of LoadGen's"):
         read_detail(path)
 
 

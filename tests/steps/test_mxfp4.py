@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from steps.checkpoint import mxfp4
@@ -55,7 +55,6 @@ FINITE_BF16 = st.integers(0, 0xFFFF).filter(lambda bits: bits & 0x7F80 != 0x7F80
 NEAR = st.tuples(st.integers(0, 238), st.lists(st.integers(0, 0x7FF), min_size=32, max_size=32))
 
 
-@settings(deadline=None)
 @given(st.lists(FINITE_BF16, min_size=32, max_size=32), st.sampled_from(["even", "floor"]))
 @example([0] * 32, "even")
 @example([0x8000] * 32, "floor")
@@ -67,7 +66,6 @@ def test_any_group_of_bf16(bits: list[int], mode: mxfp4.ScaleMode) -> None:
     assert quantized(stored, "BF16", mode) == reference(values, mode)
 
 
-@settings(deadline=None)
 @given(NEAR, st.sampled_from(["even", "floor"]))
 def test_groups_of_like_magnitudes(group: tuple[int, list[int]], mode: mxfp4.ScaleMode) -> None:
     exponent, offsets = group
@@ -75,7 +73,6 @@ def test_groups_of_like_magnitudes(group: tuple[int, list[int]], mode: mxfp4.Sca
     assert quantized(stored, "BF16", mode) == reference(values, mode)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=32, max_size=32),
     st.sampled_from(["even", "floor"]),
@@ -84,7 +81,6 @@ def test_any_group_of_float32(values: list[float], mode: mxfp4.ScaleMode) -> Non
     assert quantized(np.array(values, np.float32), "F32", mode) == reference(values, mode)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.floats(width=16, allow_nan=False, allow_infinity=False), min_size=32, max_size=32)
 )

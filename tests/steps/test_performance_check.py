@@ -59,9 +59,14 @@ def values(config: schema.PerformanceCheckConfig) -> dict[str, Any]:
 
 def detail_of(tmp_path: Path, found: dict[str, Any], errors: tuple[str, ...] = ()) -> Any:
     lines = [
-        MARKER
+        MARKER.decode()
         + json.dumps(
-            {"key": k, "value": v, "metadata": {"is_error": k in errors, "is_warning": False}}
+            {
+                "key": k,
+                "value": v,
+                "time_ms": 1.5,
+                "metadata": {"is_error": k in errors, "is_warning": False},
+            }
         )
         for k, v in found.items()
     ]

@@ -56,7 +56,7 @@ def test_splits_share_no_note(prompts: list[notes.Prompt]) -> None:
     assert first.isdisjoint(prompt.facts[0] for prompt in islice(staged, 1000))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(1, 300), st.integers(1, 300))
 def test_a_smaller_frame_is_the_head_of_a_larger_one(one: int, other: int) -> None:
     small, large = sorted((one, other))
@@ -64,7 +64,7 @@ def test_a_smaller_frame_is_the_head_of_a_larger_one(one: int, other: int) -> No
     assert dataset.evaluation(small).to_dict("records") == head
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.randoms(use_true_random=False), st.sampled_from(notes.KINDS), st.integers(1, 16))
 def test_answers_repeat_facts_of_the_note(source, kind: notes.Kind, facts: int) -> None:
     answered = {"named": 1, "all": facts}.get(kind, source.randint(1, facts))

@@ -13,7 +13,7 @@ from steps.errors import UserError
 from steps.plan import Plan, make
 from steps.record import Workspace
 from steps.submission.__main__ import step
-from steps.submission.truncate import truncated
+from steps.truncate import truncated
 from tests import synthetic
 from tests.conftest import ROOT
 

@@ -27,6 +27,7 @@ from steps.errors import UserError
 from steps.loadgen_log import read_answers, read_detail
 from steps.plan import make
 from steps.record import Manifest, publish
+from steps.rounds import load
 from steps.strict import Scenario
 from steps.sut import samples
 from steps.sut.harness import EngineLoop
@@ -165,6 +166,26 @@ def test_a_compliance_run_is_under_its_audit_config(run: Run, tmp_path: Path) ->
     detail = read_detail(manifest.file("mlperf_log_detail.txt"))
     assert detail.get("effective_accuracy_log_sampling_target") == 100
     assert len(list(read_answers(manifest.file("mlperf_log_accuracy.json")))) == 100
+
+
+@pytest.mark.parametrize("test", ["TEST01", "TEST04"])
+def test_a_timed_test_runs_as_its_rule_says(
+    run: Run,
+    tmp_path: Path,
+    configs: dict[tuple[str, str], dict[str, Any]],
+    test: str,
+) -> None:
+    rule = load("v5.1").compliance[test]
+    loadgen = configs["performance_run", "Offline"]["loadgen"]
+    done = run("compliance_run", "Offline", test=test, audit=dict(rule.audit), loadgen=loadgen)
+    assert done.returncode == 0, done.stderr
+    manifest = Manifest.read(tmp_path / "out" / "manifest.json")
+    detail = read_detail(manifest.file("mlperf_log_detail.txt"))
+    assert detail.get("result_validity") == "VALID"
+    for key, value in rule.settings().items():
+        assert detail.get(key) is value
+    answers = list(read_answers(manifest.file("mlperf_log_accuracy.json")))
+    assert bool(answers) == rule.logs_answers
 
 
 def test_an_audit_config_that_lies_about_is_not_read(run: Run, tmp_path: Path) -> None:

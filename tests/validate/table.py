@@ -143,7 +143,7 @@ Severities: an **error** makes the result worthless or wrong; a **warning** need
 may wait. In the open division missed accuracy targets, a missing hash and an untruncated log are
 warnings, as for the official checker.
 
-The rules of a round are data (`steps/validate/rounds/`). In every round the checks of v5.1.1 hold:
+The rules of a round are data (`conf/round/`). In every round the checks of v5.1.1 hold:
 the checker of v6.0 and v6.1 dropped many of them and accepts INVALID results.
 
 What it does not judge, and says so by an error: power measurements, v6.1's endpoint submissions,

@@ -38,7 +38,6 @@ from tests.validate.trees import INTERACTIVE, OFFLINE, SERVER, SYSTEM
 
 EXAMPLES = settings(
     max_examples=60,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 

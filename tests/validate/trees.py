@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from steps.validate.rounds import load
+from steps.rounds import load
 
 SYSTEM = "8xExample"
 RULES = load("v5.1")
@@ -278,7 +278,7 @@ def _sdxl(root: Path, scenario: str, clock: Clock, salt: int) -> None:
     scores = "Accuracy Results: {'FID_SCORE': '23.5', 'CLIP_SCORE': '31.75'}\n"
     package(folder / "accuracy", answers(60, timed=False, salt=salt), scores)
     image = png()
-    for stem in RULES.benchmarks[model].compliance_files["images"]:
+    for stem in RULES.benchmarks[model].extra_accuracy_files["images"]:
         path = folder / f"accuracy/images/{stem}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(image)
