@@ -134,25 +134,32 @@ def equal(queries: int, tpot_ms: float, engines: Sequence[int], rounds: int) -> 
 
 
 def highest_qps(speeds: Sequence[float], tpot_ms: float, limit_ms: float, seconds: float) -> float:
-    """The highest rate at which the p99 of the time to first token holds, by bisection."""
+    """The highest rate at which the time to first token holds, by bisection.
+
+    Judged by its 90th percentile: a shared machine that stands still for a fifth of a second
+    decides the 99th of a run of this length.
+    """
     mean_s = (subjects.OUTPUT_TOKENS + 10) * tpot_ms / 1000
     full = sum(speeds) * PLACES / mean_s
     low, high = 0.7 * full, 1.2 * full
+
+    def holds(qps: float) -> bool:
+        config = settings("Server", speeds, int(qps * seconds), qps, tpot_ms)
+        p90 = forked(partial(measure, config, None)).ttft_p90_ms
+        return p90 is not None and p90 <= limit_ms
+
+    if not holds(low):
+        raise SystemExit(f"{low:.1f} queries/s are too many already: the machine is too busy")
     while high / low > 1.01:
         qps = (low * high) ** 0.5
-        config = settings("Server", speeds, int(qps * seconds), qps, tpot_ms)
-        p99 = forked(partial(measure, config, None)).ttft_p99_ms
-        if p99 is not None and p99 <= limit_ms:
-            low = qps
-        else:
-            high = qps
+        low, high = (qps, high) if holds(qps) else (low, qps)
     return low
 
 
 def server(tpot_ms: float, limit_ms: float, seconds: float, rounds: int) -> None:
     print(
         f"Server, {len(GENERATIONS)} engines {GENERATIONS}, each ±{JITTER:.0%} from second to "
-        f"second; p99 TTFT ≤ {limit_ms:.0f} ms; highest queries/s over the sum of the parts'"
+        f"second; p90 TTFT ≤ {limit_ms:.0f} ms; highest queries/s over the sum of the parts'"
     )
     for number in range(1, rounds + 1):
         whole = highest_qps(GENERATIONS, tpot_ms, limit_ms, seconds)
@@ -180,7 +187,7 @@ def main() -> None:
         "equal": lambda: equal(
             arguments.queries // 6, arguments.tpot_ms, (2, 4, 8), arguments.rounds
         ),
-        "server": lambda: server(2.0, 200.0, 12.0, arguments.rounds),
+        "server": lambda: server(2.0, 200.0, 16.0, arguments.rounds),
     }
     for part in arguments.part:
         parts[part]()

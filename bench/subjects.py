@@ -40,6 +40,7 @@ class Measured:
     tokens: int
     seconds: float
     valid: bool
+    ttft_p90_ms: float | None
     ttft_p99_ms: float | None
     result: dict[str, Any]
 
@@ -112,13 +113,18 @@ def read(home: Path, result: dict[str, Any]) -> Measured:
     begun = min(float(row["issued_s"]) for row in rows)
     seconds = max(float(row["completed_s"]) for row in rows) - begun
     tokens = sum(int(row["output_tokens"]) for row in rows)
-    ttft = detail.values.get("result_first_token_99.00_percentile_latency_ns")
+
+    def ttft_ms(percentile: str) -> float | None:
+        value = detail.values.get(f"result_first_token_{percentile}_percentile_latency_ns")
+        return None if value is None else value / 1e6
+
     return Measured(
         samples_per_second=len(rows) / seconds,
         tokens_per_second=tokens / seconds,
         tokens=tokens,
         seconds=seconds,
         valid=detail.get("result_validity") == "VALID",
-        ttft_p99_ms=None if ttft is None else ttft / 1e6,
+        ttft_p90_ms=ttft_ms("90.00"),
+        ttft_p99_ms=ttft_ms("99.00"),
         result=result,
     )
