@@ -57,7 +57,7 @@ class Subject:
             model=str(Manifest.read(self.model).directory),
             skip_tokenizer_init=True,
             disable_log_stats=True,
-            **config.engine.arguments.model_dump(),
+            **config.engine.arguments.model_dump(exclude_none=True),
         )
         parameters = SamplingParams(
             temperature=0.0,
