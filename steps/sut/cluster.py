@@ -5,8 +5,10 @@ passes is not encrypted, as everything else between the nodes of such a cluster 
 """
 
 import contextlib
+import os
 import queue
 import secrets
+import signal
 import subprocess
 import sys
 import threading
@@ -54,7 +56,8 @@ class Cluster:
         try:
             self._process.wait(END_S)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            # A session of its own, so what it was starting ends with it.
+            os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
     def _placed(self, port: int, key: bytes) -> tuple[str, ...]:

@@ -57,7 +57,7 @@ class Fleet:
             try:
                 link.send(self._assignment(number, *columns))
             except OSError:
-                self._gone(number, "went away", starting=True)
+                self._gone(number, None, starting=True)
         while len(self._ready) < len(self._links):
             for number in self._heard(POLL_S):
                 self._starting(number, begun)
@@ -143,7 +143,7 @@ class Fleet:
             try:
                 self._links[number].send(wire.submit_of(samples))
             except OSError:
-                self._gone(number, "went away")
+                self._gone(number, None)
 
     def _sorted(self, engine: int, brought: Events, events: Events) -> None:
         """News of samples that are still this engine's."""
@@ -190,6 +190,7 @@ class Fleet:
                 self._gone(number, f"brought nothing for {still_s:.0f} s")
 
     def _gone(self, number: int, why: str | None, *, starting: bool = False) -> None:
+        """The engine is dead. `why` None: its connection is closed, and its process knows why."""
         link = self._links[number]
         self._selector.unregister(link)
         ended = link.end()
