@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from steps.errors import UserError
+from steps.record import Manifest
 from steps.sut import samples
 
 
-def load(manifest: Path, count: int | None) -> list[list[int]]:
-    """Token ids of the first `count` calibration prompts; None: of all.
+def load(manifest: Path, count: int | None, *, answers: bool = False) -> list[list[int]]:
+    """Token ids of the first `count` calibration prompts; None: of all. `answers` follow them.
 
     UserError if there are fewer, or if one of them is an evaluation prompt too: what is tuned on
     the test proves nothing.
@@ -26,4 +27,12 @@ def load(manifest: Path, count: int | None) -> list[list[int]]:
                 f"calibration prompt {number} of {manifest.parent} is an evaluation prompt too; "
                 "make disjoint sets"
             )
-    return chosen
+    if not answers:
+        return chosen
+    import pandas
+
+    table = pandas.read_pickle(Manifest.read(manifest).file("calibration.pkl"))
+    if "tok_output" not in table:
+        raise UserError(f"{manifest.parent} has no answers to its prompts; set answers=false")
+    true = ([int(token) for token in row] for row in table["tok_output"])
+    return [[*prompt, *answer] for prompt, answer in zip(chosen, true, strict=False)]

@@ -18,7 +18,8 @@ class QuarkOptions(Strict):
     """Options of AMD Quark's quantize_quark.py, by its names without dashes.
 
     `exclude_layers` are patterns of layers that keep their precision; `num_calib_data` counts
-    samples of the calibration set, `seq_len` is in tokens.
+    samples of the calibration set, `seq_len` is in tokens. `calibrate_answers` is ours: samples go
+    on with their true answers, since static scales of prompts alone don't fit what is generated.
     """
 
     version: str
@@ -34,6 +35,7 @@ class QuarkOptions(Strict):
     custom_mode: Literal["fp8"] | None = None
     model_attn_implementation: Literal["sdpa"] | None = None
     batch_size: Positive | None = None
+    calibrate_answers: bool = False
 
 
 class BrevitasOptions(Strict):

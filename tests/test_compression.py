@@ -1,6 +1,7 @@
 """What is planned for a compressed model: the order of the steps, what is shared, the gates."""
 
 import json
+from functools import cache
 
 import pytest
 
@@ -11,6 +12,7 @@ from tests.conftest import ROOT
 OFFLINE = "scenario=Offline"
 
 
+@cache
 def planned(*overrides: str) -> Plan:
     return make(ROOT, [OFFLINE, *overrides])
 
@@ -91,6 +93,22 @@ def test_weights_before_quantizing_run_without_emulation() -> None:
     assert emulated == {"": False, "/depth33/prune": False, "/depth33/fp8/quantize": True}
     assert "kv_cache_dtype" not in engines["/depth33/prune"]["arguments"]
     assert engines["/depth33/fp8/quantize"]["arguments"]["kv_cache_dtype"] == "fp8"
+
+
+def test_only_what_may_lose_accuracy_has_no_required_gate() -> None:
+    plan = planned("precision=bf16,fp8,mxfp4,int2", "compression=none,depth21,depth33-finetuned")
+    required = {
+        tuple(job.key.split("/")[2:4]): json.loads(job.config)["required"]
+        for job in plan.jobs
+        if job.step == "accuracy_check"
+    }
+    ungated = {key for key, gate in required.items() if gate == "none"}
+    assert ungated == {
+        ("none", "mxfp4"),
+        ("depth33-finetuned", "mxfp4"),
+        *(("depth21", precision) for precision in ("bf16", "fp8", "mxfp4", "int2")),
+    }
+    assert {gate for key, gate in required.items() if key not in ungated} == {"99"}
 
 
 def test_nothing_is_prepared_for_weights_that_stay_as_they_are() -> None:

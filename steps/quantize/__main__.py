@@ -48,7 +48,9 @@ def _with_quark(
 ) -> None:
     from steps.quantize import quark
 
-    prompts = calibration.load(inputs["dataset"], options.num_calib_data)
+    prompts = calibration.load(
+        inputs["dataset"], options.num_calib_data, answers=options.calibrate_answers
+    )
     quark.quantize(source.directory, workspace.directory, options, prompts)
 
 

@@ -11,12 +11,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from steps.errors import UserError
+from steps.errors import UserError, explain
 from steps.fetch import download as downloading
 from steps.fetch import sources
 from steps.fetch.client import Client
@@ -25,6 +27,7 @@ from steps.fetch.download import Digest, Item, download
 from steps.limits import limitation
 from steps.plan import make
 from steps.record import Manifest
+from steps.schema import ModelConfig
 from tests.conftest import ROOT
 from tests.file_server import Files, serving
 
@@ -561,22 +564,25 @@ def model_step(home: Path, settings: dict[str, Any]) -> subprocess.CompletedProc
     )
 
 
-def planned_model(*overrides: str) -> dict[str, Any]:
+@cache
+def planned_text() -> str:
     chosen = ["system=amd-mi355x", "benchmark=llama3.1-405b", "length=rule", "precision=mxfp4"]
-    plan = make(ROOT, [*chosen, "scenario=Offline", *overrides])
-    config: dict[str, Any] = json.loads(next(j.config for j in plan.jobs if j.step == "model"))
-    return config
+    plan = make(ROOT, [*chosen, "scenario=Offline"])
+    return next(job.config for job in plan.jobs if job.step == "model")
+
+
+def planned_model(fetch: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+    """The model of the plan for Llama 3.1 405B, with some of its keys changed."""
+    config: dict[str, Any] = json.loads(planned_text())
+    return {**config, **changes, "fetch": {**config["fetch"], **(fetch or {})}}
 
 
 def test_the_model_step_fetches_what_the_plan_names(server: Files, tmp_path: Path) -> None:
     held = fill_hub(server)
+    assert limitation("model", planned_model()) is None
     settings = planned_model(
-        f"fetch.endpoint={server.url}",
-        f"benchmark.model.revision={COMMIT}",
-        "benchmark.model.repository=org/model",
-        "fetch.token=null",
+        {"endpoint": server.url, "token": None}, revision=COMMIT, repository="org/model"
     )
-    assert limitation("model", settings) is None
     done = model_step(tmp_path, settings)
     assert done.returncode == 0, done.stderr
     made = Manifest.read(tmp_path / "out/manifest.json")
@@ -593,7 +599,7 @@ def test_the_model_step_takes_a_directory_of_this_machine(tmp_path: Path) -> Non
         "source": "local",
         "repository": "org/model",
         "path": str(tmp_path / "held"),
-        "fetch": planned_model("fetch.offline=true")["fetch"],
+        "fetch": planned_model({"offline": True})["fetch"],
     }
     assert limitation("model", settings) is None
     done = model_step(tmp_path, settings)
@@ -602,36 +608,36 @@ def test_the_model_step_takes_a_directory_of_this_machine(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("overrides", "words"),
+    ("settings", "words"),
     [
-        (["benchmark.model.revision=null"], "no revision of meta-llama/Llama-3.1-405B-Instruct"),
-        (["fetch.offline=true"], "fetch.offline is set"),
+        ({"revision": None}, "no revision of meta-llama/Llama-3.1-405B-Instruct"),
+        ({"fetch": {"offline": True}}, "fetch.offline is set"),
     ],
 )
 def test_a_model_that_cannot_be_fetched_is_named_before_anything_starts(
-    tmp_path: Path, overrides: list[str], words: str
+    tmp_path: Path, settings: dict[str, Any], words: str
 ) -> None:
-    settings = planned_model(*overrides)
-    assert words in str(limitation("model", settings))
-    done = model_step(tmp_path, settings)
+    model = planned_model(**settings)
+    assert words in str(limitation("model", model))
+    done = model_step(tmp_path, model)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
-    ("override", "words"),
+    ("settings", "words"),
     [
-        ("benchmark.model.revision=main", "revision"),
-        ("benchmark.model.source=ftp", "'ftp'"),
-        ("benchmark.model.source=mlcommons", "uri"),
-        ("fetch.token=hf_secret", "fetch.token"),
-        ("fetch.connections=0", "fetch.connections"),
+        ({"revision": "main"}, "revision: "),
+        ({"source": "ftp"}, "'ftp'"),
+        ({"source": "mlcommons"}, "uri: "),
+        ({"fetch": {"token": "by value"}}, "fetch.token: "),
+        ({"fetch": {"connections": 0}}, "fetch.connections: "),
     ],
 )
-def test_a_model_that_is_not_described_right_is_refused_by_the_plan(
-    override: str, words: str
+def test_a_model_that_is_not_described_right_is_refused(
+    settings: dict[str, Any], words: str
 ) -> None:
-    with pytest.raises(UserError) as caught:
-        planned_model(override)
-    assert words in str(caught.value)
+    with pytest.raises(ValidationError) as caught:
+        ModelConfig.model_validate_json(json.dumps(planned_model(**settings)))
+    assert words in explain(caught.value)

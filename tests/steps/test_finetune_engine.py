@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 from steps.rehearsal import train
 home = Path(sys.argv[1])
-recipe = replace(train.FINE_TUNE, phases=(train.Phase(9_000),), batch_tokens=1024, warmup_steps=2)
+recipe = replace(train.FINE_TUNE, phases=(train.Phase(4_000),), batch_tokens=512, warmup_steps=2)
 model = Path("steps/rehearsal/model")
 train.SNAPSHOT_S = 0  # a state after every step
 class Killed(Exception):

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from steps import calibration
 from steps.checkpoint import mxfp4
 from steps.errors import UserError
 from steps.plan import make
@@ -168,6 +169,21 @@ def test_a_declared_scale_that_is_missing_is_named(tmp_path: Path) -> None:
             refuse_missing_scales(open_checkpoint(directory))
     whole = checkpoints.write(tmp_path / "whole", tensors, config={"quantization_config": declared})
     refuse_missing_scales(open_checkpoint(whole))
+
+
+def test_calibration_samples_go_on_with_their_answers(tmp_path: Path) -> None:
+    table = dataset.calibration(3)
+    with publish(tmp_path / "set", step="dataset", config={}, inputs={}, code="") as workspace:
+        dataset.evaluation(3).to_pickle(workspace.directory / "evaluation.pkl")
+        table.to_pickle(workspace.directory / "calibration.pkl")
+    path = tmp_path / "set/manifest.json"
+    assert calibration.load(path, 2) == list(table["tok_input"][:2])
+    whole = [
+        [*asked, *told] for asked, told in zip(table["tok_input"], table["tok_output"], strict=True)
+    ]
+    assert calibration.load(path, None, answers=True) == whole
+    with pytest.raises(UserError, match=r"4 calibration prompts are wanted, .* has 3"):
+        calibration.load(path, 4)
 
 
 @pytest.mark.engine
