@@ -21,7 +21,7 @@ from steps.validate.tree import Place, Tree, layout_of
 MODEL_MAPPING = "model_mapping.json"
 CALIBRATION = ("calibration.md", "documentation/calibration.md")
 BANDWIDTH = "bandwidth"
-SERIAL = 8
+SERIAL = 32
 """Up to so many results one process is faster than starting others."""
 
 WINDOW = 64
