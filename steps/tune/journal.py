@@ -5,7 +5,6 @@ import hashlib
 import json
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -42,12 +41,11 @@ class Entry(Strict):
 
 
 class Journal:
-    """A Prober. `say` gets one line per probe."""
+    """A Prober. `root` is the checkout, from which the request's paths go out."""
 
-    def __init__(self, root: Path, request: Request, say: Callable[[str], None]) -> None:
+    def __init__(self, root: Path, request: Request) -> None:
         self._root = root
         self._request = request
-        self._say = say
 
     def directory(self, probe: Probe) -> Path:
         """Named by what the probe is, so that a search that asks again finds it."""

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from steps.errors import UserError
-from steps.record import MANIFEST, write_atomically
+from steps.record import write_atomically
 from steps.tune.arrivals import Length
 from steps.tune.journal import RUN, Journal
 from steps.tune.measure import Limits, Measurement, Probe
 from steps.tune.order import order
 from steps.tune.plot import draw
-from steps.tune.request import RESULT, Request, Result
+from steps.tune.request import PROBES, RESULT, Request, Result
 from steps.tune.search import Outcome, Search, rounded
 from steps.tune.tail import Traffic
 
@@ -33,7 +33,7 @@ class Task:
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self.journal = Journal(ROOT, request, say)
+        self.journal = Journal(ROOT, request)
         rules = request.check.rules
         if rules.ttft_ms is None or rules.tpot_ms is None:
             raise UserError(f"{request.cell} has no limits of TTFT and TPOT to search by")
@@ -150,12 +150,12 @@ def main(paths: Sequence[str]) -> int:
 
 def _finish(task: Task, outcome: Outcome) -> None:
     request, probes = task.request, task.search.probes
-    run = task.journal.directory(outcome.final.probe) / RUN
+    run = f"{request.home}/{PROBES}/{task.journal.directory(outcome.final.probe).name}/{RUN}"
     result = Result(
         cell=request.cell,
         scenario=request.run.scenario,
         target_qps=outcome.final.probe.rate,
-        run=str((run / MANIFEST).parent.relative_to(ROOT)),
+        run=run,
         limit=outcome.limit.limit,
         deviation=outcome.limit.deviation,
         metric=outcome.limit.metric,

@@ -47,7 +47,9 @@ CEILING = math.log(4.0)
 
 LITTLE = 1e-3
 FLOOR = math.log(20.0)
-"""And how far below the lowest."""
+"""And how far below the lowest, or below one that kept the limits."""
+
+BELOW_KEPT = 0.4
 
 
 Traffic = Callable[[int], np.ndarray]
@@ -137,11 +139,29 @@ class Forecaster:
             if p.probe.final and p.ended == "complete"
         }
         self._highest = max((math.log(p.probe.rate) for p in probes), default=0.0)
-        self._lowest = min((math.log(p.probe.rate) for p in probes), default=0.0)
+        self._floor = self._least(probes)
         self._looks: dict[Metric, list[_Look]] = {metric: [] for metric in METRICS}
         if self._engine is not None:
             for probe in probes:
                 self._look(self._engine, probe)
+
+    def _least(self, probes: Sequence[Measurement]) -> float:
+        """ln of the rate below which the limit isn't looked for.
+
+        A little below the highest probe whose tails kept the limits, unless a whole run failed
+        there; the model has nothing to say of much lower rates.
+        """
+        failed = [p.probe.rate for p in probes if p.probe.final and not p.valid]
+        kept = [
+            probe.probe.rate
+            for probe in probes
+            if probe.ended == "complete"
+            and len(probe.samples) >= 4 * TAIL_QUERIES
+            and all(probe.tail(metric) <= self._limits.of(metric) for metric in METRICS)
+        ]
+        if kept:
+            return math.log(min([max(kept), *failed])) - BELOW_KEPT
+        return math.log(min((p.probe.rate for p in probes), default=1.0)) - FLOOR
 
     def _look(self, engine: Engine, measured: Measurement) -> None:
         """Hold the engine against one probe's tail.
@@ -214,10 +234,10 @@ class Forecaster:
         value, step = self._excess(engine, here)[0], STEP / 2
         up = value <= 0
         for _ in range(MOST_STEPS):
-            if (up and here >= ceiling) or here <= self._lowest - FLOOR:
+            if (up and here >= ceiling) or (not up and here <= self._floor):
                 return here
             before, old = here, value
-            here = min(here + step, ceiling) if up else here - step
+            here = min(here + step, ceiling) if up else max(here - step, self._floor)
             value, step = self._excess(engine, here)[0], 2 * step
             if (value <= 0) != up:
                 break
