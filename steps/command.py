@@ -13,14 +13,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from steps.console import Console
 from steps.errors import UserError, explain
 from steps.record import Workspace, digest_files, partial_directory, publish
-from steps.strict import Strict
 
-Config = TypeVar("Config", bound=Strict)
+Config = TypeVar("Config", bound=BaseModel)
 Step = Callable[[Config, Mapping[str, Path], Workspace, Console], None]
 
 ROOT = Path(__file__).resolve().parent.parent

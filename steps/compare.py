@@ -17,7 +17,7 @@ from steps.published import table
 from steps.published.result import Result
 from steps.record import Manifest
 from steps.report import own
-from steps.report.summary import Summary
+from steps.report.own_report import OwnReport
 
 ID = re.compile(r"(\d+\.\d+)-\d{4}(/[^/]+){0,2}")
 MOST_WIDTH = 44
@@ -71,7 +71,7 @@ def _summary(path: Path) -> Side:
         if isinstance(raw, dict) and "results" in raw:
             results = tuple(Result.model_validate_json(json.dumps(r)) for r in raw["results"])
             return Side(name=str(path), results=results, configurations={}, systems={})
-        summary = Summary.model_validate_json(json.dumps(raw))
+        summary = OwnReport.model_validate_json(json.dumps(raw))
     except ValidationError as error:
         raise UserError(f"{path} is no summary.json of a report: {explain(error)}") from error
     except (OSError, ValueError) as error:

@@ -35,7 +35,7 @@ UNRESOLVED = ("round", "matrix", "cells")
 # ---- resolvers: pure functions of their arguments and of the configuration ---------------------
 
 
-def _layers(*paths: str, _root_: DictConfig) -> DictConfig:
+def _layers(*paths: str, _root_: DictConfig, **elsewhere: str) -> DictConfig:
     """The layers at these paths, settled at this cell."""
     point = {
         **{
@@ -44,10 +44,16 @@ def _layers(*paths: str, _root_: DictConfig) -> DictConfig:
             if selector != "by_model"
         },
         "by_model": str(_root_.benchmark.model.name),
+        **elsewhere,
     }
     found = [OmegaConf.select(_root_, path) for path in paths]
     raw = [OmegaConf.to_container(node, resolve=True) for node in found if node is not None]
     return OmegaConf.create(settled(cast(list[Mapping[str, Any]], raw), point))
+
+
+def _source_layers(*paths: str, _root_: DictConfig) -> DictConfig:
+    """The same before the weights are in the cell's precision."""
+    return _layers(*paths, _root_=_root_, by_precision="")
 
 
 def _at(node: DictConfig, *keys: str) -> Any:
@@ -76,7 +82,13 @@ def _nodes(groups: ListConfig) -> str:
 
 
 RESOLVERS: Mapping[str, Callable[..., Any]] = {
-    **{"layers": _layers, "at": _at, "maybe": _maybe, "first": _first},
+    **{
+        "layers": _layers,
+        "source_layers": _source_layers,
+        "at": _at,
+        "maybe": _maybe,
+        "first": _first,
+    },
     **{"text": str, "nodes": _nodes},
 }
 

@@ -18,7 +18,8 @@ class QuarkOptions(Strict):
     """Options of AMD Quark's quantize_quark.py, by its names without dashes.
 
     `exclude_layers` are patterns of layers that keep their precision; `num_calib_data` counts
-    samples of the calibration set, `seq_len` is in tokens.
+    samples of the calibration set, `seq_len` is in tokens. `calibrate_answers` is ours: samples go
+    on with their true answers, since static scales of prompts alone don't fit what is generated.
     """
 
     version: str
@@ -26,7 +27,7 @@ class QuarkOptions(Strict):
     kv_cache_dtype: Literal["fp8"]
     exclude_layers: tuple[str, ...]
     seq_len: Positive
-    data_type: Literal["float16", "bfloat16", "auto"] | None = None
+    data_type: Literal["float16", "bfloat16", "float32", "auto"] | None = None
     quant_algo: Literal["autosmoothquant", "gptq"] | None = None
     group_size: Positive | None = None
     num_calib_data: Positive | None = None
@@ -34,6 +35,7 @@ class QuarkOptions(Strict):
     custom_mode: Literal["fp8"] | None = None
     model_attn_implementation: Literal["sdpa"] | None = None
     batch_size: Positive | None = None
+    calibrate_answers: bool = False
 
 
 class BrevitasOptions(Strict):
@@ -48,50 +50,123 @@ class BrevitasOptions(Strict):
     skipped: tuple[str, ...]
 
 
+class StreamingOptions(Strict):
+    """MXFP4 weights made shard by shard, without calibration.
+
+    `activations` are quantized by the engine as it runs, or not at all. `exclude` holds glob
+    patterns of modules that stay as they are ("lm_head", "*.gate"). `rounded` stores the rounded
+    values in the source's dtype, for engines without the format. `workers`: shards rewritten at
+    once; each takes a thread and a few megabytes.
+    """
+
+    rounded: bool
+    activations: Literal["mxfp4", "none"]
+    scale_calculation_mode: Literal["even", "floor"]
+    exclude: tuple[str, ...]
+    workers: Positive
+
+    @model_validator(mode="after")
+    def rounded_weights_have_plain_activations(self) -> Self:
+        if self.rounded and self.activations != "none":
+            raise ValueError("rounded weights are plain ones: their activations aren't quantized")
+        return self
+
+
 class QuantizeConfig(Strict):
     """Weights in another precision.
 
     Format "none" keeps the source weights, and no job is planned. Tool "simulated" quantizes and
-    dequantizes back to bf16.
+    dequantizes back to bf16; "streaming" is Reprise's own, for models larger than memory.
     """
 
     model: Name
-    tool: Literal["simulated", "quark", "brevitas"]
+    tool: Literal["simulated", "quark", "streaming", "brevitas"]
     format: Literal["none", "fp8", "mxfp4", "int2", "int8-fp8"]
-    options: QuarkOptions | BrevitasOptions | NoOptions
+    options: QuarkOptions | BrevitasOptions | StreamingOptions | NoOptions
 
     @model_validator(mode="after")
     def options_are_of_the_tool(self) -> Self:
-        fitting = {"simulated": NoOptions, "quark": QuarkOptions, "brevitas": BrevitasOptions}
+        fitting = {
+            "simulated": NoOptions,
+            "quark": QuarkOptions,
+            "streaming": StreamingOptions,
+            "brevitas": BrevitasOptions,
+        }
         if self.format != "none" and not isinstance(self.options, fitting[self.tool]):
             raise ValueError(f"format {self.format!r} has no options for {self.tool}")
         return self
 
 
-class PruneConfig(Strict):
-    """Depth pruning: layers `first_layer` to `last_layer` of `layers` are dropped, inclusive.
+class GivenBlock(Strict):
+    """Layers `first` to `last`, both included, counted from 0."""
 
-    Layers count from 0. `when`: the 21 % model was quantized first, the 33 % model is pruned in
-    bf16, fine-tuned and then quantized.
+    by: Literal["layers"]
+    first: NotNegative
+    last: NotNegative
+
+    @property
+    def count(self) -> int:
+        return self.last - self.first + 1
+
+
+class LeastImportantBlock(Strict):
+    """The `count` neighbouring layers that do least on the first `samples` calibration prompts."""
+
+    by: Literal["ffn_output", "angular_distance"]
+    count: Positive
+    samples: Positive
+    dtype: Literal["bfloat16", "float16", "float32"]
+    device: Literal["cpu", "auto"]
+
+
+class PruneConfig(Strict):
+    """Depth pruning of a model that has `layers` layers.
+
+    `when`: the 21 % model was quantized first, the 33 % model is pruned in bf16, fine-tuned and
+    then quantized. `workers`: shards rewritten at once; each takes a thread and a few megabytes.
     """
 
-    first_layer: NotNegative
-    last_layer: NotNegative
     layers: Positive
+    block: Annotated[GivenBlock | LeastImportantBlock, Field(discriminator="by")]
     when: Literal["after_quantize", "before_quantize"]
+    workers: Positive
 
     @model_validator(mode="after")
-    def range_lies_within(self) -> Self:
-        if not self.first_layer <= self.last_layer < self.layers:
+    def block_lies_within(self) -> Self:
+        block = self.block
+        if isinstance(block, GivenBlock) and not block.first <= block.last < self.layers:
             raise ValueError(
-                f"layers {self.first_layer} to {self.last_layer} are no range of {self.layers}"
+                f"layers {block.first} to {block.last} are no range of {self.layers} layers"
             )
+        if block.count >= self.layers:
+            raise ValueError(f"a block of {block.count} layers leaves none of {self.layers}")
         return self
 
     @property
     def dropped(self) -> float:
         """Share of the layers that go."""
-        return (self.last_layer - self.first_layer + 1) / self.layers
+        return self.block.count / self.layers
+
+
+class LoraConfig(Strict):
+    """Low-rank adapters on every linear layer but the head, merged when training ends."""
+
+    rank: Positive
+    alpha: Positive
+
+
+class FinetuneConfig(Strict):
+    """Further training of the rehearsal model, on its own training stream.
+
+    `tokens` counts prompts and answers; a null `lora` trains every weight. The learning rates are
+    those of the model's recipe (steps/rehearsal/train.py), `rate_scale` times.
+    """
+
+    tool: Literal["rehearsal"]
+    seed: NotNegative
+    tokens: Positive
+    rate_scale: PositiveNumber
+    lora: LoraConfig | None
 
 
 class FinetuneData(Strict):
@@ -104,7 +179,7 @@ class FinetuneData(Strict):
     validation_samples_per_set: Positive
 
 
-class FinetuneConfig(Strict):
+class LlamaFactoryConfig(Strict):
     """Supervised LoRA fine-tuning with LLaMA-Factory; `checkpoint_step` is merged and used."""
 
     tool: Literal["llama-factory"]

@@ -14,10 +14,15 @@ from steps.record import RECORD
 START_S = 40.0
 """Start of an engine and its LoadGen process: 25 to 60 s on two busy cores, November 2026."""
 
-ENVIRONMENTS = {"cpu": (180.0, 3.6), "analysis": (40.0, 0.5)}
+ENVIRONMENTS = {"cpu": (180.0, 3.6), "analysis": (40.0, 0.5), "compress": (120.0, 1.9)}
 """Seconds and gigabytes of a first installation, measured on two cores, November 2026."""
 
 SHORT_S = 10.0
+QUARK_S = 60.0
+QUICK_QPS = 40.0
+TRAINED_PER_S = 1300.0
+"""Tokens that steps/rehearsal/train.py trains in a second, on one busy core of that machine."""
+
 SAMPLE_BYTES = 1500
 """Log bytes per sample: an accuracy log's hexadecimal tokens plus a line of samples.csv."""
 
@@ -82,11 +87,37 @@ def _compliance(key: str, config: Mapping[str, Any], samples: int) -> Cost:
     return _performance(key, config, samples)
 
 
+def _quick(key: str, config: Mapping[str, Any], samples: int) -> Cost:
+    return Cost(START_S + config["samples"] / QUICK_QPS, 0.001, False)
+
+
+def _finetune(key: str, config: Mapping[str, Any], samples: int) -> Cost:
+    if config["tool"] != "rehearsal":
+        return Cost(None, 0.0, False)
+    return Cost(config["tokens"] / TRAINED_PER_S, 0.01, False)
+
+
+def _model(key: str, config: Mapping[str, Any], samples: int) -> Cost:
+    """How long a download takes isn't known."""
+    return Cost(SHORT_S if "embedded" in config else None, 0.01, False)
+
+
+def _quantize(key: str, config: Mapping[str, Any], samples: int) -> Cost:
+    """AMD Quark's import alone takes 20 to 60 s; larger models than the rehearsal's: not known."""
+    if config["tool"] == "simulated":
+        return _short(key, config, samples)
+    return Cost(QUARK_S if limitation("quantize", config) is None else None, 0.01, False)
+
+
 def _run_cost(samples: float, rate: float) -> Cost:
     return Cost(START_S + samples / rate, samples * SAMPLE_BYTES / 1e9, False)
 
 
 _COSTS: Mapping[str, Callable[[str, Mapping[str, Any], int], Cost]] = {
+    "model": _model,
+    "quantize": _quantize,
+    "finetune": _finetune,
+    "quick_run": _quick,
     "environment": _environment,
     "performance_run": _performance,
     "accuracy_run": _accuracy,

@@ -109,6 +109,7 @@ def check(composed: Mapping[str, Any], conf: Path) -> Requirement:
             f"system {system.name} runs on {hardware.name}, but cluster {cluster.name} has none "
             "of it; override /hardware or /cluster in its file"
         )
+    _check_division(system, composed["compression"])
     precision = str(composed["precision"]["name"])
     if precision not in hardware.precisions:
         raise UserError(
@@ -129,6 +130,17 @@ def check(composed: Mapping[str, Any], conf: Path) -> Requirement:
         count_per_node=accelerator.count_per_node if accelerator else 0,
         nodes=cluster.nodes,
     )
+
+
+def _check_division(system: System, compression: Mapping[str, Any]) -> None:
+    """MLPerf Inference's closed division allows neither fewer weights nor further training."""
+    for change, word in (("prune", "pruned"), ("finetune", "trained further")):
+        if system.division == "closed" and compression[change] is not None:
+            raise UserError(
+                f"system {system.name} is of the closed division, where compression "
+                f"{compression['name']} isn't allowed: the model is {word}; choose "
+                "compression=none or system.division=open"
+            )
 
 
 def _check_layers(composed: Mapping[str, Any], conf: Path) -> None:

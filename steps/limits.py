@@ -16,6 +16,12 @@ ENGINES = ("vllm",)
 SIMULATED = ("fp8", "int2")
 """Formats of steps/rehearsal/compress.py."""
 
+QUARK = "0.13"
+"""The AMD Quark of envs/compress.lock; AMD's own recipes were written for 0.9, in containers."""
+
+QUARK_ALGORITHMS = (None, "gptq")
+"""AutoSmoothQuant of Quark 0.13 fails on a CPU with MXFP4 (measured in November 2026)."""
+
 SCORERS = ("rehearsal", "llama2-70b", "llama3.1-405b", "mixtral-8x7b")
 """Benchmarks whose answers steps/accuracy_check scores."""
 
@@ -99,9 +105,16 @@ def _none(config: Mapping[str, Any]) -> str | None:
 
 
 def _model(config: Mapping[str, Any]) -> str | None:
-    if "embedded" in config:
+    source, repository = config.get("source"), config.get("repository")
+    if "embedded" in config or source == "local":
         return None
-    return f"this version can't fetch {config.get('repository')} from {config.get('source')}"
+    if config["fetch"]["offline"]:
+        return f"fetch.offline is set, and {repository} comes from a network"
+    if source == "huggingface" and config["revision"] is None:
+        return f"no revision of {repository} is pinned; set benchmark.model.revision to a commit"
+    if source == "mlcommons" and config["uri"] is None:
+        return f"the .uri of {repository} isn't known; set benchmark.model.uri"
+    return None
 
 
 def _dataset(config: Mapping[str, Any]) -> str | None:
@@ -110,10 +123,24 @@ def _dataset(config: Mapping[str, Any]) -> str | None:
 
 
 def _quantize(config: Mapping[str, Any]) -> str | None:
-    tool, wanted = config.get("tool"), config.get("format")
-    if tool != "simulated":
-        return f"this version can't run {tool}"
-    return None if wanted in SIMULATED else f"{wanted} can't be simulated"
+    tool, wanted, options = config.get("tool"), config.get("format"), config["options"]
+    if tool == "simulated":
+        return None if wanted in SIMULATED else f"{wanted} can't be simulated"
+    if tool == "quark":
+        return _quark(options)
+    return None if tool == "streaming" else f"this version can't run {tool}"
+
+
+def _quark(options: Mapping[str, Any]) -> str | None:
+    if options.get("version") != QUARK:
+        return f"this version runs AMD Quark {QUARK}, not {options.get('version')}"
+    algorithm = options.get("quant_algo")
+    return None if algorithm in QUARK_ALGORITHMS else f"this version can't do {algorithm}"
+
+
+def _finetune(config: Mapping[str, Any]) -> str | None:
+    tool = config.get("tool")
+    return None if tool == "rehearsal" else f"this version can't run {tool}"
 
 
 def _run(config: Mapping[str, Any]) -> str | None:
@@ -135,6 +162,7 @@ _LIMITATIONS = {
     "model": _model,
     "dataset": _dataset,
     "quantize": _quantize,
+    "finetune": _finetune,
     "performance_run": _run,
     "accuracy_run": _run,
     "compliance_run": _run,

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from steps import capacity, groups, schema
 from steps.compose import compose
@@ -19,7 +19,7 @@ from steps.errors import UserError, explain
 from steps.groups import Requirement
 from steps.limits import limitation
 from steps.record import canonical_json, sha256_file, write_atomically
-from steps.registry import AXES, COMPARED, FOLDER, LOG, PER_CELL, STEPS
+from steps.registry import AXES, COMPARED, FOLDER, LOG, PER_CELL, STEPS, StepSpec
 from steps.strict import Strict
 
 PLANS = Path("results/plans")
@@ -27,13 +27,14 @@ PLANS = Path("results/plans")
 TENSOR_PARALLEL = "tensor_parallel_size"
 """vLLM's name for the accelerators of one engine; other engines take one."""
 
-Config = TypeVar("Config", bound=Strict)
+Config = TypeVar("Config", bound=BaseModel)
 
 
 class Job(Strict):
     """One job: `output` is the manifest that stands for it, `config` its canonical JSON.
 
-    `inputs` maps roles to paths of manifests (or files). `environment` is the directory of the
+    `inputs` maps roles to paths of manifests (or files). `gates` are manifests that have to be
+    there before it starts and that it doesn't read. `environment` is the directory of the
     virtual environment it runs in. `log` outlives a failed job.
     """
 
@@ -44,6 +45,7 @@ class Job(Strict):
     environment: str
     output: str
     log: str
+    gates: tuple[str, ...] = ()
 
 
 class Plan(Strict):
@@ -102,8 +104,10 @@ class Planner:
         subtrees: dict[str, Any] = composed["steps"]
         made: dict[str, Job] = {}
         self._environments(composed, where, made)
+        self._source(subtrees, point, where, made)
+        made["dataset"] = self._add_step("dataset", subtrees["dataset"], point, where, made)
         self._weights(subtrees, point, where, made)
-        for step in ("dataset", "describe", "performance_run", "accuracy_run"):
+        for step in ("describe", "performance_run", "accuracy_run"):
             made[step] = self._add_step(step, subtrees[step], point, where, made)
         for step in ("performance_check", "accuracy_check"):
             made[step] = self._add_step(step, subtrees[step], point, where, made)
@@ -144,6 +148,8 @@ class Planner:
         """Native environments; a container for those roles that have none."""
         subtrees = composed["steps"]
         for role, subtree in subtrees["environment"].items():
+            if role == "prepare" and not _changes(subtrees):
+                continue
             if subtree["name"] is not None:
                 key = str(subtree["name"])
                 lock = {"lock": f"envs/{key}.lock"}
@@ -161,6 +167,17 @@ class Planner:
             key = str(image["name"])
             made[f"environment/{role}"] = self._add("container", key, image, {}, where, made)
 
+    def _source(
+        self,
+        subtrees: Mapping[str, Any],
+        point: Mapping[str, str],
+        where: str,
+        made: dict[str, Job],
+    ) -> None:
+        model = subtrees["model"]
+        source = {"source": f"{model['embedded']}/manifest.json"} if "embedded" in model else {}
+        made["model"] = self._add("model", point["benchmark"], model, source, where, made)
+
     def _weights(
         self,
         subtrees: Mapping[str, Any],
@@ -168,21 +185,41 @@ class Planner:
         where: str,
         made: dict[str, Job],
     ) -> None:
-        """From the source to what the runs load; `made["weights"]` is the last job so far."""
-        model = subtrees["model"]
-        source = {"source": f"{model['embedded']}/manifest.json"} if "embedded" in model else {}
-        made["model"] = self._add("model", point["benchmark"], model, source, where, made)
+        """From the source to what the runs load; `made["weights"]` is the last job so far.
+
+        What comes before quantizing is the same for every precision, and so is done once.
+        """
         made["weights"] = made["model"]
-        planned = {
-            "quantize": subtrees["quantize"]["format"] != "none",
-            "prune": subtrees["prune"] is not None,
-            "finetune": subtrees["finetune"] is not None,
-        }
-        late = planned["prune"] and subtrees["prune"]["when"] == "after_quantize"
-        order = ("quantize", "prune") if late else ("prune", "finetune", "quantize")
-        for step in order:
-            if planned[step]:
-                made["weights"] = self._add_step(step, subtrees[step], point, where, made)
+        check = _quick_run(subtrees, "source_engine")
+        if check and _changes(subtrees):
+            source = {axis: point[axis] for axis in ("system", "benchmark")}
+            made["reference"] = self._add_step("quick_run", check, source, where, made)
+        quantized = False
+        for step in _changes(subtrees):
+            quantized = quantized or step == "quantize"
+            known = {axis: at for axis, at in point.items() if quantized or axis != "precision"}
+            made["weights"] = self._add_step(step, subtrees[step], known, where, made)
+            check = _quick_run(subtrees, "engine" if quantized else "source_engine")
+            if check:
+                self._quick(step, check, subtrees["quick_check"][step], known, where, made)
+
+    def _quick(
+        self,
+        after: str,
+        run: Mapping[str, Any],
+        minimum: float,
+        point: Mapping[str, str],
+        where: str,
+        made: dict[str, Job],
+    ) -> None:
+        """A look at what a step made, and its verdict, which the runs of this cell wait for."""
+        ran = self._add_step("quick_run", run, point, where, made, f"/{after}")
+        spec = STEPS["quick_check"]
+        inputs = {role: made[needed].output for role, needed in spec.needs.items()}
+        inputs |= {"run": ran.output, "reference": made["reference"].output}
+        subtree = {"after": after, "minimum": minimum}
+        key = ran.key
+        made[f"gate/{after}"] = self._add("quick_check", key, subtree, inputs, where, made)
 
     def _compliance(
         self,
@@ -226,9 +263,12 @@ class Planner:
         compared: Mapping[str, str] = MappingProxyType({}),
     ) -> Job:
         spec = STEPS[step]
-        key = "/".join(point[axis] for axis in spec.axes) + below
-        needs = {**spec.needs, **compared}
-        inputs = {role: made[needed].output for role, needed in needs.items()}
+        key = "/".join(point[axis] for axis in spec.axes if axis in point) + below
+        inputs = {
+            role: made[needed].output
+            for role, needed in {**spec.needs, **compared}.items()
+            if role != "dataset" or _looks_at_data(step, subtree)
+        }
         return self._add(step, key, subtree, inputs, where, made)
 
     def _add(
@@ -251,6 +291,7 @@ class Planner:
             config=config,
             inputs=inputs,
             environment=self._environment(spec.environment, made),
+            gates=_gates(spec, made),
             output=f"{folder}/manifest.json",
             log=log,
         )
@@ -266,7 +307,9 @@ class Planner:
         self, step: str, key: str, config: str, inputs: Mapping[str, str]
     ) -> tuple[str, str]:
         stage = STEPS[step].stage
-        digest = hashlib.sha256(canonical_json([config, dict(inputs)]).encode()).hexdigest()
+        # Another minimum judges again what is there; what comes after doesn't move for it.
+        decisive = "" if step == "quick_check" else config
+        digest = hashlib.sha256(canonical_json([decisive, dict(inputs)]).encode()).hexdigest()
         names = {
             "step": step,
             "experiment": self._experiment,
@@ -323,6 +366,44 @@ class Planner:
                 inputs[f"{job.step}/{job.key}"] = job.output
         inputs = {**inputs, "package": package.output}
         self._add("report", "", report, inputs, "the report", made)
+
+
+def _gates(spec: StepSpec, made: Mapping[str, Job]) -> tuple[str, ...]:
+    """Runs wait for every quick check of their weights."""
+    if spec.stage != "runs":
+        return ()
+    return tuple(job.output for role, job in made.items() if role.startswith("gate/"))
+
+
+def _quick_run(subtrees: Mapping[str, Any], engine: str) -> dict[str, Any] | None:
+    """None: the benchmark has no quick check. Weights that aren't quantized yet have their own
+    engine settings."""
+    subtree = subtrees["quick_run"]
+    if subtree["samples"] is None:
+        return None
+    return {key: subtree[key] for key in ("samples", "generation")} | {"engine": subtree[engine]}
+
+
+def _changes(subtrees: Mapping[str, Any]) -> tuple[str, ...]:
+    """The steps that change the weights, in order."""
+    prune = subtrees["prune"]
+    late = prune is not None and prune["when"] == "after_quantize"
+    order = ("quantize", "prune") if late else ("prune", "finetune", "quantize")
+    wanted = {
+        "quantize": subtrees["quantize"]["format"] != "none",
+        "prune": prune is not None,
+        "finetune": subtrees["finetune"] is not None,
+    }
+    return tuple(step for step in order if wanted[step])
+
+
+def _looks_at_data(step: str, subtree: Any) -> bool:
+    """Pruning a given block and quantizing without calibration don't depend on any prompt."""
+    if step == "prune":
+        return bool(subtree["block"]["by"] != "layers")
+    if step == "quantize":
+        return subtree["tool"] not in ("simulated", "streaming")
+    return True
 
 
 def _validated(config_class: type[Config], subtree: Any, where: str) -> Config:

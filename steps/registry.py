@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pydantic import BaseModel
+
 from steps import schema
 from steps.record import digest_files
-from steps.strict import Strict
 
 AXES = ("system", "benchmark", "compression", "precision", "scenario")
 """The axes of the matrix, in the order of a cell's path."""
@@ -31,13 +32,13 @@ class StepSpec:
     what a configuration is checked against that Reprise can plan but not execute (steps/limits.py).
     """
 
-    config: type[Strict]
+    config: type[BaseModel]
     stage: Stage
     environment: Environment
     axes: tuple[str, ...]
     needs: Mapping[str, str]
     sources: tuple[str, ...] = ()
-    planned: type[Strict] | None = None
+    planned: type[BaseModel] | None = None
 
 
 _CELL = AXES
@@ -45,6 +46,8 @@ _WEIGHTS = ("benchmark", "compression", "precision")
 _WEIGHTS_NEEDS = {"model": "weights", "environment": "environment/prepare"}
 _RUN_NEEDS = {"model": "weights", "dataset": "dataset", "environment": "environment/engine"}
 _RUN_SOURCES = ("steps/sut/*.py",)
+
+_TRAINED_BY = ("train", "dataset", "notes", "tokenizer", "compress")
 
 STEPS: Mapping[str, StepSpec] = {
     "environment": StepSpec(schema.EnvironmentConfig, "artifacts", "driver", ("system",), {}),
@@ -55,18 +58,33 @@ STEPS: Mapping[str, StepSpec] = {
         "driver",
         ("benchmark",),
         {},
-        planned=schema.RemoteModelConfig,
+        ("steps/fetch/*.py",),
     ),
     "quantize": StepSpec(
         schema.QuantizeConfig,
         "artifacts",
         "prepare",
         _WEIGHTS,
-        _WEIGHTS_NEEDS,
-        ("steps/rehearsal/compress.py",),
+        {**_WEIGHTS_NEEDS, "dataset": "dataset"},
+        ("steps/quantize/*.py", "steps/checkpoint/*.py", "steps/rehearsal/compress.py"),
     ),
-    "prune": StepSpec(schema.PruneConfig, "artifacts", "prepare", _WEIGHTS, _WEIGHTS_NEEDS),
-    "finetune": StepSpec(schema.FinetuneConfig, "artifacts", "prepare", _WEIGHTS, _WEIGHTS_NEEDS),
+    "prune": StepSpec(
+        schema.PruneConfig,
+        "artifacts",
+        "prepare",
+        _WEIGHTS,
+        {**_WEIGHTS_NEEDS, "dataset": "dataset"},
+        ("steps/prune/*.py", "steps/checkpoint/*.py"),
+    ),
+    "finetune": StepSpec(
+        schema.FinetuneConfig,
+        "artifacts",
+        "prepare",
+        _WEIGHTS,
+        _WEIGHTS_NEEDS,
+        tuple(f"steps/rehearsal/{name}.py" for name in _TRAINED_BY),
+        planned=schema.LlamaFactoryConfig,
+    ),
     "dataset": StepSpec(
         schema.DatasetConfig,
         "artifacts",
@@ -75,6 +93,22 @@ STEPS: Mapping[str, StepSpec] = {
         {"model": "model", "environment": "environment/analysis"},
         ("steps/rehearsal/notes.py", "steps/rehearsal/dataset.py", "steps/rehearsal/tokenizer.py"),
         planned=schema.RemoteDatasetConfig,
+    ),
+    "quick_run": StepSpec(
+        schema.QuickRunConfig,
+        "artifacts",
+        "engine",
+        ("system", *_WEIGHTS),
+        _RUN_NEEDS,
+        _RUN_SOURCES,
+    ),
+    "quick_check": StepSpec(
+        schema.QuickCheckConfig,
+        "artifacts",
+        "analysis",
+        ("system", *_WEIGHTS),
+        {"dataset": "dataset", "model": "weights", "environment": "environment/analysis"},
+        ("steps/interval.py", "steps/rouge.py", "steps/quick_run.py"),
     ),
     "describe": StepSpec(
         schema.DescribeConfig, "artifacts", "driver", ("system",), {}, ("steps/probes/*.py",)

@@ -89,6 +89,20 @@ class Browser:
         found: list[dict[str, Any]] = self._call("POST", f"{self._session}/se/log", {"type": kind})
         return found
 
+    def requests(self) -> list[str]:
+        """Addresses that pages from disk asked for, beside themselves and what they carry.
+
+        Asked once: the log is empty then. The browser's own first tab is no page of ours.
+        """
+        found = []
+        for entry in self.logged("performance"):
+            message: dict[str, Any] = json.loads(entry["message"])["message"]
+            if message["method"] != "Network.requestWillBeSent":
+                continue
+            if message["params"]["documentURL"].startswith("file:"):
+                found.append(message["params"]["request"]["url"])
+        return [url for url in found if not url.startswith(("file:", "data:", "blob:"))]
+
     def press(self, key: str) -> None:
         """A key goes to what has the focus."""
         for kind in ("keyDown", "keyUp"):
@@ -146,3 +160,16 @@ def _wait(port: int) -> None:
         except OSError:
             time.sleep(0.1)
     raise RuntimeError(f"chromedriver did not start within {LIMIT_S:.0f} s")
+
+
+def contrast(first: str, second: str) -> float:
+    """WCAG 2's contrast ratio of two CSS colours, "rgb(28, 30, 33)"."""
+    lighter, darker = sorted(map(luminance, (first, second)), reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def luminance(colour: str) -> float:
+    parts = colour[colour.index("(") + 1 : colour.index(")")].split(",")[:3]
+    values = [float(part) / 255 for part in parts]
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in values]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

@@ -41,6 +41,27 @@ def llama(layers: int, hidden: int = 64, dtype: str = "BF16", seed: int = 0) -> 
     }
 
 
+def mixtral(layers: int, experts: int = 2, hidden: int = 64) -> Tensors:
+    """The tensors of a Mixtral, as its published checkpoints name them."""
+    generator = np.random.default_rng(1)
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (50, hidden)}
+    for layer in range(layers):
+        name = f"model.layers.{layer}."
+        moe = f"{name}block_sparse_moe."
+        shapes[f"{name}self_attn.q_proj.weight"] = (hidden, hidden)
+        shapes[f"{moe}gate.weight"] = (experts, hidden)
+        for expert in range(experts):
+            shapes[f"{moe}experts.{expert}.w1.weight"] = (2 * hidden, hidden)
+            shapes[f"{moe}experts.{expert}.w2.weight"] = (hidden, 2 * hidden)
+            shapes[f"{moe}experts.{expert}.w3.weight"] = (2 * hidden, hidden)
+        shapes[f"{name}input_layernorm.weight"] = (hidden,)
+    shapes |= {"model.norm.weight": (hidden,), "lm_head.weight": (50, hidden)}
+    return {
+        name: ("BF16", shape, random_bytes(generator, "BF16", shape))
+        for name, shape in shapes.items()
+    }
+
+
 def write_shard(path: Path, tensors: Tensors) -> None:
     # The library takes addresses: the buffers have to live until it has returned.
     buffers = {name: np.frombuffer(data, np.uint8) for name, (_, _, data) in tensors.items()}

@@ -2,13 +2,16 @@
 
 import json
 from array import array
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from steps import schema
 from steps.plan import Job, Plan
 from steps.published.result import Result
-from steps.record import publish
+from steps.record import Workspace, publish
+from steps.report.__main__ import step as report_step
+from steps.submission.__main__ import step as submission_step
 
 SCORES = {
     "rouge1": 98.7654,
@@ -19,8 +22,13 @@ SCORES = {
 }
 
 
-def build(plan: Plan, root: Path, *, engine: str = "vllm") -> None:
-    """Publish every job above the submission, in the plan's order, below `root`."""
+def build(
+    plan: Plan, root: Path, *, engine: str = "vllm", values: Mapping[str, float] | None = None
+) -> None:
+    """Publish every job above the submission, in the plan's order, below `root`.
+
+    `values`: results by the cell's key, in tokens/s; the others are 1,234.5.
+    """
     for job in plan.jobs:
         if job.step not in ("submission", "report"):
             inputs = {role: root / path for role, path in job.inputs.items()}
@@ -33,6 +41,28 @@ def build(plan: Plan, root: Path, *, engine: str = "vllm") -> None:
                 (root / job.output).parent, step=job.step, config=config, inputs=inputs, code="c"
             ) as workspace:
                 workspace.result = _write(job, workspace.directory, engine)
+                if job.step == "performance_check" and values and job.key in values:
+                    workspace.result["value"] = values[job.key]
+
+
+def package(plan: Plan, root: Path, submitter: str | None = None) -> None:
+    """The real submission step on what `build` left; `submitter` is what it says it is of."""
+    job = next(job for job in plan.jobs if job.step == "submission")
+    config = schema.SubmissionConfig.model_validate_json(job.config)
+    folder = (root / job.output).parent
+    with publish(folder, step="submission", config={}, inputs={}, code="c") as workspace:
+        submission_step(config, inputs_of(plan, root, "submission"), workspace, None)  # type: ignore[arg-type]
+        workspace.result["submitter"] = submitter or config.submitter
+
+
+def report(plan: Plan, root: Path) -> Path:
+    """The real report step on what `build` and `package` left; returns the report's directory."""
+    job = next(job for job in plan.jobs if job.step == "report")
+    config = schema.ReportConfig.model_validate_json(job.config)
+    made = Workspace(root / "made")
+    made.directory.mkdir(exist_ok=True)
+    report_step(config, inputs_of(plan, root, "report"), made, None)  # type: ignore[arg-type]
+    return made.directory
 
 
 def inputs_of(plan: Plan, root: Path, step: str) -> dict[str, Path]:
@@ -94,12 +124,34 @@ def _write(job: Job, folder: Path, engine: str) -> dict[str, Any]:
     if job.step == "performance_check":
         return _performance(job)
     if job.step == "accuracy_check":
-        return _accuracy(folder)
+        return _accuracy(job, folder)
+    if job.step == "quick_check":
+        return _quick(job)
     if job.step == "compliance_check":
         _text(folder / "verify_accuracy.txt", "First token check pass: True\n")
         _text(folder / "accuracy/mlperf_log_accuracy.json", answers_log(100))
         return {"test": "TEST06", "passed": True}
+    if job.step == "quick_check":
+        return _checked(job)
+    if job.step == "prune":
+        distances = [[abs(i - j) / 100 for j in range(16)] for i in range(16)]
+        importance = {"samples": 64, "ffn_output": [1.0] * 15, "angular_distance": distances}
+        return {"simulated": False, "dropped_layers": [7, 11], "importance": importance}
     return {"simulated": False}
+
+
+def _checked(job: Job) -> dict[str, Any]:
+    after = json.loads(job.config)["after"]
+    return {
+        "after": after,
+        "samples": 256,
+        "score": 98.7,
+        "ratio": 99.18 if after == "quantize" else 9.02,
+        "low": 98.4,
+        "high": 99.78,
+        "minimum": 100 * json.loads(job.config)["minimum"],
+        "gigabytes": 0.0016,
+    }
 
 
 def _run(job: Job, folder: Path, engine: str) -> dict[str, Any]:
@@ -148,20 +200,35 @@ def _performance(job: Job) -> dict[str, Any]:
     }
 
 
-def _accuracy(folder: Path) -> dict[str, Any]:
+def _metrics(gate: schema.Gates | schema.Bounds) -> dict[str, dict[str, float]]:
+    """Scores of 0.4 per mille above the reference, or above the least of a round's bounds."""
+    if isinstance(gate, schema.Gates):
+        return {
+            name: {"score": 1.0004 * score, "minimum": gate.factor * score, "ratio": 1.0004}
+            for name, score in gate.reference.items()
+        }
+    return {
+        name: {"score": 1.0004 * bound, "minimum": bound, "ratio": 1.0004}
+        for name, bound in gate.minimum.items()
+    }
+
+
+def _accuracy(job: Job, folder: Path) -> dict[str, Any]:
     _text(folder / "accuracy.txt", "\nResults\n\n{'rouge1': 98.7654}\n")
-    metrics = {
-        name: {"score": score, "minimum": score - 1, "ratio": 1.0004, "passed": True}
-        for name, score in SCORES.items()
-        if name != "exact_match"
-    }
+    config = schema.AccuracyCheckConfig.model_validate_json(job.config)
     gates = {
-        "99": {"passed": True, "metrics": metrics},
-        "99.9": {"passed": False, "metrics": {**metrics}},
+        name: {"passed": name == config.required, "metrics": _metrics(gate)}
+        for name, gate in config.gates.items()
     }
-    result = {"scores": SCORES, "gates": gates, "required": "99"}
+    result = {"scores": SCORES, "gates": gates, "required": config.required}
     _text(folder / "accuracy.json", json.dumps(result))
     return result
+
+
+def _quick(job: Job) -> dict[str, Any]:
+    after = schema.QuickCheckConfig.model_validate_json(job.config).after
+    share = {"score": 98.3, "ratio": 99.95, "low": 99.82, "high": 100.04, "minimum": 99.0}
+    return {"after": after, "samples": 128, "gigabytes": 0.0072, **share}
 
 
 def _text(path: Path, text: str) -> None:

@@ -20,6 +20,7 @@ SNAKEMAKE = Path(sys.executable).parent / "snakemake"
 LIMIT_S = 120
 MATRIX = ["system=rehearsal-cpu,second-cpu", "scenario=Offline,Server", "precision=bf16,fp8"]
 
+SYSTEMS = ("rehearsal-cpu", "second-cpu")
 RUNS = ("performance_run", "accuracy_run", "compliance_run")
 CHECKS = ("performance_check", "accuracy_check", "compliance_check")
 WHOLE = {("submission", ""), ("report", "")}
@@ -78,10 +79,16 @@ def project(built: Path, tmp_path: Path) -> Path:
     return copy
 
 
+def quick(*systems: str) -> set[tuple[str, str]]:
+    """Quick check of the quantized weights on these systems."""
+    made = [f"{system}/rehearsal/none/fp8/quantize" for system in systems]
+    return jobs(("quick_run", "quick_check"), made)
+
+
 def keys(system: str = "*", scenario: str = "*", precision: str = "*") -> list[str]:
     return [
         f"{s}/rehearsal/none/{p}/{c}"
-        for s in ("rehearsal-cpu", "second-cpu")
+        for s in SYSTEMS
         for p in ("bf16", "fp8")
         for c in ("Offline", "Server")
         if system in ("*", s) and scenario in ("*", c) and precision in ("*", p)
@@ -131,7 +138,14 @@ CASES: dict[str, tuple[Edit, set[tuple[str, str]]]] = {
     ),
     "an engine argument of one hardware": (
         replaced("conf/hardware/second.yaml", "max_num_seqs: 128", "max_num_seqs: 64"),
-        jobs((*RUNS, *CHECKS), keys("second-cpu")) | WHOLE,
+        jobs((*RUNS, *CHECKS), keys("second-cpu"))
+        | quick("second-cpu")
+        | {("quick_run", "second-cpu/rehearsal")}
+        | WHOLE,
+    ),
+    "a gate of compressed weights": (
+        replaced("conf/compression/none.yaml", "quantize: 0.98", "quantize: 0.97"),
+        {job for job in quick(*SYSTEMS) if job[0] == "quick_check"} | {("report", "")},
     ),
     "min_duration_ms": (
         replaced("conf/length/short.yaml", "min_duration_ms: 1000", "min_duration_ms: 2000"),
@@ -149,9 +163,10 @@ CASES: dict[str, tuple[Edit, set[tuple[str, str]]]] = {
         replaced("conf/round/v5.1.yaml", "accuracy_factor_99: 0.99", "accuracy_factor_99: 0.98"),
         jobs(("accuracy_check",), keys()) | WHOLE,
     ),
-    "a simulated format": (
-        replaced("conf/precision/fp8.yaml", "\nformat: fp8\n", "\nformat: int2\n"),
+    "an option of the quantizer": (
+        replaced("conf/benchmark/rehearsal.yaml", "num_calib_data: 128", "num_calib_data: 64"),
         {("quantize", "rehearsal/none/fp8")}
+        | quick(*SYSTEMS)
         | jobs((*RUNS, *CHECKS), keys(precision="fp8"))
         | WHOLE,
     ),

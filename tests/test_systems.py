@@ -209,8 +209,19 @@ def test_a_machine_with_the_driver_lacks_nothing_and_a_cluster_does(tmp_path: Pa
 
 def test_steps_that_do_not_exist_are_limits() -> None:
     assert limitation("describe", {}) is None
-    assert limitation("finetune", {}) == "this version has no such step"
-    assert "quark" in str(limitation("quantize", {"tool": "quark", "format": "fp8"}))
+    assert limitation("nonsense", {}) == "this version has no such step"
+    assert limitation("finetune", {"tool": "rehearsal"}) is None
+    assert "llama-factory" in str(limitation("finetune", {"tool": "llama-factory"}))
+
+
+def test_amds_quark_recipes_are_planned_and_those_of_our_lock_are_run() -> None:
+    def of(version: str, algorithm: str | None) -> str:
+        options = {"version": version, "quant_algo": algorithm}
+        return str(limitation("quantize", {"tool": "quark", "format": "fp8", "options": options}))
+
+    assert of("0.9", None) == "this version runs AMD Quark 0.13, not 0.9"
+    assert of("0.13", "autosmoothquant") == "this version can't do autosmoothquant"
+    assert of("0.13", None) == of("0.13", "gptq") == "None"
 
 
 def test_diff_shows_what_differs_and_where(site: Path) -> None:

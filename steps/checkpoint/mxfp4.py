@@ -24,6 +24,9 @@ Quark's `scale_calculation_mode`, and what AMD's v5.1 submission used)."""
 _LARGEST_EXPONENT = 2  # of e2m1: 6 = 1.5 * 2^2
 _BIAS = 127
 
+_ELEMENTS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+_VALUES = np.array([sign * value for sign in (1, -1) for value in _ELEMENTS], np.float32)
+
 # A magnitude becomes code i + 1 from the i-th threshold on; at a tie the even code wins, so the
 # threshold itself belongs to the upper code if that is even.
 _THRESHOLDS = (0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0)
@@ -67,6 +70,21 @@ def quantize(
     codes += (bits < 0).view(np.uint8) * np.uint8(8)
     pairs = codes.view("<u2")
     return (pairs | (pairs >> 4)).astype(np.uint8), scales
+
+
+def dequantize(packed: NDArray[np.uint8], scales: NDArray[np.uint8], dtype: str) -> memoryview:
+    """What `quantize` gives as values of dtype "BF16", "F16" or "F32", in bytes.
+
+    bf16 and fp32 hold every value exactly; fp16 overflows where the source in fp16 can't have been.
+    """
+    codes = np.stack([packed.reshape(-1) & 15, packed.reshape(-1) >> 4], -1).reshape(-1, GROUP)
+    factors = (scales.reshape(-1, 1).astype(np.uint32) << 23).view(np.float32)
+    values = _VALUES[codes] * factors
+    if dtype == "F16":
+        return memoryview(values.astype(np.float16)).cast("B")
+    if dtype == "BF16":
+        return memoryview((values.view(np.uint32) >> 16).astype(np.uint16)).cast("B")
+    return memoryview(values).cast("B")
 
 
 def _largest(magnitudes: NDArray[np.signedinteger]) -> NDArray[np.signedinteger]:

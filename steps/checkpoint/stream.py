@@ -281,11 +281,16 @@ def _chunks(stream: FileIO, tensor: Tensor, buffer: memoryview) -> Iterator[memo
         left -= len(part)
 
 
+def copy_side_files(source: Path, destination: Path) -> None:
+    """What belongs to the model and isn't changed with its weights."""
+    for path in sorted(source.iterdir()):
+        if path.is_file() and any(fnmatch.fnmatch(path.name, one) for one in SIDE_FILES):
+            shutil.copyfile(path, destination / path.name)
+
+
 def _finish(source: Checkpoint, directory: Path, transform: Transform, plans: list[_Plan]) -> None:
     """Everything but the shards; written anew by each call, it is small."""
-    for path in sorted(source.directory.iterdir()):
-        if path.is_file() and any(fnmatch.fnmatch(path.name, one) for one in SIDE_FILES):
-            shutil.copyfile(path, directory / path.name)
+    copy_side_files(source.directory, directory)
     _write_json(directory / CONFIG, transform.config(source.config))
     if [plan.file for plan in plans] == [SINGLE]:
         return

@@ -241,5 +241,5 @@ def _used(result: Result) -> UsedRow:
         scenario=result.scenario,
         value=result.number,
         unit=result.unit,
-        link=link(result) if result.source == "published" else result.location,
+        link=link(result),
     )

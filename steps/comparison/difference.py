@@ -66,6 +66,7 @@ SETTINGS = (
     ("round", "round"),
     ("division", "division"),
     ("submitter", "submitter"),
+    ("model", "model"),
     ("precision", "precision"),
     ("accelerator", "accelerator"),
     ("nodes", "nodes"),
@@ -99,7 +100,7 @@ def compare(a: Side, b: Side) -> Difference:
 
 
 def _match(mine: Result, others: Sequence[Result], many: bool) -> Result | None:
-    """Same benchmark and scenario; the closest in precision, accelerator and platform."""
+    """Same benchmark and scenario; the closest in precision, compression, accelerator, platform."""
     if not many and len(others) == 1:
         return others[0]
     alike = [
@@ -107,7 +108,7 @@ def _match(mine: Result, others: Sequence[Result], many: bool) -> Result | None:
         for other in others
         if (other.benchmark, other.scenario) == (mine.benchmark, mine.scenario)
     ]
-    wanted = ("precision", "gpu", "platform", "model")
+    wanted = ("precision", "model", "compression", "gpu", "platform")
     return max(
         alike,
         key=lambda other: [getattr(other, name) == getattr(mine, name) for name in wanted],
@@ -149,6 +150,8 @@ def _pair(mine: Result, theirs: Result, a: Side, b: Side) -> Pair:
         Change(what=what, a=_text(_fact(mine, name)), b=_text(_fact(theirs, name)))
         for what, name in (("LoadGen", "loadgen_version"), ("min_duration, s", "min_duration_s"))
     ]
+    if mine.compression and theirs.compression:
+        settings.append(Change(what="compression", a=mine.compression, b=theirs.compression))
     for ours, others in (
         (_configuration(a, mine), _configuration(b, theirs)),
         (a.systems.get(mine.platform, {}), b.systems.get(theirs.platform, {})),
@@ -179,7 +182,9 @@ def _configuration(side: Side, result: Result) -> dict[str, str]:
 
 
 def _title(result: Result) -> str:
-    return f"{result.benchmark} {result.scenario} {result.precision}, {result.platform}"
+    shorter = result.compression if result.compression != "none" else ""
+    kind = " ".join(filter(None, (result.scenario, result.precision, shorter)))
+    return f"{result.model} {kind}, {result.platform}"
 
 
 def _fact(result: Result, name: str) -> object:

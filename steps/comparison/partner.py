@@ -50,11 +50,13 @@ class PartnerVerdict(Strict):
     platform: str
     gpu: str
     benchmark: str
+    model: str
     scenario: str
     nodes: int | None
     precision: str
     value: float | None
     unit: str
+    link: str
     verdict: Verdict
     difference: float | None
     tolerance: float
@@ -99,7 +101,9 @@ def judge(
 ) -> PartnerVerdict:
     """Matches by accelerator, benchmark, scenario, nodes, accelerators, division, precision.
 
-    A published result is judged by the others: it is no part of its own band.
+    In the open division the model counts too: a pruned one is no reference for a whole one. Of
+    several rounds the result's own is taken, if it has a match. A published result is judged by
+    the others: it is no part of its own band.
     `clock`: what the result's system description says of its accelerators' clock.
     """
     alike = [
@@ -107,6 +111,7 @@ def judge(
         for row in published
         if row.comparable and _alike(row, result) and row.location != result.location
     ]
+    alike = [row for row in alike if row.round == result.round] or alike
     references = [row for row in alike if row.submitter == REFERENCE]
     tolerance = tolerances.of(result.gpu)
     found = PartnerVerdict(
@@ -116,11 +121,13 @@ def judge(
         platform=result.platform,
         gpu=result.gpu,
         benchmark=result.benchmark,
+        model=result.model,
         scenario=result.scenario,
         nodes=result.nodes,
         precision=result.precision,
         value=result.value,
         unit=result.unit,
+        link=table.link(result),
         verdict="no published result matches",
         difference=None,
         tolerance=tolerance,
@@ -171,6 +178,7 @@ def _alike(row: Result, result: Result) -> bool:
         and _identity(row) == _identity(result)
         and row.accelerators_per_node == result.accelerators_per_node
         and row.division == result.division
+        and (row.division == "closed" or row.model == result.model)
     )
 
 
@@ -198,10 +206,11 @@ def _nearest(result: Result, published: Sequence[Result]) -> str:
         ("nodes", "nodes"),
         ("accelerators a node", "accelerators_per_node"),
         ("precision", "precision"),
+        *([("model", "model")] if result.division == "open" else []),
     )
     for words, name in wanted:
         mine = getattr(result, name)
-        rows = [row for row in rows if getattr(row, name) == mine] if rows else rows
+        rows = [row for row in rows if getattr(row, name) == mine]
         if not rows:
             return f"AMD published none with {words} {mine}"
     return "AMD published none in this unit"
@@ -212,6 +221,7 @@ def differences(result: Result, reference: Result, clock: str = "") -> tuple[str
     found = [
         f"{words}: {mine or 'not stated'}; {REFERENCE}'s {theirs or 'not stated'}"
         for words, mine, theirs in (
+            ("round", result.round, reference.round),
             ("software", result.software, reference.software),
             ("host processor", result.processor, reference.processor),
             ("operating system", result.operating_system, reference.operating_system),

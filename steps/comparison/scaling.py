@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from steps.published import table
 from steps.published.result import Result
 from steps.strict import Strict
 
@@ -9,11 +10,12 @@ FALLBACK = "AMD"
 
 
 class PartOf(Strict):
-    """`count` nodes like the single-node result `name`."""
+    """`count` nodes like the single-node result `name`, whose logs are at `link`."""
 
     count: int
     gpu: str
     name: str
+    link: str
     submitter: str
     value: float
 
@@ -28,7 +30,7 @@ class Scaling(Strict):
     source: str
     submitter: str
     platform: str
-    location: str
+    link: str
     gpu: str
     benchmark: str
     scenario: str
@@ -54,8 +56,8 @@ def scaling(results: Sequence[Result]) -> tuple[Scaling, ...]:
     usable = [result for result in results if result.comparable and result.gpu and result.nodes]
     singles = [result for result in usable if result.nodes == 1]
     many = [_scaled(result, singles) for result in usable if (result.nodes or 0) > 1]
-    names = {part.name for found in many for part in found.parts}
-    ones = [_scaled(result, singles) for result in singles if result.name in names]
+    used = {part.link for found in many for part in found.parts}
+    ones = [_scaled(result, singles) for result in singles if table.link(result) in used]
     return tuple(sorted([*ones, *many], key=_order))
 
 
@@ -82,6 +84,7 @@ def _scaled(result: Result, singles: Sequence[Result]) -> Scaling:
                 count=nodes,
                 gpu=gpu,
                 name=single.name,
+                link=table.link(single),
                 submitter=single.submitter,
                 value=single.number,
             )
@@ -92,7 +95,7 @@ def _scaled(result: Result, singles: Sequence[Result]) -> Scaling:
         source=result.source,
         submitter=result.submitter,
         platform=result.platform,
-        location=result.location,
+        link=table.link(result),
         gpu=result.gpu,
         benchmark=result.benchmark,
         scenario=result.scenario,
@@ -112,8 +115,8 @@ def _single(result: Result, gpu: str, singles: Sequence[Result]) -> Result | Non
     alike = [
         single
         for single in singles
-        if (single.gpu, single.benchmark, single.scenario, single.precision, single.unit)
-        == (gpu, result.benchmark, result.scenario, result.precision, result.unit)
+        if (single.gpu, *_kind(single)) == (gpu, *_kind(result))
+        and single.compression in ("", result.compression)
         and single.accelerators_per_node == result.accelerators_per_node
         and single.round == result.round
     ]
@@ -127,3 +130,14 @@ def _single(result: Result, gpu: str, singles: Sequence[Result]) -> Result | Non
         if same:
             return max(same, key=lambda single: single.number)
     return None
+
+
+def _kind(result: Result) -> tuple[str, ...]:
+    """What a cluster's result and that of its nodes must agree in."""
+    return (
+        result.benchmark,
+        result.model,
+        result.scenario,
+        result.precision,
+        result.unit,
+    )

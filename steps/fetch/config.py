@@ -11,6 +11,7 @@ from steps.strict import Name, Positive, PositiveNumber, Strict
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Md5 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 Url = Annotated[str, Field(pattern=r"^https?://[^/\s]+(/\S*)?$")]
 
 
@@ -51,7 +52,7 @@ class HubSource(Strict):
     endpoint: Url
     repository_type: Literal["model", "dataset"]
     repository: Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)?$")]
-    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+    revision: Commit
     include: tuple[str, ...]
     exclude: tuple[str, ...]
     token: Secret | None
@@ -109,13 +110,29 @@ Source = Annotated[
 ]
 
 
-class FetchConfig(Strict):
-    """`offline`: nothing but a local source is allowed, and no connection is opened.
+class FetchSettings(Strict):
+    """How anything is fetched; `endpoint`, `token`, `include` and `exclude` are of hubs.
+
+    `offline`: nothing but a local source is allowed, and no connection is opened.
 
     `connections`: files fetched at once. `stall_limit_s`: a connection that brings less than
     1 KiB/s for so long is given up. `attempts`: how often in a row a file may fail without a byte
     gained; before the n-th, `retry_wait_s` times 2^n pass, or what the server asks for.
     """
+
+    offline: bool
+    connections: Positive
+    stall_limit_s: PositiveNumber
+    attempts: Positive
+    retry_wait_s: PositiveNumber
+    endpoint: Url
+    token: Secret | None
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+
+
+class FetchConfig(Strict):
+    """One thing to fetch. The numbers are those of FetchSettings."""
 
     name: Name
     source: Source

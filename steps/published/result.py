@@ -35,7 +35,8 @@ class Result(Strict):
     `id` is MLCommons' public ID (one for all results of a system) or, for own results, the name
     of the experiment. `benchmark` is the round's name ("llama2-70b-99"), `model` the
     submitter's. `precision` is weight_data_types as submitted. `location` is the path below the
-    round's repository, or the directory of an own run.
+    round's repository, or that of an own run's log, from the report. `compression` is known of own
+    results only; published ones have it in their model's name.
     """
 
     source: Literal["published", "own"]
@@ -63,6 +64,7 @@ class Result(Strict):
     unit: str
     location: str
     run: RunFacts | None = None
+    compression: str = ""
     problems: tuple[str, ...] = ()
 
     @property

@@ -30,7 +30,7 @@ REPOSITORY = "https://github.com/mlcommons/inference_results_{round}/tree/main/{
 COLUMNS = tuple(
     name
     for name in Result.model_fields
-    if name not in ("source", "round", "accuracy", "run", "problems")
+    if name not in ("source", "round", "accuracy", "run", "compression", "problems")
 )
 _COUNTS = ("nodes", "accelerators_per_node", "processors_per_node")
 
@@ -141,7 +141,9 @@ def save_runs(path: Path, runs: Mapping[str, RunFacts]) -> None:
 
 
 def link(result: Result) -> str:
-    """The address of a published result's logs."""
+    """Where a result's logs are: of a published one an address, of an own one a relative path."""
+    if result.source == "own":
+        return result.location
     return REPOSITORY.format(round=result.round, path=result.location)
 
 

@@ -3,10 +3,20 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bokeh.models import Range1d, Span
+from bokeh.models import NumeralTickFormatter, Range1d, Span
 
 from steps.report.blocks import Chart
-from steps.report.figures import EDGE, LIMIT_COLOUR, ROW, plain_figure, plain_legend, scatter
+from steps.report.figures import (
+    EDGE,
+    LIMIT_COLOUR,
+    MOST_LINES,
+    ROW,
+    WIDE,
+    first_of,
+    plain_figure,
+    plain_legend,
+    scatter,
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +36,7 @@ def gates(measured: Mapping[str, Mapping[str, float]]) -> Chart | None:
     """
     if not measured:
         return None
+    count, measured = len(measured), dict(list(measured.items())[:MOST_LINES])
     names = list(dict.fromkeys(name for shares in measured.values() for name in shares))
     labels = list(measured)[::-1]
     values = [100 * value for shares in measured.values() for value in shares.values()]
@@ -56,7 +67,8 @@ def gates(measured: Mapping[str, Mapping[str, float]]) -> Chart | None:
     )
     return Chart(
         "Accuracy against the gates",
-        "Dashed: 99 % and 99.9 %, the gates of the closed division. Right of a line passes it.",
+        "Dashed: 99 % and 99.9 %, the gates of the closed division. Right of a line passes it."
+        + first_of(count),
         f"lowest metric of each: {lowest}",
         plot,
     )
@@ -71,11 +83,14 @@ def trade_offs(points: Sequence[Point]) -> Chart | None:
         return None
     rates = [point.value for point in points]
     lowest = [100 * point.lowest for point in points]
+    wide = max(rates) > WIDE * min(rates)
     plot = plain_figure(
-        f"{points[0].unit}, logarithmic",
+        f"{points[0].unit}, logarithmic" if wide else points[0].unit,
         "lowest metric, %",
-        x_axis_type="log",
-        x_range=Range1d(min(rates) / 1.6, max(rates) * 1.6),
+        x_axis_type="log" if wide else "linear",
+        x_range=Range1d(min(rates) / 1.6, max(rates) * 1.6)
+        if wide
+        else Range1d(0, 1.15 * max(rates)),
         y_range=Range1d(min(98.5, *lowest) - 0.4, max(100.5, *lowest) + 0.4),
         height=380,
     )
@@ -93,6 +108,7 @@ def trade_offs(points: Sequence[Point]) -> Chart | None:
             y=[100 * point.lowest for point in ones],
             words=words[kind],
         )
+    plot.xaxis.formatter = NumeralTickFormatter(format="0,0.[00]")
     plain_legend(plot)
     return Chart(
         "Throughput and accuracy: precision and pruning",

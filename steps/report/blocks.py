@@ -9,13 +9,17 @@ Tone = Literal["", "good", "bad", "soft"]
 
 @dataclass(frozen=True)
 class Cell:
-    """`sort` orders the column where the text doesn't; None sorts last."""
+    """`sort` orders the column where the text doesn't; None sorts last.
+
+    `more` is folded below the text: sentences that would make every row tall.
+    """
 
     text: str
     sort: float | None = None
     href: str = ""
     tone: Tone = ""
     note: str = ""
+    more: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,15 @@ class Table:
     page_only: bool = False
 
 
+MOST_ROWS = 60
+"""Of a table in Markdown: a comment in a pull request has 65,536 characters."""
+
+
+def too_long(rows: Sequence[Sequence[Cell]]) -> bool:
+    """Whether a table is for the page only."""
+    return len(rows) > MOST_ROWS
+
+
 @dataclass(frozen=True)
 class Chart:
     """A Bokeh figure and the sentence that says how to read it.
@@ -63,12 +76,13 @@ class Chart:
 
 @dataclass(frozen=True)
 class Details:
-    """Folded until opened; `name` is its id, which a link opens."""
+    """Folded until opened; `name` is its id, which a link opens. `items` are listed."""
 
     kind: ClassVar[str] = "details"
     name: str
     summary: str
     text: str
+    items: Sequence[str] = ()
     tables: Sequence[Table] = ()
     tone: Tone = ""
     badge: str = ""
@@ -162,10 +176,11 @@ def significant(value: float | None, **how: Any) -> Cell:
     return Cell("–" if value is None else f"{value:,.10g}", sort=value, **how)
 
 
-def of_limit(p99_ms: float | None, limit_ms: float | None) -> Cell:
+def of_limit(p99_ms: float | None, limit_ms: float | None, href: str = "") -> Cell:
     """A latency beside its limit; bad beyond it."""
     if p99_ms is None:
         return Cell("–")
     beyond = limit_ms is not None and p99_ms > limit_ms
     limit = "" if limit_ms is None else f"/ {limit_ms:,.0f}"
-    return Cell(f"{p99_ms:,.1f}", sort=p99_ms, note=limit, tone="bad" if beyond else "")
+    tone: Tone = "bad" if beyond else ""
+    return Cell(f"{p99_ms:,.1f}", sort=p99_ms, href=href, note=limit, tone=tone)

@@ -1,6 +1,7 @@
 """Charts of results beside published ones: throughput, partners, latencies, scaling."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from bokeh.models import BoxAnnotation, NumeralTickFormatter, Range1d, Span
 
@@ -13,46 +14,74 @@ from steps.report.figures import (
     EDGE,
     GREY,
     LIMIT_COLOUR,
+    MOST_LINES,
     ROW,
+    WIDE,
+    first_of,
     plain_figure,
     plain_legend,
     scatter,
 )
 
+SHORT = 16
+"""Characters of a precision in a label: Stable Diffusion XL's is a list of several models'."""
 
-def throughput(results: Sequence[Result]) -> Chart:
-    """Every result by system and benchmark, a marker for each scenario."""
-    shown = [result for result in results if result.comparable]
-    labels = list(dict.fromkeys(system_label(result) for result in shown))[::-1]
+
+@dataclass(frozen=True)
+class Rate:
+    """A result on the line `label`."""
+
+    label: str
+    scenario: str
+    value: float
+    unit: str
+
+
+def throughput(rates: Sequence[Rate]) -> Chart:
+    """A line for each label, a marker for each scenario."""
+    labels = list(dict.fromkeys(rate.label for rate in rates))
+    shown = [rate for rate in rates if rate.label in labels[:MOST_LINES]]
+    values = [rate.value for rate in shown]
+    wide = max(values, default=1) > WIDE * min(values, default=1)
+    units = ", ".join(dict.fromkeys(rate.unit for rate in shown))
     plot = plain_figure(
-        "result, logarithmic",
+        f"{units}, logarithmic" if wide else units,
         "",
-        x_axis_type="log",
-        y_range=labels,
-        height=EDGE + ROW * len(labels),
+        x_axis_type="log" if wide else "linear",
+        y_range=labels[:MOST_LINES][::-1],
+        height=EDGE + ROW * len(labels[:MOST_LINES]),
     )
+    if not wide:
+        plot.x_range = Range1d(0, 1.08 * max(values, default=1))
+    plot.xaxis.formatter = NumeralTickFormatter(format="0,0.[00]")
     for index, scenario in enumerate(("Offline", "Server", "Interactive")):
-        of = [result for result in shown if result.scenario == scenario]
+        of = [rate for rate in shown if rate.scenario == scenario]
         if of:
             scatter(
                 plot,
                 index,
                 scenario,
-                x=[result.number for result in of],
-                y=[system_label(result) for result in of],
-                words=[f"{result.number:,.10g} {result.unit}" for result in of],
+                x=[rate.value for rate in of],
+                y=[rate.label for rate in of],
+                words=[f"{rate.value:,.10g} {rate.unit}" for rate in of],
             )
-    plain_legend(plot)
-    systems = "; ".join(
-        f"{system_label(result)} {result.scenario} {result.number:,.10g} {result.unit}"
-        for result in shown
-    )
+    if shown:
+        plain_legend(plot)
     return Chart(
-        "Throughput by system, benchmark and scenario",
-        "In tokens/s, Stable Diffusion XL in samples/s. One step of the scale is a factor of ten.",
-        systems,
+        "Throughput by system and scenario",
+        ("One step of the scale is a factor of ten." if wide else "") + first_of(len(labels)),
+        "; ".join(f"{r.label} {r.scenario} {r.value:,.10g} {r.unit}" for r in shown),
         plot,
     )
+
+
+def published_rates(results: Sequence[Result]) -> list[Rate]:
+    """Of results that can be compared, by system and benchmark."""
+    return [
+        Rate(system_label(result), result.scenario, result.number, result.unit)
+        for result in results
+        if result.comparable
+    ]
 
 
 def partners(verdicts: Sequence[PartnerVerdict]) -> Chart:
@@ -60,7 +89,7 @@ def partners(verdicts: Sequence[PartnerVerdict]) -> Chart:
     groups: dict[str, list[PartnerVerdict]] = {}
     for verdict in verdicts:
         groups.setdefault(_kind(verdict), []).append(verdict)
-    labels = sorted(groups, reverse=True)
+    labels = sorted(groups)[:MOST_LINES][::-1]
     every = {
         (_kind(v), v.submitter, v.platform): 100 * v.difference
         for v in verdicts
@@ -71,10 +100,11 @@ def partners(verdicts: Sequence[PartnerVerdict]) -> Chart:
         for verdict in found
         for partner in verdict.partners
     }
+    every = {place: value for place, value in every.items() if place[0] in labels}
     own = [
         (_kind(v), v.submitter, 100 * v.difference)
         for v in verdicts
-        if v.own and v.difference is not None
+        if v.own and v.difference is not None and _kind(v) in labels
     ]
     values = [*every.values(), *(value for _, _, value in own), -4.0, 4.0]
     plot = plain_figure(
@@ -90,14 +120,15 @@ def partners(verdicts: Sequence[PartnerVerdict]) -> Chart:
             y=[label], left=-tolerance, right=tolerance, height=0.9, color=COLOURS[2], alpha=0.18
         )
     plot.add_layout(Span(location=0, dimension="height", line_color=GREY, line_width=2))
-    scatter(
-        plot,
-        0,
-        "published partner",
-        x=list(every.values()),
-        y=[label for label, _, _ in every],
-        words=[f"{who}, {where}: {value:+.2f} %" for (_, who, where), value in every.items()],
-    )
+    if every:
+        scatter(
+            plot,
+            0,
+            "published partner",
+            x=list(every.values()),
+            y=[label for label, _, _ in every],
+            words=[f"{who}, {where}: {value:+.2f} %" for (_, who, where), value in every.items()],
+        )
     if own:
         scatter(
             plot,
@@ -118,14 +149,15 @@ def partners(verdicts: Sequence[PartnerVerdict]) -> Chart:
     )
     return Chart(
         "Results against AMD's",
-        "The line at 0 is AMD's own result, the shaded range the tolerance; each marker a result.",
+        "The line at 0 is AMD's own result, the shaded range the tolerance; each marker a result."
+        + first_of(len(groups)),
         spans,
         plot,
     )
 
 
 def _kind(verdict: PartnerVerdict) -> str:
-    return f"{verdict.gpu} {verdict.benchmark} {verdict.scenario}"
+    return f"{verdict.gpu} {verdict.model} {verdict.scenario}"
 
 
 def scaling(found: Sequence[Scaling]) -> list[Chart]:
@@ -158,6 +190,7 @@ def scaling(found: Sequence[Scaling]) -> list[Chart]:
         scatter(share, index, name, x=x, y=efficiencies, words=words)
     for plot in (rate, share):
         plain_legend(plot)
+    rate.y_range = Range1d(0, 1.08 * max(one.value for one in shown))
     rate.yaxis.formatter = NumeralTickFormatter(format="0,0")
     words = [
         f"{one.submitter} {one.nodes} nodes of {one.gpu} {one.scenario} "
@@ -195,7 +228,7 @@ def headroom(results: Sequence[Result]) -> Chart | None:
     }
     if not served:
         return None
-    labels = list(served)[::-1]
+    labels = list(served)[:MOST_LINES][::-1]
     plot = plain_figure(
         "p99, % of its limit",
         "",
@@ -211,7 +244,9 @@ def headroom(results: Sequence[Result]) -> Chart | None:
         found = {
             label: (getattr(run, f"{name}_p99_ms"), getattr(run, f"{name}_limit_ms"))
             for label, run in served.items()
-            if getattr(run, f"{name}_p99_ms") is not None and getattr(run, f"{name}_limit_ms")
+            if label in labels
+            and getattr(run, f"{name}_p99_ms") is not None
+            and getattr(run, f"{name}_limit_ms")
         }
         scatter(
             plot,
@@ -225,10 +260,10 @@ def headroom(results: Sequence[Result]) -> Chart | None:
     return Chart(
         "Latency against its limits",
         "Shaded: beyond the limit. What is left of the dashed line is room for a higher rate. "
-        "Stable Diffusion XL: the whole sample's latency.",
+        "Stable Diffusion XL: the whole sample's latency." + first_of(len(served)),
         "; ".join(
             f"{label} TTFT {100 * (run.ttft_p99_ms or 0) / (run.ttft_limit_ms or 1):.0f} %"
-            for label, run in served.items()
+            for label, run in list(served.items())[:MOST_LINES]
         ),
         plot,
     )
@@ -236,7 +271,7 @@ def headroom(results: Sequence[Result]) -> Chart | None:
 
 def system_label(result: Result) -> str:
     nodes = f"{result.nodes} × " if (result.nodes or 1) > 1 else ""
-    return f"{nodes}{result.gpu or result.platform} {result.model} {result.precision[:12]}"
+    return f"{nodes}{result.gpu or result.platform} {result.model} {result.precision[:SHORT]}"
 
 
 def run_label(result: Result) -> str:

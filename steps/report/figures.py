@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from bokeh.embed import components
-from bokeh.models import ColumnDataSource, HoverTool
+from bokeh.models import ColumnDataSource, FactorRange, HoverTool, NumeralTickFormatter, Title
 from bokeh.plotting import figure
 from bokeh.resources import Resources
 
@@ -23,9 +23,20 @@ ROW = 26
 """Height of one line of a chart with categories, in pixels; `EDGE` is that of its axes."""
 
 EDGE = 110
+MOST_LINES = 40
+"""Of a chart with a line for each result: more can't be told apart, and are in the table."""
+
+LEGEND_ROW = 20
 SHORT_LEGEND = 3
 LONG_LABEL = 20
 """Legends: entries that stand in one row, and characters of one that needs a row of its own."""
+
+
+WIDE = 20.0
+"""Highest over lowest rate from which on a logarithmic scale shows more."""
+
+FEW_TICKS = 5
+"""Of a horizontal axis: numbers that don't touch on a phone."""
 
 
 def script() -> str:
@@ -49,14 +60,23 @@ def embed(charts: Sequence[Chart]) -> tuple[str, list[str]]:
     return code, divisions
 
 
+def first_of(count: int) -> str:
+    """What a caption says of results beyond the lines of a chart; empty if there are none."""
+    more = count > MOST_LINES
+    return f" The first {MOST_LINES} of {count}; the table has all." if more else ""
+
+
 def plain_figure(x_label: str, y_label: str, **options: object) -> figure:
+    """The vertical axis is named above it: text on its side is hard to read, and takes a phone's
+    width."""
     options.setdefault("height", 320)
+    words = {"text_color": GREY, "text_font_size": "12px", "text_font_style": "normal"}
     plot = figure(
         sizing_mode="stretch_width",
         toolbar_location=None,
         tools="",
         x_axis_label=x_label,
-        y_axis_label=y_label,
+        title=Title(text=y_label, **words) if y_label else None,
         background_fill_color=None,
         border_fill_color=None,
         outline_line_color=None,
@@ -68,6 +88,10 @@ def plain_figure(x_label: str, y_label: str, **options: object) -> figure:
     plot.axis.major_tick_line_color = GREY
     plot.axis.minor_tick_line_color = None
     plot.axis.axis_label_text_font_style = "normal"
+    if options.get("x_axis_type") == "log":
+        plot.xaxis.formatter = NumeralTickFormatter(format="0,0.[00]")
+    if not isinstance(plot.x_range, FactorRange):
+        plot.xaxis.ticker.desired_num_ticks = FEW_TICKS
     plot.grid.grid_line_color = GREY
     plot.grid.grid_line_alpha = 0.25
     return plot
@@ -81,7 +105,9 @@ def plain_legend(plot: figure) -> None:
     legend = plot.legend[0]
     longest = max(len(item.label.value) for item in legend.items)
     few = len(legend.items) <= SHORT_LEGEND
+    # A legend takes its lines from the plot, which would be flat below a long one.
     legend.ncols = 1 if longest > LONG_LABEL else len(legend.items) if few else 2
+    plot.height += LEGEND_ROW * (-(-len(legend.items) // legend.ncols) - 1)
     legend.orientation = "horizontal"
     legend.background_fill_alpha = 0
     legend.border_line_color = None

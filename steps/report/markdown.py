@@ -36,6 +36,7 @@ def _block(block: Block) -> list[str]:
         return [" → ".join(_escaped(stage) for stage, _ in block.stages), ""]
     assert isinstance(block, Details)
     lines = [f"<details><summary>{_escaped(block.summary)}</summary>", "", _escaped(block.text), ""]
+    lines += [*(f"- {_escaped(item)}" for item in block.items), ""]
     for table in block.tables:
         lines += [*_table(table), ""]
     return [*lines, "</details>", ""]
@@ -56,7 +57,7 @@ def _row(texts: list[str]) -> str:
 
 
 def _cell(cell: Cell) -> str:
-    text = _escaped(f"{cell.text} {cell.note}".strip())
+    text = _escaped(" ".join(filter(None, (cell.text, cell.note, cell.more))))
     # Paths of an own run lead nowhere from a pull request.
     return f"[{text}]({cell.href})" if cell.href.startswith("https://") else text
 

@@ -16,19 +16,19 @@ def clock(summary: Summary, cell: CellResult) -> str:
 
 def _result(cell: CellResult, summary: Summary) -> Result:
     fields = summary.systems.get(cell.system, {})
-    value, problems = judged(cell.tokens_per_second, "Tokens/s")
+    value, problems = judged(cell.value, cell.unit)
     return Result(
         source="own",
         round=summary.round,
         id=summary.experiment,
         submitter=summary.submitter,
         availability=fields.get("status", ""),
-        division=summary.division,
+        division=cell.division,
         suite=fields.get("system_type", ""),
         system=fields.get("system_name", cell.system),
         platform=cell.system,
-        benchmark=cell.benchmark,
-        model=cell.benchmark,
+        benchmark=cell.official,
+        model=cell.model,
         scenario=cell.scenario,
         nodes=_count(fields.get("number_of_nodes")),
         accelerators_per_node=_count(fields.get("accelerators_per_node")),
@@ -37,10 +37,11 @@ def _result(cell: CellResult, summary: Summary) -> Result:
         processors_per_node=_count(fields.get("host_processors_per_node")),
         software=fields.get("framework", ""),
         operating_system=fields.get("operating_system", ""),
-        precision=cell.precision,
+        compression=cell.compression,
+        precision=cell.weight_data_types,
         accuracy=cell.scores,
         value=value,
-        unit="Tokens/s",
+        unit=cell.unit,
         location=cell.evidence["performance log"],
         run=RunFacts(
             loadgen_version=cell.loadgen,

@@ -146,7 +146,7 @@ def _best(results: Sequence[Result], unit: str) -> Result | None:
 
 def _results(results: Sequence[Result]) -> Section:
     shown = [result for result in results if result.benchmark != TWIN]
-    blocks: list[Block] = [comparison_charts.throughput(shown)]
+    blocks: list[Block] = [comparison_charts.throughput(comparison_charts.published_rates(shown))]
     if chart := comparison_charts.headroom(shown):
         blocks.append(chart)
     caption = f"{len(results)} results; latencies beside their limits"

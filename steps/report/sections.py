@@ -11,6 +11,7 @@ from steps.report.blocks import (
     Block,
     Cell,
     Column,
+    Details,
     Section,
     Table,
     Text,
@@ -19,6 +20,7 @@ from steps.report.blocks import (
     of_limit,
     share,
     significant,
+    too_long,
 )
 
 MOST_PRECISION = 24
@@ -27,11 +29,6 @@ MOST_PRECISION = 24
 
 MOST_HINTS = 12
 """Hints of more results than this are for the page: a comment in a pull request has a limit."""
-
-
-def link(result: Result) -> str:
-    """The address of a published result's logs; an own result's location is a relative path."""
-    return table.link(result) if result.source == "published" else result.location
 
 
 def results_table(
@@ -69,7 +66,7 @@ def _result_row(result: Result) -> list[Cell]:
         Cell(result.gpu or "–"),
         Cell(result.benchmark, note="" if result.model == result.benchmark else result.model),
         Cell(result.scenario),
-        significant(result.value, href=link(result), tone="bad" if result.problems else ""),
+        significant(result.value, href=table.link(result), tone="bad" if result.problems else ""),
         Cell(result.unit),
         Cell(result.precision[:MOST_PRECISION]),
         Cell(nodes, sort=result.nodes),
@@ -86,12 +83,57 @@ def _result_row(result: Result) -> list[Cell]:
 
 
 def partner_section(verdicts: Sequence[PartnerVerdict], lead: str) -> Section:
-    """How results compare with AMD's, with the band and the hints."""
+    """How results compare with AMD's: a few own ones in a sentence each, all on chart and table.
+
+    Without a single comparison, why there is none.
+    """
+    title = "Against AMD's published results"
     compared = [verdict for verdict in verdicts if verdict.difference is not None]
-    columns = (
+    if not compared:
+        return Section("partners", title, lead, [Text(_uncompared(verdicts))])
+    own = [verdict for verdict in compared if verdict.own]
+    few = 0 < len(own) <= MOST_HINTS
+    blocks: list[Block] = [_verdict_details(n, v) for n, v in enumerate(own)] if few else []
+    blocks += [charts.partners(compared), _partner_table(verdicts, hints=not few)]
+    return Section("partners", title, lead, blocks)
+
+
+def _verdict_details(number: int, verdict: PartnerVerdict) -> Details:
+    """The sentence that a partner asks for; what differs is below it."""
+    return Details(
+        f"verdict-{number}",
+        f"{_what(verdict)}: {verdict.sentence}",
+        "What differs, and what is left of the limits: hints where to look." * bool(verdict.hints),
+        items=verdict.hints,
+        tone=tone(verdict),
+        badge=verdict.verdict,
+    )
+
+
+def tone(verdict: PartnerVerdict) -> Tone:
+    if verdict.difference is None:
+        return ""
+    return "good" if verdict.verdict in ("within tolerance", "above tolerance") else "bad"
+
+
+def _uncompared(verdicts: Sequence[PartnerVerdict]) -> list[str]:
+    """Every reason once, with the results that it holds for."""
+    reasons: dict[str, list[str]] = {}
+    for verdict in verdicts:
+        reasons.setdefault(verdict.sentence, []).append(_what(verdict))
+    return [f"{reason} ({', '.join(dict.fromkeys(of))})" for reason, of in reasons.items()]
+
+
+def _what(verdict: PartnerVerdict) -> str:
+    return f"{verdict.platform} {verdict.model} {verdict.precision} {verdict.scenario}"
+
+
+def _partner_table(verdicts: Sequence[PartnerVerdict], *, hints: bool) -> Table:
+    columns = [
         Column("submitter", choices=True),
         Column("accelerator", choices=True),
         Column("benchmark", choices=True),
+        Column("precision", choices=True),
         Column("scenario", choices=True),
         Column("result", numeric=True),
         Column("AMD's", numeric=True),
@@ -99,15 +141,16 @@ def partner_section(verdicts: Sequence[PartnerVerdict], lead: str) -> Section:
         Column("verdict", choices=True),
         Column("partner band", numeric=True),
         Column("tolerance", numeric=True),
-        Column("what differs, and what is left", wide=True, page_only=len(verdicts) > MOST_HINTS),
-    )
+    ]
     rows = [_partner_row(verdict) for verdict in verdicts]
-    blocks: list[Block] = (
-        [Table("partner-table", "One row a result", columns, rows)] if rows else []
-    )
-    if compared:
-        blocks.insert(0, charts.partners(compared))
-    return Section("partners", "Against AMD's published results", lead, blocks)
+    if hints:
+        many = len(verdicts) > MOST_HINTS
+        columns.append(Column("what differs, and what is left", wide=True, page_only=many))
+        rows = [
+            [*row, Cell(f"{len(verdict.hints)} hints", more="; ".join(verdict.hints))]
+            for row, verdict in zip(rows, verdicts, strict=True)
+        ]
+    return Table("partner-table", "One row a result", columns, rows, page_only=too_long(rows))
 
 
 def _partner_row(verdict: PartnerVerdict) -> list[Cell]:
@@ -116,27 +159,23 @@ def _partner_row(verdict: PartnerVerdict) -> list[Cell]:
         low, high = verdict.band
         band = f"{100 * low:+.1f} … {100 * high:+.1f} %"
     reference = verdict.reference
-    tone: Tone = ""
-    if verdict.difference is not None:
-        good = verdict.verdict in ("within tolerance", "above tolerance")
-        tone = "good" if good else "bad"
     more = f" (higher of {verdict.references})" if verdict.references > 1 else ""
     return [
         Cell(verdict.submitter),
         Cell(verdict.gpu or "–"),
-        Cell(verdict.benchmark),
+        Cell(verdict.model),
+        Cell(verdict.precision[:MOST_PRECISION]),
         Cell(verdict.scenario),
-        significant(verdict.value),
+        significant(verdict.value, href=verdict.link),
         significant(
             reference.value if reference else None,
             href=reference.link if reference else "",
             note=more.strip(),
         ),
         share(verdict.difference, signed=True),
-        Cell(verdict.verdict, tone=tone),
+        Cell(verdict.verdict, tone=tone(verdict)),
         Cell(band, sort=verdict.band[0] if verdict.band else None),
         share(verdict.tolerance, 0),
-        Cell("; ".join(verdict.hints)),
     ]
 
 
@@ -162,7 +201,7 @@ def scaling_section(found: Sequence[Scaling]) -> Section:
             Cell(one.benchmark),
             Cell(one.scenario),
             Cell(str(one.nodes), sort=one.nodes),
-            significant(one.value),
+            significant(one.value, href=one.link),
             Cell(one.unit),
             share(one.efficiency),
             Cell(one.arithmetic),

@@ -1,15 +1,14 @@
 """What the report says, as typed values: read from manifests once, rendered three ways."""
 
-import csv
-import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from steps.errors import UserError
+from steps.published import table
 from steps.record import RECORD, Manifest, sha256_file
 from steps.registry import AXES
 from steps.schema import Cell, ReportConfig
@@ -22,9 +21,11 @@ EVIDENCE: Mapping[str, tuple[str, str]] = {
     "user.conf": ("performance_run", "user.conf"),
     "configuration": ("performance_run", "manifest.json"),
     "accuracy": ("accuracy_check", "accuracy.txt"),
-    "compliance": ("compliance_check", "verify_accuracy.txt"),
+    "gates": ("accuracy_check", "accuracy.json"),
 }
 """What a cell's numbers rest on: the step that leaves it, and the file."""
+
+COMPLIANCE = "verify_accuracy.txt"
 
 
 class Latency(Strict):
@@ -40,7 +41,7 @@ class Latency(Strict):
 
 
 class GateResult(Strict):
-    """One accuracy gate; `lowest_ratio` is the worst metric's score over the reference's."""
+    """One accuracy gate; `lowest_ratio` is of the worst metric to its bound: 1 or more passes."""
 
     name: str
     required: bool
@@ -49,10 +50,14 @@ class GateResult(Strict):
 
 
 class Trace(Strict):
-    """Where one result comes from. Times are UTC; digests are sha256."""
+    """Where one result comes from. Times are UTC; digests are sha256.
+
+    `manifest` is its path relative to the report's directory.
+    """
 
     step: str
     key: str
+    manifest: str
     manifest_sha256: str
     code_sha256: str
     started: str
@@ -69,10 +74,12 @@ class Trace(Strict):
 class CellResult(Strict):
     """One row of the results table.
 
-    `axes` names the point of the matrix, every axis of it. `evidence` maps what a number rests on
-    ("performance log", "configuration", ...) to a path relative to the report's directory.
-    `configuration` is that of the performance run, with dotted keys, and the digests of what it
-    was given. Durations are in s.
+    `axes` names the point of the matrix, every axis of it. `official` is the round's benchmark that
+    it is submitted as (the stricter gate of two), `model` the submission's own name of it,
+    `weight_data_types` what the submission calls the precision. `value` is the round's metric, in
+    `unit`. `evidence` maps what a number rests on ("performance log", "configuration", a compliance
+    test) to a path relative to the report's directory. `configuration` is that of the performance
+    run, with dotted keys, and the digests of what it was given. Durations are in s.
     """
 
     key: str
@@ -82,9 +89,14 @@ class CellResult(Strict):
     compression: str
     precision: str
     scenario: str
+    division: str
+    official: str
+    model: str
+    weight_data_types: str
     emulated: bool
     departures: tuple[str, ...]
-    tokens_per_second: float
+    value: float
+    unit: str
     samples_per_second: float
     target_qps: float
     ttft: Latency | None
@@ -100,19 +112,13 @@ class CellResult(Strict):
     evidence: dict[str, str]
     configuration: dict[str, str]
 
-    @property
-    def label(self) -> str:
-        """The cell's axes in words, without the benchmark."""
-        names = [value for axis, value in self.axes.items() if axis != "benchmark"]
-        return " ".join([*names, "(emulated)"] if self.emulated else names)
-
 
 class Summary(Strict):
     """The whole of summary.json."""
 
     experiment: str
     round: str
-    division: str
+    divisions: tuple[str, ...]
     submitter: str
     may_be_submitted: bool
     departures: dict[str, tuple[str, ...]]
@@ -140,60 +146,35 @@ def summarize(config: ReportConfig, inputs: Mapping[str, Path], folder: Path) ->
     return Summary(
         experiment=config.experiment,
         round=config.round,
-        division=package.result["division"],
+        divisions=tuple(package.result["divisions"]),
         submitter=package.result["submitter"],
         may_be_submitted=bool(package.result["may_be_submitted"]),
         departures={what: tuple(keys) for what, keys in departures.items()},
         systems=systems,
         cells=cells,
         # "environment" is what the report itself runs in, and is there under its own name too.
-        provenance=tuple(_trace(r, p) for r, p in inputs.items() if r != "environment"),
+        provenance=tuple(_trace(r, p, folder) for r, p in inputs.items() if r != "environment"),
     )
-
-
-def to_json(summary: Summary) -> str:
-    """Stable: sorted keys, no time of making."""
-    return json.dumps(summary.model_dump(mode="json"), indent=1, sort_keys=True) + "\n"
-
-
-def to_csv(cells: Sequence[CellResult]) -> str:
-    """One row per cell; empty where a scenario has no such number."""
-    rows = [_row(cell) for cell in cells]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def _row(cell: CellResult) -> dict[str, Any]:
-    row: dict[str, Any] = {**cell.axes, "emulated": cell.emulated}
-    row |= {
-        "tokens_per_second": cell.tokens_per_second,
-        "samples_per_second": cell.samples_per_second,
-        "target_qps": cell.target_qps,
-    }
-    for name, latency in (("ttft", cell.ttft), ("tpot", cell.tpot)):
-        row[f"{name}_p99_ms"] = latency.p99_ms if latency else ""
-        row[f"{name}_limit_ms"] = latency.limit_ms if latency else ""
-    row |= cell.scores
-    row |= {f"gate_{gate.name}_passed": gate.passed for gate in cell.gates}
-    row |= {f"{test}_passed": passed for test, passed in cell.compliance.items()}
-    row["departures"] = len(cell.departures)
-    return row
 
 
 def _cell(cell: Cell, inputs: Mapping[str, Path], folder: Path) -> CellResult:
     run = Manifest.read(inputs[f"{cell.key}/performance_run"])
     performance = Manifest.read(inputs[f"{cell.key}/performance_check"]).result
-    accuracy = Manifest.read(inputs[f"{cell.key}/accuracy_check"]).result
-    compliance = Manifest.read(inputs[f"{cell.key}/compliance_check"]).result
+    checked = Manifest.read(inputs[f"{cell.key}/accuracy_check"])
+    accuracy = checked.result
+    compliance = _compliance(cell, inputs)
+    evidence = {
+        name: inputs[f"{cell.key}/{step}"].with_name(file)
+        for name, (step, file) in EVIDENCE.items()
+    }
+    evidence |= {test: path for test, (_, path) in compliance.items()}
+    package = next((p for p in cell.packages if p.official == cell.benchmark), cell.packages[-1])
     gates = tuple(
         GateResult(
             name=name,
             required=name == accuracy["required"],
             passed=gate["passed"],
-            lowest_ratio=min(entry["ratio"] for entry in gate["metrics"].values()),
+            lowest_ratio=min(map(_over_bound, gate["metrics"].values())),
         )
         for name, gate in sorted(accuracy["gates"].items())
     )
@@ -209,27 +190,41 @@ def _cell(cell: Cell, inputs: Mapping[str, Path], folder: Path) -> CellResult:
         compression=cell.compression,
         precision=cell.precision,
         scenario=cell.scenario,
+        division=cell.division,
+        official=package.official,
+        model=package.name,
+        weight_data_types=cell.measurement.weight_data_types,
         emulated=cell.emulated,
         departures=cell.departures,
-        tokens_per_second=performance["value"],
+        value=performance["value"],
+        unit=performance["unit"],
         samples_per_second=performance["samples_per_second"],
         target_qps=performance["target_qps"],
         ttft=_latency(performance, "ttft_ms"),
         tpot=_latency(performance, "tpot_ms"),
         scores=accuracy["scores"],
-        reference_ratios={name: entry["ratio"] for name, entry in required.items()},
+        reference_ratios=_reference_ratios(
+            required, checked.config["gates"][accuracy["required"]], run, package.official
+        ),
         gates=gates,
-        compliance={compliance["test"]: compliance["passed"]},
+        compliance={test: passed for test, (passed, _) in compliance.items()},
         engine=f"{engine['name']} {engine['version']} ({engine['device']})",
         loadgen=performance["loadgen_version"],
         min_duration_s=minimum_ms / 1000,
         duration_s=run.result["duration_s"],
-        evidence={
-            name: os.path.relpath(inputs[f"{cell.key}/{step}"].with_name(file), folder)
-            for name, (step, file) in EVIDENCE.items()
-        },
+        evidence={name: os.path.relpath(path, folder) for name, path in evidence.items()},
         configuration={**flat(run.config), **{f"input.{k}": v for k, v in run.inputs.items()}},
     )
+
+
+def _compliance(cell: Cell, inputs: Mapping[str, Path]) -> dict[str, tuple[bool, Path]]:
+    """By test: whether it passed, and the file that says so. A cell may have none, or several."""
+    found = {}
+    for role, path in inputs.items():
+        if role.startswith(f"{cell.key}/") and role.endswith("/compliance_check"):
+            result = Manifest.read(path).result
+            found[str(result["test"])] = (bool(result["passed"]), path.with_name(COMPLIANCE))
+    return found
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, str]:
@@ -240,6 +235,28 @@ def flat(value: Any, prefix: str = "") -> dict[str, str]:
     for key, inner in value.items():
         found |= flat(inner, f"{prefix}.{key}" if prefix else str(key))
     return found
+
+
+def _over_bound(metric: Mapping[str, float]) -> float:
+    ratios = [metric["score"] / metric["minimum"]] if metric.get("minimum") else []
+    if "maximum" in metric:
+        ratios.append(metric["maximum"] / metric["score"] if metric["score"] > 0 else 1.0)
+    return min(ratios)
+
+
+def _reference_ratios(
+    metrics: Mapping[str, Any], gate: Mapping[str, Any], run: Manifest, official: str
+) -> dict[str, float]:
+    """Scores over the reference model's, as far as it is known.
+
+    A gate that names its reference says so itself; a round's bounds don't, published tables do.
+    """
+    if "reference" in gate:
+        return {name: metrics[name]["ratio"] for name in gate["reference"]}
+    known = table.reference_scores(str(run.config["rules"]["round"]), official)
+    return {
+        name: entry["score"] / known[name] for name, entry in metrics.items() if known.get(name)
+    }
 
 
 def _latency(performance: Mapping[str, Any], name: str) -> Latency | None:
@@ -256,7 +273,7 @@ def _described(path: Path) -> dict[str, str]:
     return {str(name): str(value) for name, value in fields.items()}
 
 
-def _trace(role: str, path: Path) -> Trace:
+def _trace(role: str, path: Path, folder: Path) -> Trace:
     manifest = Manifest.read(path)
     try:
         record = json.loads(path.with_name(RECORD).read_text(encoding="utf-8"))
@@ -265,6 +282,7 @@ def _trace(role: str, path: Path) -> Trace:
     return Trace(
         step=manifest.step,
         key=role.removesuffix(f"/{manifest.step}").removeprefix(f"{manifest.step}/"),
+        manifest=os.path.relpath(path, folder),
         manifest_sha256=sha256_file(path),
         code_sha256=record["code"],
         started=record["started"],

@@ -101,7 +101,8 @@ def execute(
     _check_log(folder / "mlperf_log_detail.txt", audited=audit is not None)
     _check_samples(mode, loop)
     _write_samples(folder / "samples.csv", loop)
-    engine = {**loop.identity, "emulated": bool(weights.result.get("simulated"))}
+    emulated = config.engine.emulation or bool(weights.result.get("simulated"))
+    engine = {**loop.identity, "emulated": emulated}
     workspace.result = {
         "mode": mode,
         "scenario": config.scenario,

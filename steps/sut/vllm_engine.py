@@ -24,6 +24,7 @@ class VllmEngine:
         self._parameters: Any = None
         self._tokens: dict[str, list[int]] = {}
         self._first_tokens = False
+        self._emulation = False
 
     def start(
         self, weights: Path, config: EngineConfig, generation: Generation, *, first_tokens: bool
@@ -35,6 +36,11 @@ class VllmEngine:
             from vllm.sampling_params import RequestOutputKind
         except ImportError as error:
             raise UserError(f"vLLM can't be imported ({error}); see README, Trouble") from error
+        if config.emulation:
+            from steps.sut import emulation
+
+            emulation.register()
+        self._emulation = config.emulation
         self._first_tokens = first_tokens
         self._parameters = SamplingParams(
             temperature=0.0,
@@ -52,7 +58,7 @@ class VllmEngine:
                 model=str(weights),
                 skip_tokenizer_init=True,
                 disable_log_stats=True,
-                **config.arguments.model_dump(),
+                **config.arguments.model_dump(exclude_none=True),
             )
             self._engine = LLMEngine.from_engine_args(arguments)
         except Exception as error:
@@ -94,6 +100,7 @@ class VllmEngine:
             "name": "vllm",
             "version": vllm.__version__,
             "device": str(current_platform.device_type),
+            "kernels": "emulated" if self._emulation else "native",
         }
 
 

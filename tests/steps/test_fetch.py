@@ -11,18 +11,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from steps.errors import UserError
+from steps.errors import UserError, explain
 from steps.fetch import download as downloading
 from steps.fetch import sources
 from steps.fetch.client import Client
 from steps.fetch.config import FetchConfig, HubSource, MlcommonsSource
 from steps.fetch.download import Digest, Item, download
+from steps.limits import limitation
+from steps.plan import make
 from steps.record import Manifest
+from steps.schema import ModelConfig
 from tests.conftest import ROOT
 from tests.file_server import Files, serving
 
@@ -446,7 +451,7 @@ def test_killed_in_the_middle_it_goes_on(server: Files, tmp_path: Path) -> None:
 
 def test_offline_never_touches_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from steps.console import Console
-    from steps.fetch.__main__ import step
+    from steps.fetch.fetch import fetch as step
     from steps.record import Workspace
 
     class NoSocket(socket.socket):
@@ -541,3 +546,98 @@ def test_a_file_by_url_needs_a_digest(tmp_path: Path) -> None:
     file = {"url": "https://x.invalid/a", "name": "a"}
     done = fetch(tmp_path, config({"kind": "url", "files": [file], "headers": {}}))
     assert "a needs a sha256 or an md5 to be checked against" in done.stderr
+
+
+# ---- the model step ----------------------------------------------------------------------------
+
+
+def model_step(home: Path, settings: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "steps.model", "--config", json.dumps(settings)),
+            *("--output", str(home / "out/manifest.json"), "--log", str(home / "log")),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@cache
+def planned_text() -> str:
+    chosen = ["system=amd-mi355x", "benchmark=llama3.1-405b", "length=rule", "precision=mxfp4"]
+    plan = make(ROOT, [*chosen, "scenario=Offline"])
+    return next(job.config for job in plan.jobs if job.step == "model")
+
+
+def planned_model(fetch: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+    """The model of the plan for Llama 3.1 405B, with some of its keys changed."""
+    config: dict[str, Any] = json.loads(planned_text())
+    return {**config, **changes, "fetch": {**config["fetch"], **(fetch or {})}}
+
+
+def test_the_model_step_fetches_what_the_plan_names(server: Files, tmp_path: Path) -> None:
+    held = fill_hub(server)
+    assert limitation("model", planned_model()) is None
+    settings = planned_model(
+        {"endpoint": server.url, "token": None}, revision=COMMIT, repository="org/model"
+    )
+    done = model_step(tmp_path, settings)
+    assert done.returncode == 0, done.stderr
+    made = Manifest.read(tmp_path / "out/manifest.json")
+    assert set(made.files) == {"model.safetensors", "sub/config.json"}
+    assert (tmp_path / "out/model.safetensors").read_bytes() == held["model.safetensors"]
+    assert made.result["name"] == "llama3.1-405b"
+
+
+def test_the_model_step_takes_a_directory_of_this_machine(tmp_path: Path) -> None:
+    (tmp_path / "held").mkdir()
+    (tmp_path / "held/model.safetensors").write_bytes(body(100))
+    settings = {
+        "name": "x",
+        "source": "local",
+        "repository": "org/model",
+        "path": str(tmp_path / "held"),
+        "fetch": planned_model({"offline": True})["fetch"],
+    }
+    assert limitation("model", settings) is None
+    done = model_step(tmp_path, settings)
+    assert done.returncode == 0, done.stderr
+    assert set(Manifest.read(tmp_path / "out/manifest.json").files) == {"model.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"revision": None}, "no revision of meta-llama/Llama-3.1-405B-Instruct"),
+        ({"fetch": {"offline": True}}, "fetch.offline is set"),
+    ],
+)
+def test_a_model_that_cannot_be_fetched_is_named_before_anything_starts(
+    tmp_path: Path, settings: dict[str, Any], words: str
+) -> None:
+    model = planned_model(**settings)
+    assert words in str(limitation("model", model))
+    done = model_step(tmp_path, model)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"revision": "main"}, "revision: "),
+        ({"source": "ftp"}, "'ftp'"),
+        ({"source": "mlcommons"}, "uri: "),
+        ({"fetch": {"token": "by value"}}, "fetch.token: "),
+        ({"fetch": {"connections": 0}}, "fetch.connections: "),
+    ],
+)
+def test_a_model_that_is_not_described_right_is_refused(
+    settings: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        ModelConfig.model_validate_json(json.dumps(planned_model(**settings)))
+    assert words in explain(caught.value)

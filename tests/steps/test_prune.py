@@ -205,7 +205,7 @@ def test_a_state_without_direction_is_no_distance() -> None:
 
 
 def step(home: Path, block: dict[str, object]) -> subprocess.CompletedProcess[str]:
-    config = json.dumps({"model": "tiny", "block": block, "workers": 2})
+    config = json.dumps({"layers": 6, "block": block, "when": "before_quantize", "workers": 1})
     return subprocess.run(
         [
             *(sys.executable, "-m", "steps.prune", "--config", config),
@@ -248,7 +248,7 @@ def test_the_step_publishes_a_manifest_and_goes_on_from_what_was_finished(tmp_pa
     [
         ({"by": "taste"}, "block: input tag 'taste'"),
         ({"by": "layers", "first": 1}, "block.layers.last: field required"),
-        ({"by": "layers", "first": 0, "last": 5}, "it has layers 0 to 5 and has to keep one"),
+        ({"by": "layers", "first": 0, "last": 5}, "a block of 6 layers leaves none of 6"),
     ],
 )
 def test_the_step_refuses_in_one_sentence(

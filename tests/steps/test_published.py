@@ -95,7 +95,12 @@ def test_a_run_is_described_by_its_own_log(tmp_path: Path) -> None:
         "".join(
             ":::MLLOG "
             + json.dumps(
-                {"key": key, "value": value, "metadata": {"is_error": False, "is_warning": False}}
+                {
+                    "key": key,
+                    "value": value,
+                    "time_ms": 0.0,
+                    "metadata": {"is_error": False, "is_warning": False},
+                }
             )
             + "\n"
             for key, value in values.items()

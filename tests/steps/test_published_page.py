@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -126,23 +125,8 @@ def test_a_row_that_can_not_be_compared_is_shown_as_such() -> None:
 def test_it_opens_from_disk_without_errors_or_requests(window: browser.Browser) -> None:
     assert window.run("return document.readyState") == "complete"
     assert [entry for entry in window.logged("browser") if entry["level"] == "SEVERE"] == []
-    assert requests(window) == []
+    assert window.requests() == []
     assert window.run("return document.querySelectorAll('.bk-Figure').length") >= 6
-
-
-def requests(window: browser.Browser) -> list[str]:
-    """Addresses that the page asked for, beside the file itself and what it carries.
-
-    The browser's own first tab is no page of ours.
-    """
-    found = []
-    for entry in window.logged("performance"):
-        message: dict[str, Any] = json.loads(entry["message"])["message"]
-        if message["method"] != "Network.requestWillBeSent":
-            continue
-        if message["params"]["documentURL"].startswith("file:"):
-            found.append(message["params"]["request"]["url"])
-    return [url for url in found if not url.startswith(("file:", "data:", "blob:"))]
 
 
 COLUMN = """
@@ -256,26 +240,13 @@ def test_nothing_overflows_and_text_is_readable(
     colours = window.run(
         "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]"
     )
-    assert contrast(*colours) >= 7
+    assert browser.contrast(*colours) >= 7
     soft = window.run(
         "return ['.soft', '.good', '.bad', 'nav a'].map((name) =>"
         " getComputedStyle(document.querySelector(name)).color)"
     )
     for colour in soft:
-        assert contrast(colour, colours[1]) >= 4.5
+        assert browser.contrast(colour, colours[1]) >= 4.5
     if folder := os.environ.get("REPRISE_SCREENSHOTS"):
         height = window.run("return document.documentElement.scrollHeight")
         window.screenshot(Path(folder) / f"published-{width}-{scheme}.png", height)
-
-
-def contrast(first: str, second: str) -> float:
-    """WCAG 2's contrast ratio of two CSS colours, "rgb(28, 30, 33)"."""
-    lighter, darker = sorted(map(luminance, (first, second)), reverse=True)
-    return (lighter + 0.05) / (darker + 0.05)
-
-
-def luminance(colour: str) -> float:
-    parts = colour[colour.index("(") + 1 : colour.index(")")].split(",")[:3]
-    values = [float(part) / 255 for part in parts]
-    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in values]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

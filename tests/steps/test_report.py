@@ -3,18 +3,26 @@
 import csv
 import io
 import json
+import os
 import re
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from steps import schema
 from steps.plan import Plan, make
-from steps.record import Workspace, publish
-from steps.report.__main__ import step
-from tests import synthetic
+from steps.report import own_page
+from steps.report.markdown import to_markdown
+from steps.report.own_report import OwnReport
+from steps.report.page import render
+from steps.report.summary import Trace
+from steps.report.timeline import timeline
+from tests import browser, synthetic
 from tests.conftest import ROOT
+
+NO_BROWSER = browser.missing()
+needs_browser = pytest.mark.skipif(bool(NO_BROWSER), reason=NO_BROWSER)
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 
@@ -52,31 +60,16 @@ class Page(HTMLParser):
             self.text += data
 
 
-def rendered(plan: Plan, home: Path) -> Workspace:
+def rendered(plan: Plan, home: Path) -> Path:
     synthetic.build(plan, home)
-    jobs = {job.step: job for job in plan.jobs}
-    package = home / jobs["submission"].output
-    departs = any(
-        cell.departures
-        for cell in schema.ReportConfig.model_validate_json(jobs["report"].config).cells
-    )
-    with publish(package.parent, step="submission", config={}, inputs={}, code="c") as workspace:
-        workspace.result = {
-            "division": "open",
-            "submitter": "Re<b>prise",
-            "may_be_submitted": not departs,
-        }
-    made = Workspace(home / "made")
-    made.directory.mkdir()
-    config = schema.ReportConfig.model_validate_json(jobs["report"].config)
-    step(config, synthetic.inputs_of(plan, home, "report"), made, None)  # type: ignore[arg-type]
-    return made
+    synthetic.package(plan, home, submitter="Re<b>prise")
+    return synthetic.report(plan, home)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plan = make(ROOT, ["precision=bf16,fp8"])
-    return rendered(plan, tmp_path_factory.mktemp("experiment")).directory
+    return rendered(plan, tmp_path_factory.mktemp("experiment"))
 
 
 def test_the_page_is_one_sound_file_that_needs_nothing_else(made: Path) -> None:
@@ -101,19 +94,42 @@ def test_every_link_leads_somewhere(made: Path) -> None:
 
 def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:
     plan = make(ROOT, ["scenario=Server"])
-    first = rendered(plan, tmp_path).directory
-    texts = contents(first)
-    config = schema.ReportConfig.model_validate_json(
-        next(job.config for job in plan.jobs if job.step == "report")
-    )
-    step(config, synthetic.inputs_of(plan, tmp_path, "report"), Workspace(first), None)  # type: ignore[arg-type]
-    assert contents(first) == texts
+    texts = contents(rendered(plan, tmp_path))
+    assert contents(synthetic.report(plan, tmp_path)) == texts
 
 
 def contents(folder: Path) -> dict[str, str]:
     """Bokeh numbers its objects through a process, and every real report is a process."""
     numbers = re.compile(r"\bp[0-9]{4,}\b")
     return {path.name: numbers.sub("p", path.read_text("utf-8")) for path in folder.iterdir()}
+
+
+def test_compression_is_shown_with_intervals_sizes_and_importance(tmp_path: Path) -> None:
+    plan = make(ROOT, ["compression=none,depth33-measured", "precision=fp8", "scenario=Offline"])
+    made = rendered(plan, tmp_path).directory
+    page = Page()
+    page.feed((made / "index.html").read_text(encoding="utf-8"))
+    assert {"compression", "compression-table"} <= set(page.ids)
+    text = (made / "summary.md").read_text(encoding="utf-8")
+    assert "layers 7 to 11 were dropped" in text
+    rows = [
+        line.split(" | ")[:6]
+        for line in text.splitlines()
+        if line.startswith("| ") and "256 |" in line
+    ]
+    assert rows == [
+        ["| none fp8", "quantize", "99.18 %", "98.40 %", "99.78 %", "98.00 %"],
+        ["| depth33-measured", "prune", "9.02 %", "98.40 %", "99.78 %", "any"],
+        ["| depth33-measured fp8", "quantize", "99.18 %", "98.40 %", "99.78 %", "any"],
+    ]
+    assert json.loads((made / "summary.json").read_text(encoding="utf-8"))["cells"]
+
+
+def test_without_compression_there_is_no_word_of_it(tmp_path: Path) -> None:
+    made = rendered(make(ROOT, ["scenario=Offline"]), tmp_path).directory
+    page = Page()
+    page.feed((made / "index.html").read_text(encoding="utf-8"))
+    assert "compression" not in page.ids
 
 
 def test_markdown_says_the_same_in_a_size_that_a_pull_request_takes(made: Path) -> None:
@@ -157,13 +173,141 @@ def test_json_and_csv_agree(made: Path) -> None:
     assert len(summary["cells"]) == len(rows) == 6
     for cell, row in zip(summary["cells"], rows, strict=True):
         assert row["scenario"] == cell["scenario"]
-        assert float(row["tokens_per_second"]) == cell["tokens_per_second"]
+        assert (float(row["value"]), row["unit"]) == (cell["value"], cell["unit"])
         assert bool(row["ttft_p99_ms"]) == (cell["scenario"] != "Offline")
 
 
 def test_a_full_rehearsal_is_not_warned_about(tmp_path: Path) -> None:
     page = Page()
-    directory = rendered(make(ROOT, ["experiment=rehearsal-full"]), tmp_path).directory
+    directory = rendered(make(ROOT, ["experiment=rehearsal-full"]), tmp_path)
     page.feed((directory / "index.html").read_text(encoding="utf-8"))
     assert "May not be submitted" not in page.text
     assert "Complete:" in page.text
+
+
+def trace(step: str, key: str, started: str, finished: str) -> Trace:
+    digests = {"manifest": "m", "manifest_sha256": "0", "code_sha256": "0"}
+    day = "2026-11-25T"
+    times = {"started": f"{day}{started}+00:00", "finished": f"{day}{finished}+00:00"}
+    return Trace(step=step, key=key, inputs={}, **digests, **times)
+
+
+def test_the_timeline_is_of_the_last_command_that_measured() -> None:
+    traces = [
+        trace("environment", "cpu", "08:00:00", "08:02:00"),
+        trace("accuracy_run", "s/b/none/bf16/Server", "10:00:00", "10:05:00"),
+        trace("accuracy_check", "s/b/none/bf16/Server", "10:05:00", "10:05:00"),
+        trace("compliance_run", "s/b/none/bf16/Server/TEST06", "10:10:00", "10:12:30"),
+        trace("submission", "package", "15:00:00", "15:00:02"),
+    ]
+    chart = timeline(traces, {"s/b/none/bf16/Server": "Server"})
+    assert chart is not None
+    assert chart.description == (
+        "2 steps in 12.5 minutes: accuracy run Server 300 s, compliance run Server TEST06 150 s"
+    )
+    assert "2 of another time" in chart.caption
+    assert timeline(traces[2:3], {}) is None
+
+
+def test_500_results_stay_below_5_mb_and_their_markdown_fits_a_comment(made: Path) -> None:
+    report = OwnReport.model_validate_json((made / "summary.json").read_text(encoding="utf-8"))
+    numbered = [(f"machine-{n}", cell) for n in range(84) for cell in report.cells][:500]
+    cells = [
+        cell.model_copy(
+            update={
+                "key": f"{name}/{cell.key}",
+                "system": name,
+                "axes": {**cell.axes, "system": name},
+            }
+        )
+        for name, cell in numbered
+    ]
+    many = report.model_copy(
+        update={
+            "cells": cells,
+            "partners": [report.partners[0]] * len(cells),
+            "systems": {name: report.systems["rehearsal-cpu"] for name, _ in numbered},
+            "provenance": report.provenance * 40,
+            "departures": {"a rule": tuple(cell.key for cell in cells[1:])},
+        }
+    )
+    inputs = {f"{c.key}/performance_run": made / c.evidence["configuration"] for c in cells}
+    page = own_page.build(many, inputs, "a source")
+    html = render(page)
+    assert html.count("<tr>") > 2000
+    assert len(html.encode()) < 5_000_000
+    assert "The first 40 of 500; the table has all." in html
+    assert len(to_markdown(page)) < 65_536
+
+
+# ---- in Chromium -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def window(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Browser]:
+    with browser.browser(tmp_path_factory.mktemp("profile")) as opened:
+        opened.look(1280, "light")
+        opened.open(made / "index.html")
+        yield opened
+
+
+@needs_browser
+def test_it_opens_from_disk_without_errors_or_requests(window: browser.Browser) -> None:
+    assert window.run("return document.readyState") == "complete"
+    assert [entry for entry in window.logged("browser") if entry["level"] == "SEVERE"] == []
+    assert window.requests() == []
+    assert window.run("return document.querySelectorAll('.bk-Figure').length") >= 5
+
+
+@needs_browser
+def test_results_sort_by_keyboard(window: browser.Browser) -> None:
+    window.run('document.querySelector("#performance-table th button").focus()')
+    for expected in (["bf16"] * 3 + ["fp8"] * 3, ["fp8"] * 3 + ["bf16"] * 3):
+        window.press("Enter")
+        found = window.run(
+            'return [...document.querySelectorAll("#performance-table tbody tr")]'
+            '.map((row) => row.cells[0].firstChild.textContent.split(" ")[0])'
+        )
+        assert found == expected
+
+
+@needs_browser
+def test_provenance_filters_by_step(window: browser.Browser) -> None:
+    shown = window.run(
+        """
+        const box = document.querySelector("#provenance-table");
+        box.closest("details").open = true;
+        const menu = box.querySelector("select");
+        menu.value = "accuracy_run";
+        menu.dispatchEvent(new Event("input", { bubbles: true }));
+        return [...box.querySelectorAll("tbody tr:not([hidden])")]
+          .map((row) => row.cells[0].textContent);
+        """
+    )
+    assert shown == ["accuracy_run"] * 6
+
+
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_overflows_and_text_is_readable(
+    window: browser.Browser, made: Path, width: int, scheme: str
+) -> None:
+    window.look(width, scheme)
+    window.open(made / "index.html")
+    assert window.run("return document.documentElement.scrollWidth") <= width
+    back = window.run("return getComputedStyle(document.body).backgroundColor")
+    for name, least in (("body", 7), (".soft", 4.5), (".good", 4.5), (".bad", 4.5)):
+        colour = window.run(f"return getComputedStyle(document.querySelector('{name}')).color")
+        assert browser.contrast(colour, back) >= least
+    if folder := os.environ.get("REPRISE_SCREENSHOTS"):
+        height = window.run("return document.documentElement.scrollHeight")
+        window.screenshot(Path(folder) / f"own-{width}-{scheme}.png", height)
+
+
+@needs_browser
+def test_paper_gets_the_folded_parts(window: browser.Browser) -> None:
+    window.run("dispatchEvent(new Event('beforeprint'))")
+    assert window.run("return document.querySelectorAll('details:not([open])').length") == 0
+    window.run("dispatchEvent(new Event('afterprint'))")
+    assert window.run("return document.querySelectorAll('details:not([open])').length") > 0

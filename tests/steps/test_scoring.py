@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import nltk
 import pandas
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 
 from steps.errors import UserError
 from steps.scoring.metrics import gsm8k_match, niah_exact_match, qa_exact_match
@@ -70,9 +73,19 @@ def test_scores_lie_between_0_and_100(truth: str, answer: str) -> None:
         assert 0.0 <= judge(truth, answer) <= 100.0
 
 
-def write_log(path: Path, texts: list[str]) -> list[str]:
+def lossless(path: Path) -> Path:
+    """A tokenizer of bytes: what is encoded comes back as it was."""
+    vocabulary = {byte: number for number, byte in enumerate(sorted(ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(path))
+    return path
+
+
+def write_log(path: Path, texts: list[str], model: Path = TOKENIZER) -> list[str]:
     """Tokens of each text as LoadGen logs them; the texts as they are decoded."""
-    tokenizer = Tokenizer.from_file(str(TOKENIZER))
+    tokenizer = Tokenizer.from_file(str(model))
     lines, decoded = [], []
     for index, text in enumerate(texts):
         ids = tokenizer.encode(text, add_special_tokens=False).ids
@@ -127,3 +140,47 @@ def test_what_proves_nothing_is_refused(fault: str, tmp_path: Path) -> None:
     (tmp_path / "log").write_text(text, encoding="utf-8")
     with pytest.raises(UserError):
         score(benchmark, tmp_path / "log", table, TOKENIZER)
+
+
+def trained(home: Path) -> Path:
+    """A directory of NLTK's data with a small model of sentences."""
+    folder = home / "tokenizers/punkt_tab/english"
+    folder.mkdir(parents=True)
+    (folder / "abbrev_types.txt").write_text("approx\nmr")
+    for name in ("collocations.tab", "sent_starters.txt", "ortho_context.tab"):
+        (folder / name).write_text("")
+    return home
+
+
+def test_llama3_1_8b_is_scored_by_sentences(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = ["Mr. Smith sold 12 ships.  He bought a port.", "The cranes hold approx. 3 ships. Done."]
+    truths = ["Mr. Smith bought a port. He sold ships.", "Done. The cranes hold 3 ships."]
+    tokenizer = lossless(tmp_path / "tokenizer.json")
+    decoded = write_log(tmp_path / "log", said, tokenizer)
+    table = pandas.DataFrame({"output": truths})
+    with pytest.raises(UserError, match="--nltk-data"):
+        score("llama3.1-8b", tmp_path / "log", table, tokenizer)
+    with pytest.raises(UserError, match="punkt_tab"):
+        score("llama3.1-8b", tmp_path / "log", table, tokenizer, tmp_path)
+    data = trained(tmp_path / "nltk")
+    monkeypatch.setattr(nltk.data, "path", [])
+    totals = score("llama3.1-8b", tmp_path / "log", table, tokenizer, data)
+    # What the reference script does, with the same library and model.
+    nltk.data.path[:] = [str(data)]
+    texts = [
+        ["\n".join(nltk.sent_tokenize(text.strip())) for text in group]
+        for group in (truths, decoded)
+    ]
+    assert all(text.count("\n") == 1 for group in texts for text in group)
+    names = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
+    scorer = RougeScorer(names, use_stemmer=True)
+    scores = [scorer.score(*pair) for pair in zip(*texts, strict=True)]
+    expected = {
+        name: f"{round(100 * sum(found[name].fmeasure for found in scores) / 2, 4)}"
+        for name in names
+    }
+    counts = {"gen_len": sum(map(len, texts[1])), "gen_num": 2}
+    assert totals.result() == {**expected, **counts}
+    assert "'rougeLsum': '" in totals.text()

@@ -98,6 +98,42 @@ rule finetune:
         RUN
 
 
+# Before anything else: what fails here spares the rest.
+rule quick_run:
+    input:
+        needs("quick_run"),
+        code=sources("quick_run"),
+    output:
+        manifest=manifest("quick_run"),
+    log:
+        logfile("quick_run"),
+    priority: 40
+    threads: workflow.cores
+    params:
+        **arguments("quick_run"),
+    message:
+        "quick run {wildcards.name}"
+    shell:
+        RUN
+
+
+rule quick_check:
+    input:
+        needs("quick_check"),
+        code=sources("quick_check"),
+    output:
+        manifest=manifest("quick_check"),
+    log:
+        logfile("quick_check"),
+    priority: 50
+    params:
+        **arguments("quick_check"),
+    message:
+        "quick check {wildcards.name}"
+    shell:
+        RUN
+
+
 rule dataset:
     input:
         needs("dataset"),

@@ -62,7 +62,10 @@ def of_job(step, read):
 
 
 def needs(step):
-    return of_job(step, lambda job: list(job.inputs.values()))
+    """Inputs, and the gates that come first: a gate that is judged again changes no result."""
+    return of_job(
+        step, lambda job: [*job.inputs.values(), *(ancient(path) for path in job.gates)]
+    )
 
 
 def arguments(step):

@@ -1,0 +1,119 @@
+"""The section of own results: rates, latencies against their limits, and where each is logged."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from steps.comparison.partner import PartnerVerdict
+from steps.record import Manifest
+from steps.report import latency_charts
+from steps.report.blocks import (
+    Block,
+    Cell,
+    Chart,
+    Column,
+    Section,
+    Table,
+    number,
+    of_limit,
+    share,
+    too_long,
+)
+from steps.report.comparison_charts import SHORT, Rate, throughput
+from steps.report.points import Points
+from steps.report.summary import CellResult, Latency
+
+
+def performance_section(
+    points: Points, inputs: Mapping[str, Path], partners: Sequence[PartnerVerdict]
+) -> Section:
+    """The table of results, then rates beside AMD's and latencies against their limits."""
+    columns = [
+        *points.columns(),
+        Column("result", numeric=True),
+        Column("unit"),
+        Column("samples/s", numeric=True),
+        Column("target_qps", numeric=True),
+        Column("p99 TTFT, ms", numeric=True),
+        Column("TTFT left", numeric=True),
+        Column("p99 TPOT, ms", numeric=True),
+        Column("TPOT left", numeric=True),
+        Column("run, s", numeric=True),
+        Column("evidence"),
+    ]
+    rows = [
+        [
+            *points.row(cell),
+            number(cell.value, href=cell.evidence["performance log"]),
+            Cell(cell.unit),
+            number(cell.samples_per_second, 2, href=cell.evidence["detail log"]),
+            number(cell.target_qps, href=cell.evidence["user.conf"]),
+            *_latency(cell.ttft, cell.evidence["detail log"]),
+            *_latency(cell.tpot, cell.evidence["detail log"]),
+            number(cell.duration_s, 0, href=cell.evidence["detail log"]),
+            Cell("configuration", href=cell.evidence["configuration"]),
+        ]
+        for cell in points.cells
+    ]
+    blocks: list[Block] = [
+        Table("performance-table", "One row a result", columns, rows, too_long(rows)),
+        throughput(_rates(points, partners)),
+        *_distributions(points, inputs),
+    ]
+    lead = (
+        f"{points.shared} Numbers link to the log they are from, each row to its configuration; "
+        "latencies stand beside their limits."
+    )
+    return Section("performance", "Performance", lead.strip(), blocks)
+
+
+def _latency(latency: Latency | None, href: str) -> list[Cell]:
+    if latency is None:
+        return [Cell("–"), Cell("–")]
+    left = latency.headroom
+    return [of_limit(latency.p99_ms, latency.limit_ms, href=href), share(left, 0)]
+
+
+def _rates(points: Points, partners: Sequence[PartnerVerdict]) -> list[Rate]:
+    """Own results, and below them AMD's that they are compared with."""
+    own = [
+        Rate(
+            points.label(cell, without="scenario") or cell.system,
+            cell.scenario,
+            cell.value,
+            cell.unit,
+        )
+        for cell in points.cells
+        if cell.value > 0
+    ]
+    published = {
+        verdict.reference.link: Rate(
+            f"AMD's {verdict.gpu} {verdict.model} {verdict.precision[:SHORT]}",
+            verdict.scenario,
+            verdict.reference.value,
+            verdict.unit,
+        )
+        for verdict in partners
+        if verdict.reference is not None
+    }
+    return [*own, *published.values()]
+
+
+def _distributions(points: Points, inputs: Mapping[str, Path]) -> list[Chart]:
+    found: dict[str, list[latency_charts.Run]] = {"ttft": [], "tpot": []}
+    for cell in points.cells:
+        if cell.ttft is None or cell.tpot is None:
+            continue
+        times = latency_charts.read_latencies(_samples(cell, inputs))
+        label = points.label(cell)
+        found["ttft"].append(latency_charts.Run(label, times.ttft_ms, cell.ttft.limit_ms))
+        found["tpot"].append(latency_charts.Run(label, times.tpot_ms, cell.tpot.limit_ms))
+    titles = {"ttft": "Time to first token", "tpot": "Time per output token"}
+    return [
+        latency_charts.distribution(titles[name], name.upper(), runs)
+        for name, runs in found.items()
+        if any(len(run.values_ms) for run in runs)
+    ]
+
+
+def _samples(cell: CellResult, inputs: Mapping[str, Path]) -> Path:
+    return Manifest.read(inputs[f"{cell.key}/performance_run"]).file("samples.csv")

@@ -1,0 +1,93 @@
+"""The last sections of the page of own results: how it was made, and where it leaves the rules."""
+
+from steps.registry import STEPS
+from steps.report import timeline
+from steps.report.blocks import Block, Cell, Column, Details, Flow, Section, Table, Text, number
+from steps.report.points import Points
+from steps.report.summary import Summary, Trace
+
+STAGES = ("artifacts", "runs", "verdicts", "submission", "report")
+FEW_SYSTEMS = 3
+"""Their descriptions fit a comment in a pull request."""
+
+DIGITS = 16
+"""Of a digest, on the page; summary.json has it whole."""
+
+
+def made_section(summary: Summary, points: Points) -> Section:
+    """Flow, timeline, systems, and every result's digests."""
+    labels = {cell.key: points.label(cell) for cell in summary.cells}
+    chart = timeline.timeline(summary.provenance, labels)
+    blocks: list[Block] = [Flow(_flow(summary))]
+    blocks += [chart] if chart else []
+    many = len(summary.systems) > FEW_SYSTEMS
+    blocks += [_system(*system, page_only=many) for system in summary.systems.items()]
+    blocks.append(_provenance(summary.provenance))
+    engines = sorted({f"{cell.engine}, LoadGen {cell.loadgen}" for cell in summary.cells})
+    blocks.append(Text(engines))
+    return Section("made", "How it was made", "", blocks)
+
+
+def departures_section(summary: Summary, points: Points) -> Section:
+    """What keeps the results from being submitted, and which of them."""
+    labels = {cell.key: points.label(cell) for cell in summary.cells}
+    items = []
+    for what, keys in summary.departures.items():
+        every = len(keys) == len(labels)
+        items.append(f"{what}: {'every result' if every else ', '.join(labels[k] for k in keys)}")
+    lead = "Where a result leaves the rules of its round, with its value and the rule's."
+    return Section("departures", "Departures from the rules", lead, [Text(items or ["None."])])
+
+
+def _system(name: str, fields: dict[str, str], *, page_only: bool) -> Details:
+    columns = (Column("field"), Column("value", wide=True))
+    rows = [[Cell(field), Cell(value)] for field, value in fields.items()]
+    description = Table(f"system-{name}", "System description", columns, rows, page_only)
+    return Details(f"about-{name}", f"System {name}", "", tables=[description])
+
+
+def _provenance(traces: tuple[Trace, ...]) -> Details:
+    columns = (
+        Column("step", choices=True),
+        Column("of"),
+        Column("manifest"),
+        Column("code"),
+        Column("started (UTC)"),
+        Column("seconds", numeric=True),
+    )
+    rows = [
+        [
+            Cell(trace.step),
+            Cell(trace.key),
+            Cell(trace.manifest_sha256[:DIGITS], href=trace.manifest),
+            Cell(trace.code_sha256[:DIGITS]),
+            Cell(trace.started[:19].replace("T", " ")),
+            number(trace.seconds, 0),
+        ]
+        for trace in traces
+    ]
+    table = Table("provenance-table", "One row a result of a step", columns, rows, page_only=True)
+    words = (
+        f"Digests are sha256 of manifests and of the code that made them, shortened to {DIGITS} "
+        "digits here and whole in summary.json. `./reproduce verify` checks them all."
+    )
+    return Details("provenance", "Provenance of every result", words, tables=[table])
+
+
+def _flow(summary: Summary) -> list[tuple[str, list[str]]]:
+    """Stages in data order, with their steps and how many results each gave."""
+    counts: dict[str, int] = {}
+    for trace in summary.provenance:
+        counts[trace.step] = counts.get(trace.step, 0) + 1
+    stages = [
+        (
+            stage,
+            [
+                f"{step} × {counts[step]}" if counts.get(step, 0) > 1 else step
+                for step, spec in STEPS.items()
+                if spec.stage == stage and (step in counts or stage == "report")
+            ],
+        )
+        for stage in STAGES
+    ]
+    return [("conf", ["composed once"]), ("plan", ["frozen"]), *stages]

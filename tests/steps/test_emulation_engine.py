@@ -1,0 +1,108 @@
+"""The numerics of the emulating kernels, and vLLM with them, in the engine's environment."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from steps.plan import Job, make
+from steps.record import publish
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.engine
+
+LIMIT_S = 300
+
+# MXFP4 against steps/checkpoint/mxfp4.py, which tests/steps/test_mxfp4.py compares with exact
+# arithmetic; ties, zeros, the least and the largest scales are among the groups.
+NUMERICS = """
+import numpy as np, torch
+from steps.checkpoint import mxfp4
+from steps.sut.formats import fp8_codes, mxfp4_round_trip, mxfp4_values
+generator = np.random.default_rng(0)
+groups = generator.standard_normal((4000, 32)) * 2.0 ** generator.integers(-60, 60, (4000, 1))
+ties = np.tile([0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0, 6.0], (8, 4)) * 2.0 ** np.arange(8)[:, None]
+special = np.concatenate([ties, -ties, np.zeros((1, 32)), np.full((1, 32), 7.9)])
+values = np.concatenate([groups, special]).astype(np.float32)
+packed, scales = mxfp4.quantize(memoryview(values).cast("B"), "F32", "even")
+rows = len(values)
+wanted = mxfp4_values(torch.from_numpy(packed.reshape(rows, 16)), torch.from_numpy(scales[:, None]))
+found = mxfp4_round_trip(torch.from_numpy(values))
+assert torch.equal(found, wanted), (found - wanted).abs().max()
+halves = torch.from_numpy(values).bfloat16()
+assert mxfp4_round_trip(halves).dtype == torch.bfloat16
+assert torch.equal(mxfp4_round_trip(halves).float(), mxfp4_round_trip(halves.float()))
+codes = fp8_codes(torch.tensor([0.0, 1.0, 1.0625, 1.1875, -1e9, 1e9]) * 2, torch.tensor(2.0))
+assert codes.float().tolist() == [0.0, 1.0, 1.0, 1.25, -448.0, 448.0], codes
+print("same")
+"""
+
+
+def job(step: str, precision: str) -> Job:
+    plan = make(ROOT, ["scenario=Offline", f"precision={precision}"])
+    return next(job for job in plan.jobs if job.step == step and job.key.endswith("quantize"))
+
+
+def python(environment: str) -> str:
+    path = ROOT / environment / "bin/python"
+    if not path.exists():
+        pytest.skip(f"{environment} is made by ./reproduce")
+    return str(path)
+
+
+def test_the_kernels_round_as_the_formats_say() -> None:
+    engine = python(job("quick_run", "mxfp4").environment)
+    done = subprocess.run(
+        [engine, "-W", "error", "-c", NUMERICS],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+    assert done.stdout == "same\n", done.stderr
+
+
+def test_vllm_answers_from_mxfp4_weights_and_says_that_it_emulates(tmp_path: Path) -> None:
+    from steps.checkpoint.layout import open_checkpoint
+    from steps.checkpoint.quantize import Mxfp4Config, mxfp4_transform
+    from steps.checkpoint.stream import rewrite
+    from steps.rehearsal import dataset, tokenizer
+
+    source = open_checkpoint(ROOT / "steps/rehearsal/model")
+    settings = Mxfp4Config(activations="mxfp4", scale_calculation_mode="even", exclude=("lm_head",))
+    rewrite(source, tmp_path / "weights", mxfp4_transform(source, settings))
+    with publish(tmp_path / "model", step="quantize", config={}, inputs={}, code="") as workspace:
+        for path in (tmp_path / "weights").iterdir():
+            shutil.copy(path, workspace.directory)
+    frame = dataset.evaluation(32)
+    with publish(tmp_path / "dataset", step="dataset", config={}, inputs={}, code="") as workspace:
+        frame.to_pickle(workspace.directory / "evaluation.pkl")
+        dataset.calibration(8).to_pickle(workspace.directory / "calibration.pkl")
+    planned = job("quick_run", "mxfp4-streamed")
+    config = {**json.loads(planned.config), "samples": 32}
+    done = subprocess.run(
+        [
+            *(python(planned.environment), "-m", "steps.quick_run"),
+            *("--config", json.dumps(config)),
+            *("--input", *(f"{r}={tmp_path / r / 'manifest.json'}" for r in ("model", "dataset"))),
+            *("--output", str(tmp_path / "out/manifest.json"), "--log", str(tmp_path / "log")),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text(encoding="utf-8"))
+    assert manifest["result"]["engine"]["kernels"] == "emulated"
+    assert "are emulated on the CPU" in (tmp_path / "log").read_text(encoding="utf-8")
+    answers = json.loads((tmp_path / "out/answers.json").read_text(encoding="utf-8"))
+    right = [
+        tokenizer.decode(answer).split()[:9] == truth.split()[:9]
+        for answer, truth in zip(answers, frame["output"], strict=True)
+    ]
+    # Four bits cost something, but most answers begin with the right fact; a wrong scale or
+    # nibble order leaves none.
+    assert sum(right) > 16
