@@ -1,7 +1,8 @@
 """`./reproduce tune scenario=Server [overrides] [--budget 45m] [--guess QPS]`.
 
 Makes what the runs need, searches, and puts the VALID run where `./reproduce` looks for it. The
-search runs in the analysis environment, each probe in the engine's.
+search runs in the analysis environment, each probe in the engine's. Of Offline it says what rate to
+ask LoadGen for, and how long a run is worth its time.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from steps.plan import Job, Plan, load
 from steps.record import Manifest, canonical_json, write_atomically
 from steps.registry import code_digest, sources
 from steps.report.command import analysis_python
+from steps.tune import offline
 from steps.tune.config import load as settings
 from steps.tune.request import REQUEST, Request, Result, result_of
 
@@ -54,12 +56,13 @@ def command(arguments: list[str]) -> int:
     os.chdir(ROOT)
     lock(ROOT / "results")
     plan = load(path)
-    jobs = [job for job in plan.jobs if job.step == "performance_run" and _searchable(job)]
+    runs = [job for job in plan.jobs if job.step == "performance_run"]
+    jobs = [job for job in runs if _searchable(job)]
+    for job in runs:
+        if job not in jobs:
+            _offline(path, job)
     if not jobs:
-        raise UserError(
-            "tune finds the rate of Server and Interactive; the plan has neither: add "
-            "scenario=Server (an Offline rate follows from its run: docs/tune.md)"
-        )
+        return 0
     _prepare(path, jobs)
     budget_s = given.deadline or given.budget
     requests = [_request(plan, job, given.guess, budget_s) for job in jobs]
@@ -89,6 +92,20 @@ def _duration(text: str) -> float:
 
 def _searchable(job: Job) -> bool:
     return bool(json.loads(job.config)["scenario"] != "Offline")
+
+
+def _offline(path: Path, job: Job) -> None:
+    """What the Offline run of the plan says of its own length; it is made if it isn't there."""
+    done = subprocess.run([*snakemake(path), job.output], cwd=ROOT, check=False)
+    if done.returncode:
+        raise UserError("the Offline run can't be made; see the messages above")
+    config = schema.PerformanceRunConfig.model_validate_json(job.config)
+    loadgen, rules = config.loadgen, config.rules
+    duration_s = (loadgen.min_duration_ms or rules.min_duration_ms) / 1000
+    count = loadgen.performance_sample_count_override or rules.performance_sample_count
+    found = offline.read((ROOT / job.output).with_name("samples.csv"))
+    print(f"{job.key}:")
+    print(offline.advice(found, duration_s, count, settings().offline_share))
 
 
 def _prepare(path: Path, jobs: Sequence[Job]) -> None:

@@ -38,6 +38,9 @@ class SearchSettings(Strict):
 
 
 class TuneConfig(Strict):
+    """`offline_share`: of an endless Offline run's throughput; longer runs aren't worth it."""
+
+    offline_share: Fraction
     search: SearchSettings
 
 

@@ -154,7 +154,7 @@ def reason_to_stop(
     half_s = now_s / 2
     came = len(arrived) - int(np.searchsorted(arrived, half_s))
     went = int((completed > half_s).sum())
-    if now_s < LATENCIES * median_s or came - went < GROWTH_DEVIATIONS * np.sqrt(came):
+    if not came or now_s < LATENCIES * median_s or came - went < GROWTH_DEVIATIONS * np.sqrt(came):
         return None
     late = slice(int(np.searchsorted(arrived, half_s)), len(arrived))
     share = max(float(found[: len(arrived)][late].mean()) for found in missed.values())

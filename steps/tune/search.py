@@ -38,7 +38,8 @@ that doesn't at so many times that rate."""
 FORGOTTEN = 0.6
 """A run that moved the forecast far showed the model to err: for the next runs, by half as much and
 by this share less each time, the forecast is held for no surer than that. Runs that fail one after
-another show the same: each doubles the doubt, from the tolerance."""
+another show the same: each doubles the doubt, from the tolerance; and the earlier in its course a
+run was lost, the farther beyond the limit it was."""
 
 CLIFF, CLIFF_STEPS = 40.0, 1.5
 """Where a tail rises so many percent per percent of rate, it says nothing of how far the limit is:
@@ -86,6 +87,7 @@ class Search:
     surprise: float = 0.0
     moved: float = 0.0
     failed_in_row: int = 0
+    how_far: float = 1.0
     forecast: Forecast | None = None
 
     @property
@@ -242,6 +244,8 @@ class Search:
     def _run(self, rate: float) -> Generator[Probe, Measurement, None]:
         measured = yield from self._final(rate)
         self.failed_in_row = 0 if measured.valid else self.failed_in_row + 1
+        whole_s = self.length.duration_s(measured.probe.rate)
+        self.how_far = min(measured.measured_s / whole_s, 1.0)
         if measured.valid:
             if self.best is None or measured.probe.rate > self.best.probe.rate:
                 self.best = measured
@@ -295,7 +299,7 @@ class Search:
         held = self.best.probe.rate if self.best else 0.0
         if self.lowest_failed is None:
             return self.forecast.between(held, math.inf)
-        doubt = self.settings.tolerance * 2.0 ** (self.failed_in_row - 1)
+        doubt = self.settings.tolerance * 2.0 ** (self.failed_in_row - 1) / self.how_far
         deviation = max(self.forecast.deviation, self.surprise, doubt)
         return replace(self.forecast, deviation=deviation).between(held, self.lowest_failed)
 
