@@ -33,6 +33,8 @@ FIND_PEAK_PERCENTILE = 0.99
 FIND_PEAK_DECIMALS = 1
 """LoadGen's server_find_peak_qps_decimals_of_precision, its default."""
 
+SETTINGS = load().search
+
 SHORT_S = 60.0
 """Length of FindPeakPerformance's runs when it is given short ones."""
 
@@ -88,7 +90,7 @@ def searched(kind: Kind, guess: float, seed: int, *, known: bool) -> Found:
     """By steps.tune."""
     prober = SimulatedProber(kind, seed)
     traffic = (lambda queries: tokens_of(kind, queries, kind.length.seed)) if known else None
-    search = Search(load().search, kind.length, kind.limits, guess, traffic=traffic)
+    search = Search(SETTINGS, kind.length, kind.limits, guess, traffic=traffic)
     steps = search.run()
     try:
         asked = next(steps)

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field, replace
 
 from steps.errors import UserError
 from steps.tune.arrivals import Length
+from steps.tune.concurrency import Concurrency
 from steps.tune.config import SearchSettings
-from steps.tune.early_stopping import PERCENTILE, allowed_misses
-from steps.tune.measure import METRICS, Limits, Measurement, Metric, Probe, quantile
-from steps.tune.model import Concurrency
+from steps.tune.early_stopping import allowed_misses
+from steps.tune.hopeless import HopelessError, hopeless, unlikely
+from steps.tune.measure import METRICS, Limits, Measurement, Metric, Probe
 from steps.tune.tail import Forecast, Forecaster, Traffic, normal_cdf
 
 DIGITS = 4
@@ -45,9 +46,6 @@ CLIFF, CLIFF_STEPS = 40.0, 1.5
 """Where a tail rises so many percent per percent of rate, it says nothing of how far the limit is:
 a run goes so many tolerances further until one fails."""
 
-CHANCE = 1e-3
-"""So unlikely a number of misses is not chance."""
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -59,10 +57,6 @@ class Outcome:
     final: Measurement
     limit: Forecast
     stopped: str
-
-
-class HopelessError(UserError):
-    """No rate keeps the limits; the sentence says which limit, where and by how much."""
 
 
 @dataclass
@@ -189,7 +183,7 @@ class Search:
             return
         for metric in METRICS:
             missed = samples.missed(metric, self.limits.of(metric), math.inf)
-            if _unlikely(int(missed.sum()), len(samples)):
+            if unlikely(int(missed.sum()), len(samples)):
                 raise HopelessError(hopeless(measured, metric, self.limits))
 
     # ---- then: as sure as is worth its time ------------------------------------------------------
@@ -321,24 +315,5 @@ def _misses(deviation: float, tolerance: float) -> float:
     return 2 * normal_cdf(-tolerance / deviation)
 
 
-def _unlikely(misses: int, count: int) -> bool:
-    """Whether so many misses are no chance if one in a hundred may miss."""
-    share = 1 - PERCENTILE
-    below = sum(math.comb(count, k) * share**k * (1 - share) ** (count - k) for k in range(misses))
-    return 1 - below < CHANCE
-
-
 def rounded(rate: float) -> float:
     return float(f"{rate:.{DIGITS}g}")
-
-
-def hopeless(
-    measured: Measurement, metric: Metric, limits: Limits, begin: str = "no rate meets"
-) -> str:
-    """As in: no rate meets TPOT 40 ms: at 0.1 queries a second its p99 is 61 ms."""
-    tail_ms = 1000 * quantile(measured.samples.latencies(metric), PERCENTILE)
-    reached = f"{tail_ms:,.0f} ms" if math.isfinite(tail_ms) else "beyond the run's end"
-    return (
-        f"{begin} {metric.upper()} {1000 * limits.of(metric):g} ms: at {measured.probe.rate:g} "
-        f"queries a second its p99 is {reached} ({len(measured.samples):,} queries)"
-    )

@@ -18,8 +18,9 @@ from bench.simulated_engine import (
 from steps.errors import UserError
 from steps.tune.arrivals import Length
 from steps.tune.config import load
+from steps.tune.hopeless import HopelessError
 from steps.tune.measure import Limits, Measurement, Probe
-from steps.tune.search import HopelessError, Outcome, Search
+from steps.tune.search import Outcome, Search
 
 SEED = 18209322760996052031
 SETTINGS = load().search.model_copy(update={"explore_s": 15.0, "refine_s": (20.0, 40.0)})
