@@ -7,38 +7,32 @@ forked from one that has vLLM imported already.
 
 import argparse
 import csv
-import multiprocessing
-import multiprocessing.connection
 import os
 import statistics
-import tempfile
 import time
-import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.forks import forked
 from steps.console import Console
-from steps.errors import UserError
 from steps.loadgen_log import read_detail
 from steps.record import MANIFEST, Manifest, Workspace
 from steps.schema import PerformanceRunConfig
 from steps.sut import samples
 from steps.sut.run import execute
 
-LIMIT_S = 600.0
-
 
 @dataclass(frozen=True)
 class Measurement:
-    """`order` holds the sample indices as LoadGen issued them."""
+    """`order` holds the sample indices as LoadGen issued them.
+
+    `cpu_s`: processor time of the whole process, the engine's start included. On a machine that
+    others use too, it says more than the clock.
+    """
 
     tokens_per_second: float
     order: list[int]
-
-
-Measure = Callable[[Path, Console], Measurement]
-"""A measurement, given an empty directory and a console whose log swallows the engine's words."""
+    cpu_s: float
 
 
 @dataclass(frozen=True)
@@ -56,7 +50,8 @@ class Subject:
         detail = read_detail(home / "mlperf_log_detail.txt")
         with (home / "samples.csv").open(encoding="utf-8", newline="") as stream:
             order = [int(row["sample_index"]) for row in csv.DictReader(stream)]
-        return Measurement(float(detail.get("result_tokens_per_second")), order)
+        rate = float(detail.get("result_tokens_per_second"))
+        return Measurement(rate, order, time.process_time())
 
     def raw(self, order: list[int]) -> Measurement:
         """vLLM's own `LLM.generate`, all samples in one call."""
@@ -68,7 +63,7 @@ class Subject:
             model=str(Manifest.read(self.model).directory),
             skip_tokenizer_init=True,
             disable_log_stats=True,
-            **config.engine.arguments.model_dump(),
+            **config.engine.arguments.model_dump(exclude_none=True),
         )
         parameters = SamplingParams(
             temperature=0.0,
@@ -86,7 +81,8 @@ class Subject:
         generate(prompts.calibration[: config.engine.warmup_samples])
         asked = [prompts.evaluation[index] for index in order]
         begun = time.perf_counter()
-        return Measurement(generate(asked) / (time.perf_counter() - begun), order)
+        rate = generate(asked) / (time.perf_counter() - begun)
+        return Measurement(rate, order, time.process_time())
 
     def _once(self) -> PerformanceRunConfig:
         """Counts that make LoadGen's one query hold every sample once, whatever the length."""
@@ -137,39 +133,11 @@ def main() -> None:
         f"LoadGen Offline ÷ raw generate: median {statistics.median(ratios):.3f}, "
         f"{min(ratios):.3f} to {max(ratios):.3f}; raw alone spreads {rates[-1] / rates[0] - 1:.1%}"
     )
-
-
-def forked(measure: Measure) -> Measurement:
-    """Measure in a process of its own: LoadGen allows one run per process."""
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_report, args=(measure, sender))
-    process.start()
-    sender.close()
-    try:
-        if not receiver.poll(LIMIT_S):
-            raise SystemExit(f"a measurement gave no result within {LIMIT_S:.0f} s")
-        found = receiver.recv()
-    except EOFError as error:
-        raise SystemExit("a measurement ended without a result") from error
-    finally:
-        process.kill()
-        process.join()
-    if not isinstance(found, Measurement):
-        raise SystemExit(found)
-    return found
-
-
-def _report(measure: Measure, sender: multiprocessing.connection.Connection) -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # progress would tear the table apart
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            sender.send(measure(Path(folder), Console(Path(folder) / "log")))
-        except UserError as error:
-            sender.send(f"error: {error}")
-        except Exception:
-            sender.send(traceback.format_exc())
-    os._exit(0)
+    spent = [statistics.median(each.cpu_s for each in found) for found in (raw, loadgen)]
+    print(
+        f"processor time, start included: raw {spent[0]:.1f} s, LoadGen {spent[1]:.1f} s, raw ÷ "
+        f"LoadGen {spent[0] / spent[1]:.3f}"
+    )
 
 
 if __name__ == "__main__":

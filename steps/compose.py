@@ -77,8 +77,8 @@ def _first(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
 
 
-def _nodes(groups: ListConfig) -> str:
-    return str(sum(group.nodes for group in groups))
+def _nodes(groups: ListConfig) -> int:
+    return int(sum(group.nodes for group in groups))
 
 
 RESOLVERS: Mapping[str, Callable[..., Any]] = {

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-ENGINES = ("vllm",)
+ENGINES = ("vllm", "null")
 """Kinds of engines that steps/sut can start."""
 
 SIMULATED = ("fp8", "int2")
@@ -81,8 +81,8 @@ def missing(needed: Mapping[str, Any], devices: Path = Path("/")) -> str | None:
     wanted = f"{needed['count_per_node']} × {needed['model']}"
     if needed["nodes"] > 1:
         return (
-            f"system {needed['system']} is a cluster of {needed['nodes']} nodes, and no step "
-            "starts engines on other nodes yet"
+            f"system {needed['system']} is a cluster of {needed['nodes']} nodes, and this version "
+            "starts engines on other nodes for the null engine only"
         )
     device, driver = DEVICES[needed["architecture"][:3]]
     if not (devices / device.lstrip("/")).exists():

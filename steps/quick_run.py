@@ -17,7 +17,7 @@ from steps.errors import UserError
 from steps.record import Manifest, Workspace
 from steps.schema import QuickRunConfig
 from steps.sut import samples
-from steps.sut.engine import Request
+from steps.sut.engine import Start
 from steps.sut.vllm_engine import VllmEngine
 
 ANSWERS = "answers.json"
@@ -38,15 +38,15 @@ def step(
         )
     engine = VllmEngine()
     with _limited(config.engine.start_limit_s, f"vLLM is not ready on {weights.directory}"):
-        engine.start(weights.directory, config.engine, config.generation, first_tokens=False)
-    engine.submit([Request(number, prompt) for number, prompt in enumerate(prompts)])
+        engine.start(Start(weights.directory, config.engine, config.generation, first_tokens=False))
+    engine.submit(list(enumerate(prompts)))
     progress = console.progress("quick run", len(prompts))
     answers: dict[int, list[int]] = {}
     begun = time.monotonic()
     while len(answers) < len(prompts):
         with _limited(config.engine.stall_limit_s, "vLLM makes no progress"):
             events = engine.step()
-        answers.update(events.completed)
+        answers.update((number, answer.tolist()) for number, answer in events.completed)
         progress.add(len(events.completed))
     progress.close()
     ordered = [answers[number] for number in range(len(prompts))]

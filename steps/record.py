@@ -109,12 +109,14 @@ class Workspace:
     """Where a running step writes; `result` becomes part of the manifest.
 
     `partial` is a directory (not made yet) that outlives a killed step, so that the next one can
-    go on from it; it is removed once the step's output is published.
+    go on from it; it is removed once the step's output is published. `previous` is what the step
+    published before, until this takes its place.
     """
 
     directory: Path
     result: dict[str, Any] = field(default_factory=dict)
     partial: Path | None = None
+    previous: Path | None = None
 
 
 def partial_directory(destination: Path) -> Path:
@@ -145,7 +147,11 @@ def publish(
     try:
         # Taken before the work: what is recorded is what the step was given.
         digests = {role: sha256_file(path) for role, path in inputs.items()}
-        workspace = Workspace(temporary, partial=partial_directory(destination))
+        workspace = Workspace(
+            temporary,
+            partial=partial_directory(destination),
+            previous=destination if destination.is_dir() else None,
+        )
         yield workspace
         files = {
             str(path.relative_to(temporary)): {

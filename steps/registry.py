@@ -192,7 +192,15 @@ STEPS: Mapping[str, StepSpec] = {
         "analysis",
         (),
         {"environment": "environment/analysis"},
-        ("steps/loadgen_log.py", "steps/reading.py", "steps/truncate.py", "steps/submission/*"),
+        (
+            "steps/loadgen_log.py",
+            "steps/reading.py",
+            "steps/rounds.py",
+            "steps/truncate.py",
+            "steps/submission/*",
+            "steps/validate/**/*",
+            "conf/round/*",
+        ),
     ),
     "report": StepSpec(
         schema.ReportConfig,

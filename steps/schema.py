@@ -21,6 +21,7 @@ from steps.compression import StreamingOptions as StreamingOptions
 from steps.engines import PlannedEngine
 from steps.fetch.config import Commit, FetchSettings
 from steps.rounds import COUNTS, DIVISIONS, MAY_BE_EMPTY, STATUSES, SYSTEM_TYPES
+from steps.serving import Engine as Engine
 from steps.strict import Division, Name, Positive, PositiveNumber, Scenario, Strict
 
 ComplianceTest = Literal["TEST01", "TEST04", "TEST06"]
@@ -89,39 +90,6 @@ class ImageGeneration(Strict):
     steps: Positive
     guidance_scale: PositiveNumber
     size: Positive
-
-
-class VllmArguments(Strict):
-    """Arguments of vLLM's EngineArgs, by its names."""
-
-    dtype: Literal["bfloat16", "float16", "float32", "auto"]
-    max_model_len: Positive
-    max_num_seqs: Positive
-    max_num_batched_tokens: Positive
-    tensor_parallel_size: Positive
-    enforce_eager: bool
-    enable_prefix_caching: Literal[False]
-    enable_chunked_prefill: bool
-    seed: int
-    kv_cache_dtype: Literal["fp8"] | None = None
-
-
-class Engine(Strict):
-    """One engine process: what it is started with.
-
-    `emulation`: formats that the processor lacks are computed with their numerics
-    (steps/sut/emulation.py), on a CPU only.
-    `environment` is set before the engine is imported. `stall_limit_s`: a run in which no sample
-    makes progress for so long ends with an error naming one.
-    """
-
-    kind: Literal["vllm"]
-    arguments: VllmArguments
-    environment: dict[str, str]
-    warmup_samples: Positive
-    start_limit_s: PositiveNumber
-    stall_limit_s: PositiveNumber
-    emulation: bool = False
 
 
 class Bounds(Strict):
@@ -401,6 +369,13 @@ class Measurement(Strict):
     weight_transformations: str
 
 
+class Quantization(Strict):
+    """The tool that made the weights of a precision, and what it was told."""
+
+    tool: Name
+    options: dict[str, Any]
+
+
 class Package(Strict):
     """A benchmark's name in the submission tree, and the official one that it stands for."""
 
@@ -425,6 +400,7 @@ class Cell(Strict):
     division: Division
     packages: tuple[Package, ...]
     measurement: Measurement
+    quantization: Quantization
     emulated: bool
     compliance_tests: tuple[Name, ...]
     departures: tuple[str, ...]
@@ -434,6 +410,14 @@ class Cell(Strict):
         """Path of the cell below `runs/` and `verdicts/`."""
         parts = (self.system, self.benchmark, self.compression, self.precision, self.scenario)
         return "/".join(parts)
+
+    def role(self, step: str, test: str = "") -> str:
+        """Name of a run or verdict of this cell among the inputs of submission and report.
+
+        Of several compliance tests each lies below the cell, one alone in it.
+        """
+        below = f"/{test}" if test and len(self.compliance_tests) > 1 else ""
+        return f"{self.key}{below}/{step}"
 
 
 class SubmissionConfig(Strict):

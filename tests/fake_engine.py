@@ -7,15 +7,13 @@ result, so nothing made here could ever enter a submission.
 import importlib
 import sys
 import time
+from array import array
 from collections import deque
 from collections.abc import Sequence
-from pathlib import Path
 
 from steps.errors import UserError
-from steps.schema import Engine as EngineConfig
-from steps.schema import Generation
 from steps.sut import engine as engines
-from steps.sut.engine import Events, Request
+from steps.sut.engine import Events, Request, Start
 
 BEHAVIOUR = "answer"
 ANSWER_TOKENS = 5
@@ -28,13 +26,11 @@ class FakeEngine:
 
     def __init__(self) -> None:
         self._waiting: deque[Request] = deque()
-        self._started: deque[tuple[Request, list[int]]] = deque()
+        self._started: deque[tuple[int, list[int]]] = deque()
 
-    def start(
-        self, weights: Path, config: EngineConfig, generation: Generation, *, first_tokens: bool
-    ) -> None:
-        self._eos = generation.eos_token_id
-        self._first_tokens = first_tokens
+    def start(self, start: Start) -> None:
+        self._eos = start.generation.eos_token_id
+        self._first_tokens = start.first_tokens
         if BEHAVIOUR == "no-start":
             raise UserError("no accelerator is there")
         if BEHAVIOUR == "slow-start":
@@ -45,22 +41,22 @@ class FakeEngine:
 
     def step(self) -> Events:
         events = Events()
-        if BEHAVIOUR == "die" and any(r.number >= LOST_REQUEST for r in self._waiting):
+        if BEHAVIOUR == "die" and any(number >= LOST_REQUEST for number, _ in self._waiting):
             raise RuntimeError("out of memory")
-        for request, tokens in self._started:
-            events.completed.append((request.number, tokens))
+        for number, tokens in self._started:
+            events.completed.append((number, array("i", tokens)))
         self._started.clear()
         while self._waiting:
-            request = self._waiting.popleft()
-            if BEHAVIOUR == "lose" and request.number == LOST_REQUEST:
+            number, prompt = self._waiting.popleft()
+            if BEHAVIOUR == "lose" and number == LOST_REQUEST:
                 continue
-            tokens = [request.prompt[-1]] * (ANSWER_TOKENS - 1) + [self._eos]
-            if BEHAVIOUR == "one-token" and request.number == LOST_REQUEST:
+            tokens = [prompt[-1]] * (ANSWER_TOKENS - 1) + [self._eos]
+            if BEHAVIOUR == "one-token" and number == LOST_REQUEST:
                 tokens = [self._eos]
-            self._started.append((request, tokens))
+            self._started.append((number, tokens))
             if self._first_tokens:
                 first = tokens[0] + (1 if BEHAVIOUR == "wrong-first" else 0)
-                events.first.append((request.number, first))
+                events.first.append((number, first))
         time.sleep(0.5 if BEHAVIOUR == "slow" else STEP_S)
         return events
 

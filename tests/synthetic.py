@@ -1,18 +1,22 @@
-"""A finished experiment without its hours: plausible outputs of every job up to the verdicts."""
+"""A finished experiment without its hours: well-formed outputs of every job up to the verdicts."""
 
 import json
-from array import array
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from steps import schema
+from steps.compliance import verify
 from steps.plan import Job, Plan
 from steps.published.result import Result
 from steps.record import Workspace, publish
 from steps.report.__main__ import step as report_step
+from steps.rounds import Benchmark, load
 from steps.submission.__main__ import step as submission_step
+from steps.validate.metrics import LABELS
+from tests.validate import trees
 
+RULES = load("v5.1")
 SCORES = {
     "rouge1": 98.7654,
     "rouge2": 97.1,
@@ -22,6 +26,25 @@ SCORES = {
 }
 
 
+class Maker:
+    """Outputs of a plan's jobs. Runs follow each other on one clock, and no two logs are alike."""
+
+    def __init__(self, plan: Plan, engine: str, values: Mapping[str, float]) -> None:
+        self.engine = engine
+        self.values = values
+        self.clock = trees.Clock()
+        self.made = 0
+        job = next(job for job in plan.jobs if job.step == "submission")
+        cells = schema.SubmissionConfig.model_validate_json(job.config).cells
+        # What a run is submitted as comes with rising bounds, and it holds the last of them.
+        self.official = {cell.key: cell.packages[-1].official for cell in cells}
+
+    def benchmark(self, job: Job) -> tuple[str, Benchmark]:
+        """The official name and the rules of a cell's benchmark; quick runs have no cell."""
+        name = self.official.get("/".join(job.key.split("/")[:5]), "llama2-70b-99")
+        return name, RULES.benchmarks[name]
+
+
 def build(
     plan: Plan, root: Path, *, engine: str = "vllm", values: Mapping[str, float] | None = None
 ) -> None:
@@ -29,20 +52,28 @@ def build(
 
     `values`: results by the cell's key, in tokens/s; the others are 1,234.5.
     """
+    maker = Maker(plan, engine, values or {})
     for job in plan.jobs:
         if job.step not in ("submission", "report"):
-            inputs = {role: root / path for role, path in job.inputs.items()}
-            for path in inputs.values():
-                if not path.exists():  # a lock or an embedded manifest
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_text("{}", encoding="utf-8")
-            config = json.loads(job.config)
-            with publish(
-                (root / job.output).parent, step=job.step, config=config, inputs=inputs, code="c"
-            ) as workspace:
-                workspace.result = _write(job, workspace.directory, engine)
-                if job.step == "performance_check" and values and job.key in values:
-                    workspace.result["value"] = values[job.key]
+            publish_job(maker, job, root)
+
+
+def publish_job(maker: Maker, job: Job, root: Path) -> None:
+    """One job's output, below `root`."""
+    inputs = {role: root / path for role, path in job.inputs.items()}
+    for path in inputs.values():
+        if not path.exists():  # a lock or an embedded manifest
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("{}", encoding="utf-8")
+    maker.made += 1
+    with publish(
+        (root / job.output).parent,
+        step=job.step,
+        config=json.loads(job.config),
+        inputs=inputs,
+        code="c",
+    ) as workspace:
+        workspace.result = _write(maker, job, workspace.directory, inputs)
 
 
 def package(plan: Plan, root: Path, submitter: str | None = None) -> None:
@@ -103,36 +134,24 @@ def published_row(value: float | None, **changes: object) -> Result:
     return Result(**{**fields, **changes})  # type: ignore[arg-type]
 
 
-def answers_log(samples: int, tokens: int = 28) -> str:
-    """mlperf_log_accuracy.json of `samples` answers."""
-    data = array("i", [*range(10, 10 + tokens - 1), 2]).tobytes().hex().upper()
-    lines = [
-        f'{{ "seq_id" : {n}, "qsl_idx" : {n}, "data" : "{data}", "token_count" : {tokens} }}'
-        for n in range(samples)
-    ]
-    return "[\n" + ",\n".join(lines) + "\n]\n"
-
-
-def _write(job: Job, folder: Path, engine: str) -> dict[str, Any]:
+def _write(maker: Maker, job: Job, folder: Path, inputs: Mapping[str, Path]) -> dict[str, Any]:
     if job.step == "describe":
         fields = schema.DescribeConfig.model_validate_json(job.config)
-        system = {name: fields.fields.get(name, "probed") for name in fields.required}
+        counts = dict.fromkeys(("host_processors_per_node", "accelerators_per_node"), "8")
+        probed = {name: counts.get(name, "probed") for name in fields.required}
+        system = {name: fields.fields.get(name, probed[name]) for name in fields.required}
         _text(folder / "system.json", json.dumps(system))
         return {}
     if job.step.endswith("_run"):
-        return _run(job, folder, engine)
+        return _run(maker, job, folder)
     if job.step == "performance_check":
-        return _performance(job)
+        return _performance(job) | {"value": maker.values.get(job.key, 1234.5)}
     if job.step == "accuracy_check":
-        return _accuracy(job, folder)
+        return _accuracy(job, maker.benchmark(job)[1], folder)
     if job.step == "quick_check":
         return _quick(job)
     if job.step == "compliance_check":
-        _text(folder / "verify_accuracy.txt", "First token check pass: True\n")
-        _text(folder / "accuracy/mlperf_log_accuracy.json", answers_log(100))
-        return {"test": "TEST06", "passed": True}
-    if job.step == "quick_check":
-        return _checked(job)
+        return _compliance(maker, job, folder, inputs)
     if job.step == "prune":
         distances = [[abs(i - j) / 100 for j in range(16)] for i in range(16)]
         importance = {"samples": 64, "ffn_output": [1.0] * 15, "angular_distance": distances}
@@ -140,28 +159,28 @@ def _write(job: Job, folder: Path, engine: str) -> dict[str, Any]:
     return {"simulated": False}
 
 
-def _checked(job: Job) -> dict[str, Any]:
-    after = json.loads(job.config)["after"]
-    return {
-        "after": after,
-        "samples": 256,
-        "score": 98.7,
-        "ratio": 99.18 if after == "quantize" else 9.02,
-        "low": 98.4,
-        "high": 99.78,
-        "minimum": 100 * json.loads(job.config)["minimum"],
-        "gigabytes": 0.0016,
-    }
-
-
-def _run(job: Job, folder: Path, engine: str) -> dict[str, Any]:
+def _run(maker: Maker, job: Job, folder: Path) -> dict[str, Any]:
     samples = 100
-    _text(folder / "user.conf", "llama2-70b.Offline.target_qps = 80\n")
-    _text(folder / "mlperf_log_summary.txt", "Result is : VALID\n")
-    _text(folder / "mlperf_log_detail.txt", ':::MLLOG {"key": "a"}\n')
-    performance = job.step == "performance_run"
-    _text(folder / "mlperf_log_accuracy.json", "[\n]\n" if performance else answers_log(samples))
-    offline = job.key.endswith("Offline")
+    config = json.loads(job.config)
+    official, benchmark = maker.benchmark(job)
+    scenario = config.get("scenario", "Offline")
+    mode = "AccuracyOnly" if job.step == "accuracy_run" else "PerformanceOnly"
+    audit: dict[str, Any] = {}
+    if job.step == "compliance_run":
+        rule = RULES.compliance[config["test"]]
+        audit = rule.settings()
+        if rule.logs_answers:
+            target = rule.audit["accuracy_log_sampling_target"]
+            audit["effective_accuracy_log_sampling_target"] = target
+    if scenario == "Server" and not benchmark.token_latencies:
+        audit["effective_target_latency_ns"] = benchmark.target_latency_ms["Server"] * 10**6
+    trees.run(folder, official, scenario, mode, maker.clock, audit)
+    _text(folder / "user.conf", "*.*.target_qps = 40\n*.*.min_duration = 600000\n")
+    offline = scenario == "Offline"
+    timed = not offline and benchmark.token_latencies
+    answers = trees.answers(samples, timed=timed, salt=1000 + maker.made)
+    logs = mode == "AccuracyOnly" or audit.get("effective_accuracy_log_sampling_target")
+    _text(folder / "mlperf_log_accuracy.json", answers if logs else "[\n]\n")
     rows = [
         f"{n},90,28,{n * 0.02},{'' if offline else n * 0.02 + 0.03},{n * 0.02 + 0.4}"
         for n in range(samples)
@@ -169,15 +188,33 @@ def _run(job: Job, folder: Path, engine: str) -> dict[str, Any]:
     header = "sample_index,input_tokens,output_tokens,issued_s,first_token_s,completed_s"
     _text(folder / "samples.csv", "\n".join([header, *rows]) + "\n")
     return {
-        "mode": "PerformanceOnly",
-        "scenario": job.key.rsplit("/", 1)[-1],
-        "engine": {"name": engine, "version": "0.32.0", "device": "cpu", "emulated": False},
+        "mode": mode,
+        "scenario": scenario,
+        "engine": {"name": maker.engine, "version": "0.32.0", "device": "cpu", "emulated": False},
         "loadgen_version": "5.1.2",
         "samples": samples,
         "output_tokens": 2800,
         "duration_s": 2.4,
         "engine_start_s": 9.0,
     }
+
+
+def _compliance(maker: Maker, job: Job, folder: Path, inputs: Mapping[str, Path]) -> dict[str, Any]:
+    config = json.loads(job.config)
+    test, run = config["test"], inputs["run"].parent
+    if test == "TEST06":
+        first = "Skipped" if config["scenario"] == "Offline" else "True"
+        lines = [f"First token check pass: {first}", "EOS check pass: True"]
+        _text(folder / verify.ACCURACY, "\n".join([*lines, "Sample length check pass: True\n"]))
+        log = (run / verify.ANSWERS).read_text(encoding="utf-8")
+        _text(folder / "accuracy" / verify.ANSWERS, log)
+    else:
+        speed = "Reference score = 40.0\nTest score = 40.0\nTEST PASS\n"
+        texts = {verify.SPEED: speed}
+        if test == "TEST01":
+            texts[verify.ACCURACY] = "num_perf_log_entries = 100\nTEST PASS\n"
+        verify.package(folder, run, texts)
+    return {"test": test, "passed": True}
 
 
 def _performance(job: Job) -> dict[str, Any]:
@@ -213,8 +250,17 @@ def _metrics(gate: schema.Gates | schema.Bounds) -> dict[str, dict[str, float]]:
     }
 
 
-def _accuracy(job: Job, folder: Path) -> dict[str, Any]:
-    _text(folder / "accuracy.txt", "\nResults\n\n{'rouge1': 98.7654}\n")
+def _accuracy(job: Job, benchmark: Benchmark, folder: Path) -> dict[str, Any]:
+    bounds = {**benchmark.accuracy_max, **benchmark.accuracy_min}
+    printed = [
+        f"{LABELS[name][0]} {benchmark.accuracy_min.get(name, 0.0) + 0.001:.4f}" for name in bounds
+    ]
+    _text(folder / "accuracy.txt", f"\nResults\n\n{{{', '.join(printed)}}}\n")
+    for kind, stems in benchmark.extra_accuracy_files.items():
+        (folder / kind).mkdir()
+        for stem in stems:
+            (folder / kind / f"{stem}.png").write_bytes(trees.png())
+        _text(folder / kind / "captions.txt", "a cat\n")
     config = schema.AccuracyCheckConfig.model_validate_json(job.config)
     gates = {
         name: {"passed": name == config.required, "metrics": _metrics(gate)}
@@ -226,9 +272,18 @@ def _accuracy(job: Job, folder: Path) -> dict[str, Any]:
 
 
 def _quick(job: Job) -> dict[str, Any]:
-    after = schema.QuickCheckConfig.model_validate_json(job.config).after
-    share = {"score": 98.3, "ratio": 99.95, "low": 99.82, "high": 100.04, "minimum": 99.0}
-    return {"after": after, "samples": 128, "gigabytes": 0.0072, **share}
+    config = schema.QuickCheckConfig.model_validate_json(job.config)
+    share = 99.18 if config.after == "quantize" else 9.02
+    return {
+        "after": config.after,
+        "samples": 256,
+        "score": 98.7,
+        "ratio": share,
+        "low": share - 0.7,
+        "high": share + 0.6,
+        "minimum": 100 * config.minimum,
+        "gigabytes": 0.0016,
+    }
 
 
 def _text(path: Path, text: str) -> None:

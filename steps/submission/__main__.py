@@ -1,110 +1,101 @@
 """Assemble the submission tree: nothing is measured here, only checked, copied and explained."""
 
-import json
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from steps.command import main
+from steps.command import ROOT, main
 from steps.console import Console
-from steps.record import Manifest, Workspace
+from steps.record import Workspace, write_atomically
+from steps.registry import code_digest
+from steps.rounds import load
 from steps.schema import SubmissionConfig
-from steps.submission import texts
-from steps.submission.verdicts import Evidence, gather
-from steps.truncate import truncated
+from steps.submission import parts, texts
+from steps.submission.parts import OUTCOME, Former, Part
+from steps.submission.tree import TREE, add_division, add_result, folders, place_of
+from steps.submission.verdicts import Evidence, gather, require_unchanged
+from steps.validate.findings import Severity
+from steps.validate.render import as_json, as_object
+from steps.validate.result import Outcome
+from steps.validate.submission import Report, validate
+from steps.validate.tree import Place
 
-TREE = "submission"
-AUDIT = "audit"
 NOT_FOR_SUBMISSION = "NOT-FOR-SUBMISSION.md"
-RUN_FILES = ("mlperf_log_summary.txt", "mlperf_log_detail.txt")
+FINDINGS = "validation.json"
 
 
 def step(
     config: SubmissionConfig, inputs: Mapping[str, Path], workspace: Workspace, console: Console
 ) -> None:
-    """Writes submission/ (v5.1 layout) and audit/ (untruncated accuracy logs)."""
-    tree = workspace.directory / TREE
+    """Writes submission/ (the tree), audit/ (untruncated accuracy logs) and validation.json."""
+    package, layout = workspace.directory, load(config.round).layout
+    code = code_digest("submission", ROOT)
+    former = Former.read(workspace.previous, code)
     evidence = [gather(cell, inputs) for cell in config.cells]
+    lent: dict[str, Part] = {}
+    made: dict[str, tuple[Evidence, Place]] = {}
+    for found in evidence:
+        for packaged in found.cell.packages:
+            place = place_of(found.cell, packaged.name, config, layout)
+            digest = _digest(found, config)
+            if part := former.lend(place.results, digest, package):
+                lent[place.results] = part
+                continue
+            require_unchanged(found)
+            add_result(found, place, package, config)
+            made[place.results] = (found, place)
     divisions = sorted({cell.division for cell in config.cells})
     for division in divisions:
-        home = tree / division / config.submitter
         within = [found for found in evidence if found.cell.division == division]
-        _add_division(division, within, inputs, home, workspace.directory / AUDIT, config)
+        home = package / TREE / division / config.submitter
+        add_division(within, inputs, home, config, layout)
     departures = sorted({d for cell in config.cells for d in cell.departures})
     if departures:
-        _write(tree / NOT_FOR_SUBMISSION, texts.not_for_submission(config))
+        notice = package / TREE / NOT_FOR_SUBMISSION
+        write_atomically(notice, texts.not_for_submission(config))
+    report, outcomes = _checked(package, config.round, lent)
+    write_atomically(package / FINDINGS, as_json(as_object(report)) + "\n")
+    new = {
+        name: Part(
+            digest=_digest(found, config),
+            files=parts.digests(package, folders(place)),
+            outcome=parts.outcome_text(outcomes[name]),
+        )
+        for name, (found, place) in made.items()
+    }
+    parts.write(package, code, lent | new)
+    errors = report.count(Severity.ERROR)
+    print(f"{len(new)} results written and checked, {len(lent)} kept; {errors} errors of validate")
     workspace.result = {
         "divisions": divisions,
         "submitter": config.submitter,
         "departures": departures,
-        "may_be_submitted": not departures,
-        "files": sum(1 for path in tree.rglob("*") if path.is_file()),
+        "errors": errors,
+        "may_be_submitted": not departures and not errors,
+        "files": sum(1 for path in (package / TREE).rglob("*") if path.is_file()),
     }
 
 
-def _add_division(
-    division: str,
-    evidence: Sequence[Evidence],
-    inputs: Mapping[str, Path],
-    home: Path,
-    audit: Path,
-    config: SubmissionConfig,
-) -> None:
-    cells = [found.cell for found in evidence]
-    for found in evidence:
-        for package in found.cell.packages:
-            _add_package(found, package.name, home, audit, config)
-    for system in {cell.system_id: cell.system for cell in cells}.items():
-        _add_system(*system, inputs, home)
-    mapping = {package.name: package.official for cell in cells for package in cell.packages}
-    for benchmark in mapping:
-        _write(home / "code" / benchmark / "README.md", texts.code_readme(benchmark, config))
-    if division == "open":
-        _write(home / "model_mapping.json", json.dumps(mapping, indent=1) + "\n")
-    _write(home / "calibration.md", texts.calibration(cells))
+def _digest(found: Evidence, config: SubmissionConfig) -> str:
+    """Of what a result's files are made from: its evidence, and the command in its README."""
+    return texts.digest_of(found.digest, config)
 
 
-def _add_package(
-    found: Evidence, benchmark: str, home: Path, audit: Path, config: SubmissionConfig
-) -> None:
-    """A cell's evidence under one of the benchmarks that it is submitted as."""
-    cell = found.cell
-    place = Path(cell.system_id) / benchmark / cell.scenario
-    results = home / "results" / place
-    for name in (*RUN_FILES, "mlperf_log_accuracy.json"):
-        _copy(found.performance_run.file(name), results / "performance" / "run_1" / name)
-    for name in RUN_FILES:
-        _copy(found.accuracy_run.file(name), results / "accuracy" / name)
-    full = found.accuracy_run.file("mlperf_log_accuracy.json")
-    _copy(full, audit / place / full.name)
-    short, digest = truncated(full)
-    (results / "accuracy" / full.name).write_bytes(short)
-    scores = found.accuracy_check.file("accuracy.txt").read_text(encoding="utf-8")
-    _write(results / "accuracy" / "accuracy.txt", f"{scores}\nhash={digest}\n")
-    measurements = home / "measurements" / place
-    _copy(found.performance_run.file("user.conf"), measurements / "user.conf")
-    measured = json.dumps(cell.measurement.model_dump(), indent=1) + "\n"
-    _write(measurements / f"{cell.system_id}.json", measured)
-    _write(measurements / "README.md", texts.measurement_readme(found, config))
-    for test in cell.compliance_tests:
-        compliance = home / "compliance" / place / test
-        for name in ("verify_accuracy.txt", "accuracy/mlperf_log_accuracy.json"):
-            _copy(found.compliance_check.file(name), compliance / name)
-
-
-def _add_system(system_id: str, system: str, inputs: Mapping[str, Path], home: Path) -> None:
-    described = Manifest.read(inputs[f"describe/{system}"])
-    _copy(described.file("system.json"), home / "systems" / f"{system_id}.json")
-
-
-def _copy(source: Path, destination: Path) -> None:
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, destination)
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+def _checked(
+    package: Path, round_name: str, lent: Mapping[str, Part]
+) -> tuple[Report, dict[str, Outcome]]:
+    """The validator's report on the tree; only results that are not lent are looked at."""
+    known = {name: OUTCOME.validate_json(part.outcome) for name, part in lent.items()}
+    looked_at: dict[str, Outcome] = {}
+    report = validate(
+        package / TREE,
+        round_name,
+        processes=1,
+        known=known,
+        keep=lambda outcome: looked_at.update({outcome.evidence.path: outcome}),
+    )
+    # Where the tree lies while it is made is of no interest once it is in place.
+    report.root = TREE
+    return report, looked_at
 
 
 if __name__ == "__main__":

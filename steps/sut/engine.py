@@ -1,43 +1,55 @@
 """What a run needs of an engine, whichever it is."""
 
+import importlib
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 from steps.schema import Engine as EngineConfig
 from steps.schema import Generation
 
+Request = tuple[int, Sequence[int]]
+"""One sample for the engine: the caller's number, and the token ids of its prompt."""
 
-@dataclass(frozen=True)
-class Request:
-    """One sample for the engine: `number` is the caller's, `prompt` its token ids."""
+Answer = tuple[int, "array[int]"]
+"""The caller's number, and all token ids as 32-bit integers, the end-of-sequence token included.
 
-    number: int
-    prompt: Sequence[int]
+LoadGen is shown the array's memory. It is read only: engines may hand out the same one twice.
+"""
 
 
 @dataclass
 class Events:
     """What one step of an engine brought.
 
-    `first` holds (number, first token id) of requests whose first token has come; `completed`
-    holds (number, all token ids) of finished ones, the end-of-sequence token included.
+    `first` holds (number, first token id) of requests whose first token has come, `completed` the
+    answers of finished ones.
     """
 
     first: list[tuple[int, int]] = field(default_factory=list)
-    completed: list[tuple[int, list[int]]] = field(default_factory=list)
+    completed: list[Answer] = field(default_factory=list)
 
 
-class Engine(Protocol):
-    """An engine is used by one thread only: the one that started it.
+@dataclass(frozen=True)
+class Start:
+    """What an engine is started on. `number`: which of the run's engines it is, from 0.
 
     `first_tokens` off means that nobody waits for first tokens (Offline), so none are reported.
     """
 
-    def start(
-        self, weights: Path, config: EngineConfig, generation: Generation, *, first_tokens: bool
-    ) -> None:
+    weights: Path
+    config: EngineConfig
+    generation: Generation
+    first_tokens: bool
+    number: int = 0
+
+
+class Engine(Protocol):
+    """An engine is used by one thread only: the one that started it."""
+
+    def start(self, start: Start) -> None:
         """Load and be ready. Raises UserError if that can't be."""
 
     def submit(self, requests: Sequence[Request]) -> None: ...
@@ -49,5 +61,29 @@ class Engine(Protocol):
         """Name, version and device, for the result."""
 
 
-MAKERS = {"vllm": "steps.sut.vllm_engine:VllmEngine"}
+MAKERS = {
+    "vllm": "steps.sut.vllm_engine:VllmEngine",
+    "null": "steps.sut.null_engine:NullEngine",
+}
 """Engines by the `kind` of their configuration, imported when a run starts one."""
+
+
+def started(start: Start, warmup: Sequence[Sequence[int]]) -> Engine:
+    """An engine that has loaded and answered the warm-up's prompts."""
+    module, name = MAKERS[start.config.kind].split(":")
+    engine = cast(Engine, getattr(importlib.import_module(module), name)())
+    engine.start(start)
+    engine.submit([(-1 - i, prompt) for i, prompt in enumerate(warmup)])
+    missing = len(warmup)
+    while missing:
+        missing -= len(engine.step().completed)
+    return engine
+
+
+def depth(config: EngineConfig) -> int:
+    """Requests that an engine is given at most.
+
+    Enough waiting ones that its scheduler never runs dry, few enough that adding them doesn't hold
+    up the first tokens of those already running.
+    """
+    return config.arguments.max_num_seqs * 5 // 4

@@ -5,44 +5,39 @@ in its callbacks ends the process without a word. So neither is allowed to happe
 move samples, everything that can fail runs on the engine's thread, and the main thread watches.
 """
 
-import importlib
+import gc
 import threading
 import time
 from array import array
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from steps.console import Progress
 from steps.errors import UserError
+from steps.loadgen_log import TOKEN_BYTES
 from steps.schema import RunConfig
-from steps.sut.engine import MAKERS, Engine, Events, Request
+from steps.sut.backend import Backend, InProcess, Job
+from steps.sut.book import Book
+from steps.sut.engine import Answer, Events, Start
+from steps.sut.fleet import Fleet
 
 POLL_S = 0.2
+END_S = 2.0
+"""How long the engine's thread has to end the step that it is in."""
+GC_THRESHOLD = 100_000
+"""Allocations between collections of young objects during the test; Python's own is 700."""
 IDLE_GAPS = 30.0
 """With Poisson arrivals a gap of so many mean ones has probability e^-30: it is a hang."""
 
 
-@dataclass(slots=True)
-class Sample:
-    """One query sample of LoadGen's and what became of it; times in s since the test began."""
-
-    query_id: int
-    index: int
-    issued_s: float
-    first_token_s: float | None = None
-    completed_s: float | None = None
-    output_tokens: int = 0
-
-
 @dataclass
 class EngineLoop:
-    """Feeds the engine from a queue and tells LoadGen of tokens, on its own thread.
+    """Feeds the engines with what LoadGen issues and tells it of tokens, on its own thread.
 
-    `prompts` holds token ids per sample index. `samples` holds what LoadGen has issued, in its
-    order.
+    `prompts` holds token ids per sample index. `book` holds what LoadGen has issued; a sample's
+    number there is its number for the engines.
     """
 
     config: RunConfig
@@ -50,26 +45,27 @@ class EngineLoop:
     prompts: list[list[int]]
     warmup: list[list[int]]
     progress: Callable[[int], Progress]
-    identity: dict[str, str] = field(default_factory=dict)
-    samples: list[Sample] = field(default_factory=list)
+    say: Callable[[str], None]
+    book: Book = field(default_factory=Book)
     start_s: float = 0.0
-    """How long the engine took to be ready for the first sample."""
+    """How long the engines took to be ready for the first sample."""
     error: BaseException | None = None
 
     def __post_init__(self) -> None:
-        self._inbox: deque[Sample] = deque()
-        self._wake = threading.Condition()
-        self._running: dict[int, Sample] = {}
-        self._number = 0
+        start = Start(
+            self.weights,
+            self.config.engine,
+            self.config.generation,
+            first_tokens=self.config.scenario != "Offline",
+        )
+        kind = InProcess if self.config.engine.placement.in_process else Fleet
+        self.backend: Backend = kind(Job(start, self.prompts, self.warmup, self.say))
+        self._fed = 0
         self._epoch = time.perf_counter()
         self._last_progress = time.monotonic()
         self._bar: Progress | None = None
         self._stop = False
         self.ready = threading.Event()
-        self._first_tokens = self.config.scenario != "Offline"
-        # Enough waiting requests that the scheduler never runs dry, few enough that adding them
-        # doesn't hold up the first tokens of those already running.
-        self._depth = self.config.engine.arguments.max_num_seqs * 5 // 4
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     # ---- main thread ------------------------------------------------------------------------
@@ -79,15 +75,19 @@ class EngineLoop:
         self._thread.start()
 
     def begin_test(self) -> None:
+        # A collection would look at every prompt and note there is; what a run makes has no cycles.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GC_THRESHOLD)
         self._epoch = time.perf_counter()
         self._last_progress = time.monotonic()
 
     def stop(self) -> None:
-        """End the thread after the step it is in, and leave the progress line."""
-        with self._wake:
-            self._stop = True
-            self._wake.notify()
-        self._thread.join(POLL_S)
+        """End the thread after the step it is in, and the engines; leave the progress line."""
+        self._stop = True
+        self.backend.wake()
+        self._thread.join(END_S)
+        self.backend.close()
         if self._bar:
             self._bar.close()
 
@@ -99,20 +99,18 @@ class EngineLoop:
     def stalled(self) -> str | None:
         """A phrase about what is waited for if nothing has moved for too long."""
         limit_s = self.config.engine.stall_limit_s
-        if time.monotonic() - self._last_progress <= limit_s:
-            return None  # nearly always: the queue, which can be long, isn't copied
-        with self._wake:
-            still_s = time.monotonic() - self._last_progress
-            waiting = [*self._running.values(), *self._inbox]
+        if self.config.engine.placement.on_failure == "redispatch":
+            limit_s *= 2  # one stalled engine is the fleet's to replace
+        still_s = time.monotonic() - self._last_progress
+        if still_s <= limit_s:
+            return None  # nearly always: the samples, which can be many, aren't looked at
+        waiting = self.book.unanswered()
         if not waiting:
             limit_s += IDLE_GAPS / self.config.loadgen.target_qps
             return f"LoadGen sent nothing for {still_s:.0f} s" if still_s > limit_s else None
-        if still_s <= limit_s:
-            return None
-        oldest = min(waiting, key=lambda sample: sample.issued_s)
-        waited_s = time.perf_counter() - self._epoch - oldest.issued_s
+        waited_s = time.perf_counter() - self._epoch - waiting[0].issued_s
         return (
-            f"sample {oldest.index} has waited {waited_s:.0f} s for its answer, "
+            f"sample {waiting[0].sample_index} has waited {waited_s:.0f} s for its answer, "
             f"{len(waiting)} wait in all, and the engine brought nothing for {still_s:.0f} s"
         )
 
@@ -122,13 +120,10 @@ class EngineLoop:
         """LoadGen's callback; must not raise and must not take long."""
         try:
             now = time.perf_counter() - self._epoch
-            arrived = [Sample(query.id, query.index, now) for query in queries]
-            with self._wake:
-                if not self._inbox and not self._running:
-                    self._last_progress = time.monotonic()  # the engine had nothing to do before
-                self.samples.extend(arrived)
-                self._inbox.extend(arrived)
-                self._wake.notify()
+            if self.book.completed == len(self.book):
+                self._last_progress = time.monotonic()  # the engines had nothing to do before
+            self.book.issue(queries, now)
+            self.backend.wake()
         except BaseException as error:
             self.fail(error)
 
@@ -136,89 +131,63 @@ class EngineLoop:
 
     def _run(self) -> None:
         try:
-            engine = self._started()
+            begun = time.monotonic()
+            self.backend.start()
+            self.start_s = time.monotonic() - begun
             self.ready.set()
             while not self._stop:
-                if not self._feed(engine):
-                    continue
-                self._deliver(engine.step())
+                self._feed()
+                self._deliver(self.backend.step())
         except BaseException as error:
             self.fail(error)
 
-    def _started(self) -> Engine:
-        begun = time.monotonic()
-        module, name = MAKERS[self.config.engine.kind].split(":")
-        engine = cast(Engine, getattr(importlib.import_module(module), name)())
-        engine.start(
-            self.weights,
-            self.config.engine,
-            self.config.generation,
-            first_tokens=self._first_tokens,
-        )
-        self.identity = engine.identity()
-        engine.submit([Request(-1 - i, prompt) for i, prompt in enumerate(self.warmup)])
-        missing = len(self.warmup)
-        while missing:
-            missing -= len(engine.step().completed)
-        self.start_s = time.monotonic() - begun
-        return engine
-
-    def _feed(self, engine: Engine) -> bool:
-        """Top up the engine's queue; False if it has nothing to do."""
-        requests = []
-        with self._wake:
-            if not self._inbox and not self._running:
-                self._wake.wait(POLL_S)
-            while self._inbox and len(self._running) < self._depth:
-                sample = self._inbox.popleft()
-                self._running[self._number] = sample
-                requests.append(Request(self._number, self.prompts[sample.index]))
-                self._number += 1
-        if requests and self._bar is None:
-            self._bar = self.progress(len(self.samples))
-        engine.submit(requests)
-        return bool(self._running)
+    def _feed(self) -> None:
+        """Give the engines what has arrived, as much as they take."""
+        end, depth = len(self.book), self.backend.depth
+        if depth is not None:
+            end = min(end, self.book.completed + depth)
+        if end <= self._fed:
+            return
+        if self._bar is None:
+            self._bar = self.progress(len(self.book))
+        fed, self._fed = self._fed, end
+        self.backend.submit(list(zip(range(fed, end), self.book.indices[fed:end], strict=True)))
 
     def _deliver(self, events: Events) -> None:
+        if not events.first and not events.completed:
+            return
         import mlperf_loadgen
 
         now = time.perf_counter() - self._epoch
-        if events.first:
-            tokens = array("i", (token for _, token in events.first))
-            for number, _ in events.first:
-                self._running[number].first_token_s = now
-            mlperf_loadgen.FirstTokenComplete(
-                self._responses(tokens, [(number, 1) for number, _ in events.first])
-            )
+        # A sample that was given to a second engine has its first token already.
+        first = [
+            (number, array("i", (token,)))
+            for number, token in events.first
+            if not self.book.has_first_token(number)
+        ]
+        if first:
+            self.book.note_first_tokens([number for number, _ in first], now)
+            mlperf_loadgen.FirstTokenComplete(self._responses(first))
         if events.completed:
-            tokens = array("i", (t for _, answer in events.completed for t in answer))
-            counts = [(number, len(answer)) for number, answer in events.completed]
-            responses = self._responses(tokens, counts)
+            responses = self._responses(events.completed)
             # Noted first: with the last response LoadGen ends the test, and the notes are read.
-            with self._wake:
-                for number, count in counts:
-                    sample = self._running.pop(number)
-                    sample.completed_s, sample.output_tokens = now, count
+            self.book.note_answers(events.completed, now)
             mlperf_loadgen.QuerySamplesComplete(responses)
             if self._bar:
-                self._bar.add(len(counts))
-        if events.first or events.completed:
-            self._last_progress = time.monotonic()
+                self._bar.add(len(events.completed))
+        self._last_progress = time.monotonic()
 
-    def _responses(self, tokens: "array[int]", counts: list[tuple[int, int]]) -> list[Any]:
+    def _responses(self, answers: Sequence[Answer]) -> list[Any]:
         """LoadGen copies what the pointers name before the call that takes them returns."""
-        import mlperf_loadgen
+        from mlperf_loadgen import QuerySampleResponse
 
-        address, _ = tokens.buffer_info()
-        responses, offset = [], 0
-        for number, count in counts:
-            size = count * tokens.itemsize
-            query_id = self._running[number].query_id
-            responses.append(
-                mlperf_loadgen.QuerySampleResponse(query_id, address + offset, size, count)
+        query_ids = self.book.query_ids
+        return [
+            QuerySampleResponse(
+                query_ids[number], answer.buffer_info()[0], len(answer) * TOKEN_BYTES, len(answer)
             )
-            offset += size
-        return responses
+            for number, answer in answers
+        ]
 
 
 def watch(loop: EngineLoop, test: threading.Thread, look: Callable[[], None] | None = None) -> None:

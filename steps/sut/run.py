@@ -88,6 +88,7 @@ def execute(
         prompts=prompts.evaluation,
         warmup=prompts.calibration[: config.engine.warmup_samples],
         progress=lambda issued: console.progress(label, max(issued, expected)),
+        say=console.say,
     )
     loop.start()
     try:
@@ -102,14 +103,15 @@ def execute(
     _check_samples(mode, loop)
     _write_samples(folder / "samples.csv", loop)
     emulated = config.engine.emulation or bool(weights.result.get("simulated"))
-    engine = {**loop.identity, "emulated": emulated}
+    engine = {**loop.backend.identity(), "emulated": emulated}
     workspace.result = {
         "mode": mode,
         "scenario": config.scenario,
         "engine": engine,
+        **loop.backend.report(),
         "loadgen_version": config.rules.loadgen_version,
-        "samples": len(loop.samples),
-        "output_tokens": sum(sample.output_tokens for sample in loop.samples),
+        "samples": len(loop.book),
+        "output_tokens": loop.book.output_tokens,
         "duration_s": round(duration_s, 3),
         "engine_start_s": round(loop.start_s, 3),
     }
@@ -233,13 +235,13 @@ def _check_log(path: Path, *, audited: bool) -> None:
 
 def _check_samples(mode: Mode, loop: EngineLoop) -> None:
     """Raises UserError unless every issued sample is answered, in accuracy mode each one once."""
-    unanswered = [sample.index for sample in loop.samples if sample.completed_s is None]
+    unanswered = loop.book.unanswered()
     if unanswered:
         raise UserError(
-            f"LoadGen ended the test with {len(unanswered)} of {len(loop.samples)} samples "
-            f"unanswered, the first is sample {unanswered[0]}; re-run"
+            f"LoadGen ended the test with {len(unanswered)} of {len(loop.book)} samples "
+            f"unanswered, the first is sample {unanswered[0].sample_index}; re-run"
         )
-    issued = sorted(sample.index for sample in loop.samples)
+    issued = sorted(loop.book.indices)
     if mode == "AccuracyOnly" and issued != list(range(len(loop.prompts))):
         raise UserError(
             f"LoadGen asked for {len(set(issued))} of {len(loop.prompts)} samples, {len(issued)} "
@@ -257,10 +259,10 @@ def _write_samples(path: Path, loop: EngineLoop) -> None:
 
 def rows(loop: EngineLoop) -> Iterator[Row]:
     """Of samples.csv, as far as the run has come."""
-    for sample in loop.samples[:]:
+    for sample in loop.book.samples():
         yield (
-            sample.index,
-            len(loop.prompts[sample.index]),
+            sample.sample_index,
+            len(loop.prompts[sample.sample_index]),
             sample.output_tokens,
             _rounded(sample.issued_s),
             _rounded(sample.first_token_s),

@@ -1,6 +1,7 @@
 """vLLM in the process that LoadGen runs in: one Python loop drives the engine, no hop between."""
 
 import os
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from steps.errors import UserError, explain
-from steps.schema import Engine as EngineConfig
-from steps.schema import Generation
-from steps.sut.engine import Events, Request
+from steps.sut.engine import Events, Request, Start
 
 COMPLETE = ("stop", "length")
 """Finish reasons of an answer; any other means that vLLM gave the request up."""
@@ -26,9 +25,9 @@ class VllmEngine:
         self._first_tokens = False
         self._emulation = False
 
-    def start(
-        self, weights: Path, config: EngineConfig, generation: Generation, *, first_tokens: bool
-    ) -> None:
+    def start(self, start: Start) -> None:
+        config, generation, weights = start.config, start.generation, start.weights
+        first_tokens = start.first_tokens
         # vLLM reads its environment while it is imported.
         os.environ.update(config.environment)
         try:
@@ -69,12 +68,10 @@ class VllmEngine:
             raise UserError(f"vLLM can't start on {weights}: {sentence}; see the log") from error
 
     def submit(self, requests: Sequence[Request]) -> None:
-        for request in requests:
-            name = str(request.number)
+        for number, prompt in requests:
+            name = str(number)
             self._tokens[name] = []
-            self._engine.add_request(
-                name, {"prompt_token_ids": list(request.prompt)}, self._parameters
-            )
+            self._engine.add_request(name, {"prompt_token_ids": list(prompt)}, self._parameters)
 
     def step(self) -> Events:
         events = Events()
@@ -89,7 +86,7 @@ class VllmEngine:
                 reason = output.outputs[0].finish_reason
                 if reason not in COMPLETE:
                     raise UserError(f"vLLM ended request {name} as {reason!r}; see the log")
-                events.completed.append((int(name), self._tokens.pop(name)))
+                events.completed.append((int(name), array("i", self._tokens.pop(name))))
         return events
 
     def identity(self) -> dict[str, str]:

@@ -2,14 +2,20 @@
 
 import argparse
 import os
+import sys
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from steps.errors import UserError
 from steps.record import write_atomically
 from steps.rounds import names
-from steps.validate.official import differences, run_official
 from steps.validate.render import as_json, as_object, compared, official_object, page, text
-from steps.validate.submission import validate
+from steps.validate.submission import Report, validate
+
+if TYPE_CHECKING:
+    from steps.validate.official import Difference, Official
+    from steps.validate.official_tools import Tool
 
 STDOUT = "-"
 
@@ -31,7 +37,14 @@ def command(arguments: list[str]) -> int:
         "--official",
         type=Path,
         metavar="PATH",
-        help="also run the checker of this checkout of mlcommons/inference and compare verdicts",
+        help="also run the checker, truncation and report tools of this checkout of "
+        "mlcommons/inference and compare verdicts",
+    )
+    parser.add_argument(
+        "--official-python",
+        default=sys.executable,
+        metavar="PROGRAM",
+        help="a Python with numpy, pandas and xlsxwriter, which the official report tool needs",
     )
     parser.add_argument("--processes", type=int, metavar="N", help="default: as many as cores")
     chosen = parser.parse_args(arguments)
@@ -44,10 +57,9 @@ def command(arguments: list[str]) -> int:
     content = as_object(report)
     told = list(text(report))
     if chosen.official is not None:
-        official = run_official(chosen.official, chosen.directory, chosen.round)
-        differing = differences(report, official)
-        content["official"] = official_object(official, differing)
-        told += ["", *compared(official, differing)]
+        found = _officially(chosen, report)
+        content["official"] = official_object(*found)
+        told += ["", *compared(*found)]
     if chosen.html is not None:
         _write(chosen.html, page(report))
     if chosen.json not in (None, STDOUT):
@@ -55,6 +67,22 @@ def command(arguments: list[str]) -> int:
     for line in [as_json(content)] if chosen.json == STDOUT else told:
         print(line)
     return 0 if report.valid() else 1
+
+
+def _officially(
+    chosen: argparse.Namespace, report: Report
+) -> "tuple[Official, list[Difference], list[Tool]]":
+    from steps.validate.official import differences, run_official
+    from steps.validate.official_tools import run_tools
+
+    with tempfile.TemporaryDirectory(prefix="official-") as folder:
+        scratch = Path(folder)
+        official = run_official(chosen.official, chosen.directory, chosen.round, scratch)
+        tools = run_tools(
+            *(chosen.official, chosen.directory, report, official, scratch),
+            chosen.official_python,
+        )
+    return official, differences(report, official), tools
 
 
 def _outside(output: Path, tree: Path) -> None:

@@ -1,6 +1,5 @@
-"""What a check says: findings, and the table of their codes (`codes.toml`)."""
+"""What a check says: findings, and the table of their codes (`codes.yaml`)."""
 
-import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,7 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-CODES = Path(__file__).with_name("codes.toml")
+from steps.rounds import read_yaml
+
+CODES = Path(__file__).with_name("codes.yaml")
 SHOWN = 20
 """Findings of one code in one file; a damaged file would bury the rest of the report."""
 
@@ -54,7 +55,7 @@ class Finding:
 @cache
 def codes() -> Mapping[str, Code]:
     """Every code by its name, in the order of the table."""
-    table = tomllib.loads(CODES.read_text(encoding="utf-8"))
+    table = read_yaml(CODES)
     return {
         name: Code(name, Severity(fields.pop("severity")), **fields)
         for name, fields in table.items()

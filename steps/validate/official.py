@@ -4,7 +4,6 @@ import csv
 import os
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from steps.validate.submission import Report
 LIMIT_SECONDS = 1800
 """All submitters of v5.1 (1,435 results) take it a minute; nothing may wait for ever."""
 
-SHOWN_ERRORS = 5
+TABLE = "summary.csv"
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class Official:
     """`accepted` maps results (directories) to (result, units, accuracy) as in its CSV.
 
     `refused` are results and other entries it gave no result; `crash` is the last line of a
-    traceback, "" without one; `errors` its first error lines.
+    traceback, "" without one; `errors` its first error lines. `table` is the name of its CSV.
     """
 
     command: str
@@ -32,6 +31,7 @@ class Official:
     refused: list[str]
     errors: list[str]
     crash: str
+    table: str
 
 
 @dataclass(frozen=True)
@@ -43,37 +43,31 @@ class Difference:
     reprise: str
 
 
-def run_official(checkout: Path, tree: Path, round_name: str) -> Official:
-    """Raises UserError if the checkout has no checker or the checker doesn't end in time."""
+def run_official(checkout: Path, tree: Path, round_name: str, scratch: Path) -> Official:
+    """Its CSV is left in `scratch`. Raises UserError if the checkout has no checker or the checker
+    doesn't end in time.
+    """
     arguments, home = _checker(checkout)
-    with tempfile.TemporaryDirectory(prefix="official-") as scratch:
-        table = Path(scratch) / "summary.csv"
-        command = [
-            sys.executable,
-            *arguments,
-            "--input",
-            os.path.realpath(tree),
-            "--version",
-            round_name,
-            "--csv",
-            str(table),
-        ]
-        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-        try:
-            done = subprocess.run(
-                command,
-                cwd=home,
-                env=environment,
-                capture_output=True,
-                timeout=LIMIT_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise UserError(
-                f"the official checker did not end within {LIMIT_SECONDS} s; run it by itself: "
-                f"cd {home} && {' '.join(command)}"
-            ) from error
-        accepted = _accepted(table)
+    table = scratch / TABLE
+    command = [
+        *(sys.executable, *arguments, "--input", os.path.realpath(tree)),
+        *("--version", round_name, "--csv", str(table)),
+    ]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=home,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            timeout=LIMIT_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UserError(
+            f"the official checker did not end within {LIMIT_SECONDS} s; run it by itself: "
+            f"cd {home} && {' '.join(command)}"
+        ) from error
+    accepted = _accepted(table)
     lines = (done.stdout + b"\n" + done.stderr).decode("utf-8", "replace").splitlines()
     refused = [line.split("NoResults ", 1)[1].strip() for line in lines if "NoResults " in line]
     for path in refused:
@@ -85,7 +79,13 @@ def run_official(checkout: Path, tree: Path, round_name: str) -> Official:
         refused=refused,
         errors=[printable(line) for line in lines if " ERROR]" in line or " - ERROR - " in line],
         crash=_crash(lines) if done.returncode else "",
+        table=TABLE,
     )
+
+
+def home_of(checkout: Path) -> Path:
+    """Where the tools of a checkout lie; raises UserError if there are none."""
+    return _checker(checkout)[1]
 
 
 def differences(report: Report, official: Official) -> list[Difference]:

@@ -4,14 +4,20 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from steps.validate.findings import Finding, Severity, codes
-from steps.validate.official import SHOWN_ERRORS, Difference, Official
 from steps.validate.submission import Report
+
+if TYPE_CHECKING:
+    from steps.validate.official import Difference, Official
+    from steps.validate.official_tools import Tool
 
 ORDER = {severity: number for number, severity in enumerate(Severity)}
 COLUMNS = ("system", "model", "scenario", "result", "units", "accuracy", "files")
+SHOWN_ERRORS = 5
+"""Of the official checker's."""
+
 FORMAT = 1
 """Of the JSON: raised when a field changes its meaning or goes away."""
 
@@ -90,8 +96,10 @@ def as_json(content: dict[str, Any]) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
 
 
-def compared(official: Official, differing: list[Difference]) -> Iterator[str]:
-    """The official checker's verdict and every result that it judges differently."""
+def compared(
+    official: "Official", differing: "list[Difference]", tools: "list[Tool]"
+) -> Iterator[str]:
+    """The verdicts of the official tools and every result that they judge differently."""
     verdict = "passes" if official.passed else "does not pass"
     if official.crash:
         verdict = f"stopped with a traceback ({official.crash})"
@@ -104,11 +112,22 @@ def compared(official: Official, differing: list[Difference]) -> Iterator[str]:
         yield "no result is judged differently"
     for item in differing:
         yield f"{item.path}: official {item.official}; Reprise {item.reprise}"
+    for tool in tools:
+        differ = _counted(len(tool.differences), "difference")
+        yield f"official {tool.name}: {f'not compared: {tool.failed}' if tool.failed else differ}"
+        for item in tool.differences:
+            yield f"  {item.path}: official {item.official}; Reprise {item.reprise}"
 
 
-def official_object(official: Official, differing: list[Difference]) -> dict[str, Any]:
+def official_object(
+    official: "Official", differing: "list[Difference]", tools: "list[Tool]"
+) -> dict[str, Any]:
     """What --json has of it."""
-    return {**asdict(official), "differences": [asdict(item) for item in differing]}
+    return {
+        **asdict(official),
+        "differences": [asdict(item) for item in differing],
+        "tools": [asdict(tool) for tool in tools],
+    }
 
 
 def page(report: Report) -> str:

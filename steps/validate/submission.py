@@ -1,14 +1,12 @@
 """A whole tree: divisions, submitters, systems, models, and their results in parallel."""
 
-import multiprocessing
 import os
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
+from types import MappingProxyType
 
 from steps.errors import UserError
 from steps.reading import Damaged, object_of
@@ -53,8 +51,19 @@ class _Task:
     official: str
 
 
-def validate(root: Path, round_name: str, *, processes: int | None = None) -> Report:
-    """Check the tree at `root`; never writes into it. Raises UserError if it can't be entered."""
+def validate(
+    root: Path,
+    round_name: str,
+    *,
+    processes: int | None = None,
+    known: Mapping[str, Outcome] = MappingProxyType({}),
+    keep: Callable[[Outcome], None] = lambda outcome: None,
+) -> Report:
+    """Check the tree at `root`; never writes into it. Raises UserError if it can't be entered.
+
+    `known`: outcomes of results that needn't be looked at again, by their directory. `keep` hears
+    of every outcome.
+    """
     rules = load(round_name)
     if not root.is_dir():
         raise UserError(f"{root} is no directory; name the one that holds closed/ or open/")
@@ -70,7 +79,7 @@ def validate(root: Path, round_name: str, *, processes: int | None = None) -> Re
     homes = [f"{d}/{s}" for d in DIVISIONS for s in tree.directories(d)]
     report.findings.extend(findings)
     for home in homes:
-        _check_submitter(tree, home, layout, rules, report, processes)
+        _check_submitter(tree, home, layout, rules, report, processes, known, keep)
     if not report.rows:
         findings = Findings()
         findings.add("tree-empty", "", "no result was found")
@@ -79,7 +88,14 @@ def validate(root: Path, round_name: str, *, processes: int | None = None) -> Re
 
 
 def _check_submitter(
-    tree: Tree, home: str, layout: str, rules: Round, report: Report, processes: int | None
+    tree: Tree,
+    home: str,
+    layout: str,
+    rules: Round,
+    report: Report,
+    processes: int | None,
+    known: Mapping[str, Outcome],
+    keep: Callable[[Outcome], None],
 ) -> None:
     findings = Findings()
     check_names(tree, home, findings)
@@ -99,7 +115,10 @@ def _check_submitter(
             tasks.extend(_model(tree, home, layout, rules, system, kind, model, mapping, findings))
     report.findings.extend(findings)
     evidence: list[Evidence] = []
-    for outcome in _outcomes(tree, rules.name, tasks, processes):
+    fresh = [task for task in tasks if task.place.results not in known]
+    old = (known[task.place.results] for task in tasks if task.place.results in known)
+    for outcome in chain(old, _outcomes(tree, rules.name, fresh, processes)):
+        keep(outcome)
         report.rows.append(outcome.row)
         report.findings.extend(outcome.findings)
         evidence.append(outcome.evidence)
@@ -119,6 +138,11 @@ def _outcomes(
         for task in tasks:
             yield check_result(tree, round_name, task.place, task.official)
         return
+    # Imported here: a small tree starts no processes, and starts without what they take.
+    import multiprocessing
+    from concurrent.futures import Future, ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+
     # Forked: the rules are loaded once. A worker that dies raises instead of being waited for.
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(count, mp_context=context) as pool:

@@ -270,6 +270,7 @@ def test_the_watchdog_counts_only_while_samples_wait(
         prompts=[[1]] * SAMPLES,
         warmup=[],
         progress=lambda total: pytest.fail("nothing was answered"),
+        say=lambda text: None,
     )
     loop.begin_test()
     time.sleep(0.3)
@@ -292,6 +293,7 @@ def test_a_silent_loadgen_is_noticed_too(
         prompts=[[1]] * SAMPLES,
         warmup=[],
         progress=lambda total: pytest.fail("nothing was answered"),
+        say=lambda text: None,
     )
     loop.begin_test()
     time.sleep(0.3)

@@ -7,14 +7,12 @@ so nothing made here could ever enter a submission.
 import runpy
 import sys
 import time
+from array import array
 from collections import deque
 from collections.abc import Sequence
-from pathlib import Path
 
-from steps.schema import Engine as EngineConfig
-from steps.schema import Generation
 from steps.sut import engine as engines
-from steps.sut.engine import Events, Request
+from steps.sut.engine import Events, Request, Start
 
 SLOTS = 8
 TOKENS = 8
@@ -28,10 +26,8 @@ class SlotEngine:
         self._waiting: deque[Request] = deque()
         self._running: dict[int, list[int]] = {}
 
-    def start(
-        self, weights: Path, config: EngineConfig, generation: Generation, *, first_tokens: bool
-    ) -> None:
-        self._first_tokens = first_tokens
+    def start(self, start: Start) -> None:
+        self._first_tokens = start.first_tokens
 
     def submit(self, requests: Sequence[Request]) -> None:
         self._waiting.extend(requests)
@@ -40,13 +36,14 @@ class SlotEngine:
         time.sleep(STEP_S)
         events = Events()
         while self._waiting and len(self._running) < SLOTS:
-            self._running[self._waiting.popleft().number] = []
+            number, _ = self._waiting.popleft()
+            self._running[number] = []
         for number, tokens in list(self._running.items()):
             if not tokens and self._first_tokens:
                 events.first.append((number, 7))
             tokens.append(7)
             if len(tokens) == TOKENS:
-                events.completed.append((number, self._running.pop(number)))
+                events.completed.append((number, array("i", self._running.pop(number))))
         return events
 
     def identity(self) -> dict[str, str]:

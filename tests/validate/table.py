@@ -136,8 +136,9 @@ HEAD = """\
 `./reproduce validate DIR [--round v5.1|v6.0|v6.1]` reads a submission tree, ours or any other, and
 says everything that is wrong with it: one line each, with place and fix. It never writes into the
 tree. `./reproduce explain CODE` tells more of a finding; `--json [FILE]`, `--html FILE` write it
-for machines and for people; `--official PATH` also runs the checker of a checkout of
-mlcommons/inference and shows where the verdicts differ. Exit status 1 means that there is an error.
+for machines and for people. `--official PATH` also runs the checker, the truncation and the report
+tool of a checkout of mlcommons/inference and shows where their verdicts differ (the report tool by
+a Python that has its packages, `--official-python`). Exit status 1 means that there is an error.
 
 Severities: an **error** makes the result worthless or wrong; a **warning** needs a look; **advice**
 may wait. In the open division missed accuracy targets, a missing hash and an untruncated log are

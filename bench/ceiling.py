@@ -1,0 +1,132 @@
+"""The harness's ceiling: null engines that answer at once, over LoadGen's bare Python binding.
+
+Offline: samples per second of the null engine in LoadGen's process and of engine processes, over
+those of a worker thread that completes what LoadGen sends it in batches of 256. Server: p99 of the
+time to first token at a rate, less that of the bare binding, where the engine takes no time.
+"""
+
+import argparse
+import os
+import threading
+from array import array
+from collections import deque
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bench import subjects
+from bench.forks import forked
+from steps.console import Console
+from steps.loadgen_log import read_detail
+from steps.strict import Scenario
+from steps.sut.user_conf import render_user_conf
+
+BATCH = 256
+SAMPLES = 4096
+INSTANT = {"ttft_ms": 0, "tpot_ms": 0, "output_tokens_sigma": 0, "max_num_seqs": 2048}
+
+
+def settings(scenario: Scenario, queries: int, qps: float, engines: int | None) -> Any:
+    """`engines` None: one in LoadGen's process."""
+    placement = {"engines_per_node": engines or 1, "in_process": engines is None}
+    engine = {"arguments": INSTANT, "placement": placement}
+    return subjects.config(scenario, {**subjects.counts(SAMPLES, queries, qps), "engine": engine})
+
+
+def bare(config: Any, home: Path, console: Console) -> tuple[float, float | None]:
+    """(samples per second, p99 TTFT in ms) of LoadGen's binding with one worker thread."""
+    import mlperf_loadgen as lg
+
+    server = config.scenario != "Offline"
+    (home / "user.conf").write_text(render_user_conf(config.loadgen, config.scenario))
+    test = lg.TestSettings()
+    test.FromConfig(str(home / "user.conf"), config.loadgen.model, config.scenario)
+    test.scenario = getattr(lg.TestScenario, config.scenario)
+    test.mode = lg.TestMode.PerformanceOnly
+    logs = lg.LogSettings()
+    logs.log_output.outdir, logs.enable_trace = str(home), False
+    answer = array("i", [0] * subjects.OUTPUT_TOKENS)
+    address, count = answer.buffer_info()
+    inbox: deque[Any] = deque()
+    news = threading.Event()
+
+    def issue(queries: list[Any]) -> None:
+        inbox.extend(queries)
+        news.set()
+
+    def work() -> None:
+        while True:
+            news.wait()
+            news.clear()
+            while inbox:
+                batch = [inbox.popleft() for _ in range(min(BATCH, len(inbox)))]
+                if server:
+                    lg.FirstTokenComplete(
+                        [lg.QuerySampleResponse(q.id, address, 4, 1) for q in batch]
+                    )
+                lg.QuerySamplesComplete(
+                    [lg.QuerySampleResponse(q.id, address, 4 * count, count) for q in batch]
+                )
+
+    threading.Thread(target=work, daemon=True).start()
+    sut = lg.ConstructSUT(issue, lambda: None)
+    qsl = lg.ConstructQSL(SAMPLES, SAMPLES, lambda indices: None, lambda indices: None)
+    lg.StartTestWithLogSettings(sut, qsl, test, logs, "")
+    detail = read_detail(home / "mlperf_log_detail.txt")
+    if server:
+        p99 = detail.get("result_first_token_99.00_percentile_latency_ns") / 1e6
+        return detail.get("result_completed_samples_per_sec"), p99
+    return detail.get("result_samples_per_second"), None
+
+
+def ours(config: Any, home: Path, console: Console) -> tuple[float, float | None]:
+    """The same of the harness, both by LoadGen's own log."""
+    inputs = subjects.artifacts(home / "artifacts", SAMPLES)
+    measured = subjects.run(config, inputs, home, console)
+    detail = read_detail(home / "mlperf_log_detail.txt")
+    name = "samples_per_second" if config.scenario == "Offline" else "completed_samples_per_sec"
+    return detail.get(f"result_{name}"), measured.ttft_p99_ms
+
+
+def offline(queries: int, rounds: int) -> None:
+    kinds = {"in LoadGen's process": None, "1 process": 1, "2 processes": 2, "8 processes": 8}
+    print(
+        f"Offline, {queries:,} samples; thousand samples/s, and their ratio to the bare binding's"
+    )
+    for number in range(1, rounds + 1):
+        plain, _ = forked(partial(bare, settings("Offline", queries, 1e6, None)))
+        columns = []
+        for name, engines in kinds.items():
+            rate, _ = forked(partial(ours, settings("Offline", queries, 1e6, engines)))
+            columns.append(f"{name} {rate / 1000:.0f} ({rate / plain:.2f})")
+        load = os.getloadavg()[0]
+        print(
+            f"{number}: bare {plain / 1000:.0f}; {'; '.join(columns)}; load {load:.1f}", flush=True
+        )
+
+
+def server(qps: float, seconds: float, rounds: int) -> None:
+    queries = int(qps * seconds)
+    print(f"Server at {qps:,.0f} queries/s; p99 time to first token in ms (completed queries/s)")
+    for number in range(1, rounds + 1):
+        rate, plain = forked(partial(bare, settings("Server", queries, qps, None)))
+        columns = [f"bare {plain:.1f} ({rate:,.0f})"]
+        for name, engines in {"in process": None, "2 processes": 2, "8 processes": 8}.items():
+            rate, p99 = forked(partial(ours, settings("Server", queries, qps, engines)))
+            columns.append(f"{name} {p99:.1f} ({rate:,.0f})")
+        print(f"{number}: {'; '.join(columns)}; load {os.getloadavg()[0]:.1f}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.ceiling")
+    parser.add_argument("--queries", type=int, default=400_000)
+    parser.add_argument("--qps", type=float, default=10_000)
+    parser.add_argument("--seconds", type=float, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    offline(arguments.queries, arguments.rounds)
+    server(arguments.qps, arguments.seconds, arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()

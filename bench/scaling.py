@@ -1,0 +1,197 @@
+"""Many engines of several speeds: the whole over the sum of its parts, with null engines.
+
+A part is one engine alone on its share of the samples, measured in the same run of this bench, its
+own last samples included. Beside our dispatch: a static split as AMD's harness makes it (every
+engine its part of the query at once), in equal shares and in hand-set weights.
+"""
+
+import argparse
+import os
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bench import subjects
+from bench.forks import forked
+from bench.subjects import Measured
+from steps.console import Console
+from steps.schema import PerformanceRunConfig
+from steps.strict import Scenario
+from steps.sut import fleet
+from steps.sut.dispatch import Dispatcher, Sample
+
+GENERATIONS = (1.0, 1.0, 1.0, 1.0, 1.24, 1.24)
+"""MI300X and MI325X: Llama 2 70B Offline on one node each, 27,854 and 34,454 tokens/s (v5.1)."""
+
+HAND_WEIGHTS = (5, 5, 5, 5, 6, 6)
+"""MangoBoost's for the same two generations."""
+
+JITTER = 0.05
+DATASET = 256
+"""LoadGen rounds a query up to whole copies of it."""
+
+PLACES = 32
+
+
+def static(weights: Sequence[float]) -> type[Dispatcher]:
+    """A dispatcher that splits the query up once and for all."""
+
+    class Static(Dispatcher):
+        def assign(self, now: float) -> Mapping[int, list[Sample]]:
+            pending, total, at = list(self._pending), sum(weights), 0.0
+            given: dict[int, list[Sample]] = {}
+            self._pending.clear()
+            for n, weight in enumerate(weights):
+                first, at = round(at), at + len(pending) * weight / total
+                given[n] = pending[first : round(at)]
+                self.seats[n].advance(now)
+                self.seats[n].taken.update(given[n])
+            return {n: samples for n, samples in given.items() if samples}
+
+    return Static
+
+
+def speeds_of(factors: Iterable[float], seed: int) -> tuple[float, ...]:
+    """Each engine with its own deviation, which no weight knows of."""
+    draw = random.Random(seed)
+    return tuple(factor * draw.uniform(1 - JITTER, 1 + JITTER) for factor in factors)
+
+
+def settings(
+    scenario: Scenario, speeds: Sequence[float], queries: int, qps: float, tpot_ms: float
+) -> PerformanceRunConfig:
+    arguments = {
+        "max_num_seqs": PLACES,
+        "speeds": list(speeds),
+        "ttft_ms": 10 * tpot_ms,
+        "tpot_ms": tpot_ms,
+        "jitter": JITTER,
+    }
+    engine = {"arguments": arguments, "placement": {"engines_per_node": len(speeds)}}
+    return subjects.config(scenario, {**subjects.counts(DATASET, queries, qps), "engine": engine})
+
+
+def measure(
+    config: PerformanceRunConfig,
+    dispatcher: type[Dispatcher] | None,
+    home: Path,
+    console: Console,
+) -> Measured:
+    if dispatcher is not None:
+        setattr(fleet, "Dispatcher", dispatcher)  # noqa: B010  (of this fork only)
+    inputs = subjects.artifacts(home / "artifacts", DATASET)
+    return subjects.run(config, inputs, home, console)
+
+
+def offline(
+    speeds: Sequence[float], queries: int, tpot_ms: float, dispatcher: type[Dispatcher] | None
+) -> float:
+    """Tokens per second from the first issue to the last answer."""
+    config = settings("Offline", speeds, queries, 1.0, tpot_ms)
+    return forked(partial(measure, config, dispatcher)).tokens_per_second
+
+
+def mixed(queries: int, tpot_ms: float, rounds: int) -> None:
+    print(
+        f"Offline, {queries:,} samples on {len(GENERATIONS)} engines {GENERATIONS}, each ±"
+        f"{JITTER:.0%} for good and ±{JITTER:.0%} from second to second; tokens/s over the sum"
+    )
+    for number in range(1, rounds + 1):
+        speeds = speeds_of(GENERATIONS, number)
+        total = sum(speeds)
+        parts = sum(
+            offline([speed], round(queries * speed / total), tpot_ms, None) for speed in speeds
+        )
+        full = sum(PLACES / tpot_ms * 1000 * speed for speed in speeds)
+        found: dict[str, type[Dispatcher] | None] = {
+            "ours": None,
+            "static split": static([1] * len(speeds)),
+            "hand weights": static(HAND_WEIGHTS),
+        }
+        columns = [
+            f"{name} {offline(speeds, queries, tpot_ms, kind) / parts:.3f}"
+            for name, kind in found.items()
+        ]
+        print(
+            f"{number}: {'; '.join(columns)}; the parts themselves reach {parts / full:.3f} of "
+            f"their steady speed; load {os.getloadavg()[0]:.1f}",
+            flush=True,
+        )
+
+
+def equal(queries: int, tpot_ms: float, engines: Sequence[int], rounds: int) -> None:
+    print(f"Offline, {queries:,} samples per engine, equal engines; tokens/s over n times one's")
+    for number in range(1, rounds + 1):
+        one = offline([1.0], queries, tpot_ms, None)
+        steady = PLACES / tpot_ms * 1000
+        columns = [f"1: {one / steady:.3f} of its steady speed"]
+        for n in engines:
+            rate = offline([1.0] * n, n * queries, tpot_ms, None) / n
+            columns.append(f"{n}: {rate / one:.3f} ({rate / steady:.3f})")
+        print(f"{number}: {'; '.join(columns)}; load {os.getloadavg()[0]:.1f}", flush=True)
+
+
+def highest_qps(speeds: Sequence[float], tpot_ms: float, limit_ms: float, seconds: float) -> float:
+    """The highest rate at which the time to first token holds, by bisection.
+
+    Judged by its 90th percentile: a shared machine that stands still for a fifth of a second
+    decides the 99th of a run of this length.
+    """
+    mean_s = (subjects.OUTPUT_TOKENS + 10) * tpot_ms / 1000
+    full = sum(speeds) * PLACES / mean_s
+    low, high = 0.7 * full, 1.2 * full
+
+    def holds(qps: float) -> bool:
+        config = settings("Server", speeds, int(qps * seconds), qps, tpot_ms)
+        p90 = forked(partial(measure, config, None)).ttft_p90_ms
+        return p90 is not None and p90 <= limit_ms
+
+    if not holds(low):
+        raise SystemExit(f"{low:.1f} queries/s are too many already: the machine is too busy")
+    while high / low > 1.01:
+        qps = (low * high) ** 0.5
+        low, high = (qps, high) if holds(qps) else (low, qps)
+    return low
+
+
+def server(tpot_ms: float, limit_ms: float, seconds: float, rounds: int) -> None:
+    print(
+        f"Server, {len(GENERATIONS)} engines {GENERATIONS}, each ±{JITTER:.0%} from second to "
+        f"second; p90 TTFT ≤ {limit_ms:.0f} ms; highest queries/s over the sum of the parts'"
+    )
+    for number in range(1, rounds + 1):
+        whole = highest_qps(GENERATIONS, tpot_ms, limit_ms, seconds)
+        alone = {
+            speed: highest_qps([speed], tpot_ms, limit_ms, seconds) for speed in set(GENERATIONS)
+        }
+        parts = sum(alone[speed] for speed in GENERATIONS)
+        listed = ", ".join(f"{speed} alone {qps:.1f}" for speed, qps in alone.items())
+        print(
+            f"{number}: {whole:.1f} ÷ {parts:.1f} ({listed}) = {whole / parts:.3f}; "
+            f"load {os.getloadavg()[0]:.1f}",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.scaling")
+    parser.add_argument("part", nargs="*", default=["mixed", "equal", "server"])
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--queries", type=int, default=24_576)
+    parser.add_argument("--tpot-ms", type=float, default=0.4)
+    arguments = parser.parse_args()
+    parts: dict[str, Any] = {
+        "mixed": lambda: mixed(arguments.queries, arguments.tpot_ms, arguments.rounds),
+        "equal": lambda: equal(
+            arguments.queries // 6, arguments.tpot_ms, (2, 4, 8), arguments.rounds
+        ),
+        "server": lambda: server(2.0, 200.0, 16.0, arguments.rounds),
+    }
+    for part in arguments.part:
+        parts[part]()
+
+
+if __name__ == "__main__":
+    main()

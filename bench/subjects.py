@@ -1,0 +1,130 @@
+"""What the benches of the harness run: null engines on made-up prompts of OpenOrca's lengths."""
+
+import csv
+import functools
+import json
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas
+
+from steps.cli import ROOT
+from steps.console import Console
+from steps.layers import merged
+from steps.loadgen_log import read_detail
+from steps.plan import make
+from steps.record import MANIFEST, Workspace, publish
+from steps.schema import PerformanceRunConfig
+from steps.strict import Scenario
+from steps.sut.run import execute
+
+OUTPUT_TOKENS = 294
+"""Mean length of an answer of Llama 2 70B in MLPerf's OpenOrca set (its reference's accuracy)."""
+
+OUTPUT_SIGMA, OUTPUT_LIMIT = 0.75, 1024
+"""Spread of the logarithm, assumed; the longest that the benchmark allows."""
+
+PROMPT_TOKENS, PROMPT_SIGMA = 145, 0.9
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of one LoadGen run. Times in seconds; `valid` is LoadGen's word."""
+
+    samples_per_second: float
+    tokens_per_second: float
+    tokens: int
+    seconds: float
+    valid: bool
+    ttft_p90_ms: float | None
+    ttft_p99_ms: float | None
+    result: dict[str, Any]
+
+
+def artifacts(home: Path, samples: int) -> dict[str, Path]:
+    """A model of one byte and that many prompts; the manifests by role."""
+    with publish(home / "model", step="model", config={}, inputs={}, code="") as workspace:
+        (workspace.directory / "model.safetensors").write_bytes(b"x")
+        workspace.result = {"simulated": False}
+    draw = random.Random(0)
+    mu = math.log(PROMPT_TOKENS) - PROMPT_SIGMA**2 / 2
+    prompts = []
+    for number in range(samples):
+        length = min(max(int(draw.lognormvariate(mu, PROMPT_SIGMA)), 2), 1000)
+        prompts.append([number, *[1] * (length - 1)])
+    with publish(home / "dataset", step="dataset", config={}, inputs={}, code="") as workspace:
+        for name, rows in (("evaluation", prompts), ("calibration", prompts[:64])):
+            table = pandas.DataFrame({"tok_input": rows})
+            table.to_pickle(workspace.directory / f"{name}.pkl")
+    return {role: home / role / MANIFEST for role in ("model", "dataset")}
+
+
+def config(scenario: Scenario, changes: Mapping[str, Any]) -> PerformanceRunConfig:
+    """The null engine's run of conf/, changed."""
+    orca = {
+        "generation": {"min_tokens": 2, "max_tokens": OUTPUT_LIMIT},
+        "engine": {
+            "arguments": {
+                "output_tokens_mean": OUTPUT_TOKENS,
+                "output_tokens_sigma": OUTPUT_SIGMA,
+            },
+        },
+    }
+    whole = merged(merged(json.loads(_composed(scenario)), orca), changes)
+    return PerformanceRunConfig.model_validate_json(json.dumps(whole))
+
+
+@functools.cache
+def _composed(scenario: Scenario) -> str:
+    plan = make(ROOT, ["experiment=null-engine", f"scenario={scenario}"])
+    return next(job.config for job in plan.jobs if job.step == "performance_run")
+
+
+def counts(samples: int, queries: int, target_qps: float) -> dict[str, Any]:
+    """LoadGen's settings for this many queries, whatever time they take."""
+    return {
+        "loadgen": {
+            "target_qps": target_qps,
+            "min_duration_ms": 1,
+            "min_query_count": queries,
+            "performance_sample_count_override": samples,
+        }
+    }
+
+
+def run(
+    settings: PerformanceRunConfig, inputs: Mapping[str, Path], home: Path, console: Console
+) -> Measured:
+    """One LoadGen run in this process."""
+    workspace = Workspace(home)
+    execute("PerformanceOnly", settings, inputs, workspace, console)
+    return read(home, workspace.result)
+
+
+def read(home: Path, result: dict[str, Any]) -> Measured:
+    """What LoadGen's log and samples.csv say. Seconds: from the first issue to the last answer."""
+    detail = read_detail(home / "mlperf_log_detail.txt")
+    with (home / "samples.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    begun = min(float(row["issued_s"]) for row in rows)
+    seconds = max(float(row["completed_s"]) for row in rows) - begun
+    tokens = sum(int(row["output_tokens"]) for row in rows)
+
+    def ttft_ms(percentile: str) -> float | None:
+        value = detail.values.get(f"result_first_token_{percentile}_percentile_latency_ns")
+        return None if value is None else value / 1e6
+
+    return Measured(
+        samples_per_second=len(rows) / seconds,
+        tokens_per_second=tokens / seconds,
+        tokens=tokens,
+        seconds=seconds,
+        valid=detail.get("result_validity") == "VALID",
+        ttft_p90_ms=ttft_ms("90.00"),
+        ttft_p99_ms=ttft_ms("99.00"),
+        result=result,
+    )

@@ -1,0 +1,221 @@
+"""Who answers what: pulled by whoever has room, each sample answered once.
+
+Pure bookkeeping without processes or LoadGen; moments are given, in seconds. A sample is a pair of
+its number, which is the caller's, and its index in the dataset.
+"""
+
+import heapq
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+
+from steps.sut.engine import Answer
+
+Sample = tuple[int, int]
+
+FIRST_GUESS = 256.0
+"""Tokens of an answer before any has come; alike for all engines, so it decides nothing."""
+
+GAIN = 1 / 64
+"""What the latest answer's length counts in the running mean."""
+
+MEMORY = 4
+"""Speeds are means over so many answers of every place: less is noise, more misses a slowdown."""
+
+
+class Seat:
+    """One engine as the dispatcher sees it.
+
+    `places`: samples it works on at a time. `spare`: how many more it may hold in Offline, so that
+    it never runs dry while its news travel. `rate`: tokens per second of one sample on it, as
+    measured before the run. `taken` maps the numbers it has to answer to their indices.
+    """
+
+    def __init__(self, places: int, spare: int, rate: float) -> None:
+        self.places = places
+        self.spare = spare
+        self.taken: dict[int, int] = {}
+        self.alive = True
+        self.samples = 0
+        self.tokens = 0
+        """What it has answered."""
+        self.prompt_tokens = 0
+        """Of samples that it hasn't brought the first token of; kept for Server only."""
+        self._fade = (1 - 1 / (MEMORY * places)) if MEMORY * places > 1 else 0.0
+        self._recent_tokens = FIRST_GUESS * places
+        self._recent_s = FIRST_GUESS * places / rate
+        self._new_s = 0.0
+        self._at: float | None = None
+
+    @property
+    def rate(self) -> float:
+        """Tokens per second of one sample, lately: all tokens over all time that samples spent."""
+        return self._recent_tokens / self._recent_s
+
+    @property
+    def speed(self) -> float:
+        """Tokens per second with all places taken."""
+        return self.rate * self.places
+
+    def advance(self, now: float) -> None:
+        """Count the time that its samples have spent since the last call."""
+        if self._at is not None:
+            self._new_s += len(self.taken) * (now - self._at)
+        self._at = now
+
+    def brought(self, samples: int, tokens: int) -> None:
+        """Count answers; what lies back fades."""
+        fade = self._fade**samples
+        self._recent_tokens = self._recent_tokens * fade + tokens
+        self._recent_s = self._recent_s * fade + self._new_s
+        self._new_s = 0.0
+        self.samples += samples
+        self.tokens += tokens
+
+
+class Dispatcher:
+    """Hands samples to engines. `lengths`: tokens of the prompt per sample index.
+
+    `latency_bound` (Server, Interactive): a sample goes to the engine with the least work for its
+    speed, as soon as one has a place; work is counted in answer tokens, a prompt's token as
+    `prompt_weight` of one. Otherwise (Offline) engines are kept full.
+    """
+
+    def __init__(
+        self,
+        seats: Sequence[Seat],
+        lengths: Sequence[int],
+        *,
+        prompt_weight: float,
+        latency_bound: bool,
+    ) -> None:
+        self.seats = seats
+        self._lengths = lengths
+        self._prompt_weight = prompt_weight
+        self._latency_bound = latency_bound
+        self._answer_tokens = FIRST_GUESS
+        self._pending: deque[Sample] = deque()
+
+    @property
+    def outstanding(self) -> int:
+        """Samples without an answer."""
+        return len(self._pending) + sum(len(seat.taken) for seat in self.seats)
+
+    def add(self, samples: Iterable[Sample]) -> None:
+        """New samples, to be answered in about this order."""
+        self._pending.extend(samples)
+
+    def assign(self, now: float) -> Mapping[int, list[Sample]]:
+        """What each engine is to be given now, by the engine's place among the seats."""
+        if not self._pending:
+            return {}
+        given = self._routed() if self._latency_bound else self._pulled()
+        for n in given:
+            self.seats[n].advance(now)
+        for n, samples in given.items():
+            self.seats[n].taken.update(samples)
+        return given
+
+    def started(self, engine: int, first: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+        """First tokens have come; returns those whose samples are still this engine's."""
+        seat = self.seats[engine]
+        mine = [each for each in first if each[0] in seat.taken]
+        if self._latency_bound:
+            seat.prompt_tokens -= sum(self._lengths[seat.taken[number]] for number, _ in mine)
+        return mine
+
+    def completed(self, engine: int, answers: Iterable[Answer], now: float) -> list[Answer]:
+        """Answers have come; returns those whose samples are still this engine's."""
+        seat = self.seats[engine]
+        seat.advance(now)
+        mine = [answer for answer in answers if seat.taken.pop(answer[0], None) is not None]
+        tokens = sum(len(answer) for _, answer in mine)
+        seat.brought(len(mine), tokens)
+        if mine:
+            kept = (1 - GAIN) ** len(mine)
+            self._answer_tokens = kept * self._answer_tokens + (1 - kept) * tokens / len(mine)
+        return mine
+
+    def lost(self, engine: int) -> None:
+        """The engine is gone; its samples go first to the others."""
+        seat = self.seats[engine]
+        self._pending.extendleft(reversed(seat.taken.items()))
+        seat.taken = {}
+        seat.prompt_tokens, seat.alive = 0, False
+
+    # ---- Offline --------------------------------------------------------------------------------
+
+    def _pulled(self) -> dict[int, list[Sample]]:
+        """Fill every engine's places, and its spare ones as long as plenty is left.
+
+        An engine may hold in reserve no more than half of its share of what is left when all
+        places are taken, so that the end of the list goes to whoever is free first.
+        """
+        alive = [(n, seat) for n, seat in enumerate(self.seats) if seat.alive]
+        total = sum(seat.speed for _, seat in alive)
+        free = sum(max(seat.places - len(seat.taken), 0) for _, seat in alive)
+        left = max(len(self._pending) - free, 0)
+        rooms = {}
+        for n, seat in alive:
+            spare = min(seat.spare, int(left * seat.speed / total / 2))
+            room = seat.places + spare - len(seat.taken)
+            if room > 0:
+                rooms[n] = room
+        if sum(rooms.values()) > len(self._pending):
+            rooms = self._shared(rooms, len(self._pending))
+        return {n: self._next(room) for n, room in rooms.items()}
+
+    def _shared(self, rooms: Mapping[int, int], left: int) -> dict[int, int]:
+        """The last samples, one by one to the engine that will be done with its own first."""
+        shares = dict.fromkeys(rooms, 0)
+        loads = [(self._load(n, 0), n) for n in rooms]
+        heapq.heapify(loads)
+        for _ in range(left):
+            _, n = loads[0]
+            shares[n] += 1
+            if shares[n] < rooms[n]:
+                heapq.heapreplace(loads, (self._load(n, shares[n]), n))
+            else:
+                heapq.heappop(loads)
+        return {n: share for n, share in shares.items() if share}
+
+    def _load(self, n: int, more: int) -> float:
+        seat = self.seats[n]
+        return (len(seat.taken) + more + 1) / seat.speed
+
+    def _next(self, count: int) -> list[Sample]:
+        taken = list(islice(self._pending, count))
+        for _ in range(len(taken)):
+            self._pending.popleft()
+        return taken
+
+    # ---- Server and Interactive -----------------------------------------------------------------
+
+    def _routed(self) -> dict[int, list[Sample]]:
+        """Each sample to the engine that has the least work for its speed, of those with a place.
+
+        Engines without one aren't given any: what they would queue, another may begin sooner.
+        """
+        given: dict[int, list[Sample]] = {}
+        loads = [
+            (self._work(seat, len(seat.taken)) / seat.rate, n)
+            for n, seat in enumerate(self.seats)
+            if seat.alive and len(seat.taken) < seat.places
+        ]
+        heapq.heapify(loads)
+        while self._pending and loads:
+            _, n = loads[0]
+            seat, sample = self.seats[n], self._pending.popleft()
+            seat.prompt_tokens += self._lengths[sample[1]]
+            samples = given.setdefault(n, [])
+            samples.append(sample)
+            count = len(seat.taken) + len(samples)
+            if count < seat.places:
+                heapq.heapreplace(loads, (self._work(seat, count) / seat.rate, n))
+            else:
+                heapq.heappop(loads)
+        return given
+
+    def _work(self, seat: Seat, count: int) -> float:
+        """Of the seat with one sample more than these, in answer tokens."""
+        return (count + 1) * self._answer_tokens + self._prompt_weight * seat.prompt_tokens

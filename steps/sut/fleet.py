@@ -1,0 +1,229 @@
+"""Several engines, each in a process of its own, fed by measured speed and watched.
+
+One thread waits for news of all of them, hands out samples and passes answers on. A dead engine is
+noticed by its closed connection, by its silence, or by samples that it doesn't get on with; then
+the run fails with its name, or its samples go to the others (placement.on_failure). News of an
+engine that a sample was taken from are dropped, so no sample is answered twice.
+"""
+
+import os
+import selectors
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from steps.errors import UserError
+from steps.sut import wire
+from steps.sut.backend import POLL_S, Job
+from steps.sut.cluster import Cluster
+from steps.sut.dispatch import Dispatcher, Seat
+from steps.sut.engine import Events, depth
+from steps.sut.link import Link
+
+
+class Fleet:
+    """Backend over engine processes."""
+
+    depth: int | None = None
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._config = job.start.config
+        self._placement = job.start.config.placement
+        self._cluster = (
+            None
+            if self._placement.cluster == "none"
+            else Cluster(self._placement, self._config.start_limit_s)
+        )
+        self._links: list[Link] = []
+        self._ready: dict[int, wire.Ready] = {}
+        self._selector = selectors.DefaultSelector()
+        self._progress: list[float] = []
+        """When each engine last brought something or had nothing to do."""
+        self._failures: list[str] = []
+        self._woken = False
+        self._wake_end, self._waker = os.pipe()
+        os.set_blocking(self._wake_end, False)
+        self._selector.register(self._wake_end, selectors.EVENT_READ)
+
+    # ---- start and end --------------------------------------------------------------------------
+
+    def start(self) -> None:
+        begun = time.monotonic()
+        self._links = self._launched()
+        columns = wire.packed(self._job.prompts), wire.packed(self._job.warmup)
+        for number, link in enumerate(self._links):
+            self._selector.register(link, selectors.EVENT_READ, number)
+            try:
+                link.send(self._assignment(number, *columns))
+            except OSError:
+                self._gone(number, "went away", starting=True)
+        while len(self._ready) < len(self._links):
+            for number in self._heard(POLL_S):
+                self._starting(number, begun)
+        now = time.monotonic()
+        self._progress = [now for _ in self._links]
+        places = self._config.arguments.max_num_seqs
+        spare = depth(self._config) - places
+        self._dispatcher = Dispatcher(
+            [Seat(places, spare, self._ready[n].rate) for n in range(len(self._links))],
+            [len(prompt) for prompt in self._job.prompts],
+            prompt_weight=self._placement.prompt_token_weight,
+            latency_bound=self._job.start.first_tokens,
+        )
+
+    def close(self) -> None:
+        for link in self._links:
+            link.close()
+        for link in self._links:
+            link.end()
+        if self._cluster:
+            self._cluster.close()
+
+    def _launched(self) -> list[Link]:
+        if self._cluster:
+            return self._cluster.links()
+        return [Link.to_process(f"engine {n}") for n in range(self._placement.engines_per_node)]
+
+    def _assignment(
+        self, number: int, prompts: tuple[bytes, bytes], warmup: tuple[bytes, bytes]
+    ) -> wire.Assignment:
+        start = self._job.start
+        return wire.Assignment(
+            start=type(start)(
+                start.weights, start.config, start.generation, start.first_tokens, number
+            ),
+            place=number % self._placement.engines_per_node,
+            prompts=prompts,
+            warmup=warmup,
+        )
+
+    def _starting(self, number: int, begun: float) -> None:
+        message = self._message(number, starting=True)
+        if isinstance(message, wire.Ready):
+            self._ready[number] = message
+            first = next(iter(self._ready.values()))
+            if message.identity != first.identity:
+                raise UserError(
+                    f"{self._links[number].name} is {message.identity}, another one "
+                    f"{first.identity}: a run has one software; mend the environments"
+                )
+            seconds = time.monotonic() - begun
+            ready, total = len(self._ready), len(self._links)
+            self._job.say(
+                f"{self._links[number].name} is ready, {ready} of {total}, {seconds:.0f} s"
+            )
+
+    # ---- samples --------------------------------------------------------------------------------
+
+    def submit(self, samples: Sequence[tuple[int, int]]) -> None:
+        self._dispatcher.add(samples)
+        self._hand_out()
+
+    def step(self) -> Events:
+        events = Events()
+        for number in self._heard(POLL_S):
+            message = self._message(number)
+            if isinstance(message, wire.Brought):
+                self._sorted(number, wire.events_of(message), events)
+        self._check()
+        self._hand_out()
+        return events
+
+    def wake(self) -> None:
+        if not self._woken:
+            self._woken = True
+            os.write(self._waker, b"x")
+
+    def _hand_out(self) -> None:
+        now = time.monotonic()
+        for number, samples in self._dispatcher.assign(now).items():
+            if len(self._dispatcher.seats[number].taken) == len(samples):
+                self._progress[number] = now
+            try:
+                self._links[number].send(wire.submit_of(samples))
+            except OSError:
+                self._gone(number, "went away")
+
+    def _sorted(self, engine: int, brought: Events, events: Events) -> None:
+        """News of samples that are still this engine's."""
+        now = time.monotonic()
+        self._progress[engine] = now
+        events.first.extend(self._dispatcher.started(engine, brought.first))
+        events.completed.extend(self._dispatcher.completed(engine, brought.completed, now))
+
+    # ---- news and deaths ------------------------------------------------------------------------
+
+    def _heard(self, limit_s: float) -> list[int]:
+        """Engines that said something or whose connection is closed; waits until there is one."""
+        found = []
+        for key, _ in self._selector.select(limit_s):
+            if key.data is None:
+                os.read(self._wake_end, 4096)
+                self._woken = False  # last: whoever wakes before it, is served after this step
+            else:
+                found.append(key.data)
+        return found
+
+    def _message(self, number: int, *, starting: bool = False) -> wire.Message:
+        try:
+            message = self._links[number].receive()
+        except (EOFError, OSError):
+            self._gone(number, None, starting=starting)
+            return wire.Alive()
+        if isinstance(message, wire.Failed):
+            if starting and message.expected:
+                raise UserError(f"{self._links[number].name}: {message.text}")
+            self._gone(number, f"died: {message.text}", starting=starting)
+        return message
+
+    def _check(self) -> None:
+        """Engines that say nothing, and those that bring nothing."""
+        now = time.monotonic()
+        for number, seat in enumerate(self._dispatcher.seats):
+            if not seat.alive:
+                continue
+            silent_s, still_s = self._links[number].silent_s(), now - self._progress[number]
+            if silent_s > self._placement.silence_limit_s:
+                self._gone(number, f"gave no sign of life for {silent_s:.0f} s")
+            elif seat.taken and still_s > self._config.stall_limit_s:
+                self._gone(number, f"brought nothing for {still_s:.0f} s")
+
+    def _gone(self, number: int, why: str | None, *, starting: bool = False) -> None:
+        link = self._links[number]
+        self._selector.unregister(link)
+        ended = link.end()
+        phrase = f"{link.name} {why or ended}"
+        if starting:
+            raise UserError(f"{phrase} at start; see the log for its last words")
+        waiting = len(self._dispatcher.seats[number].taken)
+        if self._placement.on_failure == "fail":
+            raise UserError(
+                f"{phrase} during the run, {waiting} samples waited for it; the run is void"
+            )
+        self._dispatcher.lost(number)
+        if not any(seat.alive for seat in self._dispatcher.seats):
+            raise UserError(f"{phrase} during the run and was the last one; the run is void")
+        self._failures.append(f"{phrase}; {waiting} samples went to others")
+        self._job.say(self._failures[-1])
+
+    # ---- for the result -------------------------------------------------------------------------
+
+    def identity(self) -> dict[str, str]:
+        return self._ready[0].identity
+
+    def report(self) -> dict[str, Any]:
+        found = []
+        for number, link in enumerate(self._links):
+            ready, seat = self._ready[number], self._dispatcher.seats[number]
+            found.append(
+                {
+                    "name": link.name,
+                    "start_s": round(ready.start_s, 3),
+                    "samples": seat.samples,
+                    "output_tokens": seat.tokens,
+                    "sample_tokens_per_s": round(seat.rate, 3),
+                    "warmup_sample_tokens_per_s": round(ready.rate, 3),
+                }
+            )
+        return {"engines": found, "failures": self._failures}

@@ -1,0 +1,80 @@
+"""A run step as Snakemake starts it, watched from outside: its engines' processes, its end."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from steps.record import Manifest
+from tests.conftest import ROOT
+
+LIMIT_S = 120
+
+
+class Running:
+    """A run step's command, and its engines' processes."""
+
+    def __init__(
+        self,
+        step: str,
+        config: dict[str, Any],
+        inputs: dict[str, Path],
+        home: Path,
+        engines: int,
+        python: str = sys.executable,
+    ) -> None:
+        self.home = home
+        self._expected = engines
+        self.process = subprocess.Popen(
+            [
+                *(python, "-m", f"steps.{step}", "--config", json.dumps(config)),
+                *("--input", *(f"{role}={path}" for role, path in inputs.items())),
+                *("--output", str(home / "out/manifest.json"), "--log", str(home / "log")),
+            ],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.engines: list[int] = []
+
+    def wait_until_running(self) -> None:
+        """Until LoadGen has begun its test."""
+        limit = time.monotonic() + LIMIT_S
+        while not list(self.home.glob(".out.*/mlperf_log_detail.txt")):
+            assert time.monotonic() < limit
+            assert self.process.poll() is None, self.process.stderr.read()  # type: ignore[union-attr]
+            time.sleep(0.02)
+        self.engines = [
+            pid for pid in below(self.process.pid) if "steps.sut.worker" in command_of(pid)
+        ]
+        assert len(self.engines) == self._expected
+
+    def ended(self) -> tuple[int, str]:
+        _, text = self.process.communicate(timeout=LIMIT_S)
+        return self.process.returncode, text
+
+    def manifest(self) -> Manifest:
+        return Manifest.read(self.home / "out/manifest.json")
+
+
+def below(pid: int) -> list[int]:
+    """Processes that one has started, and theirs, oldest first."""
+    listed = Path(f"/proc/{pid}/task").glob("*/children")
+    children = [int(child) for path in listed for child in path.read_text().split()]
+    return sorted([*children, *(pid for child in children for pid in below(child))])
+
+
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except FileNotFoundError:
+        return ""
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,96 @@
+"""Engines on the nodes of a real Ray cluster, its nodes on this machine."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas
+import pytest
+
+from steps.layers import merged
+from steps.plan import environment_directory, make
+from steps.record import Manifest, publish
+from tests.conftest import ROOT
+from tests.running import Running, alive, below, command_of
+
+pytestmark = pytest.mark.engine
+
+SAMPLES = 64
+NODES = 2
+
+
+@pytest.fixture(scope="module")
+def python() -> str:
+    path = ROOT / environment_directory(ROOT, "cluster") / "bin/python"
+    if not path.exists():
+        pytest.skip("the environment is made by ./reproduce experiment=null-engine")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    home = tmp_path_factory.mktemp("artifacts")
+    with publish(home / "model", step="model", config={}, inputs={}, code="") as workspace:
+        (workspace.directory / "model.safetensors").write_bytes(b"x")
+        workspace.result = {"simulated": False}
+    prompts = pandas.DataFrame({"tok_input": [[1, 4, 10 + n] for n in range(SAMPLES)]})
+    with publish(home / "dataset", step="dataset", config={}, inputs={}, code="") as workspace:
+        for name in ("evaluation.pkl", "calibration.pkl"):
+            prompts.to_pickle(workspace.directory / name)
+    return {role: home / role / "manifest.json" for role in ("model", "dataset")}
+
+
+def config(**placement: Any) -> dict[str, Any]:
+    overrides = ["experiment=null-engine", "scenario=Server", "cluster=2-nodes"]
+    plan = make(ROOT, [*overrides, "hardware.engine.placement.cluster=local"])
+    job = next(job for job in plan.jobs if job.step == "performance_run")
+    raw = json.loads(job.config)
+    assert raw["engine"]["placement"]["nodes"] == NODES
+    loadgen = {
+        "performance_sample_count_override": SAMPLES,
+        "target_qps": 250,
+        "min_query_count": 1024,
+        "min_duration_ms": 1,
+    }
+    changes = {"engines_per_node": 1, "on_failure": "redispatch", **placement}
+    return merged(raw, {"loadgen": loadgen, "engine": {"placement": changes}})
+
+
+def test_a_lost_nodes_samples_go_to_the_others(
+    python: str, inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    running = Running("performance_run", config(), inputs, tmp_path, NODES, python)
+    running.wait_until_running()
+    everything = below(running.process.pid)
+    (raylet,) = [
+        pid
+        for pid in everything
+        if "/raylet/raylet " in command_of(pid) and "--head" not in command_of(pid)
+    ]
+    time.sleep(0.5)
+    for pid in (raylet, *below(raylet)):
+        os.kill(pid, signal.SIGKILL)
+    status, text = running.ended()
+    assert status == 0, text
+    manifest = Manifest.read(tmp_path / "out/manifest.json")
+    (failure,) = manifest.result["failures"]
+    assert "on node 1" in failure or "on node 0" in failure
+    assert sum(engine["samples"] for engine in manifest.result["engines"]) == 1024
+    limit = time.monotonic() + 10
+    while left := [command_of(pid) for pid in everything if alive(pid)]:
+        assert time.monotonic() < limit, left
+        time.sleep(0.1)
+
+
+def test_a_cluster_that_is_not_there_gets_one_sentence(
+    python: str, inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    running = Running("performance_run", config(cluster="auto"), inputs, tmp_path, NODES, python)
+    status, text = running.ended()
+    assert status == 1
+    assert "there is no Ray cluster at auto" in text
+    assert "ray start --head" in text
+    assert "Traceback" not in text
