@@ -36,6 +36,7 @@ OTHERS: Mapping[str, tuple[str, str]] = {
     "explain": ("steps.validate.explain", "what a finding of validate means, and its fix"),
     "compare": ("steps.compare", "A B: differences of two results, own or published"),
     "report": ("steps.report.command", "--published: the page of AMD's published submission"),
+    "tune": ("steps.tune.command", "find target_qps of Server and Interactive on this machine"),
     "diff": ("steps.diff", "what a system sets otherwise than its base: diff system=A base=B"),
 }
 """Commands that need no plan: the module whose `command(arguments) -> exit status` does it."""
@@ -97,7 +98,7 @@ def _planned(arguments: list[str]) -> int:
 
     if reason := refusal(path, ROOT):
         raise UserError(reason)
-    _lock(ROOT / "results")
+    lock(ROOT / "results")
     os.chdir(ROOT)
     binary, *rest = snakemake(path)
     os.execv(binary, [binary, *rest, *passed_on])
@@ -157,7 +158,7 @@ def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _lock(results: Path) -> None:
+def lock(results: Path) -> None:
     """Held until snakemake and every step it started have ended, however they end."""
     results.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(results / ".lock", os.O_RDWR | os.O_CREAT, 0o644)

@@ -190,14 +190,16 @@ class EngineLoop:
         ]
 
 
-def watch(loop: EngineLoop, test: threading.Thread) -> None:
-    """Wait for LoadGen; raises UserError as soon as it can't end well."""
+def watch(loop: EngineLoop, test: threading.Thread, look: Callable[[], None] | None = None) -> None:
+    """Wait for LoadGen; raises UserError as soon as it can't end well, and what `look` raises."""
     while True:
         test.join(POLL_S)
         if loop.error is not None:
             raise _explained(loop.error, "during the run")
         if not test.is_alive():
             return
+        if look is not None:
+            look()
         phrase = loop.stalled()
         if phrase:
             raise UserError(f"{phrase}; the run is void, see the log for the engine's last words")

@@ -4,7 +4,8 @@ import csv
 import importlib.metadata
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -31,6 +32,26 @@ AUDIT_WARNING = "Found Audit Config file"
 """What LoadGen 5.1.2 logs when it applies an audit.config."""
 
 
+Row = tuple[int, int, int, float | str, float | str, float | str]
+"""A sample in samples.csv: SAMPLE_COLUMNS, "" where it hasn't happened."""
+
+
+class TrialEnded(Exception):
+    """Raised by `Trial.look` to end a run. LoadGen can't be told: the process has to end too."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A run that need not go to its end.
+
+    `look` is called several times a second with the samples so far. `seed` takes the place of the
+    round's seeds: such a run is no result. None keeps them.
+    """
+
+    look: Callable[[Iterator[Row]], None]
+    seed: int | None
+
+
 def execute(
     mode: Mode,
     config: RunConfig,
@@ -38,11 +59,13 @@ def execute(
     workspace: Workspace,
     console: Console,
     audit: Mapping[str, int] | None = None,
+    trial: Trial | None = None,
 ) -> None:
     """Run LoadGen once in this process and leave its logs, user.conf and samples.csv.
 
     `audit`: settings of a compliance test, written to audit.config and applied by LoadGen last.
-    Raises UserError for anything that voids the run.
+    Raises UserError for anything that voids the run, and what `trial.look` raises; samples.csv then
+    says how far the run came.
     """
     _check_loadgen(config)
     weights = Manifest.read(inputs["model"])
@@ -70,7 +93,10 @@ def execute(
     loop.start()
     try:
         wait_until_ready(loop, config.engine.start_limit_s)
-        duration_s = _test(mode, config, loop, folder, audit_file)
+        duration_s = _test(mode, config, loop, folder, audit_file, trial)
+    except TrialEnded:
+        _write_samples(folder / "samples.csv", loop)
+        raise
     finally:
         loop.stop()
     _check_log(folder / "mlperf_log_detail.txt", audited=audit is not None)
@@ -138,7 +164,14 @@ def _expected(mode: Mode, config: RunConfig, dataset: int, audit: Mapping[str, i
     return copy * -(-queries // copy)
 
 
-def _test(mode: Mode, config: RunConfig, loop: EngineLoop, folder: Path, audit_file: Path) -> float:
+def _test(
+    mode: Mode,
+    config: RunConfig,
+    loop: EngineLoop,
+    folder: Path,
+    audit_file: Path,
+    trial: Trial | None,
+) -> float:
     """LoadGen's test; returns its seconds. FromConfig is called once: twice voids the run."""
     import mlperf_loadgen as lg
 
@@ -149,6 +182,9 @@ def _test(mode: Mode, config: RunConfig, loop: EngineLoop, folder: Path, audit_f
         raise UserError(f"LoadGen can't read {folder / 'user.conf'}")
     settings.scenario = getattr(lg.TestScenario, scenario)
     settings.mode = getattr(lg.TestMode, mode)
+    if trial is not None and trial.seed is not None:
+        for name in ("qsl_rng_seed", "sample_index_rng_seed", "schedule_rng_seed"):
+            setattr(settings, name, trial.seed)
     log_settings = lg.LogSettings()
     log_settings.log_output.outdir = str(folder)
     log_settings.enable_trace = False
@@ -171,7 +207,7 @@ def _test(mode: Mode, config: RunConfig, loop: EngineLoop, folder: Path, audit_f
     begun = time.monotonic()
     loop.begin_test()
     test.start()
-    watch(loop, test)
+    watch(loop, test, None if trial is None else lambda: trial.look(rows(loop)))
     duration_s = time.monotonic() - begun
     lg.DestroyQSL(qsl)
     lg.DestroySUT(sut)
@@ -218,17 +254,20 @@ def _write_samples(path: Path, loop: EngineLoop) -> None:
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(SAMPLE_COLUMNS)
-        for sample in loop.book.samples():
-            writer.writerow(
-                (
-                    sample.sample_index,
-                    len(loop.prompts[sample.sample_index]),
-                    sample.output_tokens,
-                    _rounded(sample.issued_s),
-                    _rounded(sample.first_token_s),
-                    _rounded(sample.completed_s),
-                )
-            )
+        writer.writerows(rows(loop))
+
+
+def rows(loop: EngineLoop) -> Iterator[Row]:
+    """Of samples.csv, as far as the run has come."""
+    for sample in loop.book.samples():
+        yield (
+            sample.sample_index,
+            len(loop.prompts[sample.sample_index]),
+            sample.output_tokens,
+            _rounded(sample.issued_s),
+            _rounded(sample.first_token_s),
+            _rounded(sample.completed_s),
+        )
 
 
 def _rounded(seconds: float | None) -> float | str:

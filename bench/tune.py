@@ -1,0 +1,268 @@
+"""The search on engines whose limits are known: how near it ends, and what it takes.
+
+Limits are found by trying every rate; the engines are simulated (bench/simulated_engine.py), in
+virtual time and with LoadGen's own schedule. Beside the search stand bisection by runs of the
+rules' length and LoadGen's FindPeakPerformance, from the same first guesses.
+"""
+
+import argparse
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from tabulate import tabulate
+
+from bench.queueing_kinds import KINDS
+from bench.simulated_engine import Kind, SimulatedProber, full_run, play, tokens_of
+from steps.errors import UserError
+from steps.tune.arrivals import arrivals
+from steps.tune.config import load
+from steps.tune.measure import METRICS, Probe, quantile
+from steps.tune.search import Search
+
+STEP = 0.002
+"""Rates of the exhaustive trial are so far apart."""
+
+FIRST = 10.0
+SEEDS = 8
+COARSE = 0.01
+REACH = 0.02
+FIND_PEAK_PERCENTILE = 0.99
+FIND_PEAK_DECIMALS = 1
+"""LoadGen's server_find_peak_qps_decimals_of_precision, its default."""
+
+SETTINGS = load().search
+
+SHORT_S = 60.0
+"""Length of FindPeakPerformance's runs when it is given short ones."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """`limit`: the highest rate at which half of the runs hold. `sure`, `never`: rates up to which
+    all do, and from which none does."""
+
+    limit: float
+    sure: float
+    never: float
+
+
+def truth(kind: Kind) -> Truth:
+    """By trying every rate within a few percent of a first bracket, each with several noises."""
+    seeds = range(SEEDS if _noisy(kind) else 1)
+    low, high = FIRST, FIRST
+    while full_run(kind, high, (9, 9), watched=False).valid:
+        low, high = high, high * 1.3
+    while not full_run(kind, low, (9, 9), watched=False).valid:
+        low, high = low / 1.3, low
+    while high / low > 1 + COARSE:
+        middle = math.sqrt(low * high)
+        held = full_run(kind, middle, (9, 9), watched=False).valid
+        low, high = (middle, high) if held else (low, middle)
+    rates = low * np.exp(np.arange(-REACH, REACH + COARSE, STEP))
+    shares = [
+        float(np.mean([full_run(kind, float(rate), (9, s), watched=False).valid for s in seeds]))
+        for rate in rates
+    ]
+    half = max(rate for rate, share in zip(rates, shares, strict=True) if share >= 0.5)
+    sure = max((r for r, s in zip(rates, shares, strict=True) if s == 1), default=rates[0])
+    never = min((r for r, s in zip(rates, shares, strict=True) if s == 0), default=rates[-1])
+    return Truth(float(half), float(sure), float(never))
+
+
+def _noisy(kind: Kind) -> bool:
+    return bool(kind.behaviour.jitter or kind.behaviour.burst)
+
+
+@dataclass(frozen=True)
+class Found:
+    """`rate` 0: nothing was found. `valid`: what a run of the rules' length said of the rate."""
+
+    rate: float
+    valid: bool
+    measured_s: float
+    runs: int
+
+
+def searched(kind: Kind, guess: float, seed: int, *, known: bool) -> Found:
+    """By steps.tune."""
+    prober = SimulatedProber(kind, seed)
+    traffic = (lambda queries: tokens_of(kind, queries, kind.length.seed)) if known else None
+    search = Search(SETTINGS, kind.length, kind.limits, guess, traffic=traffic)
+    steps = search.run()
+    try:
+        asked = next(steps)
+        while True:
+            asked = steps.send(prober.measure(asked))
+    except StopIteration as stop:
+        final = stop.value.final
+        return Found(final.probe.rate, bool(final.valid), prober.measured_s, len(prober.probes))
+    except UserError:
+        return Found(0.0, False, prober.measured_s, len(prober.probes))
+
+
+def bisected(kind: Kind, guess: float, seed: int) -> Found:
+    """By runs of the rules' length: doubled or halved to a bracket, halved to one percent."""
+    return _bracketed(_Runs(kind, seed), guess, lambda low, high: high / low <= 1.01)
+
+
+def find_peak(kind: Kind, guess: float, seed: int, seconds: float | None) -> Found:
+    """LoadGen's mode: doubles from a rate that holds, then halves to a tenth of a query a second.
+
+    It judges by the p99 alone. It gives up where the first rate doesn't hold: here the user halves
+    it and starts again. `seconds`: min_duration with a sample set to match; None: the rules'.
+    """
+    found = _bracketed(
+        _Runs(kind, seed, seconds, FIND_PEAK_PERCENTILE),
+        guess,
+        lambda low, high: high - low <= 10.0**-FIND_PEAK_DECIMALS,
+    )
+    if not found.rate:
+        return found
+    final = full_run(kind, found.rate, (seed, 999), watched=False)
+    return Found(found.rate, bool(final.valid), found.measured_s, found.runs)
+
+
+class _Runs:
+    """Whole runs, as someone makes them who can't end one early; counts what they take."""
+
+    def __init__(
+        self, kind: Kind, seed: int, seconds: float | None = None, percentile: float | None = None
+    ) -> None:
+        self.kind, self.seed, self.seconds, self.percentile = kind, seed, seconds, percentile
+        self.measured_s, self.runs = 0.0, 0
+
+    def holds(self, rate: float) -> bool:
+        self.runs += 1
+        kind = self.kind
+        if self.seconds is None:
+            run = full_run(kind, rate, (self.seed, self.runs), watched=False)
+        else:
+            queries = max(1, math.ceil(rate * self.seconds))
+            probe = Probe(
+                number=1, seed=0, rate=rate, queries=queries, final=False, allowed_misses=None
+            )
+            times = arrivals(kind.length.seed, rate, queries)
+            rng = np.random.default_rng((self.seed, self.runs))
+            tokens = tokens_of(kind, queries, kind.length.seed)
+            run = play(kind, times, tokens, rng, probe, watched=False)
+        self.measured_s += run.measured_s
+        if self.percentile is None:
+            return bool(run.valid)
+        return all(
+            quantile(run.samples.latencies(metric), self.percentile) <= kind.limits.of(metric)
+            for metric in METRICS
+        )
+
+
+def _bracketed(runs: _Runs, guess: float, near: Callable[[float, float], bool]) -> Found:
+    low, high = guess, guess
+    if runs.holds(guess):
+        high = 2 * low
+        while runs.holds(high):
+            low, high = high, 2 * high
+    else:
+        low = guess / 2
+        while not runs.holds(low):
+            low, high = low / 2, low
+    while not near(low, high):
+        middle = (low + high) / 2
+        if runs.holds(middle):
+            low = middle
+        else:
+            high = middle
+    return Found(low, True, runs.measured_s, runs.runs)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.tune", description=__doc__)
+    parser.add_argument("--searches", type=int, default=200)
+    parser.add_argument("--kind", action="append", help="name of a kind; default: all")
+    parser.add_argument("--unknown", action="store_true", help="answers' lengths not known before")
+    parser.add_argument(
+        "--others", type=int, default=1000, help="searches of a kind that other methods make too"
+    )
+    given = parser.parse_args()
+    kinds = [kind for kind in KINDS if not given.kind or kind.name in given.kind]
+    begun = time.monotonic()
+    table = Table(kinds, given.searches, known=not given.unknown, others=given.others)
+    print(table.text())
+    print(f"{time.monotonic() - begun:,.0f} s of this machine")
+
+
+class Table:
+    """All searches on all kinds, and what they come to."""
+
+    def __init__(self, kinds: list[Kind], searches: int, *, known: bool, others: int) -> None:
+        self.rows: list[list[object]] = []
+        self.found: list[tuple[Truth, Found]] = []
+        self.compared: list[tuple[Truth, Found]] = []
+        self.others: dict[str, list[tuple[Truth, Found]]] = {}
+        rng = np.random.default_rng(0)
+        each = -(-searches // len(kinds))
+        for kind in kinds:
+            real = truth(kind)
+            count = min(each, searches - len(self.found))
+            guesses = real.limit * np.exp(rng.uniform(math.log(0.3), math.log(3.0), count))
+            mine = [
+                (real, searched(kind, float(guess), seed, known=known))
+                for seed, guess in enumerate(guesses)
+            ]
+            self.found += mine
+            self._others(kind, real, guesses[:others])
+            self.compared += mine[:others]
+            self._row(kind, real, mine)
+            print("   ".join(str(cell) for cell in self.rows[-1]), flush=True)
+
+    def _others(self, kind: Kind, real: Truth, guesses: np.ndarray) -> None:
+        methods: dict[str, Callable[[float, int], Found]] = {
+            "bisection, rule length": lambda guess, seed: bisected(kind, guess, seed),
+            "FindPeakPerformance, rule length": lambda g, seed: find_peak(kind, g, seed, None),
+            "FindPeakPerformance, 60 s": lambda guess, seed: find_peak(kind, guess, seed, SHORT_S),
+        }
+        for name, method in methods.items():
+            for seed, guess in enumerate(guesses):
+                self.others.setdefault(name, []).append((real, method(float(guess), seed)))
+
+    def _row(self, kind: Kind, real: Truth, mine: list[tuple[Truth, Found]]) -> None:
+        ratios = [found.rate / real.limit for _, found in mine]
+        self.rows.append(
+            [
+                kind.name,
+                f"{real.limit:.2f}",
+                f"{real.never / real.sure - 1:.1%}",
+                len(mine),
+                sum(abs(ratio - 1) <= 0.01 for ratio in ratios),
+                f"{min(ratios):.4f}",
+                f"{max(ratios):.4f}",
+                sum(found.valid for _, found in mine),
+                f"{np.mean([found.measured_s for _, found in mine]):,.0f}",
+                f"{np.mean([found.runs for _, found in mine]):.1f}",
+            ]
+        )
+
+    def text(self) -> str:
+        heads = ["kind", "limit", "fuzzy by", "searches", "within 1 %", "least", "most"]
+        parts = [tabulate(self.rows, headers=[*heads, "VALID", "s each", "probes"])]
+        rows = [self._sum("steps.tune, all", self.found)]
+        rows += [self._sum("steps.tune, the searches below", self.compared)] if self.others else []
+        rows += [self._sum(name, found) for name, found in self.others.items()]
+        heads = ["method", "searches", "within 1 %", "VALID", "hours measured", "runs each"]
+        parts.append(tabulate(rows, headers=heads))
+        return "\n\n".join(parts)
+
+    def _sum(self, name: str, found: list[tuple[Truth, Found]]) -> list[object]:
+        return [
+            name,
+            len(found),
+            f"{np.mean([abs(f.rate / real.limit - 1) <= 0.01 for real, f in found]):.1%}",
+            f"{np.mean([f.valid for _, f in found]):.1%}",
+            f"{sum(f.measured_s for _, f in found) / 3600:.1f}",
+            f"{np.mean([f.runs for _, f in found]):.1f}",
+        ]
+
+
+if __name__ == "__main__":
+    main()

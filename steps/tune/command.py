@@ -1,0 +1,242 @@
+"""`./reproduce tune scenario=Server [overrides] [--budget 45m] [--guess QPS]`.
+
+Makes what the runs need, searches, and puts the VALID run where `./reproduce` looks for it. The
+search runs in the analysis environment, each probe in the engine's. Of Offline it says what rate to
+ask LoadGen for, and how long a run is worth its time.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from steps import schema
+from steps.cli import ROOT, frozen_plan, lock, site_file, snakemake
+from steps.errors import UserError
+from steps.limits import refusal
+from steps.plan import Job, Plan, load
+from steps.record import Manifest, canonical_json, write_atomically
+from steps.registry import code_digest, sources
+from steps.report.command import analysis_python
+from steps.tune import offline
+from steps.tune.config import load as settings
+from steps.tune.request import REQUEST, Request, Result, result_of
+
+UNITS = {"s": 1, "m": 60, "h": 3600}
+OFFLINE_SHARE = 0.85
+"""Of Offline throughput: what Server results of v5.1 on AMD GPUs reached (81 to 93 percent)."""
+
+
+def command(arguments: list[str]) -> int:
+    """Exit status 0: every scenario has its rate; 1: one has none. Raises UserError."""
+    parser = argparse.ArgumentParser(prog="./reproduce tune", description=__doc__)
+    parser.add_argument("--budget", type=_duration, metavar="45m", help="of one scenario's search")
+    parser.add_argument(
+        "--deadline", type=_duration, metavar="3h", help="of all scenarios, best gain first"
+    )
+    parser.add_argument("--guess", type=float, metavar="QPS", help="where to begin")
+    rest, site = site_file(arguments)
+    given, overrides = parser.parse_known_args(rest)
+    for text in overrides:
+        if text.startswith("-"):
+            raise UserError(f"tune knows no {text}; it takes --budget, --deadline, --guess")
+    if given.guess is not None and not given.guess > 0:
+        raise UserError(f"--guess {given.guess} is no rate above 0 queries a second")
+    if given.budget and given.deadline:
+        raise UserError("--budget is for each scenario, --deadline for all; give one of them")
+    path = frozen_plan(ROOT, overrides, site)
+    if reason := refusal(path, ROOT):
+        raise UserError(reason)
+    os.chdir(ROOT)
+    lock(ROOT / "results")
+    plan = load(path)
+    runs = [job for job in plan.jobs if job.step == "performance_run"]
+    jobs = [job for job in runs if _searchable(job)]
+    for job in runs:
+        if job not in jobs:
+            _offline(path, job)
+    if not jobs:
+        return 0
+    _prepare(path, jobs)
+    budget_s = given.deadline or given.budget
+    requests = [_request(plan, job, given.guess, budget_s) for job in jobs]
+    python = analysis_python(ROOT)
+    together = [requests] if given.deadline else [[request] for request in requests]
+    status = 0
+    for group in together:
+        due = [request for request in group if result_of(ROOT / request.home) is None]
+        if due:
+            paths = [f"{request.home}/{REQUEST}" for request in due]
+            words = [str(python), "-m", "steps.tune.main", *paths]
+            status = max(status, subprocess.run(words, cwd=ROOT, check=False).returncode)
+        for request in group:
+            found = result_of(ROOT / request.home)
+            if found is not None:
+                _report(request, found, _adopt(request, found, overrides, site))
+    return status
+
+
+def _duration(text: str) -> float:
+    """Seconds of 90s, 45m, 1.5h."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
+    if not found or not float(found[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 90s, 45m, 1.5h")
+    return float(found[1]) * UNITS[found[2]]
+
+
+def _searchable(job: Job) -> bool:
+    return bool(json.loads(job.config)["scenario"] != "Offline")
+
+
+def _offline(path: Path, job: Job) -> None:
+    """What the Offline run of the plan says of its own length; it is made if it isn't there."""
+    done = subprocess.run([*snakemake(path), job.output], cwd=ROOT, check=False)
+    if done.returncode:
+        raise UserError("the Offline run can't be made; see the messages above")
+    config = schema.PerformanceRunConfig.model_validate_json(job.config)
+    loadgen, rules = config.loadgen, config.rules
+    duration_s = (loadgen.min_duration_ms or rules.min_duration_ms) / 1000
+    count = loadgen.performance_sample_count_override or rules.performance_sample_count
+    found = offline.read((ROOT / job.output).with_name("samples.csv"))
+    print(f"{job.key}:")
+    print(offline.advice(found, duration_s, count, settings().offline_share))
+
+
+def _prepare(path: Path, jobs: Sequence[Job]) -> None:
+    """Weights, prompts and environments of these jobs, by the same rules as a run's."""
+    needed = sorted({source for job in jobs for source in job.inputs.values()})
+    done = subprocess.run([*snakemake(path), *needed], cwd=ROOT, check=False)
+    if done.returncode:
+        raise UserError("what the runs need can't be made; see the messages above")
+
+
+def _request(plan: Plan, job: Job, guess: float | None, budget_s: float | None) -> Request:
+    """Its directory is named by all that a measurement depends on but the rate."""
+    config = json.loads(job.config)
+    check = next(
+        json.loads(other.config)
+        for other in plan.jobs
+        if other.step == "performance_check" and other.key == job.key
+    )
+    fixed = {**config, "loadgen": {**config["loadgen"], "target_qps": None}}
+    digests = {role: Manifest.read(ROOT / path).inputs for role, path in job.inputs.items()}
+    context = canonical_json([fixed, job.inputs, digests, code_digest(job.step, ROOT)])
+    begin, why = (guess, "--guess") if guess else _guess(plan, job, config)
+    asked = canonical_json([context, begin, budget_s, settings().search.model_dump()])
+    digest = hashlib.sha256(asked.encode()).hexdigest()[:12]
+    home = f"results/{plan.experiment}/tune/{job.key}/{digest}"
+    request = Request(
+        cell=job.key,
+        run=schema.PerformanceRunConfig.model_validate_json(job.config),
+        check=schema.PerformanceCheckConfig.model_validate_json(canonical_json(check)),
+        inputs=job.inputs,
+        python=f"{job.environment}/bin/python",
+        code=tuple(str(file.relative_to(ROOT)) for file in sources(job.step, ROOT)),
+        guess=begin,
+        guessed_from=why,
+        budget_s=budget_s,
+        answers=_answers(plan, job),
+        home=home,
+        settings=settings().search,
+    )
+    write_atomically(ROOT / home / REQUEST, request.model_dump_json(indent=1) + "\n")
+    return request
+
+
+def _guess(plan: Plan, job: Job, config: Mapping[str, Any]) -> tuple[float, str]:
+    """The configured rate, unless a measured Offline throughput says that it is out of reach."""
+    configured = float(config["loadgen"]["target_qps"])
+    for other in plan.jobs:
+        below = job.key.rsplit("/", 1)[0]
+        if other.step != "performance_check" or other.key != f"{below}/Offline":
+            continue
+        path = ROOT / other.output
+        if path.is_file():
+            rate = OFFLINE_SHARE * float(Manifest.read(path).result["samples_per_second"])
+            if rate < configured:
+                return rate, f"{OFFLINE_SHARE:.0%} of Offline throughput"
+    return configured, "the configured rate"
+
+
+def _answers(plan: Plan, job: Job) -> str | None:
+    """samples.csv of an accuracy run on the same weights and prompts, in any scenario."""
+    for other in plan.jobs:
+        path = ROOT / other.output
+        if other.step != "accuracy_run" or not path.is_file():
+            continue
+        if all(other.inputs[role] == job.inputs[role] for role in ("model", "dataset")):
+            return str(path.with_name("samples.csv").relative_to(ROOT))
+    return None
+
+
+def _adopt(
+    request: Request, found: Result, overrides: Sequence[str], site: Path | None
+) -> list[str] | None:
+    """Put the run where the plan with the found rate expects it; its overrides.
+
+    Snakemake is told by --touch that the run is of that plan. None if no override names the rate.
+    """
+    for override in _rate_overrides(found):
+        try:
+            path = frozen_plan(ROOT, [*overrides, override], site)
+        except UserError:
+            continue
+        job = next(
+            job for job in load(path).jobs if (job.step, job.key) == ("performance_run", found.cell)
+        )
+        source = ROOT / found.run
+        if canonical_json(Manifest.read(source / "manifest.json").config) != job.config:
+            continue
+        _copy(source, (ROOT / job.output).parent)
+        touched = subprocess.run(
+            [*snakemake(path), "--touch", job.output],
+            cwd=ROOT,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        if touched.returncode:
+            raise UserError(f"snakemake doesn't take {job.output}: {touched.stderr.strip()[-200:]}")
+        return [*overrides, override]
+    return None
+
+
+def _rate_overrides(found: Result) -> Iterator[str]:
+    """Hydra adds what a system's file doesn't have yet with a plus."""
+    yield f"system.target_qps.{found.scenario}={found.target_qps}"
+    yield f"+system.target_qps.{found.scenario}={found.target_qps}"
+
+
+def _copy(source: Path, destination: Path) -> None:
+    """As a whole: what was there steps aside first."""
+    beside = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
+    aside = destination.with_name(f".{destination.name}.{os.getpid()}.old")
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(source, beside)
+    if destination.exists():
+        destination.rename(aside)
+    beside.rename(destination)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _report(request: Request, found: Result, overrides: Sequence[str] | None) -> None:
+    print(
+        f"{found.cell}: target_qps {found.target_qps:g} is VALID; the limit is expected at "
+        f"{found.limit:.4g} ± {100 * 1.645 * found.deviation:.1f} % (90 %), {found.metric} binds; "
+        f"{found.stopped}"
+    )
+    print(
+        f"  {found.probes} probes, {found.runs} of them of the run's length, "
+        f"{found.measured_s:,.0f} s measured, {found.start_s:,.0f} s of starts; "
+        f"{request.home}/frontier.html"
+    )
+    if overrides is None:
+        print(f"  the run is in {found.run}; no override names this system's rate")
+    else:
+        print(f"  ./reproduce {' '.join(overrides)}   # takes this run as it is")

@@ -1,0 +1,60 @@
+"""What `./reproduce tune` hands to the process that searches, and what that leaves."""
+
+from pathlib import Path
+
+from steps.schema import PerformanceCheckConfig, PerformanceRunConfig
+from steps.strict import Name, Positive, PositiveNumber, Strict
+from steps.tune.config import Metric, SearchSettings
+
+REQUEST = "request.json"
+RESULT = "result.json"
+PROBES = "probes"
+
+
+class Request(Strict):
+    """One cell's search; paths are relative to the checkout.
+
+    `python` is the interpreter of the engine's environment, `code` the sources whose digest a
+    performance run records. `guess` in queries a second; `guessed_from` says where it comes from.
+    `answers`: samples.csv of an accuracy run on the same weights and prompts, None if there is
+    none. `home` is the search's directory.
+    """
+
+    cell: str
+    run: PerformanceRunConfig
+    check: PerformanceCheckConfig
+    inputs: dict[str, str]
+    python: str
+    code: tuple[str, ...]
+    guess: PositiveNumber
+    guessed_from: str
+    budget_s: PositiveNumber | None
+    answers: str | None
+    home: str
+    settings: SearchSettings
+
+
+class Result(Strict):
+    """`run` is the directory of the VALID run.
+
+    `limit` and `deviation` (in ln) are the forecast at the end; `metric` is the limit that binds.
+    """
+
+    cell: str
+    target_qps: PositiveNumber
+    run: str
+    limit: PositiveNumber
+    deviation: PositiveNumber
+    metric: Metric | None
+    stopped: str
+    probes: Positive
+    runs: Positive
+    measured_s: PositiveNumber
+    start_s: float
+    scenario: Name
+
+
+def result_of(home: Path) -> Result | None:
+    """Of a search that has ended; None of one that hasn't."""
+    path = home / RESULT
+    return Result.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
