@@ -15,6 +15,7 @@ hypothesis.settings.load_profile("shared machine")
 PARTS = ("conf", "envs", "reproduce", "steps", "workflow", "Snakefile")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share an expensive fixture stay on one of xdist's workers."""
     for item in items:
