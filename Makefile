@@ -6,10 +6,10 @@ BIN := $(DEV)/bin
 
 .PHONY: test lint format bench
 
-# Unit tests share both cores; what measures itself has them alone.
+# Tests share both cores; what measures itself has them alone.
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not e2e and not engine"
-	$(BIN)/python -m pytest -m "e2e or engine"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not e2e"
+	$(BIN)/python -m pytest -m e2e
 
 lint: $(DEV)/complete
 	$(BIN)/ruff check .

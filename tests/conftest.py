@@ -15,14 +15,6 @@ hypothesis.settings.load_profile("shared machine")
 PARTS = ("conf", "envs", "reproduce", "steps", "workflow", "Snakefile")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share an expensive fixture stay on one of xdist's workers."""
-    for item in items:
-        shared = "plans" if "plans" in getattr(item, "fixturenames", ()) else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(shared))
-
-
 def copy_project(destination: Path) -> Path:
     """What `./reproduce` needs, without results and without this machine's own site file."""
     for part in PARTS:
@@ -48,8 +40,14 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new), encoding="utf-8")
 
 
+class Plans(dict[str, Plan]):
+    """The plan of each experiment, made when it is asked for: all of them take half a minute."""
+
+    def __missing__(self, experiment: str) -> Plan:
+        self[experiment] = make(ROOT, [f"experiment={experiment}"])
+        return self[experiment]
+
+
 @pytest.fixture(scope="session")
-def plans() -> dict[str, Plan]:
-    """The plan of every experiment: composing all of them takes half a minute."""
-    names = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
-    return {name: make(ROOT, [f"experiment={name}"]) for name in names}
+def plans() -> Plans:
+    return Plans()

@@ -13,8 +13,6 @@ from steps.plan import Plan, freeze, load, make
 from steps.record import canonical_json
 from tests.conftest import ROOT, edit
 
-EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
-
 
 def counts(plan: Plan) -> dict[str, int]:
     steps = [job.step for job in plan.jobs]
@@ -24,13 +22,6 @@ def counts(plan: Plan) -> dict[str, int]:
 def cells(plan: Plan) -> tuple[schema.Cell, ...]:
     report = next(job for job in plan.jobs if job.step == "report")
     return schema.ReportConfig.model_validate_json(report.config).cells
-
-
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_plans(experiment: str, plans: dict[str, Plan]) -> None:
-    plan = plans[experiment]
-    assert plan.experiment == experiment
-    assert counts(plan)["report"] == 1
 
 
 def test_the_default_is_the_rehearsal_with_three_scenarios() -> None:

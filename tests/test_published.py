@@ -61,6 +61,7 @@ def table(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf/experiment").glob("*.yaml"))
 ROWS = table("amd-v5.1-rows.csv")
 CONTRADICTIONS = table("amd-v5.1-contradictions.csv")
 KEY = ("division", "submitter", "platform", "model", "scenario")
@@ -74,9 +75,7 @@ def key(row: Row) -> str:
 def published(plans: Mapping[str, Plan]) -> dict[str, tuple[schema.Cell, dict[str, Job]]]:
     """Every row that the experiments of v5.1 become: its cell and the cell's jobs by step."""
     found: dict[str, tuple[schema.Cell, dict[str, Job]]] = {}
-    for name, plan in plans.items():
-        if not name.endswith("-v5.1"):
-            continue
+    for plan in (plans[name] for name in EXPERIMENTS if name.endswith("-v5.1")):
         by_step = {step: job for job in plan.jobs for step in [job.step]}
         submission = schema.SubmissionConfig.model_validate_json(by_step["submission"].config)
         for cell in submission.cells:
@@ -86,6 +85,14 @@ def published(plans: Mapping[str, Plan]) -> dict[str, tuple[schema.Cell, dict[st
                 assert f"{row}/{cell.scenario}" not in found
                 found[f"{row}/{cell.scenario}"] = cell, jobs
     return found
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_plans(experiment: str, plans: Mapping[str, Plan]) -> None:
+    """Here, since the rows need the same plans, and a file's tests share one worker's."""
+    plan = plans[experiment]
+    assert plan.experiment == experiment
+    assert [job.step for job in plan.jobs].count("report") == 1
 
 
 Published = Mapping[str, tuple[schema.Cell, Mapping[str, Job]]]
