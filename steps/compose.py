@@ -319,4 +319,6 @@ def _resolved(config: DictConfig, what: str) -> dict[str, Any]:
 
 
 def _refused(what: str, error: Exception) -> UserError:
-    return UserError(f"{what} can't be composed: {' '.join(str(error).split())}")
+    # Hydra goes on with the override to type instead, and so with its value, which may be a token.
+    said = str(error).partition("To append to your config use")[0]
+    return UserError(f"{what} can't be composed: {' '.join(said.split())}")

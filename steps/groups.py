@@ -12,6 +12,7 @@ import yaml
 from pydantic import ConfigDict, ValidationError
 
 from steps.errors import UserError, explain
+from steps.fetch.config import FetchSettings
 from steps.layers import merged, selections
 from steps.record import canonical_json
 from steps.strict import Division, Name, Positive, PositiveNumber, Scenario, Strict
@@ -96,6 +97,8 @@ def check(composed: Mapping[str, Any], conf: Path) -> Requirement:
     hardware = _validated(Hardware, composed, "hardware")
     cluster = _validated(Cluster, composed, "cluster")
     system = _validated(System, composed, "system")
+    # Also where nothing is fetched: overrides are packaged as they were typed, a token's value too.
+    _validated(FetchSettings, composed, "fetch")
     _check_layers(composed, conf)
     known = {path.stem for path in (conf / "hardware").glob("*.yaml")}
     for group in cluster.groups:
@@ -170,9 +173,9 @@ def _validated(kind: type[Group], composed: Mapping[str, Any], name: str) -> Gro
     try:
         return kind.model_validate_json(canonical_json(composed[name]))
     except ValidationError as error:
+        named = " ".join(filter(None, (name, composed[name].get("name"))))
         raise UserError(
-            f"{name} {composed[name].get('name', '')}: {explain(error)}; mend it in conf/{name}/, "
-            "the --site file or the override"
+            f"{named}: {explain(error)}; mend it in conf/, the --site file or the override"
         ) from error
 
 

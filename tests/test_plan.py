@@ -70,6 +70,21 @@ def test_only_the_full_length_has_no_departure() -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("fetch.token", "fetch: token: a token is given by reference"),
+        ("fetch.token.environment", "fetch: token: a token is given by reference"),
+        ("fetch.tokn", r"Could not override 'fetch\.tokn'"),
+    ],
+)
+def test_a_token_by_value_makes_no_plan_and_is_not_repeated(key: str, said: str) -> None:
+    """Not even where nothing is fetched: a plan's overrides are packaged with its results."""
+    with pytest.raises(UserError, match=said) as caught:
+        make(ROOT, [f"{key}=hf_abcdef"])
+    assert "hf_abcdef" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("overrides", "words"),
     [
         (["precision=fp9"], ["fp9", "bf16"]),

@@ -23,9 +23,10 @@ def access(endpoint: str, repository: str, environment: Mapping[str, str]) -> Ac
     """The hub's auth-check of the repository, with the user's token if there is one."""
     secret = token(environment)
     url = f"{endpoint.rstrip('/')}/api/models/{repository}/auth-check"
-    headers = {"Authorization": f"Bearer {secret}"} if secret else {}
     try:
-        request = urllib.request.Request(url, headers=headers)
+        request = urllib.request.Request(url)
+        if secret:
+            request.add_unredirected_header("Authorization", f"Bearer {secret}")
         with urllib.request.urlopen(request, timeout=LIMIT_S):
             return Access(state="granted", reason="the hub grants access")
     except urllib.error.HTTPError as error:

@@ -1,8 +1,9 @@
 """Where a model or a dataset comes from."""
 
 import os
+import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,11 +16,24 @@ Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 Url = Annotated[str, Field(pattern=r"^https?://[^/\s]+(/\S*)?$")]
 
 
+VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
+"""Names of environment variables that may be told from a token."""
+
+
 class Secret(Strict):
     """A token by reference: an environment variable or a file whose content it is."""
 
     environment: str | None = None
     file: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def no_value(cls, given: Any) -> Any:
+        """pydantic's own complaint would repeat what was given, and that may be the token."""
+        named = given.get("environment") if isinstance(given, dict) else None
+        if not isinstance(given, (dict, cls)) or (named and not VARIABLE.fullmatch(str(named))):
+            raise ValueError("a token is given by reference, {environment: NAME} or {file: PATH}")
+        return given
 
     @model_validator(mode="after")
     def one_reference(self) -> Self:

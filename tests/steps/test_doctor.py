@@ -301,6 +301,12 @@ def hub() -> Iterator[tuple[str, list[str]]]:
         def do_GET(self) -> None:
             secret = self.headers.get("Authorization", "")
             seen.append(self.path)
+            if "moved" in self.path:
+                self.send_response(302)
+                port = self.server.server_address[1]
+                self.send_header("Location", f"http://localhost:{port}/elsewhere")
+                self.end_headers()
+                return
             code = 401 if "good" not in secret else 403 if "denied" in self.path else 200
             self.send_response(500 if "broken" in self.path else code)
             self.end_headers()
@@ -315,6 +321,13 @@ def hub() -> Iterator[tuple[str, list[str]]]:
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+def test_the_token_does_not_follow_a_redirect(hub: tuple[str, list[str]]) -> None:
+    """The other host grants access to whoever brings the token, so granted means it had it."""
+    endpoint, seen = hub
+    assert access(endpoint, "meta-llama/moved", {"HF_TOKEN": "good"}).state == "denied"
+    assert seen[-1] == "/elsewhere"
 
 
 @pytest.mark.parametrize(

@@ -641,3 +641,11 @@ def test_a_model_that_is_not_described_right_is_refused(
     with pytest.raises(ValidationError) as caught:
         ModelConfig.model_validate_json(json.dumps(planned_model(**settings)))
     assert words in explain(caught.value)
+
+
+def test_a_token_given_by_value_is_refused_and_not_repeated() -> None:
+    with pytest.raises(ValidationError) as caught:
+        ModelConfig.model_validate_json(json.dumps(planned_model(fetch={"token": SECRET})))
+    said = explain(caught.value)
+    assert "fetch.token: a token is given by reference, {environment: NAME} or {file: PATH}" in said
+    assert SECRET not in said
