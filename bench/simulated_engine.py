@@ -14,13 +14,11 @@ import numpy as np
 
 from steps.tune.arrivals import Length, arrivals
 from steps.tune.early_stopping import allowed_misses
-from steps.tune.measure import Limits, Measurement, Probe, Samples, holds, reason_to_stop
+from steps.tune.measure import METRICS, Limits, Measurement, Probe, Samples, reason_to_stop
+from steps.tune.watching import LOOK_S
 
 NOISES = 1 << 15
 """Factors of jitter, one a step, before they come again."""
-
-LOOK_S = 5.0
-"""How often, in virtual seconds, a probe is looked at for a reason to end it."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +155,15 @@ def play(
             return Measurement(probe, seen, reason, float(now), 0.0, None)
     valid = holds(whole, kind.limits) if probe.final else None
     return Measurement(probe, whole, "complete", last, 0.0, valid)
+
+
+def holds(samples: Samples, limits: Limits) -> bool:
+    """Early stopping and the limits of a whole run, on these samples."""
+    allowed = allowed_misses(len(samples))
+    return all(
+        int(samples.missed(metric, limits.of(metric), np.inf).sum()) <= allowed
+        for metric in METRICS
+    )
 
 
 def until(whole: Samples, now: float) -> Samples:

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from steps.accuracy_text import read_scores
 from steps.command import main
 from steps.console import Console
 from steps.errors import UserError
 from steps.loadgen_log import Detail, read_detail
 from steps.record import Manifest, Workspace
 from steps.schema import NO_GATE, AccuracyCheckConfig, Bounds, Gates
-from steps.validate.metrics import read_scores
 
 REHEARSAL = "rehearsal"
 TEXT = "accuracy.txt"

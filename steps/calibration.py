@@ -33,6 +33,8 @@ def load(manifest: Path, count: int | None, *, answers: bool = False) -> list[li
 
     table = pandas.read_pickle(Manifest.read(manifest).file("calibration.pkl"))
     if "tok_output" not in table:
-        raise UserError(f"{manifest.parent} has no answers to its prompts; set answers=false")
+        raise UserError(
+            f"{manifest.parent} has no answers to its prompts; set calibrate_answers=false"
+        )
     true = ([int(token) for token in row] for row in table["tok_output"])
     return [[*prompt, *answer] for prompt, answer in zip(chosen, true, strict=False)]

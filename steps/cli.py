@@ -125,7 +125,7 @@ def frozen_plan(root: Path, overrides: list[str], site: Path | None = None) -> P
     Composition is a pure function of what the key covers: `conf/` has no resolver that reads the
     environment, the clock or the machine.
     """
-    files = [*root.glob("conf/**/*.yaml"), *root.glob("envs/*.lock"), *root.glob("steps/*.py")]
+    files = [*root.glob("conf/**/*.yaml"), *root.glob("envs/*.lock"), *root.glob("steps/**/*.py")]
     key = digest_files([*files], root) + canonical_json(overrides)
     if site is not None and site.is_file():
         key += site.name + site.read_text(encoding="utf-8", errors="replace")

@@ -41,13 +41,20 @@ class StepSpec:
     planned: type[BaseModel] | None = None
 
 
-_CELL = AXES
 _WEIGHTS = ("benchmark", "compression", "precision")
 _WEIGHTS_NEEDS = {"model": "weights", "environment": "environment/prepare"}
 _RUN_NEEDS = {"model": "weights", "dataset": "dataset", "environment": "environment/engine"}
-_RUN_SOURCES = ("steps/sut/*.py",)
+_RUN_SOURCES = ("steps/sut/*.py", "steps/checkpoint/mxfp4.py")
+_CALIBRATED_BY = ("steps/calibration.py", "steps/sut/samples.py")
 
 _TRAINED_BY = ("train", "dataset", "notes", "tokenizer", "compress")
+
+
+def _run(config: type[BaseModel]) -> StepSpec:
+    """One of LoadGen's runs of a cell."""
+    planned = schema.PlannedRunConfig
+    return StepSpec(config, "runs", "engine", AXES, _RUN_NEEDS, _RUN_SOURCES, planned)
+
 
 STEPS: Mapping[str, StepSpec] = {
     "environment": StepSpec(schema.EnvironmentConfig, "artifacts", "driver", ("system",), {}),
@@ -66,7 +73,10 @@ STEPS: Mapping[str, StepSpec] = {
         "prepare",
         _WEIGHTS,
         {**_WEIGHTS_NEEDS, "dataset": "dataset"},
-        ("steps/quantize/*.py", "steps/checkpoint/*.py", "steps/rehearsal/compress.py"),
+        (
+            *("steps/quantize/*.py", "steps/checkpoint/*.py", "steps/rehearsal/compress.py"),
+            *("steps/prune/block.py", *_CALIBRATED_BY),
+        ),
     ),
     "prune": StepSpec(
         schema.PruneConfig,
@@ -74,7 +84,7 @@ STEPS: Mapping[str, StepSpec] = {
         "prepare",
         _WEIGHTS,
         {**_WEIGHTS_NEEDS, "dataset": "dataset"},
-        ("steps/prune/*.py", "steps/checkpoint/*.py"),
+        ("steps/prune/*.py", "steps/checkpoint/*.py", *_CALIBRATED_BY),
     ),
     "finetune": StepSpec(
         schema.FinetuneConfig,
@@ -113,38 +123,14 @@ STEPS: Mapping[str, StepSpec] = {
     "describe": StepSpec(
         schema.DescribeConfig, "artifacts", "driver", ("system",), {}, ("steps/probes/*.py",)
     ),
-    "performance_run": StepSpec(
-        schema.PerformanceRunConfig,
-        "runs",
-        "engine",
-        _CELL,
-        _RUN_NEEDS,
-        _RUN_SOURCES,
-        schema.PlannedRunConfig,
-    ),
-    "accuracy_run": StepSpec(
-        schema.AccuracyRunConfig,
-        "runs",
-        "engine",
-        _CELL,
-        _RUN_NEEDS,
-        _RUN_SOURCES,
-        schema.PlannedRunConfig,
-    ),
-    "compliance_run": StepSpec(
-        schema.ComplianceRunConfig,
-        "runs",
-        "engine",
-        _CELL,
-        _RUN_NEEDS,
-        _RUN_SOURCES,
-        schema.PlannedRunConfig,
-    ),
+    "performance_run": _run(schema.PerformanceRunConfig),
+    "accuracy_run": _run(schema.AccuracyRunConfig),
+    "compliance_run": _run(schema.ComplianceRunConfig),
     "performance_check": StepSpec(
         schema.PerformanceCheckConfig,
         "verdicts",
         "analysis",
-        _CELL,
+        AXES,
         {"run": "performance_run", "environment": "environment/analysis"},
         (
             "steps/loadgen_log.py",
@@ -155,7 +141,7 @@ STEPS: Mapping[str, StepSpec] = {
         schema.AccuracyCheckConfig,
         "verdicts",
         "analysis",
-        _CELL,
+        AXES,
         {
             "run": "accuracy_run",
             "dataset": "dataset",
@@ -169,14 +155,14 @@ STEPS: Mapping[str, StepSpec] = {
             "steps/rehearsal/notes.py",
             "steps/rehearsal/scores.py",
             "steps/scoring/*.py",
-            "steps/validate/metrics.py",
+            "steps/accuracy_text.py",
         ),
     ),
     "compliance_check": StepSpec(
         schema.ComplianceCheckConfig,
         "verdicts",
         "analysis",
-        _CELL,
+        AXES,
         {"run": "compliance_run", "environment": "environment/analysis"},
         (
             "steps/loadgen_log.py",
@@ -193,6 +179,7 @@ STEPS: Mapping[str, StepSpec] = {
         (),
         {"environment": "environment/analysis"},
         (
+            "steps/accuracy_text.py",
             "steps/loadgen_log.py",
             "steps/reading.py",
             "steps/rounds.py",

@@ -7,10 +7,24 @@ import time
 from pathlib import Path
 from typing import Any
 
-from steps.record import Manifest
+import pandas
+
+from steps.record import Manifest, publish
 from tests.conftest import ROOT
 
 LIMIT_S = 120
+
+
+def artifacts_of(home: Path, samples: int) -> dict[str, Path]:
+    """A model and a dataset for engines that read no weights: manifests by role."""
+    with publish(home / "model", step="model", config={}, inputs={}, code="") as workspace:
+        (workspace.directory / "model.safetensors").write_bytes(b"x")
+        workspace.result = {"simulated": False}
+    prompts = pandas.DataFrame({"tok_input": [[1, 4, 10 + n] for n in range(samples)]})
+    with publish(home / "dataset", step="dataset", config={}, inputs={}, code="") as workspace:
+        for name in ("evaluation.pkl", "calibration.pkl"):
+            prompts.to_pickle(workspace.directory / name)
+    return {role: home / role / "manifest.json" for role in ("model", "dataset")}
 
 
 class Running:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from steps import schema
+from steps.accuracy_text import LABELS
 from steps.compliance import verify
 from steps.plan import Job, Plan
 from steps.published.result import Result
@@ -13,7 +14,6 @@ from steps.record import Workspace, publish
 from steps.report.__main__ import step as report_step
 from steps.rounds import Benchmark, load
 from steps.submission.__main__ import step as submission_step
-from steps.validate.metrics import LABELS
 from tests.validate import trees
 
 RULES = load("v5.1")

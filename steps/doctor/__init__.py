@@ -27,7 +27,7 @@ def command(arguments: list[str]) -> int:
     if options:
         raise UserError(f"doctor takes overrides like plan does, not {' '.join(options)!r}")
     from steps.compose import compose
-    from steps.plan import Planner
+    from steps.planner import Planner
 
     settings = load()
     experiment, cells = compose(ROOT / "conf", overrides, site)

@@ -115,7 +115,7 @@ class CellResult(Strict):
 
 
 class Summary(Strict):
-    """The whole of summary.json."""
+    """An experiment's own results, without what they are compared with."""
 
     experiment: str
     round: str

@@ -35,6 +35,7 @@ class Cluster:
         self._limit_s = limit_s
         self._arrived: queue.Queue[tuple[int, Connection[Any, Any]]] = queue.Queue()
         self._process: subprocess.Popen[str] | None = None
+        self._closed = threading.Event()
 
     def links(self) -> list[Link]:
         """A connection to every engine of every node, in order. Raises UserError."""
@@ -43,8 +44,11 @@ class Cluster:
         limit = time.monotonic() + self._limit_s
         with Listener((host, 0), backlog=64, authkey=key) as listener:
             threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
-            addresses = self._placed(listener.address[1], key)
-            return self._connected(addresses, limit)
+            try:
+                addresses = self._placed(listener.address[1], key)
+                return self._connected(addresses, limit)
+            finally:
+                self._closed.set()
 
     def close(self) -> None:
         """End what was started on the nodes; engines end with their connection already."""
@@ -89,15 +93,14 @@ class Cluster:
         return reply.addresses
 
     def _accept(self, listener: Listener) -> None:
-        """Until the listener is closed. Whoever doesn't know the key is turned away."""
-        while True:
+        """Until the listener is closed. Whoever doesn't know the key is turned away, and whoever
+        breaks off, or sends something else, takes no later engine's place."""
+        while not self._closed.is_set():
             try:
                 connection = listener.accept()
                 hello = wire.receive(connection)
-            except (AuthenticationError, EOFError):
+            except (AuthenticationError, EOFError, OSError):
                 continue
-            except OSError:
-                return
             if isinstance(hello, wire.Hello):
                 self._arrived.put((hello.number, connection))
 

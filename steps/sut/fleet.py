@@ -10,6 +10,7 @@ import os
 import selectors
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from steps.errors import UserError
@@ -88,11 +89,8 @@ class Fleet:
     def _assignment(
         self, number: int, prompts: tuple[bytes, bytes], warmup: tuple[bytes, bytes]
     ) -> wire.Assignment:
-        start = self._job.start
         return wire.Assignment(
-            start=type(start)(
-                start.weights, start.config, start.generation, start.first_tokens, number
-            ),
+            start=replace(self._job.start, number=number),
             place=number % self._placement.engines_per_node,
             prompts=prompts,
             warmup=warmup,

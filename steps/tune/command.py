@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,19 +18,19 @@ from pathlib import Path
 from typing import Any
 
 from steps import schema
+from steps.analysis import analysis_python
 from steps.cli import ROOT, frozen_plan, lock, site_file, snakemake
 from steps.errors import UserError
 from steps.limits import refusal
 from steps.plan import Job, Plan, load
 from steps.record import Manifest, canonical_json, write_atomically
 from steps.registry import code_digest, sources
-from steps.report.command import analysis_python
 from steps.tune import offline
 from steps.tune.config import load as settings
-from steps.tune.request import REQUEST, Request, Result, result_of
+from steps.tune.request import BAND, REQUEST, Request, Result, result_of
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
-OFFLINE_SHARE = 0.85
+SERVER_SHARE = 0.85
 """Of Offline throughput: what Server results of v5.1 on AMD GPUs reached (81 to 93 percent)."""
 
 
@@ -78,7 +79,7 @@ def command(arguments: list[str]) -> int:
         for request in group:
             found = result_of(ROOT / request.home)
             if found is not None:
-                _report(request, found, _adopt(request, found, overrides, site))
+                _report(request, found, _adopt(request, found, overrides, site), site)
     return status
 
 
@@ -158,9 +159,9 @@ def _guess(plan: Plan, job: Job, config: Mapping[str, Any]) -> tuple[float, str]
             continue
         path = ROOT / other.output
         if path.is_file():
-            rate = OFFLINE_SHARE * float(Manifest.read(path).result["samples_per_second"])
+            rate = SERVER_SHARE * float(Manifest.read(path).result["samples_per_second"])
             if rate < configured:
-                return rate, f"{OFFLINE_SHARE:.0%} of Offline throughput"
+                return rate, f"{SERVER_SHARE:.0%} of Offline throughput"
     return configured, "the configured rate"
 
 
@@ -225,10 +226,12 @@ def _copy(source: Path, destination: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _report(request: Request, found: Result, overrides: Sequence[str] | None) -> None:
+def _report(
+    request: Request, found: Result, overrides: Sequence[str] | None, site: Path | None
+) -> None:
     print(
         f"{found.cell}: target_qps {found.target_qps:g} is VALID; the limit is expected at "
-        f"{found.limit:.4g} ± {100 * 1.645 * found.deviation:.1f} % (90 %), {found.metric} binds; "
+        f"{found.limit:.4g} ± {100 * BAND * found.deviation:.1f} % (90 %), {found.metric} binds; "
         f"{found.stopped}"
     )
     print(
@@ -239,4 +242,5 @@ def _report(request: Request, found: Result, overrides: Sequence[str] | None) ->
     if overrides is None:
         print(f"  the run is in {found.run}; no override names this system's rate")
     else:
-        print(f"  ./reproduce {' '.join(overrides)}   # takes this run as it is")
+        words = ["./reproduce", *overrides, *(["--site", str(site)] if site else [])]
+        print(f"  {shlex.join(words)}   # takes this run as it is")

@@ -7,6 +7,7 @@ loadgen/early_stopping.cc and results.cc of mlcommons/inference).
 
 import functools
 import math
+from collections.abc import Iterator
 
 PERCENTILE = 0.99
 CONFIDENCE = 0.99
@@ -15,18 +16,25 @@ CONFIDENCE = 0.99
 @functools.lru_cache(maxsize=4096)
 def allowed_misses(queries: int) -> int:
     """The most queries that may miss a limit; -1 if a run of so few can't hold (below 459)."""
-    missing = 1 - PERCENTILE
-    odds = math.log(missing) - math.log(PERCENTILE)
-    log_term = queries * math.log(PERCENTILE)
-    total, misses = math.exp(log_term), 0
-    if total >= 1 - CONFIDENCE:
-        return -1
-    while True:
-        log_term += math.log((queries - misses) / (misses + 1)) + odds
-        total += math.exp(log_term)
+    total = 0.0
+    for misses, probability in enumerate(missing_odds(queries)):
+        total += probability
         if total >= 1 - CONFIDENCE:
-            return misses
-        misses += 1
+            return misses - 1
+    return queries
+
+
+def missing_odds(queries: int) -> Iterator[float]:
+    """The probabilities that 0, 1, ... of these queries miss a limit if one in a hundred may.
+
+    Summed up by logarithms: a binomial coefficient of a thousand queries is beyond a float.
+    """
+    odds = math.log(1 - PERCENTILE) - math.log(PERCENTILE)
+    log_term = queries * math.log(PERCENTILE)
+    for misses in range(queries + 1):
+        yield math.exp(log_term)
+        if misses < queries:
+            log_term += math.log((queries - misses) / (misses + 1)) + odds
 
 
 def needed_share(queries: int) -> float:

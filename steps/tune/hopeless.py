@@ -1,9 +1,10 @@
 """What is said when no rate will do."""
 
+import itertools
 import math
 
 from steps.errors import UserError
-from steps.tune.early_stopping import PERCENTILE
+from steps.tune.early_stopping import PERCENTILE, missing_odds
 from steps.tune.measure import Limits, Measurement, Metric, quantile
 
 CHANCE = 1e-3
@@ -16,9 +17,7 @@ class HopelessError(UserError):
 
 def unlikely(misses: int, count: int) -> bool:
     """Whether so many misses are no chance if one in a hundred may miss."""
-    share = 1 - PERCENTILE
-    below = sum(math.comb(count, k) * share**k * (1 - share) ** (count - k) for k in range(misses))
-    return 1 - below < CHANCE
+    return 1 - sum(itertools.islice(missing_odds(count), misses)) < CHANCE
 
 
 def hopeless(

@@ -41,7 +41,7 @@ class Entry(Strict):
 
 
 class Journal:
-    """A Prober. `root` is the checkout, from which the request's paths go out."""
+    """Probes of the real engine. `root` is the checkout, from which the request's paths go out."""
 
     def __init__(self, root: Path, request: Request) -> None:
         self._root = root
@@ -98,6 +98,8 @@ class Journal:
         ]
         limit_s = request.run.engine.start_limit_s + 60
         limit_s += SPARE * max(probe.queries / probe.rate, request.run.engine.stall_limit_s)
+        ended = partial_directory(home / RUN) / ENDED
+        ended.unlink(missing_ok=True)  # of a process before this one
         try:
             done = subprocess.run(
                 command, cwd=self._root, timeout=limit_s, stderr=subprocess.PIPE, text=True
@@ -107,7 +109,7 @@ class Journal:
                 f"the probe at {probe.rate:g} queries a second took longer than {limit_s:,.0f} s; "
                 f"see {home / 'log'}"
             ) from error
-        if done.returncode and not (partial_directory(home / RUN) / ENDED).is_file():
+        if done.returncode and not ended.is_file():
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise UserError(f"{last.removeprefix('error: ')} ({home / 'log'})")
 

@@ -1,13 +1,13 @@
 """What a probe is, what it brings, and when it may end early."""
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
 from steps.strict import NotNegative, Positive, PositiveNumber, Strict
 from steps.tune.config import Metric as Metric
-from steps.tune.early_stopping import allowed_misses, needed_share
+from steps.tune.early_stopping import needed_share
 
 METRICS: tuple[Metric, ...] = ("ttft", "tpot")
 
@@ -111,12 +111,6 @@ class Measurement:
         )
 
 
-class Prober(Protocol):
-    """Makes a probe, whatever the engine. Raises UserError if it can't be made."""
-
-    def measure(self, probe: Probe) -> Measurement: ...
-
-
 def quantile(values: np.ndarray, share: float) -> float:
     """The smallest value that at least this share keep; unknown ones count as infinite."""
     if not len(values):
@@ -124,15 +118,6 @@ def quantile(values: np.ndarray, share: float) -> float:
     ordered = np.sort(np.where(np.isnan(values), np.inf, values))
     index = min(len(ordered) - 1, max(0, int(np.ceil(share * len(ordered) - 1e-9)) - 1))
     return float(ordered[index])
-
-
-def holds(samples: Samples, limits: Limits) -> bool:
-    """Early stopping and the limits of a whole run, on these samples."""
-    allowed = allowed_misses(len(samples))
-    return all(
-        int(samples.missed(metric, limits.of(metric), np.inf).sum()) <= allowed
-        for metric in METRICS
-    )
 
 
 def reason_to_stop(

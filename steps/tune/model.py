@@ -45,13 +45,6 @@ class Engine:
     def most(self) -> int:
         return int(min(self.slots, MOST_RUNNING))
 
-    @property
-    def capacity(self) -> float:
-        """Answers a second with every place taken."""
-        pace = float(self.pace[min(self.most, len(self.pace) - 1)])
-        service = pace * float(np.mean(self.tokens * np.mean(self.pace_factors)))
-        return self.most / max(service, 1e-9)
-
     def play(
         self, arrived: np.ndarray, rng: np.random.Generator, tokens: np.ndarray | None = None
     ) -> Samples:

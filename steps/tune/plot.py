@@ -10,14 +10,12 @@ from bokeh.resources import INLINE
 from steps.record import write_atomically
 from steps.report.figures import GREY, LIMIT_COLOUR, plain_figure, plain_legend, scatter
 from steps.tune.measure import METRICS, Limits, Measurement
+from steps.tune.request import BAND
 from steps.tune.tail import Forecast
 
 PLOT = "frontier.html"
 TOP = 10.0
 """Shares of a limit beyond this are drawn at it: a queue that only grows has any latency."""
-
-BAND = 1.645
-"""Deviations on either side that hold nine limits in ten."""
 
 
 def draw(

@@ -10,6 +10,9 @@ REQUEST = "request.json"
 RESULT = "result.json"
 PROBES = "probes"
 
+BAND = 1.645
+"""Deviations on either side that hold nine limits in ten."""
+
 
 class Request(Strict):
     """One cell's search; paths are relative to the checkout.

@@ -77,7 +77,7 @@ class Search:
     exploring: bool = True
     probes: list[Measurement] = field(default_factory=list)
     best: Measurement | None = None
-    lowest_failed: float | None = None
+    lowest_failed: float = math.inf
     surprise: float = 0.0
     moved: float = 0.0
     failed_in_row: int = 0
@@ -244,18 +244,17 @@ class Search:
             if self.best is None or measured.probe.rate > self.best.probe.rate:
                 self.best = measured
         else:
-            self.lowest_failed = min(self.lowest_failed or math.inf, measured.probe.rate)
+            self.lowest_failed = min(self.lowest_failed, measured.probe.rate)
 
     def _aim(self, forecast: Forecast, run_s: float) -> float:
         last = not self.best and not self._affords(2.2 * run_s)
         caution = self.settings.caution_last if last else self.settings.caution
         rate = forecast.limit * math.exp(-caution * forecast.deviation)
         least = self.settings.tolerance / 2
-        if self.lowest_failed is not None:
-            rate = min(rate, self.lowest_failed * (1 - least))
+        rate = min(rate, self.lowest_failed * (1 - least))
         if self.best is not None:
             rate = max(rate, self.best.probe.rate * (1 + least))
-            if forecast.slope > CLIFF and self.lowest_failed is None:
+            if forecast.slope > CLIFF and math.isinf(self.lowest_failed):
                 rate = max(rate, self._beyond())
         return rate
 
@@ -265,11 +264,11 @@ class Search:
         A model that the last run moved upwards may move again.
         """
         assert self.best is not None and self.forecast is not None
-        sober = self.forecast.between(self.best.probe.rate, self.lowest_failed or math.inf)
+        sober = self.forecast.between(self.best.probe.rate, self.lowest_failed)
         room = math.log(min(forecast.limit, sober.limit) / self.best.probe.rate)
-        if self.lowest_failed is None:
+        if math.isinf(self.lowest_failed):
             room = max(room, self.moved - self.settings.tolerance / 2)
-        if forecast.slope > CLIFF and (self.lowest_failed or math.inf) > self._beyond():
+        if forecast.slope > CLIFF and self.lowest_failed > self._beyond():
             room = max(room, CLIFF_STEPS * self.settings.tolerance)
         return room
 
@@ -291,7 +290,7 @@ class Search:
                 "a lower rate, or raise explore_s in conf/tune.yaml"
             )
         held = self.best.probe.rate if self.best else 0.0
-        if self.lowest_failed is None:
+        if math.isinf(self.lowest_failed):
             return self.forecast.between(held, math.inf)
         doubt = self.settings.tolerance * 2.0 ** (self.failed_in_row - 1) / self.how_far
         deviation = max(self.forecast.deviation, self.surprise, doubt)

@@ -81,9 +81,7 @@ class Forecast:
             return replace(self, limit=inside)
         peaks = _density(low), _density(high)
         shift = (peaks[0] - peaks[1]) / left
-        edges = [
-            x * p if math.isfinite(x) else 0.0 for x, p in zip((low, high), peaks, strict=True)
-        ]
+        edges = [_weighted(x, p) for x, p in zip((low, high), peaks, strict=True)]
         variance = max(1 + (edges[0] - edges[1]) / left - shift**2, LITTLE)
         return replace(
             self,

@@ -4,10 +4,10 @@ import math
 import re
 from dataclasses import dataclass
 
+from steps.accuracy_text import Scores, read_scores
 from steps.reading import Damaged, open_regular, sha256_of
 from steps.validate.detail import Detail, read_detail
 from steps.validate.findings import Severity
-from steps.validate.metrics import Scores, read_scores
 from steps.validate.performance import (
     ANSWERS,
     RUN_FILES,

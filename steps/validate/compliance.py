@@ -4,11 +4,11 @@ import json
 import math
 import re
 
+from steps.accuracy_text import read_scores
 from steps.loadgen_log import entries_of
 from steps.reading import Damaged, lines_in, sha256_of, text_of
 from steps.validate.accuracy import SCORES, check_answers
 from steps.validate.detail import Detail, read_detail
-from steps.validate.metrics import read_scores
 from steps.validate.performance import (
     ANSWERS,
     RUN_FILES,

@@ -7,14 +7,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pandas
 import pytest
 
 from steps.layers import merged
 from steps.plan import environment_directory, make
-from steps.record import Manifest, publish
+from steps.record import Manifest
 from tests.conftest import ROOT
-from tests.running import Running, alive, below, command_of
+from tests.running import Running, alive, artifacts_of, below, command_of
 
 pytestmark = pytest.mark.engine
 
@@ -32,15 +31,7 @@ def python() -> str:
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    home = tmp_path_factory.mktemp("artifacts")
-    with publish(home / "model", step="model", config={}, inputs={}, code="") as workspace:
-        (workspace.directory / "model.safetensors").write_bytes(b"x")
-        workspace.result = {"simulated": False}
-    prompts = pandas.DataFrame({"tok_input": [[1, 4, 10 + n] for n in range(SAMPLES)]})
-    with publish(home / "dataset", step="dataset", config={}, inputs={}, code="") as workspace:
-        for name in ("evaluation.pkl", "calibration.pkl"):
-            prompts.to_pickle(workspace.directory / name)
-    return {role: home / role / "manifest.json" for role in ("model", "dataset")}
+    return artifacts_of(tmp_path_factory.mktemp("artifacts"), SAMPLES)
 
 
 def config(**placement: Any) -> dict[str, Any]:

@@ -9,15 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas
 import pytest
 
 from steps.layers import merged
 from steps.loadgen_log import read_answers, read_detail
 from steps.plan import make
-from steps.record import Manifest, publish
+from steps.record import Manifest
 from tests.conftest import ROOT
-from tests.running import Running, alive
+from tests.running import Running, alive, artifacts_of
 
 SAMPLES = 64
 ENGINES = 3
@@ -25,15 +24,7 @@ ENGINES = 3
 
 @pytest.fixture(scope="module")
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    home = tmp_path_factory.mktemp("artifacts")
-    with publish(home / "model", step="model", config={}, inputs={}, code="") as workspace:
-        (workspace.directory / "model.safetensors").write_bytes(b"x")
-        workspace.result = {"simulated": False}
-    prompts = pandas.DataFrame({"tok_input": [[1, 4, 10 + n] for n in range(SAMPLES)]})
-    with publish(home / "dataset", step="dataset", config={}, inputs={}, code="") as workspace:
-        for name in ("evaluation.pkl", "calibration.pkl"):
-            prompts.to_pickle(workspace.directory / name)
-    return {role: home / role / "manifest.json" for role in ("model", "dataset")}
+    return artifacts_of(tmp_path_factory.mktemp("artifacts"), SAMPLES)
 
 
 @pytest.fixture(scope="module")

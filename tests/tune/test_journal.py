@@ -8,17 +8,17 @@ import sys
 import time
 from pathlib import Path
 
-import pandas
 import pytest
 
 from steps.plan import make
-from steps.record import Manifest, publish
+from steps.record import Manifest
 from steps.registry import sources
 from steps.tune.config import load
 from steps.tune.journal import ENTRY, RUN, Journal
 from steps.tune.measure import Probe
 from steps.tune.request import PROBES, REQUEST, Request
 from tests.conftest import ROOT
+from tests.running import artifacts_of
 
 LIMIT_S = 180
 
@@ -32,13 +32,7 @@ def jobs() -> dict[str, str]:
 @pytest.fixture
 def request_path(tmp_path: Path, jobs: dict[str, str]) -> Path:
     """A search of Server from 40 queries a second; the engine's limit is near 50."""
-    with publish(tmp_path / "model", step="model", config={}, inputs={}, code="") as workspace:
-        (workspace.directory / "model.safetensors").write_bytes(b"x")
-        workspace.result = {"simulated": False}
-    with publish(tmp_path / "dataset", step="dataset", config={}, inputs={}, code="") as workspace:
-        prompts = pandas.DataFrame({"tok_input": [[1, 4, 10 + n] for n in range(64)]})
-        for name in ("evaluation.pkl", "calibration.pkl"):
-            prompts.to_pickle(workspace.directory / name)
+    artifacts_of(tmp_path, 64)
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nexec {sys.executable} -m tests.tune.slot_engine "$@"\n')
     python.chmod(0o755)

@@ -8,15 +8,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pandas
 import pytest
 
 from steps.plan import make
-from steps.record import publish
 from steps.schema import PerformanceCheckConfig
 from steps.tune.arrivals import Length, arrivals
 from steps.tune.order import order
 from tests.conftest import ROOT
+from tests.running import artifacts_of
 
 V5_1 = 18209322760996052031
 LIMIT_S = 120
@@ -60,13 +59,6 @@ def test_a_run_is_whole_copies_and_no_more_of_them_than_it_takes() -> None:
 def test_loadgen_deals_what_was_computed(
     tmp_path: Path, dataset: int, samples: int, least: int, milliseconds: int
 ) -> None:
-    with publish(tmp_path / "model", step="model", config={}, inputs={}, code="") as workspace:
-        (workspace.directory / "model.safetensors").write_bytes(b"x")
-        workspace.result = {"simulated": False}
-    with publish(tmp_path / "dataset", step="dataset", config={}, inputs={}, code="") as workspace:
-        prompts = pandas.DataFrame({"tok_input": [[1, 4, 10 + n] for n in range(dataset)]})
-        for name in ("evaluation.pkl", "calibration.pkl"):
-            prompts.to_pickle(workspace.directory / name)
     jobs = {job.step: json.loads(job.config) for job in make(ROOT, ["scenario=Server"]).jobs}
     config = jobs["performance_run"]
     config["loadgen"] |= {
@@ -75,7 +67,7 @@ def test_loadgen_deals_what_was_computed(
         "min_duration_ms": milliseconds,
         "target_qps": 80,
     }
-    inputs = [f"{role}={tmp_path / role / 'manifest.json'}" for role in ("model", "dataset")]
+    inputs = [f"{role}={path}" for role, path in artifacts_of(tmp_path, dataset).items()]
     done = subprocess.run(
         [
             *(sys.executable, "-m", "tests.fake_engine", "performance_run", "answer"),

@@ -1,0 +1,363 @@
+"""From composed cells to a plan: every job's configuration is checked, its inputs are named."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from steps import capacity, groups, schema
+from steps.departures import departures
+from steps.errors import UserError, explain
+from steps.groups import Requirement
+from steps.limits import limitation
+from steps.plan import Job, Plan, environment_directory
+from steps.record import canonical_json
+from steps.registry import AXES, COMPARED, FOLDER, LOG, PER_CELL, STEPS, StepSpec
+
+TENSOR_PARALLEL = "tensor_parallel_size"
+"""vLLM's name for the accelerators of one engine; other engines take one."""
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+class Planner:
+    """Turns composed cells into jobs; a job that several cells share appears once."""
+
+    def __init__(self, root: Path, experiment: str) -> None:
+        self._root = root
+        self._experiment = experiment
+        self._jobs: dict[tuple[str, str], Job] = {}
+        self._requirements: dict[str, Requirement] = {}
+        self._capacity = capacity.load(root / "conf/capacity.yaml")
+
+    def plan(self, cells: Iterable[Mapping[str, Any]], overrides: list[str]) -> Plan:
+        described = [self._cell(composed) for composed in cells]
+        self._whole(described, overrides)
+        return Plan(
+            experiment=self._experiment,
+            jobs=tuple(self._jobs.values()),
+            requirements=tuple(self._requirements.values()),
+        )
+
+    # ---- one cell --------------------------------------------------------------------------
+
+    def _cell(self, composed: Mapping[str, Any]) -> schema.Cell:
+        point = {axis: str(composed[axis]["name"]) for axis in AXES}
+        where = " ".join(f"{axis}={value}" for axis, value in point.items())
+        needed = groups.check(composed, self._root / "conf")
+        self._requirements[needed.system] = needed
+        subtrees: dict[str, Any] = composed["steps"]
+        made: dict[str, Job] = {}
+        self._environments(composed, where, made)
+        self._source(subtrees, point, where, made)
+        made["dataset"] = self._add_step("dataset", subtrees["dataset"], point, where, made)
+        self._weights(subtrees, point, where, made)
+        for step in (
+            *("describe", "performance_run", "accuracy_run"),
+            *("performance_check", "accuracy_check"),
+        ):
+            made[step] = self._add_step(step, subtrees[step], point, where, made)
+        self._compliance(subtrees, point, where, made)
+        self._require_fit(composed, where)
+        cell = {**subtrees["cell"], "departures": self._departures(subtrees)}
+        return _validated(schema.Cell, cell, f"{where}: steps.cell")
+
+    def _require_fit(self, composed: Mapping[str, Any], where: str) -> None:
+        """Each kind of node holds a copy of the weights per engine, as far as sizes are known.
+
+        An engine without arguments is one whose settings nobody published.
+        """
+        subtrees, known = composed["steps"], self._capacity
+        model, weights = str(subtrees["model"]["name"]), str(composed["precision"]["name"])
+        arguments = subtrees["performance_run"]["engine"].get("arguments")
+        if model not in known.models or weights not in known.formats or arguments is None:
+            return
+        pruned = subtrees["prune"]
+        kept = 1.0 if pruned is None else 1 - schema.PruneConfig(**pruned).dropped
+        per_engine = int(arguments.get(TENSOR_PARALLEL, 1))
+        for memory_gb in self._memories(composed):
+            try:
+                known.require(model, weights, memory_gb, per_engine, kept)
+            except UserError as error:
+                raise UserError(f"{where}: {error}") from error
+
+    def _memories(self, composed: Mapping[str, Any]) -> set[float]:
+        """Memory of the accelerators that a cell runs on, in GB; of a CPU none."""
+        own, machines = composed["hardware"], self._capacity.hardware
+        others = {group["hardware"] for group in composed["cluster"]["groups"]} - {own["name"]}
+        memories = {machines[name].accelerator.memory_gb for name in others & machines.keys()}
+        return memories | (
+            {float(own["accelerator"]["memory_gb"])} if own["accelerator"] else set()
+        )
+
+    def _environments(self, composed: Mapping[str, Any], where: str, made: dict[str, Job]) -> None:
+        """Native environments; a container for those roles that have none."""
+        subtrees = composed["steps"]
+        for role, subtree in subtrees["environment"].items():
+            if role == "prepare" and not _changes(subtrees):
+                continue
+            if subtree["name"] is not None:
+                key = str(subtree["name"])
+                lock = {"lock": f"envs/{key}.lock"}
+                made[f"environment/{role}"] = self._add(
+                    "environment", key, subtree, lock, where, made
+                )
+                continue
+            image = subtrees["container"].get(role)
+            if image is None:
+                raise UserError(
+                    f"{where}: hardware {composed['hardware']['name']} has no native environment "
+                    f"and engine {composed['engine']['name']} no {role} container for "
+                    f"{composed['settled']['architecture']}; add one to conf/engine/"
+                )
+            key = str(image["name"])
+            made[f"environment/{role}"] = self._add("container", key, image, {}, where, made)
+
+    def _source(
+        self,
+        subtrees: Mapping[str, Any],
+        point: Mapping[str, str],
+        where: str,
+        made: dict[str, Job],
+    ) -> None:
+        model = subtrees["model"]
+        source = {"source": f"{model['embedded']}/manifest.json"} if "embedded" in model else {}
+        made["model"] = self._add("model", point["benchmark"], model, source, where, made)
+
+    def _weights(
+        self,
+        subtrees: Mapping[str, Any],
+        point: Mapping[str, str],
+        where: str,
+        made: dict[str, Job],
+    ) -> None:
+        """From the source to what the runs load; `made["weights"]` is the last job so far.
+
+        What comes before quantizing is the same for every precision, and so is done once.
+        """
+        made["weights"] = made["model"]
+        check = _quick_run(subtrees, "source_engine")
+        if check and _changes(subtrees):
+            source = {axis: point[axis] for axis in ("system", "benchmark")}
+            made["reference"] = self._add_step("quick_run", check, source, where, made)
+        quantized = False
+        for step in _changes(subtrees):
+            quantized = quantized or step == "quantize"
+            known = {axis: at for axis, at in point.items() if quantized or axis != "precision"}
+            made["weights"] = self._add_step(step, subtrees[step], known, where, made)
+            check = _quick_run(subtrees, "engine" if quantized else "source_engine")
+            if check:
+                self._quick(step, check, subtrees["quick_check"][step], known, where, made)
+
+    def _quick(
+        self,
+        after: str,
+        run: Mapping[str, Any],
+        minimum: float,
+        point: Mapping[str, str],
+        where: str,
+        made: dict[str, Job],
+    ) -> None:
+        """A look at what a step made, and its verdict, which the runs of this cell wait for."""
+        ran = self._add_step("quick_run", run, point, where, made, f"/{after}")
+        spec = STEPS["quick_check"]
+        inputs = {role: made[needed].output for role, needed in spec.needs.items()}
+        inputs |= {"run": ran.output, "reference": made["reference"].output}
+        subtree = {"after": after, "minimum": minimum}
+        key = ran.key
+        made[f"gate/{after}"] = self._add("quick_check", key, subtree, inputs, where, made)
+
+    def _compliance(
+        self,
+        subtrees: Mapping[str, Any],
+        point: Mapping[str, str],
+        where: str,
+        made: dict[str, Job],
+    ) -> None:
+        """A run and its verdict per test. One alone is named by its cell, several by their test."""
+        run = dict(subtrees["compliance_run"])
+        tests, audits, timed = (run.pop(key) for key in ("tests", "audits", "timed_loadgen"))
+        for test in tests:
+            if test not in audits:
+                raise UserError(
+                    f"{where}: round {run['rules']['round']} demands {test}, but its file has no "
+                    f"compliance.{test}; add the settings of its audit.config"
+                )
+            below = f"/{test}" if len(tests) > 1 else ""
+            rule = audits[test]
+            audited = {**run, "test": test, "audit": rule["audit"]}
+            if rule["speed"]:
+                audited["loadgen"] = timed
+            judged = {**subtrees["compliance_check"], "test": test, "rule": rule}
+            for step, subtree in (("compliance_run", audited), ("compliance_check", judged)):
+                compared = COMPARED.get(test, {}) if step == "compliance_check" else {}
+                made[step] = self._add_step(step, subtree, point, where, made, below, compared)
+
+    def _departures(self, subtrees: Mapping[str, Any]) -> tuple[str, ...]:
+        check = _validated(schema.PerformanceCheckConfig, subtrees["performance_check"], "")
+        emulated = bool(subtrees["cell"]["emulated"])
+        return departures(check, subtrees["dataset"]["evaluation_count"], emulated=emulated)
+
+    def _add_step(
+        self,
+        step: str,
+        subtree: Any,
+        point: Mapping[str, str],
+        where: str,
+        made: Mapping[str, Job],
+        below: str = "",
+        compared: Mapping[str, str] = MappingProxyType({}),
+    ) -> Job:
+        spec = STEPS[step]
+        key = "/".join(point[axis] for axis in spec.axes if axis in point) + below
+        inputs = {
+            role: made[needed].output
+            for role, needed in {**spec.needs, **compared}.items()
+            if role != "dataset" or _looks_at_data(step, subtree)
+        }
+        return self._add(step, key, subtree, inputs, where, made)
+
+    def _add(
+        self,
+        step: str,
+        key: str,
+        subtree: Any,
+        inputs: dict[str, str],
+        where: str,
+        made: Mapping[str, Job],
+    ) -> Job:
+        spec = STEPS[step]
+        planned = spec.planned if spec.planned and limitation(step, subtree) else spec.config
+        _validated(planned, subtree, f"{where}: steps.{step}")
+        config = canonical_json(subtree)
+        folder, log = self._paths(step, key, config, inputs)
+        job = Job(
+            step=step,
+            key=key,
+            config=config,
+            inputs=inputs,
+            environment=self._environment(spec.environment, made),
+            gates=_gates(spec, made),
+            output=f"{folder}/manifest.json",
+            log=log,
+        )
+        known = self._jobs.setdefault((step, key), job)
+        if known != job:
+            raise UserError(
+                f"{where}: steps.{step} reads an axis outside ({', '.join(spec.axes)}): two cells "
+                f"give {key} different values; give the step that axis in steps/registry.py"
+            )
+        return known
+
+    def _paths(
+        self, step: str, key: str, config: str, inputs: Mapping[str, str]
+    ) -> tuple[str, str]:
+        stage = STEPS[step].stage
+        # Another minimum judges again what is there; what comes after doesn't move for it.
+        decisive = "" if step == "quick_check" else config
+        digest = hashlib.sha256(canonical_json([decisive, dict(inputs)]).encode()).hexdigest()
+        names = {
+            "step": step,
+            "experiment": self._experiment,
+            "cell": key,
+            "name": f"{key}-{digest[:12]}",
+        }
+        return FOLDER[stage].format(**names), LOG[stage].format(**names)
+
+    def _environment(self, kind: str, made: Mapping[str, Job]) -> str:
+        """The driver starts what runs in a container; the container itself is an input."""
+        needed = made.get(f"environment/{kind}")
+        if needed is None or needed.step == "container":
+            return environment_directory(self._root, "driver")
+        return environment_directory(self._root, needed.key)
+
+    # ---- the whole experiment ---------------------------------------------------------------
+
+    def _whole(self, cells: list[schema.Cell], overrides: list[str]) -> None:
+        first = self._jobs["performance_run", cells[0].key]
+        round_name = str(json.loads(first.config)["rules"]["round"])
+        submitters = {
+            str(json.loads(job.config)["fields"]["submitter"])
+            for (step, _), job in self._jobs.items()
+            if step == "describe"
+        }
+        if len(submitters) != 1:
+            raise UserError(
+                f"the systems name different submitters ({', '.join(sorted(submitters))}); "
+                "run one experiment for each"
+            )
+        described_cells = [cell.model_dump(mode="json") for cell in cells]
+        made = {"environment/analysis": self._jobs["environment", "analysis"]}
+        inputs = {"environment": made["environment/analysis"].output}
+        for cell in cells:
+            for step, key in self._jobs:
+                if step in PER_CELL and f"{key}/".startswith(f"{cell.key}/"):
+                    inputs[f"{key}/{step}"] = self._jobs[step, key].output
+            inputs[f"describe/{cell.system}"] = self._jobs["describe", cell.system].output
+        submission = {
+            "experiment": self._experiment,
+            "round": round_name,
+            "submitter": submitters.pop(),
+            "overrides": overrides,
+            "cells": described_cells,
+        }
+        package = self._add("submission", "", submission, inputs, "the submission", made)
+        report = {
+            "experiment": self._experiment,
+            "round": round_name,
+            "cells": described_cells,
+        }
+        for job in tuple(self._jobs.values()):
+            if STEPS[job.step].stage == "artifacts":
+                inputs[f"{job.step}/{job.key}"] = job.output
+        inputs = {**inputs, "package": package.output}
+        self._add("report", "", report, inputs, "the report", made)
+
+
+def _gates(spec: StepSpec, made: Mapping[str, Job]) -> tuple[str, ...]:
+    """Runs wait for every quick check of their weights."""
+    if spec.stage != "runs":
+        return ()
+    return tuple(job.output for role, job in made.items() if role.startswith("gate/"))
+
+
+def _quick_run(subtrees: Mapping[str, Any], engine: str) -> dict[str, Any] | None:
+    """None: the benchmark has no quick check. Weights that aren't quantized yet have their own
+    engine settings."""
+    subtree = subtrees["quick_run"]
+    if subtree["samples"] is None:
+        return None
+    return {key: subtree[key] for key in ("samples", "generation")} | {"engine": subtree[engine]}
+
+
+def _changes(subtrees: Mapping[str, Any]) -> tuple[str, ...]:
+    """The steps that change the weights, in order."""
+    prune = subtrees["prune"]
+    late = prune is not None and prune["when"] == "after_quantize"
+    order = ("quantize", "prune") if late else ("prune", "finetune", "quantize")
+    wanted = {
+        "quantize": subtrees["quantize"]["format"] != "none",
+        "prune": prune is not None,
+        "finetune": subtrees["finetune"] is not None,
+    }
+    return tuple(step for step in order if wanted[step])
+
+
+def _looks_at_data(step: str, subtree: Any) -> bool:
+    """Pruning a given block and quantizing without calibration don't depend on any prompt."""
+    if step == "prune":
+        return bool(subtree["block"]["by"] != "layers")
+    if step == "quantize":
+        return subtree["tool"] not in ("simulated", "streaming")
+    return True
+
+
+def _validated(config_class: type[Config], subtree: Any, where: str) -> Config:
+    try:
+        return config_class.model_validate_json(canonical_json(subtree))
+    except ValidationError as error:
+        raise UserError(f"{where}: {explain(error)}; mend it in conf/ or the override") from error
