@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from steps.layers import merged
-from steps.plan import environment_directory, make
+from steps.plan import Job, Plan, make
 from steps.record import Manifest
 from tests.conftest import ROOT
+from tests.interpreter import interpreter
 from tests.running import Running, alive, artifacts_of, below, command_of
 
 pytestmark = pytest.mark.engine
@@ -22,11 +23,15 @@ NODES = 2
 
 
 @pytest.fixture(scope="module")
-def python() -> str:
-    path = ROOT / environment_directory(ROOT, "cluster") / "bin/python"
-    if not path.exists():
-        pytest.skip("the environment is made by ./reproduce experiment=null-engine")
-    return str(path)
+def planned() -> tuple[Plan, Job]:
+    overrides = ["experiment=null-engine", "scenario=Server", "cluster=2-nodes"]
+    plan = make(ROOT, [*overrides, "hardware.engine.placement.cluster=local"])
+    return plan, next(job for job in plan.jobs if job.step == "performance_run")
+
+
+@pytest.fixture(scope="module")
+def python(planned: tuple[Plan, Job], tmp_path_factory: pytest.TempPathFactory) -> str:
+    return interpreter(*planned, tmp_path_factory.mktemp("environment"))
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +39,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return artifacts_of(tmp_path_factory.mktemp("artifacts"), SAMPLES)
 
 
-def config(**placement: Any) -> dict[str, Any]:
-    overrides = ["experiment=null-engine", "scenario=Server", "cluster=2-nodes"]
-    plan = make(ROOT, [*overrides, "hardware.engine.placement.cluster=local"])
-    job = next(job for job in plan.jobs if job.step == "performance_run")
+def config(job: Job, **placement: Any) -> dict[str, Any]:
     raw = json.loads(job.config)
     assert raw["engine"]["placement"]["nodes"] == NODES
     loadgen = {
@@ -51,9 +53,9 @@ def config(**placement: Any) -> dict[str, Any]:
 
 
 def test_a_lost_nodes_samples_go_to_the_others(
-    python: str, inputs: dict[str, Path], tmp_path: Path
+    planned: tuple[Plan, Job], python: str, inputs: dict[str, Path], tmp_path: Path
 ) -> None:
-    running = Running("performance_run", config(), inputs, tmp_path, NODES, python)
+    running = Running("performance_run", config(planned[1]), inputs, tmp_path, NODES, python)
     running.wait_until_running()
     everything = below(running.process.pid)
     (raylet,) = [
@@ -77,9 +79,10 @@ def test_a_lost_nodes_samples_go_to_the_others(
 
 
 def test_a_cluster_that_is_not_there_gets_one_sentence(
-    python: str, inputs: dict[str, Path], tmp_path: Path
+    planned: tuple[Plan, Job], python: str, inputs: dict[str, Path], tmp_path: Path
 ) -> None:
-    running = Running("performance_run", config(cluster="auto"), inputs, tmp_path, NODES, python)
+    auto = config(planned[1], cluster="auto")
+    running = Running("performance_run", auto, inputs, tmp_path, NODES, python)
     status, text = running.ended()
     assert status == 1
     assert "there is no Ray cluster at auto" in text

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from steps.plan import Job, make
+from steps.plan import Job, Plan, make
 from steps.record import publish
 from tests.conftest import ROOT
+from tests.interpreter import interpreter
 
 pytestmark = pytest.mark.engine
 
@@ -40,20 +41,14 @@ print("same")
 """
 
 
-def job(step: str, precision: str) -> Job:
+def planned(precision: str) -> tuple[Plan, Job]:
     plan = make(ROOT, ["scenario=Offline", f"precision={precision}"])
-    return next(job for job in plan.jobs if job.step == step and job.key.endswith("quantize"))
+    found = (job for job in plan.jobs if job.step == "quick_run" and job.key.endswith("quantize"))
+    return plan, next(found)
 
 
-def python(environment: str) -> str:
-    path = ROOT / environment / "bin/python"
-    if not path.exists():
-        pytest.skip(f"{environment} is made by ./reproduce")
-    return str(path)
-
-
-def test_the_kernels_round_as_the_formats_say() -> None:
-    engine = python(job("quick_run", "mxfp4").environment)
+def test_the_kernels_round_as_the_formats_say(tmp_path: Path) -> None:
+    engine = interpreter(*planned("mxfp4"), tmp_path)
     done = subprocess.run(
         [engine, "-W", "error", "-c", NUMERICS],
         cwd=ROOT,
@@ -80,11 +75,11 @@ def test_vllm_answers_from_mxfp4_weights_and_says_that_it_emulates(tmp_path: Pat
     with publish(tmp_path / "dataset", step="dataset", config={}, inputs={}, code="") as workspace:
         frame.to_pickle(workspace.directory / "evaluation.pkl")
         dataset.calibration(8).to_pickle(workspace.directory / "calibration.pkl")
-    planned = job("quick_run", "mxfp4-streamed")
-    config = {**json.loads(planned.config), "samples": 32}
+    plan, job = planned("mxfp4-streamed")
+    config = {**json.loads(job.config), "samples": 32}
     done = subprocess.run(
         [
-            *(python(planned.environment), "-m", "steps.quick_run"),
+            *(interpreter(plan, job, tmp_path), "-m", "steps.quick_run"),
             *("--config", json.dumps(config)),
             *("--input", *(f"{r}={tmp_path / r / 'manifest.json'}" for r in ("model", "dataset"))),
             *("--output", str(tmp_path / "out/manifest.json"), "--log", str(tmp_path / "log")),

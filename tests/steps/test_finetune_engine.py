@@ -8,6 +8,7 @@ import pytest
 
 from steps.plan import make
 from tests.conftest import ROOT
+from tests.interpreter import interpreter
 
 pytestmark = pytest.mark.engine
 
@@ -65,11 +66,8 @@ print(json.dumps(found))
 def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path) -> None:
     plan = make(ROOT, ["compression=finetuned", "scenario=Offline"])
     job = next(job for job in plan.jobs if job.step == "finetune")
-    python = ROOT / job.environment / "bin/python"
-    if not python.exists():
-        pytest.skip(f"{job.environment} is made by ./reproduce compression=finetuned")
     done = subprocess.run(
-        [str(python), "-c", SCRIPT, str(tmp_path)],
+        [interpreter(plan, job, tmp_path), "-c", SCRIPT, str(tmp_path)],
         cwd=ROOT,
         capture_output=True,
         text=True,

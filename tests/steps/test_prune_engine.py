@@ -8,6 +8,7 @@ import pytest
 
 from steps.plan import make
 from tests.conftest import ROOT
+from tests.interpreter import interpreter
 
 pytestmark = pytest.mark.engine
 
@@ -36,9 +37,10 @@ print(json.dumps({{
 
 
 def test_a_layer_that_does_nothing_is_the_least_important(tmp_path: Path) -> None:
-    engine = next(job.environment for job in make(ROOT, []).jobs if job.step == "performance_run")
+    plan = make(ROOT, [])
+    run = next(job for job in plan.jobs if job.step == "performance_run")
     done = subprocess.run(
-        [f"{ROOT / engine}/bin/python", "-c", SCRIPT, str(tmp_path / "model")],
+        [interpreter(plan, run, tmp_path), "-c", SCRIPT, str(tmp_path / "model")],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -19,6 +19,7 @@ from steps.rehearsal import dataset
 from steps.schema import QuarkOptions
 from tests import checkpoints
 from tests.conftest import ROOT
+from tests.interpreter import interpreter
 
 STREAMING: dict[str, Any] = {
     "model": "tiny",
@@ -190,9 +191,7 @@ def test_calibration_samples_go_on_with_their_answers(tmp_path: Path) -> None:
 def test_quark_quantizes_the_rehearsal_model(tmp_path: Path) -> None:
     plan = make(ROOT, ["precision=fp8", "scenario=Offline"])
     job = next(job for job in plan.jobs if job.step == "quantize")
-    python = ROOT / job.environment / "bin/python"
-    if not python.exists():
-        pytest.skip(f"{job.environment} is made by ./reproduce precision=fp8")
+    python = interpreter(plan, job, tmp_path)
     inputs = {"model": published(tmp_path, ROOT / "steps/rehearsal/model")}
     config = json.loads(job.config)
     config["options"]["num_calib_data"] = 4
@@ -203,7 +202,7 @@ def test_quark_quantizes_the_rehearsal_model(tmp_path: Path) -> None:
             tested(4).to_pickle(workspace.directory / "evaluation.pkl")
             dataset.calibration(4).to_pickle(workspace.directory / "calibration.pkl")
         inputs["dataset"] = home / "manifest.json"
-        done = step(tmp_path, config, inputs, str(python))
+        done = step(tmp_path, config, inputs, python)
         if overlap:
             assert done.returncode == 1
             assert "calibration prompt 0 of" in done.stderr

@@ -1,4 +1,4 @@
-"""The rehearsal benchmark: its grammar, tokenizer, data, shipped files and compressed copies."""
+"""The rehearsal benchmark: its grammar, tokenizer, data and shipped files."""
 
 import hashlib
 import json
@@ -6,19 +6,13 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("pandas")
-
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 
-from steps.errors import UserError
-from steps.rehearsal import compress, dataset, notes, tokenizer
+from steps.rehearsal import dataset, notes, tokenizer
 
-MODEL = Path(compress.__file__).parent / "model"
+MODEL = Path(notes.__file__).parent / "model"
 EVALUATION = 24_576
 
 
@@ -84,7 +78,7 @@ def test_tokenizer_round_trips_every_text(prompts: list[notes.Prompt]) -> None:
 
 
 def test_shipped_tokenizer_agrees_with_the_dataset() -> None:
-    library = pytest.importorskip("tokenizers").Tokenizer.from_file(str(MODEL / "tokenizer.json"))
+    library = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
     for row in dataset.evaluation(200).to_dict("records"):
         assert library.encode(row["input"]).ids == row["tok_input"]
         assert library.decode(row["tok_output"]) == row["output"]
@@ -126,57 +120,3 @@ def test_manifest_matches_the_shipped_files() -> None:
         assert len(content) == entry["bytes"]
         assert hashlib.sha256(content).hexdigest() == entry["sha256"]
     assert manifest["files"]["model.safetensors"]["bytes"] <= 8_000_000
-
-
-@pytest.fixture
-def tiny(tmp_path: Path) -> Path:
-    source = tmp_path / "tiny"
-    source.mkdir()
-    generator = torch.Generator().manual_seed(1)
-    weights = {"model.embed_tokens.weight": torch.randn(8, 32, generator=generator).bfloat16()}
-    for layer in range(12):
-        name = f"model.layers.{layer}.mlp.up_proj.weight"
-        weights[name] = torch.randn(4, 32, generator=generator).bfloat16()
-    save_file(weights, source / "model.safetensors")
-    (source / "config.json").write_text('{"num_hidden_layers": 12}', encoding="utf-8")
-    return source
-
-
-def test_pruning_renumbers_the_layers_behind(tiny: Path, tmp_path: Path) -> None:
-    compress.prune_depth(tiny, tmp_path / "pruned", 2, 4)
-    before = load_file(tiny / "model.safetensors")
-    after = load_file(tmp_path / "pruned" / "model.safetensors")
-    origin = [0, 1, *range(5, 12)]
-    assert len(after) == 1 + len(origin)
-    for new, old in enumerate(origin):
-        name = "model.layers.{}.mlp.up_proj.weight"
-        assert torch.equal(after[name.format(new)], before[name.format(old)])
-    config = json.loads((tmp_path / "pruned" / "config.json").read_text(encoding="utf-8"))
-    assert config["num_hidden_layers"] == 9
-
-
-@pytest.mark.parametrize(("first", "last"), [(0, 11), (5, 4), (-1, 2), (10, 12)])
-def test_pruning_refuses_impossible_ranges(
-    tiny: Path, tmp_path: Path, first: int, last: int
-) -> None:
-    with pytest.raises(UserError, match="can't drop layers"):
-        compress.prune_depth(tiny, tmp_path / "pruned", first, last)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny"]
-
-
-@pytest.mark.parametrize(("format", "levels"), [("fp8", 256), ("int2", 4)])
-def test_quantizing_rounds_only_decoder_linears(
-    tiny: Path, tmp_path: Path, format: compress.Format, levels: int
-) -> None:
-    compress.quantize_simulated(tiny, tmp_path / "q", format)
-    before = load_file(tiny / "model.safetensors")
-    after = load_file(tmp_path / "q" / "model.safetensors")
-    assert torch.equal(after["model.embed_tokens.weight"], before["model.embed_tokens.weight"])
-    name = "model.layers.0.mlp.up_proj.weight"
-    assert not torch.equal(after[name], before[name])
-    assert all(len(row.unique()) <= levels for row in after[name])
-
-
-def test_a_directory_without_a_checkpoint_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is no checkpoint directory"):
-        compress.prune_depth(tmp_path, tmp_path / "out", 0, 1)

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from steps.loadgen_log import read_answers, read_detail
-from steps.plan import Job, make
+from steps.plan import Job, Plan, make
 from steps.record import Manifest, publish
 from steps.rehearsal import dataset
 from tests.conftest import ROOT
+from tests.interpreter import interpreter
 
 pytestmark = pytest.mark.engine
 
@@ -24,9 +25,14 @@ END = 2
 
 
 @pytest.fixture(scope="module")
-def jobs() -> dict[tuple[str, str], Job]:
+def plan() -> Plan:
+    return make(ROOT, [])
+
+
+@pytest.fixture(scope="module")
+def jobs(plan: Plan) -> dict[tuple[str, str], Job]:
     found = {}
-    for job in make(ROOT, []).jobs:
+    for job in plan.jobs:
         if job.step.endswith("_run"):
             found[job.step, json.loads(job.config)["scenario"]] = job
     return found
@@ -51,21 +57,24 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def run(tmp_path: Path, jobs: dict[tuple[str, str], Job], artifacts: dict[str, Path]) -> Run:
+def run(
+    tmp_path: Path,
+    plan: Plan,
+    jobs: dict[tuple[str, str], Job],
+    artifacts: dict[str, Path],
+) -> Run:
     """Runs a step's command in the engine's environment, as Snakemake would."""
 
     def start(
         step: str, scenario: str, inputs: dict[str, Path] | None = None
     ) -> subprocess.CompletedProcess[str]:
         job = jobs[step, scenario]
-        python = ROOT / job.environment / "bin/python"
-        if not python.exists():
-            pytest.skip("the engine's environment is made by ./reproduce or the e2e tests")
+        python = interpreter(plan, job, tmp_path)
         config = shortened(step, json.loads(job.config))
         given = {**artifacts, **(inputs or {})}
         return subprocess.run(
             [
-                *(str(python), "-m", f"steps.{step}", "--config", json.dumps(config)),
+                *(python, "-m", f"steps.{step}", "--config", json.dumps(config)),
                 *("--input", *(f"{role}={path}" for role, path in given.items())),
                 *("--output", str(tmp_path / "out/manifest.json")),
                 *("--log", str(tmp_path / "log")),

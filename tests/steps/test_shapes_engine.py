@@ -19,6 +19,7 @@ from steps.plan import make
 from steps.prune.block import Block, prune
 from tests import checkpoints
 from tests.conftest import ROOT
+from tests.interpreter import interpreter
 
 pytestmark = pytest.mark.engine
 
@@ -116,12 +117,11 @@ def test_both_shapes_go_through_pruning_and_mxfp4_into_vllm(tmp_path: Path) -> N
         if not mixture:  # vLLM has no kernel of the format for experts on a CPU
             rewrite(checkpoint, tmp_path / f"{source.name}-packed", chosen)
             made.append(tmp_path / f"{source.name}-packed")
-    engine = next(job.environment for job in make(ROOT, []).jobs if job.step == "performance_run")
-    python = ROOT / engine / "bin/python"
-    if not python.exists():
-        pytest.skip("the engine's environment is made by ./reproduce or the e2e tests")
+    plan = make(ROOT, [])
+    run = next(job for job in plan.jobs if job.step == "performance_run")
+    python = interpreter(plan, run, tmp_path)
     done = subprocess.run(
-        [str(python), "-c", SCRIPT, *map(str, made)],
+        [python, "-c", SCRIPT, *map(str, made)],
         cwd=ROOT,
         capture_output=True,
         text=True,
