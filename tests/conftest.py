@@ -15,6 +15,12 @@ hypothesis.settings.load_profile("shared machine")
 PARTS = ("conf", "envs", "reproduce", "steps", "workflow", "Snakefile")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that start engines first: they take longest, and the last file keeps one core only."""
+    slow = {item.path for item in items if item.get_closest_marker("engine")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def copy_project(destination: Path) -> Path:
     """What `./reproduce` needs, without results and without this machine's own site file."""
     for part in PARTS:
