@@ -26,7 +26,8 @@ def step(
     config: EnvironmentConfig, inputs: Mapping[str, Path], workspace: Workspace, console: Console
 ) -> None:
     """Writes packages.json (name to version). Raises UserError if a package can't be had."""
-    directory = ROOT / environment_directory(ROOT, config.name)
+    # Commands of an environment carry its path: the real one, for .envs may be a link.
+    directory = (ROOT / environment_directory(ROOT, config.name)).resolve()
     python = directory / "bin" / "python"
     if not (directory / COMPLETE).exists():
         shutil.rmtree(directory, ignore_errors=True)

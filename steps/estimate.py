@@ -66,6 +66,12 @@ def _environment(key: str, config: Mapping[str, Any], samples: int) -> Cost:
     return Cost(*ENVIRONMENTS.get(key, ENVIRONMENTS["cpu"]), False)
 
 
+def _image(key: str, config: Mapping[str, Any], samples: int) -> Cost:
+    if "lock" not in config:
+        return Cost(None, 0.0, False)
+    return _environment(config["lock"], config, samples)
+
+
 def _performance(key: str, config: Mapping[str, Any], samples: int) -> Cost:
     loadgen, rules = config["loadgen"], config["rules"]
     duration_s = (loadgen["min_duration_ms"] or rules["min_duration_ms"]) / 1000
@@ -119,6 +125,7 @@ _COSTS: Mapping[str, Callable[[str, Mapping[str, Any], int], Cost]] = {
     "finetune": _finetune,
     "quick_run": _quick,
     "environment": _environment,
+    "container": _image,
     "performance_run": _performance,
     "accuracy_run": _accuracy,
     "compliance_run": _compliance,

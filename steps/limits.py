@@ -104,6 +104,12 @@ def _none(config: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _container(config: Mapping[str, Any]) -> str | None:
+    if "stack" in config:
+        return None
+    return f"this version has no recipe of image {config['name']} (AMD's: {config['tag']})"
+
+
 def _model(config: Mapping[str, Any]) -> str | None:
     source, repository = config.get("source"), config.get("repository")
     if "embedded" in config or source == "local":
@@ -159,6 +165,7 @@ def _accuracy(config: Mapping[str, Any]) -> str | None:
 
 
 _LIMITATIONS = {
+    "container": _container,
     "model": _model,
     "dataset": _dataset,
     "quantize": _quantize,

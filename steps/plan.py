@@ -19,7 +19,9 @@ class Job(Strict):
 
     `inputs` maps roles to paths of manifests (or files). `gates` are manifests that have to be
     there before it starts and that it doesn't read. `environment` is the directory of the
-    virtual environment it runs in. `log` outlives a failed job.
+    virtual environment it runs in. `log` outlives a failed job. `container`: the JSON of the
+    ContainerSettings (steps/runtime) of a job that runs in the image that its input "environment"
+    stands for; empty for one that runs on the machine itself.
     """
 
     step: str
@@ -30,6 +32,15 @@ class Job(Strict):
     output: str
     log: str
     gates: tuple[str, ...] = ()
+    container: str = ""
+
+    @property
+    def launcher(self) -> tuple[str, ...]:
+        """What takes the arguments of Python: an environment's, or that of the container."""
+        python = f"{self.environment}/bin/python"
+        if not self.container:
+            return (python,)
+        return (python, "-m", "steps.runtime", self.inputs["environment"], self.container)
 
 
 class Plan(Strict):

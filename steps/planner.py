@@ -17,6 +17,7 @@ from steps.limits import limitation
 from steps.plan import Job, Plan, environment_directory
 from steps.record import canonical_json
 from steps.registry import AXES, COMPARED, FOLDER, LOG, PER_CELL, STEPS, StepSpec
+from steps.runtime.config import Runtime
 
 TENSOR_PARALLEL = "tensor_parallel_size"
 """vLLM's name for the accelerators of one engine; other engines take one."""
@@ -33,6 +34,7 @@ class Planner:
         self._jobs: dict[tuple[str, str], Job] = {}
         self._requirements: dict[str, Requirement] = {}
         self._capacity = capacity.load(root / "conf/capacity.yaml")
+        self._container = ""  # settings of the current cell's containers
 
     def plan(self, cells: Iterable[Mapping[str, Any]], overrides: list[str]) -> Plan:
         described = [self._cell(composed) for composed in cells]
@@ -51,8 +53,10 @@ class Planner:
         needed = groups.check(composed, self._root / "conf")
         self._requirements[needed.system] = needed
         subtrees: dict[str, Any] = composed["steps"]
+        runtime = _validated(Runtime, composed["settled"]["runtime"], f"{where}: runtime")
+        self._container = canonical_json(runtime.container(needed.nodes).model_dump(mode="json"))
         made: dict[str, Job] = {}
-        self._environments(composed, where, made)
+        self._environments(composed, runtime, where, made)
         self._source(subtrees, point, where, made)
         made["dataset"] = self._add_step("dataset", subtrees["dataset"], point, where, made)
         self._weights(subtrees, point, where, made)
@@ -94,28 +98,47 @@ class Planner:
             {float(own["accelerator"]["memory_gb"])} if own["accelerator"] else set()
         )
 
-    def _environments(self, composed: Mapping[str, Any], where: str, made: dict[str, Job]) -> None:
-        """Native environments; a container for those roles that have none."""
+    def _environments(
+        self, composed: Mapping[str, Any], runtime: Runtime, where: str, made: dict[str, Job]
+    ) -> None:
+        """Native environments, or containers: as the runtime wants it, and as the hardware can."""
         subtrees = composed["steps"]
         for role, subtree in subtrees["environment"].items():
             if role == "prepare" and not _changes(subtrees):
                 continue
-            if subtree["name"] is not None:
+            image = subtrees["container"].get(role)
+            # What judges runs needs no accelerator, and so no container.
+            if subtree["name"] is not None and (runtime.native or role == "analysis"):
                 key = str(subtree["name"])
                 lock = {"lock": f"envs/{key}.lock"}
                 made[f"environment/{role}"] = self._add(
                     "environment", key, subtree, lock, where, made
                 )
                 continue
-            image = subtrees["container"].get(role)
             if image is None:
                 raise UserError(
-                    f"{where}: hardware {composed['hardware']['name']} has no native environment "
-                    f"and engine {composed['engine']['name']} no {role} container for "
-                    f"{composed['settled']['architecture']}; add one to conf/engine/"
+                    f"{where}: runtime {runtime.name} needs a container for {role}, and neither "
+                    f"hardware {composed['hardware']['name']} nor engine "
+                    f"{composed['engine']['name']} names one; add it to conf/hardware/ or "
+                    "conf/engine/, or choose runtime=native if the hardware has an environment"
                 )
             key = str(image["name"])
-            made[f"environment/{role}"] = self._add("container", key, image, {}, where, made)
+            made[f"environment/{role}"] = self._add(
+                "container", key, image, self._made_of(image), where, made
+            )
+
+    def _made_of(self, image: Mapping[str, Any]) -> dict[str, str]:
+        """Nothing, for an image that is only planned."""
+        if "stack" not in image:
+            return {}
+        recipe = f"containers/{image['stack']}/Dockerfile"
+        if not (self._root / recipe).is_file():
+            known = self._root.glob("containers/*/Dockerfile")
+            raise UserError(
+                f"image {image['name']} has no {recipe}; there are "
+                f"{', '.join(sorted(path.parent.name for path in known))}"
+            )
+        return {"lock": f"envs/{image['lock']}.lock", "recipe": recipe}
 
     def _source(
         self,
@@ -241,6 +264,7 @@ class Planner:
             config=config,
             inputs=inputs,
             environment=self._environment(spec.environment, made),
+            container=self._container if _contained(spec.environment, made) else "",
             gates=_gates(spec, made),
             output=f"{folder}/manifest.json",
             log=log,
@@ -354,6 +378,11 @@ def _looks_at_data(step: str, subtree: Any) -> bool:
     if step == "quantize":
         return subtree["tool"] not in ("simulated", "streaming")
     return True
+
+
+def _contained(kind: str, made: Mapping[str, Job]) -> bool:
+    needed = made.get(f"environment/{kind}")
+    return needed is not None and needed.step == "container"
 
 
 def _validated(config_class: type[Config], subtree: Any, where: str) -> Config:

@@ -58,7 +58,15 @@ def _run(config: type[BaseModel]) -> StepSpec:
 
 STEPS: Mapping[str, StepSpec] = {
     "environment": StepSpec(schema.EnvironmentConfig, "artifacts", "driver", ("system",), {}),
-    "container": StepSpec(schema.ContainerConfig, "artifacts", "driver", ("system",), {}),
+    "container": StepSpec(
+        schema.ImageConfig,
+        "artifacts",
+        "driver",
+        ("system",),
+        {},
+        ("steps/container/*.py", "steps/runtime/*.py"),
+        planned=schema.ContainerConfig,
+    ),
     "model": StepSpec(
         schema.ModelConfig,
         "artifacts",

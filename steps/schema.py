@@ -18,6 +18,7 @@ from steps.compression import PruneConfig as PruneConfig
 from steps.compression import QuantizeConfig as QuantizeConfig
 from steps.compression import QuarkOptions as QuarkOptions
 from steps.compression import StreamingOptions as StreamingOptions
+from steps.container.config import ImageConfig as ImageConfig
 from steps.engines import PlannedEngine
 from steps.fetch.config import Commit, FetchSettings
 from steps.rounds import COUNTS, DIVISIONS, MAY_BE_EMPTY, STATUSES, SYSTEM_TYPES

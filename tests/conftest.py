@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 hypothesis.settings.register_profile("shared machine", deadline=None)
 hypothesis.settings.load_profile("shared machine")
 
-PARTS = ("conf", "envs", "reproduce", "steps", "workflow", "Snakefile")
+PARTS = ("conf", "containers", "envs", "reproduce", "steps", "workflow", "Snakefile")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -58,7 +58,7 @@ def _provenance(traces: tuple[Trace, ...]) -> Details:
     rows = [
         [
             Cell(trace.step),
-            Cell(trace.key),
+            Cell(f"{trace.key} {trace.image}" if trace.image else trace.key),
             Cell(trace.manifest_sha256[:DIGITS], href=trace.manifest),
             Cell(trace.code_sha256[:DIGITS]),
             Cell(trace.started[:19].replace("T", " ")),

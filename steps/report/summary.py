@@ -53,7 +53,7 @@ class GateResult(Strict):
 class Trace(Strict):
     """Where one result comes from. Times are UTC; digests are sha256.
 
-    `manifest` is its path relative to the report's directory.
+    `manifest` is its path relative to the report's directory. `image`: of a container, its id.
     """
 
     step: str
@@ -64,6 +64,7 @@ class Trace(Strict):
     started: str
     finished: str
     inputs: dict[str, str]
+    image: str | None
 
     @property
     def seconds(self) -> float:
@@ -295,4 +296,5 @@ def _trace(role: str, path: Path, folder: Path) -> Trace:
         started=record["started"],
         finished=record["finished"],
         inputs=manifest.inputs,
+        image=manifest.result.get("image") if manifest.step == "container" else None,
     )

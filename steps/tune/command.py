@@ -137,7 +137,7 @@ def _request(plan: Plan, job: Job, guess: float | None, budget_s: float | None) 
         run=schema.PerformanceRunConfig.model_validate_json(job.config),
         check=schema.PerformanceCheckConfig.model_validate_json(canonical_json(check)),
         inputs=job.inputs,
-        python=f"{job.environment}/bin/python",
+        launcher=job.launcher,
         code=tuple(str(file.relative_to(ROOT)) for file in sources(job.step, ROOT)),
         guess=begin,
         guessed_from=why,

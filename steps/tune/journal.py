@@ -91,7 +91,7 @@ class Journal:
         module = "steps.tune.final" if probe.final else "steps.tune.probe"
         config = canonical_json(self.config(probe).model_dump(mode="json"))
         command = [
-            *(request.python, "-m", module, "--config", config),
+            *(*request.launcher, "-m", module, "--config", config),
             *("--input", *(f"{role}={path}" for role, path in inputs.items())),
             *("--output", str(home / RUN / MANIFEST), "--log", str(home / "log")),
             *("--code", *request.code),

@@ -17,7 +17,7 @@ BAND = 1.645
 class Request(Strict):
     """One cell's search; paths are relative to the checkout.
 
-    `python` is the interpreter of the engine's environment, `code` the sources whose digest a
+    `launcher` starts the engine's processes (Job.launcher); `code`: the sources whose digest a
     performance run records. `guess` in queries a second; `guessed_from` says where it comes from.
     `answers`: samples.csv of an accuracy run on the same weights and prompts, None if there is
     none. `home` is the search's directory.
@@ -27,7 +27,7 @@ class Request(Strict):
     run: PerformanceRunConfig
     check: PerformanceCheckConfig
     inputs: dict[str, str]
-    python: str
+    launcher: tuple[str, ...]
     code: tuple[str, ...]
     guess: PositiveNumber
     guessed_from: str

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from steps.plan import environment_directory
 from tests.conftest import ROOT, copy_project
 
 OVERRIDES = ["scenario=Server"]
@@ -72,6 +73,12 @@ def finished(clone: Path) -> Path:
     after = digests(clone / "results")
     assert {path: after[path] for path in kept} == kept, "what was finished is not made again"
     return clone
+
+
+@pytest.mark.e2e
+def test_the_driver_does_not_depend_on_the_clone_that_made_it(finished: Path) -> None:
+    command = ROOT / environment_directory(ROOT, "driver") / "bin/snakemake"
+    assert command.read_text(encoding="utf-8").startswith(f"#!{ROOT}/")
 
 
 @pytest.mark.e2e

@@ -81,6 +81,20 @@ def test_an_environment_whose_packages_do_not_import_is_refused(
     assert done.returncode == 0, done.stderr
 
 
+def test_an_environment_below_a_link_outlives_the_link(project: Path, tmp_path: Path) -> None:
+    home = tmp_path / "environments"
+    home.mkdir()
+    (project / ".envs").symlink_to(home)
+    lock = project / "envs/empty.lock"
+    lock.write_text("# nothing\n", encoding="utf-8")
+    config = {"name": "empty", "probes": ["json"]}
+    done = command("environment", config, tmp_path, project, lock=lock)
+    assert done.returncode == 0, done.stderr
+    (project / ".envs").unlink()
+    (pip,) = home.glob("empty-*/bin/pip")
+    assert subprocess.run([str(pip), "--version"], timeout=60).returncode == 0
+
+
 def test_a_description_has_every_field_of_the_round_and_no_host_name(tmp_path: Path) -> None:
     import platform
 

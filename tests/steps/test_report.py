@@ -189,7 +189,7 @@ def trace(step: str, key: str, started: str, finished: str) -> Trace:
     digests = {"manifest": "m", "manifest_sha256": "0", "code_sha256": "0"}
     day = "2026-11-25T"
     times = {"started": f"{day}{started}+00:00", "finished": f"{day}{finished}+00:00"}
-    return Trace(step=step, key=key, inputs={}, **digests, **times)
+    return Trace(step=step, key=key, inputs={}, image=None, **digests, **times)
 
 
 def test_the_timeline_is_of_the_last_command_that_measured() -> None:

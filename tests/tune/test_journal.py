@@ -33,9 +33,6 @@ def jobs() -> dict[str, str]:
 def request_path(tmp_path: Path, jobs: dict[str, str]) -> Path:
     """A search of Server from 40 queries a second; the engine's limit is near 50."""
     artifacts_of(tmp_path, 64)
-    python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} -m tests.tune.slot_engine "$@"\n')
-    python.chmod(0o755)
     run, check = (json.loads(jobs[step]) for step in ("performance_run", "performance_check"))
     for config in (run, check):
         config["loadgen"] |= {"performance_sample_count_override": 64, "min_query_count": 512}
@@ -45,7 +42,7 @@ def request_path(tmp_path: Path, jobs: dict[str, str]) -> Path:
         "run": run,
         "check": check,
         "inputs": {role: str(tmp_path / role / "manifest.json") for role in ("model", "dataset")},
-        "python": str(python),
+        "launcher": [sys.executable, "-m", "tests.tune.slot_engine"],
         "code": [str(path.relative_to(ROOT)) for path in sources("performance_run", ROOT)],
         "guess": 40.0,
         "guessed_from": "the test",
@@ -112,7 +109,7 @@ def test_a_run_that_goes_to_its_end_is_the_performance_run(request_path: Path) -
     assert manifest.config == journal.config(probe).model_dump(mode="json")
     assert manifest.config["loadgen"]["target_qps"] == 30.0
     assert manifest.result["engine"]["name"] == "slots"
-    again = Journal(ROOT, request.model_copy(update={"python": "/nowhere"})).measure(probe)
+    again = Journal(ROOT, request.model_copy(update={"launcher": ("/nowhere",)})).measure(probe)
     assert again.samples.completed.tolist() == measured.samples.completed.tolist()
 
 

@@ -24,7 +24,7 @@ except UserError as error:
 JOBS = {job.output: job for job in PLAN.jobs}
 
 RUN = (
-    "{params.python:q} -m steps.{params.step} --config {params.config:q} --input {params.inputs:q}"
+    "{params.launcher:q} -m steps.{params.step} --config {params.config:q} --input {params.inputs:q}"
     " --output {output.manifest:q} --log {log:q} --code {input.code:q}"
 )
 
@@ -76,7 +76,7 @@ def arguments(step):
         "inputs": of_job(
             step, lambda job: [f"{role}={path}" for role, path in job.inputs.items()]
         ),
-        "python": of_job(step, lambda job: f"{job.environment}/bin/python"),
+        "launcher": of_job(step, lambda job: list(job.launcher)),
     }
 
 

@@ -1,0 +1,130 @@
+"""Steps in containers of the engines that are here, built on a base that is here.
+
+docs/containers.md says how to make the base without a registry; its name here is BASE.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import docker
+import pytest
+
+from steps.errors import UserError
+from steps.plan import make
+from steps.record import Manifest
+from steps.runtime.config import EngineAddress
+from steps.runtime.host import connected, image_id
+from tests.conftest import ROOT, copy_project
+from tests.e2e.test_rehearsal import digests, reproduce
+
+pytestmark = pytest.mark.e2e
+
+BASE = "reprise-base:3.11"
+CANARY = "hf_canaryCanaryCanaryCanaryCanary"
+LIMIT_S = 900
+UNTIL = ["--", "--until", "performance_check"]
+
+
+@pytest.fixture(scope="module", params=["docker", "podman"])
+def engine(request: pytest.FixtureRequest) -> EngineAddress:
+    name = str(request.param)
+    (job,) = [j for j in make(ROOT, overrides(name)).jobs if j.step == "container"]
+    address = EngineAddress.model_validate(json.loads(job.config)["host"])
+    try:
+        with connected(address) as client:
+            if image_id(client, BASE) is None:
+                pytest.skip(f"{name} has no image {BASE}")
+    except UserError as error:
+        pytest.skip(str(error))
+    return address
+
+
+def overrides(name: str) -> list[str]:
+    return [
+        "experiment=null-engine",
+        "scenario=Server",
+        f"runtime={name}",
+        f"hardware.containers.engine.base={BASE}",
+    ]
+
+
+@pytest.fixture(scope="module")
+def clone(engine: EngineAddress, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = copy_project(tmp_path_factory.mktemp(engine.engine))
+    (ROOT / ".envs").mkdir(exist_ok=True)
+    (home / ".envs").symlink_to(ROOT / ".envs")
+    os.environ["HF_TOKEN"] = CANARY
+    try:
+        status, text = reproduce(home, *overrides(engine.engine), *UNTIL, limit_s=LIMIT_S)
+    finally:
+        del os.environ["HF_TOKEN"]
+    assert status == 0, text
+    return home
+
+
+def the(home: Path, pattern: str) -> Path:
+    (found,) = (home / "results").glob(pattern)
+    return found
+
+
+def test_the_run_names_its_image(clone: Path, engine: EngineAddress) -> None:
+    made = the(clone, "artifacts/container/*/manifest.json")
+    run = the(clone, "null-engine/runs/*/*/*/*/*/performance_run/manifest.json")
+    image = Manifest.read(made).result["image"]
+    with connected(engine) as client:
+        assert client.images.get(image).attrs["Config"]["User"] == "reprise"
+        assert not client.containers.list(
+            all=True, filters={"label": f"org.reprise.checkout={clone}"}
+        )
+    assert Manifest.read(run).inputs["environment"]
+    record = json.loads(run.with_name("record.json").read_text(encoding="utf-8"))
+    assert record["host"] == os.uname().nodename
+    assert run.stat().st_uid == os.getuid()
+
+
+def test_nothing_is_built_or_run_again(clone: Path, engine: EngineAddress) -> None:
+    before = digests(clone / "results")
+    status, text = reproduce(clone, *overrides(engine.engine), *UNTIL)
+    assert status == 0 and "null-engine: 0 of " in text, text
+    assert digests(clone / "results") == before
+
+
+def test_a_secret_of_the_environment_is_in_no_layer(clone: Path, engine: EngineAddress) -> None:
+    image = Manifest.read(the(clone, "artifacts/container/*/manifest.json")).result["image"]
+    with connected(engine, LIMIT_S) as client:
+        history = json.dumps(client.images.get(image).history())
+        saved = b"".join(client.images.get(image).save())
+    assert CANARY not in history
+    assert CANARY.encode() not in saved
+
+
+def test_what_a_killed_run_left_is_removed(clone: Path, engine: EngineAddress) -> None:
+    run = the(clone, "null-engine/runs/*/*/*/*/*/performance_run/manifest.json")
+    run.unlink()
+    process = subprocess.Popen(
+        [str(clone / "reproduce"), *overrides(engine.engine), *UNTIL],
+        cwd=clone,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    with connected(engine) as client:
+        limit = time.monotonic() + LIMIT_S
+        while not (left := running(client, clone)):
+            assert process.poll() is None and time.monotonic() < limit
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(30)
+        status, text = reproduce(clone, *overrides(engine.engine), *UNTIL)
+        assert status == 0, text
+        assert run.is_file()
+        assert not set(left) & set(running(client, clone))
+
+
+def running(client: docker.DockerClient, clone: Path) -> list[str]:
+    chosen = {"label": f"org.reprise.checkout={clone}"}
+    return [str(found.id) for found in client.containers.list(filters=chosen)]

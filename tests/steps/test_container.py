@@ -1,0 +1,192 @@
+"""Images and the containers of steps: what is planned, what they are made of, what is refused."""
+
+import json
+import shutil
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from steps.container import context
+from steps.container.config import ImageConfig
+from steps.errors import UserError
+from steps.limits import limitation
+from steps.plan import make
+from steps.record import Manifest
+from steps.runtime import __main__ as runtime
+from steps.runtime import host
+from steps.runtime.config import ContainerSettings, EngineAddress, Runtime
+from steps.runtime.mounts import of_step
+from tests.conftest import ROOT, edit
+from tests.steps.test_artifacts import command
+
+IMAGE: dict[str, Any] = {
+    "name": "tiny",
+    "stack": "python",
+    "base": "debian:12",
+    "lock": "cpu",
+    "first": ["Big_Package"],
+    "probes": ["json"],
+    "build_limit_s": 60,
+    "host": {"engine": "docker", "socket": "unix:///nowhere.sock"},
+}
+RECIPE = ROOT / "containers/python/Dockerfile"
+LOCK = "big.package==1.0\nother==2.0\nthird==3.0\n"
+
+
+def settings(name: str = "docker", **changes: object) -> ContainerSettings:
+    plan = make(ROOT, [f"runtime={name}", "scenario=Offline"])
+    job = next(job for job in plan.jobs if job.step == "performance_run")
+    return ContainerSettings.model_validate_json(
+        json.dumps({**json.loads(job.container), **changes})
+    )
+
+
+# ---- plan ---------------------------------------------------------------------------------------
+
+
+def test_natively_nothing_is_contained() -> None:
+    plan = make(ROOT, ["precision=fp8", "scenario=Offline"])
+    assert not any(job.container or job.step == "container" for job in plan.jobs)
+
+
+@pytest.mark.parametrize("engine", ["docker", "podman"])
+def test_engines_and_their_weights_come_from_containers(engine: str) -> None:
+    plan = make(ROOT, [f"runtime={engine}", "precision=fp8", "scenario=Offline"])
+    images = {job.key: job for job in plan.jobs if job.step == "container"}
+    assert images.keys() == {"cpu", "compress"}
+    for job in plan.jobs:
+        contained = job.step.endswith("_run") or job.step == "quantize"
+        assert bool(job.container) == contained, job.key
+        if contained:
+            name = "compress" if job.step == "quantize" else "cpu"
+            assert job.inputs["environment"] == images[name].output
+            given = ContainerSettings.model_validate_json(job.container)
+            assert given.engine == engine
+            assert given.network == "none"
+    recipe = "containers/python/Dockerfile"
+    assert images["cpu"].inputs == {"lock": "envs/cpu.lock", "recipe": recipe}
+    assert limitation("container", json.loads(images["cpu"].config)) is None
+
+
+def test_accelerators_bring_their_devices() -> None:
+    plan = make(ROOT, ["experiment=amd-v5.1", "hardware=mi325x", "scenario=Server"])
+    job = next(job for job in plan.jobs if job.step == "performance_run")
+    given = ContainerSettings.model_validate_json(job.container)
+    assert given.devices == ("/dev/kfd", "/dev/dri")
+    assert given.groups == ("video",)
+
+
+def test_several_nodes_share_the_network_of_their_machines() -> None:
+    raw = json.loads(settings().model_dump_json())
+    given = Runtime.model_validate_json(json.dumps({**raw, "name": "docker", "native": False}))
+    assert given.container(1).network == "none"
+    assert given.container(2).network == "host"
+
+
+def test_a_runtime_without_an_image_is_refused() -> None:
+    with pytest.raises(UserError, match=r"runtime docker needs a container for engine"):
+        make(ROOT, ["hardware.containers=null", "runtime=docker"])
+
+
+def test_a_mount_needs_an_absolute_path() -> None:
+    with pytest.raises(UserError, match=r"runtime: mounts\.0: needs an absolute path"):
+        make(ROOT, ["runtime=docker", "runtime.mounts=[data]"])
+
+
+# ---- images -------------------------------------------------------------------------------------
+
+
+def image(**changes: object) -> ImageConfig:
+    return ImageConfig.model_validate_json(json.dumps({**IMAGE, **changes}))
+
+
+@pytest.fixture
+def lock(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.lock"
+    path.write_text(LOCK, encoding="utf-8")
+    return path
+
+
+def test_a_changed_line_changes_one_layers_file(lock: Path) -> None:
+    before = context.files(image(), lock, RECIPE)
+    assert before["first.lock"] == b"big.package==1.0\n"
+    edit(lock, "third==3.0", "third==3.1")
+    after = context.files(image(), lock, RECIPE)
+    assert {name for name in before if after[name] != before[name]} == {"lock"}
+    assert context.digest(after, "base") != context.digest(before, "base")
+    assert context.digest(before, "another base") != context.digest(before, "base")
+
+
+def test_times_and_owners_are_no_part_of_an_image(tmp_path: Path, lock: Path) -> None:
+    other = tmp_path / "Dockerfile"
+    shutil.copyfile(RECIPE, other)
+    one, two = (context.files(image(), lock, recipe) for recipe in (RECIPE, other))
+    assert context.archive(one) == context.archive(two)
+    assert context.digest(one, "base") == context.digest(two, "base")
+
+
+def test_an_image_without_its_parts_is_refused(lock: Path) -> None:
+    with pytest.raises(UserError, match="pins no absent"):
+        context.files(image(first=["absent"]), lock, RECIPE)
+    with pytest.raises(UserError, match="has no containers/missing/Dockerfile; there are python"):
+        make(ROOT, ["runtime=docker", "hardware.containers.engine.stack=missing"])
+
+
+def test_without_an_engine_nothing_is_made(tmp_path: Path, lock: Path) -> None:
+    done = command("container", IMAGE, tmp_path, ROOT, lock=lock, recipe=RECIPE)
+    assert done.returncode == 1
+    assert "docker has no socket /nowhere.sock; start it (systemctl start docker)" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_engine_that_does_not_answer_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "CALL_LIMIT_S", 0.2)
+    path = tmp_path / "silent.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        address = EngineAddress(engine="podman", socket=f"unix://{path}")
+        with (
+            pytest.raises(UserError, match=r"podman at .*silent.sock doesn't answer"),
+            host.connected(address),
+        ):
+            pass
+
+
+# ---- containers ---------------------------------------------------------------------------------
+
+
+def test_the_checkout_is_read_and_results_are_written(tmp_path: Path) -> None:
+    disk, weights = tmp_path / "disk", tmp_path / "weights"
+    for path in (disk, weights):
+        path.mkdir()
+    root = tmp_path / "checkout"
+    root.mkdir()
+    (root / "results").symlink_to(disk)
+    found = {path: mount["mode"] for path, mount in of_step(root, [str(weights)]).items()}
+    assert found == {
+        str(root): "ro",
+        str(root / "results"): "rw",
+        str(disk): "rw",
+        str(weights): "ro",
+    }
+    with pytest.raises(UserError, match=r"is no directory; mend runtime\.mounts"):
+        of_step(root, [str(tmp_path / "absent")])
+
+
+def test_the_launcher_says_that_no_engine_is_there(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    manifest = Manifest(tmp_path, "container", {}, {}, {}, {"image": "sha256:0", "python": "p"})
+    path = tmp_path / "manifest.json"
+    fields = {key: value for key, value in vars(manifest).items() if key != "directory"}
+    path.write_text(json.dumps(fields), encoding="utf-8")
+    given = settings(socket="unix:///nowhere.sock").model_dump_json()
+    status = runtime.main([str(path), given, "-m", "steps.x", "--output", "results/x"])
+    assert status == 1
+    assert capfd.readouterr().err.startswith("error: docker has no socket /nowhere.sock")
