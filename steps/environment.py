@@ -18,6 +18,9 @@ from steps.schema import EnvironmentConfig
 
 INSTALL_LIMIT_S = 3600.0
 PROBE_LIMIT_S = 600.0
+WHEELS = "wheels"
+"""Directory of a checkout that came as a bundle: no index is asked then."""
+
 COMPLETE = "complete"
 """File that a finished environment carries: a venv can't be moved into place, so it is marked."""
 
@@ -54,7 +57,10 @@ def _install(python: Path, lock: Path, console: Console) -> None:
     """The lock lists everything, so nothing is resolved: what is not in it is not installed."""
     packages = sum(1 for line in lock.read_text(encoding="utf-8").splitlines() if "==" in line)
     progress = console.progress(f"environment {lock.stem}", packages, "packages")
-    command = [str(python), "-m", "pip", "install", "--no-deps", "--no-input", "-r", str(lock)]
+    command = [str(python), "-m", "pip", "install", "--no-deps", "--no-input"]
+    if (ROOT / WHEELS).is_dir():
+        command += ["--no-index", "--find-links", str(ROOT / WHEELS)]
+    command += ["-r", str(lock)]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     )

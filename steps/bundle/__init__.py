@@ -1,0 +1,1 @@
+"""One archive from which a machine without network is set up."""

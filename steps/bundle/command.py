@@ -1,0 +1,157 @@
+"""`./reproduce bundle [overrides] --output FILE`."""
+
+import argparse
+import hashlib
+import io
+import json
+import os
+import platform
+import shlex
+import shutil
+import sys
+import tarfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from steps.bundle.unbundle import CHECKOUT_TIME, FORMAT, SELF
+from steps.bundle.wheels import gather
+from steps.cli import ROOT, frozen_plan, site_file
+from steps.environment import WHEELS
+from steps.errors import UserError
+from steps.plan import Job, Plan, load
+from steps.record import Manifest, sha256_file
+
+DIRECTORIES = ("bench", "conf", "containers", "docs", "envs", "steps", "tests", "workflow")
+FILES = ("LICENSE", "Makefile", "README.md", "Snakefile", "pyproject.toml", "reproduce")
+"""Of the checkout; what else lies in it is the user's."""
+
+SITE = "site"
+CACHE = Path(".envs/wheels")
+"""Kept, so that a second bundle fetches nothing again."""
+
+
+def command(arguments: list[str]) -> int:
+    """Everything that the plan takes from a network, and the checkout, in one tar."""
+    parser = argparse.ArgumentParser(
+        prog="./reproduce bundle",
+        description="Make one archive from which a machine without network runs a plan.",
+    )
+    parser.add_argument("overrides", nargs="*", help="of the plan")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE")
+    rest, site = site_file(arguments)
+    given = parser.parse_args(rest)
+    plan = load(frozen_plan(ROOT, given.overrides, site))
+    _require_native(plan)
+    files = {**checkout(ROOT), **artifacts(plan, ROOT)}
+    run = ["./reproduce", *given.overrides]
+    if site is not None:
+        files[f"{SITE}/{site.name}"] = site
+        run += ["--site", f"{SITE}/{site.name}"]
+    names = {job.key for job in plan.jobs if job.step == "environment"} | {"driver"}
+    locks = [ROOT / f"envs/{name}.lock" for name in sorted(names)]
+    wheels = gather(locks, ROOT / CACHE)
+    files |= {f"{WHEELS}/{path.name}": path for path in wheels}
+    size = write(given.output.absolute(), files, shlex.join(run))
+    print(
+        f"{given.output}: {size / 1e9:.2f} GB, {len(files)} files, {len(wheels)} wheels, sha256 "
+        f"{sha256_file(given.output)}; on the other machine:"
+    )
+    name = shlex.quote(given.output.name)
+    print(f"  tar -xf {name} {SELF} && python3.11 {SELF} {name} DIRECTORY")
+    return 0
+
+
+def checkout(root: Path) -> dict[str, Path]:
+    """Name and path of every file that the project consists of."""
+    found = {name: root / name for name in FILES if (root / name).is_file()}
+    for name in DIRECTORIES:
+        for path in sorted((root / name).rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                found[path.relative_to(root).as_posix()] = path
+    return found
+
+
+def artifacts(plan: Plan, root: Path) -> dict[str, Path]:
+    """Weights and datasets that come from elsewhere, every file checked against its digest."""
+    found = {}
+    for job in plan.jobs:
+        if not _is_fetched(job):
+            continue
+        home = (root / job.output).parent
+        if not (root / job.output).is_file():
+            raise UserError(
+                f"{job.step} {job.key} is not here yet, and can't be fetched without a network; "
+                f"run ./reproduce with the same overrides and `-- --until {job.step}` first"
+            )
+        for complaint in Manifest.read(root / job.output).damage():
+            raise UserError(f"{complaint}; delete {home} and run ./reproduce again")
+        for path in sorted(home.rglob("*")):
+            if path.is_file():
+                found[path.relative_to(root).as_posix()] = path
+    return found
+
+
+def _is_fetched(job: Job) -> bool:
+    config = json.loads(job.config)
+    if job.step == "model":
+        return "embedded" not in config
+    return job.step == "dataset" and bool(config.get("files"))
+
+
+def _require_native(plan: Plan) -> None:
+    for job in plan.jobs:
+        if job.step == "container":
+            raise UserError(
+                f"the plan runs in container image {job.key}, and a bundle holds no images in this "
+                "version; choose a system with a native environment"
+            )
+
+
+def write(output: Path, files: Mapping[str, Path], run: str) -> int:
+    """The archive, under another name until it is whole; returns its bytes.
+
+    Its list of files comes first, in a file whose name is its digest.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    files = {SELF: Path(__file__).with_name(SELF), **files}
+    total = sum(path.stat().st_size for path in files.values())
+    if total > (free := shutil.disk_usage(output.parent).free):
+        raise UserError(
+            f"{output.parent} has {free / 1e9:.1f} GB free and the bundle needs "
+            f"{total / 1e9:.1f} GB; make room"
+        )
+    contents = {
+        "format": FORMAT,
+        "python": f"{sys.version_info[0]}.{sys.version_info[1]}",
+        "machine": platform.machine(),
+        "command": run,
+        "files": {
+            name: {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+            for name, path in files.items()
+        },
+    }
+    text = json.dumps(contents, indent=1, sort_keys=True).encode()
+    temporary = output.with_name(f".{output.name}.{os.getpid()}")
+    try:
+        with tarfile.open(temporary, "w:") as archive:
+            head = tarfile.TarInfo(f"bundle.{hashlib.sha256(text).hexdigest()}.json")
+            head.size = len(text)
+            archive.addfile(head, io.BytesIO(text))
+            for entry, path in _entries(files):
+                with path.open("rb") as stream:
+                    archive.addfile(entry, stream)
+        os.replace(temporary, output)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return output.stat().st_size
+
+
+def _entries(files: Mapping[str, Path]) -> Iterator[tuple[tarfile.TarInfo, Path]]:
+    """Results keep their times, by which snakemake knows what is older; nothing has an owner."""
+    for name, path in files.items():
+        status = path.stat()
+        entry = tarfile.TarInfo(name)
+        entry.size = status.st_size
+        entry.mode = 0o755 if status.st_mode & 0o100 else 0o644
+        entry.mtime = int(status.st_mtime) if name.startswith("results/") else CHECKOUT_TIME
+        yield entry, path

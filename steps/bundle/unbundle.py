@@ -1,0 +1,166 @@
+"""Set up a machine from a bundle: everything is checked before anything is written.
+
+Needs Python and nothing else. The bundle carries this file, for a machine that has only the bundle:
+
+    tar -xf FILE unbundle.py && python3.11 unbundle.py FILE DIRECTORY
+"""
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import shutil
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+FORMAT = 1
+SELF = "unbundle.py"
+CHUNK = 1 << 20
+CHECKOUT_TIME = 1_000_000_000
+"""Of the checkout's files: older than every result, which snakemake would make again otherwise."""
+
+
+class BundleError(Exception):
+    """One sentence."""
+
+
+def command(arguments: list[str]) -> int:
+    """Exit status 0 once the directory is in place, 1 with one sentence otherwise."""
+    parser = argparse.ArgumentParser(prog="unbundle", description="Set up a machine from a bundle.")
+    parser.add_argument("file", type=Path)
+    parser.add_argument("directory", type=Path)
+    given = parser.parse_args(arguments)
+    try:
+        contents = unbundle(given.file, given.directory.absolute())
+    except BundleError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        where = error.filename or given.directory
+        print(f"error: {where}: {error.strerror or error}; mend it and re-run", file=sys.stderr)
+        return 1
+    print(f"{given.directory}: {len(contents['files'])} files, every one checked; now, there:")
+    print(f"  {contents['command']}")
+    return 0
+
+
+def unbundle(file: Path, directory: Path) -> dict[str, Any]:
+    """Returns what the bundle says of itself. What an ended one had written is not written again.
+
+    Raises BundleError for an archive that is truncated or altered, and for a machine it isn't for.
+    """
+    if directory.exists():
+        raise BundleError(f"{directory} exists; name a directory that doesn't")
+    if not file.is_file():
+        raise BundleError(f"{file} is missing; correct the path")
+    contents = checked(file)
+    _require_machine(contents, file)
+    partial = directory.with_name(f"{directory.name}.partial")
+    _require_room(contents, partial)
+    with _readable(file):
+        for name, entry, stream in _members(file):
+            if name in contents["files"]:
+                _write(partial / name, stream, contents["files"][name], entry)
+    os.rename(partial, directory)
+    return contents
+
+
+def checked(file: Path) -> dict[str, Any]:
+    """What the bundle says of itself, once every file of it is what is said."""
+    with _readable(file):
+        return _checked(file)
+
+
+def _checked(file: Path) -> dict[str, Any]:
+    contents: dict[str, Any] = {}
+    seen: set[str] = set()
+    for name, _, stream in _members(file):
+        if name.startswith("bundle."):
+            text = stream.read()
+            if name != f"bundle.{hashlib.sha256(text).hexdigest()}.json":
+                raise BundleError(f"{file} was altered: its list of files; copy it again")
+            contents = json.loads(text)
+            if contents["format"] != FORMAT:
+                raise BundleError(f"{file} is of another version of Reprise; make it anew")
+            continue
+        said = contents.get("files", {}).get(name)
+        if said is None or name in seen:
+            raise BundleError(f"{file} was altered: {name} is not in its list; copy it again")
+        if _digest(stream) != said["sha256"]:
+            raise BundleError(
+                f"{file} was altered: {name} is not what its list says; copy it again"
+            )
+        seen.add(name)
+    if not contents or len(seen) < len(contents["files"]):
+        raise BundleError(f"{file} is no whole bundle: files are missing; copy it again")
+    return contents
+
+
+def _members(file: Path) -> Iterator[tuple[str, tarfile.TarInfo, IO[bytes]]]:
+    """Files in their order. BundleError for anything else."""
+    with tarfile.open(file, "r:") as archive:
+        for entry in archive:
+            stream = archive.extractfile(entry) if entry.isfile() else None
+            if stream is None or entry.name.startswith("/") or ".." in entry.name.split("/"):
+                raise BundleError(f"{file} was altered: {entry.name!r} is no file of a bundle")
+            yield entry.name, entry, stream
+
+
+@contextlib.contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    """BundleError for a tar that ends too early or is none."""
+    try:
+        yield
+    except (tarfile.TarError, EOFError, ValueError, KeyError) as error:
+        raise BundleError(f"{file} is no bundle, truncated or altered; copy it again") from error
+
+
+def _digest(stream: IO[bytes]) -> str:
+    total = hashlib.sha256()
+    while chunk := stream.read(CHUNK):
+        total.update(chunk)
+    return total.hexdigest()
+
+
+def _require_machine(contents: dict[str, Any], file: Path) -> None:
+    here = [f"{sys.version_info[0]}.{sys.version_info[1]}", platform.machine()]
+    if here != [contents["python"], contents["machine"]]:
+        raise BundleError(
+            f"{file} is for Python {contents['python']} on {contents['machine']}, this is Python "
+            f"{here[0]} on {here[1]}; run it with that Python, or make a bundle on such a machine"
+        )
+
+
+def _require_room(contents: dict[str, Any], partial: Path) -> None:
+    partial.mkdir(parents=True, exist_ok=True)
+    needed = sum(
+        said["bytes"] for name, said in contents["files"].items() if not (partial / name).exists()
+    )
+    if needed > (free := shutil.disk_usage(partial).free):
+        raise BundleError(
+            f"{partial.parent} has {free / 1e9:.1f} GB free and the bundle needs "
+            f"{needed / 1e9:.1f} GB; make room"
+        )
+
+
+def _write(path: Path, stream: IO[bytes], said: dict[str, Any], entry: tarfile.TarInfo) -> None:
+    if path.is_file() and path.stat().st_size == said["bytes"]:
+        with path.open("rb") as written:
+            if _digest(written) == said["sha256"]:
+                return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    with path.open("wb") as target:
+        shutil.copyfileobj(stream, target, CHUNK)
+    path.chmod(0o755 if entry.mode & 0o100 else 0o644)
+    os.utime(path, (entry.mtime, entry.mtime))
+
+
+if __name__ == "__main__":
+    raise SystemExit(command(sys.argv[1:]))
