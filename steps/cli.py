@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PLANNED: Mapping[str, str] = {
     "run": "(default) make the plan and run what of it is missing or outdated",
     "plan": "print what would run, why, how long and how much disk; runs nothing",
-    "verify": "check every result of the plan against its digests and configuration",
+    "verify": "check every result of the plan, or DIRECTORY as unseal left it, against its digests",
 }
 """Commands on a plan: they take overrides."""
 
@@ -36,6 +36,13 @@ OTHERS: Mapping[str, tuple[str, str]] = {
     "explain": ("steps.validate.explain", "what a finding of validate means, and its fix"),
     "compare": ("steps.compare", "A B: differences of two results, own or published"),
     "report": ("steps.report.command", "--published: the page of AMD's published submission"),
+    "seal": ("steps.provenance.seal", "one file of a finished submission, signed and encrypted"),
+    "unseal": ("steps.provenance.unseal", "FILE DIRECTORY: open what seal made, checked"),
+    "bundle": (
+        "steps.bundle.command",
+        "one archive from which a machine without network is set up",
+    ),
+    "unbundle": ("steps.bundle.unbundle", "FILE DIRECTORY: set up a machine from a bundle"),
     "tune": ("steps.tune.command", "find target_qps of Server and Interactive on this machine"),
     "diff": ("steps.diff", "what a system sets otherwise than its base: diff system=A base=B"),
 }
@@ -61,6 +68,8 @@ def main(arguments: list[str]) -> int:
     """Exit status: 0 done, 1 the user's to mend, 2 usage."""
     name = arguments[0] if arguments and "=" not in arguments[0] else ""
     try:
+        if name == "verify" and len(arguments) > 1 and Path(arguments[1]).is_dir():
+            return int(importlib.import_module("steps.provenance.package").command(arguments[1:]))
         if name in OTHERS:
             return int(importlib.import_module(OTHERS[name][0]).command(arguments[1:]))
         return _planned(arguments)

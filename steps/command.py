@@ -15,6 +15,7 @@ from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from steps.confidential.logs import scrub
 from steps.console import Console
 from steps.errors import UserError, explain
 from steps.record import Workspace, digest_files, partial_directory, publish
@@ -92,5 +93,6 @@ def main(name: str, config_class: type[Config], step: Step[Config]) -> NoReturn:
     with contextlib.suppress(OSError):
         sys.stdout.flush()
         sys.stderr.flush()
+        scrub(arguments.log)
     # Engines leave threads and child processes whose shutdown may hang; the outputs are in place.
     os._exit(status)

@@ -66,8 +66,10 @@ def make(root: Path, overrides: list[str], site: Path | None = None) -> Plan:
     `site`: a system file outside `conf/` that takes the place of the system it builds on.
     """
     from steps.compose import compose
+    from steps.confidential.tokens import refuse_typed
     from steps.planner import Planner
 
+    refuse_typed(overrides)
     experiment, cells = compose(root / "conf", overrides, site)
     given = overrides if site is None else [*overrides, "--site", site.name]
     return Planner(root, experiment).plan(cells, given)

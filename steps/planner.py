@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from steps import capacity, groups, schema
+from steps.confidential.tokens import refuse_configured
 from steps.departures import departures
 from steps.errors import UserError, explain
 from steps.groups import Requirement
@@ -50,6 +51,7 @@ class Planner:
     def _cell(self, composed: Mapping[str, Any]) -> schema.Cell:
         point = {axis: str(composed[axis]["name"]) for axis in AXES}
         where = " ".join(f"{axis}={value}" for axis, value in point.items())
+        refuse_configured(composed, where)
         needed = groups.check(composed, self._root / "conf")
         self._requirements[needed.system] = needed
         subtrees: dict[str, Any] = composed["steps"]
@@ -299,6 +301,11 @@ class Planner:
             return environment_directory(self._root, "driver")
         return environment_directory(self._root, needed.key)
 
+    def _locks(self) -> dict[str, str]:
+        """Of every environment of the plan, and of what plans and schedules."""
+        names = {job.key for job in self._jobs.values() if job.step == "environment"}
+        return {f"lock/{name}": f"envs/{name}.lock" for name in sorted(names | {"driver"})}
+
     # ---- the whole experiment ---------------------------------------------------------------
 
     def _whole(self, cells: list[schema.Cell], overrides: list[str]) -> None:
@@ -322,6 +329,8 @@ class Planner:
                 if step in PER_CELL and f"{key}/".startswith(f"{cell.key}/"):
                     inputs[f"{key}/{step}"] = self._jobs[step, key].output
             inputs[f"describe/{cell.system}"] = self._jobs["describe", cell.system].output
+            # Where weights come from is the site's affair: the tree must not say it.
+            inputs[f"model/{cell.benchmark}"] = self._jobs["model", cell.benchmark].output
         submission = {
             "experiment": self._experiment,
             "round": round_name,
@@ -339,7 +348,22 @@ class Planner:
             if STEPS[job.step].stage == "artifacts":
                 inputs[f"{job.step}/{job.key}"] = job.output
         inputs = {**inputs, "package": package.output}
+        statement = {key: submission[key] for key in ("experiment", "round", "submitter")}
+        provenance = self._add(
+            "provenance",
+            "",
+            {**statement, "overrides": overrides},
+            {**_stated(inputs), **self._locks()},
+            "the provenance",
+            made,
+        )
+        inputs["provenance"] = provenance.output
         self._add("report", "", report, inputs, "the report", made)
+
+
+def _stated(inputs: Mapping[str, str]) -> dict[str, str]:
+    """What a statement is of: quick looks at weights are no part of a submission."""
+    return {role: path for role, path in inputs.items() if not role.startswith("quick_")}
 
 
 def _gates(spec: StepSpec, made: Mapping[str, Job]) -> tuple[str, ...]:

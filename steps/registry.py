@@ -16,7 +16,7 @@ from steps.record import digest_files
 AXES = ("system", "benchmark", "compression", "precision", "scenario")
 """The axes of the matrix, in the order of a cell's path."""
 
-Stage = Literal["artifacts", "runs", "verdicts", "submission", "report"]
+Stage = Literal["artifacts", "runs", "verdicts", "submission", "provenance", "report"]
 Environment = Literal["driver", "engine", "prepare", "analysis"]
 
 
@@ -192,18 +192,32 @@ STEPS: Mapping[str, StepSpec] = {
             "steps/reading.py",
             "steps/rounds.py",
             "steps/truncate.py",
+            "steps/confidential/*",
             "steps/submission/*",
             "steps/validate/**/*",
             "conf/round/*",
         ),
+    ),
+    "provenance": StepSpec(
+        schema.ProvenanceConfig,
+        "provenance",
+        "driver",
+        (),
+        {"package": "submission"},
+        ("steps/confidential/*", "steps/provenance/*"),
     ),
     "report": StepSpec(
         schema.ReportConfig,
         "report",
         "analysis",
         (),
-        {"environment": "environment/analysis", "package": "submission"},
+        {
+            "environment": "environment/analysis",
+            "package": "submission",
+            "provenance": "provenance",
+        },
         (
+            "steps/confidential/*",
             "steps/report/**/*",
             "steps/claims/*",
             "steps/comparison/*",
@@ -224,6 +238,7 @@ FOLDER: Mapping[Stage, str] = {
     "runs": "results/{experiment}/runs/{cell}/{step}",
     "verdicts": "results/{experiment}/verdicts/{cell}/{step}",
     "submission": "results/{experiment}/package",
+    "provenance": "results/{experiment}/provenance",
     "report": "results/{experiment}/report",
 }
 """Output directory of a step, by stage. Artifacts are shared by experiments, so their names carry
@@ -234,6 +249,7 @@ LOG: Mapping[Stage, str] = {
     "runs": "results/{experiment}/logs/{cell}/{step}.log",
     "verdicts": "results/{experiment}/logs/{cell}/{step}.log",
     "submission": "results/{experiment}/logs/{step}.log",
+    "provenance": "results/{experiment}/logs/{step}.log",
     "report": "results/{experiment}/logs/{step}.log",
 }
 

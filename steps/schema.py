@@ -431,6 +431,15 @@ class SubmissionConfig(Strict):
     cells: tuple[Cell, ...]
 
 
+class ProvenanceConfig(Strict):
+    """What a submission was asked for; the rest is in its inputs."""
+
+    experiment: Name
+    round: Name
+    submitter: str
+    overrides: tuple[str, ...]
+
+
 class ReportConfig(Strict):
     experiment: Name
     round: Name

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from steps.errors import UserError
-from steps.plan import Job, load
+from steps.plan import Job, Plan, load
 from steps.record import RECORD, Manifest, canonical_json, sha256_file
 from steps.registry import code_digest
 
@@ -17,8 +17,11 @@ def verify(path: Path, root: Path) -> int:
     plan = load(path)
     codes = {step: code_digest(step, root) for step in {job.step for job in plan.jobs}}
     failed = 0
+    stated = _stated(plan, root)
     for job in plan.jobs:
         complaints = complaints_of(job, root, codes[job.step])
+        if job.step == "provenance" and not complaints:
+            complaints = stated
         failed += bool(complaints)
         for complaint in complaints:
             print(f"{job.step} {job.key}: {complaint}".replace(" :", ":"))
@@ -27,6 +30,19 @@ def verify(path: Path, root: Path) -> int:
         f"{held} of {len(plan.jobs)} results hold (experiment {plan.experiment}, plan {path.stem})"
     )
     return 1 if failed else 0
+
+
+def _stated(plan: Plan, root: Path) -> list[str]:
+    """What the submission's statement says otherwise than the manifests."""
+    from steps.provenance.package import STATEMENT, disagreements
+    from steps.provenance.statement import read
+
+    for job in plan.jobs:
+        path = (root / job.output).with_name(STATEMENT)
+        if job.step == "provenance" and path.is_file():
+            inputs = {role: root / below for role, below in job.inputs.items()}
+            return disagreements(read(path), inputs, Manifest.read(root / job.output))
+    return []
 
 
 def complaints_of(job: Job, root: Path, code: str) -> list[str]:

@@ -9,6 +9,7 @@ from steps import schema
 from steps.accuracy_text import LABELS
 from steps.compliance import verify
 from steps.plan import Job, Plan
+from steps.provenance.__main__ import step as provenance_step
 from steps.published.result import Result
 from steps.record import Workspace, publish
 from steps.report.__main__ import step as report_step
@@ -54,7 +55,7 @@ def build(
     """
     maker = Maker(plan, engine, values or {})
     for job in plan.jobs:
-        if job.step not in ("submission", "report"):
+        if job.step not in ("submission", "provenance", "report"):
             publish_job(maker, job, root)
 
 
@@ -84,6 +85,24 @@ def package(plan: Plan, root: Path, submitter: str | None = None) -> None:
     with publish(folder, step="submission", config={}, inputs={}, code="c") as workspace:
         submission_step(config, inputs_of(plan, root, "submission"), workspace, None)  # type: ignore[arg-type]
         workspace.result["submitter"] = submitter or config.submitter
+    provenance(plan, root)
+
+
+def provenance(plan: Plan, root: Path) -> Path:
+    """The real provenance step on the same; returns its directory."""
+    job = next(job for job in plan.jobs if job.step == "provenance")
+    config = schema.ProvenanceConfig.model_validate_json(job.config)
+    folder = (root / job.output).parent
+    inputs = inputs_of(plan, root, "provenance")
+    for path in inputs.values():
+        if path.suffix == ".lock":
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("attrs==26.1.0\n", encoding="utf-8")
+    with publish(
+        folder, step="provenance", config=json.loads(job.config), inputs=inputs, code="c"
+    ) as workspace:
+        provenance_step(config, inputs, workspace, None)  # type: ignore[arg-type]
+    return folder
 
 
 def report(plan: Plan, root: Path) -> Path:

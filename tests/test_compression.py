@@ -76,7 +76,7 @@ def test_another_minimum_judges_again_and_moves_nothing_else() -> None:
         for job, other in zip(before.jobs, after.jobs, strict=True)
         if job.config != other.config
     }
-    assert changed == {"quick_check", "submission"}  # the submission names its overrides
+    assert changed == {"quick_check", "submission", "provenance"}  # these name their overrides
     paths = [[job.output for job in plan.jobs if job.step != "report"] for plan in (before, after)]
     assert paths[0] == paths[1]
 

@@ -39,6 +39,7 @@ def test_the_default_is_the_rehearsal_with_three_scenarios() -> None:
         "accuracy_check": 3,
         "compliance_check": 3,
         "submission": 1,
+        "provenance": 1,
         "report": 1,
     }
 
@@ -72,7 +73,7 @@ def test_only_the_full_length_has_no_departure() -> None:
 @pytest.mark.parametrize(
     ("key", "said"),
     [
-        ("fetch.token", "fetch: token: a token is given by reference"),
+        ("fetch.token", r"override fetch\.token holds a token.*by reference"),
         ("fetch.token.environment", "fetch: token: a token is given by reference"),
         ("fetch.tokn", r"Could not override 'fetch\.tokn'"),
     ],

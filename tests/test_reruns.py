@@ -23,7 +23,7 @@ MATRIX = ["system=rehearsal-cpu,second-cpu", "scenario=Offline,Server", "precisi
 SYSTEMS = ("rehearsal-cpu", "second-cpu")
 RUNS = ("performance_run", "accuracy_run", "compliance_run")
 CHECKS = ("performance_check", "accuracy_check", "compliance_check")
-WHOLE = {("submission", ""), ("report", "")}
+WHOLE = {("submission", ""), ("provenance", ""), ("report", "")}
 
 
 def command(project: Path, plan: Path) -> list[str]:

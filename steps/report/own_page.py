@@ -9,7 +9,11 @@ from steps.report.compression import compression_section
 from steps.report.ledger import ledger_section
 from steps.report.own_accuracy import accuracy_section
 from steps.report.own_performance import performance_section
-from steps.report.own_provenance import departures_section, made_section
+from steps.report.own_provenance import (
+    confidential_section,
+    departures_section,
+    made_section,
+)
 from steps.report.own_report import OwnReport
 from steps.report.points import Points
 from steps.report.sections import partner_section, scaling_section, tone
@@ -39,6 +43,7 @@ def build(report: OwnReport, inputs: Mapping[str, Path], source: str) -> Page:
         *([scaling_section(report.scaling)] if any(o.nodes > 1 for o in report.scaling) else []),
         made_section(report, points),
         departures_section(report, points),
+        confidential_section(report),
     ]
     divisions = " and ".join(report.divisions)
     return Page(

@@ -2,11 +2,22 @@
 
 from steps.registry import STEPS
 from steps.report import timeline
-from steps.report.blocks import Block, Cell, Column, Details, Flow, Section, Table, Text, number
+from steps.report.blocks import (
+    Block,
+    Cell,
+    Column,
+    Details,
+    Flow,
+    Section,
+    Table,
+    Text,
+    number,
+    too_long,
+)
 from steps.report.points import Points
 from steps.report.summary import Summary, Trace
 
-STAGES = ("artifacts", "runs", "verdicts", "submission", "report")
+STAGES = ("artifacts", "runs", "verdicts", "submission", "provenance", "report")
 FEW_SYSTEMS = 3
 """Their descriptions fit a comment in a pull request."""
 
@@ -39,6 +50,24 @@ def departures_section(summary: Summary, points: Points) -> Section:
     return Section("departures", "Departures from the rules", lead, [Text(items or ["None."])])
 
 
+def confidential_section(summary: Summary) -> Section:
+    """What the submission's documents don't say, and where they would have said it."""
+    columns = (Column("document", wide=True), Column("kind"), Column("places", numeric=True))
+    rows = [
+        [Cell(found.file), Cell(found.kind), number(found.count, 0)] for found in summary.redactions
+    ]
+    lead = (
+        "Tokens, host names, users, network addresses and paths of the site, found when the "
+        "submission was assembled; REDACTED_… stands in their place. Everything else of the tree "
+        "was searched and holds none."
+    )
+    if not rows:
+        return Section("confidential", "Taken out of the submission", lead, [Text(["Nothing."])])
+    caption = "One row a document and kind"
+    table = Table("redactions", caption, columns, rows, page_only=too_long(rows))
+    return Section("confidential", "Taken out of the submission", lead, [table])
+
+
 def _system(name: str, fields: dict[str, str], *, page_only: bool) -> Details:
     columns = (Column("field"), Column("value", wide=True))
     rows = [[Cell(field), Cell(value)] for field, value in fields.items()]
@@ -69,7 +98,8 @@ def _provenance(traces: tuple[Trace, ...]) -> Details:
     table = Table("provenance-table", "One row a result of a step", columns, rows, page_only=True)
     words = (
         f"Digests are sha256 of manifests and of the code that made them, shortened to {DIGITS} "
-        "digits here and whole in summary.json. `./reproduce verify` checks them all."
+        "digits here and whole in summary.json. `./reproduce verify` checks them all; "
+        "`provenance/provenance.json` is the statement that leaves with the submission."
     )
     return Details("provenance", "Provenance of every result", words, tables=[table])
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from steps.confidential.tree import Redaction
 from steps.errors import UserError
 from steps.published import table
 from steps.record import RECORD, Manifest, sha256_file
@@ -124,6 +125,7 @@ class Summary(Strict):
     submitter: str
     may_be_submitted: bool
     departures: dict[str, tuple[str, ...]]
+    redactions: tuple[Redaction, ...]
     systems: dict[str, dict[str, str]]
     cells: tuple[CellResult, ...]
     provenance: tuple[Trace, ...]
@@ -152,6 +154,7 @@ def summarize(config: ReportConfig, inputs: Mapping[str, Path], folder: Path) ->
         submitter=package.result["submitter"],
         may_be_submitted=bool(package.result["may_be_submitted"]),
         departures={what: tuple(keys) for what, keys in departures.items()},
+        redactions=tuple(Redaction(**found) for found in package.result["redactions"]),
         systems=systems,
         cells=cells,
         # "environment" is what the report itself runs in, and is there under its own name too.

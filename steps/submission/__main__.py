@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from steps.command import ROOT, main
+from steps.confidential.finder import Finder
+from steps.confidential.known import add_evidence, of_machine
+from steps.confidential.tree import is_clean, redact, redactions, require_clean
 from steps.console import Console
 from steps.record import Workspace, write_atomically
 from steps.registry import code_digest
@@ -26,10 +29,14 @@ FINDINGS = "validation.json"
 def step(
     config: SubmissionConfig, inputs: Mapping[str, Path], workspace: Workspace, console: Console
 ) -> None:
-    """Writes submission/ (the tree), audit/ (untruncated accuracy logs) and validation.json."""
+    """Writes submission/ (the tree), audit/ (untruncated accuracy logs) and validation.json.
+
+    Documents don't name the site; UserError if anything else of the tree does.
+    """
     package, layout = workspace.directory, load(config.round).layout
     code = code_digest("submission", ROOT)
     former = Former.read(workspace.previous, code)
+    finder = _finder(config, inputs)
     evidence = [gather(cell, inputs) for cell in config.cells]
     lent: dict[str, Part] = {}
     made: dict[str, tuple[Evidence, Place]] = {}
@@ -37,7 +44,9 @@ def step(
         for packaged in found.cell.packages:
             place = place_of(found.cell, packaged.name, config, layout)
             digest = _digest(found, config)
-            if part := former.lend(place.results, digest, package):
+            if part := former.lend(
+                place.results, digest, package, lambda path: is_clean(path, finder)
+            ):
                 lent[place.results] = part
                 continue
             require_unchanged(found)
@@ -52,6 +61,8 @@ def step(
     if departures:
         notice = package / TREE / NOT_FOR_SUBMISSION
         write_atomically(notice, texts.not_for_submission(config))
+    redact(package / TREE, finder)
+    require_clean(package / TREE, finder)
     report, outcomes = _checked(package, config.round, lent)
     write_atomically(package / FINDINGS, as_json(as_object(report)) + "\n")
     new = {
@@ -70,9 +81,17 @@ def step(
         "submitter": config.submitter,
         "departures": departures,
         "errors": errors,
+        "redactions": [found.model_dump() for found in redactions(package / TREE)],
         "may_be_submitted": not departures and not errors,
         "files": sum(1 for path in (package / TREE).rglob("*") if path.is_file()),
     }
+
+
+def _finder(config: SubmissionConfig, inputs: Mapping[str, Path]) -> Finder:
+    """What names this site: the machine, the hosts that ran, what was configured and typed."""
+    known = of_machine(ROOT)
+    add_evidence(known, inputs.values(), config.overrides)
+    return Finder(known)
 
 
 def _digest(found: Evidence, config: SubmissionConfig) -> str:

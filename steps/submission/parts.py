@@ -8,7 +8,7 @@ is written and checked anew there and nowhere else.
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,14 +60,16 @@ class Former:
             return cls(home, {})
         return cls(home, records.parts if records.code == code else {})
 
-    def lend(self, place: str, digest: str, package: Path) -> Part | None:
+    def lend(
+        self, place: str, digest: str, package: Path, fit: Callable[[Path], bool]
+    ) -> Part | None:
         """Put the files of an unchanged part into `package`; None unless every one holds."""
         part = self.parts.get(place)
         if part is None or part.digest != digest:
             return None
         for name, expected in part.files.items():
             path = self.home / name
-            if not path.is_file() or sha256_file(path) != expected:
+            if not path.is_file() or sha256_file(path) != expected or not fit(path):
                 return None
         for name in part.files:
             link(self.home / name, package / name)

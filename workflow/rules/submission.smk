@@ -1,4 +1,4 @@
-# The submission tree and the page that people read.
+# The submission tree, the statement of what it is made from, and the page that people read.
 
 
 rule submission:
@@ -16,6 +16,22 @@ rule submission:
     shell:
         # The tree's root may hold nothing else, so its manifest lies beside it and a link leads in.
         f"{RUN} && ln -sfn package/submission results/{{wildcards.experiment}}/submission"
+
+
+rule provenance:
+    input:
+        needs("provenance"),
+        code=sources("provenance"),
+    output:
+        manifest=manifest("provenance"),
+    log:
+        logfile("provenance"),
+    params:
+        **arguments("provenance"),
+    message:
+        "provenance of {wildcards.experiment}"
+    shell:
+        RUN
 
 
 rule report:
