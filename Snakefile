@@ -12,6 +12,20 @@ include: "workflow/rules/verdicts.smk"
 include: "workflow/rules/submission.smk"
 
 
+# With a scheduler these stay on the machine that ./reproduce runs on: STAYING of
+# steps/scheduler/resources.py.
+localrules:
+    environment,
+    container,
+    model,
+    dataset,
+    quick_check,
+    performance_check,
+    compliance_check,
+    submission,
+    report,
+
+
 rule all:
     default_target: True
     input:

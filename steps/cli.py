@@ -109,6 +109,10 @@ def _planned(arguments: list[str]) -> int:
         raise UserError(reason)
     lock(ROOT / "results")
     os.chdir(ROOT)
+    if scheduler(path) != "local":
+        from steps.scheduler.run import run
+
+        return run(path, passed_on, ROOT)
     binary, *rest = snakemake(path)
     os.execv(binary, [binary, *rest, *passed_on])
 
@@ -150,8 +154,15 @@ def frozen_plan(root: Path, overrides: list[str], site: Path | None = None) -> P
     return path
 
 
+def scheduler(plan: Path) -> str:
+    """Who runs a frozen plan, by its name in `conf/scheduler/`."""
+    import json
+
+    return str(json.loads(plan.read_text(encoding="utf-8"))["scheduler"]["name"])
+
+
 def snakemake(plan: Path) -> list[str]:
-    """The command that runs a plan, as a user could type it."""
+    """The command that runs a plan on this machine, as a user could type it."""
     return [
         str(Path(sys.executable).parent / "snakemake"),
         "--configfile",

@@ -1,7 +1,7 @@
 """What a job will cost: measured where it has run before, computed from its configuration else."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -39,12 +39,17 @@ class Cost:
     measured: bool
 
 
+def computed_cost(job: Job, evaluation_count: int) -> Cost:
+    """Cost of one job on one node, by its configuration alone."""
+    config = json.loads(job.config)
+    if job.step not in _COSTS and limitation(job.step, config):
+        return Cost(None, 0.0, False)
+    return _COSTS.get(job.step, _short)(job.key, config, evaluation_count)
+
+
 def cost(job: Job, evaluation_count: int, nodes: int, root: Path) -> Cost:
     """Cost of one job, of a cell with that many samples on a system of that many nodes."""
-    config = json.loads(job.config)
-    computed = _COSTS.get(job.step, _short)(job.key, config, evaluation_count)
-    if job.step not in _COSTS and limitation(job.step, config):
-        computed = Cost(None, 0.0, False)
+    computed = computed_cost(job, evaluation_count)
     record = (root / job.output).with_name(RECORD)
     seconds, measured = computed.seconds, False
     try:
@@ -56,6 +61,21 @@ def cost(job: Job, evaluation_count: int, nodes: int, root: Path) -> Cost:
     if seconds is not None and job.step.endswith("_run"):
         seconds *= nodes
     return Cost(seconds, computed.gigabytes, measured)
+
+
+def evaluation_counts(jobs: Iterable[Job]) -> dict[str, int]:
+    """Samples of the dataset of every run, by the run's output."""
+    jobs = tuple(jobs)
+    sizes = {
+        job.output: int(json.loads(job.config)["evaluation_count"])
+        for job in jobs
+        if job.step == "dataset"
+    }
+    return {
+        job.output: sizes[job.inputs["dataset"]]
+        for job in jobs
+        if job.inputs.get("dataset") in sizes
+    }
 
 
 def _short(key: str, config: Mapping[str, Any], samples: int) -> Cost:

@@ -79,9 +79,13 @@ class System(Strict):
 
 
 class Requirement(Strict):
-    """What a system needs of the machines it runs on; `model` None: a CPU is enough."""
+    """What a system needs of the machines it runs on; `model` None: a CPU is enough.
+
+    `hardware` None: nodes of several kinds.
+    """
 
     system: Name
+    hardware: Name | None
     model: str | None
     architecture: Name | None
     count_per_node: int
@@ -128,6 +132,7 @@ def check(composed: Mapping[str, Any], conf: Path) -> Requirement:
     accelerator = hardware.accelerator
     return Requirement(
         system=system.name,
+        hardware=hardware.name if len({g.hardware for g in cluster.groups}) == 1 else None,
         model=accelerator.model if accelerator else None,
         architecture=accelerator.architecture if accelerator else None,
         count_per_node=accelerator.count_per_node if accelerator else 0,

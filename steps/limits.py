@@ -44,10 +44,11 @@ def refusal(plan: Path, root: Path) -> str | None:
     frozen = json.loads(plan.read_text(encoding="utf-8"))
     due = [job for job in frozen["jobs"] if not (root / job["output"]).exists()]
     running = {job["key"].split("/")[0] for job in due if job["step"].endswith("_run")}
+    here = frozen["scheduler"]["name"] == "local"
     machines = [
         reason
         for needed in frozen["requirements"]
-        if needed["system"] in running and (reason := missing(needed))
+        if needed["system"] in running and (reason := missing(needed, here=here))
     ]
     steps = [f"step {step}: {reason}" for step, reason in limitations(due)]
     if not machines and not steps:
@@ -74,8 +75,13 @@ def _first(reasons: list[str], shown: int, what: str) -> list[str]:
     return [*reasons[:shown], *([f"and {more} more {what}"] if more > 0 else [])]
 
 
-def missing(needed: Mapping[str, Any], devices: Path = Path("/")) -> str | None:
-    """What this machine lacks to be the system of a steps.groups.Requirement; None if nothing."""
+def missing(
+    needed: Mapping[str, Any], devices: Path = Path("/"), *, here: bool = True
+) -> str | None:
+    """What this machine lacks to be the system of a steps.groups.Requirement; None if nothing.
+
+    `here`: the system is this machine, and not nodes that a scheduler has.
+    """
     if needed["model"] is None:
         return None
     wanted = f"{needed['count_per_node']} × {needed['model']}"
@@ -84,6 +90,8 @@ def missing(needed: Mapping[str, Any], devices: Path = Path("/")) -> str | None:
             f"system {needed['system']} is a cluster of {needed['nodes']} nodes, and this version "
             "starts engines on other nodes for the null engine only"
         )
+    if not here:
+        return None
     device, driver = DEVICES[needed["architecture"][:3]]
     if not (devices / device.lstrip("/")).exists():
         return (

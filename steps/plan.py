@@ -9,6 +9,7 @@ from pathlib import Path
 from steps.errors import UserError
 from steps.groups import Requirement
 from steps.record import canonical_json, sha256_file, write_atomically
+from steps.scheduler.config import GROUP, Scheduler
 from steps.strict import Strict
 
 PLANS = Path("results/plans")
@@ -44,11 +45,15 @@ class Job(Strict):
 
 
 class Plan(Strict):
-    """All jobs of an experiment, in data order, and the machines that they need."""
+    """All jobs of an experiment, in data order, the machines that they need, and who places them.
+
+    The scheduler is no part of any job: what one has made holds for another.
+    """
 
     experiment: str
     jobs: tuple[Job, ...]
     requirements: tuple[Requirement, ...]
+    scheduler: Scheduler
 
 
 def environment_directory(root: Path, name: str) -> str:
@@ -71,7 +76,10 @@ def make(root: Path, overrides: list[str], site: Path | None = None) -> Plan:
 
     refuse_typed(overrides)
     experiment, cells = compose(root / "conf", overrides, site)
-    given = overrides if site is None else [*overrides, "--site", site.name]
+    # A site's queues and accounts are neither part of a result nor anybody else's business.
+    given = [text for text in overrides if text.lstrip("+~").split("=")[0].split(".")[0] != GROUP]
+    if site is not None:
+        given += ["--site", site.name]
     return Planner(root, experiment).plan(cells, given)
 
 

@@ -19,6 +19,7 @@ from steps.plan import Job, Plan, environment_directory
 from steps.record import canonical_json
 from steps.registry import AXES, COMPARED, FOLDER, LOG, PER_CELL, STEPS, StepSpec
 from steps.runtime.config import Runtime
+from steps.scheduler.config import GROUP, Choice, Scheduler
 
 TENSOR_PARALLEL = "tensor_parallel_size"
 """vLLM's name for the accelerators of one engine; other engines take one."""
@@ -34,6 +35,7 @@ class Planner:
         self._experiment = experiment
         self._jobs: dict[tuple[str, str], Job] = {}
         self._requirements: dict[str, Requirement] = {}
+        self._schedulers: list[Scheduler] = []
         self._capacity = capacity.load(root / "conf/capacity.yaml")
         self._container = ""  # settings of the current cell's containers
 
@@ -44,6 +46,7 @@ class Planner:
             experiment=self._experiment,
             jobs=tuple(self._jobs.values()),
             requirements=tuple(self._requirements.values()),
+            scheduler=self._schedulers[0],
         )
 
     # ---- one cell --------------------------------------------------------------------------
@@ -54,6 +57,7 @@ class Planner:
         refuse_configured(composed, where)
         needed = groups.check(composed, self._root / "conf")
         self._requirements[needed.system] = needed
+        self._schedule(composed, where)
         subtrees: dict[str, Any] = composed["steps"]
         runtime = _validated(Runtime, composed["settled"]["runtime"], f"{where}: runtime")
         self._container = canonical_json(runtime.container(needed.nodes).model_dump(mode="json"))
@@ -71,6 +75,15 @@ class Planner:
         self._require_fit(composed, where)
         cell = {**subtrees["cell"], "departures": self._departures(subtrees)}
         return _validated(schema.Cell, cell, f"{where}: steps.cell")
+
+    def _schedule(self, composed: Mapping[str, Any], where: str) -> None:
+        chosen = _validated(Choice, {GROUP: composed[GROUP]}, where).scheduler
+        self._schedulers.append(chosen)
+        if chosen != self._schedulers[0]:
+            raise UserError(
+                f"{where}: its system chooses another scheduler than the cells before it; choose "
+                "one for all, in conf/site/local.yaml or as scheduler=NAME"
+            )
 
     def _require_fit(self, composed: Mapping[str, Any], where: str) -> None:
         """Each kind of node holds a copy of the weights per engine, as far as sizes are known.

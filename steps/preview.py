@@ -1,6 +1,5 @@
 """`./reproduce plan`: what would run, why, and what it costs. Runs nothing."""
 
-import json
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -9,7 +8,7 @@ from tabulate import tabulate
 
 from steps import schema
 from steps.errors import UserError
-from steps.estimate import cost
+from steps.estimate import cost, evaluation_counts
 from steps.limits import refusal
 from steps.plan import Plan, load
 
@@ -20,7 +19,7 @@ def preview(path: Path, root: Path, snakemake: list[str]) -> str:
     """The plan as a table, one line per step, with departures from the rules below it."""
     plan = load(path)
     reasons = pending(plan, root, snakemake)
-    counts, nodes = _evaluation_counts(plan), {r.system: r.nodes for r in plan.requirements}
+    counts, nodes = evaluation_counts(plan.jobs), {r.system: r.nodes for r in plan.requirements}
     rows, total_s, gigabytes, unknown = [], 0.0, 0.0, []
     for step in dict.fromkeys(job.step for job in plan.jobs):
         jobs = [job for job in plan.jobs if job.step == step]
@@ -49,20 +48,6 @@ def preview(path: Path, root: Path, snakemake: list[str]) -> str:
         total = f"nothing to do: all {len(plan.jobs)} jobs hold"
     title = f"experiment {plan.experiment}, plan {path.stem}"
     return "\n".join([title, table, total, *_cells(plan), *_notes(plan), *_refusal(path, root)])
-
-
-def _evaluation_counts(plan: Plan) -> dict[str, int]:
-    """Samples of the dataset of every run, by the run's output."""
-    sizes = {
-        job.output: int(json.loads(job.config)["evaluation_count"])
-        for job in plan.jobs
-        if job.step == "dataset"
-    }
-    return {
-        job.output: sizes[job.inputs["dataset"]]
-        for job in plan.jobs
-        if job.inputs.get("dataset") in sizes
-    }
 
 
 def _cells(plan: Plan) -> list[str]:

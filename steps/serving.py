@@ -54,11 +54,12 @@ class Placement(Strict):
     answer's, for routing. `on_failure` "redispatch" gives a dead engine's samples to the others.
     `silence_limit_s`: an engine process without a sign of life for so long is dead.
 
-    `cluster`: "none", this machine alone; "local", so many nodes of Ray on this machine; else the
-    address of a running Ray cluster, HOST:PORT, or "auto" for the one that this machine belongs to.
+    `cluster`: "none", this machine alone; "slurm", the nodes of the Slurm job that the run is;
+    "local", so many nodes of Ray on this machine; else the address of a running Ray cluster,
+    HOST:PORT, or "auto" for the one that this machine belongs to.
     """
 
-    cluster: Annotated[str, Field(pattern=r"^(none|local|auto|[A-Za-z0-9._-]+:[0-9]+)$")]
+    cluster: Annotated[str, Field(pattern=r"^(none|slurm|local|auto|[A-Za-z0-9._-]+:[0-9]+)$")]
     nodes: Positive
     engines_per_node: Positive
     in_process: bool
@@ -85,8 +86,8 @@ class Placement(Strict):
     def several_nodes_are_a_cluster(self) -> Self:
         if self.cluster == "none" and self.nodes > 1:
             raise ValueError(
-                f"{self.nodes} nodes need a Ray cluster; set placement.cluster to its HOST:PORT, "
-                "to auto or to local"
+                f"{self.nodes} nodes need a cluster; set placement.cluster to slurm, or to auto, "
+                "local or the HOST:PORT of a Ray cluster"
             )
         if self.cluster != "none" and self.in_process:
             raise ValueError("a cluster's engines are processes; set placement.in_process to false")

@@ -11,6 +11,8 @@ from steps.plan import Job, Plan, load
 from steps.record import RECORD, Manifest, canonical_json, sha256_file
 from steps.registry import code_digest
 
+OTHER_CODE = "made by other code than today's"
+
 
 def verify(path: Path, root: Path) -> int:
     """Print one line per job that doesn't hold, and a total; 0 if all hold, else 1."""
@@ -58,7 +60,7 @@ def complaints_of(job: Job, root: Path, code: str) -> list[str]:
     if canonical_json(manifest.config) != job.config:
         found.append("made with another configuration than the plan's")
     if record.get("code") != code:
-        found.append("made by other code than today's")
+        found.append(OTHER_CODE)
     for role, path in job.inputs.items():
         source = root / path
         if not source.is_file():

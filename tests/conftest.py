@@ -26,7 +26,7 @@ def copy_project(destination: Path) -> Path:
     for part in PARTS:
         source = ROOT / part
         if source.is_dir():
-            ignore = shutil.ignore_patterns("__pycache__", "local.yaml")
+            ignore = shutil.ignore_patterns("__pycache__", "site")
             shutil.copytree(source, destination / part, ignore=ignore)
         else:
             shutil.copy(source, destination / part)

@@ -22,6 +22,7 @@ from typing import Any
 
 from steps.errors import UserError
 from steps.strict import Positive, PositiveNumber, Strict
+from steps.sut import tasks
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -82,6 +83,9 @@ def _die_with_parent() -> None:
 
 def place(order: Order) -> tuple[str, ...]:
     """Start the engines of all nodes; returns the nodes' addresses. Raises UserError."""
+    if order.address == tasks.ADDRESS:
+        _AGENTS.append(tasks.Tasks(order, str(ROOT)))
+        return _AGENTS[-1].started()  # type: ignore[no-any-return]
     import ray
     from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -175,13 +179,11 @@ def main() -> None:
 
 
 def _end() -> None:
-    with contextlib.suppress(ImportError):
-        import ray
-
-        ray.shutdown()
-        for kept in _AGENTS:
-            if hasattr(kept, "shutdown"):
-                kept.shutdown()
+    if "ray" in sys.modules:
+        sys.modules["ray"].shutdown()
+    for kept in _AGENTS:
+        if hasattr(kept, "shutdown"):
+            kept.shutdown()
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from steps.limits import refusal
 from steps.plan import Job, Plan, load
 from steps.record import Manifest, canonical_json, write_atomically
 from steps.registry import code_digest, sources
+from steps.scheduler.config import Local
 from steps.tune import offline
 from steps.tune.config import load as settings
 from steps.tune.request import BAND, REQUEST, Request, Result, result_of
@@ -57,6 +58,11 @@ def command(arguments: list[str]) -> int:
     os.chdir(ROOT)
     lock(ROOT / "results")
     plan = load(path)
+    if not isinstance(plan.scheduler, Local):
+        raise UserError(
+            f"tune measures on the machine that it runs on, not through {plan.scheduler.name}: "
+            "start it on a node of its own, with scheduler=local"
+        )
     runs = [job for job in plan.jobs if job.step == "performance_run"]
     jobs = [job for job in runs if _searchable(job)]
     for job in runs:

@@ -58,6 +58,8 @@ rule quantize:
         manifest=manifest("quantize"),
     log:
         logfile("quantize"),
+    resources:
+        **resources("quantize"),
     params:
         **arguments("quantize"),
     message:
@@ -74,6 +76,8 @@ rule prune:
         manifest=manifest("prune"),
     log:
         logfile("prune"),
+    resources:
+        **resources("prune"),
     params:
         **arguments("prune"),
     message:
@@ -90,6 +94,8 @@ rule finetune:
         manifest=manifest("finetune"),
     log:
         logfile("finetune"),
+    resources:
+        **resources("finetune"),
     params:
         **arguments("finetune"),
     message:
@@ -108,7 +114,9 @@ rule quick_run:
     log:
         logfile("quick_run"),
     priority: 40
-    threads: workflow.cores
+    threads: WHOLE_MACHINE
+    resources:
+        **resources("quick_run"),
     params:
         **arguments("quick_run"),
     message:
@@ -158,6 +166,8 @@ rule describe:
         manifest=manifest("describe"),
     log:
         logfile("describe"),
+    resources:
+        **resources("describe"),
     params:
         **arguments("describe"),
     message:

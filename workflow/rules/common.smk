@@ -11,6 +11,7 @@ from steps import plan as plans
 from steps import registry
 from steps.errors import UserError
 from steps.limits import refusal
+from steps.scheduler import resources as scheduling
 
 if not workflow.configfiles:
     raise WorkflowError(
@@ -22,6 +23,9 @@ except UserError as error:
     raise WorkflowError(str(error))
 
 JOBS = {job.output: job for job in PLAN.jobs}
+RESOURCES = scheduling.Resources(PLAN)
+# A scheduler's job reads this again on its node, and has the node's cores there.
+WHOLE_MACHINE = workflow.resource_settings.cores or 1
 
 RUN = (
     "{params.launcher:q} -m steps.{params.step} --config {params.config:q} --input {params.inputs:q}"
@@ -66,6 +70,15 @@ def needs(step):
     return of_job(
         step, lambda job: [*job.inputs.values(), *(ancient(path) for path in job.gates)]
     )
+
+
+def resources(step):
+    """What the plan's scheduler is asked for; on one machine, who has the accelerators."""
+
+    def value(name):
+        return of_job(step, lambda job: RESOURCES.of(job).get(name))
+
+    return {name: value(name) for name in scheduling.NAMES[PLAN.scheduler.name]}
 
 
 def arguments(step):

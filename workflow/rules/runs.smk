@@ -11,7 +11,9 @@ rule compliance_run:
     log:
         logfile("compliance_run"),
     priority: 30
-    threads: workflow.cores
+    threads: WHOLE_MACHINE
+    resources:
+        **resources("compliance_run"),
     params:
         **arguments("compliance_run"),
     message:
@@ -29,7 +31,9 @@ rule accuracy_run:
     log:
         logfile("accuracy_run"),
     priority: 20
-    threads: workflow.cores
+    threads: WHOLE_MACHINE
+    resources:
+        **resources("accuracy_run"),
     params:
         **arguments("accuracy_run"),
     message:
@@ -47,7 +51,9 @@ rule performance_run:
     log:
         logfile("performance_run"),
     priority: 10
-    threads: workflow.cores
+    threads: WHOLE_MACHINE
+    resources:
+        **resources("performance_run"),
     params:
         **arguments("performance_run"),
     message:

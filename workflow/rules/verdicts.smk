@@ -27,6 +27,8 @@ rule accuracy_check:
     log:
         logfile("accuracy_check"),
     priority: 50
+    resources:
+        **resources("accuracy_check"),
     params:
         **arguments("accuracy_check"),
     message:
