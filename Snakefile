@@ -23,6 +23,7 @@ localrules:
     performance_check,
     compliance_check,
     submission,
+    provenance,
     report,
 
 
