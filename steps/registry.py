@@ -17,7 +17,7 @@ AXES = ("system", "benchmark", "compression", "precision", "scenario")
 """The axes of the matrix, in the order of a cell's path."""
 
 Stage = Literal["artifacts", "runs", "verdicts", "submission", "report"]
-Environment = Literal["driver", "engine", "prepare", "analysis"]
+Environment = Literal["driver", "engine", "prepare", "analysis", "scoring"]
 
 
 @dataclass(frozen=True)
@@ -140,13 +140,13 @@ STEPS: Mapping[str, StepSpec] = {
     "accuracy_check": StepSpec(
         schema.AccuracyCheckConfig,
         "verdicts",
-        "analysis",
+        "scoring",
         AXES,
         {
             "run": "accuracy_run",
             "dataset": "dataset",
             "model": "weights",
-            "environment": "environment/analysis",
+            "environment": "environment/scoring",
         },
         (
             "steps/loadgen_log.py",
