@@ -373,6 +373,7 @@ class TestRule(Strict):
     audit: dict[str, int]
     speed: dict[Literal["minimum", "maximum", "below"], PositiveNumber]
     delta_percent: dict[str, PositiveNumber | dict[str, PositiveNumber]]
+    bounds: dict[str, dict[Literal["minimum", "maximum", "samples"], PositiveNumber]]
 
 
 class ComplianceCheckConfig(Strict):
