@@ -13,7 +13,7 @@ from steps.loadgen_log import Detail, read_detail
 from steps.record import Manifest, Workspace
 from steps.schema import NO_GATE, AccuracyCheckConfig, Bounds, Gates
 
-REHEARSAL = "rehearsal"
+REHEARSAL, IMAGES = "rehearsal", "stable-diffusion-xl"
 TEXT = "accuracy.txt"
 
 
@@ -25,12 +25,15 @@ def step(
     Raises UserError if the run proves nothing (wrong mode, samples missing) or a score misses the
     required gate.
     """
-    run = Manifest.read(inputs["run"])
-    dataset, model = Manifest.read(inputs["dataset"]), Manifest.read(inputs["model"])
+    run, dataset = (Manifest.read(inputs[role]) for role in ("run", "dataset"))
     prove_whole(read_detail(run.file("mlperf_log_detail.txt")), config)
-    score = _rehearsal if config.scorer == REHEARSAL else _official
-    log, table = run.file("mlperf_log_accuracy.json"), dataset.file("evaluation.pkl")
-    scores, text = score(config, log, table, model.file("tokenizer.json"), console)
+    log = run.file("mlperf_log_accuracy.json")
+    if config.scorer == IMAGES:
+        scores, text = _images(config, log, dataset, workspace.directory)
+    else:
+        score = _rehearsal if config.scorer == REHEARSAL else _official
+        tokenizer = Manifest.read(inputs["model"]).file("tokenizer.json")
+        scores, text = score(config, log, dataset.file("evaluation.pkl"), tokenizer, console)
     path = workspace.directory / TEXT
     path.write_text(text, encoding="utf-8")
     gates = {name: _verdict(scores, path, gate) for name, gate in config.gates.items()}
@@ -64,13 +67,40 @@ def _official(
 
     from steps.scoring.score import score
 
-    totals = score(config.scorer, log, pandas.read_pickle(table), tokenizer)
-    if totals.samples != config.dataset_size:
+    data = None if config.nltk_data is None else Path(config.nltk_data)
+    totals = score(config.scorer, log, pandas.read_pickle(table), tokenizer, data)
+    _require_all(totals.samples, config)
+    return {name: float(value) for name, value in totals.result().items()}, totals.text()
+
+
+def _images(config: AccuracyCheckConfig, log: Path, dataset: Manifest, folder: Path) -> _Scores:
+    from steps.scoring.images import Files, Gallery, score
+
+    weights = config.weights
+    if weights is None or weights.clip.path is None or weights.inception.path is None:
         raise UserError(
-            f"the accuracy log has {totals.samples} samples of {config.dataset_size}; re-run the "
+            "pictures are scored with CLIP and Inception-v3, whose weights have to be on this "
+            "machine: set benchmark.scorer_weights.clip.path and .inception.path"
+        )
+    files = Files(
+        captions=dataset.file("captions_source.tsv"),
+        statistics=dataset.file("val2014.npz"),
+        clip=Path(weights.clip.path),
+        inception=Path(weights.inception.path),
+        digests={"clip": weights.clip.sha256, "inception": weights.inception.sha256},
+    )
+    gallery = Gallery(folder / "images", [int(stem) for stem in config.kept.get("images", ())])
+    found = score(log, files, gallery=gallery)
+    _require_all(found.samples, config)
+    return {name: float(value) for name, value in found.result().items()}, found.text()
+
+
+def _require_all(samples: int, config: AccuracyCheckConfig) -> None:
+    if samples != config.dataset_size:
+        raise UserError(
+            f"the accuracy log has {samples} samples of {config.dataset_size}; re-run the "
             "accuracy run"
         )
-    return {name: float(value) for name, value in totals.result().items()}, totals.text()
 
 
 def prove_whole(detail: Detail, config: AccuracyCheckConfig) -> None:

@@ -1,34 +1,42 @@
-"""The analysis environment for commands without a plan: the driver's can neither draw nor score."""
+"""Environments for commands without a plan: the driver's can neither draw nor score."""
 
+import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from steps.environment import COMPLETE
 from steps.errors import UserError
 from steps.plan import environment_directory
 
+PROBES: Mapping[str, tuple[str, ...]] = {
+    "analysis": ("bokeh", "jinja2"),
+    "images": ("torch", "transformers", "scipy"),
+}
+"""What is imported of an environment to prove it."""
 
-def analysis_python(root: Path) -> Path:
-    """The interpreter of the analysis environment, made if it isn't there; raises UserError."""
-    directory = root / environment_directory(root, "analysis")
+
+def environment_python(root: Path, name: str) -> Path:
+    """The interpreter of an environment of `PROBES`, made if it isn't there; raises UserError."""
+    directory = root / environment_directory(root, name)
     python = directory / "bin" / "python"
     if not (directory / COMPLETE).is_file():
-        make_environment(root)
+        make_environment(root, name)
     if not python.is_file():
         raise UserError(f"{directory} is damaged; delete it and run the command again")
     return python
 
 
-def make_environment(root: Path) -> None:
+def make_environment(root: Path, name: str) -> None:
     """By the step that every run makes it with, into the place where runs look for it."""
-    log = root / "results/analysis/environment.log"
-    manifest = root / "results/analysis/environment/manifest.json"
+    home = root / "results" / name
+    log, manifest = home / "environment.log", home / "environment/manifest.json"
     log.parent.mkdir(parents=True, exist_ok=True)
-    print("making the analysis environment, once (a minute)", file=sys.stderr)
+    print(f"making the {name} environment, once (a minute)", file=sys.stderr)
     arguments = {
-        "--config": '{"name": "analysis", "probes": ["bokeh", "jinja2"]}',
-        "--input": "lock=envs/analysis.lock",
+        "--config": json.dumps({"name": name, "probes": PROBES[name]}),
+        "--input": f"lock=envs/{name}.lock",
         "--output": str(manifest),
         "--log": str(log),
     }
@@ -37,4 +45,4 @@ def make_environment(root: Path) -> None:
         [sys.executable, "-m", "steps.environment", *words], cwd=root, check=False
     )
     if done.returncode:
-        raise UserError(f"the analysis environment can't be made; {log} has pip's words")
+        raise UserError(f"the {name} environment can't be made; {log} has pip's words")

@@ -32,7 +32,10 @@ OTHERS: Mapping[str, tuple[str, str]] = {
     "validate": ("steps.validate.command", "check a submission tree by the rules of its round"),
     "migrate": ("steps.migrate.command", "write a submission tree in another round's layout"),
     "score": ("steps.scoring.command", "accuracy.txt of a full accuracy log, without a network"),
-    "compliance": ("steps.compliance.command", "verify TEST01 or TEST04 and package it"),
+    "compliance": (
+        "steps.compliance.command",
+        "verify TEST01, TEST04, TEST07 or TEST09 and package it",
+    ),
     "explain": ("steps.validate.explain", "what a finding of validate means, and its fix"),
     "compare": ("steps.compare", "A B: differences of two results, own or published"),
     "report": ("steps.report.command", "--published: the page of AMD's published submission"),

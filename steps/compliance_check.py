@@ -34,7 +34,7 @@ def step(
     texts = {verify.SPEED: verify.speed(config.test, rule, performance, run.directory)}
     if config.test == "TEST01":
         accuracy = Manifest.read(inputs["accuracy"]).directory
-        texts[verify.ACCURACY] = verify.answers(accuracy, run.directory, config.answer_type)
+        texts |= verify.answers(rule, accuracy, run.directory, config.answer_type)
     verify.package(workspace.directory, run.directory, texts)
     workspace.result = {"test": config.test, "passed": True}
 

@@ -14,7 +14,12 @@ from steps.record import RECORD
 START_S = 40.0
 """Start of an engine and its LoadGen process: 25 to 60 s on two busy cores, November 2026."""
 
-ENVIRONMENTS = {"cpu": (180.0, 3.6), "analysis": (40.0, 0.5), "compress": (120.0, 1.9)}
+ENVIRONMENTS = {
+    "cpu": (180.0, 3.6),
+    "analysis": (40.0, 0.5),
+    "compress": (120.0, 1.9),
+    "images": (60.0, 1.2),
+}
 """Seconds and gigabytes of a first installation, measured on two cores, November 2026."""
 
 SHORT_S = 10.0

@@ -22,11 +22,17 @@ QUARK = "0.13"
 QUARK_ALGORITHMS = (None, "gptq")
 """AutoSmoothQuant of Quark 0.13 fails on a CPU with MXFP4 (measured in November 2026)."""
 
-SCORERS = ("rehearsal", "llama2-70b", "llama3.1-405b", "mixtral-8x7b")
+SCORERS = (
+    *("rehearsal", "llama2-70b", "llama3.1-405b", "llama3.1-8b", "mixtral-8x7b"),
+    "stable-diffusion-xl",
+)
 """Benchmarks whose answers steps/accuracy_check scores."""
 
 SANDBOXED = ("mixtral-8x7b",)
 """Of these it runs generated code."""
+
+BY_SENTENCES = ("llama3.1-8b",)
+"""Of these it counts ROUGE-Lsum, which the round bounds."""
 
 DEVICES: Mapping[str, tuple[str, str]] = {
     "gfx": ("/dev/kfd", "AMD's driver (amdgpu)"),
@@ -169,6 +175,17 @@ def _accuracy(config: Mapping[str, Any]) -> str | None:
             f"{scorer} is scored by running generated code, which needs bubblewrap "
             "(apt-get install bubblewrap)"
         )
+    if scorer in BY_SENTENCES and config["nltk_data"] is None:
+        return (
+            f"{scorer} is scored by sentences, which NLTK's tokenizers/punkt_tab finds: set "
+            "benchmark.nltk_data to the directory that holds it"
+        )
+    for name, weights in (config["weights"] or {}).items():
+        if weights["path"] is None:
+            return (
+                f"{scorer} is scored with {name}, whose weights have to be on this machine: set "
+                f"benchmark.scorer_weights.{name}.path"
+            )
     return None if scorer in SCORERS else f"this version can't score {scorer}"
 
 

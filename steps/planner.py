@@ -123,7 +123,8 @@ class Planner:
                 continue
             image = subtrees["container"].get(role)
             # What judges runs needs no accelerator, and so no container.
-            if subtree["name"] is not None and (runtime.native or role == "analysis"):
+            native = runtime.native or role in ("analysis", "scoring")
+            if subtree["name"] is not None and native:
                 key = str(subtree["name"])
                 lock = {"lock": f"envs/{key}.lock"}
                 made[f"environment/{role}"] = self._add(

@@ -17,7 +17,7 @@ AXES = ("system", "benchmark", "compression", "precision", "scenario")
 """The axes of the matrix, in the order of a cell's path."""
 
 Stage = Literal["artifacts", "runs", "verdicts", "submission", "provenance", "report"]
-Environment = Literal["driver", "engine", "prepare", "analysis"]
+Environment = Literal["driver", "engine", "prepare", "analysis", "scoring"]
 
 
 @dataclass(frozen=True)
@@ -148,13 +148,13 @@ STEPS: Mapping[str, StepSpec] = {
     "accuracy_check": StepSpec(
         schema.AccuracyCheckConfig,
         "verdicts",
-        "analysis",
+        "scoring",
         AXES,
         {
             "run": "accuracy_run",
             "dataset": "dataset",
             "model": "weights",
-            "environment": "environment/analysis",
+            "environment": "environment/scoring",
         },
         (
             "steps/loadgen_log.py",
@@ -177,6 +177,8 @@ STEPS: Mapping[str, StepSpec] = {
             "steps/reading.py",
             "steps/rounds.py",
             "steps/truncate.py",
+            "steps/accuracy_text.py",
+            "steps/scoring/whole.py",
             "steps/compliance/*.py",
         ),
     ),
@@ -195,6 +197,8 @@ STEPS: Mapping[str, StepSpec] = {
             "steps/confidential/*",
             "steps/submission/*",
             "steps/validate/**/*",
+            "steps/compliance/lengths.py",
+            "steps/compliance/tokens.py",
             "conf/round/*",
         ),
     ),

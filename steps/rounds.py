@@ -40,13 +40,16 @@ class Test:
     """A compliance test: its audit.config by LoadGen's keys, and what it has to show.
 
     `speed` bounds the speed of its run over the performance run's, by "minimum", "maximum" (both
-    inclusive) and "below". `delta_percent`: how far metrics may move where answers do.
+    inclusive) and "below". `delta_percent`: how far metrics may move where answers do. `bounds`: by
+    benchmark, "minimum" and "maximum" (both inclusive) of what the test counts, and "samples", how
+    many answers it needs.
     """
 
     min_samples: int
     audit: Mapping[str, int]
     speed: Mapping[str, float]
     delta_percent: Mapping[str, Any]
+    bounds: Mapping[str, Mapping[str, float]]
 
     def settings(self) -> dict[str, object]:
         """What the audit.config makes of a run, by the keys of LoadGen's log."""
@@ -81,6 +84,26 @@ class Test:
         level = "*-99.9" if official.endswith("-99.9") else "*"
         own: Mapping[str, float] = self.delta_percent.get(official, {})
         return own.get(metric, self.delta_percent[level])
+
+    def moved(self, official: str, metric: str, before: float, after: float) -> str:
+        """In words, how a metric moved too far from the accuracy run's answers; "" if not."""
+        allowed = self.delta(official, metric)
+        if before != 0 and after != 0 and abs(1 - before / after) * 100 <= allowed:
+            return ""
+        return f"{metric} is {before:g} before and {after:g} after, {allowed:g} % are allowed"
+
+    def missed(self, official: str, value: float) -> str:
+        """In words, the bound of what the test counts that `value` doesn't keep; "" if none."""
+        bounds = self.bounds[official]
+        if not value >= bounds["minimum"]:
+            return f"at least {bounds['minimum']:g} is required"
+        if "maximum" in bounds and not value <= bounds["maximum"]:
+            return f"at most {bounds['maximum']:g} is allowed"
+        return ""
+
+    def samples(self, official: str) -> int:
+        """How many answers the test has to log."""
+        return int(self.bounds.get(official, {}).get("samples", self.min_samples))
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,11 @@ class Seeds(Strict):
 
 
 class Rules(Strict):
-    """What a round demands of one benchmark in one scenario (`conf/round/`)."""
+    """What a round demands of one benchmark in one scenario (`conf/round/`).
+
+    Limits are of the p99, `latency_ms` of whole samples where tokens aren't timed. `equal_issue`:
+    only whole copies of the dataset are issued.
+    """
 
     round: Name
     loadgen_version: str
@@ -51,6 +55,9 @@ class Rules(Strict):
     offline_min_samples: Positive
     ttft_ms: PositiveNumber | None
     tpot_ms: PositiveNumber | None
+    latency_ms: PositiveNumber | None
+    token_latencies: bool
+    equal_issue: bool
     compliance_tests: tuple[Name, ...]
 
 
@@ -203,7 +210,7 @@ class RemoteDatasetConfig(Strict):
     """A dataset of MLCommons; `files` maps the name of each file to its md5, null if unknown."""
 
     name: Name
-    recipe: Literal["open-orca", "mixtral-15k", "llama3.1-405b", "coco-2014"]
+    recipe: Literal["open-orca", "mixtral-15k", "llama3.1-405b", "coco-2014", "cnn-dailymail"]
     evaluation_count: Positive
     calibration_count: Positive
     files: dict[str, str | None]
@@ -306,19 +313,41 @@ class PerformanceCheckConfig(Strict):
 NO_GATE = "none"
 
 
+class ScorerWeights(Strict):
+    """A network of a scorer on this machine; null: whoever runs it has to name it.
+
+    `sha256`, or its beginning: of the file of weights. Null: any.
+    """
+
+    path: str | None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")] | None
+
+
+class ImageWeights(Strict):
+    """`clip` is a directory of Hugging Face's files, `inception` one file."""
+
+    clip: ScorerWeights
+    inception: ScorerWeights
+
+
 class AccuracyCheckConfig(Strict):
     """`required` names the gate that must hold; the others are reported.
 
     Required "none": the open division asks for no score, and a model that was pruned is shown with
-    the one it has. `scorer`: whose script's metrics are counted. `reference_samples`: on how many
-    prompts the reference scores were measured. Scores of another number of prompts are no
-    reference.
+    the one it has. `scorer`: whose script's metrics are counted. `weights`: of the networks that it
+    judges with. `nltk_data`: where sentences count, a directory with tokenizers/punkt_tab. `kept`:
+    samples whose pictures a submission carries, by the directory's name. `reference_samples`: on
+    how many prompts the reference scores were measured. Scores of another
+    number of prompts are no reference.
     """
 
     scenario: Scenario
     dataset_size: Positive
     reference_samples: Positive
     scorer: Name
+    weights: ImageWeights | None
+    nltk_data: str | None
+    kept: dict[Name, tuple[str, ...]]
     gates: dict[str, Gates | Bounds]
     required: Name
 
@@ -345,6 +374,7 @@ class TestRule(Strict):
     audit: dict[str, int]
     speed: dict[Literal["minimum", "maximum", "below"], PositiveNumber]
     delta_percent: dict[str, PositiveNumber | dict[str, PositiveNumber]]
+    bounds: dict[str, dict[Literal["minimum", "maximum", "samples"], PositiveNumber]]
 
 
 class ComplianceCheckConfig(Strict):

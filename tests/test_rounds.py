@@ -70,3 +70,11 @@ def test_every_round_is_whole() -> None:
 def test_a_round_without_the_benchmark_says_so() -> None:
     with pytest.raises(UserError, match="mixtral-8x7b"):
         make(ROOT, ["experiment=amd-v5.1", "benchmark=mixtral-8x7b", "round=v6.1"])
+
+
+def test_a_bound_of_a_test_is_a_benchmark_of_its_round() -> None:
+    for name in rounds.names():
+        found = rounds.load(name)
+        for test, rule in found.compliance.items():
+            for benchmark in rule.bounds:
+                assert test in found.benchmarks[benchmark].compliance_tests

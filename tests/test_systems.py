@@ -269,3 +269,35 @@ def test_the_tutorials_files_compose_and_are_short(example: str, tmp_path: Path)
     plan = make(ROOT, overrides, path)
     assert {needed.system for needed in plan.requirements} == {name}
     assert one(plan, "submission")["submitter"] == "Acme"
+
+
+def test_llama_8b_is_planned_and_scored_by_sentences(tmp_path: Path) -> None:
+    chosen = ["benchmark=llama3.1-8b", "length=rule", "scenario=Offline,Server,Interactive"]
+    plan = make(ROOT, [*chosen, "benchmark.nltk_data=somewhere"])
+    check = json.loads(job(plan, "accuracy_check").config)
+    assert check["dataset_size"] == 13_368
+    assert check["gates"]["99"]["minimum"]["ROUGELSUM"] == 35.43507
+    assert limitation("accuracy_check", check) is None
+    reason = limitation("accuracy_check", {**check, "nltk_data": None})
+    assert reason is not None and "benchmark.nltk_data" in reason
+    models = {
+        json.loads(one.config)["loadgen"]["model"]
+        for one in plan.jobs
+        if one.step == "performance_run"
+    }
+    assert models == {"llama3_1-8b", "llama3_1-8b-interactive"}
+    compliance = json.loads(job(plan, "compliance_run").config)
+    assert compliance["test"] == "TEST06"
+
+
+def test_pictures_are_scored_where_pytorch_is_with_weights_that_are_given() -> None:
+    chosen = ["experiment=amd-v5.1", "benchmark=stable-diffusion-xl", "scenario=Offline"]
+    check = job(make(ROOT, chosen), "accuracy_check")
+    assert "/images-" in check.environment
+    config = json.loads(check.config)
+    assert len(config["kept"]["images"]) == 10
+    reason = limitation("accuracy_check", config)
+    assert reason is not None and "benchmark.scorer_weights.clip.path" in reason
+    given = [f"benchmark.scorer_weights.{name}.path=here" for name in ("clip", "inception")]
+    config = json.loads(job(make(ROOT, [*chosen, *given]), "accuracy_check").config)
+    assert limitation("accuracy_check", config) is None

@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from steps.analysis import analysis_python
+from steps.analysis import environment_python
 from steps.command import ROOT
 from steps.errors import UserError
 
@@ -30,7 +30,7 @@ def command(arguments: list[str]) -> int:
     name = given.round or table.rounds()[-1]
     table.load(name)  # a wrong round is told at once
     output = (given.output or ROOT / f"results/published/{name}/report").absolute()
-    python = analysis_python(ROOT)
+    python = environment_python(ROOT, "analysis")
     os.chdir(ROOT)
     sys.stdout.flush()
     rest = ["-m", "steps.report.published", "--round", name, "--output", str(output)]

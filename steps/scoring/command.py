@@ -4,11 +4,14 @@ import os
 
 from steps.command import ROOT
 
+IMAGES = "stable-diffusion-xl"
+"""The benchmark whose answers are pictures; an environment of its own has what scores those."""
+
 
 def command(arguments: list[str]) -> int:
-    """Becomes the analysis environment's Python, which has what scores answers."""
-    from steps.analysis import analysis_python
+    """Becomes the Python of the environment that has what scores the answers."""
+    from steps.analysis import environment_python
 
-    python = analysis_python(ROOT)
+    python = environment_python(ROOT, "images" if IMAGES in arguments else "analysis")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     os.execve(python, [str(python), "-m", "steps.scoring", *arguments], environment)

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from steps.errors import UserError
-from steps.loadgen_log import Answer, read_answers
+from steps.loadgen_log import read_answers
 from steps.rouge import SUMS, Rouge
 from steps.scoring import code, sentences
 from steps.scoring.forms import CODE, EXACT, FORMS, ROUGE, SUMS_OPTIONAL, Form
 from steps.scoring.sandbox import Sandbox
+from steps.scoring.whole import chosen
 
 BATCH = 64
 """Answers that a process scores at a time."""
@@ -71,13 +72,19 @@ _Item = tuple[str, str, str, bytes]
 
 
 def score(
-    benchmark: str, log: Path, dataset: Any, tokenizer: Path, data: Path | None = None
+    benchmark: str,
+    log: Path,
+    dataset: Any,
+    tokenizer: Path,
+    data: Path | None = None,
+    only: frozenset[int] | None = None,
 ) -> Totals:
     """`dataset`: a table with the columns of the benchmark's form, one row a sample.
 
     `data`: a directory of NLTK's. Without it ROUGE-Lsum, which looks at sentences, isn't counted,
-    and blanks between sentences count as they stand. Raises UserError unless the log answers every
-    sample of the dataset exactly once and everything it takes to score them is there.
+    and blanks between sentences count as they stand. `only`: the samples of a compliance test
+    instead of the whole dataset. Raises UserError unless the log answers every sample of the
+    dataset exactly once and everything it takes to score them is there.
     """
     form = FORMS[benchmark]
     for column in filter(None, (form.truth, form.kind, form.id)):
@@ -94,7 +101,7 @@ def score(
             str(truths[answer.sample_index]),
             array("i", answer.tokens).tobytes(),
         )
-        for answer in _each_once(read_answers(log), len(truths), log)
+        for answer in chosen(read_answers(log), len(truths), log, only)
     )
     totals = Totals(form)
     for batch in _scored(_batches(items), tools):
@@ -127,26 +134,6 @@ def _prepared(kinds: Sequence[str], names: Sequence[str], data: Path | None) -> 
         return None
     code.require_tools(language for language in languages if language)
     return Sandbox.find()
-
-
-def _each_once(answers: Iterator[Answer], size: int, log: Path) -> Iterator[Answer]:
-    seen = bytearray(size)
-    count = 0
-    for answer in answers:
-        index = answer.sample_index
-        if not 0 <= index < size:
-            raise UserError(f"{log}: the dataset has {size} samples, none is number {index}")
-        if seen[index]:
-            raise UserError(f"{log}: sample {index} is answered twice; use an accuracy run's log")
-        seen[index] = 1
-        count += 1
-        yield answer
-    if count != size:
-        first = seen.index(0)
-        raise UserError(
-            f"{log}: {count} samples of {size} are answered (sample {first} is not); use the "
-            "untruncated log of an accuracy run"
-        )
 
 
 def _batches(items: Iterator[_Item]) -> Iterator[list[_Item]]:

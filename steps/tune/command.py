@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from steps import schema
-from steps.analysis import analysis_python
+from steps.analysis import environment_python
 from steps.cli import ROOT, frozen_plan, lock, site_file, snakemake
 from steps.errors import UserError
 from steps.limits import refusal
@@ -73,7 +73,7 @@ def command(arguments: list[str]) -> int:
     _prepare(path, jobs)
     budget_s = given.deadline or given.budget
     requests = [_request(plan, job, given.guess, budget_s) for job in jobs]
-    python = analysis_python(ROOT)
+    python = environment_python(ROOT, "analysis")
     together = [requests] if given.deadline else [[request] for request in requests]
     status = 0
     for group in together:

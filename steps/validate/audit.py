@@ -67,7 +67,7 @@ def check_times(path: str, detail: Detail, findings: Findings) -> None:
 
 
 def check_speed(
-    path: str, samples: int, accuracy: Detail, rate: float | None, findings: Findings
+    path: str, samples: float, accuracy: Detail, rate: float | None, findings: Findings
 ) -> None:
     """`samples` answered by the accuracy run, `rate` of the performance run in samples/s."""
     span = accuracy.span()

@@ -3,12 +3,10 @@
 import argparse
 import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from steps.errors import UserError
-from steps.record import write_atomically
 from steps.rounds import names
 from steps.validate.render import as_json, as_object, compared, official_object, page, text
 from steps.validate.submission import Report, validate
@@ -72,6 +70,8 @@ def command(arguments: list[str]) -> int:
 def _officially(
     chosen: argparse.Namespace, report: Report
 ) -> "tuple[Official, list[Difference], list[Tool]]":
+    import tempfile
+
     from steps.validate.official import differences, run_official
     from steps.validate.official_tools import run_tools
 
@@ -93,6 +93,8 @@ def _outside(output: Path, tree: Path) -> None:
 
 
 def _write(path: Path, content: str) -> None:
+    from steps.record import write_atomically
+
     try:
         write_atomically(path, content)
     except OSError as error:

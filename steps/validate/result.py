@@ -73,7 +73,7 @@ def check_result(tree: Tree, round_name: str, place: Place, official: str) -> Ou
         if scored is not None:
             cell, digest = scored.text, scored.hash
             _take(runs, "accuracy", f"{place.results}/accuracy", scored.detail, findings)
-            samples = judge.benchmark.accuracy_samples(judge.scenario)
+            samples = _answered(judge, scored.detail)
             check_speed(f"{place.results}/accuracy", samples, scored.detail, rate, findings)
         if place.closed:
             digests = check_compliance(judge, official, rate)
@@ -102,6 +102,13 @@ def check_result(tree: Tree, round_name: str, place: Place, official: str) -> Ou
         tuple(digests.items()),
     )
     return Outcome(row, tuple(findings), evidence)
+
+
+def _answered(judge: Judge, accuracy: Detail) -> float:
+    """How many samples the accuracy run answered: a short tree's has fewer than the rules ask."""
+    wanted = judge.benchmark.accuracy_samples(judge.scenario)
+    reported = accuracy.number("qsl_reported_total_count")
+    return wanted if reported is None else min(reported, wanted)
 
 
 def _rate(detail: Detail) -> float | None:

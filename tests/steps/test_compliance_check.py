@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steps import schema
-from steps.compliance.tokens import examine
+from steps.compliance.tokens import BAD_END, BAD_FIRST, BAD_LENGTH, examine
 from steps.compliance_check import step
 from steps.errors import UserError
 from steps.loadgen_log import Answer
@@ -39,33 +39,37 @@ def answer(tokens: list[int], **changes: object) -> Answer:
 @given(BODY)
 def test_a_proper_answer_passes(body: list[int]) -> None:
     found = examine([answer([*body, EOS])], EOS, timed=True)
-    assert (found.bad_end, found.bad_first, found.bad_length) == (None, None, None)
+    assert found.faults == {}
     assert found.terminated == 1
 
 
 @given(BODY, st.integers(2, 5))
 def test_padding_with_end_tokens_fails(body: list[int], count: int) -> None:
-    assert examine([answer(body + [EOS] * count)], EOS, timed=True).bad_end == 7
+    found = examine([answer(body + [EOS] * count)], EOS, timed=True)
+    assert found.faults == {BAD_END: 7}
+    assert found.terminated == 0
 
 
 @given(BODY)
 def test_an_answer_cut_at_its_limit_passes_but_does_not_count(body: list[int]) -> None:
     found = examine([answer(body)], EOS, timed=True)
-    assert found.bad_end is None
+    assert found.faults == {}
     assert found.terminated == 0
 
 
 @given(BODY)
 def test_another_first_token_fails_where_it_is_timed(body: list[int]) -> None:
     wrong = [answer([*body, EOS], first_token=[body[0] + 1])]
-    assert examine(wrong, EOS, timed=True).bad_first == 7
-    assert examine(wrong, EOS, timed=False).bad_first is None
-    assert examine([answer([*body, EOS], first_token=None)], EOS, timed=True).bad_first == 7
+    assert examine(wrong, EOS, timed=True).faults == {BAD_FIRST: 7}
+    assert examine(wrong, EOS, timed=False).faults == {}
+    untimed = [answer([*body, EOS], first_token=None)]
+    assert examine(untimed, EOS, timed=True).faults == {BAD_FIRST: 7}
 
 
 @given(BODY, st.integers(-3, 3).filter(bool))
 def test_another_count_fails(body: list[int], off: int) -> None:
-    assert examine([answer(body, token_count=len(body) + off)], EOS, timed=True).bad_length == 7
+    wrong = [answer(body, token_count=len(body) + off)]
+    assert examine(wrong, EOS, timed=True).faults == {BAD_LENGTH: 7}
 
 
 PLACE = f"{trees.CLOSED}/compliance/{trees.SYSTEM}/stable-diffusion-xl/Offline"

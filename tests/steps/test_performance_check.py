@@ -1,6 +1,7 @@
 """Verdicts on a performance run: everything that makes one invalid is named."""
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +138,67 @@ def test_a_truncated_log_is_no_valid_one(
     del found[key]
     with pytest.raises(UserError, match=f"has no {key}"):
         list(complaints(detail_of(tmp_path, found), config))
+
+
+@cache
+def of_images(scenario: str) -> schema.PerformanceCheckConfig:
+    chosen = ["experiment=amd-v5.1", "benchmark=stable-diffusion-xl", f"scenario={scenario}"]
+    job = next(job for job in make(ROOT, chosen).jobs if job.step == "performance_check")
+    return schema.PerformanceCheckConfig.model_validate_json(job.config)
+
+
+def image_values(config: schema.PerformanceCheckConfig) -> dict[str, Any]:
+    """What LoadGen writes of pictures: no tokens, no whole copies of the dataset."""
+    tokens = ("first_token", "per_output_token", "tokens_per_second", "ttft", "tpot")
+    found = {k: v for k, v in values(config).items() if not any(word in k for word in tokens)}
+    found |= {
+        "effective_scenario": config.scenario,
+        "effective_target_qps": config.loadgen.target_qps,
+        "effective_performance_sample_count": 5_000,
+        "effective_sample_concatenate_permutation": False,
+        "requested_min_query_count": config.loadgen.min_query_count,
+        "effective_target_latency_ns": 20_000_000_000,
+        "result_completed_samples_per_sec": 16.2,
+        "result_samples_per_second": 18.6,
+    }
+    del found["requested_use_token_latencies"]
+    percentiles = ("50.00", "90.00", "95.00", "97.00", "99.00", "99.90")
+    return found | {f"result_{p}_percentile_latency_ns": 18_010_059_342 for p in percentiles}
+
+
+@pytest.mark.parametrize(
+    ("scenario", "value", "unit"), [("Offline", 18.6, "Samples/s"), ("Server", 16.2, "Queries/s")]
+)
+def test_pictures_are_judged_without_tokens(
+    scenario: str, value: float, unit: str, tmp_path: Path
+) -> None:
+    config = of_images(scenario)
+    detail = detail_of(tmp_path, image_values(config))
+    assert list(complaints(detail, config)) == []
+    result = metrics(detail, config)
+    assert (result["metric"], result["value"], result["unit"]) == (
+        "samples_per_second",
+        value,
+        unit,
+    )
+    assert result["ttft_ms"] is None and result["tpot_ms"] is None
+    assert (result["latency_ms"] is None) == (scenario == "Offline")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({f"result_{P99}_percentile_latency_ns": 20_000_000_001}, "p99 latency is 20000.0 ms"),
+        ({"effective_target_latency_ns": 30_000_000_000}, "effective_target_latency_ns is"),
+        ({"effective_sample_concatenate_permutation": True}, "concatenate_permutation"),
+        ({f"result_{P99}_percentile_latency_ns": 20_000_000_000}, ""),
+    ],
+)
+def test_pictures_have_a_limit_of_their_own(
+    changes: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    config = of_images("Server")
+    detail = detail_of(tmp_path, {**image_values(config), **changes})
+    found = list(complaints(detail, config))
+    assert len(found) == bool(words)
+    assert not words or words in found[0]

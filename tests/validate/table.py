@@ -148,8 +148,9 @@ The rules of a round are data (`conf/round/`). In every round the checks of v5.1
 the checker of v6.0 and v6.1 dropped many of them and accepts INVALID results.
 
 What it does not judge, and says so by an error: power measurements, v6.1's endpoint submissions,
-TEST07, TEST08 and TEST09, results inferred from another scenario (edge). The hash of a truncated
-accuracy log can't be checked without the full log; its form, and that it is no other run's, can.
+results inferred from another scenario (edge). Of TEST08 it believes what was printed, and warns.
+The hash of a truncated accuracy log can't be checked without the full log; its form, and that it is
+no other run's, can.
 
 This document is written by `python -m tests.validate.table`. Each code is tested by
 `tests/validate/test_damages.py::test_damage_is_found[<code>]`, which damages a valid tree.

@@ -102,14 +102,19 @@ def test_the_command_tells_what_it_did(
     assert capsys.readouterr().out == f"{output} has the layout of v6\n"
 
 
+SDXL_V6 = f"{CLOSED}/results/{SYSTEM}/stable-diffusion-xl"
+
+
 def test_codes_of_v6(valid_tree: Path, tmp_path: Path) -> None:
     root = tmp_path / "new"
     migrate(valid_tree, root, "v6")
     model = root / CLOSED / f"results/{SYSTEM}/llama2-70b-99"
     os.rename(model, model.with_name("gpt-oss-120b"))
-    (model.with_name("gpt-oss-120b") / "Offline/TEST07").mkdir()
     trees.write(model.with_name("gpt-oss-120b") / "Server/config.yaml", "a: 1\n")
+    os.rename(root / SDXL_V6, root / SDXL_V6.replace("stable-diffusion-xl", "dlrm-v3"))
+    test = root / CLOSED / f"results/{SYSTEM}/dlrm-v3/Offline/TEST08"
+    trees.write(test / "verify_accuracy.txt", "num_matched = 238\nTEST PASS\n")
     found = {(item.code, item.path) for item in validate(root, "v6.1", processes=1).findings}
-    place = f"{CLOSED}/results/{SYSTEM}/gpt-oss-120b"
-    assert ("compliance-not-checked", f"{place}/Offline/TEST07") in found
-    assert ("endpoint-not-checked", f"{place}/Server/config.yaml") in found
+    place = f"{CLOSED}/results/{SYSTEM}"
+    assert ("compliance-not-checked", f"{place}/dlrm-v3/Offline/TEST08") in found
+    assert ("endpoint-not-checked", f"{place}/gpt-oss-120b/Server/config.yaml") in found
