@@ -37,7 +37,8 @@ class Planner:
         self._requirements: dict[str, Requirement] = {}
         self._schedulers: list[Scheduler] = []
         self._capacity = capacity.load(root / "conf/capacity.yaml")
-        self._container = ""  # settings of the current cell's containers
+        # Settings of the current cell's containers: of its runs, on all nodes, and of other steps.
+        self._containers = {True: "", False: ""}
 
     def plan(self, cells: Iterable[Mapping[str, Any]], overrides: list[str]) -> Plan:
         described = [self._cell(composed) for composed in cells]
@@ -60,7 +61,10 @@ class Planner:
         self._schedule(composed, where)
         subtrees: dict[str, Any] = composed["steps"]
         runtime = _validated(Runtime, composed["settled"]["runtime"], f"{where}: runtime")
-        self._container = canonical_json(runtime.container(needed.nodes).model_dump(mode="json"))
+        self._containers = {
+            runs: canonical_json(runtime.container(nodes).model_dump(mode="json"))
+            for runs, nodes in ((True, needed.nodes), (False, 1))
+        }
         made: dict[str, Job] = {}
         self._environments(composed, runtime, where, made)
         self._source(subtrees, point, where, made)
@@ -280,7 +284,9 @@ class Planner:
             config=config,
             inputs=inputs,
             environment=self._environment(spec.environment, made),
-            container=self._container if _contained(spec.environment, made) else "",
+            container=self._containers[spec.stage == "runs"]
+            if _contained(spec.environment, made)
+            else "",
             gates=_gates(spec, made),
             output=f"{folder}/manifest.json",
             log=log,
