@@ -76,7 +76,7 @@ def record_of(line: bytes) -> Record | None:
     if "\r" in text:
         raise Damaged("a carriage return splits the record")
     try:
-        record = json.loads(text[len(MARKER) :])
+        record = _object(text, len(MARKER))
         metadata = record["metadata"]
         found = Record(
             record["key"],
@@ -90,6 +90,21 @@ def record_of(line: bytes) -> Record | None:
     if not isinstance(found.key, str):
         raise Damaged("the record's key is no text")
     return found
+
+
+_DECODER = json.JSONDecoder()
+_BLANKS = " \t\n\r"
+_SPACES = tuple(_BLANKS)
+
+
+def _object(text: str, start: int) -> Any:
+    """What json.loads says of the text from there on, in half the time of a short line."""
+    while text.startswith(_SPACES, start):
+        start += 1
+    value, end = _DECODER.raw_decode(text, start)
+    if end != len(text) and text[end:].strip(_BLANKS):
+        raise json.JSONDecodeError("Extra data", text, end)
+    return value
 
 
 def entries_of(path: Path) -> Iterator[tuple[int, bytes]]:

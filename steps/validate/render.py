@@ -41,13 +41,20 @@ def text(report: Report) -> Iterator[str]:
         fix = codes()[found.code].fix
         yield f"{place(found)}: {found.severity}: {found.what} [{found.code}] fix: {fix}"
     if report.rows:
-        from tabulate import tabulate
-
         if report.findings:
             yield ""
-        yield tabulate(_cells(report), headers=COLUMNS, disable_numparse=True)
+        yield from _table([COLUMNS, *_cells(report)])
     yield ""
     yield summary(report)
+
+
+def _table(rows: list[tuple[str, ...]]) -> Iterator[str]:
+    """The first row is the head. tabulate would take a twelfth of the time of AMD's whole tree."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rule = tuple("-" * width for width in widths)
+    for row in (rows[0], rule, *rows[1:]):
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        yield "  ".join(cells).rstrip()
 
 
 def summary(report: Report) -> str:

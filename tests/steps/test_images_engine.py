@@ -29,33 +29,42 @@ LIMIT_S = 240.0
 SCRIPT = """
 import json, sys
 from pathlib import Path
+import numpy
 from steps.errors import UserError
-from steps.scoring.images import Files, Gallery, score
-home, kept, only, digests = Path(sys.argv[1]), *map(json.loads, sys.argv[2:])
-files = Files(
-    home / "captions.tsv", home / "statistics.npz", home / "clip", home / "inception.pth", digests
-)
-try:
-    found = score(
-        home / "log.json",
-        files,
-        gallery=Gallery(home / "images", kept),
-        only=None if only is None else frozenset(only),
-    )
-    print(found.text())
-except UserError as error:
-    print("refused:", error)
+from steps.scoring.images import Files, Gallery, frechet_distance, score
+for name, home, only, digests in json.load(sys.stdin):
+    home = Path(home)
+    names = ("captions.tsv", "statistics.npz", "clip", "inception.pth")
+    files = Files(*(home / name for name in names), digests)
+    gallery = Gallery(home / "images", [3, 5])
+    chosen = None if only is None else frozenset(only)
+    try:
+        said = score(home / "log.json", files, gallery=gallery, only=chosen).text()
+    except UserError as error:
+        said = f"refused: {error}"
+    print(json.dumps([name, said]), flush=True)
+one, other = numpy.array([1.0, 2.0, 0.5]), numpy.array([0.0, 2.5, 1.0])
+turn, _ = numpy.linalg.qr(numpy.arange(9.0).reshape(3, 3) ** 2 + numpy.eye(3))
+wide, narrow = (turn @ numpy.diag(d) @ turn.T for d in ([4.0, 9.0, 1.0], [1.0, 4.0, 16.0]))
+apart, same = (frechet_distance((one, wide), of) for of in ((other, narrow), (one, wide)))
+print(json.dumps(["distances", f"{apart} {same}"]))
 """
 
 
 @pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    """Runs a program where PyTorch is: what it prints.
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the networks' module writes."""
+    return tmp_path_factory.mktemp("images") / "home"
+
+
+@pytest.fixture(scope="module")
+def said(home: Path) -> dict[str, str]:
+    """What is said of every case, by one process where PyTorch is: it takes long to import.
 
     That is the environment of compression, which other tests need anyway, with these tests' Pillow:
     what envs/images.lock lists, as another test holds.
     """
-    scratch = tmp_path_factory.mktemp("images")
+    scratch = home.parent
     plan = make(ROOT, ["precision=fp8"])
     job = next(job for job in plan.jobs if job.step == "quantize")
     executable = interpreter(plan, job, scratch)
@@ -65,11 +74,12 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
         (packages / name).symlink_to(Path(PIL.__file__).parent.parent / name)
     path = os.pathsep.join(map(str, (packages, ROOT)))
 
-    def run(*arguments: str) -> str:
+    def run(*arguments: str, given: str = "") -> str:
         done = subprocess.run(
             [executable, *arguments],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": path},
+            input=given,
             capture_output=True,
             text=True,
             timeout=LIMIT_S,
@@ -77,42 +87,38 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    return run
+    run("-m", "tests.image_networks", str(home))
+    cases: list[tuple[str, str, list[int] | None, dict[str, str]]] = [
+        ("whole", str(home), None, {}),
+        ("some", str(home), [1, 2, 3], {}),
+        ("none", str(home), [1, 99], {}),
+    ]
+    for fault, change in FAULTS.items():
+        damaged = scratch / fault
+        shutil.copytree(home, damaged, copy_function=os.link)
+        change(damaged)
+        digests = {"inception": "0123abcd"} if fault == "digest" else {}
+        cases.append((fault, str(damaged), None, digests))
+    lines = run("-c", SCRIPT, given=json.dumps(cases)).splitlines()
+    return dict(json.loads(line) for line in lines)
 
 
-@pytest.fixture(scope="module")
-def made(python: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("made") / "home"
-    python("-m", "tests.image_networks", str(home))
-    return home
-
-
-def scored(
-    python: Callable[..., str],
-    home: Path,
-    only: list[int] | None = None,
-    digests: dict[str, str] | None = None,
-) -> str:
-    given = (json.dumps(value) for value in ([3, 5], only, digests or {}))
-    return python("-c", SCRIPT, str(home), *given).strip()
-
-
-def test_both_scores_are_the_reference_scripts(python: Callable[..., str], made: Path) -> None:
-    text = scored(python, made)
+def test_both_scores_are_the_reference_scripts(said: dict[str, str], home: Path) -> None:
+    text = said["whole"].strip()
     assert text.startswith("Accuracy Results: {")
     printed = ast.literal_eval(text.removeprefix("Accuracy Results: "))
     assert {name: float(value) for name, value in printed.items()} == pytest.approx(
         REFERENCE, rel=1e-6
     )
-    kept = sorted(path.name for path in (made / "images").iterdir())
+    kept = sorted(path.name for path in (home / "images").iterdir())
     assert kept == ["3.png", "5.png", "captions.txt"]
-    captions = (made / "images/captions.txt").read_text(encoding="utf-8")
+    captions = (home / "images/captions.txt").read_text(encoding="utf-8")
     assert captions == "3  a red dog\n5  a city boat\n"
 
 
-def test_a_test_is_scored_on_its_own_samples(python: Callable[..., str], made: Path) -> None:
-    assert scored(python, made, only=[1, 2, 3]).startswith("Accuracy Results")
-    assert "sample 99 is not" in scored(python, made, only=[1, 99])
+def test_a_test_is_scored_on_its_own_samples(said: dict[str, str]) -> None:
+    assert said["some"].startswith("Accuracy Results")
+    assert "sample 99 is not" in said["none"]
 
 
 @pytest.mark.parametrize(
@@ -132,15 +138,9 @@ def test_a_test_is_scored_on_its_own_samples(python: Callable[..., str], made: P
         ("twice", "is answered twice"),
     ],
 )
-def test_what_can_not_be_scored_is_refused(
-    python: Callable[..., str], made: Path, tmp_path: Path, fault: str, says: str
-) -> None:
-    home = tmp_path / "home"
-    shutil.copytree(made, home, copy_function=os.link)
-    digests = {"inception": "0123abcd"} if fault == "digest" else {}
-    FAULTS[fault](home)
-    said = scored(python, home, digests=digests)
-    assert said.startswith("refused: ") and says in said and "\n" not in said, said
+def test_what_can_not_be_scored_is_refused(said: dict[str, str], fault: str, says: str) -> None:
+    assert said[fault].startswith("refused: ") and says in said[fault], said[fault]
+    assert "\n" not in said[fault]
 
 
 def _put(path: Path, data: bytes) -> None:
@@ -187,19 +187,9 @@ FAULTS: dict[str, Callable[[Path], object]] = {
 }
 
 
-DISTANCES = """
-import numpy
-from steps.scoring.images import frechet_distance
-one, other = numpy.array([1.0, 2.0, 0.5]), numpy.array([0.0, 2.5, 1.0])
-turn, _ = numpy.linalg.qr(numpy.arange(9.0).reshape(3, 3) ** 2 + numpy.eye(3))
-wide, narrow = (turn @ numpy.diag(d) @ turn.T for d in ([4.0, 9.0, 1.0], [1.0, 4.0, 16.0]))
-print(frechet_distance((one, wide), (other, narrow)), frechet_distance((one, wide), (one, wide)))
-"""
-
-
-def test_the_distance_of_two_normal_distributions(python: Callable[..., str]) -> None:
+def test_the_distance_of_two_normal_distributions(said: dict[str, str]) -> None:
     """Of covariances with the same axes: the distance of the means and of the deviations."""
-    apart, same = map(float, python("-c", DISTANCES).split())
+    apart, same = map(float, said["distances"].split())
     assert apart == pytest.approx(1.5 + (2 - 1) ** 2 + (3 - 2) ** 2 + (1 - 4) ** 2)
     assert same == pytest.approx(0, abs=1e-9)
 
