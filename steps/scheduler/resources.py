@@ -1,6 +1,7 @@
 """What a job asks of the scheduler: read from the plan, so that nobody types it a second time."""
 
 import math
+import re
 from collections.abc import Mapping
 
 from steps.estimate import computed_cost, evaluation_counts
@@ -35,7 +36,16 @@ WHOLE = -1
 UNNAMED = 0
 """As mem_mb: the plugin names no number, and the default holds (steps/scheduler/slurm.py)."""
 
+REFUSALS = (r"The error message was '(.*?)'\.\n", r"Job submission failed with exception: (.*)")
+"""What the plugin writes of a job that Slurm didn't take."""
+
 Asked = Mapping[str, int | str]
+
+
+def refused(message: str) -> str | None:
+    """Slurm's own words in what the plugin says of a job that failed; None: it had been taken."""
+    found = (re.search(pattern, message, re.DOTALL) for pattern in REFUSALS)
+    return next((" ".join(match[1].split()) for match in found if match), None)
 
 
 class Resources:

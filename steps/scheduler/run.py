@@ -5,7 +5,6 @@ and, if Slurm doesn't answer for a while, for jobs that it has lost. So its queu
 """
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -71,7 +70,6 @@ def run(path: Path, passed_on: list[str], root: Path) -> int:
     options = ["--slurm-jobname-prefix", prefix, "--slurm-status-command", status]
     # The plugin can't say --mem=0, all memory of the node; what it says goes before this.
     environment = {**os.environ, "SBATCH_MEM_PER_NODE": "0"}
-    begun = time.time()
     watch = Watch(plan, scheduler, root, prefix)
     begin(path, root)
     # The lock of ./reproduce is an open file that is handed on.
@@ -79,8 +77,6 @@ def run(path: Path, passed_on: list[str], root: Path) -> int:
     ended = _supervise(child, watch)
     if child.returncode >= 0 and not watch.interrupted:
         end(root)
-    if ended and not watch.failed and (reason := _unsaid(root, begun)):
-        say(f"error: {reason}; {GO_ON}")
     return ended
 
 
@@ -333,20 +329,3 @@ def _children(pid: int) -> bool:
         )
     except OSError:
         return False
-
-
-REFUSALS = (r"The error message was '(.*?)'\.\n", r"Job submission failed with exception: (.*)")
-"""What the plugin writes of a job that Slurm didn't take."""
-
-
-def _unsaid(root: Path, begun: float) -> str | None:
-    """Why snakemake has failed, from its log, if no step has said it."""
-    logs = [path for path in (root / ".snakemake/log").glob("*.log")]
-    logs = sorted(path for path in logs if path.stat().st_mtime >= begun)
-    text = "".join(path.read_text(encoding="utf-8", errors="replace") for path in logs)
-    for pattern in REFUSALS:
-        if found := re.search(pattern, text, re.DOTALL):
-            return f"Slurm refused a job: {' '.join(found[1].split())}"
-    if "Error in rule" in text:
-        return None
-    return f"snakemake failed; see {', '.join(str(path) for path in logs) or 'its output'}"

@@ -58,14 +58,16 @@ def clone(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def command(clone: Path, *overrides: str, until: str = "performance_check") -> list[str]:
+def command(clone: Path, overrides: tuple[str, ...], until: tuple[str, ...]) -> list[str]:
     words = [str(clone / "reproduce"), "experiment=null-engine", *overrides]
-    return [*words, "--", "--until", until, *SOON]
+    return [*words, "--", "--until", *until, *SOON]
 
 
-def reproduce(clone: Path, *overrides: str) -> tuple[int, str]:
+def reproduce(
+    clone: Path, *overrides: str, until: tuple[str, ...] = ("performance_check",)
+) -> tuple[int, str]:
     done = subprocess.run(
-        command(clone, *overrides),
+        command(clone, overrides, until),
         cwd=clone,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -77,18 +79,20 @@ def reproduce(clone: Path, *overrides: str) -> tuple[int, str]:
 
 
 class Started:
-    """A ./reproduce whose performance run of this scenario has begun on a node."""
+    """A ./reproduce of which a run has begun on a node."""
 
-    def __init__(self, clone: Path, scenario: str, *overrides: str) -> None:
+    def __init__(
+        self, clone: Path, *overrides: str, until: tuple[str, ...] = ("performance_check",)
+    ) -> None:
         self.process = subprocess.Popen(
-            command(clone, f"scenario={scenario}", *overrides),
+            command(clone, overrides, until),
             cwd=clone,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
         )
-        log = f"{RUNS}/{scenario}/.performance_run.*.tmp/mlperf_log_detail.txt"
+        log = f"{RUNS}/*/.*_run.*.tmp/mlperf_log_detail.txt"
         wait_for(lambda: bool(list(clone.glob(log))), "LoadGen's start", LIMIT_S)
 
     def ended(self) -> tuple[int, str]:
@@ -96,70 +100,59 @@ class Started:
         return self.process.returncode, text
 
 
-def performance_runs() -> list[dict[str, str]]:
-    """What Slurm has of each, the newest last."""
+def runs() -> list[dict[str, str]]:
+    """What Slurm has of each of LoadGen's runs, the newest last."""
     listed = ask("scontrol", "--oneliner", "show", "job").splitlines()
     fields = [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in listed]
-    return [job for job in fields if job.get("Comment", "").startswith("rule_performance_run")]
+    return [job for job in fields if "_run_wildcards_" in job.get("Comment", "")]
 
 
-def test_runs_have_nodes_of_their_own_and_their_results_hold_elsewhere(clone: Path) -> None:
-    status, text = reproduce(clone)
-    assert status == 0, text
-    runs = performance_runs()
-    assert {run["NodeList"] for run in runs} == {"n1", "n2", "n3"}, "n4 has no accelerators"
-    whole = {"NumCPUs": "8", "TresPerJob": "gres:gpu:mi325x:8", "OverSubscribe": "NO"}
-    for run in runs:
-        assert {key: run[key] for key in whole} == whole and "mem=4000M" in run["TRES"]
-    assert text.count("performance_run null-engine/") == 3 and " runs on n1 " in text
-    for overrides in ([], ["scheduler=local"]):
-        plan = make(clone, ["experiment=null-engine", *overrides])
-        made = [job for job in plan.jobs if job.step == "performance_run"]
-        assert [Manifest.read(clone / job.output).damage() for job in made] == [[], [], []]
-    status, text = reproduce(clone)
-    assert (status, len(performance_runs())) == (0, 3), text
-    assert "null-engine: 0 of 25 jobs to run" in text
-
-
-def test_a_node_that_vanishes_is_said_and_the_next_command_goes_on(
-    clone: Path, slurm: Slurm
-) -> None:
-    longer = "length.min_duration_ms=12000"
-    begun = Started(clone, "Server", longer)
-    node = performance_runs()[-1]["NodeList"]
-    slurm.vanish(node)
+def test_six_runs_on_three_nodes_of_which_one_vanishes(clone: Path, slurm: Slurm) -> None:
+    """Said in one sentence; the next command runs what is missing, elsewhere, and nothing else."""
+    until = ("performance_check", "accuracy_run")
+    begun = Started(clone, until=until)
+    lost = next(run for run in runs() if run["JobState"] == "RUNNING")
+    slurm.vanish(lost["NodeList"])
     status, text = begun.ended()
     assert status != 0
     errors = [line for line in text.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1 and "its node vanished" in errors[0] and f" on {node})" in errors[0]
-    assert "Traceback" not in text
-    status, text = reproduce(clone, "scenario=Server", longer)
+    assert len(errors) == 1 and "its node vanished" in errors[0], text
+    assert f" on {lost['NodeList']})" in errors[0] and "Traceback" not in text
+    first = runs()
+    status, text = reproduce(clone, until=until)
     assert status == 0, text
-    assert f"runs on {node} " not in text
+    assert len(runs()) == 7, "six, and the lost one again"
+    assert "NODE_FAIL" in {run["JobState"] for run in first}
+    held = [run for run in runs() if run["JobState"] == "COMPLETED"]
+    assert len(held) == 6 and len({run["NodeList"] for run in held}) >= 2
+    whole = {"NumCPUs": "8", "TresPerJob": "gres:gpu:mi325x:8", "OverSubscribe": "NO"}
+    for run in runs():
+        assert run["NodeList"] in ("n1", "n2", "n3"), "n4 has no accelerators"
+        assert {key: run[key] for key in whole} == whole and "mem=4000M" in run["TRES"]
 
 
 def test_what_a_killed_command_left_on_a_node_is_waited_for_and_holds(clone: Path) -> None:
     longer = "length.min_duration_ms=8000"
-    before = len(performance_runs())
-    begun = Started(clone, "Interactive", longer)
+    before = len(runs())
+    begun = Started(clone, "scenario=Interactive", longer)
     os.killpg(begun.process.pid, signal.SIGKILL)
     status, text = reproduce(clone, "scenario=Interactive", longer)
     assert status == 0, text
     assert "an earlier ./reproduce left jobs" in text
-    assert len(performance_runs()) == before + 1
+    assert len(runs()) == before + 1
 
 
 def test_engines_of_one_system_run_on_all_its_nodes(clone: Path) -> None:
     several = ["cluster=2-nodes", "hardware.engine.placement.cluster=slurm", "scenario=Offline"]
     status, text = reproduce(clone, *several, "hardware.accelerator=null")
     assert status == 0, text
-    assert performance_runs()[-1]["NumNodes"] == "2"
+    assert runs()[-1]["NumNodes"] == "2"
     result = Manifest.read(clone / RUNS / "Offline/performance_run/manifest.json").result
     assert len(result["engines"]) == 4 and all(engine["samples"] for engine in result["engines"])
 
 
 def test_a_terminated_command_takes_its_jobs_out_of_the_queue(clone: Path) -> None:
-    begun = Started(clone, "Offline", "length.min_duration_ms=60000")
+    begun = Started(clone, "scenario=Offline", "length.min_duration_ms=60000")
     at = time.monotonic()
     begun.process.terminate()
     status, text = begun.ended()
@@ -172,6 +165,16 @@ def test_a_partition_that_is_none_is_named(clone: Path) -> None:
     status, text = reproduce(clone, "scheduler.partition=gpu")
     assert status == 1
     assert text == "error: Slurm has no partition gpu; set scheduler.partition to one of main\n"
+
+
+def test_a_job_that_slurm_does_not_take_is_said_in_slurms_words(clone: Path) -> None:
+    status, text = reproduce(
+        clone, "scheduler.reservation=nobodys", "scenario=Server", "length.min_duration_ms=11000"
+    )
+    assert status == 1
+    (line,) = [line for line in text.splitlines() if line.startswith("error: ")]
+    assert line.startswith("error: performance_run: Slurm refused the job: ")
+    assert line.endswith("Requested reservation is invalid")
 
 
 def test_a_controller_that_is_gone_is_said_before_anything_starts(

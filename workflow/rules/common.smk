@@ -100,4 +100,15 @@ def tell_of_nothing(record):
     return True
 
 
+def tell_of_refusal(record):
+    """The same for a job that wasn't submitted; what becomes of the others is told elsewhere."""
+    if reason := scheduling.refused(getattr(record, "rule_msg", None) or ""):
+        print(
+            f"error: {record.rule_name}: Slurm refused the job: {reason}",
+            file=sys.stderr,
+        )
+    return True
+
+
 logger.addFilter(tell_of_nothing)
+logger.addFilter(tell_of_refusal)
