@@ -322,9 +322,9 @@ class Planner:
         return environment_directory(self._root, needed.key)
 
     def _locks(self) -> dict[str, str]:
-        """Of every environment of the plan, and of what plans and schedules."""
-        names = {job.key for job in self._jobs.values() if job.step == "environment"}
-        return {f"lock/{name}": f"envs/{name}.lock" for name in sorted(names | {"driver"})}
+        """Of every environment and image of the plan, and of what plans and schedules."""
+        locks = {job.inputs["lock"] for job in self._jobs.values() if "lock" in job.inputs}
+        return {f"lock/{Path(path).stem}": path for path in sorted(locks | {"envs/driver.lock"})}
 
     # ---- the whole experiment ---------------------------------------------------------------
 
