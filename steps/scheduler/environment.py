@@ -18,11 +18,11 @@ COMPLETE = "complete"
 
 
 def directory(name: str, root: Path) -> Path:
-    """Named by the content of its two locks."""
+    """Named by the content of its two locks; a virtual environment knows its own true path."""
     digest = hashlib.sha256()
     for lock in locks(name, root):
         digest.update(lock.read_bytes())
-    return root / ".envs" / f"{name}-{digest.hexdigest()[:12]}"
+    return (root / ".envs").resolve() / f"{name}-{digest.hexdigest()[:12]}"
 
 
 def locks(name: str, root: Path) -> tuple[Path, Path]:

@@ -14,7 +14,7 @@ CONFIGURATION = Path("/etc/slurm/slurm.conf")
 """Where Slurm looks when its variables are taken away, as inside a job step of the plugin."""
 
 NEEDED = ("slurmctld", "slurmd", "sbatch", "squeue", "srun", "scontrol")
-LIMIT_S = 60.0
+LIMIT_S = 180.0
 ACCELERATORS = 8
 
 
@@ -157,10 +157,13 @@ def ask(*command: str) -> str:
     ).stdout
 
 
-def wait_for(held: Callable[[], bool], what: str, limit_s: float = LIMIT_S) -> None:
-    limit = time.monotonic() + limit_s
+def wait_for(
+    held: Callable[[], bool], what: str, meanwhile: Callable[[], None] = lambda: None
+) -> None:
+    limit = time.monotonic() + LIMIT_S
     while not held():
-        assert time.monotonic() < limit, f"{what}: not within {limit_s:.0f} s"
+        meanwhile()
+        assert time.monotonic() < limit, f"{what}: not within {LIMIT_S:.0f} s"
         time.sleep(0.1)
 
 

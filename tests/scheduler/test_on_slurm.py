@@ -93,7 +93,11 @@ class Started:
             start_new_session=True,
         )
         log = f"{RUNS}/*/.*_run.*.tmp/mlperf_log_detail.txt"
-        wait_for(lambda: bool(list(clone.glob(log))), "LoadGen's start", LIMIT_S)
+        wait_for(lambda: bool(list(clone.glob(log))), "LoadGen's start", self._still_there)
+
+    def _still_there(self) -> None:
+        if self.process.poll() is not None:
+            pytest.fail(self.ended()[1])
 
     def ended(self) -> tuple[int, str]:
         text, _ = self.process.communicate(timeout=LIMIT_S)
