@@ -117,7 +117,7 @@ def appended(name: str, line: str) -> Edit:
 CASES: dict[str, tuple[Edit, set[tuple[str, str]]]] = {
     "nothing": (lambda project: None, set()),
     "a comment": (
-        replaced("conf/hardware/second.yaml", "name: cpu\n", "# a remark\nname: cpu\n"),
+        replaced("conf/hardware/second.yaml", "\nname: cpu\n", "\n# a remark\nname: cpu\n"),
         set(),
     ),
     "order of keys": (
@@ -129,7 +129,7 @@ CASES: dict[str, tuple[Edit, set[tuple[str, str]]]] = {
         set(),
     ),
     "a key that no step reads": (
-        replaced("conf/hardware/second.yaml", "name: cpu\n", "name: cpu\nrack: 7\n"),
+        replaced("conf/hardware/second.yaml", "\nname: cpu\n", "\nname: cpu\nrack: 7\n"),
         set(),
     ),
     "Server target_qps of one system": (
