@@ -13,6 +13,7 @@ from steps.errors import UserError
 from steps.plan import Plan, make
 from steps.registry import STEPS
 from steps.scheduler.config import Local, Slurm
+from steps.scheduler.environment import locks
 from steps.scheduler.resources import SHARING, STAYING, Resources
 from tests.conftest import ROOT, Plans, edit
 
@@ -206,3 +207,12 @@ def test_on_one_machine_one_job_at_a_time_has_the_accelerators(
         timeout=LIMIT_S,
     )
     assert (done.returncode == 0) is limited, done.stderr
+
+
+def test_a_package_has_one_version_in_the_schedulers_environment() -> None:
+    packages = [
+        line.split("==")[0].lower().replace("_", "-")
+        for lock in locks("slurm", ROOT)
+        for line in lock.read_text(encoding="utf-8").splitlines()
+    ]
+    assert len(packages) == len(set(packages))
