@@ -30,5 +30,5 @@ $(DEV)/complete:
 	rm -rf $(DEV)
 	mkdir -p .envs
 	$(PYTHON) -m venv $(DEV)
-	$(BIN)/python -m pip install --quiet --no-compile --no-deps --no-input $(LOCKS:%=-r %) >.envs/dev.log 2>&1 || (tail -n 3 .envs/dev.log; exit 1)
+	$(BIN)/python -m pip install --quiet --no-deps --no-input $(LOCKS:%=-r %) >.envs/dev.log 2>&1 || (tail -n 3 .envs/dev.log; exit 1)
 	touch $@

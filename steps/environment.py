@@ -57,8 +57,7 @@ def _install(python: Path, lock: Path, console: Console) -> None:
     """The lock lists everything, so nothing is resolved: what is not in it is not installed."""
     packages = sum(1 for line in lock.read_text(encoding="utf-8").splitlines() if "==" in line)
     progress = console.progress(f"environment {lock.stem}", packages, "packages")
-    # Python compiles what is imported, when it is: a small part of what is installed.
-    command = [str(python), "-m", "pip", "install", "--no-compile", "--no-deps", "--no-input"]
+    command = [str(python), "-m", "pip", "install", "--no-deps", "--no-input"]
     if (ROOT / WHEELS).is_dir():
         command += ["--no-index", "--find-links", str(ROOT / WHEELS)]
     command += ["-r", str(lock)]
