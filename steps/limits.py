@@ -121,7 +121,7 @@ def _none(config: Mapping[str, Any]) -> str | None:
 def _container(config: Mapping[str, Any]) -> str | None:
     if "stack" in config:
         return None
-    return f"this version has no recipe of image {config['name']} (AMD's: {config['tag']})"
+    return f"this version has no recipe of image {config['name']} on {config['base']}"
 
 
 def _model(config: Mapping[str, Any]) -> str | None:

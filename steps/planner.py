@@ -143,6 +143,8 @@ class Planner:
                     "conf/engine/, or choose runtime=native if the hardware has an environment"
                 )
             key = str(image["name"])
+            if "stack" in image:
+                image = {**image, "host": runtime.address()}
             made[f"environment/{role}"] = self._add(
                 "container", key, image, self._made_of(image), where, made
             )

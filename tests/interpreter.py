@@ -1,12 +1,13 @@
 """The environments that engine tests run in."""
 
 import fcntl
+import json
 import subprocess
-import sys
 from pathlib import Path
 
 from steps.plan import Job, Plan
 from tests.conftest import ROOT
+from tests.running import command
 
 LIMIT_S = 900
 
@@ -26,13 +27,9 @@ def interpreter(plan: Plan, job: Job, scratch: Path) -> str:
     with open(directory.parent / f"{making.key}.making", "w") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
         if not (directory / "complete").exists():
+            inputs = {role: Path(path) for role, path in making.inputs.items()}
             done = subprocess.run(
-                [
-                    *(sys.executable, "-m", "steps.environment", "--config", making.config),
-                    *("--input", *(f"{role}={path}" for role, path in making.inputs.items())),
-                    *("--output", str(scratch / "environment/manifest.json")),
-                    *("--log", str(scratch / "environment.log")),
-                ],
+                command("environment", json.loads(making.config), inputs, scratch / "environment"),
                 cwd=ROOT,
                 capture_output=True,
                 text=True,

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,21 @@ def artifacts_of(home: Path, samples: int) -> dict[str, Path]:
     return {role: home / role / "manifest.json" for role in ("model", "dataset")}
 
 
+def command(
+    step: str,
+    config: object,
+    inputs: Mapping[str, Path],
+    home: Path,
+    python: str = sys.executable,
+) -> list[str]:
+    """A step as Snakemake starts it; its result goes to `out` of `home`, its words to `log`."""
+    return [
+        *(python, "-m", f"steps.{step}", "--config", json.dumps(config)),
+        *("--input", *(f"{role}={path}" for role, path in inputs.items())),
+        *("--output", str(home / "out/manifest.json"), "--log", str(home / "log")),
+    ]
+
+
 class Running:
     """A run step's command, and its engines' processes."""
 
@@ -42,11 +58,7 @@ class Running:
         self.home = home
         self._expected = engines
         self.process = subprocess.Popen(
-            [
-                *(python, "-m", f"steps.{step}", "--config", json.dumps(config)),
-                *("--input", *(f"{role}={path}" for role, path in inputs.items())),
-                *("--output", str(home / "out/manifest.json"), "--log", str(home / "log")),
-            ],
+            command(step, config, inputs, home, python),
             cwd=ROOT,
             stderr=subprocess.PIPE,
             text=True,

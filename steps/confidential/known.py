@@ -6,13 +6,13 @@ import os
 import platform
 import pwd
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from steps.confidential.tokens import SECRET_NAME
+from steps.confidential.tokens import SECRET_NAME, strings
 from steps.record import RECORD, Manifest
 
 SYSTEM_DIRECTORIES = frozenset(
@@ -126,18 +126,6 @@ def _add_config(known: Known, config: Any) -> None:
         known.add_text(text)
         if key[-2:] == ("token", "file"):
             known.tokens |= token_of(Path(text).expanduser())
-
-
-def strings(value: Any, key: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Every text in a configuration, with the keys that lead to it."""
-    if isinstance(value, Mapping):
-        for name, below in value.items():
-            yield from strings(below, (*key, str(name)))
-    elif isinstance(value, list | tuple):
-        for below in value:
-            yield from strings(below, key)
-    elif isinstance(value, str):
-        yield key, value
 
 
 def token_of(path: Path) -> set[str]:

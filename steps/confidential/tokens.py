@@ -43,22 +43,25 @@ def refuse_typed(overrides: list[str]) -> None:
 
 def refuse_configured(composed: Mapping[str, Any], where: str) -> None:
     """The same for a configuration, whichever file it is from."""
-    for key in _holders(composed, ()):
-        raise UserError(
-            f"{where}: {key} holds a token, which every result would carry; {_REFERENCE}"
-        )
-
-
-def _holders(value: Any, key: tuple[str, ...]) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        for name, below in value.items():
-            yield from _holders(below, (*key, str(name)))
-    elif isinstance(value, list | tuple):
-        for below in value:
-            yield from _holders(below, key)
-    elif isinstance(value, str) and value and (TOKEN.search(value) or _secret(key)):
-        yield ".".join(TOKEN.sub("...", part) for part in key)
+    for key, text in strings(composed):
+        if text and (TOKEN.search(text) or _secret(key)):
+            shown = ".".join(TOKEN.sub("...", part) for part in key)
+            raise UserError(
+                f"{where}: {shown} holds a token, which every result would carry; {_REFERENCE}"
+            )
 
 
 def _secret(key: tuple[str, ...]) -> bool:
     return bool(key and SECRET_NAME.search(key[-1]))
+
+
+def strings(value: Any, key: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Every text in a configuration, with the keys that lead to it."""
+    if isinstance(value, Mapping):
+        for name, below in value.items():
+            yield from strings(below, (*key, str(name)))
+    elif isinstance(value, list | tuple):
+        for below in value:
+            yield from strings(below, key)
+    elif isinstance(value, str):
+        yield key, value

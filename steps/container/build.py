@@ -116,7 +116,8 @@ def probe(client: docker.DockerClient, image: str, config: ImageConfig) -> None:
             text = bytes(error.stderr or b"").decode(errors="replace").strip()
             last = (text.splitlines() or ["no message"])[-1]
             raise UserError(
-                f"image {config.name}: `import {module}` fails with {last!r}"
+                f"image {config.name}: `import {module}` fails with {last!r}; add what is missing "
+                f"to its base or to envs/{config.lock}.lock"
             ) from error
 
 

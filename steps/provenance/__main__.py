@@ -14,6 +14,7 @@ from steps.confidential.known import add_evidence, of_machine
 from steps.confidential.placeholders import KINDS
 from steps.console import Console
 from steps.errors import UserError
+from steps.provenance.package import LOCK, STATEMENT, TREE
 from steps.provenance.sbom import bill
 from steps.provenance.statement import (
     BUILD_TYPE,
@@ -28,9 +29,6 @@ from steps.provenance.statement import (
 from steps.record import MANIFEST, RECORD, Manifest, Workspace, canonical_json, sha256_file
 from steps.schema import ProvenanceConfig
 
-STATEMENT = "provenance.json"
-TREE = "submission/"
-LOCK = "lock/"
 PACKAGE = "package"
 KIND = {"dataset": "dataset", "environment": "environment", "container": "image"}
 """Of a step's files; those of runs and verdicts are logs, of the other artifacts weights."""
@@ -111,7 +109,7 @@ def _statement(
         subject=tuple(
             Resource(name=name, digest={"sha256": entry["sha256"]})
             for name, entry in sorted(files.items())
-            if name.startswith(TREE)
+            if name.startswith(f"{TREE}/")
         ),
         predicateType="https://slsa.dev/provenance/v1",
         predicate=Predicate(

@@ -13,6 +13,9 @@ FOLDER = "provenance"
 STATEMENT = "provenance.json"
 ENVELOPE = "provenance.dsse.json"
 TREE = "submission"
+LOCK = "lock/"
+"""What the roles of an environment's lock start with."""
+
 VALUES = ("configuration", "code", "host")
 """Kinds that are no files of their own."""
 
@@ -66,7 +69,7 @@ def disagreements(statement: Statement, inputs: Mapping[str, Path], own: Manifes
     """
     said = {name: str(entry["sha256"]) for name, entry in own.files.items()}
     for role, path in inputs.items():
-        if role.startswith("lock/"):
+        if role.startswith(LOCK):
             said[f"{role}.lock"] = sha256_file(path)
             continue
         said[f"{role}/{MANIFEST}"] = sha256_file(path)

@@ -1,6 +1,8 @@
 """The last sections of the page of own results: how it was made, and where it leaves the rules."""
 
-from steps.registry import STEPS
+from typing import get_args
+
+from steps.registry import STEPS, Stage
 from steps.report import timeline
 from steps.report.blocks import (
     Block,
@@ -17,7 +19,6 @@ from steps.report.blocks import (
 from steps.report.points import Points
 from steps.report.summary import Summary, Trace
 
-STAGES = ("artifacts", "runs", "verdicts", "submission", "provenance", "report")
 FEW_SYSTEMS = 3
 """Their descriptions fit a comment in a pull request."""
 
@@ -118,6 +119,6 @@ def _flow(summary: Summary) -> list[tuple[str, list[str]]]:
                 if spec.stage == stage and (step in counts or stage == "report")
             ],
         )
-        for stage in STAGES
+        for stage in get_args(Stage)
     ]
     return [("conf", ["composed once"]), ("plan", ["frozen"]), *stages]

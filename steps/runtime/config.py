@@ -54,6 +54,10 @@ class Runtime(ContainerSettings):
     name: Name
     native: bool
 
+    def address(self) -> dict[str, str]:
+        """Of the engine, as an image's `host`."""
+        return {"engine": self.engine, "socket": self.socket}
+
     def container(self, nodes: int) -> ContainerSettings:
         """What a step with engines on so many nodes runs in."""
         fields = {name: getattr(self, name) for name in ContainerSettings.model_fields}

@@ -84,8 +84,9 @@ def _die_with_parent() -> None:
 def place(order: Order) -> tuple[str, ...]:
     """Start the engines of all nodes; returns the nodes' addresses. Raises UserError."""
     if order.address == tasks.ADDRESS:
-        _AGENTS.append(tasks.Tasks(order, str(ROOT)))
-        return _AGENTS[-1].started()  # type: ignore[no-any-return]
+        engines = tasks.Tasks(order, str(ROOT))
+        _AGENTS.append(engines)
+        return engines.started()
     import ray
     from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy

@@ -3,10 +3,10 @@
 import json
 import resource
 import subprocess
-import sys
 from pathlib import Path
 
 from steps.record import Manifest
+from tests import running
 from tests.conftest import ROOT
 
 
@@ -20,11 +20,7 @@ def command(
     **inputs: Path,
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [
-            *(sys.executable, "-m", f"steps.{step}", "--config", json.dumps(config)),
-            *("--output", str(home / "out/manifest.json"), "--log", str(home / "log")),
-            *("--input", *(f"{role}={path}" for role, path in inputs.items())),
-        ],
+        running.command(step, config, inputs, home),
         cwd=cwd,
         capture_output=True,
         text=True,

@@ -11,6 +11,7 @@ from steps.plan import Job, Plan, make
 from steps.record import publish
 from tests.conftest import ROOT
 from tests.interpreter import interpreter
+from tests.running import command
 
 pytestmark = pytest.mark.engine
 
@@ -77,13 +78,9 @@ def test_vllm_answers_from_mxfp4_weights_and_says_that_it_emulates(tmp_path: Pat
         dataset.calibration(8).to_pickle(workspace.directory / "calibration.pkl")
     plan, job = planned("mxfp4-streamed")
     config = {**json.loads(job.config), "samples": 32}
+    inputs = {role: tmp_path / role / "manifest.json" for role in ("model", "dataset")}
     done = subprocess.run(
-        [
-            *(interpreter(plan, job, tmp_path), "-m", "steps.quick_run"),
-            *("--config", json.dumps(config)),
-            *("--input", *(f"{r}={tmp_path / r / 'manifest.json'}" for r in ("model", "dataset"))),
-            *("--output", str(tmp_path / "out/manifest.json"), "--log", str(tmp_path / "log")),
-        ],
+        command("quick_run", config, inputs, tmp_path, interpreter(plan, job, tmp_path)),
         cwd=ROOT,
         capture_output=True,
         text=True,

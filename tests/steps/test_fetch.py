@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from functools import cache
@@ -28,6 +27,7 @@ from steps.limits import limitation
 from steps.plan import make
 from steps.record import Manifest
 from steps.schema import ModelConfig
+from tests import running
 from tests.conftest import ROOT
 from tests.file_server import Files, serving
 
@@ -362,10 +362,7 @@ def config(source: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 
 def command(home: Path, settings: dict[str, Any]) -> list[str]:
-    return [
-        *(sys.executable, "-m", "steps.fetch", "--config", json.dumps(settings)),
-        *("--output", str(home / "out/manifest.json"), "--log", str(home / "log")),
-    ]
+    return running.command("fetch", settings, {}, home)
 
 
 def fetch(home: Path, settings: dict[str, Any]) -> subprocess.CompletedProcess[str]:
@@ -553,10 +550,7 @@ def test_a_file_by_url_needs_a_digest(tmp_path: Path) -> None:
 
 def model_step(home: Path, settings: dict[str, Any]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [
-            *(sys.executable, "-m", "steps.model", "--config", json.dumps(settings)),
-            *("--output", str(home / "out/manifest.json"), "--log", str(home / "log")),
-        ],
+        running.command("model", settings, {}, home),
         cwd=ROOT,
         capture_output=True,
         text=True,

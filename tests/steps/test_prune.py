@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from steps.prune.importance import Importance, angular_distances
 from steps.record import Manifest, publish
 from tests import checkpoints
 from tests.conftest import ROOT
+from tests.running import command
 
 
 def config_of(directory: Path) -> dict[str, object]:
@@ -205,13 +205,9 @@ def test_a_state_without_direction_is_no_distance() -> None:
 
 
 def step(home: Path, block: dict[str, object]) -> subprocess.CompletedProcess[str]:
-    config = json.dumps({"layers": 6, "block": block, "when": "before_quantize", "workers": 1})
+    config = {"layers": 6, "block": block, "when": "before_quantize", "workers": 1}
     return subprocess.run(
-        [
-            *(sys.executable, "-m", "steps.prune", "--config", config),
-            *("--input", f"model={home / 'model/manifest.json'}"),
-            *("--output", str(home / "out/manifest.json"), "--log", str(home / "log")),
-        ],
+        command("prune", config, {"model": home / "model/manifest.json"}, home),
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -20,6 +20,7 @@ from steps.schema import QuarkOptions
 from tests import checkpoints
 from tests.conftest import ROOT
 from tests.interpreter import interpreter
+from tests.running import command
 
 STREAMING: dict[str, Any] = {
     "model": "tiny",
@@ -55,11 +56,7 @@ def step(
     home: Path, config: dict[str, Any], inputs: dict[str, Path], python: str = sys.executable
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [
-            *(python, "-m", "steps.quantize", "--config", json.dumps(config)),
-            *("--input", *(f"{role}={path}" for role, path in inputs.items())),
-            *("--output", str(home / "out/manifest.json"), "--log", str(home / "log")),
-        ],
+        command("quantize", config, inputs, home, python),
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from steps.interval import ratio_interval
 from steps.record import publish
 from steps.rehearsal import dataset
 from tests.conftest import ROOT
+from tests.running import command
 
 PROMPTS = 40
 
@@ -57,13 +57,9 @@ def check(home: Path, answers: list[list[int]], minimum: float) -> subprocess.Co
             text = json.dumps(given_answers)
             (workspace.directory / "answers.json").write_text(text, encoding="utf-8")
     roles = ("run", "reference", "dataset", "model")
+    inputs = {role: home / role / "manifest.json" for role in roles}
     return subprocess.run(
-        [
-            *(sys.executable, "-m", "steps.quick_check"),
-            *("--config", json.dumps({"after": "prune", "minimum": minimum})),
-            *("--input", *(f"{role}={home / role / 'manifest.json'}" for role in roles)),
-            *("--output", str(home / "out/manifest.json"), "--log", str(home / "log")),
-        ],
+        command("quick_check", {"after": "prune", "minimum": minimum}, inputs, home),
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -16,6 +16,7 @@ from steps.record import Manifest, publish
 from steps.rehearsal import dataset
 from tests.conftest import ROOT
 from tests.interpreter import interpreter
+from tests.running import command
 
 pytestmark = pytest.mark.engine
 
@@ -73,12 +74,7 @@ def run(
         config = shortened(step, json.loads(job.config))
         given = {**artifacts, **(inputs or {})}
         return subprocess.run(
-            [
-                *(python, "-m", f"steps.{step}", "--config", json.dumps(config)),
-                *("--input", *(f"{role}={path}" for role, path in given.items())),
-                *("--output", str(tmp_path / "out/manifest.json")),
-                *("--log", str(tmp_path / "log")),
-            ],
+            command(step, config, given, tmp_path, python),
             cwd=ROOT,
             capture_output=True,
             text=True,
