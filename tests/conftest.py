@@ -1,6 +1,7 @@
 """A copy of the project that a test may edit or run in."""
 
 import shutil
+from functools import cache
 from pathlib import Path
 
 import hypothesis
@@ -46,14 +47,7 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new), encoding="utf-8")
 
 
-class Plans(dict[str, Plan]):
-    """The plan of each experiment, made when it is asked for: all of them take half a minute."""
-
-    def __missing__(self, experiment: str) -> Plan:
-        self[experiment] = make(ROOT, [f"experiment={experiment}"])
-        return self[experiment]
-
-
-@pytest.fixture(scope="session")
-def plans() -> Plans:
-    return Plans()
+@cache
+def planned(*overrides: str) -> Plan:
+    """The plan of these overrides, made once for all tests of a process: each takes a second."""
+    return make(ROOT, list(overrides))

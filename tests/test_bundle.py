@@ -19,7 +19,7 @@ from steps.bundle.wheels import gather
 from steps.errors import UserError
 from steps.plan import Job, Plan, make
 from steps.record import publish
-from tests.conftest import ROOT
+from tests.conftest import ROOT, planned
 
 LIMIT_S = 180
 
@@ -250,7 +250,7 @@ def test_a_bundle_has_the_checkout_and_nothing_else_that_lies_there(tmp_path: Pa
 
 
 def test_images_are_refused() -> None:
-    plan = make(ROOT, ["experiment=amd-v5.1", "system=amd-mi300x", "scenario=Server"])
+    plan = planned("experiment=amd-v5.1", "system=amd-mi300x", "scenario=Server")
     with pytest.raises(UserError, match="a bundle holds no images in this version"):
         command._require_native(plan)
 

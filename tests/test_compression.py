@@ -1,20 +1,18 @@
 """What is planned for a compressed model: the order of the steps, what is shared, the gates."""
 
 import json
-from functools import cache
 
 import pytest
 
 from steps.errors import UserError
-from steps.plan import Job, Plan, make
-from tests.conftest import ROOT
+from steps.plan import Job, Plan
+from tests.conftest import planned
 
 OFFLINE = "scenario=Offline"
 
 
-@cache
-def planned(*overrides: str) -> Plan:
-    return make(ROOT, [OFFLINE, *overrides])
+def offline(*overrides: str) -> Plan:
+    return planned(OFFLINE, *overrides)
 
 
 def keys(plan: Plan, step: str) -> list[str]:
@@ -26,7 +24,7 @@ def one(plan: Plan, step: str, key: str) -> Job:
 
 
 def test_what_comes_before_quantizing_is_done_once_for_all_precisions() -> None:
-    plan = planned("precision=bf16,fp8,mxfp4", "compression=depth33-finetuned,finetuned")
+    plan = offline("precision=bf16,fp8,mxfp4", "compression=depth33-finetuned,finetuned")
     assert keys(plan, "prune") == ["rehearsal/depth33-finetuned"]
     assert keys(plan, "finetune") == ["rehearsal/depth33-finetuned", "rehearsal/finetuned"]
     for precision in ("fp8", "mxfp4"):
@@ -38,15 +36,15 @@ def test_what_comes_before_quantizing_is_done_once_for_all_precisions() -> None:
 
 
 def test_only_steps_that_measure_depend_on_the_dataset() -> None:
-    given = one(planned("compression=depth33"), "prune", "rehearsal/depth33")
-    measured = one(planned("compression=depth33-measured"), "prune", "rehearsal/depth33-measured")
+    given = one(offline("compression=depth33"), "prune", "rehearsal/depth33")
+    measured = one(offline("compression=depth33-measured"), "prune", "rehearsal/depth33-measured")
     assert ("dataset" in given.inputs, "dataset" in measured.inputs) == (False, True)
-    streamed = one(planned("precision=mxfp4-streamed"), "quantize", "rehearsal/none/mxfp4-streamed")
+    streamed = one(offline("precision=mxfp4-streamed"), "quantize", "rehearsal/none/mxfp4-streamed")
     assert "dataset" not in streamed.inputs
 
 
 def test_runs_wait_for_every_quick_check_of_their_weights() -> None:
-    plan = planned("precision=bf16,fp8", "compression=none,depth33-finetuned")
+    plan = offline("precision=bf16,fp8", "compression=none,depth33-finetuned")
     waits = {
         job.key.removeprefix("rehearsal-cpu/rehearsal/").removesuffix("/Offline"): [
             gate.split("/artifacts/quick_check/rehearsal-cpu/rehearsal/")[1].rsplit("-", 1)[0]
@@ -69,7 +67,7 @@ def test_runs_wait_for_every_quick_check_of_their_weights() -> None:
 
 def test_another_minimum_judges_again_and_moves_nothing_else() -> None:
     before, after = (
-        planned("precision=fp8", *more) for more in ([], ["compression.quick_minimum.quantize=0.9"])
+        offline("precision=fp8", *more) for more in ([], ["compression.quick_minimum.quantize=0.9"])
     )
     changed = {
         job.step
@@ -82,7 +80,7 @@ def test_another_minimum_judges_again_and_moves_nothing_else() -> None:
 
 
 def test_weights_before_quantizing_run_without_emulation() -> None:
-    plan = planned("precision=fp8", "compression=depth33")
+    plan = offline("precision=fp8", "compression=depth33")
     engines = {
         key.removeprefix("rehearsal-cpu/rehearsal"): json.loads(one(plan, "quick_run", key).config)[
             "engine"
@@ -96,7 +94,7 @@ def test_weights_before_quantizing_run_without_emulation() -> None:
 
 
 def test_only_what_may_lose_accuracy_has_no_required_gate() -> None:
-    plan = planned("precision=bf16,fp8,mxfp4,int2", "compression=none,depth21,depth33-finetuned")
+    plan = offline("precision=bf16,fp8,mxfp4,int2", "compression=none,depth21,depth33-finetuned")
     required = {
         tuple(job.key.split("/")[2:4]): json.loads(job.config)["required"]
         for job in plan.jobs
@@ -112,18 +110,18 @@ def test_only_what_may_lose_accuracy_has_no_required_gate() -> None:
 
 
 def test_nothing_is_prepared_for_weights_that_stay_as_they_are() -> None:
-    plan = planned()
+    plan = offline()
     assert keys(plan, "environment") == ["cpu", "analysis"]
     assert not keys(plan, "quick_run")
-    assert keys(planned("precision=fp8"), "environment") == ["cpu", "compress", "analysis"]
+    assert keys(offline("precision=fp8"), "environment") == ["cpu", "compress", "analysis"]
 
 
 @pytest.mark.parametrize("compression", ["depth21", "depth33-finetuned", "finetuned"])
 def test_the_closed_division_refuses_pruning_and_training(compression: str) -> None:
     with pytest.raises(UserError, match="of the closed division, where compression") as caught:
-        planned(f"compression={compression}", "system.division=closed")
+        offline(f"compression={compression}", "system.division=closed")
     assert ("trained further" in str(caught.value)) == (compression == "finetuned")
-    assert planned("precision=fp8", "system.division=closed").jobs
+    assert offline("precision=fp8", "system.division=closed").jobs
 
 
 @pytest.mark.parametrize(
@@ -141,5 +139,5 @@ def test_the_closed_division_refuses_pruning_and_training(compression: str) -> N
 )
 def test_settings_that_make_no_sense_are_refused(overrides: list[str], words: str) -> None:
     with pytest.raises(UserError) as caught:
-        planned(*overrides)
+        offline(*overrides)
     assert words in str(caught.value)

@@ -11,7 +11,7 @@ from steps.departures import departures
 from steps.errors import UserError
 from steps.plan import Plan, freeze, load, make
 from steps.record import canonical_json
-from tests.conftest import ROOT, edit
+from tests.conftest import edit, planned
 
 
 def counts(plan: Plan) -> dict[str, int]:
@@ -25,7 +25,7 @@ def cells(plan: Plan) -> tuple[schema.Cell, ...]:
 
 
 def test_the_default_is_the_rehearsal_with_three_scenarios() -> None:
-    plan = make(ROOT, [])
+    plan = planned()
     assert plan.experiment == "rehearsal"
     assert counts(plan) == {
         "environment": 2,
@@ -45,7 +45,7 @@ def test_the_default_is_the_rehearsal_with_three_scenarios() -> None:
 
 
 def test_lists_make_a_matrix_and_share_what_they_can() -> None:
-    plan = make(ROOT, ["precision=bf16,fp8", "scenario=Offline,Server"])
+    plan = planned("precision=bf16,fp8", "scenario=Offline,Server")
     found = counts(plan)
     assert found["performance_run"] == 4
     assert found["quantize"] == 1
@@ -53,7 +53,7 @@ def test_lists_make_a_matrix_and_share_what_they_can() -> None:
 
 
 def test_sweep_syntax_of_hydra_chooses_axis_values() -> None:
-    plan = make(ROOT, ["scenario=glob(*,exclude=Inter*)", "precision=choice(bf16,fp8)"])
+    plan = planned("scenario=glob(*,exclude=Inter*)", "precision=choice(bf16,fp8)")
     assert {(cell.precision, cell.scenario) for cell in cells(plan)} == {
         ("bf16", "Offline"),
         ("bf16", "Server"),
@@ -63,10 +63,10 @@ def test_sweep_syntax_of_hydra_chooses_axis_values() -> None:
 
 
 def test_only_the_full_length_has_no_departure() -> None:
-    short, full = make(ROOT, []), make(ROOT, ["experiment=rehearsal-full"])
+    short, full = planned(), planned("experiment=rehearsal-full")
     assert all(len(cell.departures) == 3 for cell in cells(short))
     assert all(cell.departures == () for cell in cells(full))
-    emulated = cells(make(ROOT, ["experiment=rehearsal-full", "precision=fp8"]))
+    emulated = cells(planned("experiment=rehearsal-full", "precision=fp8"))
     assert all("emulated" in cell.departures[0] for cell in emulated)
 
 
@@ -81,7 +81,7 @@ def test_only_the_full_length_has_no_departure() -> None:
 def test_a_token_by_value_makes_no_plan_and_is_not_repeated(key: str, said: str) -> None:
     """Not even where nothing is fetched: a plan's overrides are packaged with its results."""
     with pytest.raises(UserError, match=said) as caught:
-        make(ROOT, [f"{key}=hf_abcdef"])
+        planned(f"{key}=hf_abcdef")
     assert "hf_abcdef" not in str(caught.value)
 
 
@@ -106,7 +106,7 @@ def test_a_token_by_value_makes_no_plan_and_is_not_repeated(key: str, said: str)
 )
 def test_bad_overrides_get_one_sentence(overrides: list[str], words: list[str]) -> None:
     with pytest.raises(UserError) as caught:
-        make(ROOT, overrides)
+        planned(*overrides)
     message = str(caught.value)
     assert "\n" not in message
     for word in words:
@@ -144,7 +144,7 @@ def test_no_job_depends_on_the_machine(project: Path) -> None:
     """The same plan on two machines, or a result could not be verified elsewhere."""
     text = freeze(make(project, []), project).read_text(encoding="utf-8")
     assert str(project) not in text
-    assert freeze(make(ROOT, []), project).read_text(encoding="utf-8") == text
+    assert freeze(planned(), project).read_text(encoding="utf-8") == text
 
 
 @given(
@@ -163,7 +163,7 @@ def test_canonical_json_does_not_depend_on_order(value: object) -> None:
 
 
 def test_departures_name_both_values() -> None:
-    plan = make(ROOT, ["scenario=Server"])
+    plan = planned("scenario=Server")
     check = next(job for job in plan.jobs if job.step == "performance_check")
     found = departures(
         schema.PerformanceCheckConfig.model_validate_json(check.config), 1024, emulated=False

@@ -12,9 +12,9 @@ import pytest
 
 from steps import schema
 from steps.layers import SELECTORS, merged, settled
-from steps.plan import Job, Plan
+from steps.plan import Job
 from steps.sut.user_conf import render_user_conf
-from tests.conftest import ROOT
+from tests.conftest import ROOT, planned
 
 GOLDEN = ROOT / "tests" / "golden"
 CODE = "/lab-mlperf-inference/code/"
@@ -72,10 +72,10 @@ def key(row: Row) -> str:
 
 
 @pytest.fixture(scope="module")
-def published(plans: Mapping[str, Plan]) -> dict[str, tuple[schema.Cell, dict[str, Job]]]:
+def published() -> dict[str, tuple[schema.Cell, dict[str, Job]]]:
     """Every row that the experiments of v5.1 become: its cell and the cell's jobs by step."""
     found: dict[str, tuple[schema.Cell, dict[str, Job]]] = {}
-    for plan in (plans[name] for name in EXPERIMENTS if name.endswith("-v5.1")):
+    for plan in (planned(f"experiment={name}") for name in EXPERIMENTS if name.endswith("-v5.1")):
         by_step = {step: job for job in plan.jobs for step in [job.step]}
         submission = schema.SubmissionConfig.model_validate_json(by_step["submission"].config)
         for cell in submission.cells:
@@ -88,9 +88,9 @@ def published(plans: Mapping[str, Plan]) -> dict[str, tuple[schema.Cell, dict[st
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_plans(experiment: str, plans: Mapping[str, Plan]) -> None:
+def test_every_experiment_plans(experiment: str) -> None:
     """Here, since the rows need the same plans, and a file's tests share one worker's."""
-    plan = plans[experiment]
+    plan = planned(f"experiment={experiment}")
     assert plan.experiment == experiment
     assert [job.step for job in plan.jobs].count("report") == 1
 

@@ -10,8 +10,7 @@ from omegaconf import OmegaConf
 
 from steps import rounds
 from steps.errors import UserError
-from steps.plan import make
-from tests.conftest import ROOT
+from tests.conftest import ROOT, planned
 
 GOLDEN = json.loads((ROOT / "tests/golden/rounds.json").read_text(encoding="utf-8"))
 
@@ -69,7 +68,7 @@ def test_every_round_is_whole() -> None:
 
 def test_a_round_without_the_benchmark_says_so() -> None:
     with pytest.raises(UserError, match="mixtral-8x7b"):
-        make(ROOT, ["experiment=amd-v5.1", "benchmark=mixtral-8x7b", "round=v6.1"])
+        planned("experiment=amd-v5.1", "benchmark=mixtral-8x7b", "round=v6.1")
 
 
 def test_a_bound_of_a_test_is_a_benchmark_of_its_round() -> None:

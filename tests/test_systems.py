@@ -12,7 +12,7 @@ from steps.diff import difference
 from steps.errors import UserError
 from steps.limits import limitation, missing, refusal
 from steps.plan import Job, Plan, freeze, make
-from tests.conftest import ROOT, edit
+from tests.conftest import ROOT, edit, planned
 
 SERVER = ["experiment=amd-v5.1", "benchmark=llama2-70b-99.9", "scenario=Server"]
 SITE = """\
@@ -48,7 +48,7 @@ def job(plan: Plan, step: str) -> Job:
 
 
 def test_a_site_is_its_base_with_its_own_values(site: Path) -> None:
-    ours, base = make(ROOT, SERVER, site), make(ROOT, [*SERVER, "system=amd-mi325x"])
+    ours, base = make(ROOT, SERVER, site), planned(*SERVER, "system=amd-mi325x")
     run, other = one(ours, "performance_run"), one(base, "performance_run")
     assert run["loadgen"].pop("target_qps") == 104
     assert other["loadgen"].pop("target_qps") == 109
@@ -126,7 +126,7 @@ def test_a_site_that_is_not_there_or_hides_a_system_is_refused(site: Path) -> No
 )
 def test_an_impossible_choice_is_named(overrides: list[str], words: list[str]) -> None:
     with pytest.raises(UserError) as caught:
-        make(ROOT, ["experiment=amd-v5.1", *overrides])
+        planned("experiment=amd-v5.1", *overrides)
     for word in words:
         assert word in str(caught.value)
 
@@ -134,18 +134,18 @@ def test_an_impossible_choice_is_named(overrides: list[str], words: list[str]) -
 def test_a_precision_that_the_hardware_lacks_is_refused() -> None:
     chosen = ["system=amd-mi300x", "benchmark=llama2-70b-99", "length=rule", "precision=mxfp4"]
     with pytest.raises(UserError, match="mi300x computes in bf16, fp8, int8-fp8, not in mxfp4"):
-        make(ROOT, chosen)
+        planned(*chosen)
 
 
 def test_one_row_is_addressed_by_its_published_name() -> None:
     row = "row=8xMI325X_2xEPYC_9575F_1/llama2-70b-99/Server"
-    plan = make(ROOT, ["experiment=amd-v5.1", "system=amd-mi325x", row])
+    plan = planned("experiment=amd-v5.1", "system=amd-mi325x", row)
     cells = schema.SubmissionConfig.model_validate_json(job(plan, "submission").config).cells
     assert [cell.key for cell in cells] == ["amd-mi325x/llama2-70b-99.9/none/fp8/Server"]
 
 
 def test_pruning_comes_after_or_before_quantizing_as_amd_did() -> None:
-    plan = make(ROOT, ["experiment=amd-v5.1", "benchmark=llama3.1-405b"])
+    plan = planned("experiment=amd-v5.1", "benchmark=llama3.1-405b")
     by_key = {(job.step, job.key.split("/")[1]): job for job in plan.jobs if "/" in job.key}
     late, early = "depth-pruned-21", "depth-pruned-33-finetuned"
     runs = {job.key.split("/")[2]: job for job in plan.jobs if job.step == "performance_run"}
@@ -164,9 +164,9 @@ def test_pruning_comes_after_or_before_quantizing_as_amd_did() -> None:
 
 
 def test_run_refuses_before_anything_starts(
-    project: Path, capsys: pytest.CaptureFixture[str], plans: dict[str, Plan]
+    project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sentence = refusal(freeze(plans["amd-v5.1"], project), project)
+    sentence = refusal(freeze(planned("experiment=amd-v5.1"), project), project)
     assert sentence is not None
     for word in ("amd-mi300x needs 8 × AMD Instinct MI300X", "/dev/kfd", "step container"):
         assert word in sentence
@@ -177,8 +177,8 @@ def test_run_refuses_before_anything_starts(
     assert before == after
 
 
-def test_a_rehearsal_is_never_refused(project: Path, plans: dict[str, Plan]) -> None:
-    assert refusal(freeze(plans["rehearsal"], project), project) is None
+def test_a_rehearsal_is_never_refused(project: Path) -> None:
+    assert refusal(freeze(planned("experiment=rehearsal"), project), project) is None
 
 
 def test_what_is_there_needs_no_step(project: Path) -> None:
@@ -273,7 +273,7 @@ def test_the_tutorials_files_compose_and_are_short(example: str, tmp_path: Path)
 
 def test_llama_8b_is_planned_and_scored_by_sentences(tmp_path: Path) -> None:
     chosen = ["benchmark=llama3.1-8b", "length=rule", "scenario=Offline,Server,Interactive"]
-    plan = make(ROOT, [*chosen, "benchmark.nltk_data=somewhere"])
+    plan = planned(*chosen, "benchmark.nltk_data=somewhere")
     check = json.loads(job(plan, "accuracy_check").config)
     assert check["dataset_size"] == 13_368
     assert check["gates"]["99"]["minimum"]["ROUGELSUM"] == 35.43507
@@ -292,12 +292,12 @@ def test_llama_8b_is_planned_and_scored_by_sentences(tmp_path: Path) -> None:
 
 def test_pictures_are_scored_where_pytorch_is_with_weights_that_are_given() -> None:
     chosen = ["experiment=amd-v5.1", "benchmark=stable-diffusion-xl", "scenario=Offline"]
-    check = job(make(ROOT, chosen), "accuracy_check")
+    check = job(planned(*chosen), "accuracy_check")
     assert "/images-" in check.environment
     config = json.loads(check.config)
     assert len(config["kept"]["images"]) == 10
     reason = limitation("accuracy_check", config)
     assert reason is not None and "benchmark.scorer_weights.clip.path" in reason
     given = [f"benchmark.scorer_weights.{name}.path=here" for name in ("clip", "inception")]
-    config = json.loads(job(make(ROOT, [*chosen, *given]), "accuracy_check").config)
+    config = json.loads(job(planned(*chosen, *given), "accuracy_check").config)
     assert limitation("accuracy_check", config) is None

@@ -3,8 +3,8 @@
 import subprocess
 
 from steps.cli import snakemake
-from steps.plan import freeze, make
-from tests.conftest import ROOT
+from steps.plan import freeze
+from tests.conftest import ROOT, planned
 
 LIMIT_S = 120
 NOT_APPLICABLE = "Specify a conda environment or container for each rule."
@@ -13,7 +13,7 @@ NOT_APPLICABLE = "Specify a conda environment or container for each rule."
 
 
 def test_snakemake_lint_has_no_complaint() -> None:
-    path = freeze(make(ROOT, []), ROOT)
+    path = freeze(planned(), ROOT)
     binary, flag, plan, *_ = snakemake(path)
     done = subprocess.run(
         [binary, flag, plan, "--lint"], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S

@@ -15,7 +15,7 @@ from steps.registry import STEPS
 from steps.scheduler.config import Local, Slurm
 from steps.scheduler.environment import locks
 from steps.scheduler.resources import SHARING, STAYING, Resources
-from tests.conftest import ROOT, Plans, edit
+from tests.conftest import ROOT, edit, planned
 
 RUNS = ("performance_run", "accuracy_run", "compliance_run")
 LIMIT_S = 120
@@ -24,16 +24,18 @@ LIMIT_S = 120
 @pytest.fixture(scope="module")
 def rehearsal() -> Plan:
     site = ["scheduler=slurm", "scheduler.partition=gpu", "scheduler.account=mlperf"]
-    return make(ROOT, ["experiment=rehearsal", *site])
+    return planned("experiment=rehearsal", *site)
 
 
 OnSlurm = Callable[[str], Plan]
 
 
 @pytest.fixture(scope="module")
-def on_slurm(plans: Plans, rehearsal: Plan) -> OnSlurm:
+def on_slurm(rehearsal: Plan) -> OnSlurm:
     """An experiment's plan; a plan doesn't depend on its scheduler, as a test shows."""
-    return lambda name: plans[name].model_copy(update={"scheduler": rehearsal.scheduler})
+    return lambda name: planned(f"experiment={name}").model_copy(
+        update={"scheduler": rehearsal.scheduler}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +105,7 @@ def test_a_system_of_several_nodes_gets_them_in_one_job(on_slurm: OnSlurm) -> No
 
 def test_nodes_of_several_kinds_are_asked_for_without_a_kind() -> None:
     chosen = ["experiment=mangoboost-v5.1", "system=mangoboost-mi300x-mi325x"]
-    plan = make(ROOT, [*chosen, "scheduler=slurm"])
+    plan = planned(*chosen, "scheduler=slurm")
     run = next(job for job in plan.jobs if job.step == "performance_run")
     assert Resources(plan).of(run)["gres"] == "gpu:8"
 
@@ -116,9 +118,9 @@ def test_a_cpu_asks_for_no_accelerator(rehearsal: Plan) -> None:
     assert resources.of(run)["slurm_extra"] == "--exclusive"
 
 
-def test_the_scheduler_is_part_of_no_job(plans: Plans, rehearsal: Plan) -> None:
+def test_the_scheduler_is_part_of_no_job(rehearsal: Plan) -> None:
     """So nothing runs again for it, and no partition or account gets into a submission."""
-    here, there = plans["rehearsal"], rehearsal
+    here, there = planned("experiment=rehearsal"), rehearsal
     assert isinstance(here.scheduler, Local) and isinstance(there.scheduler, Slurm)
     assert here.jobs == there.jobs
 
@@ -163,7 +165,7 @@ def test_two_schedulers_in_one_plan_are_refused(project: Path) -> None:
 )
 def test_a_bad_value_is_named(override: str, words: str) -> None:
     with pytest.raises(UserError, match=re.escape(words)):
-        make(ROOT, ["scheduler=slurm", override])
+        planned("scheduler=slurm", override)
 
 
 def test_the_rules_that_stay_are_the_local_ones() -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from steps.errors import UserError
-from steps.plan import Plan, make
+from steps.plan import Plan
 from steps.scheduler import slurm
 from steps.scheduler.config import Slurm
 from steps.scheduler.run import POLL_S, Watch
-from tests.conftest import ROOT, Plans
+from tests.conftest import planned
 
 TOOLS = ("squeue", "scancel", "sinfo", "scontrol")
 KEY = "rehearsal-cpu/rehearsal/none/bf16/Server"
@@ -21,7 +21,7 @@ NO_PROCESS = 2**22 + 1
 
 @pytest.fixture(scope="module")
 def plan() -> Plan:
-    return make(ROOT, ["scheduler=slurm", "scenario=Server", "scheduler.pending_limit_min=30"])
+    return planned("scheduler=slurm", "scenario=Server", "scheduler.pending_limit_min=30")
 
 
 class Bench:
@@ -180,8 +180,8 @@ short|30:00|(null)|n3
 
 
 @pytest.fixture(scope="module")
-def amd(plans: Plans, plan: Plan) -> Plan:
-    whole = plans["amd-v5.1"]
+def amd(plan: Plan) -> Plan:
+    whole = planned("experiment=amd-v5.1")
     jobs = tuple(job for job in whole.jobs if job.key.startswith("amd-mi325x/"))
     return whole.model_copy(update={"jobs": jobs, "scheduler": plan.scheduler})
 

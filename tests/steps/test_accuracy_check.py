@@ -12,10 +12,9 @@ from steps import schema
 from steps.accuracy_check import bounded, judged, prove_whole
 from steps.errors import UserError
 from steps.loadgen_log import Answer, Detail
-from steps.plan import make
 from steps.rehearsal.scores import accuracy_text, by_index
 from steps.rouge import Rouge, common_length
-from tests.conftest import ROOT
+from tests.conftest import planned
 
 ROUGE = Rouge()
 GATE = schema.Gates(
@@ -28,7 +27,7 @@ GATE = schema.Gates(
 
 @pytest.fixture(scope="module")
 def config() -> schema.AccuracyCheckConfig:
-    job = next(j for j in make(ROOT, ["scenario=Server"]).jobs if j.step == "accuracy_check")
+    job = next(j for j in planned("scenario=Server").jobs if j.step == "accuracy_check")
     return schema.AccuracyCheckConfig.model_validate_json(job.config)
 
 

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from steps.capacity import PRECISIONS, command, load
 from steps.errors import UserError
-from steps.plan import make
-from tests.conftest import ROOT
+from tests.conftest import planned
 
 CAPACITY = load()
 ACCELERATORS = {name: CAPACITY.hardware[name].accelerator for name in CAPACITY.table}
@@ -79,9 +78,9 @@ def test_a_configuration_that_cannot_fit_is_refused_with_the_number_that_does() 
 def test_a_plan_whose_model_cannot_fit_is_refused() -> None:
     """405B in MXFP4 with 79 % of its layers takes 176.8 GB, with 67 % 148.5 GB."""
     smaller = ["experiment=amd-v5.1", "benchmark=llama3.1-405b", "compression=depth-pruned-21"]
-    assert make(ROOT, [*smaller, "hardware.accelerator.memory_gb=177"]).jobs
+    assert planned(*smaller, "hardware.accelerator.memory_gb=177").jobs
     with pytest.raises(UserError, match=r"pruned-21 .*176\.8 GB .*1 × 176 GB: .* at least 2 acc"):
-        make(ROOT, [*smaller, "hardware.accelerator.memory_gb=176"])
+        planned(*smaller, "hardware.accelerator.memory_gb=176")
 
 
 def test_the_command_takes_names_and_sizes(capsys: pytest.CaptureFixture[str]) -> None:

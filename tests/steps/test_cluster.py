@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from steps.layers import merged
-from steps.plan import Job, Plan, make
+from steps.plan import Job, Plan
 from steps.record import Manifest
-from tests.conftest import ROOT
+from tests.conftest import planned
 from tests.interpreter import interpreter
 from tests.running import Running, alive, artifacts_of, below, command_of
 
@@ -23,15 +23,15 @@ NODES = 2
 
 
 @pytest.fixture(scope="module")
-def planned() -> tuple[Plan, Job]:
+def made() -> tuple[Plan, Job]:
     overrides = ["experiment=null-engine", "scenario=Server", "cluster=2-nodes"]
-    plan = make(ROOT, [*overrides, "hardware.engine.placement.cluster=local"])
+    plan = planned(*overrides, "hardware.engine.placement.cluster=local")
     return plan, next(job for job in plan.jobs if job.step == "performance_run")
 
 
 @pytest.fixture(scope="module")
-def python(planned: tuple[Plan, Job], tmp_path_factory: pytest.TempPathFactory) -> str:
-    return interpreter(*planned, tmp_path_factory.mktemp("environment"))
+def python(made: tuple[Plan, Job], tmp_path_factory: pytest.TempPathFactory) -> str:
+    return interpreter(*made, tmp_path_factory.mktemp("environment"))
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +53,9 @@ def config(job: Job, **placement: Any) -> dict[str, Any]:
 
 
 def test_a_lost_nodes_samples_go_to_the_others(
-    planned: tuple[Plan, Job], python: str, inputs: dict[str, Path], tmp_path: Path
+    made: tuple[Plan, Job], python: str, inputs: dict[str, Path], tmp_path: Path
 ) -> None:
-    running = Running("performance_run", config(planned[1]), inputs, tmp_path, NODES, python)
+    running = Running("performance_run", config(made[1]), inputs, tmp_path, NODES, python)
     running.wait_until_running()
     everything = below(running.process.pid)
     (raylet,) = [
@@ -79,9 +79,9 @@ def test_a_lost_nodes_samples_go_to_the_others(
 
 
 def test_a_cluster_that_is_not_there_gets_one_sentence(
-    planned: tuple[Plan, Job], python: str, inputs: dict[str, Path], tmp_path: Path
+    made: tuple[Plan, Job], python: str, inputs: dict[str, Path], tmp_path: Path
 ) -> None:
-    auto = config(planned[1], cluster="auto")
+    auto = config(made[1], cluster="auto")
     running = Running("performance_run", auto, inputs, tmp_path, NODES, python)
     status, text = running.ended()
     assert status == 1

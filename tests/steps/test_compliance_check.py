@@ -15,11 +15,11 @@ from steps.compliance.tokens import BAD_END, BAD_FIRST, BAD_LENGTH, examine
 from steps.compliance_check import step
 from steps.errors import UserError
 from steps.loadgen_log import Answer
-from steps.plan import Job, Plan, make
+from steps.plan import Job, Plan
 from steps.record import Manifest, publish
 from steps.validate.findings import Severity
 from steps.validate.submission import validate
-from tests.conftest import ROOT
+from tests.conftest import planned
 from tests.validate import trees
 
 EOS = 2
@@ -78,7 +78,7 @@ ANSWERS = trees.answers(200, timed=False, salt=7)
 
 @pytest.fixture(scope="module")
 def plan() -> Plan:
-    return make(ROOT, ["experiment=amd-v5.1", "benchmark=stable-diffusion-xl", "scenario=Offline"])
+    return planned("experiment=amd-v5.1", "benchmark=stable-diffusion-xl", "scenario=Offline")
 
 
 def job_of(plan: Plan, name: str, test: str = "") -> Job:

@@ -21,7 +21,7 @@ from steps.plan import Plan, make
 from steps.record import Manifest, publish, sha256_file
 from steps.submission.__main__ import step
 from tests import synthetic
-from tests.conftest import ROOT
+from tests.conftest import ROOT, planned
 
 HOST = "canary-node17"
 USER = "canary.user"
@@ -206,7 +206,7 @@ def test_a_field_of_the_description_is_not_reworded_but_refused(
     monkeypatch.setattr("platform.node", lambda: HOST)
     monkeypatch.setenv("USER", USER)
     monkeypatch.setenv("HUB_TOKEN", TOKEN)
-    plan = make(ROOT, ["scenario=Server"])
+    plan = planned("scenario=Server")
     synthetic.build(plan, tmp_path)
     inputs = synthetic.inputs_of(plan, tmp_path, "submission")
     system = inputs["describe/rehearsal-cpu"].with_name("system.json")
@@ -222,7 +222,7 @@ def test_a_field_of_the_description_is_not_reworded_but_refused(
 
 
 def test_a_log_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
-    plan = make(ROOT, ["scenario=Server"])
+    plan = planned("scenario=Server")
     synthetic.build(plan, tmp_path)
     role = "rehearsal-cpu/rehearsal/none/bf16/Server/performance_run"
     manifest = synthetic.inputs_of(plan, tmp_path, "submission")[role]
@@ -255,7 +255,7 @@ def test_a_log_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
 )
 def test_a_token_in_an_override_makes_no_plan(override: str) -> None:
     with pytest.raises(UserError, match=r"holds a token.*by reference") as caught:
-        make(ROOT, [override])
+        planned(override)
     assert override.partition("=")[2].strip("'") not in str(caught.value)
 
 

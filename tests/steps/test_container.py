@@ -12,13 +12,12 @@ from steps.container import context
 from steps.container.config import ImageConfig
 from steps.errors import UserError
 from steps.limits import limitation
-from steps.plan import make
 from steps.record import Manifest
 from steps.runtime import __main__ as runtime
 from steps.runtime import host
 from steps.runtime.config import ContainerSettings, EngineAddress, Runtime
 from steps.runtime.mounts import of_step
-from tests.conftest import ROOT, edit
+from tests.conftest import ROOT, edit, planned
 from tests.steps.test_artifacts import command
 
 IMAGE: dict[str, Any] = {
@@ -36,7 +35,7 @@ LOCK = "big.package==1.0\nother==2.0\nthird==3.0\n"
 
 
 def settings(name: str = "docker", **changes: object) -> ContainerSettings:
-    plan = make(ROOT, [f"runtime={name}", "scenario=Offline"])
+    plan = planned(f"runtime={name}", "scenario=Offline")
     job = next(job for job in plan.jobs if job.step == "performance_run")
     return ContainerSettings.model_validate_json(
         json.dumps({**json.loads(job.container), **changes})
@@ -47,13 +46,13 @@ def settings(name: str = "docker", **changes: object) -> ContainerSettings:
 
 
 def test_natively_nothing_is_contained() -> None:
-    plan = make(ROOT, ["precision=fp8", "scenario=Offline"])
+    plan = planned("precision=fp8", "scenario=Offline")
     assert not any(job.container or job.step == "container" for job in plan.jobs)
 
 
 @pytest.mark.parametrize("engine", ["docker", "podman"])
 def test_engines_and_their_weights_come_from_containers(engine: str) -> None:
-    plan = make(ROOT, [f"runtime={engine}", "precision=fp8", "scenario=Offline"])
+    plan = planned(f"runtime={engine}", "precision=fp8", "scenario=Offline")
     images = {job.key: job for job in plan.jobs if job.step == "container"}
     assert images.keys() == {"cpu", "compress"}
     for job in plan.jobs:
@@ -71,7 +70,7 @@ def test_engines_and_their_weights_come_from_containers(engine: str) -> None:
 
 
 def test_accelerators_bring_their_devices() -> None:
-    plan = make(ROOT, ["experiment=amd-v5.1", "hardware=mi325x", "scenario=Server"])
+    plan = planned("experiment=amd-v5.1", "hardware=mi325x", "scenario=Server")
     job = next(job for job in plan.jobs if job.step == "performance_run")
     given = ContainerSettings.model_validate_json(job.container)
     assert given.devices == ("/dev/kfd", "/dev/dri")
@@ -87,12 +86,12 @@ def test_several_nodes_share_the_network_of_their_machines() -> None:
 
 def test_a_runtime_without_an_image_is_refused() -> None:
     with pytest.raises(UserError, match=r"runtime docker needs a container for engine"):
-        make(ROOT, ["hardware.containers=null", "runtime=docker"])
+        planned("hardware.containers=null", "runtime=docker")
 
 
 def test_a_mount_needs_an_absolute_path() -> None:
     with pytest.raises(UserError, match=r"runtime: mounts\.0: needs an absolute path"):
-        make(ROOT, ["runtime=docker", "runtime.mounts=[data]"])
+        planned("runtime=docker", "runtime.mounts=[data]")
 
 
 # ---- images -------------------------------------------------------------------------------------
@@ -131,7 +130,7 @@ def test_an_image_without_its_parts_is_refused(lock: Path) -> None:
     with pytest.raises(UserError, match="pins no absent"):
         context.files(image(first=["absent"]), lock, RECIPE)
     with pytest.raises(UserError, match="has no containers/missing/Dockerfile; there are python"):
-        make(ROOT, ["runtime=docker", "hardware.containers.engine.stack=missing"])
+        planned("runtime=docker", "hardware.containers.engine.stack=missing")
 
 
 def test_without_an_engine_nothing_is_made(tmp_path: Path, lock: Path) -> None:

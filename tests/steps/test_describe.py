@@ -10,14 +10,13 @@ import yaml
 from steps import describe
 from steps.describe import command, described, read
 from steps.errors import UserError
-from steps.plan import make
 from steps.probes.machine import Prober, probe
 from steps.probes.values import Node
 from steps.schema import DescribeConfig
-from tests.conftest import ROOT
+from tests.conftest import planned
 from tests.recorded_machine import IMAGE, MI300X, MI355X, machine, printing
 
-PLANNED = next(job for job in make(ROOT, []).jobs if job.step == "describe")
+PLANNED = next(job for job in planned().jobs if job.step == "describe")
 REQUIRED = DescribeConfig.model_validate_json(PLANNED.config).required
 CONFIGURED = {"submitter": "Acme", "division": "closed", "cooling": "Air-cooled"}
 

@@ -21,15 +21,14 @@ from steps.doctor.needs import Accelerator, Needs, needs
 from steps.doctor.settings import load
 from steps.doctor.state import State, host_values, state, taken
 from steps.errors import UserError
-from steps.plan import make
 from steps.probes.machine import Prober
 from steps.probes.values import Containers, Ray
-from tests.conftest import ROOT
+from tests.conftest import ROOT, planned
 from tests.recorded_machine import FILES, TOOLS, machine, printing
 
 SETTINGS = load()
 CAPACITY = capacity.load()
-PLAN = make(ROOT, [])
+PLAN = planned()
 _, CELLS = compose(ROOT / "conf", [])
 
 MI325X = Accelerator(

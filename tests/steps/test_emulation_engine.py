@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from steps.plan import Job, Plan, make
+from steps.plan import Job, Plan
 from steps.record import publish
-from tests.conftest import ROOT
+from tests.conftest import ROOT, planned
 from tests.interpreter import interpreter
 from tests.running import command
 
@@ -42,14 +42,14 @@ print("same")
 """
 
 
-def planned(precision: str) -> tuple[Plan, Job]:
-    plan = make(ROOT, ["scenario=Offline", f"precision={precision}"])
+def quantized(precision: str) -> tuple[Plan, Job]:
+    plan = planned("scenario=Offline", f"precision={precision}")
     found = (job for job in plan.jobs if job.step == "quick_run" and job.key.endswith("quantize"))
     return plan, next(found)
 
 
 def test_the_kernels_round_as_the_formats_say(tmp_path: Path) -> None:
-    engine = interpreter(*planned("mxfp4"), tmp_path)
+    engine = interpreter(*quantized("mxfp4"), tmp_path)
     done = subprocess.run(
         [engine, "-W", "error", "-c", NUMERICS],
         cwd=ROOT,
@@ -76,7 +76,7 @@ def test_vllm_answers_from_mxfp4_weights_and_says_that_it_emulates(tmp_path: Pat
     with publish(tmp_path / "dataset", step="dataset", config={}, inputs={}, code="") as workspace:
         frame.to_pickle(workspace.directory / "evaluation.pkl")
         dataset.calibration(8).to_pickle(workspace.directory / "calibration.pkl")
-    plan, job = planned("mxfp4-streamed")
+    plan, job = quantized("mxfp4-streamed")
     config = {**json.loads(job.config), "samples": 32}
     inputs = {role: tmp_path / role / "manifest.json" for role in ("model", "dataset")}
     done = subprocess.run(

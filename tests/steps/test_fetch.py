@@ -24,11 +24,10 @@ from steps.fetch.client import Client
 from steps.fetch.config import FetchConfig, HubSource, MlcommonsSource
 from steps.fetch.download import Digest, Item, download
 from steps.limits import limitation
-from steps.plan import make
 from steps.record import Manifest
 from steps.schema import ModelConfig
 from tests import running
-from tests.conftest import ROOT
+from tests.conftest import ROOT, planned
 from tests.file_server import Files, serving
 
 SECRET = "hf_the-token-that-no-log-may-hold"
@@ -561,7 +560,7 @@ def model_step(home: Path, settings: dict[str, Any]) -> subprocess.CompletedProc
 @cache
 def planned_text() -> str:
     chosen = ["system=amd-mi355x", "benchmark=llama3.1-405b", "length=rule", "precision=mxfp4"]
-    plan = make(ROOT, [*chosen, "scenario=Offline"])
+    plan = planned(*chosen, "scenario=Offline")
     return next(job.config for job in plan.jobs if job.step == "model")
 
 

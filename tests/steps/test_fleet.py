@@ -13,9 +13,8 @@ import pytest
 
 from steps.layers import merged
 from steps.loadgen_log import read_answers, read_detail
-from steps.plan import make
 from steps.record import Manifest
-from tests.conftest import ROOT
+from tests.conftest import planned
 from tests.running import Running, alive, artifacts_of
 
 SAMPLES = 64
@@ -30,7 +29,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def configs() -> dict[tuple[str, str], dict[str, Any]]:
     """The null engine's runs, as several slow engines: a run takes two to three seconds."""
-    plan = make(ROOT, ["experiment=null-engine", "scenario=Offline,Server"])
+    plan = planned("experiment=null-engine", "scenario=Offline,Server")
     found = {}
     for job in plan.jobs:
         if job.step.endswith("_run"):

@@ -17,9 +17,8 @@ import pytest
 
 from steps.errors import UserError
 from steps.loadgen_log import Answer
-from steps.plan import make
 from steps.scoring.whole import chosen, samples_of
-from tests.conftest import ROOT
+from tests.conftest import ROOT, planned
 from tests.interpreter import interpreter
 
 pytestmark = pytest.mark.engine
@@ -65,7 +64,7 @@ def said(home: Path) -> dict[str, str]:
     what envs/images.lock lists, as another test holds.
     """
     scratch = home.parent
-    plan = make(ROOT, ["precision=fp8"])
+    plan = planned("precision=fp8")
     job = next(job for job in plan.jobs if job.step == "quantize")
     executable = interpreter(plan, job, scratch)
     packages = scratch / "packages"

@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from steps.layers import merged
-from steps.plan import make
 from steps.schema import PerformanceRunConfig
 from steps.sut.engine import Start
 from steps.sut.null_engine import NullEngine
-from tests.conftest import ROOT
+from tests.conftest import planned
 
 
 def engine(number: int = 0, **arguments: Any) -> NullEngine:
-    plan = make(ROOT, ["experiment=null-engine", "scenario=Server"])
+    plan = planned("experiment=null-engine", "scenario=Server")
     raw = next(json.loads(job.config) for job in plan.jobs if job.step == "performance_run")
     changed = merged(raw, {"engine": {"arguments": arguments}})
     config = PerformanceRunConfig.model_validate_json(json.dumps(changed))

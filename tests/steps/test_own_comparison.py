@@ -10,15 +10,14 @@ import pytest
 
 from steps.compare import side
 from steps.comparison.difference import compare
-from steps.plan import make
 from steps.published import table
 from tests import synthetic
-from tests.conftest import ROOT
+from tests.conftest import planned
 
 
 def reported(home: Path, overrides: list[str], values: dict[str, float]) -> dict[str, Any]:
     """summary.json of an experiment whose results are `values`, by cell."""
-    plan = make(ROOT, overrides)
+    plan = planned(*overrides)
     synthetic.build(plan, home, values=values)
     synthetic.package(plan, home)
     summary: dict[str, Any] = json.loads(

@@ -11,15 +11,14 @@ from steps import schema
 from steps.errors import UserError
 from steps.loadgen_log import MARKER, read_detail
 from steps.performance_check import complaints, metrics
-from steps.plan import make
-from tests.conftest import ROOT
+from tests.conftest import planned
 
 P99 = "99.00"
 
 
 @pytest.fixture(scope="module")
 def config() -> schema.PerformanceCheckConfig:
-    plan = make(ROOT, ["experiment=rehearsal-full", "scenario=Interactive"])
+    plan = planned("experiment=rehearsal-full", "scenario=Interactive")
     job = next(job for job in plan.jobs if job.step == "performance_check")
     return schema.PerformanceCheckConfig.model_validate_json(job.config)
 
@@ -143,7 +142,7 @@ def test_a_truncated_log_is_no_valid_one(
 @cache
 def of_images(scenario: str) -> schema.PerformanceCheckConfig:
     chosen = ["experiment=amd-v5.1", "benchmark=stable-diffusion-xl", f"scenario={scenario}"]
-    job = next(job for job in make(ROOT, chosen).jobs if job.step == "performance_check")
+    job = next(job for job in planned(*chosen).jobs if job.step == "performance_check")
     return schema.PerformanceCheckConfig.model_validate_json(job.config)
 
 

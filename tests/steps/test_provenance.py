@@ -16,21 +16,21 @@ from hypothesis import strategies as st
 
 from steps.cli import main
 from steps.errors import UserError
-from steps.plan import Plan, freeze, make
+from steps.plan import Plan, freeze
 from steps.provenance import seal
 from steps.provenance.package import disagreements
 from steps.provenance.sbom import bill, packages
 from steps.provenance.statement import Statement, read
 from steps.record import Manifest, sha256_file
 from tests import synthetic
-from tests.conftest import ROOT
+from tests.conftest import ROOT, planned
 
 RUN = "rehearsal-cpu/rehearsal/none/bf16/Server/performance_run"
 
 
 @pytest.fixture(scope="module")
 def plan() -> Plan:
-    return make(ROOT, ["scenario=Server"])
+    return planned("scenario=Server")
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_it_holds_all_that_the_submission_is_made_from(
 
 
 def test_quick_looks_are_no_part_of_it(plan: Plan) -> None:
-    (job,) = [job for job in make(ROOT, ["precision=fp8"]).jobs if job.step == "provenance"]
+    (job,) = [job for job in planned("precision=fp8").jobs if job.step == "provenance"]
     assert not [role for role in job.inputs if role.startswith("quick_")]
     assert "quantize/rehearsal/none/fp8" in job.inputs
 

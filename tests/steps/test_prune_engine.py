@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from steps.plan import make
-from tests.conftest import ROOT
+from tests.conftest import ROOT, planned
 from tests.interpreter import interpreter
 
 pytestmark = pytest.mark.engine
@@ -37,7 +36,7 @@ print(json.dumps({{
 
 
 def test_a_layer_that_does_nothing_is_the_least_important(tmp_path: Path) -> None:
-    plan = make(ROOT, [])
+    plan = planned()
     run = next(job for job in plan.jobs if job.step == "performance_run")
     done = subprocess.run(
         [interpreter(plan, run, tmp_path), "-c", SCRIPT, str(tmp_path / "model")],

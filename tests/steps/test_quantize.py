@@ -12,13 +12,12 @@ import pytest
 from steps import calibration
 from steps.checkpoint import mxfp4
 from steps.errors import UserError
-from steps.plan import make
 from steps.quantize.quark import refuse_missing_scales, samples
 from steps.record import Manifest, publish
 from steps.rehearsal import dataset
 from steps.schema import QuarkOptions
 from tests import checkpoints
-from tests.conftest import ROOT
+from tests.conftest import ROOT, planned
 from tests.interpreter import interpreter
 from tests.running import command
 
@@ -186,7 +185,7 @@ def test_calibration_samples_go_on_with_their_answers(tmp_path: Path) -> None:
 
 @pytest.mark.engine
 def test_quark_quantizes_the_rehearsal_model(tmp_path: Path) -> None:
-    plan = make(ROOT, ["precision=fp8", "scenario=Offline"])
+    plan = planned("precision=fp8", "scenario=Offline")
     job = next(job for job in plan.jobs if job.step == "quantize")
     python = interpreter(plan, job, tmp_path)
     inputs = {"model": published(tmp_path, ROOT / "steps/rehearsal/model")}

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from steps.plan import make
-from tests.conftest import ROOT
+from tests.conftest import ROOT, planned
 from tests.interpreter import interpreter
 
 pytestmark = pytest.mark.engine
@@ -38,7 +37,7 @@ print(json.dumps(found))
 
 
 def test_quantizing_rounds_only_decoder_linears(tmp_path: Path) -> None:
-    plan = make(ROOT, [])
+    plan = planned()
     run = next(job for job in plan.jobs if job.step == "performance_run")
     python = interpreter(plan, run, tmp_path)
     home = tmp_path / "made"

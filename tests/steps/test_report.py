@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from steps.plan import Plan, make
+from steps.plan import Plan
 from steps.report import own_page
 from steps.report.markdown import to_markdown
 from steps.report.own_report import OwnReport
@@ -19,7 +19,7 @@ from steps.report.page import render
 from steps.report.summary import Trace
 from steps.report.timeline import timeline
 from tests import browser, synthetic
-from tests.conftest import ROOT
+from tests.conftest import planned
 
 NO_BROWSER = browser.missing()
 needs_browser = pytest.mark.skipif(bool(NO_BROWSER), reason=NO_BROWSER)
@@ -68,7 +68,7 @@ def rendered(plan: Plan, home: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    plan = make(ROOT, ["precision=bf16,fp8"])
+    plan = planned("precision=bf16,fp8")
     return rendered(plan, tmp_path_factory.mktemp("experiment"))
 
 
@@ -93,7 +93,7 @@ def test_every_link_leads_somewhere(made: Path) -> None:
 
 
 def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:
-    plan = make(ROOT, ["scenario=Server"])
+    plan = planned("scenario=Server")
     texts = contents(rendered(plan, tmp_path))
     assert contents(synthetic.report(plan, tmp_path)) == texts
 
@@ -105,7 +105,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def test_compression_is_shown_with_intervals_sizes_and_importance(tmp_path: Path) -> None:
-    plan = make(ROOT, ["compression=none,depth33-measured", "precision=fp8", "scenario=Offline"])
+    plan = planned("compression=none,depth33-measured", "precision=fp8", "scenario=Offline")
     made = rendered(plan, tmp_path)
     page = Page()
     page.feed((made / "index.html").read_text(encoding="utf-8"))
@@ -126,7 +126,7 @@ def test_compression_is_shown_with_intervals_sizes_and_importance(tmp_path: Path
 
 
 def test_without_compression_there_is_no_word_of_it(tmp_path: Path) -> None:
-    made = rendered(make(ROOT, ["scenario=Offline"]), tmp_path)
+    made = rendered(planned("scenario=Offline"), tmp_path)
     page = Page()
     page.feed((made / "index.html").read_text(encoding="utf-8"))
     assert "compression" not in page.ids
@@ -179,7 +179,7 @@ def test_json_and_csv_agree(made: Path) -> None:
 
 def test_a_full_rehearsal_is_not_warned_about(tmp_path: Path) -> None:
     page = Page()
-    directory = rendered(make(ROOT, ["experiment=rehearsal-full"]), tmp_path)
+    directory = rendered(planned("experiment=rehearsal-full"), tmp_path)
     page.feed((directory / "index.html").read_text(encoding="utf-8"))
     assert "May not be submitted" not in page.text
     assert "Complete:" in page.text

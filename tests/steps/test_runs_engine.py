@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from steps.loadgen_log import read_answers, read_detail
-from steps.plan import Job, Plan, make
+from steps.plan import Job, Plan
 from steps.record import Manifest, publish
 from steps.rehearsal import dataset
-from tests.conftest import ROOT
+from tests.conftest import ROOT, planned
 from tests.interpreter import interpreter
 from tests.running import command
 
@@ -27,7 +27,7 @@ END = 2
 
 @pytest.fixture(scope="module")
 def plan() -> Plan:
-    return make(ROOT, [])
+    return planned()
 
 
 @pytest.fixture(scope="module")

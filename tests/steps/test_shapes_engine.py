@@ -15,10 +15,9 @@ from steps.checkpoint.layout import open_checkpoint
 from steps.checkpoint.quantize import Mxfp4Config, mxfp4_transform
 from steps.checkpoint.rounded import Rounded
 from steps.checkpoint.stream import rewrite
-from steps.plan import make
 from steps.prune.block import Block, prune
 from tests import checkpoints
-from tests.conftest import ROOT
+from tests.conftest import ROOT, planned
 from tests.interpreter import interpreter
 
 pytestmark = pytest.mark.engine
@@ -117,7 +116,7 @@ def test_both_shapes_go_through_pruning_and_mxfp4_into_vllm(tmp_path: Path) -> N
         if not mixture:  # vLLM has no kernel of the format for experts on a CPU
             rewrite(checkpoint, tmp_path / f"{source.name}-packed", chosen)
             made.append(tmp_path / f"{source.name}-packed")
-    plan = make(ROOT, [])
+    plan = planned()
     run = next(job for job in plan.jobs if job.step == "performance_run")
     python = interpreter(plan, run, tmp_path)
     done = subprocess.run(

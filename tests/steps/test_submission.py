@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from steps import schema
 from steps.errors import UserError
-from steps.plan import Plan, make
+from steps.plan import Plan
 from steps.record import Workspace, publish
 from steps.submission.__main__ import step
 from steps.truncate import truncated
 from steps.validate.findings import Severity
 from steps.validate.submission import validate
 from tests import synthetic
-from tests.conftest import ROOT
+from tests.conftest import planned
 
 
 def config_of(plan: Plan) -> schema.SubmissionConfig:
@@ -35,7 +35,7 @@ def assembled(plan: Plan, home: Path, name: str = "package") -> Workspace:
 
 @pytest.fixture(scope="module")
 def short() -> Plan:
-    return make(ROOT, ["precision=bf16,fp8"])
+    return planned("precision=bf16,fp8")
 
 
 def test_the_layout_is_the_rounds(short: Plan, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_tree_with_departures_says_so_and_one_without_does_not(
     assert "min_duration_ms is 1,000 instead of 600,000" in notice.read_text(encoding="utf-8")
     assert result.result["may_be_submitted"] is False
 
-    full = make(ROOT, ["experiment=rehearsal-full"])
+    full = planned("experiment=rehearsal-full")
     home = tmp_path / "full"
     synthetic.build(full, home)
     result = assembled(full, home)
@@ -125,7 +125,7 @@ def test_a_changed_log_is_refused(short: Plan, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def amd() -> Plan:
-    return make(ROOT, ["experiment=amd-v5.1"])
+    return planned("experiment=amd-v5.1")
 
 
 def test_a_whole_submission_of_both_divisions_holds_by_the_rules(amd: Plan, tmp_path: Path) -> None:

@@ -25,14 +25,13 @@ from hypothesis import strategies as st
 from steps import schema
 from steps.errors import UserError
 from steps.loadgen_log import read_answers, read_detail
-from steps.plan import make
 from steps.record import Manifest, publish
 from steps.rounds import load
 from steps.strict import Scenario
 from steps.sut import samples
 from steps.sut.harness import EngineLoop
 from steps.sut.user_conf import render_audit_config, render_user_conf
-from tests.conftest import ROOT
+from tests.conftest import ROOT, planned
 
 SAMPLES = 64
 LIMIT_S = 60
@@ -67,7 +66,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def configs() -> dict[tuple[str, str], dict[str, Any]]:
     """Configurations of the three runs, shrunk to a second."""
-    plan = make(ROOT, [])
+    plan = planned()
     found = {}
     for job in plan.jobs:
         if job.step.endswith("_run"):

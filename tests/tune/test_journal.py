@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from steps.plan import make
 from steps.record import Manifest
 from steps.registry import sources
 from steps.tune.config import load
 from steps.tune.journal import ENTRY, RUN, Journal
 from steps.tune.measure import Probe
 from steps.tune.request import PROBES, REQUEST, Request
-from tests.conftest import ROOT
+from tests.conftest import ROOT, planned
 from tests.running import artifacts_of
 
 LIMIT_S = 180
@@ -26,7 +25,7 @@ LIMIT_S = 180
 @pytest.fixture(scope="module")
 def jobs() -> dict[str, str]:
     """Configurations of the rehearsal's Server, as JSON by step."""
-    return {job.step: job.config for job in make(ROOT, ["scenario=Server"]).jobs}
+    return {job.step: job.config for job in planned("scenario=Server").jobs}
 
 
 @pytest.fixture

@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from steps.plan import make
 from steps.schema import PerformanceCheckConfig
 from steps.tune.arrivals import Length, arrivals
 from steps.tune.order import order
-from tests.conftest import ROOT
+from tests.conftest import ROOT, planned
 from tests.running import artifacts_of
 
 V5_1 = 18209322760996052031
@@ -59,7 +58,7 @@ def test_a_run_is_whole_copies_and_no_more_of_them_than_it_takes() -> None:
 def test_loadgen_deals_what_was_computed(
     tmp_path: Path, dataset: int, samples: int, least: int, milliseconds: int
 ) -> None:
-    jobs = {job.step: json.loads(job.config) for job in make(ROOT, ["scenario=Server"]).jobs}
+    jobs = {job.step: json.loads(job.config) for job in planned("scenario=Server").jobs}
     config = jobs["performance_run"]
     config["loadgen"] |= {
         "performance_sample_count_override": samples,
