@@ -6,9 +6,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from steps.environment import COMPLETE
 from steps.errors import UserError
 from steps.plan import environment_directory
+from steps.virtual import is_whole
 
 PROBES: Mapping[str, tuple[str, ...]] = {
     "analysis": ("bokeh", "jinja2"),
@@ -21,7 +21,7 @@ def environment_python(root: Path, name: str) -> Path:
     """The interpreter of an environment of `PROBES`, made if it isn't there; raises UserError."""
     directory = root / environment_directory(root, name)
     python = directory / "bin" / "python"
-    if not (directory / COMPLETE).is_file():
+    if not is_whole(directory):
         make_environment(root, name)
     if not python.is_file():
         raise UserError(f"{directory} is damaged; delete it and run the command again")

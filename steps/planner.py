@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -27,6 +28,25 @@ TENSOR_PARALLEL = "tensor_parallel_size"
 Config = TypeVar("Config", bound=BaseModel)
 
 
+@dataclass
+class Making:
+    """What is being planned: a cell, or the whole experiment.
+
+    `made`: its jobs, by what needs them. `containers`: settings of the containers of its runs (on
+    all nodes) and of its other steps, as JSON; empty without a container.
+    """
+
+    where: str
+    subtrees: Mapping[str, Any]
+    point: Mapping[str, str] = field(default_factory=dict)
+    containers: Mapping[bool, str] = field(default_factory=lambda: {True: "", False: ""})
+    made: dict[str, Job] = field(default_factory=dict)
+
+    def at(self, *axes: str) -> "Making":
+        """The same where only these axes are known: what is made there, other cells share."""
+        return replace(self, point={axis: self.point[axis] for axis in axes})
+
+
 class Planner:
     """Turns composed cells into jobs; a job that several cells share appears once."""
 
@@ -37,8 +57,6 @@ class Planner:
         self._requirements: dict[str, Requirement] = {}
         self._schedulers: list[Scheduler] = []
         self._capacity = capacity.load(root / "conf/capacity.yaml")
-        # Settings of the current cell's containers: of its runs, on all nodes, and of other steps.
-        self._containers = {True: "", False: ""}
 
     def plan(self, cells: Iterable[Mapping[str, Any]], overrides: list[str]) -> Plan:
         described = [self._cell(composed) for composed in cells]
@@ -61,24 +79,24 @@ class Planner:
         self._schedule(composed, where)
         subtrees: dict[str, Any] = composed["steps"]
         runtime = _validated(Runtime, composed["settled"]["runtime"], f"{where}: runtime")
-        self._containers = {
+        containers = {
             runs: canonical_json(runtime.container(nodes).model_dump(mode="json"))
             for runs, nodes in ((True, needed.nodes), (False, 1))
         }
-        made: dict[str, Job] = {}
-        self._environments(composed, runtime, where, made)
-        self._source(subtrees, point, where, made)
-        made["dataset"] = self._add_step("dataset", subtrees["dataset"], point, where, made)
-        self._weights(subtrees, point, where, made)
+        cell = Making(where, subtrees, point, containers)
+        self._environments(cell, composed, runtime)
+        self._source(cell)
+        cell.made["dataset"] = self._add_step(cell, "dataset", subtrees["dataset"])
+        self._weights(cell)
         for step in (
             *("describe", "performance_run", "accuracy_run"),
             *("performance_check", "accuracy_check"),
         ):
-            made[step] = self._add_step(step, subtrees[step], point, where, made)
-        self._compliance(subtrees, point, where, made)
+            cell.made[step] = self._add_step(cell, step, subtrees[step])
+        self._compliance(cell)
         self._require_fit(composed, where)
-        cell = {**subtrees["cell"], "departures": self._departures(subtrees)}
-        return _validated(schema.Cell, cell, f"{where}: steps.cell")
+        described = {**subtrees["cell"], "departures": self._departures(subtrees)}
+        return _validated(schema.Cell, described, f"{where}: steps.cell")
 
     def _schedule(self, composed: Mapping[str, Any], where: str) -> None:
         chosen = _validated(Choice, {GROUP: composed[GROUP]}, where).scheduler
@@ -117,37 +135,32 @@ class Planner:
             {float(own["accelerator"]["memory_gb"])} if own["accelerator"] else set()
         )
 
-    def _environments(
-        self, composed: Mapping[str, Any], runtime: Runtime, where: str, made: dict[str, Job]
-    ) -> None:
+    def _environments(self, cell: Making, composed: Mapping[str, Any], runtime: Runtime) -> None:
         """Native environments, or containers: as the runtime wants it, and as the hardware can."""
-        subtrees = composed["steps"]
-        for role, subtree in subtrees["environment"].items():
-            if role == "prepare" and not _changes(subtrees):
+        for role, subtree in cell.subtrees["environment"].items():
+            if role == "prepare" and not _changes(cell.subtrees):
                 continue
-            image = subtrees["container"].get(role)
+            image = cell.subtrees["container"].get(role)
             # What judges runs needs no accelerator, and so no container.
             native = runtime.native or role in ("analysis", "scoring")
             if subtree["name"] is not None and native:
                 key = str(subtree["name"])
                 lock = {"lock": f"envs/{key}.lock"}
-                made[f"environment/{role}"] = self._add(
-                    "environment", key, subtree, lock, where, made
-                )
+                made = self._add(cell, "environment", key, subtree, lock)
+                cell.made[f"environment/{role}"] = made
                 continue
             if image is None:
                 raise UserError(
-                    f"{where}: runtime {runtime.name} needs a container for {role}, and neither "
-                    f"hardware {composed['hardware']['name']} nor engine "
+                    f"{cell.where}: runtime {runtime.name} needs a container for {role}, and "
+                    f"neither hardware {composed['hardware']['name']} nor engine "
                     f"{composed['engine']['name']} names one; add it to conf/hardware/ or "
                     "conf/engine/, or choose runtime=native if the hardware has an environment"
                 )
             key = str(image["name"])
             if "stack" in image:
                 image = {**image, "host": runtime.address()}
-            made[f"environment/{role}"] = self._add(
-                "container", key, image, self._made_of(image), where, made
-            )
+            made = self._add(cell, "container", key, image, self._made_of(image))
+            cell.made[f"environment/{role}"] = made
 
     def _made_of(self, image: Mapping[str, Any]) -> dict[str, str]:
         """Nothing, for an image that is only planned."""
@@ -162,85 +175,59 @@ class Planner:
             )
         return {"lock": f"envs/{image['lock']}.lock", "recipe": recipe}
 
-    def _source(
-        self,
-        subtrees: Mapping[str, Any],
-        point: Mapping[str, str],
-        where: str,
-        made: dict[str, Job],
-    ) -> None:
-        model = subtrees["model"]
+    def _source(self, cell: Making) -> None:
+        model = cell.subtrees["model"]
         source = {"source": f"{model['embedded']}/manifest.json"} if "embedded" in model else {}
-        made["model"] = self._add("model", point["benchmark"], model, source, where, made)
+        cell.made["model"] = self._add(cell, "model", cell.point["benchmark"], model, source)
 
-    def _weights(
-        self,
-        subtrees: Mapping[str, Any],
-        point: Mapping[str, str],
-        where: str,
-        made: dict[str, Job],
-    ) -> None:
+    def _weights(self, cell: Making) -> None:
         """From the source to what the runs load; `made["weights"]` is the last job so far.
 
         What comes before quantizing is the same for every precision, and so is done once.
         """
+        subtrees, made = cell.subtrees, cell.made
         made["weights"] = made["model"]
         check = _quick_run(subtrees, "source_engine")
         if check and _changes(subtrees):
-            source = {axis: point[axis] for axis in ("system", "benchmark")}
-            made["reference"] = self._add_step("quick_run", check, source, where, made)
+            source = cell.at("system", "benchmark")
+            made["reference"] = self._add_step(source, "quick_run", check)
         quantized = False
         for step in _changes(subtrees):
             quantized = quantized or step == "quantize"
-            known = {axis: at for axis, at in point.items() if quantized or axis != "precision"}
-            made["weights"] = self._add_step(step, subtrees[step], known, where, made)
+            known = cell if quantized else cell.at(*(axis for axis in AXES if axis != "precision"))
+            made["weights"] = self._add_step(known, step, subtrees[step])
             check = _quick_run(subtrees, "engine" if quantized else "source_engine")
             if check:
-                self._quick(step, check, subtrees["quick_check"][step], known, where, made)
+                self._quick(known, step, check)
 
-    def _quick(
-        self,
-        after: str,
-        run: Mapping[str, Any],
-        minimum: float,
-        point: Mapping[str, str],
-        where: str,
-        made: dict[str, Job],
-    ) -> None:
+    def _quick(self, cell: Making, after: str, run: Mapping[str, Any]) -> None:
         """A look at what a step made, and its verdict, which the runs of this cell wait for."""
-        ran = self._add_step("quick_run", run, point, where, made, f"/{after}")
+        ran = self._add_step(cell, "quick_run", run, f"/{after}")
         spec = STEPS["quick_check"]
-        inputs = {role: made[needed].output for role, needed in spec.needs.items()}
-        inputs |= {"run": ran.output, "reference": made["reference"].output}
-        subtree = {"after": after, "minimum": minimum}
-        key = ran.key
-        made[f"gate/{after}"] = self._add("quick_check", key, subtree, inputs, where, made)
+        inputs = {role: cell.made[needed].output for role, needed in spec.needs.items()}
+        inputs |= {"run": ran.output, "reference": cell.made["reference"].output}
+        subtree = {"after": after, "minimum": cell.subtrees["quick_check"][after]}
+        cell.made[f"gate/{after}"] = self._add(cell, "quick_check", ran.key, subtree, inputs)
 
-    def _compliance(
-        self,
-        subtrees: Mapping[str, Any],
-        point: Mapping[str, str],
-        where: str,
-        made: dict[str, Job],
-    ) -> None:
+    def _compliance(self, cell: Making) -> None:
         """A run and its verdict per test. One alone is named by its cell, several by their test."""
-        run = dict(subtrees["compliance_run"])
+        run = dict(cell.subtrees["compliance_run"])
         tests, audits, timed = (run.pop(key) for key in ("tests", "audits", "timed_loadgen"))
         for test in tests:
             if test not in audits:
                 raise UserError(
-                    f"{where}: round {run['rules']['round']} demands {test}, but its file has no "
-                    f"compliance.{test}; add the settings of its audit.config"
+                    f"{cell.where}: round {run['rules']['round']} demands {test}, but its file has "
+                    f"no compliance.{test}; add the settings of its audit.config"
                 )
             below = f"/{test}" if len(tests) > 1 else ""
             rule = audits[test]
             audited = {**run, "test": test, "audit": rule["audit"]}
             if rule["speed"]:
                 audited["loadgen"] = timed
-            judged = {**subtrees["compliance_check"], "test": test, "rule": rule}
+            judged = {**cell.subtrees["compliance_check"], "test": test, "rule": rule}
             for step, subtree in (("compliance_run", audited), ("compliance_check", judged)):
                 compared = COMPARED.get(test, {}) if step == "compliance_check" else {}
-                made[step] = self._add_step(step, subtree, point, where, made, below, compared)
+                cell.made[step] = self._add_step(cell, step, subtree, below, compared)
 
     def _departures(self, subtrees: Mapping[str, Any]) -> tuple[str, ...]:
         check = _validated(schema.PerformanceCheckConfig, subtrees["performance_check"], "")
@@ -249,55 +236,44 @@ class Planner:
 
     def _add_step(
         self,
+        cell: Making,
         step: str,
         subtree: Any,
-        point: Mapping[str, str],
-        where: str,
-        made: Mapping[str, Job],
         below: str = "",
         compared: Mapping[str, str] = MappingProxyType({}),
     ) -> Job:
         spec = STEPS[step]
-        key = "/".join(point[axis] for axis in spec.axes if axis in point) + below
+        key = "/".join(cell.point[axis] for axis in spec.axes if axis in cell.point) + below
         inputs = {
-            role: made[needed].output
+            role: cell.made[needed].output
             for role, needed in {**spec.needs, **compared}.items()
             if role != "dataset" or _looks_at_data(step, subtree)
         }
-        return self._add(step, key, subtree, inputs, where, made)
+        return self._add(cell, step, key, subtree, inputs)
 
-    def _add(
-        self,
-        step: str,
-        key: str,
-        subtree: Any,
-        inputs: dict[str, str],
-        where: str,
-        made: Mapping[str, Job],
-    ) -> Job:
+    def _add(self, cell: Making, step: str, key: str, subtree: Any, inputs: dict[str, str]) -> Job:
         spec = STEPS[step]
         planned = spec.planned if spec.planned and limitation(step, subtree) else spec.config
-        _validated(planned, subtree, f"{where}: steps.{step}")
+        _validated(planned, subtree, f"{cell.where}: steps.{step}")
         config = canonical_json(subtree)
         folder, log = self._paths(step, key, config, inputs)
+        contained = _contained(spec.environment, cell.made)
         job = Job(
             step=step,
             key=key,
             config=config,
             inputs=inputs,
-            environment=self._environment(spec.environment, made),
-            container=self._containers[spec.stage == "runs"]
-            if _contained(spec.environment, made)
-            else "",
-            gates=_gates(spec, made),
+            environment=self._environment(spec.environment, cell.made),
+            container=cell.containers[spec.stage == "runs"] if contained else "",
+            gates=_gates(spec, cell.made),
             output=f"{folder}/manifest.json",
             log=log,
         )
         known = self._jobs.setdefault((step, key), job)
         if known != job:
             raise UserError(
-                f"{where}: steps.{step} reads an axis outside ({', '.join(spec.axes)}): two cells "
-                f"give {key} different values; give the step that axis in steps/registry.py"
+                f"{cell.where}: steps.{step} reads an axis outside ({', '.join(spec.axes)}): two "
+                f"cells give {key} different values; give the step that axis in steps/registry.py"
             )
         return known
 
@@ -344,8 +320,9 @@ class Planner:
                 "run one experiment for each"
             )
         described_cells = [cell.model_dump(mode="json") for cell in cells]
-        made = {"environment/analysis": self._jobs["environment", "analysis"]}
-        inputs = {"environment": made["environment/analysis"].output}
+        analysis = self._jobs["environment", "analysis"]
+        whole = Making("the experiment", {}, made={"environment/analysis": analysis})
+        inputs = {"environment": analysis.output}
         for cell in cells:
             for step, key in self._jobs:
                 if step in PER_CELL and f"{key}/".startswith(f"{cell.key}/"):
@@ -360,7 +337,7 @@ class Planner:
             "overrides": overrides,
             "cells": described_cells,
         }
-        package = self._add("submission", "", submission, inputs, "the submission", made)
+        package = self._add(whole, "submission", "", submission, inputs)
         report = {
             "experiment": self._experiment,
             "round": round_name,
@@ -371,16 +348,12 @@ class Planner:
                 inputs[f"{job.step}/{job.key}"] = job.output
         inputs = {**inputs, "package": package.output}
         statement = {key: submission[key] for key in ("experiment", "round", "submitter")}
+        stated = {**_stated(inputs), **self._locks()}
         provenance = self._add(
-            "provenance",
-            "",
-            {**statement, "overrides": overrides},
-            {**_stated(inputs), **self._locks()},
-            "the provenance",
-            made,
+            whole, "provenance", "", {**statement, "overrides": overrides}, stated
         )
         inputs["provenance"] = provenance.output
-        self._add("report", "", report, inputs, "the report", made)
+        self._add(whole, "report", "", report, inputs)
 
 
 def _stated(inputs: Mapping[str, str]) -> dict[str, str]:

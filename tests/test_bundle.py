@@ -249,6 +249,14 @@ def test_a_bundle_has_the_checkout_and_nothing_else_that_lies_there(tmp_path: Pa
     assert set(command.checkout(tmp_path)) == {"conf/a.yaml", "steps/x.py", "README.md"}
 
 
+def test_a_scheduler_brings_its_packages() -> None:
+    def names(*overrides: str) -> list[str]:
+        return [path.stem for path in command.locks(planned(*overrides))]
+
+    assert names() == ["analysis", "cpu", "driver"]
+    assert names("scheduler=slurm") == ["analysis", "cpu", "driver", "slurm"]
+
+
 def test_images_are_refused() -> None:
     plan = planned("experiment=amd-v5.1", "system=amd-mi300x", "scenario=Server")
     with pytest.raises(UserError, match="a bundle holds no images in this version"):

@@ -16,10 +16,11 @@ from pathlib import Path
 from steps.bundle.unbundle import CHECKOUT_TIME, FORMAT, SELF
 from steps.bundle.wheels import gather
 from steps.cli import ROOT, frozen_plan, site_file
-from steps.environment import WHEELS
 from steps.errors import UserError
 from steps.plan import Job, Plan, load
 from steps.record import Manifest, sha256_file
+from steps.scheduler.config import Local
+from steps.virtual import WHEELS
 
 DIRECTORIES = ("bench", "conf", "containers", "docs", "envs", "steps", "tests", "workflow")
 FILES = ("LICENSE", "Makefile", "README.md", "Snakefile", "pyproject.toml", "reproduce")
@@ -47,9 +48,7 @@ def command(arguments: list[str]) -> int:
     if site is not None:
         files[f"{SITE}/{site.name}"] = site
         run += ["--site", f"{SITE}/{site.name}"]
-    names = {job.key for job in plan.jobs if job.step == "environment"} | {"driver"}
-    locks = [ROOT / f"envs/{name}.lock" for name in sorted(names)]
-    wheels = gather(locks, ROOT / CACHE)
+    wheels = gather(locks(plan), ROOT / CACHE)
     files |= {f"{WHEELS}/{path.name}": path for path in wheels}
     size = write(given.output.absolute(), files, shlex.join(run))
     print(
@@ -96,6 +95,14 @@ def _is_fetched(job: Job) -> bool:
     if job.step == "model":
         return "embedded" not in config
     return job.step == "dataset" and bool(config.get("files"))
+
+
+def locks(plan: Plan) -> list[Path]:
+    """Of every environment that the plan and its scheduler need."""
+    names = {job.key for job in plan.jobs if job.step == "environment"} | {"driver"}
+    if not isinstance(plan.scheduler, Local):
+        names.add(plan.scheduler.name)
+    return [ROOT / f"envs/{name}.lock" for name in sorted(names)]
 
 
 def _require_native(plan: Plan) -> None:

@@ -5,16 +5,10 @@ and the Slurm plugin brings pandas: 0.4 s that nobody without Slurm has to pay.
 """
 
 import hashlib
-import shutil
-import subprocess
 import sys
-import venv
 from pathlib import Path
 
-from steps.errors import UserError
-
-INSTALL_LIMIT_S = 1200.0
-COMPLETE = "complete"
+from steps import virtual
 
 
 def directory(name: str, root: Path) -> Path:
@@ -32,28 +26,9 @@ def locks(name: str, root: Path) -> tuple[Path, Path]:
 def make(name: str, root: Path) -> Path:
     """Its directory, made on first use. Raises UserError if a package can't be had."""
     home = directory(name, root)
-    if (home / COMPLETE).exists():
-        return home
-    print(f"making the environment of scheduler={name} in {home} (once)", file=sys.stderr)
-    shutil.rmtree(home, ignore_errors=True)
-    try:
-        venv.create(home, with_pip=True)
-        wanted = [part for lock in locks(name, root) for part in ("-r", str(lock))]
-        done = subprocess.run(
-            [str(home / "bin/python"), "-m", "pip", "install", "--no-deps", "--no-input", *wanted],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=INSTALL_LIMIT_S,
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise UserError(f"{home} can't be made ({error}); mend that and run again") from error
-    if done.returncode:
-        said = (done.stdout + done.stderr).splitlines()
-        errors = [line.removeprefix("ERROR: ") for line in said if line.startswith("ERROR: ")]
-        raise UserError(
-            f"envs/{name}.lock can't be installed: {(errors or ['pip gave no reason'])[-1]}; "
-            "mend that and run again"
-        )
-    (home / COMPLETE).touch()
+    if not virtual.is_whole(home):
+        print(f"making the environment of scheduler={name} in {home} (once)", file=sys.stderr)
+        log = home.parent / f"{name}.log"
+        with open(log, "w", encoding="utf-8") as words:
+            virtual.make(home, locks(name, root), root, log, words.write)
     return home
