@@ -34,6 +34,9 @@ SANDBOXED = ("mixtral-8x7b",)
 BY_SENTENCES = ("llama3.1-8b",)
 """Of these it counts ROUGE-Lsum, which the round bounds."""
 
+OLDEST_PYTHON = 11
+"""Minor version of Python 3 that steps are written for; AMD's images on ROCm 7.0 have 3.10."""
+
 DEVICES: Mapping[str, tuple[str, str]] = {
     "gfx": ("/dev/kfd", "AMD's driver (amdgpu)"),
     "sm_": ("/dev/nvidiactl", "NVIDIA's driver"),
@@ -119,9 +122,15 @@ def _none(config: Mapping[str, Any]) -> str | None:
 
 
 def _container(config: Mapping[str, Any]) -> str | None:
-    if "stack" in config:
-        return None
-    return f"this version has no recipe of image {config['name']} on {config['base']}"
+    if "stack" not in config:
+        return f"this version has no recipe of image {config['name']} on {config['base']}"
+    version = config["python"]
+    if int(version.removesuffix("t").split(".")[1]) < OLDEST_PYTHON:
+        return (
+            f"image {config['name']} brings Python {version}, and steps run in 3.{OLDEST_PYTHON} "
+            "or later"
+        )
+    return None
 
 
 def _model(config: Mapping[str, Any]) -> str | None:

@@ -65,7 +65,7 @@ STEPS: Mapping[str, StepSpec] = {
         ("system",),
         {},
         ("steps/container/*.py", "steps/runtime/*.py"),
-        planned=schema.ContainerConfig,
+        planned=schema.PlannedImage,
     ),
     "model": StepSpec(
         schema.ModelConfig,

@@ -9,9 +9,12 @@ from typing import Any
 import docker
 from docker.errors import APIError
 
+from steps.command import ROOT
 from steps.console import Console
-from steps.container import context
+from steps.container import context, wheelhouse
 from steps.container.config import ImageConfig
+from steps.container.wheelhouse import Reached
+from steps.environment import WHEELS
 from steps.errors import UserError
 from steps.runtime.host import PYTHON, image_id
 
@@ -35,11 +38,13 @@ def image(
     """
     content = context.files(config, lock, recipe)
     base = _base(client, config, console)
-    digest = context.digest(content, base)
+    digest = context.digest(config, content, base)
     tag = f"reprise/{config.name}:{digest[:12]}"
     known = image_id(client, tag)
     if known is None or client.images.get(known).labels.get(LABEL) != digest:
-        _build(client, config, content, tag, {LABEL: digest, "org.reprise.base": base}, console)
+        labels = {LABEL: digest, "org.reprise.base": base}
+        with wheelhouse.reached(client, ROOT / WHEELS, base) as reached:
+            _build(client, config, content, tag, labels, reached, console)
     return dict(client.images.get(tag).attrs)
 
 
@@ -65,6 +70,7 @@ def _build(
     content: Mapping[str, bytes],
     tag: str,
     labels: Mapping[str, str],
+    reached: Reached,
     console: Console,
 ) -> None:
     limit = time.monotonic() + config.build_limit_s
@@ -75,7 +81,8 @@ def _build(
         rm=True,
         forcerm=True,
         decode=True,
-        buildargs={"BASE_IMAGE": config.base},
+        buildargs={**context.arguments(config), **reached.arguments},
+        network_mode=reached.network,
         labels=dict(labels),
     )
     progress = None

@@ -22,10 +22,10 @@ from steps.errors import UserError
 from steps.record import Manifest
 from steps.runtime import mounts
 from steps.runtime.config import ContainerSettings
-from steps.runtime.host import connected, image_id
+from steps.runtime.host import CHECKOUT, LAUNCHER, connected, image_id, owned
 
-CHECKOUT, OUTPUT, LAUNCHER = (f"org.reprise.{name}" for name in ("checkout", "output", "launcher"))
-"""Labels of a container: what it works for, and the process that waits for it."""
+OUTPUT = "org.reprise.output"
+"""Label of a container: what it makes."""
 
 KILLED = 137
 """Exit status of a process that the kernel ended, for want of memory above all."""
@@ -82,7 +82,7 @@ def _create(
         # Libraries ask for the user's name and home, and this user is not of the image.
         environment={"HOME": "/tmp", "USER": "reprise", "PYTHONDONTWRITEBYTECODE": "1"},
         hostname=platform.node(),
-        labels={CHECKOUT: str(ROOT), OUTPUT: output, LAUNCHER: str(os.getpid())},
+        labels={**owned(ROOT), OUTPUT: output},
         tty=sys.stderr.isatty(),
         init=True,
         read_only=True,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from steps.container import context
 from steps.container.config import ImageConfig
@@ -24,6 +25,8 @@ IMAGE: dict[str, Any] = {
     "name": "tiny",
     "stack": "python",
     "base": "debian:12",
+    "python": "3.11",
+    "arguments": {"PACKAGES": "libnuma1"},
     "lock": "cpu",
     "first": ["Big_Package"],
     "probes": ["json"],
@@ -31,6 +34,7 @@ IMAGE: dict[str, Any] = {
     "host": {"engine": "docker", "socket": "unix:///nowhere.sock"},
 }
 RECIPE = ROOT / "containers/python/Dockerfile"
+AMD = ("experiment=amd-v5.1", "scenario=Offline", "system=amd-mi325x,amd-mi355x")
 LOCK = "big.package==1.0\nother==2.0\nthird==3.0\n"
 
 
@@ -94,6 +98,48 @@ def test_a_mount_needs_an_absolute_path() -> None:
         planned("runtime=docker", "runtime.mounts=[data]")
 
 
+def test_amds_images_have_recipes_that_take_what_they_are_given() -> None:
+    plan = planned(*AMD)
+    images = {job.key: job for job in plan.jobs if job.step == "container"}
+    assert len(images) == 8
+    for key, job in images.items():
+        config = json.loads(job.config)
+        if key == "stable-diffusion-xl-prepare-gfx942":
+            assert "no recipe of image" in str(limitation("container", config))
+            continue
+        made = ImageConfig.model_validate_json(job.config)
+        files = context.files(made, ROOT / job.inputs["lock"], ROOT / job.inputs["recipe"])
+        assert files["Dockerfile"].rstrip().endswith(b"USER reprise\nWORKDIR /home/reprise")
+        # Steps need 3.11, and AMD's images for gfx950 and for quantizing have 3.10.
+        assert (limitation("container", config) is None) == (made.python != "3.10")
+    runs = [job for job in plan.jobs if job.step == "performance_run"]
+    used = {job.inputs["environment"] for job in runs}
+    assert used == {job.output for key, job in images.items() if "prepare" not in key}
+
+
+def test_benchmarks_of_one_architecture_differ_by_arguments() -> None:
+    plan = planned(*AMD)
+    given = {
+        job.key: json.loads(job.config)["arguments"]
+        for job in plan.jobs
+        if job.inputs.get("recipe") == "containers/vllm-rocm/Dockerfile"
+    }
+    assert given.keys() == {
+        *("llama2-70b-gfx942", "llama2-70b-gfx950"),
+        *("mixtral-8x7b-gfx942", "llama3.1-405b-gfx950"),
+    }
+    assert len({arguments["LOADGEN"] for arguments in given.values()}) == 1
+    assert given["llama2-70b-gfx950"]["VLLM_SOURCE"] == "/app/vllm"
+    assert "AITER" not in given["llama2-70b-gfx950"]
+    assert len(given["mixtral-8x7b-gfx942"]["AITER_PATCHES"].split()) == 6
+
+
+@pytest.mark.parametrize("value", ["$(id)", "a;b", "a\nb", "'a'", "a&b"])
+def test_no_argument_of_a_dockerfile_is_code(value: str) -> None:
+    with pytest.raises(ValidationError):
+        image(arguments={"PACKAGES": value})
+
+
 # ---- images -------------------------------------------------------------------------------------
 
 
@@ -114,8 +160,14 @@ def test_a_changed_line_changes_one_layers_file(lock: Path) -> None:
     edit(lock, "third==3.0", "third==3.1")
     after = context.files(image(), lock, RECIPE)
     assert {name for name in before if after[name] != before[name]} == {"lock"}
-    assert context.digest(after, "base") != context.digest(before, "base")
-    assert context.digest(before, "another base") != context.digest(before, "base")
+    digests = [
+        context.digest(image(), before, "base"),
+        context.digest(image(), after, "base"),
+        context.digest(image(), before, "another base"),
+        context.digest(image(arguments={"PACKAGES": "g++"}), before, "base"),
+    ]
+    assert len(set(digests)) == len(digests)
+    assert context.digest(image(base="another:name"), before, "base") == digests[0]
 
 
 def test_times_and_owners_are_no_part_of_an_image(tmp_path: Path, lock: Path) -> None:
@@ -123,13 +175,15 @@ def test_times_and_owners_are_no_part_of_an_image(tmp_path: Path, lock: Path) ->
     shutil.copyfile(RECIPE, other)
     one, two = (context.files(image(), lock, recipe) for recipe in (RECIPE, other))
     assert context.archive(one) == context.archive(two)
-    assert context.digest(one, "base") == context.digest(two, "base")
+    assert context.digest(image(), one, "base") == context.digest(image(), two, "base")
 
 
 def test_an_image_without_its_parts_is_refused(lock: Path) -> None:
     with pytest.raises(UserError, match="pins no absent"):
         context.files(image(first=["absent"]), lock, RECIPE)
-    with pytest.raises(UserError, match="has no containers/missing/Dockerfile; there are python"):
+    with pytest.raises(UserError, match="Dockerfile takes no NONSENSE"):
+        context.files(image(arguments={"NONSENSE": "1"}), lock, RECIPE)
+    with pytest.raises(UserError, match="no containers/missing/Dockerfile; there are python, sh"):
         planned("runtime=docker", "hardware.containers.engine.stack=missing")
 
 
