@@ -4,10 +4,11 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from steps.command import main
+from steps.command import ROOT, main
 from steps.console import Console
 from steps.container import build
 from steps.container.config import ImageConfig
+from steps.environment import WHEELS
 from steps.record import Workspace
 from steps.runtime.host import PYTHON, connected
 
@@ -21,7 +22,9 @@ def step(
     doesn't answer, a base that can't be had, a build or an import that fails.
     """
     with connected(config.host, config.build_limit_s) as client:
-        attributes = build.image(client, config, inputs["lock"], inputs["recipe"], console)
+        attributes = build.image(
+            client, config, inputs["lock"], inputs["recipe"], ROOT / WHEELS, console
+        )
         identity = str(attributes["Id"])
         build.probe(client, identity, config)
         listed = json.loads(build.packages(client, identity))

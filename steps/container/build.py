@@ -9,18 +9,18 @@ from typing import Any
 import docker
 from docker.errors import APIError
 
-from steps.command import ROOT
 from steps.console import Console
 from steps.container import context, wheelhouse
 from steps.container.config import ImageConfig
 from steps.container.wheelhouse import Reached
-from steps.environment import WHEELS
 from steps.errors import UserError
 from steps.runtime.host import PYTHON, image_id
 
 LABEL = "org.reprise.inputs"
 """Label of an image: the digest of everything that it was built from."""
 
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_WRONG = re.compile(r"^(ERROR|error|E|fatal): |^the base ")
 _STEP = re.compile(r"^step (\d+)/(\d+)", re.IGNORECASE)
 
 
@@ -29,11 +29,13 @@ def image(
     config: ImageConfig,
     lock: Path,
     recipe: Path,
+    wheels: Path,
     console: Console,
 ) -> dict[str, Any]:
     """The finished image's attributes, as the engine inspects it; built only if it isn't there.
 
-    An engine names an image when its last layer is done, so what a killed build leaves has no name.
+    Without a network if there is a directory `wheels`. An engine names an image when its last layer
+    is done, so what a killed build leaves has no name.
     Raises UserError for a base that can't be had and a build that fails.
     """
     content = context.files(config, lock, recipe)
@@ -43,7 +45,7 @@ def image(
     known = image_id(client, tag)
     if known is None or client.images.get(known).labels.get(LABEL) != digest:
         labels = {LABEL: digest, "org.reprise.base": base}
-        with wheelhouse.reached(client, ROOT / WHEELS, base) as reached:
+        with wheelhouse.reached(client, config.host.engine, wheels, base) as reached:
             _build(client, config, content, tag, labels, reached, console)
     return dict(client.images.get(tag).attrs)
 
@@ -74,17 +76,21 @@ def _build(
     console: Console,
 ) -> None:
     limit = time.monotonic() + config.build_limit_s
-    events = client.api.build(
-        fileobj=context.archive(content),
-        custom_context=True,
-        tag=tag,
-        rm=True,
-        forcerm=True,
-        decode=True,
-        buildargs={**context.arguments(config), **reached.arguments},
-        network_mode=reached.network,
-        labels=dict(labels),
-    )
+    client.api.params = dict(reached.parameters)
+    try:
+        events = client.api.build(
+            fileobj=context.archive(content),
+            custom_context=True,
+            tag=tag,
+            rm=True,
+            forcerm=True,
+            decode=True,
+            buildargs={**context.arguments(config), **reached.arguments},
+            network_mode=reached.network,
+            labels=dict(labels),
+        )
+    finally:
+        client.api.params = {}
     progress = None
     said: list[str] = []
     for event in events:
@@ -94,7 +100,7 @@ def _build(
                 f"{console.log}, or raise build_limit_s of the image"
             )
         if "error" in event:
-            reason = " ".join([*said[-1:], str(event["error"])])
+            reason = " ".join([*_cause(said), str(event["error"])])
             raise UserError(f"image {config.name} can't be built: {reason:.400}; see {console.log}")
         for line in str(event.get("stream", "")).splitlines():
             print(line, flush=True)
@@ -103,10 +109,16 @@ def _build(
                     f"image {config.name}", int(found[2]), "layers"
                 )
                 progress.add()
-            elif line.strip() and not line.startswith(" --->"):
-                said.append(line.strip())
+            elif text := _COLOURS.sub("", line).strip():
+                said.append(text)
     if progress:
         progress.close()
+
+
+def _cause(said: list[str]) -> list[str]:
+    """The last line that says what is wrong, else the last one that the build itself printed."""
+    own = [line for line in said if not line.startswith(("--->", "Removing intermediate"))]
+    return ([line for line in own if _WRONG.search(line)] or own)[-1:]
 
 
 def packages(client: docker.DockerClient, image: str) -> str:

@@ -4,6 +4,7 @@ A build mounts nothing, and wheels that were copied into it would stay in a laye
 that has no network but its own loopback serves them there, and the build shares that.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import docker
 
 from steps.command import ROOT
 from steps.errors import UserError
+from steps.runtime.config import ContainerEngine
 from steps.runtime.host import owned
 
 PORT = 8000
@@ -33,14 +35,21 @@ raise SystemExit(1)
 
 @dataclass(frozen=True)
 class Reached:
-    """What a build is given; `network` None: the engine's own."""
+    """What a build is given; `network` None: the engine's own.
+
+    `parameters` are podman's, beyond the API that it has of Docker: of "container:ID" as network it
+    takes no notice (4.3), but of a namespace by its path.
+    """
 
     network: str | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict)
     arguments: Mapping[str, str] = field(default_factory=dict)
 
 
 @contextmanager
-def reached(client: docker.DockerClient, folder: Path, base: str) -> Iterator[Reached]:
+def reached(
+    client: docker.DockerClient, engine: ContainerEngine, folder: Path, base: str
+) -> Iterator[Reached]:
     """The wheels of `folder` if it is there, and the network otherwise.
 
     Raises UserError for a base that can't serve them.
@@ -65,6 +74,12 @@ def reached(client: docker.DockerClient, folder: Path, base: str) -> Iterator[Re
                 f"doesn't answer within {START_LIMIT_S} s"
             )
         links = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": f"http://127.0.0.1:{PORT}/"}
-        yield Reached(f"container:{server.id}", links)
+        if engine == "docker":
+            yield Reached(f"container:{server.id}", {}, links)
+        else:
+            server.reload()
+            path = f"/proc/{server.attrs['State']['Pid']}/ns/net"
+            namespace = {"Name": "network", "Host": False, "Path": path}
+            yield Reached(None, {"nsoptions": json.dumps([namespace])}, links)
     finally:
         server.remove(force=True)

@@ -18,8 +18,10 @@ from steps.plan import make
 from steps.record import Manifest
 from steps.runtime.config import EngineAddress
 from steps.runtime.host import connected, image_id
-from tests.conftest import ROOT, copy_project
+from tests.conftest import ROOT, copy_project, edit
 from tests.e2e.test_rehearsal import digests, reproduce
+from tests.steps.test_artifacts import command
+from tests.test_bundle import wheel
 
 pytestmark = pytest.mark.e2e
 
@@ -123,6 +125,35 @@ def test_what_a_killed_run_left_is_removed(clone: Path, engine: EngineAddress) -
         assert status == 0, text
         assert run.is_file()
         assert not set(left) & set(running(client, clone))
+
+
+def test_with_wheels_an_image_is_built_without_a_network(
+    engine: EngineAddress, tmp_path: Path
+) -> None:
+    """Of one package, which no index has; the build itself says what network it sees."""
+    home = copy_project(tmp_path / "checkout")
+    recipe, lock = home / "containers/python/Dockerfile", home / "tiny.lock"
+    edit(recipe, "RUN useradd", 'RUN [ "$(ls /sys/class/net)" = lo ]\nRUN useradd')
+    lock.write_text("tiny==1.0\n", encoding="utf-8")
+    config = {
+        **{"name": "test-offline", "stack": "python", "base": BASE, "python": "3.11"},
+        **{"arguments": {}, "lock": "tiny", "first": [], "probes": ["tiny"]},
+        **{"build_limit_s": LIMIT_S, "host": engine.model_dump()},
+    }
+    (home / "wheels").mkdir()
+    done = command("container", config, tmp_path, home, lock=lock, recipe=recipe)
+    assert done.returncode == 1
+    assert "test-offline can't be built: ERROR: No matching distribution" in done.stderr
+    wheel(home / "wheels")
+    done = command("container", config, tmp_path, home, lock=lock, recipe=recipe)
+    assert done.returncode == 0, done.stderr
+    identity = Manifest.read(tmp_path / "out/manifest.json").result["image"]
+    with connected(engine, LIMIT_S) as client:
+        saved = b"".join(client.images.get(identity).save())
+        client.images.remove(identity, force=True)
+        owned = {"label": f"org.reprise.checkout={home}"}
+        assert not client.containers.list(all=True, filters=owned)
+    assert b"tiny-1.0-py3-none-any.whl" not in saved
 
 
 def running(client: docker.DockerClient, clone: Path) -> list[str]:
