@@ -73,7 +73,8 @@ def limitations(jobs: list[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     """The steps of these jobs that can't be executed, each with its first reason."""
     seen = set()
     for job in jobs:
-        reason = limitation(job["step"], json.loads(job["config"]))
+        contained = bool(job.get("container"))
+        reason = limitation(job["step"], json.loads(job["config"]), contained=contained)
         if reason and job["step"] not in seen:
             seen.add(job["step"])
             yield job["step"], reason
@@ -110,10 +111,15 @@ def missing(
     return None
 
 
-def limitation(step: str, config: Mapping[str, Any]) -> str | None:
-    """Why Reprise can't execute this step with this configuration; None if it can."""
+def limitation(step: str, config: Mapping[str, Any], *, contained: bool = False) -> str | None:
+    """Why Reprise can't execute this step with this configuration; None if it can.
+
+    `contained`: it runs in a container, which brings the tools that it needs.
+    """
     if importlib.util.find_spec(f"steps.{step}") is None:
         return "this version has no such step"
+    if step == "accuracy_check" and not contained and (reason := _sandbox(config)):
+        return reason
     return _LIMITATIONS.get(step, _none)(config)
 
 
@@ -177,13 +183,18 @@ def _run(config: Mapping[str, Any]) -> str | None:
     return None if kind in ENGINES else f"this version can't start engine {kind}"
 
 
-def _accuracy(config: Mapping[str, Any]) -> str | None:
+def _sandbox(config: Mapping[str, Any]) -> str | None:
     scorer = config["scorer"]
     if scorer in SANDBOXED and shutil.which("bwrap") is None:
         return (
             f"{scorer} is scored by running generated code, which needs bubblewrap "
             "(apt-get install bubblewrap)"
         )
+    return None
+
+
+def _accuracy(config: Mapping[str, Any]) -> str | None:
+    scorer = config["scorer"]
     if scorer in BY_SENTENCES and config["nltk_data"] is None:
         return (
             f"{scorer} is scored by sentences, which NLTK's tokenizers/punkt_tab finds: set "

@@ -37,8 +37,8 @@ class Planner:
         self._requirements: dict[str, Requirement] = {}
         self._schedulers: list[Scheduler] = []
         self._capacity = capacity.load(root / "conf/capacity.yaml")
-        # Settings of the current cell's containers: of its runs, on all nodes, and of other steps.
-        self._containers = {True: "", False: ""}
+        # Settings of the current cell's containers, by what a step runs in.
+        self._containers: dict[str, str] = {}
 
     def plan(self, cells: Iterable[Mapping[str, Any]], overrides: list[str]) -> Plan:
         described = [self._cell(composed) for composed in cells]
@@ -62,8 +62,12 @@ class Planner:
         subtrees: dict[str, Any] = composed["steps"]
         runtime = _validated(Runtime, composed["settled"]["runtime"], f"{where}: runtime")
         self._containers = {
-            runs: canonical_json(runtime.container(nodes).model_dump(mode="json"))
-            for runs, nodes in ((True, needed.nodes), (False, 1))
+            kind: canonical_json(given.model_dump(mode="json"))
+            for kind, given in {
+                "engine": runtime.container(needed.nodes),
+                "prepare": runtime.container(1),
+                "scoring": runtime.container(1, nested=True),
+            }.items()
         }
         made: dict[str, Job] = {}
         self._environments(composed, runtime, where, made)
@@ -126,8 +130,9 @@ class Planner:
             if role == "prepare" and not _changes(subtrees):
                 continue
             image = subtrees["container"].get(role)
-            # What judges runs needs no accelerator, and so no container.
-            native = runtime.native or role in ("analysis", "scoring")
+            # What judges runs needs no accelerator, and so no container, but perhaps other tools.
+            judges = role == "analysis" or (role == "scoring" and image is None)
+            native = runtime.native or judges
             if subtree["name"] is not None and native:
                 key = str(subtree["name"])
                 lock = {"lock": f"envs/{key}.lock"}
@@ -286,7 +291,7 @@ class Planner:
             config=config,
             inputs=inputs,
             environment=self._environment(spec.environment, made),
-            container=self._containers[spec.stage == "runs"]
+            container=self._containers[spec.environment]
             if _contained(spec.environment, made)
             else "",
             gates=_gates(spec, made),

@@ -32,6 +32,8 @@ class ContainerSettings(EngineAddress):
     `mounts` are directories of the machine that steps read besides the checkout. `memory_gb` None:
     no limit. `gpus` asks NVIDIA's runtime for all of them; AMD's are `devices`. `network`: of a
     step whose engines are all on this machine; those of several nodes share the machine's own.
+    `nested`: the step makes namespaces of its own, for code that it doesn't trust, which the filter
+    of system calls and the masked /proc of a container forbid.
     """
 
     shm_size_gb: PositiveNumber
@@ -46,6 +48,7 @@ class ContainerSettings(EngineAddress):
     network: Literal["none", "host"]
     start_limit_s: PositiveNumber
     stop_limit_s: PositiveNumber
+    nested: bool = False
 
 
 class Runtime(ContainerSettings):
@@ -58,7 +61,8 @@ class Runtime(ContainerSettings):
         """Of the engine, as an image's `host`."""
         return {"engine": self.engine, "socket": self.socket}
 
-    def container(self, nodes: int) -> ContainerSettings:
+    def container(self, nodes: int, *, nested: bool = False) -> ContainerSettings:
         """What a step with engines on so many nodes runs in."""
         fields = {name: getattr(self, name) for name in ContainerSettings.model_fields}
-        return ContainerSettings(**{**fields, **({"network": "host"} if nodes > 1 else {})})
+        network = {"network": "host"} if nodes > 1 else {}
+        return ContainerSettings(**{**fields, **network, "nested": nested})

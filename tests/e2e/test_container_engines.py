@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from steps.plan import make
 from steps.record import Manifest
 from steps.runtime.config import EngineAddress
 from steps.runtime.host import connected, image_id
+from tests import running
 from tests.conftest import ROOT, copy_project, edit
 from tests.e2e.test_rehearsal import digests, reproduce
 from tests.steps.test_artifacts import command
@@ -116,7 +118,7 @@ def test_what_a_killed_run_left_is_removed(clone: Path, engine: EngineAddress) -
     )
     with connected(engine) as client:
         limit = time.monotonic() + LIMIT_S
-        while not (left := running(client, clone)):
+        while not (left := working(client, clone)):
             assert process.poll() is None and time.monotonic() < limit
             time.sleep(0.1)
         os.killpg(process.pid, signal.SIGKILL)
@@ -124,7 +126,7 @@ def test_what_a_killed_run_left_is_removed(clone: Path, engine: EngineAddress) -
         status, text = reproduce(clone, *overrides(engine.engine), *UNTIL)
         assert status == 0, text
         assert run.is_file()
-        assert not set(left) & set(running(client, clone))
+        assert not set(left) & set(working(client, clone))
 
 
 def test_with_wheels_an_image_is_built_without_a_network(
@@ -156,6 +158,64 @@ def test_with_wheels_an_image_is_built_without_a_network(
     assert b"tiny-1.0-py3-none-any.whl" not in saved
 
 
-def running(client: docker.DockerClient, clone: Path) -> list[str]:
+JUDGED = """
+from steps.scoring import code
+from steps.scoring.sandbox import Sandbox
+
+SAMPLES = {
+    "cpp": (
+        "int add(int a, int b) { return a + b; }",
+        "int main() { return add(2, 3) != 5; }",
+    ),
+    "javascript": (
+        "function add(a, b) { return a + b; }",
+        "if (add(2, 3) !== 5) { throw new Error('wrong'); }",
+    ),
+    "php": (
+        "<?php function add($a, $b) { return $a + $b; }",
+        "if (add(2, 3) != 5) { exit(1); }",
+    ),
+    "python": (
+        "def add(a, b): return a + b",
+        "def check(candidate): assert candidate(2, 3) == 5",
+    ),
+    "ruby": ("def add(a, b) a + b end", "exit 1 if add(2, 3) != 5"),
+    "typescript": (
+        "function add(a: number, b: number): number { return a + b; }",
+        "declare var require: any; require('assert')(add(2, 3) === 5); process.exitCode = 0;",
+    ),
+}
+walls = Sandbox.find()
+code.require_tools(code.LANGUAGES)
+assert SAMPLES.keys() == code.LANGUAGES.keys()
+for language, (sound, tests) in SAMPLES.items():
+    for answer, passes in ((sound, True), (sound.replace("+", "-"), False)):
+        found = code.passes(f"{language}_add", "\\n" + tests, answer, walls)
+        assert found is passes, (language, passes)
+"""
+
+
+def test_generated_code_of_every_language_is_judged_in_the_image(
+    engine: EngineAddress, tmp_path: Path
+) -> None:
+    chosen = ["experiment=amd-v5.1", "benchmark=mixtral-8x7b", "system=amd-mi325x"]
+    base = f"benchmark.containers.scoring.base={BASE}"
+    plan = make(ROOT, [*chosen, "scenario=Offline", f"runtime={engine.engine}", base])
+    (check,) = [job for job in plan.jobs if job.step == "accuracy_check"]
+    (image,) = [job for job in plan.jobs if job.output == check.inputs["environment"]]
+    inputs = {role: ROOT / path for role, path in image.inputs.items()}
+    config, made = json.loads(image.config), tmp_path / "out/manifest.json"
+    judge = [str(made), check.container, "-c", JUDGED, "--output", f"results/{tmp_path.name}"]
+    for arguments in (
+        running.command("container", config, inputs, tmp_path),
+        [sys.executable, "-m", "steps.runtime", *judge],
+    ):
+        done = subprocess.run(
+            arguments, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def working(client: docker.DockerClient, clone: Path) -> list[str]:
     chosen = {"label": f"org.reprise.checkout={clone}"}
     return [str(found.id) for found in client.containers.list(filters=chosen)]

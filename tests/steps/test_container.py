@@ -81,6 +81,25 @@ def test_accelerators_bring_their_devices() -> None:
     assert given.groups == ("video",)
 
 
+def test_generated_code_is_judged_in_an_image_with_its_compilers() -> None:
+    chosen = ["experiment=amd-v5.1", "benchmark=mixtral-8x7b", "system=amd-mi325x"]
+    for runtime_name, image_key in (("native", None), ("podman", "accuracy")):
+        plan = planned(*chosen, "scenario=Offline", f"runtime={runtime_name}")
+        (job,) = [job for job in plan.jobs if job.step == "accuracy_check"]
+        made = {other.output: other for other in plan.jobs}[job.inputs["environment"]]
+        if image_key is None:
+            assert made.step == "environment" and not job.container
+            continue
+        assert (made.step, made.key) == ("container", image_key)
+        assert ContainerSettings.model_validate_json(job.container).nested
+        packages = json.loads(made.config)["arguments"]["PACKAGES"].split()
+        assert {"bubblewrap", "g++", "node-typescript", "php-cli", "ruby"} <= set(packages)
+        # The image brings the sandbox, whatever is installed here.
+        assert limitation("accuracy_check", json.loads(job.config), contained=True) is None
+        (run,) = [job for job in plan.jobs if job.step == "performance_run"]
+        assert not ContainerSettings.model_validate_json(run.container).nested
+
+
 def test_several_nodes_share_the_network_of_their_machines() -> None:
     raw = json.loads(settings().model_dump_json())
     given = Runtime.model_validate_json(json.dumps({**raw, "name": "docker", "native": False}))
