@@ -8,7 +8,6 @@ from steps.command import ROOT, main
 from steps.console import Console
 from steps.container import build
 from steps.container.config import ImageConfig
-from steps.environment import WHEELS
 from steps.record import Workspace
 from steps.runtime.host import PYTHON, connected
 
@@ -22,9 +21,7 @@ def step(
     doesn't answer, a base that can't be had, a build or an import that fails.
     """
     with connected(config.host, config.build_limit_s) as client:
-        attributes = build.image(
-            client, config, inputs["lock"], inputs["recipe"], ROOT / WHEELS, console
-        )
+        attributes = build.image(client, config, inputs["lock"], inputs["recipe"], ROOT, console)
         identity = str(attributes["Id"])
         build.probe(client, identity, config)
         listed = json.loads(build.packages(client, identity))

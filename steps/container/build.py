@@ -10,14 +10,12 @@ import docker
 from docker.errors import APIError
 
 from steps.console import Console
-from steps.container import context, wheelhouse
+from steps.container import carried, context, wheelhouse
 from steps.container.config import ImageConfig
 from steps.container.wheelhouse import Reached
+from steps.environment import WHEELS
 from steps.errors import UserError
 from steps.runtime.host import PYTHON, image_id
-
-LABEL = "org.reprise.inputs"
-"""Label of an image: the digest of everything that it was built from."""
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _WRONG = re.compile(r"^(ERROR|error|E|fatal): |^the base ")
@@ -29,23 +27,26 @@ def image(
     config: ImageConfig,
     lock: Path,
     recipe: Path,
-    wheels: Path,
+    home: Path,
     console: Console,
 ) -> dict[str, Any]:
     """The finished image's attributes, as the engine inspects it; built only if it isn't there.
 
-    Without a network if there is a directory `wheels`. An engine names an image when its last layer
-    is done, so what a killed build leaves has no name.
+    It is loaded if the checkout `home` brings it, and built without a network if that brings wheels.
+    An engine names an image when its last layer is done, so what a killed build leaves has no name.
     Raises UserError for a base that can't be had and a build that fails.
     """
     content = context.files(config, lock, recipe)
+    brought = carried.load(client, config, content, home / carried.FOLDER, console)
+    if brought is not None:
+        return brought
     base = _base(client, config, console)
     digest = context.digest(config, content, base)
     tag = f"reprise/{config.name}:{digest[:12]}"
     known = image_id(client, tag)
-    if known is None or client.images.get(known).labels.get(LABEL) != digest:
-        labels = {LABEL: digest, "org.reprise.base": base}
-        with wheelhouse.reached(client, config.host.engine, wheels, base) as reached:
+    if known is None or client.images.get(known).labels.get(carried.LABEL) != digest:
+        labels = {carried.LABEL: digest, carried.BASE: base}
+        with wheelhouse.reached(client, config.host.engine, home / WHEELS, base) as reached:
             _build(client, config, content, tag, labels, reached, console)
     return dict(client.images.get(tag).attrs)
 

@@ -5,6 +5,7 @@ docs/containers.md says how to make the base without a registry; its name here i
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import docker
 import pytest
 
+from steps.container import carried
 from steps.errors import UserError
 from steps.plan import make
 from steps.record import Manifest
@@ -132,7 +134,10 @@ def test_what_a_killed_run_left_is_removed(clone: Path, engine: EngineAddress) -
 def test_with_wheels_an_image_is_built_without_a_network(
     engine: EngineAddress, tmp_path: Path
 ) -> None:
-    """Of one package, which no index has; the build itself says what network it sees."""
+    """Of one package, which no index has; the build itself says what network it sees.
+
+    And it can be carried to where it can't even be built.
+    """
     home = copy_project(tmp_path / "checkout")
     recipe, lock = home / "containers/python/Dockerfile", home / "tiny.lock"
     edit(recipe, "RUN useradd", 'RUN [ "$(ls /sys/class/net)" = lo ]\nRUN useradd')
@@ -149,13 +154,30 @@ def test_with_wheels_an_image_is_built_without_a_network(
     wheel(home / "wheels")
     done = command("container", config, tmp_path, home, lock=lock, recipe=recipe)
     assert done.returncode == 0, done.stderr
-    identity = Manifest.read(tmp_path / "out/manifest.json").result["image"]
+    made = Manifest.read(tmp_path / "out/manifest.json")
+    (home / "images").mkdir()
     with connected(engine, LIMIT_S) as client:
-        saved = b"".join(client.images.get(identity).save())
-        client.images.remove(identity, force=True)
+        saved = carried.save(client, made, tmp_path)
+        client.images.remove(made.result["image"], force=True)
         owned = {"label": f"org.reprise.checkout={home}"}
         assert not client.containers.list(all=True, filters=owned)
-    assert b"tiny-1.0-py3-none-any.whl" not in saved
+    assert b"tiny-1.0-py3-none-any.whl" not in saved.read_bytes()
+
+    # As on another machine, with what a bundle brings: neither its base nor its packages are there.
+    (home / "images/test-offline.tar").symlink_to(saved)
+    shutil.rmtree(home / "wheels")
+    elsewhere = {**config, "base": "absent:1"}
+    done = command("container", elsewhere, tmp_path, home, lock=lock, recipe=recipe)
+    assert done.returncode == 0, done.stderr
+    assert "loading" in done.stderr
+    assert Manifest.read(tmp_path / "out/manifest.json").result == made.result
+    with connected(engine, LIMIT_S) as client:
+        client.images.remove(made.result["image"], force=True)
+    lock.write_text("tiny==1.1\n", encoding="utf-8")
+    done = command("container", elsewhere, tmp_path, home, lock=lock, recipe=recipe)
+    assert "its base absent:1 is not on this machine" in done.stderr, "it is of another lock"
+    with connected(engine, LIMIT_S) as client:
+        client.images.remove(made.result["image"], force=True)
 
 
 JUDGED = """
