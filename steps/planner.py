@@ -66,7 +66,7 @@ class Planner:
             for kind, given in {
                 "engine": runtime.container(needed.nodes),
                 "prepare": runtime.container(1),
-                "scoring": runtime.container(1, nested=True),
+                "scoring": runtime.judging(),
             }.items()
         }
         made: dict[str, Job] = {}

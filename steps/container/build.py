@@ -32,7 +32,7 @@ def image(
 ) -> dict[str, Any]:
     """The finished image's attributes, as the engine inspects it; built only if it isn't there.
 
-    It is loaded if the checkout `home` brings it, and built without a network if that brings wheels.
+    Loaded if the checkout `home` brings it, and built without a network if that brings wheels.
     An engine names an image when its last layer is done, so what a killed build leaves has no name.
     Raises UserError for a base that can't be had and a build that fails.
     """

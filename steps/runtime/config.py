@@ -1,5 +1,6 @@
 """How steps are run: by a native environment, or in a container of which engine and with what."""
 
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
@@ -61,8 +62,15 @@ class Runtime(ContainerSettings):
         """Of the engine, as an image's `host`."""
         return {"engine": self.engine, "socket": self.socket}
 
-    def container(self, nodes: int, *, nested: bool = False) -> ContainerSettings:
+    def container(self, nodes: int) -> ContainerSettings:
         """What a step with engines on so many nodes runs in."""
+        return self._settings({"network": "host"} if nodes > 1 else {})
+
+    def judging(self) -> ContainerSettings:
+        """What runs the code that a model wrote: with nothing of an accelerator."""
+        nothing = {name: () for name in ("devices", "groups", "capabilities", "security")}
+        return self._settings({**nothing, "gpus": None, "nested": True})
+
+    def _settings(self, changes: Mapping[str, object]) -> ContainerSettings:
         fields = {name: getattr(self, name) for name in ContainerSettings.model_fields}
-        network = {"network": "host"} if nodes > 1 else {}
-        return ContainerSettings(**{**fields, **network, "nested": nested})
+        return ContainerSettings.model_validate({**fields, **changes})

@@ -91,7 +91,8 @@ def test_generated_code_is_judged_in_an_image_with_its_compilers() -> None:
             assert made.step == "environment" and not job.container
             continue
         assert (made.step, made.key) == ("container", image_key)
-        assert ContainerSettings.model_validate_json(job.container).nested
+        given = ContainerSettings.model_validate_json(job.container)
+        assert given.nested and not given.devices and given.network == "none"
         packages = json.loads(made.config)["arguments"]["PACKAGES"].split()
         assert {"bubblewrap", "g++", "node-typescript", "php-cli", "ruby"} <= set(packages)
         # The image brings the sandbox, whatever is installed here.
