@@ -81,7 +81,7 @@ def load(
 def _identity(archive: Path) -> str:
     """An image's id is the digest of its configuration, by which the archive names that file."""
     try:
-        with tarfile.open(archive) as tar:
+        with tarfile.open(archive, "r:") as tar:
             stream = tar.extractfile("manifest.json")
             described: Any = json.load(stream) if stream else None
             return f"sha256:{Path(described[0]['Config']).stem}"

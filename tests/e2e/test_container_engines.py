@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import docker
@@ -24,13 +25,16 @@ from steps.runtime.host import connected, image_id
 from tests import running
 from tests.conftest import ROOT, copy_project, edit
 from tests.e2e.test_rehearsal import digests, reproduce
-from tests.steps.test_artifacts import command
 from tests.test_bundle import wheel
 
 pytestmark = pytest.mark.e2e
 
 BASE = "reprise-base:3.11"
 CANARY = "hf_canaryCanaryCanaryCanaryCanary"
+HOST = "canary-host-0417"
+ELSEWHERE = ["unshare", "--uts", "sh", "-c", f'hostname {HOST} && exec "$@"', "sh"]
+"""Runs a command on a machine of that name."""
+
 LIMIT_S = 900
 UNTIL = ["--", "--until", "performance_check"]
 
@@ -131,51 +135,89 @@ def test_what_a_killed_run_left_is_removed(clone: Path, engine: EngineAddress) -
         assert not set(left) & set(working(client, clone))
 
 
-def test_with_wheels_an_image_is_built_without_a_network(
-    engine: EngineAddress, tmp_path: Path
-) -> None:
-    """Of one package, which no index has; the build itself says what network it sees.
+@dataclass(frozen=True)
+class Offline:
+    """A checkout with wheels, what a container step is given there, and the image that it made."""
 
-    And it can be carried to where it can't even be built.
-    """
-    home = copy_project(tmp_path / "checkout")
-    recipe, lock = home / "containers/python/Dockerfile", home / "tiny.lock"
+    home: Path
+    config: dict[str, object]
+    made: Manifest
+    saved: Path
+
+    def step(self, **changes: object) -> subprocess.CompletedProcess[str]:
+        return of_one_package(self.home, {**self.config, **changes})
+
+
+def of_one_package(home: Path, config: object) -> subprocess.CompletedProcess[str]:
+    """The container step on a machine of that name, by a user with a token."""
+    inputs = {"lock": home / "tiny.lock", "recipe": home / "containers/python/Dockerfile"}
+    return subprocess.run(
+        [*ELSEWHERE, *running.command("container", config, inputs, home)],
+        cwd=home,
+        env={**os.environ, "HF_TOKEN": CANARY, "PIP_EXTRA_INDEX_URL": f"https://{HOST}/"},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+
+
+@pytest.fixture(scope="module")
+def offline(engine: EngineAddress, tmp_path_factory: pytest.TempPathFactory) -> Offline:
+    """The image has a package that no index has, and its build says what network it saw."""
+    home = copy_project(tmp_path_factory.mktemp(f"offline-{engine.engine}"))
+    recipe = home / "containers/python/Dockerfile"
     edit(recipe, "RUN useradd", 'RUN [ "$(ls /sys/class/net)" = lo ]\nRUN useradd')
-    lock.write_text("tiny==1.0\n", encoding="utf-8")
-    config = {
+    (home / "tiny.lock").write_text("tiny==1.0\n", encoding="utf-8")
+    config: dict[str, object] = {
         **{"name": "test-offline", "stack": "python", "base": BASE, "python": "3.11"},
         **{"arguments": {}, "lock": "tiny", "first": [], "probes": ["tiny"]},
         **{"build_limit_s": LIMIT_S, "host": engine.model_dump()},
     }
     (home / "wheels").mkdir()
-    done = command("container", config, tmp_path, home, lock=lock, recipe=recipe)
+    done = of_one_package(home, config)
     assert done.returncode == 1
     assert "test-offline can't be built: ERROR: No matching distribution" in done.stderr
     wheel(home / "wheels")
-    done = command("container", config, tmp_path, home, lock=lock, recipe=recipe)
+    done = of_one_package(home, config)
     assert done.returncode == 0, done.stderr
-    made = Manifest.read(tmp_path / "out/manifest.json")
-    (home / "images").mkdir()
+    made = Manifest.read(home / "out/manifest.json")
     with connected(engine, LIMIT_S) as client:
-        saved = carried.save(client, made, tmp_path)
-        client.images.remove(made.result["image"], force=True)
+        saved = carried.save(client, made, home)
         owned = {"label": f"org.reprise.checkout={home}"}
         assert not client.containers.list(all=True, filters=owned)
-    assert b"tiny-1.0-py3-none-any.whl" not in saved.read_bytes()
+    return Offline(home, config, made, saved)
 
-    # As on another machine, with what a bundle brings: neither its base nor its packages are there.
-    (home / "images/test-offline.tar").symlink_to(saved)
-    shutil.rmtree(home / "wheels")
-    elsewhere = {**config, "base": "absent:1"}
-    done = command("container", elsewhere, tmp_path, home, lock=lock, recipe=recipe)
+
+def test_an_image_that_was_built_without_a_network_names_no_site(
+    offline: Offline, engine: EngineAddress
+) -> None:
+    with connected(engine) as client:
+        history = json.dumps(client.images.get(offline.made.result["image"]).history())
+    layers = offline.saved.read_bytes() + history.encode()
+    assert b"tiny-1.0.dist-info" in layers
+    for absent in ("tiny-1.0-py3-none-any.whl", CANARY, HOST, str(offline.home)):
+        assert absent.encode() not in layers, absent
+
+
+def test_an_image_is_carried_to_where_it_cant_be_built(
+    offline: Offline, engine: EngineAddress
+) -> None:
+    """Neither its base nor its package is there, only what a bundle brings."""
+    shutil.rmtree(offline.home / "wheels")
+    (offline.home / "images").mkdir()
+    (offline.home / "images/test-offline.tar").symlink_to(offline.saved)
+    remove(engine, offline.made)
+    done = offline.step(base="absent:1")
     assert done.returncode == 0, done.stderr
-    assert "loading" in done.stderr
-    assert Manifest.read(tmp_path / "out/manifest.json").result == made.result
-    with connected(engine, LIMIT_S) as client:
-        client.images.remove(made.result["image"], force=True)
-    lock.write_text("tiny==1.1\n", encoding="utf-8")
-    done = command("container", elsewhere, tmp_path, home, lock=lock, recipe=recipe)
+    assert "image test-offline: loading" in done.stderr
+    assert Manifest.read(offline.home / "out/manifest.json").result == offline.made.result
+    (offline.home / "tiny.lock").write_text("tiny==1.1\n", encoding="utf-8")
+    done = offline.step(base="absent:1")
     assert "its base absent:1 is not on this machine" in done.stderr, "it is of another lock"
+    remove(engine, offline.made)
+
+
+def remove(engine: EngineAddress, made: Manifest) -> None:
     with connected(engine, LIMIT_S) as client:
         client.images.remove(made.result["image"], force=True)
 

@@ -5,11 +5,14 @@ import shutil
 import socket
 from pathlib import Path
 from typing import Any
+from unittest.mock import create_autospec
 
+import docker
 import pytest
 from pydantic import ValidationError
 
-from steps.container import context
+from steps.console import Console
+from steps.container import build, carried, context
 from steps.container.config import ImageConfig
 from steps.errors import UserError
 from steps.limits import limitation
@@ -34,7 +37,7 @@ IMAGE: dict[str, Any] = {
     "host": {"engine": "docker", "socket": "unix:///nowhere.sock"},
 }
 RECIPE = ROOT / "containers/python/Dockerfile"
-AMD = ("experiment=amd-v5.1", "scenario=Offline", "system=amd-mi325x,amd-mi355x")
+AMD = ("experiment=amd-v5.1", "scenario=Offline")
 LOCK = "big.package==1.0\nother==2.0\nthird==3.0\n"
 
 
@@ -205,6 +208,22 @@ def test_an_image_without_its_parts_is_refused(lock: Path) -> None:
         context.files(image(arguments={"NONSENSE": "1"}), lock, RECIPE)
     with pytest.raises(UserError, match="no containers/missing/Dockerfile; there are python, sh"):
         planned("runtime=docker", "hardware.containers.engine.stack=missing")
+
+
+def test_a_damaged_archive_of_an_image_is_named(tmp_path: Path, lock: Path) -> None:
+    content = context.files(image(), lock, RECIPE)
+    console, client = create_autospec(Console), create_autospec(docker.DockerClient)
+    assert carried.load(client, image(), content, tmp_path, console) is None
+    (tmp_path / "tiny.tar").write_bytes(b"no archive")
+    with pytest.raises(UserError, match=r"tiny\.tar is no image archive .*; unbundle it again"):
+        carried.load(client, image(), content, tmp_path, console)
+
+
+def test_a_failed_build_says_what_is_wrong_and_not_what_came_after() -> None:
+    said = ["Collecting a", "ERROR: no a", "hint: look", "Removing intermediate container 0"]
+    assert build._cause(said) == ["ERROR: no a"]
+    assert build._cause(["gcc: no input files", "---> 0"]) == ["gcc: no input files"]
+    assert build._cause([]) == []
 
 
 def test_without_an_engine_nothing_is_made(tmp_path: Path, lock: Path) -> None:
