@@ -92,7 +92,7 @@ def _environment(key: str, config: Mapping[str, Any], samples: int) -> Cost:
 
 
 def _image(key: str, config: Mapping[str, Any], samples: int) -> Cost:
-    if "lock" not in config:
+    if config.get("lock") not in ENVIRONMENTS:
         return Cost(None, 0.0, False)
     return _environment(config["lock"], config, samples)
 

@@ -34,6 +34,9 @@ SANDBOXED = ("mixtral-8x7b",)
 BY_SENTENCES = ("llama3.1-8b",)
 """Of these it counts ROUGE-Lsum, which the round bounds."""
 
+OLDEST_PYTHON = 11
+"""Minor version of Python 3 that steps are written for; AMD's images on ROCm 7.0 have 3.10."""
+
 DEVICES: Mapping[str, tuple[str, str]] = {
     "gfx": ("/dev/kfd", "AMD's driver (amdgpu)"),
     "sm_": ("/dev/nvidiactl", "NVIDIA's driver"),
@@ -70,7 +73,8 @@ def limitations(jobs: list[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     """The steps of these jobs that can't be executed, each with its first reason."""
     seen = set()
     for job in jobs:
-        reason = limitation(job["step"], json.loads(job["config"]))
+        contained = bool(job.get("container"))
+        reason = limitation(job["step"], json.loads(job["config"]), contained=contained)
         if reason and job["step"] not in seen:
             seen.add(job["step"])
             yield job["step"], reason
@@ -107,10 +111,15 @@ def missing(
     return None
 
 
-def limitation(step: str, config: Mapping[str, Any]) -> str | None:
-    """Why Reprise can't execute this step with this configuration; None if it can."""
+def limitation(step: str, config: Mapping[str, Any], *, contained: bool = False) -> str | None:
+    """Why Reprise can't execute this step with this configuration; None if it can.
+
+    `contained`: it runs in a container, which brings the tools that it needs.
+    """
     if importlib.util.find_spec(f"steps.{step}") is None:
         return "this version has no such step"
+    if step == "accuracy_check" and not contained and (reason := _sandbox(config)):
+        return reason
     return _LIMITATIONS.get(step, _none)(config)
 
 
@@ -119,9 +128,15 @@ def _none(config: Mapping[str, Any]) -> str | None:
 
 
 def _container(config: Mapping[str, Any]) -> str | None:
-    if "stack" in config:
-        return None
-    return f"this version has no recipe of image {config['name']} on {config['base']}"
+    if "stack" not in config:
+        return f"this version has no recipe of image {config['name']} on {config['base']}"
+    version = config["python"]
+    if int(version.removesuffix("t").split(".")[1]) < OLDEST_PYTHON:
+        return (
+            f"image {config['name']} brings Python {version}, and steps run in 3.{OLDEST_PYTHON} "
+            "or later"
+        )
+    return None
 
 
 def _model(config: Mapping[str, Any]) -> str | None:
@@ -168,13 +183,18 @@ def _run(config: Mapping[str, Any]) -> str | None:
     return None if kind in ENGINES else f"this version can't start engine {kind}"
 
 
-def _accuracy(config: Mapping[str, Any]) -> str | None:
+def _sandbox(config: Mapping[str, Any]) -> str | None:
     scorer = config["scorer"]
     if scorer in SANDBOXED and shutil.which("bwrap") is None:
         return (
             f"{scorer} is scored by running generated code, which needs bubblewrap "
             "(apt-get install bubblewrap)"
         )
+    return None
+
+
+def _accuracy(config: Mapping[str, Any]) -> str | None:
+    scorer = config["scorer"]
     if scorer in BY_SENTENCES and config["nltk_data"] is None:
         return (
             f"{scorer} is scored by sentences, which NLTK's tokenizers/punkt_tab finds: set "

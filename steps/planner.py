@@ -32,14 +32,14 @@ Config = TypeVar("Config", bound=BaseModel)
 class Making:
     """What is being planned: a cell, or the whole experiment.
 
-    `made`: its jobs, by what needs them. `containers`: settings of the containers of its runs (on
-    all nodes) and of its other steps, as JSON; empty without a container.
+    `made`: its jobs, by what needs them. `containers`: settings of the containers that its steps
+    may run in, by their environment, as JSON.
     """
 
     where: str
     subtrees: Mapping[str, Any]
     point: Mapping[str, str] = field(default_factory=dict)
-    containers: Mapping[bool, str] = field(default_factory=lambda: {True: "", False: ""})
+    containers: Mapping[str, str] = field(default_factory=dict)
     made: dict[str, Job] = field(default_factory=dict)
 
     def at(self, *axes: str) -> "Making":
@@ -80,8 +80,12 @@ class Planner:
         subtrees: dict[str, Any] = composed["steps"]
         runtime = _validated(Runtime, composed["settled"]["runtime"], f"{where}: runtime")
         containers = {
-            runs: canonical_json(runtime.container(nodes).model_dump(mode="json"))
-            for runs, nodes in ((True, needed.nodes), (False, 1))
+            kind: canonical_json(given.model_dump(mode="json"))
+            for kind, given in {
+                "engine": runtime.container(needed.nodes),
+                "prepare": runtime.container(1),
+                "scoring": runtime.judging(),
+            }.items()
         }
         cell = Making(where, subtrees, point, containers)
         self._environments(cell, composed, runtime)
@@ -141,8 +145,9 @@ class Planner:
             if role == "prepare" and not _changes(cell.subtrees):
                 continue
             image = cell.subtrees["container"].get(role)
-            # What judges runs needs no accelerator, and so no container.
-            native = runtime.native or role in ("analysis", "scoring")
+            # What judges runs needs no accelerator, and so no container, but perhaps other tools.
+            judges = role == "analysis" or (role == "scoring" and image is None)
+            native = runtime.native or judges
             if subtree["name"] is not None and native:
                 key = str(subtree["name"])
                 lock = {"lock": f"envs/{key}.lock"}
@@ -264,7 +269,7 @@ class Planner:
             config=config,
             inputs=inputs,
             environment=self._environment(spec.environment, cell.made),
-            container=cell.containers[spec.stage == "runs"] if contained else "",
+            container=cell.containers[spec.environment] if contained else "",
             gates=_gates(spec, cell.made),
             output=f"{folder}/manifest.json",
             log=log,

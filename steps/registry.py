@@ -57,7 +57,9 @@ def _run(config: type[BaseModel]) -> StepSpec:
 
 
 STEPS: Mapping[str, StepSpec] = {
-    "environment": StepSpec(schema.EnvironmentConfig, "artifacts", "driver", ("system",), {}),
+    "environment": StepSpec(
+        schema.EnvironmentConfig, "artifacts", "driver", ("system",), {}, ("steps/virtual.py",)
+    ),
     "container": StepSpec(
         schema.ImageConfig,
         "artifacts",
@@ -65,7 +67,7 @@ STEPS: Mapping[str, StepSpec] = {
         ("system",),
         {},
         ("steps/container/*.py", "steps/runtime/*.py"),
-        planned=schema.ContainerConfig,
+        planned=schema.PlannedImage,
     ),
     "model": StepSpec(
         schema.ModelConfig,

@@ -186,6 +186,21 @@ class ModelConfig(
     """Where source weights come from."""
 
 
+def _how_it_is_made(image: Any) -> str:
+    return "recipe" if isinstance(image, Mapping) and "stack" in image else "unknown"
+
+
+class PlannedImage(
+    RootModel[
+        Annotated[
+            Annotated[ImageConfig, Tag("recipe")] | Annotated[ContainerConfig, Tag("unknown")],
+            Discriminator(_how_it_is_made),
+        ]
+    ]
+):
+    """An image that can be planned: with a recipe of ours, or with what is known of another's."""
+
+
 class DatasetConfig(Strict):
     """Prompts of a generated benchmark, by its recipe; counts are numbers of prompts."""
 

@@ -257,10 +257,11 @@ def test_a_scheduler_brings_its_packages() -> None:
     assert names("scheduler=slurm") == ["analysis", "cpu", "driver", "slurm"]
 
 
-def test_images_are_refused() -> None:
-    plan = planned("experiment=amd-v5.1", "system=amd-mi300x", "scenario=Server")
-    with pytest.raises(UserError, match="a bundle holds no images in this version"):
-        command._require_native(plan)
+def test_images_have_to_be_built_first(tmp_path: Path) -> None:
+    plan = planned("runtime=docker", "scenario=Offline")
+    with pytest.raises(UserError, match=r"image cpu is not built yet.*--until container"):
+        command.images(plan, tmp_path)
+    assert command.images(planned("scenario=Offline"), tmp_path) == {}
 
 
 def test_the_list_names_the_command_for_the_other_machine(bundle: Path) -> None:

@@ -16,9 +16,12 @@ from pathlib import Path
 from steps.bundle.unbundle import CHECKOUT_TIME, FORMAT, SELF
 from steps.bundle.wheels import gather
 from steps.cli import ROOT, frozen_plan, site_file
+from steps.container import carried
 from steps.errors import UserError
 from steps.plan import Job, Plan, load
 from steps.record import Manifest, sha256_file
+from steps.runtime.config import EngineAddress
+from steps.runtime.host import connected
 from steps.scheduler.config import Local
 from steps.virtual import WHEELS
 
@@ -29,6 +32,10 @@ FILES = ("LICENSE", "Makefile", "README.md", "Snakefile", "pyproject.toml", "rep
 SITE = "site"
 CACHE = Path(".envs/wheels")
 """Kept, so that a second bundle fetches nothing again."""
+
+IMAGES = Path(".envs/images")
+SAVE_LIMIT_S = 600
+"""Silence of an engine that saves an image."""
 
 
 def command(arguments: list[str]) -> int:
@@ -42,8 +49,7 @@ def command(arguments: list[str]) -> int:
     rest, site = site_file(arguments)
     given = parser.parse_args(rest)
     plan = load(frozen_plan(ROOT, given.overrides, site))
-    _require_native(plan)
-    files = {**checkout(ROOT), **artifacts(plan, ROOT)}
+    files = {**checkout(ROOT), **artifacts(plan, ROOT), **images(plan, ROOT)}
     run = ["./reproduce", *given.overrides]
     if site is not None:
         files[f"{SITE}/{site.name}"] = site
@@ -105,13 +111,22 @@ def locks(plan: Plan) -> list[Path]:
     return [ROOT / f"envs/{name}.lock" for name in sorted(names)]
 
 
-def _require_native(plan: Plan) -> None:
+def images(plan: Plan, root: Path) -> dict[str, Path]:
+    """Archives of the container images that the plan runs in, which have to be built already."""
+    found = {}
     for job in plan.jobs:
-        if job.step == "container":
+        if job.step != "container":
+            continue
+        if not (root / job.output).is_file():
             raise UserError(
-                f"the plan runs in container image {job.key}, and a bundle holds no images in this "
-                "version; choose a system with a native environment"
+                f"container image {job.key} is not built yet, and can't be without a network; run "
+                "./reproduce with the same overrides and `-- --until container` first"
             )
+        address = EngineAddress.model_validate(json.loads(job.config)["host"])
+        with connected(address, SAVE_LIMIT_S) as client:
+            saved = carried.save(client, Manifest.read(root / job.output), root / IMAGES)
+        found[f"{carried.FOLDER}/{job.key}.tar"] = saved
+    return found
 
 
 def write(output: Path, files: Mapping[str, Path], run: str) -> int:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from steps.command import main
+from steps.command import ROOT, main
 from steps.console import Console
 from steps.container import build
 from steps.container.config import ImageConfig
@@ -21,7 +21,7 @@ def step(
     doesn't answer, a base that can't be had, a build or an import that fails.
     """
     with connected(config.host, config.build_limit_s) as client:
-        attributes = build.image(client, config, inputs["lock"], inputs["recipe"], console)
+        attributes = build.image(client, config, inputs["lock"], inputs["recipe"], ROOT, console)
         identity = str(attributes["Id"])
         build.probe(client, identity, config)
         listed = json.loads(build.packages(client, identity))

@@ -10,14 +10,15 @@ import docker
 from docker.errors import APIError
 
 from steps.console import Console
-from steps.container import context
+from steps.container import carried, context, wheelhouse
 from steps.container.config import ImageConfig
+from steps.container.wheelhouse import Reached
 from steps.errors import UserError
 from steps.runtime.host import PYTHON, image_id
+from steps.virtual import WHEELS
 
-LABEL = "org.reprise.inputs"
-"""Label of an image: the digest of everything that it was built from."""
-
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_WRONG = re.compile(r"^(ERROR|error|E|fatal): |^the base ")
 _STEP = re.compile(r"^step (\d+)/(\d+)", re.IGNORECASE)
 
 
@@ -26,20 +27,27 @@ def image(
     config: ImageConfig,
     lock: Path,
     recipe: Path,
+    home: Path,
     console: Console,
 ) -> dict[str, Any]:
     """The finished image's attributes, as the engine inspects it; built only if it isn't there.
 
+    Loaded if the checkout `home` brings it, and built without a network if that brings wheels.
     An engine names an image when its last layer is done, so what a killed build leaves has no name.
     Raises UserError for a base that can't be had and a build that fails.
     """
     content = context.files(config, lock, recipe)
+    brought = carried.load(client, config, content, home / carried.FOLDER, console)
+    if brought is not None:
+        return brought
     base = _base(client, config, console)
-    digest = context.digest(content, base)
+    digest = context.digest(config, content, base)
     tag = f"reprise/{config.name}:{digest[:12]}"
     known = image_id(client, tag)
-    if known is None or client.images.get(known).labels.get(LABEL) != digest:
-        _build(client, config, content, tag, {LABEL: digest, "org.reprise.base": base}, console)
+    if known is None or client.images.get(known).labels.get(carried.LABEL) != digest:
+        labels = {carried.LABEL: digest, carried.BASE: base}
+        with wheelhouse.reached(client, config.host.engine, home / WHEELS, base) as reached:
+            _build(client, config, content, tag, labels, reached, console)
     return dict(client.images.get(tag).attrs)
 
 
@@ -65,19 +73,25 @@ def _build(
     content: Mapping[str, bytes],
     tag: str,
     labels: Mapping[str, str],
+    reached: Reached,
     console: Console,
 ) -> None:
     limit = time.monotonic() + config.build_limit_s
-    events = client.api.build(
-        fileobj=context.archive(content),
-        custom_context=True,
-        tag=tag,
-        rm=True,
-        forcerm=True,
-        decode=True,
-        buildargs={"BASE_IMAGE": config.base},
-        labels=dict(labels),
-    )
+    client.api.params = dict(reached.parameters)
+    try:
+        events = client.api.build(
+            fileobj=context.archive(content),
+            custom_context=True,
+            tag=tag,
+            rm=True,
+            forcerm=True,
+            decode=True,
+            buildargs={**context.arguments(config), **reached.arguments},
+            network_mode=reached.network,
+            labels=dict(labels),
+        )
+    finally:
+        client.api.params = {}
     progress = None
     said: list[str] = []
     for event in events:
@@ -87,7 +101,7 @@ def _build(
                 f"{console.log}, or raise build_limit_s of the image"
             )
         if "error" in event:
-            reason = " ".join([*said[-1:], str(event["error"])])
+            reason = " ".join([*_cause(said), str(event["error"])])
             raise UserError(f"image {config.name} can't be built: {reason:.400}; see {console.log}")
         for line in str(event.get("stream", "")).splitlines():
             print(line, flush=True)
@@ -96,10 +110,16 @@ def _build(
                     f"image {config.name}", int(found[2]), "layers"
                 )
                 progress.add()
-            elif line.strip() and not line.startswith(" --->"):
-                said.append(line.strip())
+            elif text := _COLOURS.sub("", line).strip():
+                said.append(text)
     if progress:
         progress.close()
+
+
+def _cause(said: list[str]) -> list[str]:
+    """The last line that says what is wrong, else the last one that the build itself printed."""
+    own = [line for line in said if not line.startswith(("--->", "Removing intermediate"))]
+    return ([line for line in own if _WRONG.search(line)] or own)[-1:]
 
 
 def packages(client: docker.DockerClient, image: str) -> str:

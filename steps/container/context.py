@@ -12,13 +12,14 @@ from steps.errors import UserError
 from steps.record import canonical_json
 
 _SEPARATORS = re.compile(r"[-_.]+")
+_TAKEN = re.compile(r"^ARG (\w+)", re.MULTILINE)
 
 
 def files(config: ImageConfig, lock: Path, recipe: Path) -> dict[str, bytes]:
     """Name to content: the Dockerfile, and the lock in two parts, one for each layer.
 
-    Raises UserError for a file that can't be read, and a package of `first` that the lock doesn't
-    pin.
+    Raises UserError for a file that can't be read, a package of `first` that the lock doesn't pin,
+    and an argument that the Dockerfile doesn't take.
     """
     try:
         lines = lock.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -29,6 +30,9 @@ def files(config: ImageConfig, lock: Path, recipe: Path) -> dict[str, bytes]:
     packages = [_normal(line.partition("==")[0].strip()) for line in lines]
     if missing := wanted.difference(packages):
         raise UserError(f"image {config.name}: {lock} pins no {', '.join(sorted(missing))}")
+    taken = set(_TAKEN.findall(dockerfile.decode(errors="replace")))
+    if unknown := arguments(config).keys() - taken:
+        raise UserError(f"image {config.name}: {recipe} takes no {', '.join(sorted(unknown))}")
     below = [line for line, package in zip(lines, packages, strict=True) if package in wanted]
     above = [line for line, package in zip(lines, packages, strict=True) if package not in wanted]
     return {
@@ -38,15 +42,25 @@ def files(config: ImageConfig, lock: Path, recipe: Path) -> dict[str, bytes]:
     }
 
 
+def arguments(config: ImageConfig) -> dict[str, str]:
+    """What the Dockerfile is given; those that are empty are left out."""
+    given = {"BASE_IMAGE": config.base, "PYTHON": config.python, **config.arguments}
+    return {name: value for name, value in given.items() if value}
+
+
 def _normal(package: str) -> str:
     """PEP 503: the forms of a package's name that mean the same."""
     return _SEPARATORS.sub("-", package).lower()
 
 
-def digest(content: Mapping[str, bytes], base_id: str) -> str:
-    """Of everything that the image depends on; times and owners of files are no part of it."""
+def digest(config: ImageConfig, content: Mapping[str, bytes], base_id: str) -> str:
+    """Of everything that the image depends on; times and owners of files are no part of it.
+
+    The base counts by its id, and not by the name that it has here.
+    """
     parts = {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
-    return hashlib.sha256(canonical_json([parts, base_id]).encode()).hexdigest()
+    given = {**arguments(config), "BASE_IMAGE": base_id}
+    return hashlib.sha256(canonical_json([parts, given]).encode()).hexdigest()
 
 
 def archive(content: Mapping[str, bytes]) -> bytes:

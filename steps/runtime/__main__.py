@@ -22,10 +22,10 @@ from steps.errors import UserError
 from steps.record import Manifest
 from steps.runtime import mounts
 from steps.runtime.config import ContainerSettings
-from steps.runtime.host import connected, image_id
+from steps.runtime.host import CHECKOUT, LAUNCHER, connected, image_id, owned
 
-CHECKOUT, OUTPUT, LAUNCHER = (f"org.reprise.{name}" for name in ("checkout", "output", "launcher"))
-"""Labels of a container: what it works for, and the process that waits for it."""
+OUTPUT = "org.reprise.output"
+"""Label of a container: what it makes."""
 
 KILLED = 137
 """Exit status of a process that the kernel ended, for want of memory above all."""
@@ -72,18 +72,9 @@ def _create(
     output: str,
 ) -> Container:
     (ROOT / "results").mkdir(exist_ok=True)
-    return client.containers.create(
-        str(image.result["image"]),
-        command,
-        entrypoint=[image.result["python"]],
-        working_dir=str(ROOT),
-        volumes=mounts.of_step(ROOT, settings.mounts),
-        user=f"{os.getuid()}:{os.getgid()}",
-        # Libraries ask for the user's name and home, and this user is not of the image.
-        environment={"HOME": "/tmp", "USER": "reprise", "PYTHONDONTWRITEBYTECODE": "1"},
-        hostname=platform.node(),
-        labels={CHECKOUT: str(ROOT), OUTPUT: output, LAUNCHER: str(os.getpid())},
-        tty=sys.stderr.isatty(),
+    volumes = mounts.of_step(ROOT, settings.mounts)
+    host = client.api.create_host_config(
+        binds=volumes,
         init=True,
         read_only=True,
         tmpfs={"/tmp": f"exec,size={int(settings.tmp_size_gb * GB)}"},
@@ -94,9 +85,38 @@ def _create(
         device_requests=[DeviceRequest(count=-1, capabilities=[["gpu"]])] if settings.gpus else [],
         group_add=list(settings.groups),
         cap_drop=["ALL"],
-        cap_add=list(settings.capabilities),
-        security_opt=["no-new-privileges", *settings.security],
+        cap_add=[*settings.capabilities, *_nested_capabilities(settings)],
+        security_opt=["no-new-privileges", *settings.security, *_nested_security(settings)],
     )
+    if settings.nested:
+        host |= {"MaskedPaths": [], "ReadonlyPaths": []}
+    made = client.api.create_container(
+        str(image.result["image"]),
+        command,
+        entrypoint=[image.result["python"]],
+        working_dir=str(ROOT),
+        volumes=list(volumes),
+        user=f"{os.getuid()}:{os.getgid()}",
+        # Libraries ask for the user's name and home, and this user is not of the image.
+        environment={"HOME": "/tmp", "USER": "reprise", "PYTHONDONTWRITEBYTECODE": "1"},
+        hostname=platform.node(),
+        labels={**owned(ROOT), OUTPUT: output},
+        tty=sys.stderr.isatty(),
+        host_config=host,
+    )
+    return client.containers.get(made["Id"])
+
+
+def _nested_security(settings: ContainerSettings) -> list[str]:
+    if not settings.nested:
+        return []
+    # Docker takes paths to mask, and podman this.
+    return ["seccomp=unconfined", *(["unmask=ALL"] if settings.engine == "podman" else [])]
+
+
+def _nested_capabilities(settings: ContainerSettings) -> list[str]:
+    """Root gives itself up before it makes a sandbox, and may not without these."""
+    return ["SETUID", "SETGID"] if settings.nested and os.getuid() == 0 else []
 
 
 def _attend(client: docker.DockerClient, container: Container, settings: ContainerSettings) -> int:

@@ -1,5 +1,6 @@
 """How steps are run: by a native environment, or in a container of which engine and with what."""
 
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
@@ -32,6 +33,8 @@ class ContainerSettings(EngineAddress):
     `mounts` are directories of the machine that steps read besides the checkout. `memory_gb` None:
     no limit. `gpus` asks NVIDIA's runtime for all of them; AMD's are `devices`. `network`: of a
     step whose engines are all on this machine; those of several nodes share the machine's own.
+    `nested`: the step makes namespaces of its own, for code that it doesn't trust, which the filter
+    of system calls and the masked /proc of a container forbid.
     """
 
     shm_size_gb: PositiveNumber
@@ -46,6 +49,7 @@ class ContainerSettings(EngineAddress):
     network: Literal["none", "host"]
     start_limit_s: PositiveNumber
     stop_limit_s: PositiveNumber
+    nested: bool = False
 
 
 class Runtime(ContainerSettings):
@@ -60,5 +64,13 @@ class Runtime(ContainerSettings):
 
     def container(self, nodes: int) -> ContainerSettings:
         """What a step with engines on so many nodes runs in."""
+        return self._settings({"network": "host"} if nodes > 1 else {})
+
+    def judging(self) -> ContainerSettings:
+        """What runs the code that a model wrote: with nothing of an accelerator."""
+        nothing = {name: () for name in ("devices", "groups", "capabilities", "security")}
+        return self._settings({**nothing, "gpus": None, "nested": True})
+
+    def _settings(self, changes: Mapping[str, object]) -> ContainerSettings:
         fields = {name: getattr(self, name) for name in ContainerSettings.model_fields}
-        return ContainerSettings(**{**fields, **({"network": "host"} if nodes > 1 else {})})
+        return ContainerSettings.model_validate({**fields, **changes})

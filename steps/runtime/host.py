@@ -1,5 +1,6 @@
 """A container engine, and its errors as sentences."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,14 @@ _UNREACHED = re.compile("timed out|refused|reset|aborted|version:", re.IGNORECAS
 """In what the SDK says of an engine that it couldn't speak with."""
 
 PYTHON = "/opt/reprise/bin/python"
-"""Of an image of containers/python."""
+"""Of every image that is built from containers/."""
+
+CHECKOUT, LAUNCHER = "org.reprise.checkout", "org.reprise.launcher"
+
+
+def owned(root: Path) -> dict[str, str]:
+    """Labels of a container: what it works for, and the process that waits for it."""
+    return {CHECKOUT: str(root), LAUNCHER: str(os.getpid())}
 
 
 @contextmanager

@@ -5,10 +5,14 @@ import shutil
 import socket
 from pathlib import Path
 from typing import Any
+from unittest.mock import create_autospec
 
+import docker
 import pytest
+from pydantic import ValidationError
 
-from steps.container import context
+from steps.console import Console
+from steps.container import build, carried, context
 from steps.container.config import ImageConfig
 from steps.errors import UserError
 from steps.limits import limitation
@@ -24,6 +28,8 @@ IMAGE: dict[str, Any] = {
     "name": "tiny",
     "stack": "python",
     "base": "debian:12",
+    "python": "3.11",
+    "arguments": {"PACKAGES": "libnuma1"},
     "lock": "cpu",
     "first": ["Big_Package"],
     "probes": ["json"],
@@ -31,6 +37,7 @@ IMAGE: dict[str, Any] = {
     "host": {"engine": "docker", "socket": "unix:///nowhere.sock"},
 }
 RECIPE = ROOT / "containers/python/Dockerfile"
+AMD = ("experiment=amd-v5.1", "scenario=Offline")
 LOCK = "big.package==1.0\nother==2.0\nthird==3.0\n"
 
 
@@ -77,6 +84,26 @@ def test_accelerators_bring_their_devices() -> None:
     assert given.groups == ("video",)
 
 
+def test_generated_code_is_judged_in_an_image_with_its_compilers() -> None:
+    chosen = ["experiment=amd-v5.1", "benchmark=mixtral-8x7b", "system=amd-mi325x"]
+    for runtime_name, image_key in (("native", None), ("podman", "accuracy")):
+        plan = planned(*chosen, "scenario=Offline", f"runtime={runtime_name}")
+        (job,) = [job for job in plan.jobs if job.step == "accuracy_check"]
+        made = {other.output: other for other in plan.jobs}[job.inputs["environment"]]
+        if image_key is None:
+            assert made.step == "environment" and not job.container
+            continue
+        assert (made.step, made.key) == ("container", image_key)
+        given = ContainerSettings.model_validate_json(job.container)
+        assert given.nested and not given.devices and given.network == "none"
+        packages = json.loads(made.config)["arguments"]["PACKAGES"].split()
+        assert {"bubblewrap", "g++", "node-typescript", "php-cli", "ruby"} <= set(packages)
+        # The image brings the sandbox, whatever is installed here.
+        assert limitation("accuracy_check", json.loads(job.config), contained=True) is None
+        (run,) = [job for job in plan.jobs if job.step == "performance_run"]
+        assert not ContainerSettings.model_validate_json(run.container).nested
+
+
 def test_several_nodes_share_the_network_of_their_machines() -> None:
     raw = json.loads(settings().model_dump_json())
     given = Runtime.model_validate_json(json.dumps({**raw, "name": "docker", "native": False}))
@@ -92,6 +119,48 @@ def test_a_runtime_without_an_image_is_refused() -> None:
 def test_a_mount_needs_an_absolute_path() -> None:
     with pytest.raises(UserError, match=r"runtime: mounts\.0: needs an absolute path"):
         planned("runtime=docker", "runtime.mounts=[data]")
+
+
+def test_amds_images_have_recipes_that_take_what_they_are_given() -> None:
+    plan = planned(*AMD)
+    images = {job.key: job for job in plan.jobs if job.step == "container"}
+    assert len(images) == 8
+    for key, job in images.items():
+        config = json.loads(job.config)
+        if key == "stable-diffusion-xl-prepare-gfx942":
+            assert "no recipe of image" in str(limitation("container", config))
+            continue
+        made = ImageConfig.model_validate_json(job.config)
+        files = context.files(made, ROOT / job.inputs["lock"], ROOT / job.inputs["recipe"])
+        assert files["Dockerfile"].rstrip().endswith(b"USER reprise\nWORKDIR /home/reprise")
+        # Steps need 3.11, and AMD's images for gfx950 and for quantizing have 3.10.
+        assert (limitation("container", config) is None) == (made.python != "3.10")
+    runs = [job for job in plan.jobs if job.step == "performance_run"]
+    used = {job.inputs["environment"] for job in runs}
+    assert used == {job.output for key, job in images.items() if "prepare" not in key}
+
+
+def test_benchmarks_of_one_architecture_differ_by_arguments() -> None:
+    plan = planned(*AMD)
+    given = {
+        job.key: json.loads(job.config)["arguments"]
+        for job in plan.jobs
+        if job.inputs.get("recipe") == "containers/vllm-rocm/Dockerfile"
+    }
+    assert given.keys() == {
+        *("llama2-70b-gfx942", "llama2-70b-gfx950"),
+        *("mixtral-8x7b-gfx942", "llama3.1-405b-gfx950"),
+    }
+    assert len({arguments["LOADGEN"] for arguments in given.values()}) == 1
+    assert given["llama2-70b-gfx950"]["VLLM_SOURCE"] == "/app/vllm"
+    assert "AITER" not in given["llama2-70b-gfx950"]
+    assert len(given["mixtral-8x7b-gfx942"]["AITER_PATCHES"].split()) == 6
+
+
+@pytest.mark.parametrize("value", ["$(id)", "a;b", "a\nb", "'a'", "a&b"])
+def test_no_argument_of_a_dockerfile_is_code(value: str) -> None:
+    with pytest.raises(ValidationError):
+        image(arguments={"PACKAGES": value})
 
 
 # ---- images -------------------------------------------------------------------------------------
@@ -114,8 +183,14 @@ def test_a_changed_line_changes_one_layers_file(lock: Path) -> None:
     edit(lock, "third==3.0", "third==3.1")
     after = context.files(image(), lock, RECIPE)
     assert {name for name in before if after[name] != before[name]} == {"lock"}
-    assert context.digest(after, "base") != context.digest(before, "base")
-    assert context.digest(before, "another base") != context.digest(before, "base")
+    digests = [
+        context.digest(image(), before, "base"),
+        context.digest(image(), after, "base"),
+        context.digest(image(), before, "another base"),
+        context.digest(image(arguments={"PACKAGES": "g++"}), before, "base"),
+    ]
+    assert len(set(digests)) == len(digests)
+    assert context.digest(image(base="another:name"), before, "base") == digests[0]
 
 
 def test_times_and_owners_are_no_part_of_an_image(tmp_path: Path, lock: Path) -> None:
@@ -123,14 +198,32 @@ def test_times_and_owners_are_no_part_of_an_image(tmp_path: Path, lock: Path) ->
     shutil.copyfile(RECIPE, other)
     one, two = (context.files(image(), lock, recipe) for recipe in (RECIPE, other))
     assert context.archive(one) == context.archive(two)
-    assert context.digest(one, "base") == context.digest(two, "base")
+    assert context.digest(image(), one, "base") == context.digest(image(), two, "base")
 
 
 def test_an_image_without_its_parts_is_refused(lock: Path) -> None:
     with pytest.raises(UserError, match="pins no absent"):
         context.files(image(first=["absent"]), lock, RECIPE)
-    with pytest.raises(UserError, match="has no containers/missing/Dockerfile; there are python"):
+    with pytest.raises(UserError, match="Dockerfile takes no NONSENSE"):
+        context.files(image(arguments={"NONSENSE": "1"}), lock, RECIPE)
+    with pytest.raises(UserError, match="no containers/missing/Dockerfile; there are python, sh"):
         planned("runtime=docker", "hardware.containers.engine.stack=missing")
+
+
+def test_a_damaged_archive_of_an_image_is_named(tmp_path: Path, lock: Path) -> None:
+    content = context.files(image(), lock, RECIPE)
+    console, client = create_autospec(Console), create_autospec(docker.DockerClient)
+    assert carried.load(client, image(), content, tmp_path, console) is None
+    (tmp_path / "tiny.tar").write_bytes(b"no archive")
+    with pytest.raises(UserError, match=r"tiny\.tar is no image archive .*; unbundle it again"):
+        carried.load(client, image(), content, tmp_path, console)
+
+
+def test_a_failed_build_says_what_is_wrong_and_not_what_came_after() -> None:
+    said = ["Collecting a", "ERROR: no a", "hint: look", "Removing intermediate container 0"]
+    assert build._cause(said) == ["ERROR: no a"]
+    assert build._cause(["gcc: no input files", "---> 0"]) == ["gcc: no input files"]
+    assert build._cause([]) == []
 
 
 def test_without_an_engine_nothing_is_made(tmp_path: Path, lock: Path) -> None:
