@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from steps.sut.engine import Events, Start, depth, started
+from steps.sut.engine import News, Start, depth, started
 
 POLL_S = 0.2
 """How long a step waits for work or events before it returns with nothing."""
@@ -34,7 +34,7 @@ class Backend(Protocol):
     def submit(self, samples: Sequence[tuple[int, int]]) -> None:
         """(number, sample index) each; a number is answered once."""
 
-    def step(self) -> Events:
+    def step(self) -> list[News]:
         """Wait for something to happen, not much longer than POLL_S, and tell what did.
 
         Raises UserError if what happened voids the run.
@@ -70,14 +70,16 @@ class InProcess:
         prompts = self._job.prompts
         self._engine.submit([(number, prompts[index]) for number, index in samples])
 
-    def step(self) -> Events:
+    def step(self) -> list[News]:
         if not self._outstanding:
             self._news.wait(POLL_S)
             self._news.clear()
-            return Events()
+            return []
         events = self._engine.step()
+        if not events.first and not events.completed:
+            return []
         self._outstanding -= len(events.completed)
-        return events
+        return [News.of(events)]
 
     def wake(self) -> None:
         if not self._news.is_set():

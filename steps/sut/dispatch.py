@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 
-from steps.sut.engine import Answer
+from steps.sut.engine import Batch
 
 Sample = tuple[int, int]
 
@@ -116,20 +116,21 @@ class Dispatcher:
             self.seats[n].taken.update(samples)
         return given
 
-    def started(self, engine: int, first: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    def started(self, engine: int, first: Batch) -> Batch:
         """First tokens have come; returns those whose samples are still this engine's."""
         seat = self.seats[engine]
-        mine = [each for each in first if each[0] in seat.taken]
+        mine = first.only([number in seat.taken for number in first.numbers])
         if self._latency_bound:
-            seat.prompt_tokens -= sum(self._lengths[seat.taken[number]] for number, _ in mine)
+            seat.prompt_tokens -= sum(self._lengths[seat.taken[number]] for number in mine.numbers)
         return mine
 
-    def completed(self, engine: int, answers: Iterable[Answer], now: float) -> list[Answer]:
+    def completed(self, engine: int, answers: Batch, now: float) -> Batch:
         """Answers have come; returns those whose samples are still this engine's."""
         seat = self.seats[engine]
         seat.advance(now)
-        mine = [answer for answer in answers if seat.taken.pop(answer[0], None) is not None]
-        tokens = sum(len(answer) for _, answer in mine)
+        taken = seat.taken
+        mine = answers.only([taken.pop(number, None) is not None for number in answers.numbers])
+        tokens = sum(mine.counts)
         seat.brought(len(mine), tokens)
         if mine:
             kept = (1 - GAIN) ** len(mine)

@@ -1,9 +1,11 @@
 """What a run needs of an engine, whichever it is."""
 
 import importlib
+import pickle
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, compress
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -30,6 +32,59 @@ class Events:
 
     first: list[tuple[int, int]] = field(default_factory=list)
     completed: list[Answer] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tokens of several samples as columns, so that what a sample costs is a few bytes' handling.
+
+    `tokens` holds 32-bit ids of all of them one after the other, `counts` how many are each one's.
+    """
+
+    numbers: list[int] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    tokens: "array[int]" = field(default_factory=lambda: array("i"))
+
+    @classmethod
+    def of(cls, answers: Sequence[Answer]) -> "Batch":
+        tokens = array("i")
+        tokens.frombytes(b"".join([answer for _, answer in answers]))
+        return cls(
+            [number for number, _ in answers], [len(answer) for _, answer in answers], tokens
+        )
+
+    @classmethod
+    def of_first(cls, first: Sequence[tuple[int, int]]) -> "Batch":
+        tokens = array("i", [token for _, token in first])
+        return cls([number for number, _ in first], [1] * len(first), tokens)
+
+    def only(self, chosen: Sequence[bool]) -> "Batch":
+        """Those that are marked, in their order."""
+        if all(chosen):
+            return self
+        ends = accumulate(self.counts)
+        kept = zip(compress(self.counts, chosen), compress(ends, chosen), strict=True)
+        answers = (self.tokens[end - count : end] for count, end in kept)
+        return Batch.of(list(zip(compress(self.numbers, chosen), answers, strict=True)))
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """The tokens' memory is passed on as it is to whoever pickles with buffers apart."""
+        return Batch, (self.numbers, self.counts, pickle.PickleBuffer(self.tokens))
+
+
+@dataclass(frozen=True)
+class News:
+    """Events of one engine, in columns."""
+
+    first: Batch = field(default_factory=Batch)
+    completed: Batch = field(default_factory=Batch)
+
+    @classmethod
+    def of(cls, events: Events) -> "News":
+        return cls(Batch.of_first(events.first), Batch.of(events.completed))
 
 
 @dataclass(frozen=True)

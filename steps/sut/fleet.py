@@ -18,7 +18,7 @@ from steps.sut import wire
 from steps.sut.backend import POLL_S, Job
 from steps.sut.cluster import Cluster
 from steps.sut.dispatch import Dispatcher, Seat
-from steps.sut.engine import Events, depth
+from steps.sut.engine import News, depth
 from steps.sut.link import Link
 
 
@@ -118,15 +118,15 @@ class Fleet:
         self._dispatcher.add(samples)
         self._hand_out()
 
-    def step(self) -> Events:
-        events = Events()
+    def step(self) -> list[News]:
+        found = []
         for number in self._heard(POLL_S):
             message = self._message(number)
-            if isinstance(message, wire.Brought):
-                self._sorted(number, wire.events_of(message), events)
+            if isinstance(message, News):
+                found.append(self._still_its_own(number, message))
         self._check()
         self._hand_out()
-        return events
+        return found
 
     def wake(self) -> None:
         if not self._woken:
@@ -143,12 +143,12 @@ class Fleet:
             except OSError:
                 self._gone(number, None)
 
-    def _sorted(self, engine: int, brought: Events, events: Events) -> None:
-        """News of samples that are still this engine's."""
+    def _still_its_own(self, engine: int, brought: News) -> News:
+        """News of samples that were taken from this engine are dropped."""
         now = time.monotonic()
         self._progress[engine] = now
-        events.first.extend(self._dispatcher.started(engine, brought.first))
-        events.completed.extend(self._dispatcher.completed(engine, brought.completed, now))
+        first = self._dispatcher.started(engine, brought.first)
+        return News(first, self._dispatcher.completed(engine, brought.completed, now))
 
     # ---- news and deaths ------------------------------------------------------------------------
 

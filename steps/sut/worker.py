@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from steps.errors import UserError
 from steps.sut import pinning, wire
-from steps.sut.engine import Engine, started
+from steps.sut.engine import Engine, News, started
 
 IDLE_S = 1.0
 
@@ -64,9 +64,10 @@ class Worker:
         outstanding = 0
         while True:
             while self._inbox:
-                samples = wire.samples_of(self._inbox.popleft())
-                engine.submit([(number, prompts[index]) for number, index in samples])
-                outstanding += len(samples)
+                given = self._inbox.popleft()
+                asked = [prompts[index] for index in given.indices]
+                engine.submit(list(zip(given.numbers, asked, strict=True)))
+                outstanding += len(asked)
             if not outstanding:
                 self._news.wait(IDLE_S)
                 self._news.clear()
@@ -74,7 +75,7 @@ class Worker:
             events = engine.step()
             if events.first or events.completed:
                 outstanding -= len(events.completed)
-                self._say(wire.brought_of(events))
+                self._say(News.of(events))
 
     def _listen(self) -> None:
         try:

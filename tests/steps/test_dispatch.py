@@ -1,12 +1,14 @@
 """Dispatch as bookkeeping: who is given what, whatever happens in between."""
 
 from array import array
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from steps.sut.dispatch import Dispatcher, Seat
+from steps.sut.engine import Batch
 
 PROMPT_TOKENS = 10
 MOVES = st.lists(st.tuples(st.sampled_from("adacl"), st.integers(0, 40)), max_size=60)
@@ -17,8 +19,8 @@ def dispatcher(places: list[int], rates: list[float], *, server: bool) -> Dispat
     return Dispatcher(seats, [PROMPT_TOKENS] * 7, prompt_weight=0.02, latency_bound=server)
 
 
-def answer(number: int, tokens: int = 5) -> tuple[int, "array[int]"]:
-    return number, array("i", [0] * tokens)
+def answers(numbers: Iterable[int], tokens: int = 5) -> Batch:
+    return Batch.of([(number, array("i", [0] * tokens)) for number in numbers])
 
 
 @given(MOVES, st.lists(st.integers(1, 5), min_size=2, max_size=4), st.booleans())
@@ -43,13 +45,12 @@ def test_no_sample_is_lost_or_answered_twice(
         engine = amount % len(places)
         if move == "c":
             numbers = list(held[engine])[: amount // 4 + 1]
-            subject.started(engine, [(number, 1) for number in numbers])
-            mine = subject.completed(engine, [answer(number) for number in numbers], now)
-            answered.extend(number for number, _ in mine)
+            subject.started(engine, Batch.of_first([(number, 1) for number in numbers]))
+            answered.extend(subject.completed(engine, answers(numbers), now).numbers)
             for number in numbers:
                 held[engine].pop(number)
-            late = [answer(number) for number in dead.get(engine, {})]
-            assert subject.completed(engine, late, now) == []
+            late = answers(dead.get(engine, {}))
+            assert subject.completed(engine, late, now).numbers == []
         if move == "l" and sum(seat.alive for seat in subject.seats) > 1:
             subject.lost(engine)
             dead[engine] = {**dead.get(engine, {}), **held[engine]}
@@ -59,8 +60,7 @@ def test_no_sample_is_lost_or_answered_twice(
         now += 0.1
         assign()
         for n, samples in held.items():
-            mine = subject.completed(n, [answer(number) for number in samples], now)
-            answered.extend(number for number, _ in mine)
+            answered.extend(subject.completed(n, answers(samples), now).numbers)
             held[n] = {}
     assert sorted(answered) == list(range(added))
 
@@ -92,7 +92,7 @@ def test_server_keeps_a_sample_until_an_engine_has_a_place() -> None:
     subject.add((n, 0) for n in range(3))
     assert sum(len(samples) for samples in subject.assign(0.0).values()) == 2
     assert subject.assign(0.1) == {}
-    subject.completed(1, [answer(1)], 0.2)
+    subject.completed(1, answers([1]), 0.2)
     assert subject.assign(0.2) == {1: [(2, 0)]}
 
 
@@ -105,7 +105,7 @@ def test_speeds_are_learnt_whatever_was_measured_before() -> None:
         for engine, every in ((0, 2), (1, 1)):
             if tick % every == 0:
                 numbers = list(subject.seats[engine].taken)[:4]
-                subject.completed(engine, [answer(n, 50) for n in numbers], float(tick))
+                subject.completed(engine, answers(numbers, 50), float(tick))
         subject.assign(float(tick))
     slow, fast = (seat.rate for seat in subject.seats)
     assert fast / slow == pytest.approx(2, rel=0.05)
