@@ -8,8 +8,9 @@ engine its part of the query at once), in equal shares and in hand-set weights.
 import argparse
 import os
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from steps.console import Console
 from steps.schema import PerformanceRunConfig
 from steps.strict import Scenario
 from steps.sut import fleet
-from steps.sut.dispatch import Dispatcher, Sample
+from steps.sut.dispatch import Dispatcher, Samples
 
 GENERATIONS = (1.0, 1.0, 1.0, 1.0, 1.24, 1.24)
 """MI300X and MI325X: Llama 2 70B Offline on one node each, 27,854 and 34,454 tokens/s (v5.1)."""
@@ -39,16 +40,10 @@ def static(weights: Sequence[float]) -> type[Dispatcher]:
     """A dispatcher that splits the query up once and for all."""
 
     class Static(Dispatcher):
-        def assign(self, now: float) -> Mapping[int, list[Sample]]:
-            pending, total, at = list(self._pending), sum(weights), 0.0
-            given: dict[int, list[Sample]] = {}
-            self._pending.clear()
-            for n, weight in enumerate(weights):
-                first, at = round(at), at + len(pending) * weight / total
-                given[n] = pending[first : round(at)]
-                self.seats[n].advance(now)
-                self.seats[n].taken.update(given[n])
-            return {n: samples for n, samples in given.items() if samples}
+        def _pulled(self) -> dict[int, Samples]:
+            edges = [self.pending * share / sum(weights) for share in accumulate(weights)]
+            counts = [round(b) - round(a) for a, b in pairwise([0.0, *edges])]
+            return {n: self.next(count) for n, count in enumerate(counts) if count}
 
     return Static
 

@@ -31,8 +31,8 @@ class Backend(Protocol):
     def start(self) -> None:
         """Be ready for samples. Raises UserError, by an engine's name, if that can't be."""
 
-    def submit(self, samples: Sequence[tuple[int, int]]) -> None:
-        """(number, sample index) each; a number is answered once."""
+    def submit(self, numbers: Sequence[int], indices: Sequence[int]) -> None:
+        """Samples by number and index in the dataset; a number is answered once."""
 
     def step(self) -> list[News]:
         """Wait for something to happen, not much longer than POLL_S, and tell what did.
@@ -65,10 +65,10 @@ class InProcess:
     def start(self) -> None:
         self._engine = started(self._job.start, self._job.warmup)
 
-    def submit(self, samples: Sequence[tuple[int, int]]) -> None:
-        self._outstanding += len(samples)
-        prompts = self._job.prompts
-        self._engine.submit([(number, prompts[index]) for number, index in samples])
+    def submit(self, numbers: Sequence[int], indices: Sequence[int]) -> None:
+        self._outstanding += len(numbers)
+        prompts = map(self._job.prompts.__getitem__, indices)
+        self._engine.submit(list(zip(numbers, prompts, strict=True)))
 
     def step(self) -> list[News]:
         if not self._outstanding:

@@ -47,11 +47,10 @@ class Batch:
 
     @classmethod
     def of(cls, answers: Sequence[Answer]) -> "Batch":
-        tokens = array("i")
-        tokens.frombytes(b"".join([answer for _, answer in answers]))
-        return cls(
-            [number for number, _ in answers], [len(answer) for _, answer in answers], tokens
-        )
+        if not answers:
+            return cls()
+        numbers, tokens = zip(*answers, strict=True)
+        return cls(list(numbers), list(map(len, tokens)), array("i", b"".join(tokens)))
 
     @classmethod
     def of_first(cls, first: Sequence[tuple[int, int]]) -> "Batch":

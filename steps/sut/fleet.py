@@ -114,8 +114,8 @@ class Fleet:
 
     # ---- samples --------------------------------------------------------------------------------
 
-    def submit(self, samples: Sequence[tuple[int, int]]) -> None:
-        self._dispatcher.add(samples)
+    def submit(self, numbers: Sequence[int], indices: Sequence[int]) -> None:
+        self._dispatcher.add(numbers, indices)
         self._hand_out()
 
     def step(self) -> list[News]:
@@ -136,10 +136,10 @@ class Fleet:
     def _hand_out(self) -> None:
         now = time.monotonic()
         for number, samples in self._dispatcher.assign(now).items():
-            if len(self._dispatcher.seats[number].taken) == len(samples):
+            if len(self._dispatcher.seats[number].taken) == len(samples[0]):
                 self._progress[number] = now
             try:
-                self._links[number].send(wire.submit_of(samples))
+                self._links[number].send(wire.Submit(*samples))
             except OSError:
                 self._gone(number, None)
 

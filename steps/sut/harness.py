@@ -152,7 +152,7 @@ class EngineLoop:
         if self._bar is None:
             self._bar = self.progress(len(self.book))
         fed, self._fed = self._fed, end
-        self.backend.submit(list(zip(range(fed, end), self.book.indices[fed:end], strict=True)))
+        self.backend.submit(range(fed, end), self.book.indices[fed:end])
 
     def _deliver(self, news: News) -> None:
         import mlperf_loadgen

@@ -134,8 +134,3 @@ def unpacked(columns: tuple[bytes, bytes]) -> "list[array[int]]":
         rows.append(tokens[at : at + length])
         at += length
     return rows
-
-
-def submit_of(samples: Sequence[tuple[int, int]]) -> Submit:
-    numbers, indices = zip(*samples, strict=True)
-    return Submit(list(numbers), list(indices))

@@ -65,9 +65,9 @@ class Worker:
         while True:
             while self._inbox:
                 given = self._inbox.popleft()
-                asked = [prompts[index] for index in given.indices]
+                asked = map(prompts.__getitem__, given.indices)
                 engine.submit(list(zip(given.numbers, asked, strict=True)))
-                outstanding += len(asked)
+                outstanding += len(given.numbers)
             if not outstanding:
                 self._news.wait(IDLE_S)
                 self._news.clear()
