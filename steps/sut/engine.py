@@ -71,6 +71,8 @@ class Batch:
 
     def __reduce__(self) -> tuple[object, ...]:
         """The tokens' memory is passed on as it is to whoever pickles with buffers apart."""
+        if not self.tokens:
+            return Batch, (self.numbers, self.counts)
         return Batch, (self.numbers, self.counts, pickle.PickleBuffer(self.tokens))
 
 

@@ -8,10 +8,10 @@ import os
 import pickle
 import struct
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, TypeVar
 
 from steps.sut.engine import News, Start
 
@@ -19,7 +19,9 @@ HEARTBEAT_S = 1.0
 """An engine's process says something at least so often."""
 
 FRAME = struct.Struct("<QQ")
-"""Before a message: bytes of its pickle, and how many buffers follow; then the size of each."""
+"""Before a message: how many buffers follow it; bytes of their sizes and of its pickle together."""
+
+Buffer = TypeVar("Buffer", bytearray, "array[int]")
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ def send(connection: "Connection[Any, Any]", message: Message) -> None:
         message, pickle.HIGHEST_PROTOCOL, buffer_callback=lambda each: buffers.append(each.raw())
     )
     sizes = struct.pack(f"<{len(buffers)}Q", *(each.nbytes for each in buffers))
-    parts = [memoryview(FRAME.pack(len(head), len(buffers)) + sizes + head), *buffers]
+    frame = FRAME.pack(len(buffers), len(sizes) + len(head))
+    parts = [memoryview(frame + sizes + head), *buffers]
     descriptor = connection.fileno()
     while parts:
         written = os.writev(descriptor, parts)
@@ -96,22 +99,22 @@ def send(connection: "Connection[Any, Any]", message: Message) -> None:
 def receive(connection: "Connection[Any, Any]") -> Message:
     """Raises EOFError or OSError if the other side is gone."""
     descriptor = connection.fileno()
-    length, count = FRAME.unpack(_read(descriptor, array("b", bytes(FRAME.size))))
-    sizes = struct.unpack(f"<{count}Q", _read(descriptor, array("b", bytes(8 * count))))
-    head = _read(descriptor, array("b", bytes(length)))
-    message: Message = pickle.loads(head, buffers=_buffers(descriptor, sizes))
+    count, length = FRAME.unpack(_filled(descriptor, bytearray(FRAME.size)))
+    head = memoryview(_filled(descriptor, bytearray(length)))
+    sizes = head[: 8 * count].cast("Q")
+    message: Message = pickle.loads(head[8 * count :], buffers=_tokens(descriptor, sizes))
     return message
 
 
-def _buffers(descriptor: int, sizes: Sequence[int]) -> "Iterator[array[int]]":
-    """Of tokens, which is all that is passed on like that."""
+def _tokens(descriptor: int, sizes: Iterable[int]) -> "Iterator[array[int]]":
+    """Nothing else is passed on apart."""
     for size in sizes:
-        yield _read(descriptor, array("i", (0,)) * (size // array("i").itemsize))
+        column = array("i", (0,)) * (size // array("i").itemsize)
+        yield _filled(descriptor, column)
 
 
-def _read(descriptor: int, target: "array[int]") -> "array[int]":
-    """The array, filled."""
-    view = memoryview(target).cast("B") if target else memoryview(b"")
+def _filled(descriptor: int, target: Buffer) -> Buffer:
+    view = memoryview(target).cast("B")
     while view:
         count = os.readv(descriptor, [view])
         if not count:

@@ -43,7 +43,7 @@ def test_an_end_in_mid_message_is_an_end() -> None:
     here, there = Pipe()
     with there:
         with here:
-            here._send(wire.FRAME.pack(100, 0) + b"x")  # type: ignore[attr-defined]
+            here._send(wire.FRAME.pack(0, 100) + b"x")  # type: ignore[attr-defined]
         with pytest.raises(EOFError):
             wire.receive(there)
 
