@@ -2,7 +2,8 @@
 
 A part is one engine alone on its share of the samples, measured in the same run of this bench, its
 own last samples included. Beside our dispatch: a static split as AMD's harness makes it (every
-engine its part of the query at once), in equal shares and in hand-set weights.
+engine its part of the query at once), in equal shares and in hand-set weights. Server's routing is
+bench.routing's subject.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
-from bench import subjects
+from bench import ratios, subjects
 from bench.forks import forked
 from bench.subjects import Measured
 from steps.console import Console
@@ -93,6 +94,12 @@ def mixed(queries: int, tpot_ms: float, rounds: int) -> None:
         f"Offline, {queries:,} samples on {len(GENERATIONS)} engines {GENERATIONS}, each ±"
         f"{JITTER:.0%} for good and ±{JITTER:.0%} from second to second; tokens/s over the sum"
     )
+    kinds: dict[str, type[Dispatcher] | None] = {
+        "ours": None,
+        "static split": static([1] * len(GENERATIONS)),
+        "hand weights": static(HAND_WEIGHTS),
+    }
+    found: dict[str, list[float]] = {name: [] for name in kinds}
     for number in range(1, rounds + 1):
         speeds = speeds_of(GENERATIONS, number)
         total = sum(speeds)
@@ -100,79 +107,35 @@ def mixed(queries: int, tpot_ms: float, rounds: int) -> None:
             offline([speed], round(queries * speed / total), tpot_ms, None) for speed in speeds
         )
         full = sum(PLACES / tpot_ms * 1000 * speed for speed in speeds)
-        found: dict[str, type[Dispatcher] | None] = {
-            "ours": None,
-            "static split": static([1] * len(speeds)),
-            "hand weights": static(HAND_WEIGHTS),
-        }
-        columns = [
-            f"{name} {offline(speeds, queries, tpot_ms, kind) / parts:.3f}"
-            for name, kind in found.items()
-        ]
+        for name, kind in kinds.items():
+            found[name].append(offline(speeds, queries, tpot_ms, kind) / parts)
+        columns = [f"{name} {values[-1]:.3f}" for name, values in found.items()]
         print(
             f"{number}: {'; '.join(columns)}; the parts themselves reach {parts / full:.3f} of "
             f"their steady speed; load {os.getloadavg()[0]:.1f}",
             flush=True,
         )
+    ratios.keep("offline-mixed", "tokens/s over the sum of the parts'", 0.98, found)
 
 
 def equal(queries: int, tpot_ms: float, engines: Sequence[int], rounds: int) -> None:
     print(f"Offline, {queries:,} samples per engine, equal engines; tokens/s over n times one's")
+    found: dict[str, list[float]] = {f"{n} engines": [] for n in engines}
     for number in range(1, rounds + 1):
         one = offline([1.0], queries, tpot_ms, None)
         steady = PLACES / tpot_ms * 1000
         columns = [f"1: {one / steady:.3f} of its steady speed"]
         for n in engines:
             rate = offline([1.0] * n, n * queries, tpot_ms, None) / n
+            found[f"{n} engines"].append(rate / one)
             columns.append(f"{n}: {rate / one:.3f} ({rate / steady:.3f})")
         print(f"{number}: {'; '.join(columns)}; load {os.getloadavg()[0]:.1f}", flush=True)
-
-
-def highest_qps(speeds: Sequence[float], tpot_ms: float, limit_ms: float, seconds: float) -> float:
-    """The highest rate at which the time to first token holds, by bisection.
-
-    Judged by its 90th percentile: a shared machine that stands still for a fifth of a second
-    decides the 99th of a run of this length.
-    """
-    mean_s = (subjects.OUTPUT_TOKENS + 10) * tpot_ms / 1000
-    full = sum(speeds) * PLACES / mean_s
-    low, high = 0.7 * full, 1.2 * full
-
-    def holds(qps: float) -> bool:
-        config = settings("Server", speeds, int(qps * seconds), qps, tpot_ms)
-        p90 = forked(partial(measure, config, None)).ttft_p90_ms
-        return p90 is not None and p90 <= limit_ms
-
-    if not holds(low):
-        raise SystemExit(f"{low:.1f} queries/s are too many already: the machine is too busy")
-    while high / low > 1.01:
-        qps = (low * high) ** 0.5
-        low, high = (qps, high) if holds(qps) else (low, qps)
-    return low
-
-
-def server(tpot_ms: float, limit_ms: float, seconds: float, rounds: int) -> None:
-    print(
-        f"Server, {len(GENERATIONS)} engines {GENERATIONS}, each ±{JITTER:.0%} from second to "
-        f"second; p90 TTFT ≤ {limit_ms:.0f} ms; highest queries/s over the sum of the parts'"
-    )
-    for number in range(1, rounds + 1):
-        whole = highest_qps(GENERATIONS, tpot_ms, limit_ms, seconds)
-        alone = {
-            speed: highest_qps([speed], tpot_ms, limit_ms, seconds) for speed in set(GENERATIONS)
-        }
-        parts = sum(alone[speed] for speed in GENERATIONS)
-        listed = ", ".join(f"{speed} alone {qps:.1f}" for speed, qps in alone.items())
-        print(
-            f"{number}: {whole:.1f} ÷ {parts:.1f} ({listed}) = {whole / parts:.3f}; "
-            f"load {os.getloadavg()[0]:.1f}",
-            flush=True,
-        )
+    ratios.keep("offline-equal", "tokens/s over n times one engine's", 0.97, found)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.scaling")
-    parser.add_argument("part", nargs="*", default=["mixed", "equal", "server"])
+    parser.add_argument("part", nargs="*", default=["mixed", "equal"])
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--queries", type=int, default=24_576)
     parser.add_argument("--tpot-ms", type=float, default=0.4)
@@ -182,7 +145,6 @@ def main() -> None:
         "equal": lambda: equal(
             arguments.queries // 6, arguments.tpot_ms, (2, 4, 8), arguments.rounds
         ),
-        "server": lambda: server(2.0, 200.0, 16.0, arguments.rounds),
     }
     for part in arguments.part:
         parts[part]()
