@@ -19,8 +19,8 @@ from bench import ratios, subjects
 from bench.forks import forked
 from bench.subjects import Measured
 from steps.console import Console
+from steps.layers import merged
 from steps.schema import PerformanceRunConfig
-from steps.strict import Scenario
 from steps.sut import fleet
 from steps.sut.dispatch import Dispatcher, Samples
 
@@ -56,8 +56,9 @@ def speeds_of(factors: Iterable[float], seed: int) -> tuple[float, ...]:
 
 
 def settings(
-    scenario: Scenario, speeds: Sequence[float], queries: int, qps: float, tpot_ms: float
+    speeds: Sequence[float], queries: int, tpot_ms: float, **changes: Any
 ) -> PerformanceRunConfig:
+    """Of an Offline run; `changes` of its engines."""
     arguments = {
         "max_num_seqs": PLACES,
         "speeds": list(speeds),
@@ -66,7 +67,8 @@ def settings(
         "jitter": JITTER,
     }
     engine = {"arguments": arguments, "placement": {"engines_per_node": len(speeds)}}
-    return subjects.config(scenario, {**subjects.counts(DATASET, queries, qps), "engine": engine})
+    counts = subjects.counts(DATASET, queries, target_qps=1.0)
+    return subjects.config("Offline", {**counts, "engine": merged(engine, changes)})
 
 
 def measure(
@@ -82,10 +84,14 @@ def measure(
 
 
 def offline(
-    speeds: Sequence[float], queries: int, tpot_ms: float, dispatcher: type[Dispatcher] | None
+    speeds: Sequence[float],
+    queries: int,
+    tpot_ms: float,
+    dispatcher: type[Dispatcher] | None = None,
+    **changes: Any,
 ) -> float:
     """Tokens per second from the first issue to the last answer."""
-    config = settings("Offline", speeds, queries, 1.0, tpot_ms)
+    config = settings(speeds, queries, tpot_ms, **changes)
     return forked(partial(measure, config, dispatcher)).tokens_per_second
 
 
@@ -103,9 +109,7 @@ def mixed(queries: int, tpot_ms: float, rounds: int) -> None:
     for number in range(1, rounds + 1):
         speeds = speeds_of(GENERATIONS, number)
         total = sum(speeds)
-        parts = sum(
-            offline([speed], round(queries * speed / total), tpot_ms, None) for speed in speeds
-        )
+        parts = sum(offline([speed], round(queries * speed / total), tpot_ms) for speed in speeds)
         full = sum(PLACES / tpot_ms * 1000 * speed for speed in speeds)
         for name, kind in kinds.items():
             found[name].append(offline(speeds, queries, tpot_ms, kind) / parts)
@@ -122,20 +126,42 @@ def equal(queries: int, tpot_ms: float, engines: Sequence[int], rounds: int) -> 
     print(f"Offline, {queries:,} samples per engine, equal engines; tokens/s over n times one's")
     found: dict[str, list[float]] = {f"{n} engines": [] for n in engines}
     for number in range(1, rounds + 1):
-        one = offline([1.0], queries, tpot_ms, None)
+        one = offline([1.0], queries, tpot_ms)
         steady = PLACES / tpot_ms * 1000
         columns = [f"1: {one / steady:.3f} of its steady speed"]
         for n in engines:
-            rate = offline([1.0] * n, n * queries, tpot_ms, None) / n
+            rate = offline([1.0] * n, n * queries, tpot_ms) / n
             found[f"{n} engines"].append(rate / one)
             columns.append(f"{n}: {rate / one:.3f} ({rate / steady:.3f})")
         print(f"{number}: {'; '.join(columns)}; load {os.getloadavg()[0]:.1f}", flush=True)
     ratios.keep("offline-equal", "tokens/s over n times one engine's", 0.97, found)
 
 
+def ordered(queries: int, tpot_ms: float, rounds: int) -> None:
+    """Where a prompt's token takes a twentieth of what an answer's does, and where twice."""
+    weights = (0.05, 2.0)
+    print(
+        f"Offline, {queries:,} samples on {len(GENERATIONS)} engines {GENERATIONS}, prompts "
+        f"sorted within each copy of {DATASET}; tokens/s, longest first over as issued"
+    )
+    found: dict[str, list[float]] = {f"prompt token {weight:g}": [] for weight in weights}
+    for number in range(1, rounds + 1):
+        speeds = speeds_of(GENERATIONS, number)
+        for weight, values in zip(weights, found.values(), strict=True):
+            costs = {"prompt_token_ms": weight * tpot_ms}
+            rates = [
+                offline(speeds, queries, tpot_ms, offline_order=order, arguments=costs)
+                for order in ("longest_first", "as_issued")
+            ]
+            values.append(rates[0] / rates[1])
+        columns = [f"{name} {values[-1]:.3f}" for name, values in found.items()]
+        print(f"{number}: {'; '.join(columns)}; load {os.getloadavg()[0]:.1f}", flush=True)
+    ratios.keep("offline-order", "tokens/s, longest prompts first over as issued", 1.0, found)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.scaling")
-    parser.add_argument("part", nargs="*", default=["mixed", "equal"])
+    parser.add_argument("part", nargs="*", default=["mixed", "equal", "ordered"])
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--queries", type=int, default=24_576)
     parser.add_argument("--tpot-ms", type=float, default=0.4)
@@ -145,6 +171,7 @@ def main() -> None:
         "equal": lambda: equal(
             arguments.queries // 6, arguments.tpot_ms, (2, 4, 8), arguments.rounds
         ),
+        "ordered": lambda: ordered(arguments.queries // 4, arguments.tpot_ms, arguments.rounds),
     }
     for part in arguments.part:
         parts[part]()

@@ -25,8 +25,9 @@ class VllmArguments(Strict):
 class NullArguments(Strict):
     """Timing of an engine that computes nothing.
 
-    It works on `max_num_seqs` samples at a time; each has its first token `ttft_ms` after it got
-    its place and one more every `tpot_ms`. Both are divided by the engine's own speed: engine n has
+    It works on `max_num_seqs` samples at a time; each has its first token `ttft_ms` and
+    `prompt_token_ms` per token of its prompt after it got its place, and one more every `tpot_ms`.
+    All of them are divided by the engine's own speed: engine n has
     `speeds[n % len(speeds)]`, times a factor drawn from 1 ± `jitter` every `jitter_period_s`.
     Lengths of answers are log-normal with this mean and this standard deviation of the logarithm
     (0: all alike), cut to what the benchmark allows; a prompt has the same one on every engine.
@@ -35,6 +36,7 @@ class NullArguments(Strict):
     max_model_len: Positive
     max_num_seqs: Positive
     ttft_ms: Annotated[float, Field(ge=0)]
+    prompt_token_ms: Annotated[float, Field(ge=0)]
     tpot_ms: Annotated[float, Field(ge=0)]
     speeds: Annotated[tuple[PositiveNumber, ...], Field(min_length=1)]
     jitter: Annotated[float, Field(ge=0, lt=1)]
@@ -100,10 +102,13 @@ class EngineSettings(Strict):
     `emulation`: formats that the processor lacks are computed with their numerics
     (steps/sut/emulation.py), on a CPU only.
     `environment` is set before the engine is imported. `stall_limit_s`: a run in which no sample
-    makes progress for so long ends with an error naming one.
+    makes progress for so long ends with an error naming one. `offline_order`: how Offline's samples
+    are handed out; "longest_first" sorts by the prompt's length within each copy of LoadGen's
+    sample set and never beyond, as the rules allow, so that no long prompt is left for the end.
     """
 
     placement: Placement
+    offline_order: Literal["as_issued", "longest_first"]
     environment: dict[str, str]
     warmup_samples: Positive
     start_limit_s: PositiveNumber

@@ -22,6 +22,7 @@ from steps.sut.backend import Backend, InProcess, Job
 from steps.sut.book import Book
 from steps.sut.engine import Batch, News, Start
 from steps.sut.fleet import Fleet
+from steps.sut.ordering import LongestFirst
 
 POLL_S = 0.2
 END_S = 2.0
@@ -61,6 +62,11 @@ class EngineLoop:
         kind = InProcess if self.config.engine.placement.in_process else Fleet
         self.backend: Backend = kind(Job(start, self.prompts, self.warmup, self.say))
         self._fed = 0
+        self._sorted = None
+        if self.config.engine.offline_order == "longest_first" and not start.first_tokens:
+            copy = self.config.loadgen.performance_sample_count_override
+            copy = copy or self.config.rules.performance_sample_count
+            self._sorted = LongestFirst([len(prompt) for prompt in self.prompts], copy)
         self._epoch = time.perf_counter()
         self._last_progress = time.monotonic()
         self._bar: Progress | None = None
@@ -152,7 +158,11 @@ class EngineLoop:
         if self._bar is None:
             self._bar = self.progress(len(self.book))
         fed, self._fed = self._fed, end
-        self.backend.submit(range(fed, end), self.book.indices[fed:end])
+        if self._sorted is None:
+            self.backend.submit(range(fed, end), self.book.indices[fed:end])
+            return
+        numbers = self._sorted.numbers(self.book.indices, fed, end)
+        self.backend.submit(numbers, [self.book.indices[number] for number in numbers])
 
     def _deliver(self, news: News) -> None:
         import mlperf_loadgen

@@ -28,8 +28,8 @@ NAP_S = 0.001
 FILLER = 0
 """Token id of every answer's tokens but the last."""
 
-Sample = tuple[int, int, float]
-"""Its number, the length of its answer, and when it was submitted."""
+Sample = tuple[int, int, float, float]
+"""Its number, the length of its answer, when it was submitted, and what its prompt takes in s."""
 
 Places = tuple[float, int, int, list[int]]
 """Samples of one length that began together: their end, the first one's number, length, numbers."""
@@ -82,12 +82,12 @@ class NullEngine:
 
     def _begin(self, freed: float, samples: Sequence[Sample]) -> None:
         """Samples take places that are free since then."""
-        for (length, submitted), group in groupby(samples, itemgetter(1, 2)):
+        for (length, submitted, prompt_s), group in groupby(samples, itemgetter(1, 2, 3)):
             began = max(freed, submitted)
             if began >= self._period_end:
                 self._new_period(began)
-            first = began + self._ttft_s
-            numbers = [number for number, _, _ in group]
+            first = began + self._ttft_s + prompt_s / self._speed
+            numbers = [sample[0] for sample in group]
             end = first + (length - 1) * self._tpot_s
             heapq.heappush(self._running, (end, numbers[0], length, numbers))
             if self._first_tokens:
@@ -101,6 +101,7 @@ class NullEngine:
         draw = random.Random(f"{arguments.seed}/{self._number}/{period}")
         speed = arguments.speeds[self._number % len(arguments.speeds)]
         speed *= draw.uniform(1 - arguments.jitter, 1 + arguments.jitter)
+        self._speed = speed
         self._ttft_s = arguments.ttft_ms / 1000 / speed
         self._tpot_s = arguments.tpot_ms / 1000 / speed
 
@@ -129,15 +130,20 @@ class Lengths:
     def __init__(self, arguments: NullArguments, generation: Generation) -> None:
         self._bounds = generation.min_tokens, generation.max_tokens
         self._seed = arguments.seed
+        self._prompt_token_s = arguments.prompt_token_ms / 1000
         sigma = arguments.output_tokens_sigma
         mu = math.log(arguments.output_tokens_mean) - sigma * sigma / 2
         self._law = NormalDist(mu, sigma) if sigma else None
         self._fixed = self._cut(arguments.output_tokens_mean)
 
     def measured(self, requests: Sequence[Request], now: float) -> list[Sample]:
-        if self._law is None:
-            return [(number, self._fixed, now) for number, _ in requests]
-        return [(number, self.of(prompt, self._law), now) for number, prompt in requests]
+        law, token_s = self._law, self._prompt_token_s
+        if law is None and not token_s:
+            return [(number, self._fixed, now, 0.0) for number, _ in requests]
+        return [
+            (number, self.of(prompt, law) if law else self._fixed, now, len(prompt) * token_s)
+            for number, prompt in requests
+        ]
 
     def of(self, prompt: Sequence[int], law: NormalDist) -> int:
         draw = zlib.crc32(array("i", prompt).tobytes(), self._seed)
