@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from steps.strict import NotNegative, Positive, PositiveNumber, Strict
+from steps.strict import Fraction, NotNegative, Positive, PositiveNumber, Strict
 
 
 class VllmArguments(Strict):
@@ -53,8 +53,10 @@ class Placement(Strict):
     engine is a process. `pinned`: engine processes share the CPUs out evenly, NUMA node by NUMA
     node. `device_variable`: what names an engine's accelerators to it; `tensor_parallel_size` of
     them each, in order. `prompt_token_weight`: the work of a prompt's token over that of an
-    answer's, for routing. `on_failure` "redispatch" gives a dead engine's samples to the others.
-    `silence_limit_s`: an engine process without a sign of life for so long is dead.
+    answer's, for routing. `on_failure` "redispatch" gives a dead engine's samples to the others and
+    does without one that can't start. `silence_limit_s`: an engine process without a sign of life
+    for so long is dead. `degraded_below`: results name engines that are slower than this share of
+    the median of those on the same device.
 
     `cluster`: "none", this machine alone; "slurm", the nodes of the Slurm job that the run is;
     "local", so many nodes of Ray on this machine; else the address of a running Ray cluster,
@@ -72,6 +74,7 @@ class Placement(Strict):
     prompt_token_weight: Annotated[float, Field(ge=0, le=1)]
     on_failure: Literal["fail", "redispatch"]
     silence_limit_s: PositiveNumber
+    degraded_below: Fraction
 
     @model_validator(mode="after")
     def one_process_has_one_engine(self) -> Self:

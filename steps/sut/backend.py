@@ -47,7 +47,8 @@ class Backend(Protocol):
         """Name, version and device of the engines, for the result."""
 
     def report(self) -> dict[str, Any]:
-        """For the result: `engines` (of processes of their own) and `failures` during the run."""
+        """For the result: `engines` (of processes of their own), and what was wrong with them:
+        `failures`, which are deaths, and `degraded`, a sentence each that names no site."""
 
     def close(self) -> None:
         """Leave no process behind. Any thread may call this."""
@@ -89,7 +90,7 @@ class InProcess:
         return self._engine.identity()
 
     def report(self) -> dict[str, Any]:
-        return {"engines": [], "failures": []}
+        return {"engines": [], "failures": [], "degraded": []}
 
     def close(self) -> None:
         """The engine ends with the process."""

@@ -38,6 +38,8 @@ class Seat:
         self.samples = 0
         self.tokens = 0
         """What it has answered."""
+        self.sample_s = 0.0
+        """Time that samples have spent on it, all together."""
         self.prompt_tokens = 0
         """Of samples that it hasn't brought the first token of; kept for Server only."""
         self._fade = (1 - 1 / (MEMORY * places)) if MEMORY * places > 1 else 0.0
@@ -67,6 +69,7 @@ class Seat:
         fade = self._fade**samples
         self._recent_tokens = self._recent_tokens * fade + tokens
         self._recent_s = self._recent_s * fade + self._new_s
+        self.sample_s += self._new_s
         self._new_s = 0.0
         self.samples += samples
         self.tokens += tokens

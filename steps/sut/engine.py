@@ -114,7 +114,10 @@ class Engine(Protocol):
         """Advance all submitted requests by one token or so."""
 
     def identity(self) -> dict[str, str]:
-        """Name, version and device, for the result."""
+        """Name, version and kind of device, for the result: alike for all engines of a run."""
+
+    def device(self) -> str:
+        """Model name of what it computes on; engines on the same one are to be equally fast."""
 
 
 MAKERS = {

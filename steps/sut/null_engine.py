@@ -80,6 +80,9 @@ class NullEngine:
     def identity(self) -> dict[str, str]:
         return {"name": "null", "version": "1", "device": "none"}
 
+    def device(self) -> str:
+        return "none"
+
     def _begin(self, freed: float, samples: Sequence[Sample]) -> None:
         """Samples take places that are free since then."""
         for (length, submitted, prompt_s), group in groupby(samples, itemgetter(1, 2, 3)):

@@ -55,9 +55,13 @@ class Submit:
 
 @dataclass(frozen=True)
 class Ready:
-    """The engine takes samples. `rate`: tokens per second of one sample of the warm-up."""
+    """The engine takes samples. `rate`: tokens per second of one sample of the warm-up.
+
+    `device`: model name of what it computes on.
+    """
 
     identity: dict[str, str]
+    device: str
     start_s: float
     rate: float
 

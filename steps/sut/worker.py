@@ -57,7 +57,8 @@ class Worker:
         warmup = wire.unpacked(assignment.warmup)
         engine = started(assignment.start, warmup)
         rate = measured_rate(engine, warmup)
-        self._say(wire.Ready(engine.identity(), time.monotonic() - begun, rate))
+        seconds = time.monotonic() - begun
+        self._say(wire.Ready(engine.identity(), engine.device(), seconds, rate))
         return engine
 
     def _drive(self, engine: Engine, prompts: "list[Any]") -> NoReturn:
