@@ -1,7 +1,7 @@
 """What answers LoadGen's samples: one engine in this process, or a fleet of them in others."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -34,7 +34,7 @@ class Backend(Protocol):
     def submit(self, numbers: Sequence[int], indices: Sequence[int]) -> None:
         """Samples by number and index in the dataset; a number is answered once."""
 
-    def step(self) -> list[News]:
+    def step(self) -> Iterable[News]:
         """Wait for something to happen, not much longer than POLL_S, and tell what did.
 
         Raises UserError if what happened voids the run.
@@ -71,7 +71,7 @@ class InProcess:
         prompts = map(self._job.prompts.__getitem__, indices)
         self._engine.submit(list(zip(numbers, prompts, strict=True)))
 
-    def step(self) -> list[News]:
+    def step(self) -> Iterable[News]:
         if not self._outstanding:
             self._news.wait(POLL_S)
             self._news.clear()
@@ -80,7 +80,7 @@ class InProcess:
         if not events.first and not events.completed:
             return []
         self._outstanding -= len(events.completed)
-        return [News.of(events)]
+        return News.of(events)
 
     def wake(self) -> None:
         if not self._news.is_set():

@@ -3,7 +3,7 @@
 import importlib
 import pickle
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, compress
 from pathlib import Path
@@ -20,6 +20,10 @@ Answer = tuple[int, "array[int]"]
 
 LoadGen is shown the array's memory. It is read only: engines may hand out the same one twice.
 """
+
+
+PART = 512
+"""Answers that are passed on at once."""
 
 
 @dataclass
@@ -84,8 +88,13 @@ class News:
     completed: Batch = field(default_factory=Batch)
 
     @classmethod
-    def of(cls, events: Events) -> "News":
-        return cls(Batch.of_first(events.first), Batch.of(events.completed))
+    def of(cls, events: Events) -> "Iterator[News]":
+        """In parts: memory for thousands of answers at once would be the kernel's again each time,
+        and come back page by page, which takes longer than all the rest."""
+        completed = events.completed
+        yield cls(Batch.of_first(events.first), Batch.of(completed[:PART]))
+        for at in range(PART, len(completed), PART):
+            yield cls(completed=Batch.of(completed[at : at + PART]))
 
 
 @dataclass(frozen=True)

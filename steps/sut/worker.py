@@ -76,7 +76,8 @@ class Worker:
             events = engine.step()
             if events.first or events.completed:
                 outstanding -= len(events.completed)
-                self._say(News.of(events))
+                for news in News.of(events):
+                    self._say(news)
 
     def _listen(self) -> None:
         try:

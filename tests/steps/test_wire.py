@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steps.sut import wire
-from steps.sut.engine import Batch, Events, News
+from steps.sut.engine import PART, Batch, Events, News
 
 ANSWERS = st.lists(st.lists(st.integers(-(2**31), 2**31 - 1), max_size=20), max_size=30)
 
@@ -21,12 +21,21 @@ def batch_of(answers: list[list[int]]) -> Batch:
 @given(ANSWERS, st.lists(st.tuples(st.integers(0, 2**62), st.integers(0, 2**31 - 1)), max_size=5))
 def test_news_arrive_whole(answers: list[list[int]], first: list[tuple[int, int]]) -> None:
     completed = [(number, array("i", tokens)) for number, tokens in enumerate(answers)]
-    sent = News.of(Events(first, completed))
+    (sent,) = News.of(Events(first, completed))
     here, there = Pipe()
     with here, there:
         for message in (sent, wire.Alive(), sent):
             wire.send(here, message)
             assert wire.receive(there) == message
+
+
+@pytest.mark.parametrize("count", [0, 1, PART, PART + 1, 3 * PART])
+def test_news_come_in_parts_and_nothing_is_left_out(count: int) -> None:
+    completed = [(number, array("i", [number] * 3)) for number in range(count)]
+    parts = list(News.of(Events([(7, 1)], completed)))
+    assert [number for part in parts for number in part.first.numbers] == [7]
+    assert [number for part in parts for number in part.completed.numbers] == list(range(count))
+    assert all(len(part.completed) <= PART for part in parts)
 
 
 def test_news_larger_than_a_sockets_buffer_arrive_whole() -> None:
