@@ -25,7 +25,7 @@ def main() -> None:
     )
     null = ["experiment=null-engine", "--", "--until", "performance_check"]
     subprocess.run([str(ROOT / "reproduce"), *null], check=True)  # makes Ray's environment
-    for name in ("ceiling", "scaling", "kills"):
+    for name in ("ceiling", "scaling", "routing", "kills", "ratios"):
         subprocess.run([sys.executable, "-m", f"bench.{name}"], check=True, cwd=ROOT)
 
 

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import subjects
+from bench import ratios, subjects
 from bench.forks import forked
 from steps.console import Console
 from steps.loadgen_log import read_detail
@@ -93,28 +93,36 @@ def offline(queries: int, rounds: int) -> None:
     print(
         f"Offline, {queries:,} samples; thousand samples/s, and their ratio to the bare binding's"
     )
+    found: dict[str, list[float]] = {name: [] for name in kinds}
     for number in range(1, rounds + 1):
         plain, _ = forked(partial(bare, settings("Offline", queries, 1e6, None)))
         columns = []
         for name, engines in kinds.items():
             rate, _ = forked(partial(ours, settings("Offline", queries, 1e6, engines)))
+            found[name].append(rate / plain)
             columns.append(f"{name} {rate / 1000:.0f} ({rate / plain:.2f})")
         load = os.getloadavg()[0]
         print(
             f"{number}: bare {plain / 1000:.0f}; {'; '.join(columns)}; load {load:.1f}", flush=True
         )
+    ratios.keep("offline-ceiling", "samples/s over the bare binding's", 0.5, found)
 
 
 def server(qps: float, seconds: float, rounds: int) -> None:
     queries = int(qps * seconds)
     print(f"Server at {qps:,.0f} queries/s; p99 time to first token in ms (completed queries/s)")
+    kinds = {"in process": None, "2 processes": 2, "8 processes": 8}
+    found: dict[str, list[float]] = {name: [] for name in kinds}
     for number in range(1, rounds + 1):
         rate, plain = forked(partial(bare, settings("Server", queries, qps, None)))
         columns = [f"bare {plain:.1f} ({rate:,.0f})"]
-        for name, engines in {"in process": None, "2 processes": 2, "8 processes": 8}.items():
+        for name, engines in kinds.items():
             rate, p99 = forked(partial(ours, settings("Server", queries, qps, engines)))
+            found[name].append((p99 or 0.0) - (plain or 0.0))
             columns.append(f"{name} {p99:.1f} ({rate:,.0f})")
         print(f"{number}: {'; '.join(columns)}; load {os.getloadavg()[0]:.1f}", flush=True)
+    title = f"p99 time to first token at {qps:,.0f} queries/s, ms added to the bare binding's"
+    ratios.keep("server-ceiling", title, 10, found)
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import ratios as kept
 from bench.forks import forked
 from steps.console import Console
 from steps.loadgen_log import read_detail
@@ -128,6 +129,7 @@ def main() -> None:
             f"{number:>5} {raw[-1].tokens_per_second:>14,.0f} {rate:>17,.0f} {ratios[-1]:>7.3f}",
             flush=True,
         )
+    kept.keep("efficiency", "LoadGen Offline over raw generate", 0.98, {"vLLM": ratios})
     rates = sorted(each.tokens_per_second for each in raw)
     print(
         f"LoadGen Offline ÷ raw generate: median {statistics.median(ratios):.3f}, "

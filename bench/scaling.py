@@ -2,25 +2,27 @@
 
 A part is one engine alone on its share of the samples, measured in the same run of this bench, its
 own last samples included. Beside our dispatch: a static split as AMD's harness makes it (every
-engine its part of the query at once), in equal shares and in hand-set weights.
+engine its part of the query at once), in equal shares and in hand-set weights. Server's routing is
+bench.routing's subject.
 """
 
 import argparse
 import os
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
-from bench import subjects
+from bench import ratios, subjects
 from bench.forks import forked
 from bench.subjects import Measured
 from steps.console import Console
+from steps.layers import merged
 from steps.schema import PerformanceRunConfig
-from steps.strict import Scenario
 from steps.sut import fleet
-from steps.sut.dispatch import Dispatcher, Sample
+from steps.sut.dispatch import Dispatcher, Samples
 
 GENERATIONS = (1.0, 1.0, 1.0, 1.0, 1.24, 1.24)
 """MI300X and MI325X: Llama 2 70B Offline on one node each, 27,854 and 34,454 tokens/s (v5.1)."""
@@ -39,16 +41,10 @@ def static(weights: Sequence[float]) -> type[Dispatcher]:
     """A dispatcher that splits the query up once and for all."""
 
     class Static(Dispatcher):
-        def assign(self, now: float) -> Mapping[int, list[Sample]]:
-            pending, total, at = list(self._pending), sum(weights), 0.0
-            given: dict[int, list[Sample]] = {}
-            self._pending.clear()
-            for n, weight in enumerate(weights):
-                first, at = round(at), at + len(pending) * weight / total
-                given[n] = pending[first : round(at)]
-                self.seats[n].advance(now)
-                self.seats[n].taken.update(given[n])
-            return {n: samples for n, samples in given.items() if samples}
+        def _pulled(self) -> dict[int, Samples]:
+            edges = [self.pending * share / sum(weights) for share in accumulate(weights)]
+            counts = [round(b) - round(a) for a, b in pairwise([0.0, *edges])]
+            return {n: self.next(count) for n, count in enumerate(counts) if count}
 
     return Static
 
@@ -60,8 +56,9 @@ def speeds_of(factors: Iterable[float], seed: int) -> tuple[float, ...]:
 
 
 def settings(
-    scenario: Scenario, speeds: Sequence[float], queries: int, qps: float, tpot_ms: float
+    speeds: Sequence[float], queries: int, tpot_ms: float, **changes: Any
 ) -> PerformanceRunConfig:
+    """Of an Offline run; `changes` of its engines."""
     arguments = {
         "max_num_seqs": PLACES,
         "speeds": list(speeds),
@@ -70,7 +67,8 @@ def settings(
         "jitter": JITTER,
     }
     engine = {"arguments": arguments, "placement": {"engines_per_node": len(speeds)}}
-    return subjects.config(scenario, {**subjects.counts(DATASET, queries, qps), "engine": engine})
+    counts = subjects.counts(DATASET, queries, target_qps=1.0)
+    return subjects.config("Offline", {**counts, "engine": merged(engine, changes)})
 
 
 def measure(
@@ -86,10 +84,14 @@ def measure(
 
 
 def offline(
-    speeds: Sequence[float], queries: int, tpot_ms: float, dispatcher: type[Dispatcher] | None
+    speeds: Sequence[float],
+    queries: int,
+    tpot_ms: float,
+    dispatcher: type[Dispatcher] | None = None,
+    **changes: Any,
 ) -> float:
     """Tokens per second from the first issue to the last answer."""
-    config = settings("Offline", speeds, queries, 1.0, tpot_ms)
+    config = settings(speeds, queries, tpot_ms, **changes)
     return forked(partial(measure, config, dispatcher)).tokens_per_second
 
 
@@ -98,86 +100,68 @@ def mixed(queries: int, tpot_ms: float, rounds: int) -> None:
         f"Offline, {queries:,} samples on {len(GENERATIONS)} engines {GENERATIONS}, each ±"
         f"{JITTER:.0%} for good and ±{JITTER:.0%} from second to second; tokens/s over the sum"
     )
+    kinds: dict[str, type[Dispatcher] | None] = {
+        "ours": None,
+        "static split": static([1] * len(GENERATIONS)),
+        "hand weights": static(HAND_WEIGHTS),
+    }
+    found: dict[str, list[float]] = {name: [] for name in kinds}
     for number in range(1, rounds + 1):
         speeds = speeds_of(GENERATIONS, number)
         total = sum(speeds)
-        parts = sum(
-            offline([speed], round(queries * speed / total), tpot_ms, None) for speed in speeds
-        )
+        parts = sum(offline([speed], round(queries * speed / total), tpot_ms) for speed in speeds)
         full = sum(PLACES / tpot_ms * 1000 * speed for speed in speeds)
-        found: dict[str, type[Dispatcher] | None] = {
-            "ours": None,
-            "static split": static([1] * len(speeds)),
-            "hand weights": static(HAND_WEIGHTS),
-        }
-        columns = [
-            f"{name} {offline(speeds, queries, tpot_ms, kind) / parts:.3f}"
-            for name, kind in found.items()
-        ]
+        for name, kind in kinds.items():
+            found[name].append(offline(speeds, queries, tpot_ms, kind) / parts)
+        columns = [f"{name} {values[-1]:.3f}" for name, values in found.items()]
         print(
             f"{number}: {'; '.join(columns)}; the parts themselves reach {parts / full:.3f} of "
             f"their steady speed; load {os.getloadavg()[0]:.1f}",
             flush=True,
         )
+    ratios.keep("offline-mixed", "tokens/s over the sum of the parts'", 0.98, found)
 
 
 def equal(queries: int, tpot_ms: float, engines: Sequence[int], rounds: int) -> None:
     print(f"Offline, {queries:,} samples per engine, equal engines; tokens/s over n times one's")
+    found: dict[str, list[float]] = {f"{n} engines": [] for n in engines}
     for number in range(1, rounds + 1):
-        one = offline([1.0], queries, tpot_ms, None)
+        one = offline([1.0], queries, tpot_ms)
         steady = PLACES / tpot_ms * 1000
         columns = [f"1: {one / steady:.3f} of its steady speed"]
         for n in engines:
-            rate = offline([1.0] * n, n * queries, tpot_ms, None) / n
+            rate = offline([1.0] * n, n * queries, tpot_ms) / n
+            found[f"{n} engines"].append(rate / one)
             columns.append(f"{n}: {rate / one:.3f} ({rate / steady:.3f})")
         print(f"{number}: {'; '.join(columns)}; load {os.getloadavg()[0]:.1f}", flush=True)
+    ratios.keep("offline-equal", "tokens/s over n times one engine's", 0.97, found)
 
 
-def highest_qps(speeds: Sequence[float], tpot_ms: float, limit_ms: float, seconds: float) -> float:
-    """The highest rate at which the time to first token holds, by bisection.
-
-    Judged by its 90th percentile: a shared machine that stands still for a fifth of a second
-    decides the 99th of a run of this length.
-    """
-    mean_s = (subjects.OUTPUT_TOKENS + 10) * tpot_ms / 1000
-    full = sum(speeds) * PLACES / mean_s
-    low, high = 0.7 * full, 1.2 * full
-
-    def holds(qps: float) -> bool:
-        config = settings("Server", speeds, int(qps * seconds), qps, tpot_ms)
-        p90 = forked(partial(measure, config, None)).ttft_p90_ms
-        return p90 is not None and p90 <= limit_ms
-
-    if not holds(low):
-        raise SystemExit(f"{low:.1f} queries/s are too many already: the machine is too busy")
-    while high / low > 1.01:
-        qps = (low * high) ** 0.5
-        low, high = (qps, high) if holds(qps) else (low, qps)
-    return low
-
-
-def server(tpot_ms: float, limit_ms: float, seconds: float, rounds: int) -> None:
+def ordered(queries: int, tpot_ms: float, rounds: int) -> None:
+    """Where a prompt's token takes a twentieth of what an answer's does, and where twice."""
+    weights = (0.05, 2.0)
     print(
-        f"Server, {len(GENERATIONS)} engines {GENERATIONS}, each ±{JITTER:.0%} from second to "
-        f"second; p90 TTFT ≤ {limit_ms:.0f} ms; highest queries/s over the sum of the parts'"
+        f"Offline, {queries:,} samples on {len(GENERATIONS)} engines {GENERATIONS}, prompts "
+        f"sorted within each copy of {DATASET}; tokens/s, longest first over as issued"
     )
+    found: dict[str, list[float]] = {f"prompt token {weight:g}": [] for weight in weights}
     for number in range(1, rounds + 1):
-        whole = highest_qps(GENERATIONS, tpot_ms, limit_ms, seconds)
-        alone = {
-            speed: highest_qps([speed], tpot_ms, limit_ms, seconds) for speed in set(GENERATIONS)
-        }
-        parts = sum(alone[speed] for speed in GENERATIONS)
-        listed = ", ".join(f"{speed} alone {qps:.1f}" for speed, qps in alone.items())
-        print(
-            f"{number}: {whole:.1f} ÷ {parts:.1f} ({listed}) = {whole / parts:.3f}; "
-            f"load {os.getloadavg()[0]:.1f}",
-            flush=True,
-        )
+        speeds = speeds_of(GENERATIONS, number)
+        for weight, values in zip(weights, found.values(), strict=True):
+            costs = {"prompt_token_ms": weight * tpot_ms}
+            rates = [
+                offline(speeds, queries, tpot_ms, offline_order=order, arguments=costs)
+                for order in ("longest_first", "as_issued")
+            ]
+            values.append(rates[0] / rates[1])
+        columns = [f"{name} {values[-1]:.3f}" for name, values in found.items()]
+        print(f"{number}: {'; '.join(columns)}; load {os.getloadavg()[0]:.1f}", flush=True)
+    ratios.keep("offline-order", "tokens/s, longest prompts first over as issued", 1.0, found)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.scaling")
-    parser.add_argument("part", nargs="*", default=["mixed", "equal", "server"])
+    parser.add_argument("part", nargs="*", default=["mixed", "equal", "ordered"])
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--queries", type=int, default=24_576)
     parser.add_argument("--tpot-ms", type=float, default=0.4)
@@ -187,7 +171,7 @@ def main() -> None:
         "equal": lambda: equal(
             arguments.queries // 6, arguments.tpot_ms, (2, 4, 8), arguments.rounds
         ),
-        "server": lambda: server(2.0, 200.0, 16.0, arguments.rounds),
+        "ordered": lambda: ordered(arguments.queries // 4, arguments.tpot_ms, arguments.rounds),
     }
     for part in arguments.part:
         parts[part]()

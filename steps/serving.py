@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from steps.strict import NotNegative, Positive, PositiveNumber, Strict
+from steps.strict import Fraction, NotNegative, Positive, PositiveNumber, Strict
 
 
 class VllmArguments(Strict):
@@ -25,8 +25,9 @@ class VllmArguments(Strict):
 class NullArguments(Strict):
     """Timing of an engine that computes nothing.
 
-    It works on `max_num_seqs` samples at a time; each has its first token `ttft_ms` after it got
-    its place and one more every `tpot_ms`. Both are divided by the engine's own speed: engine n has
+    It works on `max_num_seqs` samples at a time; each has its first token `ttft_ms` and
+    `prompt_token_ms` per token of its prompt after it got its place, and one more every `tpot_ms`.
+    All of them are divided by the engine's own speed: engine n has
     `speeds[n % len(speeds)]`, times a factor drawn from 1 ± `jitter` every `jitter_period_s`.
     Lengths of answers are log-normal with this mean and this standard deviation of the logarithm
     (0: all alike), cut to what the benchmark allows; a prompt has the same one on every engine.
@@ -35,6 +36,7 @@ class NullArguments(Strict):
     max_model_len: Positive
     max_num_seqs: Positive
     ttft_ms: Annotated[float, Field(ge=0)]
+    prompt_token_ms: Annotated[float, Field(ge=0)]
     tpot_ms: Annotated[float, Field(ge=0)]
     speeds: Annotated[tuple[PositiveNumber, ...], Field(min_length=1)]
     jitter: Annotated[float, Field(ge=0, lt=1)]
@@ -51,8 +53,10 @@ class Placement(Strict):
     engine is a process. `pinned`: engine processes share the CPUs out evenly, NUMA node by NUMA
     node. `device_variable`: what names an engine's accelerators to it; `tensor_parallel_size` of
     them each, in order. `prompt_token_weight`: the work of a prompt's token over that of an
-    answer's, for routing. `on_failure` "redispatch" gives a dead engine's samples to the others.
-    `silence_limit_s`: an engine process without a sign of life for so long is dead.
+    answer's, for routing. `on_failure` "redispatch" gives a dead engine's samples to the others and
+    does without one that can't start. `silence_limit_s`: an engine process without a sign of life
+    for so long is dead. `degraded_below`: results name engines that are slower than this share of
+    the median of those on the same device.
 
     `cluster`: "none", this machine alone; "slurm", the nodes of the Slurm job that the run is;
     "local", so many nodes of Ray on this machine; else the address of a running Ray cluster,
@@ -70,6 +74,7 @@ class Placement(Strict):
     prompt_token_weight: Annotated[float, Field(ge=0, le=1)]
     on_failure: Literal["fail", "redispatch"]
     silence_limit_s: PositiveNumber
+    degraded_below: Fraction
 
     @model_validator(mode="after")
     def one_process_has_one_engine(self) -> Self:
@@ -100,10 +105,13 @@ class EngineSettings(Strict):
     `emulation`: formats that the processor lacks are computed with their numerics
     (steps/sut/emulation.py), on a CPU only.
     `environment` is set before the engine is imported. `stall_limit_s`: a run in which no sample
-    makes progress for so long ends with an error naming one.
+    makes progress for so long ends with an error naming one. `offline_order`: how Offline's samples
+    are handed out; "longest_first" sorts by the prompt's length within each copy of LoadGen's
+    sample set and never beyond, as the rules allow, so that no long prompt is left for the end.
     """
 
     placement: Placement
+    offline_order: Literal["as_issued", "longest_first"]
     environment: dict[str, str]
     warmup_samples: Positive
     start_limit_s: PositiveNumber

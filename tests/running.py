@@ -77,6 +77,17 @@ class Running:
         ]
         assert len(self.engines) == self._expected
 
+    def first_engine(self) -> int:
+        """As soon as its process is there, long before it is ready."""
+        limit = time.monotonic() + LIMIT_S
+        while True:
+            for pid in below(self.process.pid):
+                if "steps.sut.worker" in command_of(pid):
+                    return pid
+            assert time.monotonic() < limit
+            assert self.process.poll() is None, self.process.stderr.read()  # type: ignore[union-attr]
+            time.sleep(0.02)
+
     def ended(self) -> tuple[int, str]:
         _, text = self.process.communicate(timeout=LIMIT_S)
         return self.process.returncode, text

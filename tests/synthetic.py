@@ -1,7 +1,7 @@
 """A finished experiment without its hours: well-formed outputs of every job up to the verdicts."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,11 @@ SCORES = {
 class Maker:
     """Outputs of a plan's jobs. Runs follow each other on one clock, and no two logs are alike."""
 
-    def __init__(self, plan: Plan, engine: str, values: Mapping[str, float]) -> None:
+    def __init__(
+        self, plan: Plan, engine: str, values: Mapping[str, float], degraded: Sequence[str]
+    ) -> None:
         self.engine = engine
+        self.degraded = degraded
         self.values = values
         self.clock = trees.Clock()
         self.made = 0
@@ -47,13 +50,19 @@ class Maker:
 
 
 def build(
-    plan: Plan, root: Path, *, engine: str = "vllm", values: Mapping[str, float] | None = None
+    plan: Plan,
+    root: Path,
+    *,
+    engine: str = "vllm",
+    values: Mapping[str, float] | None = None,
+    degraded: Sequence[str] = (),
 ) -> None:
     """Publish every job above the submission, in the plan's order, below `root`.
 
-    `values`: results by the cell's key, in tokens/s; the others are 1,234.5.
+    `values`: results by the cell's key, in tokens/s; the others are 1,234.5. `degraded`: what every
+    run says of its engines.
     """
-    maker = Maker(plan, engine, values or {})
+    maker = Maker(plan, engine, values or {}, degraded)
     for job in plan.jobs:
         if job.step not in ("submission", "provenance", "report"):
             publish_job(maker, job, root)
@@ -210,6 +219,9 @@ def _run(maker: Maker, job: Job, folder: Path) -> dict[str, Any]:
         "mode": mode,
         "scenario": scenario,
         "engine": {"name": maker.engine, "version": "0.32.0", "device": "cpu", "emulated": False},
+        "engines": [],
+        "failures": [],
+        "degraded": list(maker.degraded),
         "loadgen_version": "5.1.2",
         "samples": samples,
         "output_tokens": 2800,

@@ -13,6 +13,7 @@ from steps.report.blocks import (
     Column,
     Section,
     Table,
+    Text,
     number,
     of_limit,
     share,
@@ -56,6 +57,7 @@ def performance_section(
     ]
     blocks: list[Block] = [
         Table("performance-table", "One row a result", columns, rows, too_long(rows)),
+        *_degraded(points),
         throughput(_rates(points, partners)),
         *_distributions(points, inputs),
     ]
@@ -64,6 +66,16 @@ def performance_section(
         "latencies stand beside their limits."
     )
     return Section("performance", "Performance", lead.strip(), blocks)
+
+
+def _degraded(points: Points) -> list[Block]:
+    """Engines that were no match for their equals: the system is faster than these results."""
+    found = [
+        f"{points.label(cell) or cell.scenario}: {what}."
+        for cell in points.cells
+        for what in cell.degraded
+    ]
+    return [Text(found)] if found else []
 
 
 def _latency(latency: Latency | None, href: str) -> list[Cell]:

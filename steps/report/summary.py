@@ -114,6 +114,8 @@ class CellResult(Strict):
     duration_s: float
     evidence: dict[str, str]
     configuration: dict[str, str]
+    degraded: tuple[str, ...] = ()
+    """Summaries made before this was measured lack it."""
 
 
 class Summary(Strict):
@@ -218,6 +220,7 @@ def _cell(cell: Cell, inputs: Mapping[str, Path], folder: Path) -> CellResult:
         gates=gates,
         compliance={test: passed for test, (passed, _) in compliance.items()},
         engine=f"{engine['name']} {engine['version']} ({engine['device']})",
+        degraded=tuple(run.result.get("degraded", ())),
         loadgen=performance["loadgen_version"],
         min_duration_s=minimum_ms / 1000,
         duration_s=run.result["duration_s"],

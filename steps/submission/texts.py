@@ -59,6 +59,16 @@ def measurement_readme(found: Evidence, config: SubmissionConfig) -> str:
     )
 
 
+def degraded(evidence: Iterable[Evidence]) -> list[str]:
+    """What was wrong with engines during any of these runs, a sentence each."""
+    found = []
+    for each in evidence:
+        for name, verdict in each.verdicts():
+            where = f"{each.cell.benchmark} {each.cell.scenario} {name}"
+            found += [f"{where}: {what}" for what in verdict.run.result.get("degraded", ())]
+    return found
+
+
 def code_readme(benchmark: str, config: SubmissionConfig) -> str:
     """What the checker wants under code/: where the implementation is."""
     return (

@@ -83,7 +83,8 @@ def add_division(
         for cell in cells
     }
     for system_id, description in descriptions.items():
-        _copy(description, home / "systems" / f"{system_id}.json")
+        own = [found for found in evidence if found.cell.system_id == system_id]
+        _describe(description, texts.degraded(own), home / "systems" / f"{system_id}.json")
     mapping = {package.name: package.official for cell in cells for package in cell.packages}
     code = "src" if layout == "v6" else "code"
     for benchmark in mapping:
@@ -93,6 +94,17 @@ def add_division(
     _write(home / "documentation/calibration.md", texts.calibration(cells))
     statement = texts.bandwidth(evidence, descriptions, config.round)
     _write(home / "documentation/bandwidth.md", statement)
+
+
+def _describe(source: Path, degraded: Sequence[str], destination: Path) -> None:
+    """The description as it is, or with what its runs found wrong with it among its notes."""
+    if not degraded:
+        _copy(source, destination)
+        return
+    fields = json.loads(source.read_text(encoding="utf-8"))
+    notes = [fields.get("hw_notes", ""), *degraded]
+    fields["hw_notes"] = "; ".join(note for note in notes if note)
+    _write(destination, json.dumps(fields, indent=2, ensure_ascii=False) + "\n")
 
 
 def _copy(source: Path, destination: Path) -> None:

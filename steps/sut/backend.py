@@ -1,11 +1,11 @@
 """What answers LoadGen's samples: one engine in this process, or a fleet of them in others."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from steps.sut.engine import Events, Start, depth, started
+from steps.sut.engine import News, Start, depth, started
 
 POLL_S = 0.2
 """How long a step waits for work or events before it returns with nothing."""
@@ -31,10 +31,10 @@ class Backend(Protocol):
     def start(self) -> None:
         """Be ready for samples. Raises UserError, by an engine's name, if that can't be."""
 
-    def submit(self, samples: Sequence[tuple[int, int]]) -> None:
-        """(number, sample index) each; a number is answered once."""
+    def submit(self, numbers: Sequence[int], indices: Sequence[int]) -> None:
+        """Samples by number and index in the dataset; a number is answered once."""
 
-    def step(self) -> Events:
+    def step(self) -> Iterable[News]:
         """Wait for something to happen, not much longer than POLL_S, and tell what did.
 
         Raises UserError if what happened voids the run.
@@ -47,7 +47,8 @@ class Backend(Protocol):
         """Name, version and device of the engines, for the result."""
 
     def report(self) -> dict[str, Any]:
-        """For the result: `engines` (of processes of their own) and `failures` during the run."""
+        """For the result: `engines` (of processes of their own), and what was wrong with them:
+        `failures`, which are deaths, and `degraded`, a sentence each that names no site."""
 
     def close(self) -> None:
         """Leave no process behind. Any thread may call this."""
@@ -65,19 +66,21 @@ class InProcess:
     def start(self) -> None:
         self._engine = started(self._job.start, self._job.warmup)
 
-    def submit(self, samples: Sequence[tuple[int, int]]) -> None:
-        self._outstanding += len(samples)
-        prompts = self._job.prompts
-        self._engine.submit([(number, prompts[index]) for number, index in samples])
+    def submit(self, numbers: Sequence[int], indices: Sequence[int]) -> None:
+        self._outstanding += len(numbers)
+        prompts = map(self._job.prompts.__getitem__, indices)
+        self._engine.submit(list(zip(numbers, prompts, strict=True)))
 
-    def step(self) -> Events:
+    def step(self) -> Iterable[News]:
         if not self._outstanding:
             self._news.wait(POLL_S)
             self._news.clear()
-            return Events()
+            return []
         events = self._engine.step()
+        if not events.first and not events.completed:
+            return []
         self._outstanding -= len(events.completed)
-        return events
+        return News.of(events)
 
     def wake(self) -> None:
         if not self._news.is_set():
@@ -87,7 +90,7 @@ class InProcess:
         return self._engine.identity()
 
     def report(self) -> dict[str, Any]:
-        return {"engines": [], "failures": []}
+        return {"engines": [], "failures": [], "degraded": []}
 
     def close(self) -> None:
         """The engine ends with the process."""

@@ -7,9 +7,9 @@ each would hold up the engines.
 import math
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from steps.sut.engine import Answer
+from steps.sut.engine import Batch
 
 NEVER = math.nan
 
@@ -40,15 +40,15 @@ class Book:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def issue(self, queries: Sequence[Any], now_s: float) -> None:
-        """Note LoadGen's QuerySamples. Their indices come last: `len` counts what is complete."""
-        count = len(queries)
-        self.query_ids.extend([query.id for query in queries])
+    def issue(self, query_ids: Sequence[int], indices: Sequence[int], now_s: float) -> None:
+        """Note LoadGen's samples. Their indices come last: `len` counts what is complete."""
+        count = len(query_ids)
+        self.query_ids.extend(query_ids)
         self._issued_s.extend(array("d", [now_s]) * count)
         self._first_token_s.extend(array("d", [NEVER]) * count)
         self._completed_s.extend(array("d", [NEVER]) * count)
         self._output_tokens.extend(array("q", [0]) * count)
-        self.indices.extend([query.index for query in queries])
+        self.indices.extend(indices)
 
     def has_first_token(self, number: int) -> bool:
         return self._first_token_s[number] == self._first_token_s[number]  # NEVER equals nothing
@@ -57,11 +57,11 @@ class Book:
         for number in numbers:
             self._first_token_s[number] = now_s
 
-    def note_answers(self, answers: Sequence[Answer], now_s: float) -> None:
+    def note_answers(self, answers: Batch, now_s: float) -> None:
         completed_s, output_tokens = self._completed_s, self._output_tokens
-        for number, answer in answers:
+        for number, count in zip(answers.numbers, answers.counts, strict=True):
             completed_s[number] = now_s
-            output_tokens[number] = len(answer)
+            output_tokens[number] = count
         self.completed += len(answers)
 
     @property

@@ -1,17 +1,16 @@
 """Who answers what: pulled by whoever has room, each sample answered once.
 
-Pure bookkeeping without processes or LoadGen; moments are given, in seconds. A sample is a pair of
-its number, which is the caller's, and its index in the dataset.
+Pure bookkeeping without processes or LoadGen; moments are given, in seconds. A sample has a number,
+which is the caller's, and an index in the dataset.
 """
 
 import heapq
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping, Sequence
 
-from steps.sut.engine import Answer
+from steps.sut.engine import Batch
 
-Sample = tuple[int, int]
+Samples = tuple[list[int], list[int]]
+"""Numbers and indices."""
 
 FIRST_GUESS = 256.0
 """Tokens of an answer before any has come; alike for all engines, so it decides nothing."""
@@ -39,6 +38,8 @@ class Seat:
         self.samples = 0
         self.tokens = 0
         """What it has answered."""
+        self.sample_s = 0.0
+        """Time that samples have spent on it, all together."""
         self.prompt_tokens = 0
         """Of samples that it hasn't brought the first token of; kept for Server only."""
         self._fade = (1 - 1 / (MEMORY * places)) if MEMORY * places > 1 else 0.0
@@ -68,6 +69,7 @@ class Seat:
         fade = self._fade**samples
         self._recent_tokens = self._recent_tokens * fade + tokens
         self._recent_s = self._recent_s * fade + self._new_s
+        self.sample_s += self._new_s
         self._new_s = 0.0
         self.samples += samples
         self.tokens += tokens
@@ -94,42 +96,54 @@ class Dispatcher:
         self._prompt_weight = prompt_weight
         self._latency_bound = latency_bound
         self._answer_tokens = FIRST_GUESS
-        self._pending: deque[Sample] = deque()
+        self._numbers: list[int] = []
+        self._indices: list[int] = []
+        self._at = 0
+        """Where in these the first sample is that no engine has been given."""
+
+    @property
+    def pending(self) -> int:
+        """Samples that no engine has been given."""
+        return len(self._numbers) - self._at
 
     @property
     def outstanding(self) -> int:
         """Samples without an answer."""
-        return len(self._pending) + sum(len(seat.taken) for seat in self.seats)
+        return self.pending + sum(len(seat.taken) for seat in self.seats)
 
-    def add(self, samples: Iterable[Sample]) -> None:
+    def add(self, numbers: Sequence[int], indices: Sequence[int]) -> None:
         """New samples, to be answered in about this order."""
-        self._pending.extend(samples)
+        if not self.pending:
+            self._numbers, self._indices, self._at = [], [], 0
+        self._numbers.extend(numbers)
+        self._indices.extend(indices)
 
-    def assign(self, now: float) -> Mapping[int, list[Sample]]:
+    def assign(self, now: float) -> Mapping[int, Samples]:
         """What each engine is to be given now, by the engine's place among the seats."""
-        if not self._pending:
+        if not self.pending:
             return {}
         given = self._routed() if self._latency_bound else self._pulled()
         for n in given:
             self.seats[n].advance(now)
-        for n, samples in given.items():
-            self.seats[n].taken.update(samples)
+        for n, (numbers, indices) in given.items():
+            self.seats[n].taken.update(zip(numbers, indices, strict=True))
         return given
 
-    def started(self, engine: int, first: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    def started(self, engine: int, first: Batch) -> Batch:
         """First tokens have come; returns those whose samples are still this engine's."""
         seat = self.seats[engine]
-        mine = [each for each in first if each[0] in seat.taken]
+        mine = first.only([number in seat.taken for number in first.numbers])
         if self._latency_bound:
-            seat.prompt_tokens -= sum(self._lengths[seat.taken[number]] for number, _ in mine)
+            seat.prompt_tokens -= sum(self._lengths[seat.taken[number]] for number in mine.numbers)
         return mine
 
-    def completed(self, engine: int, answers: Iterable[Answer], now: float) -> list[Answer]:
+    def completed(self, engine: int, answers: Batch, now: float) -> Batch:
         """Answers have come; returns those whose samples are still this engine's."""
         seat = self.seats[engine]
         seat.advance(now)
-        mine = [answer for answer in answers if seat.taken.pop(answer[0], None) is not None]
-        tokens = sum(len(answer) for _, answer in mine)
+        taken = seat.taken
+        mine = answers.only([taken.pop(number, None) is not None for number in answers.numbers])
+        tokens = sum(mine.counts)
         seat.brought(len(mine), tokens)
         if mine:
             kept = (1 - GAIN) ** len(mine)
@@ -139,13 +153,14 @@ class Dispatcher:
     def lost(self, engine: int) -> None:
         """The engine is gone; its samples go first to the others."""
         seat = self.seats[engine]
-        self._pending.extendleft(reversed(seat.taken.items()))
+        self._numbers[self._at : self._at] = seat.taken.keys()
+        self._indices[self._at : self._at] = seat.taken.values()
         seat.taken = {}
         seat.prompt_tokens, seat.alive = 0, False
 
     # ---- Offline --------------------------------------------------------------------------------
 
-    def _pulled(self) -> dict[int, list[Sample]]:
+    def _pulled(self) -> dict[int, Samples]:
         """Fill every engine's places, and its spare ones as long as plenty is left.
 
         An engine may hold in reserve no more than half of its share of what is left when all
@@ -154,16 +169,16 @@ class Dispatcher:
         alive = [(n, seat) for n, seat in enumerate(self.seats) if seat.alive]
         total = sum(seat.speed for _, seat in alive)
         free = sum(max(seat.places - len(seat.taken), 0) for _, seat in alive)
-        left = max(len(self._pending) - free, 0)
+        left = max(self.pending - free, 0)
         rooms = {}
         for n, seat in alive:
             spare = min(seat.spare, int(left * seat.speed / total / 2))
             room = seat.places + spare - len(seat.taken)
             if room > 0:
                 rooms[n] = room
-        if sum(rooms.values()) > len(self._pending):
-            rooms = self._shared(rooms, len(self._pending))
-        return {n: self._next(room) for n, room in rooms.items()}
+        if sum(rooms.values()) > self.pending:
+            rooms = self._shared(rooms, self.pending)
+        return {n: self.next(room) for n, room in rooms.items()}
 
     def _shared(self, rooms: Mapping[int, int], left: int) -> dict[int, int]:
         """The last samples, one by one to the engine that will be done with its own first."""
@@ -183,33 +198,34 @@ class Dispatcher:
         seat = self.seats[n]
         return (len(seat.taken) + more + 1) / seat.speed
 
-    def _next(self, count: int) -> list[Sample]:
-        taken = list(islice(self._pending, count))
-        for _ in range(len(taken)):
-            self._pending.popleft()
-        return taken
+    def next(self, count: int) -> Samples:
+        """The first so many of those that no engine has been given, and they are."""
+        first, self._at = self._at, self._at + count
+        return self._numbers[first : self._at], self._indices[first : self._at]
 
     # ---- Server and Interactive -----------------------------------------------------------------
 
-    def _routed(self) -> dict[int, list[Sample]]:
+    def _routed(self) -> dict[int, Samples]:
         """Each sample to the engine that has the least work for its speed, of those with a place.
 
         Engines without one aren't given any: what they would queue, another may begin sooner.
         """
-        given: dict[int, list[Sample]] = {}
+        given: dict[int, Samples] = {}
         loads = [
             (self._work(seat, len(seat.taken)) / seat.rate, n)
             for n, seat in enumerate(self.seats)
             if seat.alive and len(seat.taken) < seat.places
         ]
         heapq.heapify(loads)
-        while self._pending and loads:
+        while self.pending and loads:
             _, n = loads[0]
-            seat, sample = self.seats[n], self._pending.popleft()
-            seat.prompt_tokens += self._lengths[sample[1]]
-            samples = given.setdefault(n, [])
-            samples.append(sample)
-            count = len(seat.taken) + len(samples)
+            seat = self.seats[n]
+            numbers, indices = given.setdefault(n, ([], []))
+            numbers.append(self._numbers[self._at])
+            indices.append(self._indices[self._at])
+            self._at += 1
+            seat.prompt_tokens += self._lengths[indices[-1]]
+            count = len(seat.taken) + len(numbers)
             if count < seat.places:
                 heapq.heapreplace(loads, (self._work(seat, count) / seat.rate, n))
             else:

@@ -1,9 +1,11 @@
 """What a run needs of an engine, whichever it is."""
 
 import importlib
+import pickle
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, compress
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -20,6 +22,10 @@ LoadGen is shown the array's memory. It is read only: engines may hand out the s
 """
 
 
+PART = 512
+"""Answers that are passed on at once."""
+
+
 @dataclass
 class Events:
     """What one step of an engine brought.
@@ -30,6 +36,65 @@ class Events:
 
     first: list[tuple[int, int]] = field(default_factory=list)
     completed: list[Answer] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tokens of several samples as columns, so that what a sample costs is a few bytes' handling.
+
+    `tokens` holds 32-bit ids of all of them one after the other, `counts` how many are each one's.
+    """
+
+    numbers: list[int] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    tokens: "array[int]" = field(default_factory=lambda: array("i"))
+
+    @classmethod
+    def of(cls, answers: Sequence[Answer]) -> "Batch":
+        if not answers:
+            return cls()
+        numbers, tokens = zip(*answers, strict=True)
+        return cls(list(numbers), list(map(len, tokens)), array("i", b"".join(tokens)))
+
+    @classmethod
+    def of_first(cls, first: Sequence[tuple[int, int]]) -> "Batch":
+        tokens = array("i", [token for _, token in first])
+        return cls([number for number, _ in first], [1] * len(first), tokens)
+
+    def only(self, chosen: Sequence[bool]) -> "Batch":
+        """Those that are marked, in their order."""
+        if all(chosen):
+            return self
+        ends = accumulate(self.counts)
+        kept = zip(compress(self.counts, chosen), compress(ends, chosen), strict=True)
+        answers = (self.tokens[end - count : end] for count, end in kept)
+        return Batch.of(list(zip(compress(self.numbers, chosen), answers, strict=True)))
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """The tokens' memory is passed on as it is to whoever pickles with buffers apart."""
+        if not self.tokens:
+            return Batch, (self.numbers, self.counts)
+        return Batch, (self.numbers, self.counts, pickle.PickleBuffer(self.tokens))
+
+
+@dataclass(frozen=True)
+class News:
+    """Events of one engine, in columns."""
+
+    first: Batch = field(default_factory=Batch)
+    completed: Batch = field(default_factory=Batch)
+
+    @classmethod
+    def of(cls, events: Events) -> "Iterator[News]":
+        """In parts: memory for thousands of answers at once would be the kernel's again each time,
+        and come back page by page, which takes longer than all the rest."""
+        completed = events.completed
+        yield cls(Batch.of_first(events.first), Batch.of(completed[:PART]))
+        for at in range(PART, len(completed), PART):
+            yield cls(completed=Batch.of(completed[at : at + PART]))
 
 
 @dataclass(frozen=True)
@@ -58,7 +123,10 @@ class Engine(Protocol):
         """Advance all submitted requests by one token or so."""
 
     def identity(self) -> dict[str, str]:
-        """Name, version and device, for the result."""
+        """Name, version and kind of device, for the result: alike for all engines of a run."""
+
+    def device(self) -> str:
+        """Model name of what it computes on; engines on the same one are to be equally fast."""
 
 
 MAKERS = {

@@ -9,7 +9,7 @@ engine that a sample was taken from are dropped, so no sample is answered twice.
 import os
 import selectors
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,8 @@ from steps.sut import wire
 from steps.sut.backend import POLL_S, Job
 from steps.sut.cluster import Cluster
 from steps.sut.dispatch import Dispatcher, Seat
-from steps.sut.engine import Events, depth
+from steps.sut.engine import News, depth
+from steps.sut.health import Speed, degraded
 from steps.sut.link import Link
 
 
@@ -38,6 +39,8 @@ class Fleet:
         )
         self._links: list[Link] = []
         self._ready: dict[int, wire.Ready] = {}
+        self._missing: set[int] = set()
+        """Engines that could not start and that the run does without."""
         self._selector = selectors.DefaultSelector()
         self._progress: list[float] = []
         """When each engine last brought something or had nothing to do."""
@@ -59,19 +62,27 @@ class Fleet:
                 link.send(self._assignment(number, *columns))
             except OSError:
                 self._gone(number, None, starting=True)
-        while len(self._ready) < len(self._links):
+        while len(self._ready) + len(self._missing) < len(self._links):
             for number in self._heard(POLL_S):
                 self._starting(number, begun)
+        for number, share in self._slow({n: r.rate for n, r in self._ready.items()}).items():
+            self._job.say(
+                f"{self._links[number].name} is at {share:.0%} of its equals' speed in the warm-up"
+            )
         now = time.monotonic()
         self._progress = [now for _ in self._links]
         places = self._config.arguments.max_num_seqs
         spare = depth(self._config) - places
+        usual = next(iter(self._ready.values()))
+        rates = [self._ready.get(n, usual).rate for n in range(len(self._links))]
         self._dispatcher = Dispatcher(
-            [Seat(places, spare, self._ready[n].rate) for n in range(len(self._links))],
+            [Seat(places, spare, rate) for rate in rates],
             [len(prompt) for prompt in self._job.prompts],
             prompt_weight=self._placement.prompt_token_weight,
             latency_bound=self._job.start.first_tokens,
         )
+        for number in self._missing:
+            self._dispatcher.lost(number)
 
     def close(self) -> None:
         for link in self._links:
@@ -114,19 +125,19 @@ class Fleet:
 
     # ---- samples --------------------------------------------------------------------------------
 
-    def submit(self, samples: Sequence[tuple[int, int]]) -> None:
-        self._dispatcher.add(samples)
+    def submit(self, numbers: Sequence[int], indices: Sequence[int]) -> None:
+        self._dispatcher.add(numbers, indices)
         self._hand_out()
 
-    def step(self) -> Events:
-        events = Events()
+    def step(self) -> list[News]:
+        found = []
         for number in self._heard(POLL_S):
             message = self._message(number)
-            if isinstance(message, wire.Brought):
-                self._sorted(number, wire.events_of(message), events)
+            if isinstance(message, News):
+                found.append(self._still_its_own(number, message))
         self._check()
         self._hand_out()
-        return events
+        return found
 
     def wake(self) -> None:
         if not self._woken:
@@ -136,19 +147,19 @@ class Fleet:
     def _hand_out(self) -> None:
         now = time.monotonic()
         for number, samples in self._dispatcher.assign(now).items():
-            if len(self._dispatcher.seats[number].taken) == len(samples):
+            if len(self._dispatcher.seats[number].taken) == len(samples[0]):
                 self._progress[number] = now
             try:
-                self._links[number].send(wire.submit_of(samples))
+                self._links[number].send(wire.Submit(*samples))
             except OSError:
                 self._gone(number, None)
 
-    def _sorted(self, engine: int, brought: Events, events: Events) -> None:
-        """News of samples that are still this engine's."""
+    def _still_its_own(self, engine: int, brought: News) -> News:
+        """News of samples that were taken from this engine are dropped."""
         now = time.monotonic()
         self._progress[engine] = now
-        events.first.extend(self._dispatcher.started(engine, brought.first))
-        events.completed.extend(self._dispatcher.completed(engine, brought.completed, now))
+        first = self._dispatcher.started(engine, brought.first)
+        return News(first, self._dispatcher.completed(engine, brought.completed, now))
 
     # ---- news and deaths ------------------------------------------------------------------------
 
@@ -170,7 +181,7 @@ class Fleet:
             self._gone(number, None, starting=starting)
             return wire.Alive()
         if isinstance(message, wire.Failed):
-            if starting and message.expected:
+            if starting and message.expected and self._placement.on_failure == "fail":
                 raise UserError(f"{self._links[number].name}: {message.text}")
             self._gone(number, f"died: {message.text}", starting=starting)
         return message
@@ -194,7 +205,13 @@ class Fleet:
         ended = link.end()
         phrase = f"{link.name} {why or ended}"
         if starting:
-            raise UserError(f"{phrase} at start; see the log for its last words")
+            self._missing.add(number)
+            alone = len(self._missing) == len(self._links)
+            if self._placement.on_failure == "fail" or alone:
+                raise UserError(f"{phrase} at start; see the log for its last words")
+            self._failures.append(f"{phrase} at start; the others do without it")
+            self._job.say(self._failures[-1])
+            return
         waiting = len(self._dispatcher.seats[number].taken)
         if self._placement.on_failure == "fail":
             raise UserError(
@@ -209,15 +226,16 @@ class Fleet:
     # ---- for the result -------------------------------------------------------------------------
 
     def identity(self) -> dict[str, str]:
-        return self._ready[0].identity
+        return next(iter(self._ready.values())).identity
 
     def report(self) -> dict[str, Any]:
         found = []
-        for number, link in enumerate(self._links):
-            ready, seat = self._ready[number], self._dispatcher.seats[number]
+        for number, ready in sorted(self._ready.items()):
+            seat = self._dispatcher.seats[number]
             found.append(
                 {
-                    "name": link.name,
+                    "name": self._links[number].name,
+                    "device": ready.device,
                     "start_s": round(ready.start_s, 3),
                     "samples": seat.samples,
                     "output_tokens": seat.tokens,
@@ -225,4 +243,23 @@ class Fleet:
                     "warmup_sample_tokens_per_s": round(ready.rate, 3),
                 }
             )
-        return {"engines": found, "failures": self._failures}
+        return {"engines": found, "failures": self._failures, "degraded": self._degraded()}
+
+    def _degraded(self) -> list[str]:
+        """Of the whole run: what engines answered over the time that samples spent on them."""
+        seats = self._dispatcher.seats
+        rates = {
+            n: seats[n].tokens / seats[n].sample_s
+            for n in self._ready
+            if seats[n].tokens and seats[n].sample_s
+        }
+        slow = self._slow(rates)
+        said = {n: f"ran at {share:.0%} of the speed of its equals" for n, share in slow.items()}
+        said |= {n: "died during the run" for n in self._ready if not seats[n].alive}
+        said |= dict.fromkeys(self._missing, "could not start")
+        per_node = self._placement.engines_per_node
+        return [f"engine {n} of node {n // per_node} {what}" for n, what in sorted(said.items())]
+
+    def _slow(self, rates: Mapping[int, float]) -> dict[int, float]:
+        speeds = {n: Speed(self._ready[n].device, rate) for n, rate in rates.items()}
+        return degraded(speeds, self._placement.degraded_below)

@@ -8,9 +8,9 @@ move samples, everything that can fail runs on the engine's thread, and the main
 import gc
 import threading
 import time
-from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from steps.loadgen_log import TOKEN_BYTES
 from steps.schema import RunConfig
 from steps.sut.backend import Backend, InProcess, Job
 from steps.sut.book import Book
-from steps.sut.engine import Answer, Events, Start
+from steps.sut.engine import Batch, News, Start
 from steps.sut.fleet import Fleet
+from steps.sut.ordering import LongestFirst
 
 POLL_S = 0.2
 END_S = 2.0
@@ -61,6 +62,11 @@ class EngineLoop:
         kind = InProcess if self.config.engine.placement.in_process else Fleet
         self.backend: Backend = kind(Job(start, self.prompts, self.warmup, self.say))
         self._fed = 0
+        self._sorted = None
+        if self.config.engine.offline_order == "longest_first" and not start.first_tokens:
+            copy = self.config.loadgen.performance_sample_count_override
+            copy = copy or self.config.rules.performance_sample_count
+            self._sorted = LongestFirst([len(prompt) for prompt in self.prompts], copy)
         self._epoch = time.perf_counter()
         self._last_progress = time.monotonic()
         self._bar: Progress | None = None
@@ -116,13 +122,13 @@ class EngineLoop:
 
     # ---- LoadGen's threads ------------------------------------------------------------------
 
-    def issue(self, queries: Sequence[Any]) -> None:
+    def issue(self, query_ids: Sequence[int], indices: Sequence[int]) -> None:
         """LoadGen's callback; must not raise and must not take long."""
         try:
             now = time.perf_counter() - self._epoch
             if self.book.completed == len(self.book):
                 self._last_progress = time.monotonic()  # the engines had nothing to do before
-            self.book.issue(queries, now)
+            self.book.issue(query_ids, indices, now)
             self.backend.wake()
         except BaseException as error:
             self.fail(error)
@@ -137,7 +143,8 @@ class EngineLoop:
             self.ready.set()
             while not self._stop:
                 self._feed()
-                self._deliver(self.backend.step())
+                for news in self.backend.step():
+                    self._deliver(news)
         except BaseException as error:
             self.fail(error)
 
@@ -151,43 +158,46 @@ class EngineLoop:
         if self._bar is None:
             self._bar = self.progress(len(self.book))
         fed, self._fed = self._fed, end
-        self.backend.submit(list(zip(range(fed, end), self.book.indices[fed:end], strict=True)))
-
-    def _deliver(self, events: Events) -> None:
-        if not events.first and not events.completed:
+        if self._sorted is None:
+            self.backend.submit(range(fed, end), self.book.indices[fed:end])
             return
+        numbers = self._sorted.numbers(self.book.indices, fed, end)
+        self.backend.submit(numbers, [self.book.indices[number] for number in numbers])
+
+    def _deliver(self, news: News) -> None:
         import mlperf_loadgen
 
         now = time.perf_counter() - self._epoch
         # A sample that was given to a second engine has its first token already.
-        first = [
-            (number, array("i", (token,)))
-            for number, token in events.first
-            if not self.book.has_first_token(number)
-        ]
+        started = self.book.has_first_token
+        first = news.first.only([not started(number) for number in news.first.numbers])
         if first:
-            self.book.note_first_tokens([number for number, _ in first], now)
+            self.book.note_first_tokens(first.numbers, now)
             mlperf_loadgen.FirstTokenComplete(self._responses(first))
-        if events.completed:
-            responses = self._responses(events.completed)
+        if news.completed:
+            responses = self._responses(news.completed)
             # Noted first: with the last response LoadGen ends the test, and the notes are read.
-            self.book.note_answers(events.completed, now)
+            self.book.note_answers(news.completed, now)
             mlperf_loadgen.QuerySamplesComplete(responses)
             if self._bar:
-                self._bar.add(len(events.completed))
+                self._bar.add(len(news.completed))
         self._last_progress = time.monotonic()
 
-    def _responses(self, answers: Sequence[Answer]) -> list[Any]:
+    def _responses(self, batch: Batch) -> list[Any]:
         """LoadGen copies what the pointers name before the call that takes them returns."""
         from mlperf_loadgen import QuerySampleResponse
 
         query_ids = self.book.query_ids
-        return [
-            QuerySampleResponse(
-                query_ids[number], answer.buffer_info()[0], len(answer) * TOKEN_BYTES, len(answer)
+        sizes = [TOKEN_BYTES * count for count in batch.counts]
+        return list(
+            map(
+                QuerySampleResponse,
+                [query_ids[number] for number in batch.numbers],
+                accumulate(sizes, initial=batch.tokens.buffer_info()[0]),
+                sizes,
+                batch.counts,
             )
-            for number, answer in answers
-        ]
+        )
 
 
 def watch(loop: EngineLoop, test: threading.Thread, look: Callable[[], None] | None = None) -> None:

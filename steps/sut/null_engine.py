@@ -12,6 +12,8 @@ import zlib
 from array import array
 from collections import deque
 from collections.abc import Sequence
+from itertools import groupby, repeat
+from operator import itemgetter
 from statistics import NormalDist
 
 from steps.errors import UserError
@@ -26,8 +28,11 @@ NAP_S = 0.001
 FILLER = 0
 """Token id of every answer's tokens but the last."""
 
-Place = tuple[float, int, int]
-"""When a sample leaves its place, its number, the length of its answer."""
+Sample = tuple[int, int, float, float]
+"""Its number, the length of its answer, when it was submitted, and what its prompt takes in s."""
+
+Places = tuple[float, int, int, list[int]]
+"""Samples of one length that began together: their end, the first one's number, length, numbers."""
 
 
 class NullEngine:
@@ -40,53 +45,56 @@ class NullEngine:
         self._first_tokens = start.first_tokens
         self._number = start.number
         self._lengths = Lengths(self._arguments, start.generation)
-        self._waiting: deque[tuple[float, int, int]] = deque()
-        self._running: list[Place] = []
-        self._firsts: list[tuple[float, int]] = []
+        self._waiting: deque[Sample] = deque()
+        self._running: list[Places] = []
+        self._firsts: list[tuple[float, list[int]]] = []
         self._answers = _Answers(start.generation.eos_token_id)
         self._epoch = self._period_end = time.perf_counter()
         self._free = self._arguments.max_num_seqs
 
     def submit(self, requests: Sequence[Request]) -> None:
         now = time.perf_counter()
-        length_of = self._lengths.of
-        self._waiting.extend([(now, number, length_of(prompt)) for number, prompt in requests])
-        places = min(self._free, len(self._waiting))
+        samples = self._lengths.measured(requests, now)
+        places = min(self._free, len(samples))  # none wait while a place is free
         self._free -= places
-        for _ in range(places):
-            self._take(now)
+        self._begin(now, samples[:places])
+        self._waiting.extend(samples[places:])
 
     def step(self) -> Events:
         self._nap()
         now = time.perf_counter()
-        running = self._running
+        running, waiting = self._running, self._waiting
         completed: list[Answer] = []
         while running and running[0][0] <= now:
-            freed, number, length = heapq.heappop(running)
-            completed.append((number, self._answers[length]))
-            if self._waiting:
-                self._take(freed)
-            else:
-                self._free += 1
+            freed, _, length, numbers = heapq.heappop(running)
+            completed.extend(zip(numbers, repeat(self._answers[length])))
+            count = min(len(numbers), len(waiting))
+            self._free += len(numbers) - count
+            self._begin(freed, [waiting.popleft() for _ in range(count)])
         # Last: a sample may have taken its place in this very step and be done with it.
-        first = []
+        first: list[tuple[int, int]] = []
         while self._firsts and self._firsts[0][0] <= now:
-            first.append((heapq.heappop(self._firsts)[1], FILLER))
+            first.extend(zip(heapq.heappop(self._firsts)[1], repeat(FILLER)))
         return Events(first, completed)
 
     def identity(self) -> dict[str, str]:
         return {"name": "null", "version": "1", "device": "none"}
 
-    def _take(self, freed: float) -> None:
-        """The next waiting sample takes a place that is free since then."""
-        submitted, number, length = self._waiting.popleft()
-        began = freed if freed > submitted else submitted
-        if began >= self._period_end:
-            self._new_period(began)
-        first = began + self._ttft_s
-        heapq.heappush(self._running, (first + (length - 1) * self._tpot_s, number, length))
-        if self._first_tokens:
-            heapq.heappush(self._firsts, (first, number))
+    def device(self) -> str:
+        return "none"
+
+    def _begin(self, freed: float, samples: Sequence[Sample]) -> None:
+        """Samples take places that are free since then."""
+        for (length, submitted, prompt_s), group in groupby(samples, itemgetter(1, 2, 3)):
+            began = max(freed, submitted)
+            if began >= self._period_end:
+                self._new_period(began)
+            first = began + self._ttft_s + prompt_s / self._speed
+            numbers = [sample[0] for sample in group]
+            end = first + (length - 1) * self._tpot_s
+            heapq.heappush(self._running, (end, numbers[0], length, numbers))
+            if self._first_tokens:
+                heapq.heappush(self._firsts, (first, numbers))
 
     def _new_period(self, moment: float) -> None:
         """Another draw of the speed."""
@@ -96,6 +104,7 @@ class NullEngine:
         draw = random.Random(f"{arguments.seed}/{self._number}/{period}")
         speed = arguments.speeds[self._number % len(arguments.speeds)]
         speed *= draw.uniform(1 - arguments.jitter, 1 + arguments.jitter)
+        self._speed = speed
         self._ttft_s = arguments.ttft_ms / 1000 / speed
         self._tpot_s = arguments.tpot_ms / 1000 / speed
 
@@ -124,16 +133,24 @@ class Lengths:
     def __init__(self, arguments: NullArguments, generation: Generation) -> None:
         self._bounds = generation.min_tokens, generation.max_tokens
         self._seed = arguments.seed
+        self._prompt_token_s = arguments.prompt_token_ms / 1000
         sigma = arguments.output_tokens_sigma
         mu = math.log(arguments.output_tokens_mean) - sigma * sigma / 2
         self._law = NormalDist(mu, sigma) if sigma else None
         self._fixed = self._cut(arguments.output_tokens_mean)
 
-    def of(self, prompt: Sequence[int]) -> int:
-        if self._law is None:
-            return self._fixed
+    def measured(self, requests: Sequence[Request], now: float) -> list[Sample]:
+        law, token_s = self._law, self._prompt_token_s
+        if law is None and not token_s:
+            return [(number, self._fixed, now, 0.0) for number, _ in requests]
+        return [
+            (number, self.of(prompt, law) if law else self._fixed, now, len(prompt) * token_s)
+            for number, prompt in requests
+        ]
+
+    def of(self, prompt: Sequence[int], law: NormalDist) -> int:
         draw = zlib.crc32(array("i", prompt).tobytes(), self._seed)
-        return self._cut(math.exp(self._law.inv_cdf((draw + 0.5) / 2**32)))
+        return self._cut(math.exp(law.inv_cdf((draw + 0.5) / 2**32)))
 
     def _cut(self, length: float) -> int:
         low, high = self._bounds

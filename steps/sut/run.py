@@ -189,7 +189,7 @@ def _test(
     log_settings.log_output.outdir = str(folder)
     log_settings.enable_trace = False
     count = config.loadgen.performance_sample_count_override
-    sut = lg.ConstructSUT(loop.issue, lambda: None)
+    sut = lg.ConstructFastSUT(loop.issue, lambda: None)
     qsl = lg.ConstructQSL(
         len(loop.prompts),
         count or config.rules.performance_sample_count,
@@ -210,7 +210,7 @@ def _test(
     watch(loop, test, None if trial is None else lambda: trial.look(rows(loop)))
     duration_s = time.monotonic() - begun
     lg.DestroyQSL(qsl)
-    lg.DestroySUT(sut)
+    lg.DestroyFastSUT(sut)
     # Empty, since tracing is off; no part of a result.
     (folder / "mlperf_log_trace.json").unlink(missing_ok=True)
     return duration_s

@@ -100,6 +100,11 @@ class VllmEngine:
             "kernels": "emulated" if self._emulation else "native",
         }
 
+    def device(self) -> str:
+        from vllm.platforms import current_platform
+
+        return str(current_platform.get_device_name())
+
 
 def _refuse_damaged(weights: Path) -> None:
     """A file that isn't whole gets one sentence before vLLM's long traceback."""

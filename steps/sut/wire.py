@@ -1,19 +1,27 @@
 """What LoadGen's process and an engine's process say to each other, over a Connection.
 
-Answers travel as columns of bytes: per sample a few bytes of bookkeeping, whatever its length.
+Answers travel as columns, and their tokens from memory to memory: a sample costs a few bytes of
+bookkeeping, whatever its length.
 """
 
+import os
 import pickle
+import struct
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, TypeVar
 
-from steps.sut.engine import Events, Start
+from steps.sut.engine import News, Start
 
 HEARTBEAT_S = 1.0
 """An engine's process says something at least so often."""
+
+FRAME = struct.Struct("<QQ")
+"""Before a message: how many buffers follow it; bytes of their sizes and of its pickle together."""
+
+Buffer = TypeVar("Buffer", bytearray, "array[int]")
 
 
 @dataclass(frozen=True)
@@ -39,29 +47,23 @@ class Hello:
 
 @dataclass(frozen=True)
 class Submit:
-    """Samples for the engine, as numbers and sample indices of eight bytes each."""
+    """Samples for the engine: their numbers, and their indices in the dataset."""
 
-    numbers: bytes
-    indices: bytes
+    numbers: list[int]
+    indices: list[int]
 
 
 @dataclass(frozen=True)
 class Ready:
-    """The engine takes samples. `rate`: tokens per second of one sample of the warm-up."""
+    """The engine takes samples. `rate`: tokens per second of one sample of the warm-up.
+
+    `device`: model name of what it computes on.
+    """
 
     identity: dict[str, str]
+    device: str
     start_s: float
     rate: float
-
-
-@dataclass(frozen=True)
-class Brought:
-    """Events of one step; `tokens` holds the answers one after the other, `counts` long each."""
-
-    first: tuple[bytes, bytes]
-    numbers: bytes
-    counts: bytes
-    tokens: bytes
 
 
 @dataclass(frozen=True)
@@ -77,18 +79,52 @@ class Failed:
     expected: bool
 
 
-Message = Assignment | Hello | Submit | Ready | Brought | Alive | Failed
+Message = Assignment | Hello | Submit | Ready | News | Alive | Failed
 
 
 def send(connection: "Connection[Any, Any]", message: Message) -> None:
     """Raises OSError if nobody listens any more."""
-    connection.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
+    buffers: list[memoryview] = []
+    head = pickle.dumps(
+        message, pickle.HIGHEST_PROTOCOL, buffer_callback=lambda each: buffers.append(each.raw())
+    )
+    sizes = struct.pack(f"<{len(buffers)}Q", *(each.nbytes for each in buffers))
+    frame = FRAME.pack(len(buffers), len(sizes) + len(head))
+    parts = [memoryview(frame + sizes + head), *buffers]
+    descriptor = connection.fileno()
+    while parts:
+        written = os.writev(descriptor, parts)
+        while parts and written >= parts[0].nbytes:
+            written -= parts.pop(0).nbytes
+        if written:
+            parts[0] = parts[0][written:]
 
 
 def receive(connection: "Connection[Any, Any]") -> Message:
     """Raises EOFError or OSError if the other side is gone."""
-    message: Message = pickle.loads(connection.recv_bytes())
+    descriptor = connection.fileno()
+    count, length = FRAME.unpack(_filled(descriptor, bytearray(FRAME.size)))
+    head = memoryview(_filled(descriptor, bytearray(length)))
+    sizes = head[: 8 * count].cast("Q")
+    message: Message = pickle.loads(head[8 * count :], buffers=_tokens(descriptor, sizes))
     return message
+
+
+def _tokens(descriptor: int, sizes: Iterable[int]) -> "Iterator[array[int]]":
+    """Nothing else is passed on apart."""
+    for size in sizes:
+        column = array("i", (0,)) * (size // array("i").itemsize)
+        yield _filled(descriptor, column)
+
+
+def _filled(descriptor: int, target: Buffer) -> Buffer:
+    view = memoryview(target).cast("B")
+    while view:
+        count = os.readv(descriptor, [view])
+        if not count:
+            raise EOFError
+        view = view[count:]
+    return target
 
 
 def packed(rows: Sequence[Sequence[int]]) -> tuple[bytes, bytes]:
@@ -105,40 +141,3 @@ def unpacked(columns: tuple[bytes, bytes]) -> "list[array[int]]":
         rows.append(tokens[at : at + length])
         at += length
     return rows
-
-
-def submit_of(samples: Sequence[tuple[int, int]]) -> Submit:
-    numbers, indices = zip(*samples, strict=True)
-    return Submit(array("q", numbers).tobytes(), array("q", indices).tobytes())
-
-
-def samples_of(message: Submit) -> list[tuple[int, int]]:
-    return list(zip(array("q", message.numbers), array("q", message.indices), strict=True))
-
-
-def brought_of(events: Events) -> Brought:
-    tokens, counts = array("i"), array("q")
-    for _, answer in events.completed:
-        tokens.extend(answer)
-        counts.append(len(answer))
-    return Brought(
-        first=(
-            array("q", (number for number, _ in events.first)).tobytes(),
-            array("i", (token for _, token in events.first)).tobytes(),
-        ),
-        numbers=array("q", (number for number, _ in events.completed)).tobytes(),
-        counts=counts.tobytes(),
-        tokens=tokens.tobytes(),
-    )
-
-
-def events_of(message: Brought) -> Events:
-    events = Events()
-    numbers, tokens = message.first
-    events.first.extend(zip(array("q", numbers), array("i", tokens), strict=True))
-    answers, at = array("i", message.tokens), 0
-    columns = zip(array("q", message.numbers), array("q", message.counts), strict=True)
-    for number, count in columns:
-        events.completed.append((number, answers[at : at + count]))
-        at += count
-    return events

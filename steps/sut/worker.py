@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from steps.errors import UserError
 from steps.sut import pinning, wire
-from steps.sut.engine import Engine, started
+from steps.sut.engine import Engine, News, started
 
 IDLE_S = 1.0
 
@@ -57,16 +57,18 @@ class Worker:
         warmup = wire.unpacked(assignment.warmup)
         engine = started(assignment.start, warmup)
         rate = measured_rate(engine, warmup)
-        self._say(wire.Ready(engine.identity(), time.monotonic() - begun, rate))
+        seconds = time.monotonic() - begun
+        self._say(wire.Ready(engine.identity(), engine.device(), seconds, rate))
         return engine
 
     def _drive(self, engine: Engine, prompts: "list[Any]") -> NoReturn:
         outstanding = 0
         while True:
             while self._inbox:
-                samples = wire.samples_of(self._inbox.popleft())
-                engine.submit([(number, prompts[index]) for number, index in samples])
-                outstanding += len(samples)
+                given = self._inbox.popleft()
+                asked = map(prompts.__getitem__, given.indices)
+                engine.submit(list(zip(given.numbers, asked, strict=True)))
+                outstanding += len(given.numbers)
             if not outstanding:
                 self._news.wait(IDLE_S)
                 self._news.clear()
@@ -74,7 +76,8 @@ class Worker:
             events = engine.step()
             if events.first or events.completed:
                 outstanding -= len(events.completed)
-                self._say(wire.brought_of(events))
+                for news in News.of(events):
+                    self._say(news)
 
     def _listen(self) -> None:
         try:

@@ -1,12 +1,14 @@
 """Dispatch as bookkeeping: who is given what, whatever happens in between."""
 
 from array import array
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from steps.sut.dispatch import Dispatcher, Seat
+from steps.sut.engine import Batch
 
 PROMPT_TOKENS = 10
 MOVES = st.lists(st.tuples(st.sampled_from("adacl"), st.integers(0, 40)), max_size=60)
@@ -17,8 +19,13 @@ def dispatcher(places: list[int], rates: list[float], *, server: bool) -> Dispat
     return Dispatcher(seats, [PROMPT_TOKENS] * 7, prompt_weight=0.02, latency_bound=server)
 
 
-def answer(number: int, tokens: int = 5) -> tuple[int, "array[int]"]:
-    return number, array("i", [0] * tokens)
+def counts(subject: Dispatcher) -> dict[int, int]:
+    """Of what each engine is given now."""
+    return {n: len(numbers) for n, (numbers, _) in subject.assign(0.0).items()}
+
+
+def answers(numbers: Iterable[int], tokens: int = 5) -> Batch:
+    return Batch.of([(number, array("i", [0] * tokens)) for number in numbers])
 
 
 @given(MOVES, st.lists(st.integers(1, 5), min_size=2, max_size=4), st.booleans())
@@ -32,24 +39,24 @@ def test_no_sample_is_lost_or_answered_twice(
     def assign() -> None:
         for n, samples in subject.assign(now).items():
             assert subject.seats[n].alive
-            held[n].update(samples)
+            held[n].update(zip(*samples, strict=True))
             assert len(held[n]) <= places[n] + (0 if server else subject.seats[n].spare)
 
     for move, amount in moves:
         now += 0.1
         if move == "a":
-            subject.add([(added + i, (added + i) % 7) for i in range(amount)])
+            numbers = range(added, added + amount)
+            subject.add(numbers, [number % 7 for number in numbers])
             added += amount
         engine = amount % len(places)
         if move == "c":
             numbers = list(held[engine])[: amount // 4 + 1]
-            subject.started(engine, [(number, 1) for number in numbers])
-            mine = subject.completed(engine, [answer(number) for number in numbers], now)
-            answered.extend(number for number, _ in mine)
+            subject.started(engine, Batch.of_first([(number, 1) for number in numbers]))
+            answered.extend(subject.completed(engine, answers(numbers), now).numbers)
             for number in numbers:
                 held[engine].pop(number)
-            late = [answer(number) for number in dead.get(engine, {})]
-            assert subject.completed(engine, late, now) == []
+            late = answers(dead.get(engine, {}))
+            assert subject.completed(engine, late, now).numbers == []
         if move == "l" and sum(seat.alive for seat in subject.seats) > 1:
             subject.lost(engine)
             dead[engine] = {**dead.get(engine, {}), **held[engine]}
@@ -59,8 +66,7 @@ def test_no_sample_is_lost_or_answered_twice(
         now += 0.1
         assign()
         for n, samples in held.items():
-            mine = subject.completed(n, [answer(number) for number in samples], now)
-            answered.extend(number for number, _ in mine)
+            answered.extend(subject.completed(n, answers(samples), now).numbers)
             held[n] = {}
     assert sorted(answered) == list(range(added))
 
@@ -68,44 +74,41 @@ def test_no_sample_is_lost_or_answered_twice(
 @pytest.mark.parametrize(("samples", "each"), [(1000, 10), (24, 10), (20, 9), (18, 8), (16, 8)])
 def test_offline_fills_places_and_keeps_the_end_of_the_list_open(samples: int, each: int) -> None:
     subject = dispatcher([8, 8], [10.0, 10.0], server=False)
-    subject.add((n, 0) for n in range(samples))
-    given_first = subject.assign(0.0)
-    assert {n: len(given) for n, given in given_first.items()} == {0: each, 1: each}
+    subject.add(range(samples), [0] * samples)
+    assert counts(subject) == {0: each, 1: each}
 
 
 def test_the_last_samples_go_by_speed() -> None:
     subject = dispatcher([100, 100], [10.0, 20.0], server=False)
-    subject.add((n, 0) for n in range(90))
-    counts = {n: len(samples) for n, samples in subject.assign(0.0).items()}
-    assert counts == {0: 30, 1: 60}
+    subject.add(range(90), [0] * 90)
+    assert counts(subject) == {0: 30, 1: 60}
 
 
 def test_server_routes_by_work_and_speed() -> None:
     subject = dispatcher([100, 100], [10.0, 20.0], server=True)
-    subject.add((n, 0) for n in range(90))
-    counts = {n: len(samples) for n, samples in subject.assign(0.0).items()}
-    assert counts[1] == pytest.approx(60, abs=1)
+    subject.add(range(90), [0] * 90)
+    assert counts(subject)[1] == pytest.approx(60, abs=1)
 
 
 def test_server_keeps_a_sample_until_an_engine_has_a_place() -> None:
     subject = dispatcher([1, 1], [10.0, 10.0], server=True)
-    subject.add((n, 0) for n in range(3))
-    assert sum(len(samples) for samples in subject.assign(0.0).values()) == 2
+    subject.add(range(3), [0] * 3)
+    assert sum(counts(subject).values()) == 2
     assert subject.assign(0.1) == {}
-    subject.completed(1, [answer(1)], 0.2)
-    assert subject.assign(0.2) == {1: [(2, 0)]}
+    subject.completed(1, answers([1]), 0.2)
+    assert subject.assign(0.2) == {1: ([2], [0])}
 
 
 def test_speeds_are_learnt_whatever_was_measured_before() -> None:
     """Engine 0 turns out at half the rate of engine 1, though both were measured alike."""
     subject = dispatcher([4, 4], [10.0, 10.0], server=False)
-    subject.add((n, 0) for n in range(100_000))
+    subject.add(range(100_000), [0] * 100_000)
     subject.assign(0.0)
     for tick in range(1, 400):
         for engine, every in ((0, 2), (1, 1)):
             if tick % every == 0:
                 numbers = list(subject.seats[engine].taken)[:4]
-                subject.completed(engine, [answer(n, 50) for n in numbers], float(tick))
+                subject.completed(engine, answers(numbers, 50), float(tick))
         subject.assign(float(tick))
     slow, fast = (seat.rate for seat in subject.seats)
     assert fast / slow == pytest.approx(2, rel=0.05)

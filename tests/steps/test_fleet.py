@@ -153,6 +153,30 @@ def test_the_others_answer_for_a_dead_engine_if_so_configured(start: Start, scen
     assert failure.startswith("engine 1 was killed by SIGKILL; ")
 
 
+def test_a_slow_engine_is_named(start: Start) -> None:
+    running = start("performance_run", "Offline", arguments={"speeds": [1, 0.6, 1]})
+    status, text = running.ended()
+    assert status == 0, text
+    assert "engine 1 is at 6" in text
+    (words,) = running.manifest().result["degraded"]
+    assert words.startswith("engine 1 of node 0 ran at 6")
+
+
+@pytest.mark.parametrize("on_failure", ["fail", "redispatch"])
+def test_an_engine_that_cannot_start_is_done_without_if_so_configured(
+    start: Start, on_failure: str
+) -> None:
+    running = start("performance_run", "Offline", placement={"on_failure": on_failure})
+    os.kill(running.first_engine(), signal.SIGKILL)
+    status, text = running.ended()
+    assert "engine 0 was killed by SIGKILL at start" in text
+    assert "Traceback" not in text
+    assert status == (1 if on_failure == "fail" else 0)
+    if not status:
+        check_whole(running.manifest())
+        assert running.manifest().result["degraded"][0] == "engine 0 of node 0 could not start"
+
+
 def test_the_last_engines_death_ends_the_run(start: Start) -> None:
     running = start("performance_run", "Offline", placement={"on_failure": "redispatch"})
     running.wait_until_running()

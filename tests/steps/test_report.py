@@ -60,8 +60,11 @@ class Page(HTMLParser):
             self.text += data
 
 
+SLOW = "engine 1 of node 0 ran at 61 % of the speed of its equals"
+
+
 def rendered(plan: Plan, home: Path) -> Path:
-    synthetic.build(plan, home)
+    synthetic.build(plan, home, degraded=[SLOW])
     synthetic.package(plan, home, submitter="Re<b>prise")
     return synthetic.report(plan, home)
 
@@ -158,6 +161,11 @@ def test_the_page_shows_every_cell_and_every_departure(made: Path) -> None:
     assert "May not be submitted" in page.text
     assert "min_duration_ms is 1,000 instead of 600,000 (6 of 6 results)" in page.text
     assert "precision is emulated" in page.text
+
+
+def test_a_slow_engine_is_named_beside_the_results(made: Path) -> None:
+    assert SLOW in (made / "index.html").read_text(encoding="utf-8")
+    assert SLOW in (made / "summary.md").read_text(encoding="utf-8")
 
 
 def test_what_a_user_wrote_is_text_not_markup(made: Path) -> None:

@@ -98,6 +98,16 @@ def test_a_tree_with_departures_says_so_and_one_without_does_not(
     assert result.result["may_be_submitted"] is True
 
 
+def test_a_slow_engine_is_named_in_the_system_description(short: Plan, tmp_path: Path) -> None:
+    synthetic.build(short, tmp_path, degraded=["engine 1 of node 0 could not start"])
+    result = assembled(short, tmp_path)
+    paths = list((result.directory / "submission").glob("*/*/systems/*.json"))
+    assert len(paths) == 2
+    for path in paths:
+        notes = json.loads(path.read_text(encoding="utf-8"))["hw_notes"].split("; ")
+        assert "rehearsal Offline performance: engine 1 of node 0 could not start" in notes
+
+
 def test_a_null_engine_never_enters_a_tree(short: Plan, tmp_path: Path) -> None:
     synthetic.build(short, tmp_path, engine="null")
     with pytest.raises(UserError, match="made by the null engine"):
@@ -190,7 +200,7 @@ def test_one_exchanged_result_is_written_and_checked_and_no_other(
     assert "0 results written and checked, 6 kept" in capsys.readouterr().out
 
     cell = "rehearsal-cpu/rehearsal/none/fp8/Server"
-    maker = synthetic.Maker(short, "vllm", {})
+    maker = synthetic.Maker(short, "vllm", {}, [])
     maker.made = 500
     for job in short.jobs:
         if job.key == cell and job.step.startswith("performance"):

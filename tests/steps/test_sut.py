@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -145,6 +144,23 @@ def test_a_performance_run_is_valid_and_complete(run: Run, tmp_path: Path, scena
     assert manifest.result["output_tokens"] == 5 * len(rows)
 
 
+def test_an_offline_run_in_sorted_order_is_valid_and_complete(
+    run: Run, configs: dict[tuple[str, str], dict[str, Any]], tmp_path: Path
+) -> None:
+    prompts = [[1] * (5 + n % 7) for n in range(SAMPLES)]
+    manifest = dataset_of(tmp_path / "dataset", pandas.DataFrame({"tok_input": prompts}))
+    engine = configs["performance_run", "Offline"]["engine"] | {"offline_order": "longest_first"}
+    done = run("performance_run", "Offline", inputs={"dataset": manifest}, engine=engine)
+    assert done.returncode == 0, done.stderr
+    result = Manifest.read(tmp_path / "out" / "manifest.json")
+    detail = read_detail(result.file("mlperf_log_detail.txt"))
+    assert detail.get("result_validity") == "VALID"
+    with result.file("samples.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert {int(row["sample_index"]) for row in rows if row["completed_s"]} == set(range(SAMPLES))
+    assert all(row["input_tokens"] == str(len(prompts[int(row["sample_index"])])) for row in rows)
+
+
 @pytest.mark.parametrize("scenario", ["Offline", "Server"])
 def test_an_accuracy_run_logs_every_answer_once(run: Run, tmp_path: Path, scenario: str) -> None:
     done = run("accuracy_run", scenario)
@@ -274,7 +290,7 @@ def test_the_watchdog_counts_only_while_samples_wait(
     loop.begin_test()
     time.sleep(0.3)
     assert loop.stalled() is None, "LoadGen has sent nothing yet"
-    loop.issue([types.SimpleNamespace(id=1, index=7)])
+    loop.issue([1], [7])
     assert loop.stalled() is None, "the engine has had no time for it"
     time.sleep(0.3)
     assert re.match("sample 7 has waited 0 s for its answer, 1 wait", loop.stalled() or "")
