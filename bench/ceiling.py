@@ -1,15 +1,19 @@
 """The harness's ceiling: null engines that answer at once, over LoadGen's bare Python binding.
 
 Offline: samples per second of the null engine in LoadGen's process and of engine processes, over
-those of a worker thread that completes what LoadGen sends it in batches of 256. Server: p99 of the
-time to first token at a rate, less that of the bare binding, where the engine takes no time.
+those of a worker thread that completes what LoadGen sends it in batches of 256; the same of their
+processor time, which a busy machine doesn't change, and which of engine processes is LoadGen's
+alone. Server: p99 of the time to first token at a rate, less that of the bare binding, where the
+engine takes no time.
 """
 
 import argparse
 import os
 import threading
+import time
 from array import array
 from collections import deque
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,8 +37,17 @@ def settings(scenario: Scenario, queries: int, qps: float, engines: int | None) 
     return subjects.config(scenario, {**subjects.counts(SAMPLES, queries, qps), "engine": engine})
 
 
-def bare(config: Any, home: Path, console: Console) -> tuple[float, float | None]:
-    """(samples per second, p99 TTFT in ms) of LoadGen's binding with one worker thread."""
+@dataclass(frozen=True)
+class Found:
+    """By LoadGen's own log; `cpu_s` of its process."""
+
+    rate: float
+    p99_ms: float
+    cpu_s: float
+
+
+def bare(config: Any, home: Path, console: Console) -> Found:
+    """LoadGen's binding with one worker thread."""
     import mlperf_loadgen as lg
 
     server = config.scenario != "Offline"
@@ -71,41 +84,52 @@ def bare(config: Any, home: Path, console: Console) -> tuple[float, float | None
     threading.Thread(target=work, daemon=True).start()
     sut = lg.ConstructSUT(issue, lambda: None)
     qsl = lg.ConstructQSL(SAMPLES, SAMPLES, lambda indices: None, lambda indices: None)
+    spent_s = time.process_time()
     lg.StartTestWithLogSettings(sut, qsl, test, logs, "")
-    detail = read_detail(home / "mlperf_log_detail.txt")
-    if server:
-        p99 = detail.get("result_first_token_99.00_percentile_latency_ns") / 1e6
-        return detail.get("result_completed_samples_per_sec"), p99
-    return detail.get("result_samples_per_second"), None
+    return _found(config, home, time.process_time() - spent_s)
 
 
-def ours(config: Any, home: Path, console: Console) -> tuple[float, float | None]:
-    """The same of the harness, both by LoadGen's own log."""
+def ours(config: Any, home: Path, console: Console) -> Found:
+    """The same of the harness."""
     inputs = subjects.artifacts(home / "artifacts", SAMPLES)
     measured = subjects.run(config, inputs, home, console)
+    return _found(config, home, measured.result["loadgen_process_cpu_s"])
+
+
+def _found(config: Any, home: Path, cpu_s: float) -> Found:
     detail = read_detail(home / "mlperf_log_detail.txt")
-    name = "samples_per_second" if config.scenario == "Offline" else "completed_samples_per_sec"
-    return detail.get(f"result_{name}"), measured.ttft_p99_ms
+    if config.scenario == "Offline":
+        return Found(detail.get("result_samples_per_second"), 0.0, cpu_s)
+    p99_ms = detail.get("result_first_token_99.00_percentile_latency_ns") / 1e6
+    return Found(detail.get("result_completed_samples_per_sec"), p99_ms, cpu_s)
 
 
 def offline(queries: int, rounds: int) -> None:
     kinds = {"in LoadGen's process": None, "1 process": 1, "2 processes": 2, "8 processes": 8}
     print(
-        f"Offline, {queries:,} samples; thousand samples/s, and their ratio to the bare binding's"
+        f"Offline, {queries:,} samples; thousand samples/s, their ratio to the bare binding's, and "
+        "the bare binding's processor time over that of LoadGen's process"
     )
     found: dict[str, list[float]] = {name: [] for name in kinds}
+    spent: dict[str, list[float]] = {name: [] for name in kinds}
     for number in range(1, rounds + 1):
-        plain, _ = forked(partial(bare, settings("Offline", queries, 1e6, None)))
+        plain = forked(partial(bare, settings("Offline", queries, 1e6, None)))
         columns = []
         for name, engines in kinds.items():
-            rate, _ = forked(partial(ours, settings("Offline", queries, 1e6, engines)))
-            found[name].append(rate / plain)
-            columns.append(f"{name} {rate / 1000:.0f} ({rate / plain:.2f})")
+            own = forked(partial(ours, settings("Offline", queries, 1e6, engines)))
+            found[name].append(own.rate / plain.rate)
+            spent[name].append(plain.cpu_s / own.cpu_s)
+            columns.append(
+                f"{name} {own.rate / 1000:.0f} ({found[name][-1]:.2f}, {spent[name][-1]:.2f})"
+            )
         load = os.getloadavg()[0]
         print(
-            f"{number}: bare {plain / 1000:.0f}; {'; '.join(columns)}; load {load:.1f}", flush=True
+            f"{number}: bare {plain.rate / 1000:.0f}; {'; '.join(columns)}; load {load:.1f}",
+            flush=True,
         )
     ratios.keep("offline-ceiling", "samples/s over the bare binding's", 0.5, found)
+    title = "processor time of the bare binding over that of LoadGen's process"
+    ratios.keep("offline-ceiling-cpu", title, 0.5, spent)
 
 
 def server(qps: float, seconds: float, rounds: int) -> None:
@@ -114,12 +138,12 @@ def server(qps: float, seconds: float, rounds: int) -> None:
     kinds = {"in process": None, "2 processes": 2, "8 processes": 8}
     found: dict[str, list[float]] = {name: [] for name in kinds}
     for number in range(1, rounds + 1):
-        rate, plain = forked(partial(bare, settings("Server", queries, qps, None)))
-        columns = [f"bare {plain:.1f} ({rate:,.0f})"]
+        plain = forked(partial(bare, settings("Server", queries, qps, None)))
+        columns = [f"bare {plain.p99_ms:.1f} ({plain.rate:,.0f})"]
         for name, engines in kinds.items():
-            rate, p99 = forked(partial(ours, settings("Server", queries, qps, engines)))
-            found[name].append((p99 or 0.0) - (plain or 0.0))
-            columns.append(f"{name} {p99:.1f} ({rate:,.0f})")
+            own = forked(partial(ours, settings("Server", queries, qps, engines)))
+            found[name].append(own.p99_ms - plain.p99_ms)
+            columns.append(f"{name} {own.p99_ms:.1f} ({own.rate:,.0f})")
         print(f"{number}: {'; '.join(columns)}; load {os.getloadavg()[0]:.1f}", flush=True)
     title = f"p99 time to first token at {qps:,.0f} queries/s, ms added to the bare binding's"
     ratios.keep("server-ceiling", title, 10, found)

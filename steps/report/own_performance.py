@@ -20,6 +20,7 @@ from steps.report.blocks import (
     too_long,
 )
 from steps.report.comparison_charts import SHORT, Rate, throughput
+from steps.report.figures import MOST_LINES
 from steps.report.points import Points
 from steps.report.summary import CellResult, Latency
 
@@ -75,7 +76,9 @@ def _degraded(points: Points) -> list[Block]:
         for cell in points.cells
         for what in cell.degraded
     ]
-    return [Text(found)] if found else []
+    more = len(found) - MOST_LINES
+    rest = [f"And {more} more; the results' manifests have all."] if more > 0 else []
+    return [Text([*found[:MOST_LINES], *rest])] if found else []
 
 
 def _latency(latency: Latency | None, href: str) -> list[Cell]:

@@ -93,7 +93,7 @@ def execute(
     loop.start()
     try:
         wait_until_ready(loop, config.engine.start_limit_s)
-        duration_s = _test(mode, config, loop, folder, audit_file, trial)
+        duration_s, cpu_s = _test(mode, config, loop, folder, audit_file, trial)
     except TrialEnded:
         _write_samples(folder / "samples.csv", loop)
         raise
@@ -113,6 +113,7 @@ def execute(
         "samples": len(loop.book),
         "output_tokens": loop.book.output_tokens,
         "duration_s": round(duration_s, 3),
+        "loadgen_process_cpu_s": round(cpu_s, 3),
         "engine_start_s": round(loop.start_s, 3),
     }
 
@@ -171,8 +172,11 @@ def _test(
     folder: Path,
     audit_file: Path,
     trial: Trial | None,
-) -> float:
-    """LoadGen's test; returns its seconds. FromConfig is called once: twice voids the run."""
+) -> tuple[float, float]:
+    """LoadGen's test; returns its seconds and this process's, of all threads, during it.
+
+    FromConfig is called once: twice voids the run.
+    """
     import mlperf_loadgen as lg
 
     settings = lg.TestSettings()
@@ -204,16 +208,16 @@ def _test(
             loop.fail(UserError(f"LoadGen ended with {type(error).__name__}: {error}"))
 
     test = threading.Thread(target=conduct, name="loadgen", daemon=True)
-    begun = time.monotonic()
     loop.begin_test()
+    begun, spent_s = time.monotonic(), time.process_time()
     test.start()
     watch(loop, test, None if trial is None else lambda: trial.look(rows(loop)))
-    duration_s = time.monotonic() - begun
+    duration_s, cpu_s = time.monotonic() - begun, time.process_time() - spent_s
     lg.DestroyQSL(qsl)
     lg.DestroyFastSUT(sut)
     # Empty, since tracing is off; no part of a result.
     (folder / "mlperf_log_trace.json").unlink(missing_ok=True)
-    return duration_s
+    return duration_s, cpu_s
 
 
 def _check_log(path: Path, *, audited: bool) -> None:
