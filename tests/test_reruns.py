@@ -123,8 +123,8 @@ CASES: dict[str, tuple[Edit, set[tuple[str, str]]]] = {
     "order of keys": (
         replaced(
             "conf/system/second-cpu.yaml",
-            "{Offline: 80, Server: 40, Interactive: 40}",
-            "{Interactive: 40, Server: 40, Offline: 80}",
+            "{Offline: 80, Server: 40, Interactive: 25}",
+            "{Interactive: 25, Server: 40, Offline: 80}",
         ),
         set(),
     ),

@@ -35,7 +35,7 @@ def values(config: schema.PerformanceCheckConfig) -> dict[str, Any]:
         "requested_server_tpot_latency": 40_000_000,
         "effective_scenario": "Server",
         "effective_test_mode": "PerformanceOnly",
-        "effective_target_qps": 40,
+        "effective_target_qps": 25,
         "effective_min_duration_ms": 600_000,
         "effective_performance_sample_count": 24_576,
         "effective_sample_concatenate_permutation": True,
@@ -49,8 +49,8 @@ def values(config: schema.PerformanceCheckConfig) -> dict[str, Any]:
         "result_perf_constraints_met": True,
         "early_stopping_met": True,
         "result_query_count": 24_576,
-        "result_completed_samples_per_sec": 39.9,
-        "result_completed_tokens_per_second": 1_150.5,
+        "result_completed_samples_per_sec": 24.9,
+        "result_completed_tokens_per_second": 718.1,
         "num_errors": 0,
         **{f"result_first_token_{p}_percentile_latency_ns": 44_900_000 for p in percentiles},
         **{f"result_time_per_output_token_{p}_percentile_ns": 39_990_000 for p in percentiles},
@@ -81,7 +81,7 @@ def test_a_valid_run_has_no_complaint(
     detail = detail_of(tmp_path, values(config))
     assert list(complaints(detail, config)) == []
     result = metrics(detail, config)
-    assert result["value"] == 1_150.5
+    assert result["value"] == 718.1
     assert result["ttft_ms"]["p99"] == pytest.approx(44.9)
     assert set(result["tpot_ms"]) == {"p50", "p90", "p95", "p97", "p99", "p99.9"}
 
@@ -102,7 +102,7 @@ def test_a_valid_run_has_no_complaint(
         ("effective_sample_concatenate_permutation", False, "concatenate_permutation"),
         ("requested_use_token_latencies", False, "use_token_latencies"),
         ("requested_server_ttft_latency", 2_000_000_000, "requested_server_ttft_latency"),
-        ("effective_target_qps", 41, "effective_target_qps is 41, not 40"),
+        ("effective_target_qps", 26, "effective_target_qps is 26, not 25"),
         ("loadgen_git_status_message", " M loadgen.cc", "git_status"),
         ("result_min_duration_met", False, "result_min_duration_met is False"),
         ("early_stopping_met", False, "early_stopping_met is False"),
