@@ -33,6 +33,9 @@ FIND_PEAK_PERCENTILE = 0.99
 FIND_PEAK_DECIMALS = 1
 """LoadGen's server_find_peak_qps_decimals_of_precision, its default."""
 
+FAR_GUESSES = (0.3, 3.0)
+"""First guesses are so many times the limit, at least and at most."""
+
 SETTINGS = load().search
 
 SHORT_S = 60.0
@@ -198,10 +201,16 @@ def main() -> None:
     parser.add_argument(
         "--others", type=int, default=1000, help="searches of a kind that other methods make too"
     )
+    parser.add_argument(
+        "--off", type=float, help="first guesses are off by at most this share, as known ones are"
+    )
     given = parser.parse_args()
     kinds = [kind for kind in KINDS if not given.kind or kind.name in given.kind]
     begun = time.monotonic()
-    table = Table(kinds, given.searches, known=not given.unknown, others=given.others)
+    guesses = (1 - given.off, 1 + given.off) if given.off else FAR_GUESSES
+    table = Table(
+        kinds, given.searches, known=not given.unknown, others=given.others, guesses=guesses
+    )
     print(table.text())
     print(f"{time.monotonic() - begun:,.0f} s of this machine")
 
@@ -209,7 +218,15 @@ def main() -> None:
 class Table:
     """All searches on all kinds, and what they come to."""
 
-    def __init__(self, kinds: list[Kind], searches: int, *, known: bool, others: int) -> None:
+    def __init__(
+        self,
+        kinds: list[Kind],
+        searches: int,
+        *,
+        known: bool,
+        others: int,
+        guesses: tuple[float, float],
+    ) -> None:
         self.rows: list[list[object]] = []
         self.found: list[tuple[Truth, Found]] = []
         self.compared: list[tuple[Truth, Found]] = []
@@ -219,13 +236,15 @@ class Table:
         for kind in kinds:
             real = truth(kind)
             count = min(each, searches - len(self.found))
-            guesses = real.limit * np.exp(rng.uniform(math.log(0.3), math.log(3.0), count))
+            first = real.limit * np.exp(
+                rng.uniform(math.log(guesses[0]), math.log(guesses[1]), count)
+            )
             mine = [
                 (real, searched(kind, float(guess), seed, known=known))
-                for seed, guess in enumerate(guesses)
+                for seed, guess in enumerate(first)
             ]
             self.found += mine
-            self._others(kind, real, guesses[:others])
+            self._others(kind, real, first[:others])
             self.compared += mine[:others]
             self._row(kind, real, mine)
             print("   ".join(str(cell) for cell in self.rows[-1]), flush=True)
@@ -254,12 +273,13 @@ class Table:
                 sum(found.valid for _, found in mine),
                 f"{np.mean([found.measured_s for _, found in mine]):,.0f}",
                 f"{np.mean([found.runs for _, found in mine]):.1f}",
+                sum(abs(found.rate / real.highest - 1) <= 0.01 for _, found in mine),
             ]
         )
 
     def text(self) -> str:
         heads = ["kind", "limit", "fuzzy by", "searches", "within 1 %", "least", "most"]
-        parts = [tabulate(self.rows, headers=[*heads, "VALID", "s each", "probes"])]
+        parts = [tabulate(self.rows, headers=[*heads, "VALID", "s each", "probes", "of highest"])]
         rows = [self._sum("steps.tune, all", self.found)]
         rows += [self._sum("steps.tune, the searches below", self.compared)] if self.others else []
         rows += [self._sum(name, found) for name, found in self.others.items()]
