@@ -22,16 +22,19 @@ from steps.tune.config import load
 from steps.tune.measure import METRICS, Probe, quantile
 from steps.tune.search import Search
 
-STEP = 0.002
-"""Rates of the exhaustive trial are so far apart."""
+STEP, NOISY_STEP = 0.002, 0.004
+"""Rates of the exhaustive trial are so far apart: farther where each is tried many times."""
 
 FIRST = 10.0
-SEEDS = 8
+SEEDS = 24
 COARSE = 0.01
-REACH = 0.02
+REACH = 0.03
 FIND_PEAK_PERCENTILE = 0.99
 FIND_PEAK_DECIMALS = 1
 """LoadGen's server_find_peak_qps_decimals_of_precision, its default."""
+
+FAR_GUESSES = (0.3, 3.0)
+"""First guesses are so many times the limit, at least and at most."""
 
 SETTINGS = load().search
 
@@ -41,17 +44,23 @@ SHORT_S = 60.0
 
 @dataclass(frozen=True)
 class Truth:
-    """`limit`: the highest rate at which half of the runs hold. `sure`, `never`: rates up to which
-    all do, and from which none does."""
+    """`limit`: the rate up to which runs hold more often than not, and above which they don't.
+
+    That is the rate whose word "VALID up to here, not above" the fewest of the runs that were tried
+    gainsay, the highest of several. `highest`: the highest rate tried at which half of the runs
+    hold, whatever lies below it: the same where validity only falls. `sure`, `never`: rates up to
+    which all hold, and from which none does.
+    """
 
     limit: float
+    highest: float
     sure: float
     never: float
 
 
 def truth(kind: Kind) -> Truth:
     """By trying every rate within a few percent of a first bracket, each with several noises."""
-    seeds = range(SEEDS if _noisy(kind) else 1)
+    seeds, step = (range(SEEDS), NOISY_STEP) if _noisy(kind) else (range(1), STEP)
     low, high = FIRST, FIRST
     while full_run(kind, high, (9, 9), watched=False).valid:
         low, high = high, high * 1.3
@@ -61,15 +70,23 @@ def truth(kind: Kind) -> Truth:
         middle = math.sqrt(low * high)
         held = full_run(kind, middle, (9, 9), watched=False).valid
         low, high = (middle, high) if held else (low, middle)
-    rates = low * np.exp(np.arange(-REACH, REACH + COARSE, STEP))
-    shares = [
-        float(np.mean([full_run(kind, float(rate), (9, s), watched=False).valid for s in seeds]))
-        for rate in rates
-    ]
-    half = max(rate for rate, share in zip(rates, shares, strict=True) if share >= 0.5)
-    sure = max((r for r, s in zip(rates, shares, strict=True) if s == 1), default=rates[0])
-    never = min((r for r, s in zip(rates, shares, strict=True) if s == 0), default=rates[-1])
-    return Truth(float(half), float(sure), float(never))
+    rates = low * np.exp(np.arange(-REACH, REACH + COARSE, step))
+    shares = np.array(
+        [
+            float(np.mean([full_run(kind, float(r), (9, s), watched=False).valid for s in seeds]))
+            for r in rates
+        ]
+    )
+    # What gainsays a limit at each rate: runs up to it that didn't hold, runs above that did.
+    against = np.cumsum(1 - shares) + shares.sum() - np.cumsum(shares)
+    best = np.flatnonzero(against <= against.min() + 1e-9)[-1]
+    never = rates[shares == 0]
+    return Truth(
+        limit=float(rates[best]),
+        highest=float(rates[shares >= 0.5].max()),
+        sure=float(rates[shares == 1].max(initial=rates[0])),
+        never=float(never.min(initial=rates[-1])),
+    )
 
 
 def _noisy(kind: Kind) -> bool:
@@ -184,10 +201,16 @@ def main() -> None:
     parser.add_argument(
         "--others", type=int, default=1000, help="searches of a kind that other methods make too"
     )
+    parser.add_argument(
+        "--off", type=float, help="first guesses are off by at most this share, as known ones are"
+    )
     given = parser.parse_args()
     kinds = [kind for kind in KINDS if not given.kind or kind.name in given.kind]
     begun = time.monotonic()
-    table = Table(kinds, given.searches, known=not given.unknown, others=given.others)
+    guesses = (1 - given.off, 1 + given.off) if given.off else FAR_GUESSES
+    table = Table(
+        kinds, given.searches, known=not given.unknown, others=given.others, guesses=guesses
+    )
     print(table.text())
     print(f"{time.monotonic() - begun:,.0f} s of this machine")
 
@@ -195,7 +218,15 @@ def main() -> None:
 class Table:
     """All searches on all kinds, and what they come to."""
 
-    def __init__(self, kinds: list[Kind], searches: int, *, known: bool, others: int) -> None:
+    def __init__(
+        self,
+        kinds: list[Kind],
+        searches: int,
+        *,
+        known: bool,
+        others: int,
+        guesses: tuple[float, float],
+    ) -> None:
         self.rows: list[list[object]] = []
         self.found: list[tuple[Truth, Found]] = []
         self.compared: list[tuple[Truth, Found]] = []
@@ -205,13 +236,15 @@ class Table:
         for kind in kinds:
             real = truth(kind)
             count = min(each, searches - len(self.found))
-            guesses = real.limit * np.exp(rng.uniform(math.log(0.3), math.log(3.0), count))
+            first = real.limit * np.exp(
+                rng.uniform(math.log(guesses[0]), math.log(guesses[1]), count)
+            )
             mine = [
                 (real, searched(kind, float(guess), seed, known=known))
-                for seed, guess in enumerate(guesses)
+                for seed, guess in enumerate(first)
             ]
             self.found += mine
-            self._others(kind, real, guesses[:others])
+            self._others(kind, real, first[:others])
             self.compared += mine[:others]
             self._row(kind, real, mine)
             print("   ".join(str(cell) for cell in self.rows[-1]), flush=True)
@@ -240,12 +273,13 @@ class Table:
                 sum(found.valid for _, found in mine),
                 f"{np.mean([found.measured_s for _, found in mine]):,.0f}",
                 f"{np.mean([found.runs for _, found in mine]):.1f}",
+                sum(abs(found.rate / real.highest - 1) <= 0.01 for _, found in mine),
             ]
         )
 
     def text(self) -> str:
         heads = ["kind", "limit", "fuzzy by", "searches", "within 1 %", "least", "most"]
-        parts = [tabulate(self.rows, headers=[*heads, "VALID", "s each", "probes"])]
+        parts = [tabulate(self.rows, headers=[*heads, "VALID", "s each", "probes", "of highest"])]
         rows = [self._sum("steps.tune, all", self.found)]
         rows += [self._sum("steps.tune, the searches below", self.compared)] if self.others else []
         rows += [self._sum(name, found) for name, found in self.others.items()]

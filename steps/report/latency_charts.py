@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from bokeh.models import ColumnDataSource, HoverTool, Range1d, Span
+from bokeh.models import BoxAnnotation, ColumnDataSource, HoverTool, Range1d, Span
 
 from steps.report.blocks import Chart
 from steps.report.figures import (
     COLOURS,
     EDGE,
     GREY,
+    LIMIT_COLOUR,
     MARKERS,
     MOST_LINES,
     ROW,
@@ -21,9 +22,13 @@ from steps.report.figures import (
     plain_legend,
     scatter,
 )
+from steps.report.frontier import Frontier, Point
 
 POINTS = 400
 """A distribution is drawn through this many quantiles, however many samples it has."""
+
+TOP = 10.0
+"""Shares of a limit beyond this are drawn at it: a queue that only grows has any latency."""
 
 SHOWN = ((50, "half of the samples"), (99, "99 % of the samples"))
 
@@ -161,3 +166,48 @@ def _words(runs: Sequence[Run]) -> str:
         + (f", limit {run.limit_ms:,.0f} ms" if run.limit_ms else "")
         for run in runs
     )
+
+
+def frontier_chart(label: str, frontier: Frontier) -> Chart:
+    """One mark a probe and limit; larger ones are runs of the rules' length."""
+    plot = plain_figure(
+        "target_qps", "tail latency as a share of its limit", y_axis_type="log", height=420
+    )
+    index = 0
+    for metric in dict.fromkeys(name for point in frontier.points for name in point.shares):
+        for final in (False, True):
+            chosen = [p for p in frontier.points if p.final == final and metric in p.shares]
+            if not chosen:
+                continue
+            scatter(
+                plot,
+                index,
+                f"{metric.upper()}, {'runs of the full length' if final else 'probes'}",
+                x=[point.rate for point in chosen],
+                y=[min(point.shares[metric], TOP) for point in chosen],
+                words=[
+                    f"{point.rate:g} qps, {point.queries:,} queries, {point.ended}"
+                    for point in chosen
+                ],
+                size=14 if final else 8,
+            )
+            index += 1
+    limit = Span(location=1, dimension="width", line_color=LIMIT_COLOUR, line_dash="dashed")
+    plot.add_layout(limit)
+    if frontier.between is not None:
+        low, high = frontier.between
+        plot.add_layout(BoxAnnotation(left=low, right=high, fill_color=GREY, fill_alpha=0.2))
+    if index:
+        plain_legend(plot)
+    return Chart(
+        f"Latency frontier of {label}",
+        "Each mark is a probe of the search for target_qps; a run is VALID if both its tails are "
+        "below the dashed line. The grey band is where the limit is expected (90 %).",
+        "; ".join(_reached(point) for point in frontier.points if point.final),
+        plot,
+    )
+
+
+def _reached(point: Point) -> str:
+    tails = " and ".join(f"{name.upper()} {100 * s:.0f} %" for name, s in point.shares.items())
+    return f"{point.rate:g} queries a second: {tails} of the limits, {point.ended}"

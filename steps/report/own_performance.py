@@ -21,6 +21,7 @@ from steps.report.blocks import (
 )
 from steps.report.comparison_charts import SHORT, Rate, throughput
 from steps.report.figures import MOST_LINES
+from steps.report.frontier import Frontier
 from steps.report.points import Points
 from steps.report.summary import CellResult, Latency
 
@@ -61,6 +62,7 @@ def performance_section(
         *_degraded(points),
         throughput(_rates(points, partners)),
         *_distributions(points, inputs),
+        *_frontiers(points, inputs),
     ]
     lead = (
         f"{points.shared} Numbers link to the log they are from, each row to its configuration; "
@@ -127,6 +129,19 @@ def _distributions(points: Points, inputs: Mapping[str, Path]) -> list[Chart]:
         latency_charts.distribution(titles[name], name.upper(), runs)
         for name, runs in found.items()
         if any(len(run.values_ms) for run in runs)
+    ]
+
+
+def _frontiers(points: Points, inputs: Mapping[str, Path]) -> list[Chart]:
+    """Of the results whose rate ./reproduce tune has found."""
+    found = [
+        (cell, Frontier.beside(inputs[f"{cell.key}/performance_run"].parent))
+        for cell in points.cells
+    ]
+    return [
+        latency_charts.frontier_chart(points.label(cell), frontier)
+        for cell, frontier in found
+        if frontier
     ]
 
 

@@ -13,9 +13,8 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from steps import schema
 from steps.analysis import environment_python
@@ -25,14 +24,22 @@ from steps.limits import refusal
 from steps.plan import Job, Plan, load
 from steps.record import Manifest, canonical_json, write_atomically
 from steps.registry import code_digest, sources
+from steps.report.frontier import FRONTIER
 from steps.scheduler.config import Local
 from steps.tune import offline
 from steps.tune.config import load as settings
-from steps.tune.request import BAND, REQUEST, Request, Result, result_of
+from steps.tune.known import first_rate
+from steps.tune.request import (
+    BAND,
+    OUT_OF_BUDGET,
+    REQUEST,
+    Request,
+    Result,
+    request_in,
+    result_of,
+)
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
-SERVER_SHARE = 0.85
-"""Of Offline throughput: what Server results of v5.1 on AMD GPUs reached (81 to 93 percent)."""
 
 
 def command(arguments: list[str]) -> int:
@@ -72,12 +79,12 @@ def command(arguments: list[str]) -> int:
         return 0
     _prepare(path, jobs)
     budget_s = given.deadline or given.budget
-    requests = [_request(plan, job, given.guess, budget_s) for job in jobs]
+    requests = [request_of(plan, job, given.guess, budget_s) for job in jobs]
     python = environment_python(ROOT, "analysis")
     together = [requests] if given.deadline else [[request] for request in requests]
     status = 0
     for group in together:
-        due = [request for request in group if result_of(ROOT / request.home) is None]
+        due = [request for request in group if not answered(request)]
         if due:
             paths = [f"{request.home}/{REQUEST}" for request in due]
             words = [str(python), "-m", "steps.tune.main", *paths]
@@ -85,7 +92,8 @@ def command(arguments: list[str]) -> int:
         for request in group:
             found = result_of(ROOT / request.home)
             if found is not None:
-                _report(request, found, _adopt(request, found, overrides, site), site)
+                taken = adopt(ROOT / request.home, found, overrides, site)
+                _report(request, found, taken, site)
     return status
 
 
@@ -123,8 +131,12 @@ def _prepare(path: Path, jobs: Sequence[Job]) -> None:
         raise UserError("what the runs need can't be made; see the messages above")
 
 
-def _request(plan: Plan, job: Job, guess: float | None, budget_s: float | None) -> Request:
-    """Its directory is named by all that a measurement depends on but the rate."""
+def request_of(plan: Plan, job: Job, guess: float | None, budget_s: float | None) -> Request:
+    """Its directory is named by all that a measurement depends on but the rate.
+
+    So another guess or another budget finds what was measured before. A search that was begun goes
+    on from where it began, unless another guess is given.
+    """
     config = json.loads(job.config)
     check = next(
         json.loads(other.config)
@@ -133,11 +145,17 @@ def _request(plan: Plan, job: Job, guess: float | None, budget_s: float | None) 
     )
     fixed = {**config, "loadgen": {**config["loadgen"], "target_qps": None}}
     digests = {role: Manifest.read(ROOT / path).inputs for role, path in job.inputs.items()}
-    context = canonical_json([fixed, job.inputs, digests, code_digest(job.step, ROOT)])
-    begin, why = (guess, "--guess") if guess else _guess(plan, job, config)
-    asked = canonical_json([context, begin, budget_s, settings().search.model_dump()])
+    context = [fixed, job.inputs, digests, code_digest(job.step, ROOT)]
+    asked = canonical_json([*context, settings().search.model_dump()])
     digest = hashlib.sha256(asked.encode()).hexdigest()[:12]
     home = f"results/{plan.experiment}/tune/{job.key}/{digest}"
+    begun = request_in(ROOT / home)
+    if guess is not None:
+        begin, why = guess, "--guess"
+    elif begun is not None:
+        begin, why = begun.guess, begun.guessed_from
+    else:
+        begin, why = first_rate(ROOT, plan, job)
     request = Request(
         cell=job.key,
         run=schema.PerformanceRunConfig.model_validate_json(job.config),
@@ -156,19 +174,14 @@ def _request(plan: Plan, job: Job, guess: float | None, budget_s: float | None) 
     return request
 
 
-def _guess(plan: Plan, job: Job, config: Mapping[str, Any]) -> tuple[float, str]:
-    """The configured rate, unless a measured Offline throughput says that it is out of reach."""
-    configured = float(config["loadgen"]["target_qps"])
-    for other in plan.jobs:
-        below = job.key.rsplit("/", 1)[0]
-        if other.step != "performance_check" or other.key != f"{below}/Offline":
-            continue
-        path = ROOT / other.output
-        if path.is_file():
-            rate = SERVER_SHARE * float(Manifest.read(path).result["samples_per_second"])
-            if rate < configured:
-                return rate, f"{SERVER_SHARE:.0%} of Offline throughput"
-    return configured, "the configured rate"
+def answered(request: Request) -> bool:
+    """Whether an earlier search has ended, and not for want of the time that there is now."""
+    found = result_of(ROOT / request.home)
+    if found is None:
+        return False
+    if found.budget_s is None or found.stopped != OUT_OF_BUDGET:
+        return True
+    return request.budget_s is not None and request.budget_s <= found.budget_s
 
 
 def _answers(plan: Plan, job: Job) -> str | None:
@@ -182,50 +195,46 @@ def _answers(plan: Plan, job: Job) -> str | None:
     return None
 
 
-def _adopt(
-    request: Request, found: Result, overrides: Sequence[str], site: Path | None
+def adopt(
+    home: Path, found: Result, overrides: Sequence[str], site: Path | None
 ) -> list[str] | None:
-    """Put the run where the plan with the found rate expects it; its overrides.
+    """Put the run where the plan with the found rate expects it; that plan's overrides.
 
-    Snakemake is told by --touch that the run is of that plan. None if no override names the rate.
+    The frontier of the search in `home` goes beside it, for the report.
+
+    Snakemake is told by --touch that the run is of that plan. None if the rate's override doesn't
+    make the plan ask for this run. Raises UserError if the plan can't be made any more.
     """
-    for override in _rate_overrides(found):
-        try:
-            path = frozen_plan(ROOT, [*overrides, override], site)
-        except UserError:
-            continue
-        job = next(
-            job for job in load(path).jobs if (job.step, job.key) == ("performance_run", found.cell)
-        )
-        source = ROOT / found.run
-        if canonical_json(Manifest.read(source / "manifest.json").config) != job.config:
-            continue
-        _copy(source, (ROOT / job.output).parent)
-        touched = subprocess.run(
-            [*snakemake(path), "--touch", job.output],
-            cwd=ROOT,
-            check=False,
-            capture_output=True,
-            text=True,
-        )
-        if touched.returncode:
-            raise UserError(f"snakemake doesn't take {job.output}: {touched.stderr.strip()[-200:]}")
-        return [*overrides, override]
-    return None
+    # Two pluses: a system's file may have a rate already or not.
+    named = [*overrides, f"++system.target_qps.{found.scenario}={found.target_qps}"]
+    path = frozen_plan(ROOT, named, site)
+    job = next(
+        job for job in load(path).jobs if (job.step, job.key) == ("performance_run", found.cell)
+    )
+    source = ROOT / found.run
+    if canonical_json(Manifest.read(source / "manifest.json").config) != job.config:
+        return None
+    _copy(source, (ROOT / job.output).parent, home / FRONTIER)
+    touched = subprocess.run(
+        [*snakemake(path), "--touch", job.output],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if touched.returncode:
+        raise UserError(f"snakemake doesn't take {job.output}: {touched.stderr.strip()[-200:]}")
+    return named
 
 
-def _rate_overrides(found: Result) -> Iterator[str]:
-    """Hydra adds what a system's file doesn't have yet with a plus."""
-    yield f"system.target_qps.{found.scenario}={found.target_qps}"
-    yield f"+system.target_qps.{found.scenario}={found.target_qps}"
-
-
-def _copy(source: Path, destination: Path) -> None:
-    """As a whole: what was there steps aside first."""
+def _copy(source: Path, destination: Path, beside_it: Path) -> None:
+    """As a whole, with one more file; what was there steps aside first."""
     beside = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
     aside = destination.with_name(f".{destination.name}.{os.getpid()}.old")
     destination.parent.mkdir(parents=True, exist_ok=True)
     shutil.copytree(source, beside)
+    if beside_it.is_file():
+        shutil.copy(beside_it, beside)
     if destination.exists():
         destination.rename(aside)
     beside.rename(destination)

@@ -139,7 +139,13 @@ def main(paths: Sequence[str]) -> int:
     failed = 0
     for task in tasks:
         if task.search.probes:
-            draw(ROOT / task.request.home, task.search.probes, task.limits, task.search.forecast)
+            draw(
+                ROOT / task.request.home,
+                task.request.cell,
+                task.search.probes,
+                task.limits,
+                task.search.forecast,
+            )
         if task.outcome is None:
             failed += 1
             print(f"error: {task.request.cell}: {task.error}", file=sys.stderr, flush=True)
@@ -160,6 +166,7 @@ def _finish(task: Task, outcome: Outcome) -> None:
         deviation=outcome.limit.deviation,
         metric=outcome.limit.metric,
         stopped=outcome.stopped,
+        budget_s=request.budget_s,
         probes=len(probes),
         runs=sum(probe.probe.final for probe in probes),
         measured_s=sum(probe.measured_s for probe in probes),

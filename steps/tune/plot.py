@@ -1,67 +1,55 @@
-"""The latency frontier: what share of its limit each tail reached, over the rate."""
+"""What a search leaves to be looked at: its latency frontier, as data and as a page."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from bokeh.embed import file_html
-from bokeh.models import BoxAnnotation, Span
 from bokeh.resources import INLINE
 
 from steps.record import write_atomically
-from steps.report.figures import GREY, LIMIT_COLOUR, plain_figure, plain_legend, scatter
+from steps.report.frontier import FRONTIER, Frontier, Point
+from steps.report.latency_charts import TOP, frontier_chart
 from steps.tune.measure import METRICS, Limits, Measurement
 from steps.tune.request import BAND
 from steps.tune.tail import Forecast
 
 PLOT = "frontier.html"
-TOP = 10.0
-"""Shares of a limit beyond this are drawn at it: a queue that only grows has any latency."""
 
 
 def draw(
-    home: Path, probes: Sequence[Measurement], limits: Limits, forecast: Forecast | None
+    home: Path,
+    label: str,
+    probes: Sequence[Measurement],
+    limits: Limits,
+    forecast: Forecast | None,
 ) -> Path:
-    """Write frontier.html, which opens from disk, and return its path."""
-    plot = plain_figure(
-        "target_qps", "tail latency as a share of its limit", y_axis_type="log", height=420
+    """Write frontier.json and frontier.html, which opens from disk; returns the latter's path."""
+    frontier = Frontier(
+        points=tuple(_point(probe, limits) for probe in probes), between=_between(forecast)
     )
-    index = 0
-    for metric in METRICS:
-        for final in (False, True):
-            chosen = [p for p in probes if p.probe.final == final and p.ended != "overload"]
-            if not chosen:
-                continue
-            what = "runs of the rules' length" if final else "probes"
-            shares = [min(p.tail(metric) / limits.of(metric), TOP) for p in chosen]
-            scatter(
-                plot,
-                index,
-                f"{metric.upper()}, {what}",
-                x=[p.probe.rate for p in chosen],
-                y=shares,
-                words=[_words(p) for p in chosen],
-                size=14 if final else 8,
-            )
-            index += 1
-    limit = Span(location=1, dimension="width", line_color=LIMIT_COLOUR, line_dash="dashed")
-    plot.add_layout(limit)
-    if forecast is not None:
-        plot.add_layout(
-            BoxAnnotation(
-                left=forecast.limit * (1 - BAND * forecast.deviation),
-                right=forecast.limit * (1 + BAND * forecast.deviation),
-                fill_color=GREY,
-                fill_alpha=0.2,
-            )
-        )
-    if index:
-        plain_legend(plot)
+    write_atomically(home / FRONTIER, frontier.model_dump_json(indent=1) + "\n")
     path = home / PLOT
-    write_atomically(path, file_html(plot, INLINE, "latency frontier"))
+    write_atomically(path, file_html(frontier_chart(label, frontier).figure, INLINE, PLOT))
     return path
 
 
-def _words(measured: Measurement) -> str:
-    probe = measured.probe
-    valid = {True: "VALID", False: "not valid", None: measured.ended}[measured.valid]
-    return f"{probe.rate:g} qps, {len(measured.samples):,} queries, {valid}"
+def _point(measured: Measurement, limits: Limits) -> Point:
+    """An overloaded probe has no tail: it was ended while its queue grew."""
+    shares = {m: measured.tail(m) / limits.of(m) for m in METRICS}
+    if measured.ended == "overload":
+        shares = {}
+    return Point(
+        rate=measured.probe.rate,
+        queries=len(measured.samples),
+        final=measured.probe.final,
+        ended={True: "VALID", False: "not valid", None: measured.ended}[measured.valid],
+        shares={m: min(share, TOP) for m, share in shares.items() if not math.isnan(share)},
+    )
+
+
+def _between(forecast: Forecast | None) -> tuple[float, float] | None:
+    if forecast is None:
+        return None
+    wide = math.exp(BAND * forecast.deviation)
+    return forecast.limit / wide, forecast.limit * wide

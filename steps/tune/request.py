@@ -37,8 +37,12 @@ class Request(Strict):
     settings: SearchSettings
 
 
+OUT_OF_BUDGET = "the budget is spent"
+"""Why a search stopped that goes on with a larger budget (Result.stopped)."""
+
+
 class Result(Strict):
-    """`run` is the directory of the VALID run.
+    """`run` is the directory of the VALID run; `budget_s` what the search was given, if anything.
 
     `limit` and `deviation` (in ln) are the forecast at the end; `metric` is the limit that binds.
     """
@@ -50,6 +54,7 @@ class Result(Strict):
     deviation: PositiveNumber
     metric: Metric | None
     stopped: str
+    budget_s: PositiveNumber | None
     probes: Positive
     runs: Positive
     measured_s: PositiveNumber
@@ -61,3 +66,12 @@ def result_of(home: Path) -> Result | None:
     """Of a search that has ended; None of one that hasn't."""
     path = home / RESULT
     return Result.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def request_in(home: Path) -> Request | None:
+    """Of the search that was begun in a directory; None if none was, or by another version."""
+    path = home / REQUEST
+    try:
+        return Request.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

@@ -16,6 +16,7 @@ from steps.tune.config import SearchSettings
 from steps.tune.early_stopping import allowed_misses
 from steps.tune.hopeless import HopelessError, hopeless, unlikely
 from steps.tune.measure import METRICS, Limits, Measurement, Metric, Probe
+from steps.tune.request import OUT_OF_BUDGET
 from steps.tune.tail import Forecast, Forecaster, Traffic, normal_cdf
 
 DIGITS = 4
@@ -225,7 +226,7 @@ class Search:
             forecast = self._known()
             run_s = self.length.duration_s(forecast.limit)
             if not self._affords(run_s):
-                stopped = "the budget is spent"
+                stopped = OUT_OF_BUDGET
                 break
             if self.best and self._headroom(forecast) <= self.settings.tolerance:
                 stopped = "within the tolerance of the limit"

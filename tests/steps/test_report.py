@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from steps.errors import UserError
 from steps.plan import Plan
 from steps.report import own_page
+from steps.report.frontier import FRONTIER, Frontier
 from steps.report.markdown import to_markdown
 from steps.report.own_report import OwnReport
 from steps.report.page import render
@@ -23,6 +25,18 @@ from tests.conftest import planned
 
 NO_BROWSER = browser.missing()
 needs_browser = pytest.mark.skipif(bool(NO_BROWSER), reason=NO_BROWSER)
+
+SEARCH = json.dumps(
+    {
+        "points": [
+            {"rate": 40.0, "queries": 900, "final": False, "ended": "overload", "shares": {}},
+            {"rate": 31.5, "queries": 8313, "final": True, "ended": "VALID"}
+            | {"shares": {"ttft": 0.4, "tpot": 0.97}},
+        ],
+        "between": [31.3, 31.9],
+    }
+)
+"""The frontier of a search of two probes."""
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 
@@ -65,6 +79,9 @@ SLOW = "engine 1 of node 0 ran at 61 % of the speed of its equals"
 
 def rendered(plan: Plan, home: Path) -> Path:
     synthetic.build(plan, home, degraded=[SLOW])
+    for job in plan.jobs:
+        if job.step == "performance_run" and job.key.endswith("bf16/Server"):
+            (home / job.output).with_name(FRONTIER).write_text(SEARCH, encoding="utf-8")
     synthetic.package(plan, home, submitter="Re<b>prise")
     return synthetic.report(plan, home)
 
@@ -319,3 +336,17 @@ def test_paper_gets_the_folded_parts(window: browser.Browser) -> None:
     assert window.run("return document.querySelectorAll('details:not([open])').length") == 0
     window.run("dispatchEvent(new Event('afterprint'))")
     assert window.run("return document.querySelectorAll('details:not([open])').length") > 0
+
+
+def test_the_frontier_of_a_search_is_on_the_page_of_its_run(made: Path) -> None:
+    html = (made / "index.html").read_text(encoding="utf-8")
+    page = Page()
+    page.feed(html)
+    assert page.text.count("Latency frontier of") == 1
+    assert "31.5 queries a second: TTFT 40 % and TPOT 97 % of the limits, VALID" in html
+
+
+def test_a_damaged_frontier_is_named(tmp_path: Path) -> None:
+    (tmp_path / FRONTIER).write_text('{"points": []}', encoding="utf-8")
+    with pytest.raises(UserError, match=f"{FRONTIER} is damaged .between"):
+        Frontier.beside(tmp_path)

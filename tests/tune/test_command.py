@@ -1,0 +1,123 @@
+"""What becomes of a rate that was found."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from steps import cli
+from steps.errors import UserError
+from steps.plan import Job, freeze, make
+from steps.preview import pending
+from steps.record import publish
+from steps.report.frontier import FRONTIER
+from steps.tune import command
+from steps.tune.request import OUT_OF_BUDGET, RESULT, Result
+from tests.conftest import edit
+from tests.test_reruns import command as snakemake
+from tests.test_reruns import touch
+
+OVERRIDES = ["scenario=Server"]
+HOME = "results/rehearsal/tune/search"
+RUN = f"{HOME}/probes/07-run/run"
+
+
+def found(job: Job, rate: float) -> Result:
+    return Result(
+        cell=job.key,
+        target_qps=rate,
+        run=RUN,
+        limit=rate,
+        deviation=0.002,
+        metric="ttft",
+        stopped="within the tolerance of the limit",
+        budget_s=None,
+        probes=7,
+        runs=2,
+        measured_s=600.0,
+        start_s=60.0,
+        scenario="Server",
+    )
+
+
+def run_of(project: Path, overrides: list[str]) -> Job:
+    plan = make(project, overrides)
+    return next(job for job in plan.jobs if job.step == "performance_run")
+
+
+@pytest.fixture
+def here(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout that the command works in."""
+    for module in (cli, command):
+        monkeypatch.setattr(module, "ROOT", project)
+    return project
+
+
+def test_a_found_run_is_taken_by_the_plan_of_its_rate(here: Path) -> None:
+    plan = make(here, OVERRIDES)
+    for job in plan.jobs:
+        (here / job.output).parent.mkdir(parents=True, exist_ok=True)
+        (here / job.output).write_text("{}", encoding="utf-8")
+    touch(here, plan)
+    at_rate = make(here, [*OVERRIDES, "++system.target_qps.Server=41.5"])
+    job = next(job for job in at_rate.jobs if job.step == "performance_run")
+    with publish(
+        here / RUN, step="performance_run", config=json.loads(job.config), inputs={}, code=""
+    ) as workspace:
+        workspace.result = {"duration_s": 600.0}
+    (here / HOME / FRONTIER).write_text("{}", encoding="utf-8")
+
+    path = freeze(at_rate, here)
+    assert job.output in pending(at_rate, here, snakemake(here, path)), "another rate: a new run"
+    assert command.adopt(here / HOME, found(job, 41.5), OVERRIDES, None) == [
+        *OVERRIDES,
+        "++system.target_qps.Server=41.5",
+    ]
+    due = pending(at_rate, here, snakemake(here, path))
+    assert job.output not in due
+    assert any(other.output in due for other in at_rate.jobs if other.step == "performance_check")
+    assert (here / job.output).with_name(FRONTIER).is_file()
+    assert (here / job.output).read_bytes() == (here / RUN / "manifest.json").read_bytes()
+
+
+def test_a_plan_that_can_no_more_be_made_is_told(here: Path) -> None:
+    job = run_of(here, OVERRIDES)
+    edit(here / "conf/system/rehearsal-cpu.yaml", "division: open", "division: no such")
+    with pytest.raises(UserError, match="division"):
+        command.adopt(here / HOME, found(job, 41.5), OVERRIDES, None)
+
+
+@pytest.mark.parametrize("system", ["rehearsal-cpu", "amd-mi300x"])
+def test_the_override_names_a_rate_whether_the_system_has_one_or_not(system: str) -> None:
+    experiment = "rehearsal" if system == "rehearsal-cpu" else "amd-v5.1"
+    chosen = [f"experiment={experiment}", f"system={system}", "scenario=Server"]
+    if experiment == "amd-v5.1":
+        chosen.append("benchmark=llama2-70b-99.9")
+    job = run_of(cli.ROOT, [*chosen, "++system.target_qps.Server=41.5"])
+    assert json.loads(job.config)["loadgen"]["target_qps"] == 41.5
+
+
+def test_a_search_goes_on_from_its_own_guess_and_only_for_want_of_time(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make(here, OVERRIDES)
+    job = next(job for job in plan.jobs if job.step == "performance_run")
+    for role, path in job.inputs.items():
+        with publish((here / path).parent, step=role, config={}, inputs={}, code="") as workspace:
+            workspace.result = {}
+    asked = command.request_of(plan, job, 55.0, 1800.0)
+    again = command.request_of(plan, job, None, None)
+    assert (again.guess, again.guessed_from) == (55.0, "--guess")
+    assert again.home == asked.home, "what was measured is found whatever the budget"
+
+    spent = found(job, 41.5).model_copy(update={"budget_s": 1800.0, "stopped": OUT_OF_BUDGET})
+    for result, answered in (
+        (None, [False, False, False]),
+        (spent, [True, False, False]),
+        (found(job, 41.5), [True, True, True]),
+    ):
+        if result is not None:
+            (here / asked.home / RESULT).write_text(result.model_dump_json(), encoding="utf-8")
+        budgets = (1800.0, 3600.0, None)
+        requests = [asked.model_copy(update={"budget_s": budget}) for budget in budgets]
+        assert [command.answered(request) for request in requests] == answered
