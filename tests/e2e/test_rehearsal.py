@@ -1,6 +1,6 @@
 """`./reproduce` as a user runs it, on the real parts, in a clone of its own.
 
-One scenario keeps it to a few minutes; the environments are those of this checkout.
+One scenario, the shortest, keeps it to a minute; the environments are those of this checkout.
 """
 
 import json
@@ -15,9 +15,9 @@ import pytest
 from steps.plan import environment_directory
 from tests.conftest import ROOT, copy_project
 
-OVERRIDES = ["scenario=Server"]
+OVERRIDES = ["scenario=Offline"]
 LIMIT_S = 1500
-CELL = "rehearsal-cpu/rehearsal/none/bf16/Server"
+CELL = "rehearsal-cpu/rehearsal/none/bf16/Offline"
 
 
 def reproduce(clone: Path, *arguments: str, limit_s: float = LIMIT_S) -> tuple[int, str]:
@@ -87,12 +87,11 @@ def test_the_results_are_there_and_hold(finished: Path) -> None:
     summary = json.loads((home / "report/summary.json").read_text(encoding="utf-8"))
     (cell,) = summary["cells"]
     assert cell["value"] > 0
-    assert cell["ttft"]["p99_ms"] < cell["ttft"]["limit_ms"]
     assert cell["scores"]["exact_match"] >= 90
     assert {gate["name"]: gate["passed"] for gate in cell["gates"]}["99"]
     assert cell["compliance"] == {"TEST06": True}
     assert summary["may_be_submitted"] is False
-    tree = home / "submission/open/Reprise/results/rehearsal-cpu-bf16/rehearsal/Server"
+    tree = home / "submission/open/Reprise/results/rehearsal-cpu-bf16/rehearsal/Offline"
     assert (tree / "performance/run_1/mlperf_log_detail.txt").is_file()
     assert (home / "submission/NOT-FOR-SUBMISSION.md").is_file()
     assert (home / "report/index.html").stat().st_size < 5_000_000
@@ -125,7 +124,7 @@ def test_verify_needs_nothing_of_snakemakes_and_finds_a_flipped_byte(finished: P
         log.write_bytes(data)
         assert status == 1
         assert "mlperf_log_accuracy.json does not match its sha256" in text
-        status, text = reproduce(finished, "verify", *OVERRIDES, "system.target_qps.Server=1")
+        status, text = reproduce(finished, "verify", *OVERRIDES, "system.target_qps.Offline=1")
         assert status == 1
         assert "another configuration" in text
     finally:
