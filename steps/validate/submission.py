@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from steps.errors import UserError
 from steps.reading import Damaged, object_of
@@ -18,11 +19,14 @@ from steps.validate.result import Outcome, Row, check_result
 from steps.validate.system import check_system
 from steps.validate.tree import Place, Tree, layout_of
 
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ProcessPoolExecutor
+
 MODEL_MAPPING = "model_mapping.json"
 CALIBRATION = ("calibration.md", "documentation/calibration.md")
 BANDWIDTH = "bandwidth"
 SERIAL = 32
-"""Up to so many results one process is faster than starting others."""
+"""Results of a tree that one process checks before others are started: few trees have more."""
 
 WINDOW = 64
 """Results under way at a time for each process: what bounds the memory of a large tree."""
@@ -78,8 +82,9 @@ def validate(
         findings.add("tree-layout", "", f"the tree has the layout of {layout}, not {rules.layout}")
     homes = [f"{d}/{s}" for d in DIVISIONS for s in tree.directories(d)]
     report.findings.extend(findings)
-    for home in homes:
-        _check_submitter(tree, home, layout, rules, report, processes, known, keep)
+    with _Workers(processes or len(os.sched_getaffinity(0))) as workers:
+        for home in homes:
+            _check_submitter(tree, home, layout, rules, report, workers, known, keep)
     if not report.rows:
         findings = Findings()
         findings.add("tree-empty", "", "no result was found")
@@ -93,7 +98,7 @@ def _check_submitter(
     layout: str,
     rules: Round,
     report: Report,
-    processes: int | None,
+    workers: "_Workers",
     known: Mapping[str, Outcome],
     keep: Callable[[Outcome], None],
 ) -> None:
@@ -117,7 +122,7 @@ def _check_submitter(
     evidence: list[Evidence] = []
     fresh = [task for task in tasks if task.place.results not in known]
     old = (known[task.place.results] for task in tasks if task.place.results in known)
-    for outcome in chain(old, _outcomes(tree, rules.name, fresh, processes)):
+    for outcome in chain(old, workers.outcomes(tree, rules.name, fresh)):
         keep(outcome)
         report.rows.append(outcome.row)
         report.findings.extend(outcome.findings)
@@ -129,29 +134,38 @@ def _check_submitter(
     report.findings = list(dict.fromkeys(report.findings))
 
 
-def _outcomes(
-    tree: Tree, round_name: str, tasks: list[_Task], processes: int | None
-) -> Iterator[Outcome]:
-    """In the order of the tasks."""
-    count = processes or len(os.sched_getaffinity(0))
-    if count < 2 or len(tasks) <= SERIAL:
-        for task in tasks:
-            yield check_result(tree, round_name, task.place, task.official)
-        return
-    # Imported here: a small tree starts no processes, and starts without what they take.
-    import multiprocessing
-    from concurrent.futures import Future, ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
+class _Workers:
+    """Processes that check results, started once there are enough to be worth it."""
 
-    # Forked: the rules are loaded once. A worker that dies raises instead of being waited for.
-    context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(count, mp_context=context) as pool:
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._seen = 0
+        self._pool: ProcessPoolExecutor | None = None
 
-        def submit(task: _Task) -> Future[Outcome]:
+    def __enter__(self) -> "_Workers":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def outcomes(self, tree: Tree, round_name: str, tasks: list[_Task]) -> Iterator[Outcome]:
+        """In the order of the tasks. Raises UserError if a process is killed."""
+        self._seen += len(tasks)
+        if self._count < 2 or self._seen <= SERIAL:
+            for task in tasks:
+                yield check_result(tree, round_name, task.place, task.official)
+            return
+        # Imported here: a small tree starts no processes, and starts without what they take.
+        from concurrent.futures.process import BrokenProcessPool
+
+        pool = self._started()
+
+        def submit(task: _Task) -> "Future[Outcome]":
             return pool.submit(check_result, tree, round_name, task.place, task.official)
 
         waiting = iter(tasks)
-        pending = deque(map(submit, islice(waiting, WINDOW * count)))
+        pending = deque(map(submit, islice(waiting, WINDOW * self._count)))
         while pending:
             try:
                 yield pending.popleft().result()
@@ -161,6 +175,16 @@ def _outcomes(
                     "run it again with --processes 1"
                 ) from error
             pending.extend(map(submit, islice(waiting, 1)))
+
+    def _started(self) -> "ProcessPoolExecutor":
+        if self._pool is None:
+            import multiprocessing
+            from concurrent.futures import ProcessPoolExecutor
+
+            # Forked: the rules are loaded once. A worker that dies raises, and isn't waited for.
+            context = multiprocessing.get_context("fork")
+            self._pool = ProcessPoolExecutor(self._count, mp_context=context)
+        return self._pool
 
 
 def _check_documents(tree: Tree, home: str, layout: str, findings: Findings) -> None:
