@@ -143,10 +143,8 @@ def _expected(config: PerformanceCheckConfig) -> dict[str, Any]:
         "effective_scenario": "Offline" if offline else "Server",
         "effective_test_mode": "PerformanceOnly",
         "effective_target_qps": loadgen.target_qps,
-        "effective_min_duration_ms": loadgen.min_duration_ms or rules.min_duration_ms,
-        "effective_performance_sample_count": (
-            loadgen.performance_sample_count_override or rules.performance_sample_count
-        ),
+        "effective_min_duration_ms": loadgen.least_ms(rules),
+        "effective_performance_sample_count": loadgen.sample_count(rules),
         "effective_sample_concatenate_permutation": rules.equal_issue,
         "effective_accuracy_log_sampling_target": 0,
         "effective_performance_issue_unique": False,

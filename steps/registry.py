@@ -225,6 +225,7 @@ STEPS: Mapping[str, StepSpec] = {
         (
             "steps/confidential/*",
             "steps/report/**/*",
+            "steps/tune/frontier.py",
             "steps/claims/*",
             "steps/comparison/*",
             "steps/published/*",

@@ -83,6 +83,14 @@ class Loadgen(Strict):
     min_query_count: Positive | None
     performance_sample_count_override: Positive | None
 
+    def sample_count(self, rules: Rules | RunRules) -> int:
+        """Samples of LoadGen's sample set."""
+        return self.performance_sample_count_override or rules.performance_sample_count
+
+    def least_ms(self, rules: Rules | RunRules) -> int:
+        """The shortest duration of the run."""
+        return self.min_duration_ms or rules.min_duration_ms
+
 
 class Generation(Strict):
     """Greedy decoding; token counts include the end-of-sequence token."""

@@ -70,7 +70,7 @@ class Running:
         limit = time.monotonic() + LIMIT_S
         while not list(self.home.glob(".out.*/mlperf_log_detail.txt")):
             assert time.monotonic() < limit
-            assert self.process.poll() is None, self.process.stderr.read()  # type: ignore[union-attr]
+            assert self.process.poll() is None, self.process.communicate()[1]
             time.sleep(0.02)
         self.engines = [
             pid for pid in below(self.process.pid) if "steps.sut.worker" in command_of(pid)
@@ -85,7 +85,7 @@ class Running:
                 if "steps.sut.worker" in command_of(pid):
                     return pid
             assert time.monotonic() < limit
-            assert self.process.poll() is None, self.process.stderr.read()  # type: ignore[union-attr]
+            assert self.process.poll() is None, self.process.communicate()[1]
             time.sleep(0.02)
 
     def ended(self) -> tuple[int, str]:

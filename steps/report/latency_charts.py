@@ -22,13 +22,10 @@ from steps.report.figures import (
     plain_legend,
     scatter,
 )
-from steps.report.frontier import Frontier, Point
+from steps.tune.frontier import Frontier, Point
 
 POINTS = 400
 """A distribution is drawn through this many quantiles, however many samples it has."""
-
-TOP = 10.0
-"""Shares of a limit beyond this are drawn at it: a queue that only grows has any latency."""
 
 SHOWN = ((50, "half of the samples"), (99, "99 % of the samples"))
 
@@ -184,7 +181,7 @@ def frontier_chart(label: str, frontier: Frontier) -> Chart:
                 index,
                 f"{metric.upper()}, {'runs of the full length' if final else 'probes'}",
                 x=[point.rate for point in chosen],
-                y=[min(point.shares[metric], TOP) for point in chosen],
+                y=[point.shares[metric] for point in chosen],
                 words=[
                     f"{point.rate:g} qps, {point.queries:,} queries, {point.ended}"
                     for point in chosen

@@ -20,9 +20,9 @@ from steps.report.blocks import (
     too_long,
 )
 from steps.report.comparison_charts import SHORT, Rate, throughput
-from steps.report.frontier import Frontier
 from steps.report.points import Points
 from steps.report.summary import CellResult, Latency
+from steps.tune.frontier import Frontier
 
 MOST_NAMED = 20
 """Slow engines; a page's Markdown has to fit a comment."""

@@ -64,8 +64,7 @@ class EngineLoop:
         self._fed = 0
         self._sorted = None
         if self.config.engine.offline_order == "longest_first" and not start.first_tokens:
-            copy = self.config.loadgen.performance_sample_count_override
-            copy = copy or self.config.rules.performance_sample_count
+            copy = self.config.loadgen.sample_count(self.config.rules)
             self._sorted = LongestFirst([len(prompt) for prompt in self.prompts], copy)
         self._epoch = time.perf_counter()
         self._last_progress = time.monotonic()

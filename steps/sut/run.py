@@ -135,8 +135,8 @@ def _check_loadgen(config: RunConfig) -> None:
 
 def _check_prompts(config: RunConfig, prompts: samples.Samples) -> None:
     """Raises UserError if LoadGen or the engine would choke on the dataset in mid-run."""
-    loadgen, evaluation = config.loadgen, prompts.evaluation
-    wanted = loadgen.performance_sample_count_override or config.rules.performance_sample_count
+    evaluation = prompts.evaluation
+    wanted = config.loadgen.sample_count(config.rules)
     if len(evaluation) < wanted:
         raise UserError(
             f"the dataset has {len(evaluation)} samples, LoadGen is to load {wanted}; raise "
@@ -159,8 +159,8 @@ def _expected(mode: Mode, config: RunConfig, dataset: int, audit: Mapping[str, i
     if mode == "AccuracyOnly":
         return dataset
     loadgen = config.loadgen
-    copy = loadgen.performance_sample_count_override or config.rules.performance_sample_count
-    duration_s = (loadgen.min_duration_ms or config.rules.min_duration_ms) / 1000
+    copy = loadgen.sample_count(config.rules)
+    duration_s = loadgen.least_ms(config.rules) / 1000
     queries = max(int(duration_s * loadgen.target_qps), loadgen.min_query_count or 1)
     return copy * -(-queries // copy)
 
@@ -192,11 +192,10 @@ def _test(
     log_settings = lg.LogSettings()
     log_settings.log_output.outdir = str(folder)
     log_settings.enable_trace = False
-    count = config.loadgen.performance_sample_count_override
     sut = lg.ConstructFastSUT(loop.issue, lambda: None)
     qsl = lg.ConstructQSL(
         len(loop.prompts),
-        count or config.rules.performance_sample_count,
+        config.loadgen.sample_count(config.rules),
         lambda indices: None,
         lambda indices: None,
     )

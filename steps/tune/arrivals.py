@@ -55,10 +55,9 @@ class Length:
         loadgen, rules = config.loadgen, config.rules
         return cls(
             seed=schedule_seed,
-            sample_count=loadgen.performance_sample_count_override
-            or rules.performance_sample_count,
+            sample_count=loadgen.sample_count(rules),
             min_queries=loadgen.min_query_count or LOADGEN_MIN_QUERIES,
-            min_duration_s=(loadgen.min_duration_ms or rules.min_duration_ms) / 1000,
+            min_duration_s=loadgen.least_ms(rules) / 1000,
         )
 
     def queries(self, rate: float) -> int:

@@ -24,10 +24,10 @@ from steps.limits import refusal
 from steps.plan import Job, Plan, load
 from steps.record import Manifest, canonical_json, write_atomically
 from steps.registry import code_digest, sources
-from steps.report.frontier import FRONTIER
 from steps.scheduler.config import Local
 from steps.tune import offline
 from steps.tune.config import load as settings
+from steps.tune.frontier import FRONTIER
 from steps.tune.known import first_rate
 from steps.tune.request import (
     BAND,
@@ -116,8 +116,8 @@ def _offline(path: Path, job: Job) -> None:
         raise UserError("the Offline run can't be made; see the messages above")
     config = schema.PerformanceRunConfig.model_validate_json(job.config)
     loadgen, rules = config.loadgen, config.rules
-    duration_s = (loadgen.min_duration_ms or rules.min_duration_ms) / 1000
-    count = loadgen.performance_sample_count_override or rules.performance_sample_count
+    duration_s = loadgen.least_ms(rules) / 1000
+    count = loadgen.sample_count(rules)
     found = offline.read((ROOT / job.output).with_name("samples.csv"))
     print(f"{job.key}:")
     print(offline.advice(found, duration_s, count, settings().offline_share))

@@ -81,7 +81,7 @@ class Journal:
 
     def _samples(self) -> int:
         run = self._request.run
-        return run.loadgen.performance_sample_count_override or run.rules.performance_sample_count
+        return run.loadgen.sample_count(run.rules)
 
     def _make(self, probe: Probe, home: Path) -> None:
         request, check = self._request, self._request.check

@@ -8,8 +8,8 @@ from bokeh.embed import file_html
 from bokeh.resources import INLINE
 
 from steps.record import write_atomically
-from steps.report.frontier import FRONTIER, Frontier, Point
-from steps.report.latency_charts import TOP, frontier_chart
+from steps.report.latency_charts import frontier_chart
+from steps.tune.frontier import FRONTIER, TOP, Frontier, Point
 from steps.tune.measure import METRICS, Limits, Measurement
 from steps.tune.request import BAND
 from steps.tune.tail import Forecast

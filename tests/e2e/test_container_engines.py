@@ -44,13 +44,18 @@ def engine(request: pytest.FixtureRequest) -> EngineAddress:
     name = str(request.param)
     (job,) = [j for j in make(ROOT, overrides(name)).jobs if j.step == "container"]
     address = EngineAddress.model_validate(json.loads(job.config)["host"])
+    require_base(address)
+    return address
+
+
+def require_base(address: EngineAddress) -> None:
+    """Skips where there is no engine, or not what images are built on here."""
     try:
         with connected(address) as client:
             if image_id(client, BASE) is None:
-                pytest.skip(f"{name} has no image {BASE}")
+                pytest.skip(f"{address.engine} has no image {BASE}")
     except UserError as error:
         pytest.skip(str(error))
-    return address
 
 
 def overrides(name: str) -> list[str]:

@@ -8,19 +8,17 @@ import io
 import json
 import subprocess
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import docker
 import pytest
 
-from steps.errors import UserError
 from steps.record import Manifest
 from steps.runtime.config import EngineAddress
-from steps.runtime.host import PYTHON, connected, image_id
+from steps.runtime.host import PYTHON, connected
 from tests import running
 from tests.conftest import ROOT, planned
-from tests.e2e.test_container_engines import BASE, LIMIT_S
+from tests.e2e.test_container_engines import BASE, LIMIT_S, require_base
 
 pytestmark = pytest.mark.e2e
 
@@ -93,7 +91,7 @@ def images() -> dict[str, dict[str, object]]:
 
 
 @pytest.fixture(scope="module")
-def revisions() -> Iterator[dict[str, str]]:
+def revisions() -> dict[str, str]:
     """Of the stand-in's repositories, by the recipe's names of them."""
     given = [config["arguments"] for config in images().values()]
     kinds = {"VLLM_PATCHES": "vllm", "AITER_PATCHES": "aiter", "CK_PATCHES": "aiter"}
@@ -104,22 +102,18 @@ def revisions() -> Iterator[dict[str, str]]:
         for kind in kinds
         for patch in arguments.get(kind, "").split()
     }
-    try:
-        with connected(ENGINE, LIMIT_S) as client:
-            if image_id(client, BASE) is None:
-                pytest.skip(f"docker has no image {BASE}")
-            client.images.build(
-                fileobj=_context(MAKE.replace("PATCHES", " ".join(sorted(patches)), 1)),
-                custom_context=True,
-                tag=STAND_IN,
-                rm=True,
-            )
-            names = ["LOADGEN", "TORCHAO", "FLASH_ATTENTION", "VLLM", "AITER", "PUBLISHED"]
-            read = [f"/srv/{name}" for name in names]
-            said = client.containers.run(STAND_IN, ["cat", *read], remove=True)
-            yield dict(zip(names, said.decode().split(), strict=True))
-    except UserError as error:
-        pytest.skip(str(error))
+    require_base(ENGINE)
+    with connected(ENGINE, LIMIT_S) as client:
+        client.images.build(
+            fileobj=_context(MAKE.replace("PATCHES", " ".join(sorted(patches)), 1)),
+            custom_context=True,
+            tag=STAND_IN,
+            rm=True,
+        )
+        names = ["LOADGEN", "TORCHAO", "FLASH_ATTENTION", "VLLM", "AITER", "PUBLISHED"]
+        read = [f"/srv/{name}" for name in names]
+        said = client.containers.run(STAND_IN, ["cat", *read], remove=True)
+    return dict(zip(names, said.decode().split(), strict=True))
 
 
 def _context(script: str) -> io.BytesIO:

@@ -14,12 +14,12 @@ import pytest
 from steps.errors import UserError
 from steps.plan import Plan
 from steps.report import own_page
-from steps.report.frontier import FRONTIER, Frontier
 from steps.report.markdown import to_markdown
 from steps.report.own_report import OwnReport
 from steps.report.page import render
 from steps.report.summary import Trace
 from steps.report.timeline import timeline
+from steps.tune.frontier import FRONTIER, Frontier
 from tests import browser, synthetic
 from tests.conftest import planned
 

@@ -10,8 +10,8 @@ from steps.errors import UserError
 from steps.plan import Job, freeze, make
 from steps.preview import pending
 from steps.record import publish
-from steps.report.frontier import FRONTIER
 from steps.tune import command
+from steps.tune.frontier import FRONTIER
 from steps.tune.request import OUT_OF_BUDGET, RESULT, Result
 from tests.conftest import edit
 from tests.test_reruns import command as snakemake

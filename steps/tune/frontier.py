@@ -1,5 +1,5 @@
 """The latency frontier of a search for target_qps: what share of its limit each tail reached, over
-the rate. steps/tune leaves it beside the run that it ended with.
+the rate. A search leaves it beside the run that it ended with.
 """
 
 from pathlib import Path
@@ -12,9 +12,12 @@ from steps.strict import Positive, PositiveNumber, Strict
 FRONTIER = "frontier.json"
 """Beside a run's manifest and not in it: it is no part of the run."""
 
+TOP = 10.0
+"""The largest share of a limit that is told: a queue that only grows has any latency."""
+
 
 class Point(Strict):
-    """One probe. `shares`: by limit, its tail over it; `final`: a run of the rules' length."""
+    """One probe. `shares`: by limit, its tail over it, at most TOP; `final`: a run in full."""
 
     rate: PositiveNumber
     queries: Positive
