@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -94,7 +94,7 @@ def make_checkpoint(directory: Path, size_gb: float) -> None:
     (directory / CONFIG).write_text(json.dumps(config), encoding="utf-8")
 
 
-def copy(source: Path, destination: Path) -> int:
+def copy(source: Path, destination: Path, _: int) -> int:
     """Bytes read."""
     destination.mkdir()
     for path in source.iterdir():
@@ -102,7 +102,7 @@ def copy(source: Path, destination: Path) -> int:
     return sum(path.stat().st_size for path in source.glob("*.safetensors"))
 
 
-def pruned(source: Path, destination: Path) -> int:
+def pruned(source: Path, destination: Path, workers: int) -> int:
     """Bytes read: those of the layers that stay."""
     checkpoint = open_checkpoint(source)
     layers = len(checkpoint.shards)
@@ -110,30 +110,43 @@ def pruned(source: Path, destination: Path) -> int:
     transform = prune_transform(
         checkpoint, Block(first, first + max(round(layers * DROPPED), 1) - 1)
     )
-    rewrite(checkpoint, destination, transform)
+    rewrite(checkpoint, destination, transform, workers=workers)
     return sum(tensor.size for tensor in checkpoint.tensors if transform.targets(tensor))
 
 
-def quantized(source: Path, destination: Path) -> int:
+def quantized(source: Path, destination: Path, workers: int) -> int:
     """Bytes read: all."""
     checkpoint = open_checkpoint(source)
     settings = Mxfp4Config(activations="mxfp4", scale_calculation_mode="even", exclude=("lm_head",))
-    rewrite(checkpoint, destination, mxfp4_transform(checkpoint, settings))
+    transform = mxfp4_transform(checkpoint, settings)
+    rewrite(checkpoint, destination, transform, workers=workers)
     return sum(tensor.size for tensor in checkpoint.tensors)
 
 
-WORK: Mapping[str, Callable[[Path, Path], int]] = {
+WORK: Mapping[str, Callable[[Path, Path, int], int]] = {
     "copy": copy,
     "prune": pruned,
     "quantize": quantized,
 }
 
 
-def timed(name: str, source: Path, destination: Path) -> Cost:
+@dataclass(frozen=True)
+class Task:
+    """`workers`: shards at once; a copy has one."""
+
+    name: str
+    workers: int
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} x{self.workers}"
+
+
+def timed(task: Task, source: Path, destination: Path) -> Cost:
     """In this process, so that its memory is that of the work alone."""
     idle = peak_bytes()
     started, used = time.monotonic(), time.process_time()
-    read = WORK[name](source, destination)
+    read = WORK[task.name](source, destination, task.workers)
     for path in destination.iterdir():
         with path.open("rb") as stream:
             os.fsync(stream.fileno())
@@ -148,13 +161,14 @@ def peak_bytes() -> int:
     return int(line.split()[1]) * 1024
 
 
-def child(name: str, source: Path, destination: Path) -> list[str]:
-    return [sys.executable, "-m", "bench.streaming", "--work", name, str(source), str(destination)]
+def child(task: Task, source: Path, destination: Path) -> list[str]:
+    work = [task.name, str(task.workers), str(source), str(destination)]
+    return [sys.executable, "-m", "bench.streaming", "--work", *work]
 
 
-def measure(name: str, source: Path, destination: Path) -> Cost:
+def measure(task: Task, source: Path, destination: Path) -> Cost:
     done = subprocess.run(
-        child(name, source, destination), stdout=subprocess.PIPE, check=True, timeout=LIMIT_S
+        child(task, source, destination), stdout=subprocess.PIPE, check=True, timeout=LIMIT_S
     )
     return Cost(**json.loads(done.stdout))
 
@@ -164,14 +178,14 @@ def digests(directory: Path) -> dict[str, str]:
 
 
 def kill_and_resume(
-    name: str, source: Path, destination: Path, kills: int, longest_s: float
+    task: Task, source: Path, destination: Path, kills: int, longest_s: float
 ) -> tuple[dict[str, str], int]:
     """Digests of what is there at last, and how many of the kills hit a running process."""
     generator = random.Random(0)
     hit = 0
     for _ in range(kills):
         process = subprocess.Popen(
-            child(name, source, destination), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            child(task, source, destination), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         try:
             process.wait(timeout=generator.uniform(0.2, longest_s))
@@ -181,7 +195,7 @@ def kill_and_resume(
             process.wait(timeout=60)
             hit += 1
     if not destination.exists():
-        measure(name, source, destination)
+        measure(task, source, destination)
     return digests(destination), hit
 
 
@@ -190,52 +204,63 @@ def main() -> None:
     parser.add_argument("--size-gb", type=float, default=2.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--work", nargs=3, metavar=("NAME", "SOURCE", "DESTINATION"))
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--work", nargs=4, metavar=("NAME", "WORKERS", "SOURCE", "DESTINATION"))
     arguments = parser.parse_args()
     if arguments.work:
-        name, source, destination = arguments.work
-        print(json.dumps(asdict(timed(name, Path(source), Path(destination)))))
+        name, workers, source, destination = arguments.work
+        task = Task(name, int(workers))
+        print(json.dumps(asdict(timed(task, Path(source), Path(destination)))))
         return
+    copying = Task("copy", 1)
+    tasks = [Task(name, count) for name in ("prune", "quantize") for count in arguments.workers]
     with tempfile.TemporaryDirectory() as folder:
-        report(Path(folder), arguments.size_gb, arguments.rounds, arguments.kills)
+        source = Path(folder) / "source"
+        make_checkpoint(source, arguments.size_gb)
+        costs, whole = speeds([copying, *tasks], source, Path(folder), arguments.rounds)
+        if arguments.kills:
+            for task in tasks[len(arguments.workers) - 1 :: len(arguments.workers)]:
+                longest_s = 0.5 * statistics.median(cost.wall_s for cost in costs[task])
+                found, hit = kill_and_resume(
+                    task, source, Path(folder) / "killed", arguments.kills, longest_s
+                )
+                same = "bit-identical" if found == whole[task] else "NOT the same"
+                print(f"{task.label}: killed {hit} times, resumed output {same}", flush=True)
+                if found != whole[task]:
+                    raise SystemExit(1)
+                shutil.rmtree(Path(folder) / "killed")
 
 
-def report(home: Path, size_gb: float, rounds: int, kills: int) -> None:
-    source = home / "source"
-    make_checkpoint(source, size_gb)
+def speeds(
+    tasks: Sequence[Task], source: Path, home: Path, rounds: int
+) -> tuple[Mapping[Task, Sequence[Cost]], Mapping[Task, dict[str, str]]]:
+    """What each costs, round by round, the first task being the copy; and its output's digests."""
     shards = [path.stat().st_size for path in source.glob("*.safetensors")]
     print(f"{sum(shards) / 1e9:.2f} GB in {len(shards)} shards of {max(shards) / 1e9:.2f} GB")
-    costs: dict[str, list[Cost]] = {name: [] for name in WORK}
-    whole: dict[str, dict[str, str]] = {}
+    costs: dict[Task, list[Cost]] = {task: [] for task in tasks}
+    whole: dict[Task, dict[str, str]] = {}
     for _ in range(rounds):
-        for name in WORK:
-            costs[name].append(measure(name, source, home / name))
-            whole[name] = digests(home / name)
-            shutil.rmtree(home / name)
+        for task in tasks:
+            costs[task].append(measure(task, source, home / task.label))
+            whole[task] = digests(home / task.label)
+            shutil.rmtree(home / task.label)
     speed = {
-        name: statistics.median(cost.read / cost.wall_s / 1e9 for cost in found)
-        for name, found in costs.items()
+        task: statistics.median(cost.read / cost.wall_s / 1e9 for cost in found)
+        for task, found in costs.items()
     }
-    for name, found in costs.items():
+    for task, found in costs.items():
         peak = max(cost.peak for cost in found)
         more = max(cost.peak - cost.idle for cost in found)
         busy = statistics.median(cost.cpu_s / cost.wall_s for cost in found)
         work = statistics.median(cost.read / cost.cpu_s / 1e9 for cost in found)
         print(
-            f"{name:<9} {speed[name]:.2f} GB/s, {speed[name] / speed['copy']:.2f} of a copy; "
-            f"CPU busy {busy:.0%}, {work:.2f} GB per CPU second; "
+            f"{task.label:<11} {speed[task]:.2f} GB/s, {speed[task] / speed[tasks[0]]:.2f} of a "
+            f"copy; CPU busy {busy:.0%}, {work:.2f} GB per CPU second; "
             f"peak RSS {peak / 1e6:.0f} MB = {peak / max(shards):.2f} shards, "
             f"of which the work took {more / 1e6:.0f} MB",
             flush=True,
         )
-    for name in ("prune", "quantize"):
-        longest = 0.5 * statistics.median(cost.wall_s for cost in costs[name])
-        resumed, hit = kill_and_resume(name, source, home / name, kills, longest)
-        same = "bit-identical" if resumed == whole[name] else "NOT the same"
-        print(f"{name}: killed {hit} times, resumed output {same}", flush=True)
-        if resumed != whole[name]:
-            raise SystemExit(1)
-        shutil.rmtree(home / name)
+    return costs, whole
 
 
 if __name__ == "__main__":
