@@ -8,7 +8,7 @@ BIN := $(DEV)/bin
 
 # Tests share both cores; what measures itself has them alone.
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not e2e"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not e2e and not long"
 	$(BIN)/python -m pytest -m e2e
 
 lint: $(DEV)/complete

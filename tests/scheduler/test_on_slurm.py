@@ -20,6 +20,7 @@ from tests.interpreter import interpreter
 from tests.scheduler.cluster import Slurm, ask, running, unusable, wait_for
 
 LIMIT_S = 300
+LONG_LIMIT_S = 1800
 ACCELERATOR = (
     "{model: AMD Instinct MI325X, memory_gb: 256, architecture: gfx942, count_per_node: 8}"
 )
@@ -29,6 +30,7 @@ defaults: [override /scheduler: slurm, _self_]
 scheduler: {partition: main, gpu_types: {null-engine: mi325x}}
 """
 RUNS = "results/null-engine/runs/null-engine/rehearsal/none/bf16"
+CHECKED = ("performance_check",)
 SOON = ("--slurm-init-seconds-before-status-checks", "2")
 
 pytestmark = [
@@ -58,16 +60,14 @@ def clone(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def command(clone: Path, overrides: tuple[str, ...], until: tuple[str, ...]) -> list[str]:
+def command(clone: Path, *overrides: str, until: tuple[str, ...] = CHECKED) -> list[str]:
     words = [str(clone / "reproduce"), "experiment=null-engine", *overrides]
     return [*words, "--", "--until", *until, *SOON]
 
 
-def reproduce(
-    clone: Path, *overrides: str, until: tuple[str, ...] = ("performance_check",)
-) -> tuple[int, str]:
+def reproduce(clone: Path, *overrides: str, until: tuple[str, ...] = CHECKED) -> tuple[int, str]:
     done = subprocess.run(
-        command(clone, overrides, until),
+        command(clone, *overrides, until=until),
         cwd=clone,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -79,28 +79,26 @@ def reproduce(
 
 
 class Started:
-    """A ./reproduce of which a run has begun on a node."""
+    """A ./reproduce of which a run has begun on a node; its logs are in one of `runs`."""
 
-    def __init__(
-        self, clone: Path, *overrides: str, until: tuple[str, ...] = ("performance_check",)
-    ) -> None:
+    def __init__(self, words: list[str], clone: Path, runs: str = f"{RUNS}/*") -> None:
         self.process = subprocess.Popen(
-            command(clone, overrides, until),
+            words,
             cwd=clone,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
         )
-        log = f"{RUNS}/*/.*_run.*.tmp/mlperf_log_detail.txt"
+        log = f"{runs}/.*_run.*.tmp/mlperf_log_detail.txt"
         wait_for(lambda: bool(list(clone.glob(log))), "LoadGen's start", self._still_there)
 
     def _still_there(self) -> None:
         if self.process.poll() is not None:
             pytest.fail(self.ended()[1])
 
-    def ended(self) -> tuple[int, str]:
-        text, _ = self.process.communicate(timeout=LIMIT_S)
+    def ended(self, limit_s: float = LIMIT_S) -> tuple[int, str]:
+        text, _ = self.process.communicate(timeout=limit_s)
         return self.process.returncode, text
 
 
@@ -114,7 +112,7 @@ def runs() -> list[dict[str, str]]:
 def test_six_runs_on_three_nodes_of_which_one_vanishes(clone: Path, slurm: Slurm) -> None:
     """Said in one sentence; the next command runs what is missing, elsewhere, and nothing else."""
     until = ("performance_check", "accuracy_run")
-    begun = Started(clone, until=until)
+    begun = Started(command(clone, until=until), clone)
     lost = next(run for run in runs() if run["JobState"] == "RUNNING")
     slurm.vanish(lost["NodeList"])
     status, text = begun.ended()
@@ -135,10 +133,35 @@ def test_six_runs_on_three_nodes_of_which_one_vanishes(clone: Path, slurm: Slurm
         assert {key: run[key] for key in whole} == whole and "mem=4000M" in run["TRES"]
 
 
+@pytest.mark.long
+def test_vllm_on_three_nodes_of_which_one_vanishes(tmp_path: Path, slurm: Slurm) -> None:
+    """The rehearsal in three precisions, to its end; Offline, as nodes share this machine."""
+    home = copy_project(tmp_path / "clone")
+    (home / ".envs").symlink_to(ROOT / ".envs")
+    (home / "conf/site").mkdir(exist_ok=True)
+    (home / "conf/site/local.yaml").write_text(SITE, encoding="utf-8")
+    words = [str(home / "reproduce"), "precision=bf16,fp8,mxfp4", "scenario=Offline", "--", *SOON]
+    before = {run["JobId"] for run in runs()}
+    begun = Started(words, home, "results/rehearsal/runs/rehearsal-cpu/rehearsal/none/*/Offline")
+    lost = next(run for run in runs() if run["JobState"] == "RUNNING")
+    slurm.vanish(lost["NodeList"])
+    status, text = begun.ended(LONG_LIMIT_S)
+    assert status != 0 and "its node vanished" in text, text
+    done = subprocess.run(
+        words, cwd=home, capture_output=True, text=True, timeout=LONG_LIMIT_S, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    own = [run for run in runs() if run["JobId"] not in before]
+    held = [run for run in own if run["JobState"] == "COMPLETED"]
+    assert len(own) == 7 and len(held) == 6, "six, and the lost one again"
+    assert len({run["NodeList"] for run in held}) >= 2
+    assert (home / "results/rehearsal/report/index.html").exists()
+
+
 def test_what_a_killed_command_left_on_a_node_is_waited_for_and_holds(clone: Path) -> None:
     longer = "length.min_duration_ms=8000"
     before = len(runs())
-    begun = Started(clone, "scenario=Interactive", longer)
+    begun = Started(command(clone, "scenario=Interactive", longer), clone)
     os.killpg(begun.process.pid, signal.SIGKILL)
     status, text = reproduce(clone, "scenario=Interactive", longer)
     assert status == 0, text
@@ -156,7 +179,8 @@ def test_engines_of_one_system_run_on_all_its_nodes(clone: Path) -> None:
 
 
 def test_a_terminated_command_takes_its_jobs_out_of_the_queue(clone: Path) -> None:
-    begun = Started(clone, "scenario=Offline", "length.min_duration_ms=60000")
+    longer = "length.min_duration_ms=60000"
+    begun = Started(command(clone, "scenario=Offline", longer), clone)
     at = time.monotonic()
     begun.process.terminate()
     status, text = begun.ended()
