@@ -8,6 +8,7 @@ from pathlib import Path
 
 import docker
 import requests
+import urllib3
 from docker.errors import APIError, DockerException, ImageNotFound
 
 from steps.errors import UserError
@@ -20,8 +21,13 @@ START = {
     "podman": "systemctl start podman.socket",
 }
 
-_UNREACHED = re.compile("timed out|refused|reset|aborted|version:", re.IGNORECASE)
+_UNREACHED = re.compile("timed out|refused|reset|aborted|broken|version:", re.IGNORECASE)
 """In what the SDK says of an engine that it couldn't speak with."""
+
+_ERRORS = (
+    *(DockerException, OSError, requests.exceptions.RequestException),
+    urllib3.exceptions.HTTPError,  # of a stream that breaks off: the SDK reads it by itself
+)
 
 PYTHON = "/opt/reprise/bin/python"
 """Of every image that is built from containers/."""
@@ -57,7 +63,7 @@ def connected(
             yield client
         finally:
             client.close()
-    except (DockerException, requests.exceptions.RequestException, OSError) as error:
+    except _ERRORS as error:
         raise UserError(_sentence(address, path, error)) from error
 
 

@@ -27,7 +27,10 @@ ACCELERATOR = (
 SITE = """\
 # @package _global_
 defaults: [override /scheduler: slurm, _self_]
-scheduler: {partition: main, gpu_types: {null-engine: mi325x}}
+scheduler:
+  partition: main
+  gpu_types: {null-engine: mi325x}
+  share: {cpus: 4, memory_gb: 3}
 """
 RUNS = "results/null-engine/runs/null-engine/rehearsal/none/bf16"
 CHECKED = ("performance_check",)

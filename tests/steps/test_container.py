@@ -1,8 +1,13 @@
 """Images and the containers of steps: what is planned, what they are made of, what is refused."""
 
+import io
 import json
 import shutil
 import socket
+import socketserver
+import threading
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from unittest.mock import create_autospec
@@ -248,6 +253,44 @@ def test_an_engine_that_does_not_answer_is_not_waited_for(
             host.connected(address),
         ):
             pass
+
+
+class _DiesWhileBuilding(BaseHTTPRequestHandler):
+    """An engine that answers everything, and is killed in the middle of a build's output."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def answer(self, fields: Mapping[str, str], body: bytes) -> None:
+        self.send_response(200)
+        for key, value in fields.items():
+            self.send_header(key, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self) -> None:
+        body = b'{"ApiVersion": "1.41", "Id": "sha256:base"}'
+        self.answer({"Content-Length": str(len(body))}, body)
+
+    def do_POST(self) -> None:
+        self.answer({"Transfer-Encoding": "chunked"}, b'16\r\n{"stream": "Step 1/9"}\r\n')
+        self.connection.shutdown(socket.SHUT_RDWR)
+        self.close_connection = True
+
+
+def test_an_engine_that_is_killed_while_it_builds_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "dies.sock"
+    with socketserver.ThreadingUnixStreamServer(str(path), _DiesWhileBuilding) as engine:
+        threading.Thread(target=engine.serve_forever, daemon=True).start()
+        address = EngineAddress(engine="podman", socket=f"unix://{path}")
+        with (
+            pytest.raises(UserError, match=r"podman at .*dies.sock doesn't answer \(.*run again"),
+            host.connected(address) as client,
+        ):
+            list(client.api.build(fileobj=io.BytesIO(), custom_context=True, decode=True))
+        engine.shutdown()
 
 
 # ---- containers ---------------------------------------------------------------------------------
