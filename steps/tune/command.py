@@ -158,7 +158,7 @@ def request_of(plan: Plan, job: Job, guess: float | None, budget_s: float | None
         begin, why = first_rate(ROOT, plan, job)
     request = Request(
         cell=job.key,
-        run=schema.PerformanceRunConfig.model_validate_json(job.config),
+        planned=job.config,
         check=schema.PerformanceCheckConfig.model_validate_json(canonical_json(check)),
         inputs=job.inputs,
         launcher=job.launcher,

@@ -67,17 +67,21 @@ class Journal:
         return self._read(home)
 
     def config(self, probe: Probe) -> PerformanceRunConfig:
-        """The configuration of the run: a final one differs from the cell's in its rate only."""
-        run = self._request.run
-        changed: dict[str, object] = {"target_qps": probe.rate}
+        return PerformanceRunConfig.model_validate_json(self.configuration(probe))
+
+    def configuration(self, probe: Probe) -> str:
+        """JSON of the run: a final one's differs from what the plan says in its rate only, so the
+        plan with that rate knows it by its text."""
+        planned = json.loads(self._request.planned)
+        planned["loadgen"]["target_qps"] = probe.rate
         if not probe.final:
             samples = min(probe.queries, self._samples())
-            changed |= {
+            planned["loadgen"] |= {
                 "min_duration_ms": 1,
                 "min_query_count": probe.queries,
                 "performance_sample_count_override": samples,
             }
-        return run.model_copy(update={"loadgen": run.loadgen.model_copy(update=changed)})
+        return canonical_json(planned)
 
     def _samples(self) -> int:
         run = self._request.run
@@ -89,9 +93,8 @@ class Journal:
         write_atomically(home / "asked.json", watched.model_dump_json() + "\n")
         inputs = {**request.inputs, PROBE: str(home / "asked.json")}
         module = "steps.tune.final" if probe.final else "steps.tune.probe"
-        config = canonical_json(self.config(probe).model_dump(mode="json"))
         command = [
-            *(*request.launcher, "-m", module, "--config", config),
+            *(*request.launcher, "-m", module, "--config", self.configuration(probe)),
             *("--input", *(f"{role}={path}" for role, path in inputs.items())),
             *("--output", str(home / RUN / MANIFEST), "--log", str(home / "log")),
             *("--code", *request.code),

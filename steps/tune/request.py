@@ -17,6 +17,8 @@ BAND = 1.645
 class Request(Strict):
     """One cell's search; paths are relative to the checkout.
 
+    `planned`: the cell's performance run as the plan configures it, to the letter, since by its
+    text a plan knows a run again.
     `launcher` starts the engine's processes (Job.launcher); `code`: the sources whose digest a
     performance run records. `guess` in queries a second; `guessed_from` says where it comes from.
     `answers`: samples.csv of an accuracy run on the same weights and prompts, None if there is
@@ -24,7 +26,7 @@ class Request(Strict):
     """
 
     cell: str
-    run: PerformanceRunConfig
+    planned: str
     check: PerformanceCheckConfig
     inputs: dict[str, str]
     launcher: tuple[str, ...]
@@ -35,6 +37,10 @@ class Request(Strict):
     answers: str | None
     home: str
     settings: SearchSettings
+
+    @property
+    def run(self) -> PerformanceRunConfig:
+        return PerformanceRunConfig.model_validate_json(self.planned)
 
 
 OUT_OF_BUDGET = "the budget is spent"

@@ -12,7 +12,9 @@ from steps.preview import pending
 from steps.record import publish
 from steps.tune import command
 from steps.tune.frontier import FRONTIER
-from steps.tune.request import OUT_OF_BUDGET, RESULT, Result
+from steps.tune.journal import Journal
+from steps.tune.measure import Probe
+from steps.tune.request import OUT_OF_BUDGET, RESULT, Result, request_in
 from tests.conftest import edit
 from tests.test_reruns import command as snakemake
 from tests.test_reruns import touch
@@ -78,6 +80,24 @@ def test_a_found_run_is_taken_by_the_plan_of_its_rate(here: Path) -> None:
     assert any(other.output in due for other in at_rate.jobs if other.step == "performance_check")
     assert (here / job.output).with_name(FRONTIER).is_file()
     assert (here / job.output).read_bytes() == (here / RUN / "manifest.json").read_bytes()
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp8"])
+def test_a_run_of_a_search_is_configured_as_the_plan_of_its_rate(
+    here: Path, precision: str
+) -> None:
+    """To the letter: a manifest is compared as text."""
+    chosen = [*OVERRIDES, f"precision={precision}"]
+    plan = make(here, chosen)
+    job = next(job for job in plan.jobs if job.step == "performance_run")
+    for role, path in job.inputs.items():
+        with publish((here / path).parent, step=role, config={}, inputs={}, code="") as workspace:
+            workspace.result = {}
+    asked = request_in(here / command.request_of(plan, job, 55.0, None).home)
+    assert asked is not None
+    probe = Probe(number=1, seed=1, rate=41.5, queries=1024, final=True, allowed_misses=0)
+    text = Journal(here, asked).configuration(probe)
+    assert text == run_of(here, [*chosen, "++system.target_qps.Server=41.5"]).config
 
 
 def test_a_plan_that_can_no_more_be_made_is_told(here: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from steps.record import Manifest
+from steps.record import Manifest, canonical_json
 from steps.registry import sources
 from steps.tune.config import load
 from steps.tune.journal import ENTRY, RUN, Journal
@@ -38,7 +38,7 @@ def request_path(tmp_path: Path, jobs: dict[str, str]) -> Path:
     search = load().search.model_copy(update={"explore_s": 3.0})
     fields = {
         "cell": "a/b/none/bf16/Server",
-        "run": run,
+        "planned": canonical_json(run),
         "check": check,
         "inputs": {role: str(tmp_path / role / "manifest.json") for role in ("model", "dataset")},
         "launcher": [sys.executable, "-m", "tests.tune.slot_engine"],
@@ -105,7 +105,7 @@ def test_a_run_that_goes_to_its_end_is_the_performance_run(request_path: Path) -
     assert len(measured.samples) == 512
     manifest = Manifest.read(journal.directory(probe) / RUN / "manifest.json")
     assert manifest.step == "performance_run"
-    assert manifest.config == journal.config(probe).model_dump(mode="json")
+    assert manifest.config == json.loads(journal.configuration(probe))
     assert manifest.config["loadgen"]["target_qps"] == 30.0
     assert manifest.result["engine"]["name"] == "slots"
     again = Journal(ROOT, request.model_copy(update={"launcher": ("/nowhere",)})).measure(probe)
