@@ -2,27 +2,18 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
-from steps.cli import ROOT, frozen_plan
-from steps.plan import environment_directory, load
+from bench import inside
+from steps.cli import ROOT
+from steps.plan import environment_directory
 
 
 def main() -> None:
     subprocess.run([str(ROOT / "reproduce")], check=True)
     driver = environment_directory(ROOT, "driver")
     subprocess.run([f"{driver}/bin/python", "-m", "bench.noop"], check=True, cwd=ROOT)
-    jobs = load(frozen_plan(ROOT, [])).jobs
-    run = next(job for job in jobs if job.step == "performance_run")
-    artifacts = [f"--{role}={Path(run.inputs[role]).parent}" for role in ("model", "dataset")]
-    subprocess.run(
-        [
-            *(f"{run.environment}/bin/python", "-m", "bench.offline_efficiency"),
-            *(f"--config={run.config}", *artifacts),
-        ],
-        check=True,
-        cwd=ROOT,
-    )
+    inside.run("bench.offline_efficiency", ["scenario=Offline"])
+    inside.run("bench.server_latency", ["scenario=Server"])
     null = ["experiment=null-engine", "--", "--until", "performance_check"]
     subprocess.run([str(ROOT / "reproduce"), *null], check=True)  # makes Ray's environment
     for name in ("ceiling", "scaling", "routing", "kills", "ratios"):

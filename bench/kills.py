@@ -4,11 +4,15 @@ Null engines under the real LoadGen. Nodes are those of a Ray cluster on this ma
 raylet and all processes below it. It is killed by SIGKILL, or by SIGSTOP as a machine that falls
 silent and closes no connection. What a run has to do follows from its configuration: end at once
 naming an engine, or answer every sample once.
+
+The sixteen kinds (scenario, engine or node, what a failure means, signal) take turns, each time at
+another moment: forty trials are twenty of an engine and twenty of a node.
 """
 
 import argparse
 import contextlib
 import csv
+import itertools
 import json
 import os
 import random
@@ -17,7 +21,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -173,25 +177,28 @@ def judged(trial: Trial, status: int, text: str, seconds: float, output: Path) -
     return Outcome(None if failures else "no failure was noted", seconds, "; ".join(failures))
 
 
+def every_kind(whats: Sequence[str]) -> Iterator[tuple[Scenario, str, str, signal.Signals]]:
+    """In an order in which a few trials have seen each value already."""
+    signals = (signal.SIGKILL, signal.SIGSTOP)
+    scenarios: tuple[Scenario, ...] = ("Offline", "Server")
+    for number, what, on_failure in itertools.product((0, 1), whats, ("fail", "redispatch")):
+        for turn, scenario in enumerate(scenarios):
+            yield scenario, what, on_failure, signals[(number + turn) % 2]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.kills")
-    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--trials", type=int, default=40, help="over all kinds in turn")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--what", default="engine,node")
     arguments = parser.parse_args()
     random.seed(arguments.seed)
+    kinds = itertools.cycle(every_kind(arguments.what.split(",")))
     wrong = 0
     with tempfile.TemporaryDirectory() as folder:
         inputs = subjects.artifacts(Path(folder) / "artifacts", SAMPLES)
-        for number in range(arguments.trials):
-            whats = arguments.what.split(",")
-            trial = Trial(
-                ("Offline", "Server")[number % 2],
-                whats[number // 2 % len(whats)],
-                ("fail", "redispatch")[number // (2 * len(whats)) % 2],
-                random.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGSTOP)),
-                random.uniform(0, 0.7 * RUN_S),
-            )
+        for number, kind in enumerate(itertools.islice(kinds, arguments.trials)):
+            trial = Trial(*kind, delay_s=random.uniform(0, 0.7 * RUN_S))
             home = Path(folder) / str(number)
             home.mkdir()
             outcome = attempt(trial, inputs, home)
@@ -204,6 +211,7 @@ def main() -> None:
                 flush=True,
             )
     print(f"{arguments.trials} kills: {wrong} not as configured")
+    raise SystemExit(1 if wrong else 0)
 
 
 if __name__ == "__main__":

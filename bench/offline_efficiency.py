@@ -5,22 +5,25 @@ so that a machine that speeds up or slows down does so for both. Each is a proce
 forked from one that has vLLM imported already.
 """
 
-import argparse
 import csv
 import os
 import statistics
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import inside
 from bench import ratios as kept
 from bench.forks import forked
 from steps.console import Console
 from steps.loadgen_log import read_detail
-from steps.record import MANIFEST, Manifest, Workspace
+from steps.record import Manifest, Workspace
 from steps.schema import PerformanceRunConfig
 from steps.sut import samples
 from steps.sut.run import execute
+
+MODULE = "bench.offline_efficiency"
 
 
 @dataclass(frozen=True)
@@ -36,18 +39,12 @@ class Measurement:
     cpu_s: float
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What is measured: one configuration on one model and dataset (their manifests)."""
-
-    config: PerformanceRunConfig
-    model: Path
-    dataset: Path
+class Subject(inside.Subject):
+    """What is measured."""
 
     def loadgen(self, home: Path, console: Console) -> Measurement:
         """Every sample of the dataset once, in one Offline query."""
-        inputs = {"model": self.model, "dataset": self.dataset}
-        execute("PerformanceOnly", self._once(), inputs, Workspace(home), console)
+        execute("PerformanceOnly", self._once(), self.inputs, Workspace(home), console)
         detail = read_detail(home / "mlperf_log_detail.txt")
         with (home / "samples.csv").open(encoding="utf-8", newline="") as stream:
             order = [int(row["sample_index"]) for row in csv.DictReader(stream)]
@@ -99,15 +96,14 @@ class Subject:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.offline_efficiency")
-    parser.add_argument("--config", required=True, help="JSON of an Offline performance_run")
-    parser.add_argument("--model", type=Path, required=True, help="directory of the artifact")
-    parser.add_argument("--dataset", type=Path, required=True, help="directory of the artifact")
+    parser = inside.parser(MODULE)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    config = PerformanceRunConfig.model_validate_json(arguments.config)
-    subject = Subject(config, arguments.model / MANIFEST, arguments.dataset / MANIFEST)
-    os.environ.update(config.engine.environment)
+    if arguments.config is None:
+        inside.run(MODULE, ["scenario=Offline"], sys.argv[1:])
+        return
+    subject = Subject.of(arguments)
+    os.environ.update(subject.config.engine.environment)
     import vllm  # noqa: F401  (imported once, inherited by every fork)
 
     # Not counted: it brings the order and warms the machine's caches.

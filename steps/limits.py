@@ -98,7 +98,7 @@ def missing(
     if needed["nodes"] > 1:
         return (
             f"system {needed['system']} is a cluster of {needed['nodes']} nodes, and this version "
-            "starts engines on other nodes for the null engine only"
+            "starts engines on several nodes only where they need no accelerators"
         )
     if not here:
         return None

@@ -10,6 +10,7 @@ from steps import describe, schema
 from steps.cli import main, site_file
 from steps.diff import difference
 from steps.errors import UserError
+from steps.layers import merged
 from steps.limits import limitation, missing, refusal
 from steps.plan import Job, Plan, freeze, make
 from tests.conftest import ROOT, edit, planned
@@ -129,6 +130,30 @@ def test_an_impossible_choice_is_named(overrides: list[str], words: list[str]) -
         planned("experiment=amd-v5.1", *overrides)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_nodes_of_the_rehearsal_have_its_engine_and_ray_beside_it() -> None:
+    alone = one(planned("scenario=Server"), "performance_run")["engine"]
+    chosen = ("system=rehearsal-cpu-nodes", "cluster=4-nodes", "scenario=Server")
+    plan = planned(*chosen, "system.engine.placement.cluster=auto")
+    engine = one(plan, "performance_run")["engine"]
+    changes = {"cluster": "auto", "nodes": 4, "in_process": False}
+    assert engine == merged(alone, {"placement": changes})
+    assert one(plan, "describe")["fields"]["number_of_nodes"] == "4"
+    (requirement,) = plan.requirements
+    assert missing(requirement.model_dump(mode="json")) is None
+
+
+def test_vllm_beside_ray_is_the_rehearsals_vllm_and_the_null_engines_ray() -> None:
+    """Otherwise a difference between one node and several could be the software's."""
+
+    def pinned(name: str) -> set[str]:
+        return set((ROOT / f"envs/{name}.lock").read_text(encoding="utf-8").split())
+
+    more = pinned("cpu-cluster") - pinned("cpu")
+    assert pinned("cpu") <= pinned("cpu-cluster")
+    assert more <= pinned("cluster")
+    assert {line.split("==")[0] for line in more} == {"ray", "msgpack"}
 
 
 def test_a_precision_that_the_hardware_lacks_is_refused() -> None:

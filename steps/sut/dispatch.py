@@ -26,13 +26,15 @@ class Seat:
     """One engine as the dispatcher sees it.
 
     `places`: samples it works on at a time. `spare`: how many more it may hold in Offline, so that
-    it never runs dry while its news travel. `rate`: tokens per second of one sample on it, as
-    measured before the run. `taken` maps the numbers it has to answer to their indices.
+    it never runs dry while its news travel. `rate`: tokens per second of one sample on it, before
+    the run as measured in a warm-up, then lately: all tokens over all time that samples spent.
+    `taken` maps the numbers it has to answer to their indices.
     """
 
     def __init__(self, places: int, spare: int, rate: float) -> None:
         self.places = places
         self.spare = spare
+        self.rate = rate
         self.taken: dict[int, int] = {}
         self.alive = True
         self.samples = 0
@@ -47,11 +49,6 @@ class Seat:
         self._recent_s = FIRST_GUESS * places / rate
         self._new_s = 0.0
         self._at: float | None = None
-
-    @property
-    def rate(self) -> float:
-        """Tokens per second of one sample, lately: all tokens over all time that samples spent."""
-        return self._recent_tokens / self._recent_s
 
     @property
     def speed(self) -> float:
@@ -69,6 +66,7 @@ class Seat:
         fade = self._fade**samples
         self._recent_tokens = self._recent_tokens * fade + tokens
         self._recent_s = self._recent_s * fade + self._new_s
+        self.rate = self._recent_tokens / self._recent_s
         self.sample_s += self._new_s
         self._new_s = 0.0
         self.samples += samples

@@ -1,13 +1,12 @@
 """What a run needs of an engine, whichever it is."""
 
 import importlib
-import pickle
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, compress
 from pathlib import Path
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 from steps.schema import Engine as EngineConfig
 from steps.schema import Generation
@@ -38,7 +37,7 @@ class Events:
     completed: list[Answer] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Batch:
     """Tokens of several samples as columns, so that what a sample costs is a few bytes' handling.
 
@@ -52,12 +51,14 @@ class Batch:
     @classmethod
     def of(cls, answers: Sequence[Answer]) -> "Batch":
         if not answers:
-            return cls()
+            return NOTHING
         numbers, tokens = zip(*answers, strict=True)
         return cls(list(numbers), list(map(len, tokens)), array("i", b"".join(tokens)))
 
     @classmethod
     def of_first(cls, first: Sequence[tuple[int, int]]) -> "Batch":
+        if not first:
+            return NOTHING
         tokens = array("i", [token for _, token in first])
         return cls([number for number, _ in first], [1] * len(first), tokens)
 
@@ -73,19 +74,15 @@ class Batch:
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def __reduce__(self) -> tuple[object, ...]:
-        """The tokens' memory is passed on as it is to whoever pickles with buffers apart."""
-        if not self.tokens:
-            return Batch, (self.numbers, self.counts)
-        return Batch, (self.numbers, self.counts, pickle.PickleBuffer(self.tokens))
+
+NOTHING = Batch()
 
 
-@dataclass(frozen=True)
-class News:
+class News(NamedTuple):
     """Events of one engine, in columns."""
 
-    first: Batch = field(default_factory=Batch)
-    completed: Batch = field(default_factory=Batch)
+    first: Batch = NOTHING
+    completed: Batch = NOTHING
 
     @classmethod
     def of(cls, events: Events) -> "Iterator[News]":

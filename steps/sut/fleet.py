@@ -45,6 +45,7 @@ class Fleet:
         self._progress: list[float] = []
         """When each engine last brought something or had nothing to do."""
         self._failures: list[str] = []
+        self._checked_s = 0.0
         self._woken = False
         self._wake_end, self._waker = os.pipe()
         os.set_blocking(self._wake_end, False)
@@ -187,8 +188,12 @@ class Fleet:
         return message
 
     def _check(self) -> None:
-        """Engines that say nothing, and those that bring nothing."""
+        """Engines that say nothing, and those that bring nothing; looked at several times a second,
+        not at every message."""
         now = time.monotonic()
+        if now - self._checked_s < POLL_S:
+            return
+        self._checked_s = now
         for number, seat in enumerate(self._dispatcher.seats):
             if not seat.alive:
                 continue

@@ -171,7 +171,10 @@ def main() -> None:
     except UserError as error:
         reply = Reply(error=str(error))
     except ImportError as error:
-        reply = Reply(error=f"Ray can't be imported ({error}); see envs/cluster.lock")
+        reply = Reply(
+            error=f"Ray can't be imported ({error}); its environment is envs/cluster.lock, "
+            "beside vLLM envs/cpu-cluster.lock (hardware=cpu-cluster)"
+        )
     with contextlib.suppress(OSError):
         replies.write(reply.model_dump_json() + "\n")
         replies.flush()

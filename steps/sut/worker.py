@@ -13,15 +13,13 @@ import sys
 import threading
 import time
 import traceback
-from collections import deque
 from multiprocessing.connection import Client, Connection
+from queue import SimpleQueue
 from typing import Any, NoReturn
 
 from steps.errors import UserError
 from steps.sut import pinning, wire
 from steps.sut.engine import Engine, News, started
-
-IDLE_S = 1.0
 
 
 class Worker:
@@ -30,8 +28,7 @@ class Worker:
     def __init__(self, connection: "Connection[Any, Any]") -> None:
         self._connection = connection
         self._sending = threading.Lock()
-        self._inbox: deque[wire.Submit] = deque()
-        self._news = threading.Event()
+        self._inbox: SimpleQueue[wire.Submit] = SimpleQueue()
 
     def serve(self) -> NoReturn:
         """Until the other side is gone; the process ends with it."""
@@ -64,15 +61,11 @@ class Worker:
     def _drive(self, engine: Engine, prompts: "list[Any]") -> NoReturn:
         outstanding = 0
         while True:
-            while self._inbox:
-                given = self._inbox.popleft()
+            while not outstanding or not self._inbox.empty():
+                given = self._inbox.get()
                 asked = map(prompts.__getitem__, given.indices)
                 engine.submit(list(zip(given.numbers, asked, strict=True)))
                 outstanding += len(given.numbers)
-            if not outstanding:
-                self._news.wait(IDLE_S)
-                self._news.clear()
-                continue
             events = engine.step()
             if events.first or events.completed:
                 outstanding -= len(events.completed)
@@ -84,8 +77,7 @@ class Worker:
             while True:
                 message = wire.receive(self._connection)
                 assert isinstance(message, wire.Submit)
-                self._inbox.append(message)
-                self._news.set()
+                self._inbox.put(message)
         except (EOFError, OSError):
             _leave(0)
 

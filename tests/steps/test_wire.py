@@ -3,7 +3,10 @@
 import os
 import threading
 from array import array
+from collections.abc import Sequence
 from multiprocessing import Pipe
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -30,6 +33,29 @@ def test_news_arrive_whole(answers: list[list[int]], first: list[tuple[int, int]
             assert wire.receive(there) == message
 
 
+@given(ANSWERS, st.lists(st.integers(0, 2**62), max_size=5), st.integers(1, 50))
+def test_messages_arrive_whole_however_few_bytes_at_a_time(
+    answers: list[list[int]], numbers: list[int], at_most: int
+) -> None:
+    def little(descriptor: int, views: Sequence[memoryview]) -> int:
+        target = next((view for view in views if view.nbytes), views[0])
+        return os.readv(descriptor, [target.cast("B")[:at_most]])
+
+    here, there = Pipe()
+    with (
+        here,
+        there,
+        mock.patch.object(wire, "os", SimpleNamespace(readv=little, writev=os.writev)),
+    ):
+        for sent in (
+            wire.Submit(numbers, numbers),
+            News(completed=batch_of(answers)),
+            wire.Alive(),
+        ):
+            wire.send(here, sent)
+            assert wire.receive(there) == sent
+
+
 @pytest.mark.parametrize("count", [0, 1, PART, PART + 1, 3 * PART])
 def test_news_come_in_parts_and_nothing_is_left_out(count: int) -> None:
     completed = [(number, array("i", [number] * 3)) for number in range(count)]
@@ -53,7 +79,7 @@ def test_an_end_in_mid_message_is_an_end() -> None:
     here, there = Pipe()
     with there:
         with here:
-            os.write(here.fileno(), wire.FRAME.pack(0, 100) + b"x")
+            os.write(here.fileno(), wire.HEAD.pack(wire.PICKLED, 100, 0, 0, 0) + b"x")
         with pytest.raises(EOFError):
             wire.receive(there)
 

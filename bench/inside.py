@@ -1,0 +1,56 @@
+"""Benches of the real engine: begun in any environment, measured in the engine's own."""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from steps.cli import ROOT, frozen_plan
+from steps.plan import load
+from steps.record import MANIFEST
+from steps.schema import PerformanceRunConfig
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: one configuration on one model and dataset (their manifests)."""
+
+    config: PerformanceRunConfig
+    model: Path
+    dataset: Path
+
+    @classmethod
+    def of(cls, arguments: argparse.Namespace) -> Self:
+        """What the command line of `run` names."""
+        config = PerformanceRunConfig.model_validate_json(arguments.config)
+        return cls(config, arguments.model / MANIFEST, arguments.dataset / MANIFEST)
+
+    @property
+    def inputs(self) -> dict[str, Path]:
+        return {"model": self.model, "dataset": self.dataset}
+
+
+def parser(module: str) -> argparse.ArgumentParser:
+    """Without --config, a bench is to call `run`, which names its subject."""
+    found = argparse.ArgumentParser(prog=f"python -m {module}")
+    found.add_argument("--config", help="JSON of a performance_run")
+    found.add_argument("--model", type=Path, help="directory of the artifact")
+    found.add_argument("--dataset", type=Path, help="directory of the artifact")
+    return found
+
+
+def run(module: str, overrides: Sequence[str], given: Sequence[str] = ()) -> None:
+    """The bench in the environment of these overrides' performance run, whose inputs are made."""
+    needed = ("environment", "model", "dataset")
+    made = [str(ROOT / "reproduce"), *overrides, "--", "--until", *needed]
+    subprocess.run(made, check=True, stdout=sys.stderr)
+    jobs = load(frozen_plan(ROOT, list(overrides))).jobs
+    job = next(job for job in jobs if job.step == "performance_run")
+    artifacts = [f"--{role}={Path(job.inputs[role]).parent}" for role in ("model", "dataset")]
+    command = [f"{job.environment}/bin/python", "-m", module, f"--config={job.config}"]
+    done = subprocess.run([*command, *artifacts, *given], cwd=ROOT)
+    if done.returncode:
+        raise SystemExit(f"{module} ended with status {done.returncode}")
