@@ -65,7 +65,7 @@ def work(source: Path, destination: Path, samples: int, tokens: int) -> Cost:
     phases = Phases()
     if samples == 0:
         phases.begin("stream")
-        quantized(source, destination)
+        quantized(source, destination, 1)
     else:
         draw = random.Random(0)
         prompts = [[draw.randrange(VOCABULARY) for _ in range(tokens)] for _ in range(samples)]
