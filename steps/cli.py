@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PLANNED: Mapping[str, str] = {
     "run": "(default) make the plan and run what of it is missing or outdated",
     "plan": "print what would run, why, how long and how much disk; runs nothing",
+    "manifests": "print what Kubernetes would be given, with scheduler=kubernetes",
     "verify": "check every result of the plan, or DIRECTORY as unseal left it, against its digests",
 }
 """Commands on a plan: they take overrides."""
@@ -52,7 +53,7 @@ OTHERS: Mapping[str, tuple[str, str]] = {
 """Commands that need no plan: the module whose `command(arguments) -> exit status` does it."""
 
 USAGE = """\
-./reproduce [run|plan|verify] [--site FILE] [hydra overrides] [-- snakemake arguments]
+./reproduce [run|plan|manifests|verify] [--site FILE] [hydra overrides] [-- snakemake arguments]
 ./reproduce COMMAND [arguments]
 
 {commands}
@@ -102,6 +103,10 @@ def _planned(arguments: list[str]) -> int:
 
         print(preview(path, ROOT, snakemake(path)))
         return 0
+    if command == "manifests":
+        from steps.scheduler.kubernetes.run import show
+
+        return show(path, ROOT)
     if command == "verify":
         from steps.verify import verify
 
@@ -112,10 +117,9 @@ def _planned(arguments: list[str]) -> int:
         raise UserError(reason)
     lock(ROOT / "results")
     os.chdir(ROOT)
-    if scheduler(path) != "local":
-        from steps.scheduler.run import run
-
-        return run(path, passed_on, ROOT)
+    if (name := scheduler(path)) != "local":
+        found = {"slurm": "steps.scheduler.run", "kubernetes": "steps.scheduler.kubernetes.run"}
+        return int(importlib.import_module(found[name]).run(path, passed_on, ROOT))
     binary, *rest = snakemake(path)
     os.execv(binary, [binary, *rest, *passed_on])
 

@@ -57,8 +57,9 @@ def main(name: str, config_class: type[Config], step: Step[Config]) -> NoReturn:
     console = Console(arguments.log)
     begun = time.monotonic()
     status = 0
+    raw: dict[str, Any] = {}
     try:
-        raw: dict[str, Any] = json.loads(arguments.config)
+        raw = json.loads(arguments.config)
         config = config_class.model_validate_json(arguments.config)
         inputs = {role: Path(path) for role, path in (i.split("=", 1) for i in arguments.input)}
         code = digest_files([p.resolve() for p in arguments.code], ROOT)
@@ -93,6 +94,6 @@ def main(name: str, config_class: type[Config], step: Step[Config]) -> NoReturn:
     with contextlib.suppress(OSError):
         sys.stdout.flush()
         sys.stderr.flush()
-        scrub(arguments.log)
+        scrub(arguments.log, raw)
     # Engines leave threads and child processes whose shutdown may hang; the outputs are in place.
     os._exit(status)

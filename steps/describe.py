@@ -12,7 +12,6 @@ from typing import Literal
 
 import yaml
 from pydantic import ValidationError
-from tabulate import tabulate
 
 from steps.cli import site_file
 from steps.command import ROOT, main
@@ -158,6 +157,8 @@ def _systems(overrides: list[str], site: Path | None) -> list[DescribeConfig]:
 
 def _show(name: str, fields: Mapping[str, Field], root: Path) -> None:
     """The table, and three files: the description, its origins, and lines for conf/system."""
+    from tabulate import tabulate  # which images of engines lack
+
     rows = []
     for field, entry in fields.items():
         overruled = f"\n(probed: {entry.probed})" if entry.probed else ""

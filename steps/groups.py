@@ -78,10 +78,19 @@ class System(Strict):
     fields: dict[str, Any]
 
 
+class NodeKind(Strict):
+    """So many nodes of a hardware, and the accelerators of each; `architecture` None: a CPU."""
+
+    hardware: Name
+    nodes: Positive
+    architecture: Name | None
+    accelerators: int
+
+
 class Requirement(Strict):
     """What a system needs of the machines it runs on; `model` None: a CPU is enough.
 
-    `hardware` None: nodes of several kinds.
+    `hardware` None: nodes of several kinds. `kinds`: each of them.
     """
 
     system: Name
@@ -90,6 +99,7 @@ class Requirement(Strict):
     architecture: Name | None
     count_per_node: int
     nodes: Positive
+    kinds: tuple[NodeKind, ...]
 
 
 DERIVED_FIELDS = ("number_of_nodes", "division", "submitter")
@@ -137,6 +147,20 @@ def check(composed: Mapping[str, Any], conf: Path) -> Requirement:
         architecture=accelerator.architecture if accelerator else None,
         count_per_node=accelerator.count_per_node if accelerator else 0,
         nodes=cluster.nodes,
+        kinds=tuple(_kind(group, hardware, conf) for group in cluster.groups),
+    )
+
+
+def _kind(group: NodeGroup, own: Hardware, conf: Path) -> NodeKind:
+    accelerator = own.accelerator
+    if group.hardware != own.name:
+        raw = hardware_file(conf, group.hardware)["accelerator"]
+        accelerator = Accelerator.model_validate_json(canonical_json(raw)) if raw else None
+    return NodeKind(
+        hardware=group.hardware,
+        nodes=group.nodes,
+        architecture=accelerator.architecture if accelerator else None,
+        accelerators=accelerator.count_per_node if accelerator else 0,
     )
 
 

@@ -3,10 +3,10 @@
 import ipaddress
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from steps.confidential.known import Known
-from steps.confidential.placeholders import PLACEHOLDERS
+from steps.confidential.placeholders import KINDS, PLACEHOLDERS
 from steps.confidential.tokens import TOKEN
 
 _REST = r"(?:/[^\s\"'`,;:()<>\[\]{}|\\]*)?"
@@ -27,9 +27,12 @@ Judge = Callable[[re.Match[str]], bool]
 
 
 class Finder:
-    """Of one site. Names that are plain words count only where a host or a user is named."""
+    """Of one site. Names that are plain words count only where a host or a user is named.
 
-    def __init__(self, known: Known) -> None:
+    `kinds`: what is looked for, of KINDS.
+    """
+
+    def __init__(self, known: Known, kinds: Collection[str] = tuple(KINDS)) -> None:
         self._own = frozenset(known.addresses)
         paths = [rf"{_BEFORE}{p}{_REST}(?![\w])" for p in _longest(known.paths)]
         roots = "|".join(map(re.escape, sorted(known.roots)))
@@ -42,7 +45,9 @@ class Finder:
             ("user", _names(known.users), _always),
         ]
         self._passes = [
-            (kind, re.compile("|".join(parts)), judge) for kind, parts, judge in passes if parts
+            (kind, re.compile("|".join(parts)), judge)
+            for kind, parts, judge in passes
+            if parts and kind in kinds
         ]
 
     def redacted(self, text: str) -> tuple[str, Counter[str]]:

@@ -70,6 +70,13 @@ class Known:
             if not TELLING_NOTHING.match(path):
                 self.paths.add(path)
 
+    def add_config(self, config: Any) -> None:
+        """What the values of a step's configuration name."""
+        for key, text in strings(config):
+            self.add_text(text)
+            if key[-2:] == ("token", "file"):
+                self.tokens |= token_of(Path(text).expanduser())
+
     def _add_place(self, host: str) -> None:
         try:
             address = ipaddress.ip_address(host)
@@ -115,17 +122,9 @@ def add_evidence(known: Known, manifests: Iterable[Path], overrides: Iterable[st
         except (OSError, ValueError):
             pass  # not a step's output: a lock, or weights that the repository ships
         else:
-            config = Manifest.read(path).config
-            _add_config(known, config)
+            known.add_config(Manifest.read(path).config)
     for text in overrides:
         known.add_text(text.partition("=")[2])
-
-
-def _add_config(known: Known, config: Any) -> None:
-    for key, text in strings(config):
-        known.add_text(text)
-        if key[-2:] == ("token", "file"):
-            known.tokens |= token_of(Path(text).expanduser())
 
 
 def token_of(path: Path) -> set[str]:

@@ -8,7 +8,7 @@ from steps.estimate import computed_cost, evaluation_counts
 from steps.groups import Requirement
 from steps.plan import Job, Plan
 from steps.registry import STEPS
-from steps.scheduler.config import Slurm
+from steps.scheduler.config import Kubernetes, Slurm
 
 SHARING = ("accuracy_check",)
 """Steps that compute for minutes without an engine: a part of a node is enough for them."""
@@ -27,8 +27,10 @@ NAMES: Mapping[str, tuple[str, ...]] = {
         *("gpu", "gpu_model", "gres", "nodes", "tasks", "mpi", "runtime", "cpus_per_task"),
         *("mem_mb", "slurm_partition", "slurm_account", "qos", "slurm_extra"),
     ),
+    "kubernetes": (),
 }
-"""Names of resources, by scheduler, as Snakemake's executors know them."""
+"""Names of resources, by scheduler, as Snakemake's executors know them. Kubernetes is asked by the
+job's own command (steps/scheduler/kubernetes/place.py)."""
 
 WHOLE = -1
 """As cpus_per_task: the plugin names no number, and the job has all of its node."""
@@ -65,7 +67,9 @@ class Resources:
         return self._asked[job.output]
 
     def _ask(self, job: Job) -> Asked:
-        needed = None if job.step in (*STAYING, *SHARING) else self._requirement(job)
+        if isinstance(self._scheduler, Kubernetes):
+            return {}
+        needed = None if job.step in (*STAYING, *SHARING) else self.requirement(job)
         if not isinstance(self._scheduler, Slurm):
             return {} if needed is None else {"gpu": needed.count_per_node}
         if job.step in STAYING:
@@ -75,18 +79,18 @@ class Resources:
             share = self._scheduler.share
             asked = {"cpus_per_task": share.cpus, "mem_mb": share.memory_gb * 1000}
             return common | asked | {"slurm_extra": _extra(self._scheduler)}
-        nodes = needed.nodes if STEPS[job.step].stage == "runs" else 1
+        nodes = nodes_of(job, needed)
         extra = _extra(self._scheduler, "--exclusive")
         return common | _nodes(needed, nodes, self._scheduler, extra)
 
-    def limit_min(self, job: Job, scheduler: Slurm) -> int:
-        """Slurm's limit of the job, in minutes."""
+    def limit_min(self, job: Job, scheduler: Slurm | Kubernetes) -> int:
+        """The scheduler's limit of the job, in minutes."""
         seconds = computed_cost(job, self._counts.get(job.output, 0)).seconds
         if seconds is None:
             return scheduler.time.unknown_min
         return scheduler.time.allowance_min + math.ceil(scheduler.time.factor * seconds / 60)
 
-    def _requirement(self, job: Job) -> Requirement:
+    def requirement(self, job: Job) -> Requirement:
         """That of the job's system; weights belong to none: of the first that runs them."""
         waiting, seen = [job], {job.output}
         while waiting:
@@ -98,6 +102,11 @@ class Resources:
             waiting += [user for user in users if user.output not in seen]
             seen |= {user.output for user in users}
         return next(iter(self._requirements.values()))
+
+
+def nodes_of(job: Job, needed: Requirement) -> int:
+    """Weights are made on one node, also those of a system that has several."""
+    return needed.nodes if STEPS[job.step].stage == "runs" else 1
 
 
 def _where(scheduler: Slurm) -> dict[str, int | str]:

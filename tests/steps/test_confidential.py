@@ -295,24 +295,32 @@ def test_logs_and_results_of_steps_hold_no_token(canaries: Plan, tmp_path: Path)
 
 
 LEAKING = """
-import os
+import os, platform, sys
 from pathlib import Path
 from steps.command import main
 from steps.strict import Strict
 
+platform.node = lambda: "canary-here.example.com"
+
+class Config(Strict):
+    address: str
+
 def step(config, inputs, workspace, console):
     print("environment:", os.environ["HF_TOKEN"], Path(os.environ["HF_TOKEN_PATH"]).read_text())
+    print("on canary-here, to", config.address, flush=True)
+    sys.stdout.buffer.write(b"not UTF-8: \\xff\\n")
     raise RuntimeError(f"refused {os.environ['HF_TOKEN']}")
 
-main("leaking", Strict, step)
+main("leaking", Config, step)
 """
 
 
-def test_a_log_keeps_no_token_that_a_library_wrote(tmp_path: Path) -> None:
+def test_a_log_keeps_no_token_and_no_host_that_a_library_wrote(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("from-the-file-99\n", encoding="utf-8")
+    config = json.dumps({"address": f"tcp://{HOST}:29500"})
     subprocess.run(
         [
-            *(sys.executable, "-c", LEAKING, "--config", "{}"),
+            *(sys.executable, "-c", LEAKING, "--config", config),
             *("--output", str(tmp_path / "out/manifest.json"), "--log", str(tmp_path / "log")),
         ],
         cwd=ROOT,
@@ -320,9 +328,11 @@ def test_a_log_keeps_no_token_that_a_library_wrote(tmp_path: Path) -> None:
         capture_output=True,
         timeout=120,
     )
-    log = (tmp_path / "log").read_text(encoding="utf-8")
-    assert "environment: REDACTED_TOKEN REDACTED_TOKEN" in log
-    assert TOKEN not in log and "from-the-file-99" not in log
+    log = (tmp_path / "log").read_bytes()
+    assert b"environment: REDACTED_TOKEN REDACTED_TOKEN" in log
+    assert b"on REDACTED_HOST, to tcp://REDACTED_HOST:29500\nnot UTF-8: \xff\n" in log
+    for canary in (TOKEN, "from-the-file-99", HOST, "canary-here"):
+        assert canary.encode() not in log
 
 
 def test_own_addresses_come_from_the_kernels_tables(tmp_path: Path) -> None:

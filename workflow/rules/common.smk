@@ -12,23 +12,27 @@ from steps import registry
 from steps.errors import UserError
 from steps.limits import refusal
 from steps.scheduler import resources as scheduling
+from steps.scheduler.kubernetes import placed
 
 if not workflow.configfiles:
     raise WorkflowError(
         "no plan was given: run ./reproduce, or snakemake --configfile results/plans/NAME.json"
     )
 try:
-    PLAN = plans.load(Path(workflow.configfiles[0]))
+    PLAN_FILE = Path(workflow.configfiles[0])
+    PLAN = plans.load(PLAN_FILE)
 except UserError as error:
     raise WorkflowError(str(error))
 
 JOBS = {job.output: job for job in PLAN.jobs}
 RESOURCES = scheduling.Resources(PLAN)
 # A scheduler's job reads this again on its node, and has the node's cores there.
-WHOLE_MACHINE = workflow.resource_settings.cores or 1
+CORES = workflow.resource_settings.cores or 1
+# A command that waits for a pod needs no core.
+WHOLE_MACHINE = 1 if PLAN.scheduler.name == "kubernetes" else CORES
 
 RUN = (
-    "{params.launcher:q} -m steps.{params.step} --config {params.config:q} --input {params.inputs:q}"
+    "{params.place:q} {params.launcher:q} -m steps.{params.step} --config {params.config:q} --input {params.inputs:q}"
     " --output {output.manifest:q} --log {log:q} --code {input.code:q}"
 )
 
@@ -90,7 +94,19 @@ def arguments(step):
             step, lambda job: [f"{role}={path}" for role, path in job.inputs.items()]
         ),
         "launcher": of_job(step, lambda job: list(job.launcher)),
+        "place": place(step),
     }
+
+
+def place(step):
+    """Where the command is run. What is worked out from `threads` Snakemake doesn't compare between
+    runs, and where a job ran changes nothing of its result."""
+
+    def function(wildcards, threads):
+        job = JOBS[manifest(step).format(**wildcards)]
+        return placed.launcher(job, PLAN, PLAN_FILE)
+
+    return function
 
 
 def tell_of_nothing(record):

@@ -1,0 +1,83 @@
+"""`python -m steps.scheduler.kubernetes.ask check|show PLAN`: what a plan would make.
+
+`show` prints it; `check` has the cluster say whether it would take it.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from steps.command import ROOT
+from steps.errors import UserError
+from steps.plan import Job, Plan, load
+from steps.record import Manifest
+from steps.scheduler.config import Kubernetes
+from steps.scheduler.kubernetes import images
+from steps.scheduler.kubernetes.api import Cluster, SilenceError
+from steps.scheduler.kubernetes.manifests import Image, Manifests, text
+from steps.scheduler.kubernetes.place import machine
+from steps.scheduler.kubernetes.placed import image_job, placed
+
+
+def main(arguments: list[str]) -> int:
+    what, path = arguments
+    try:
+        plan = load(Path(path))
+        if what == "show":
+            for _, objects in manifests(plan):
+                print(text(objects), end="")
+        else:
+            check(plan)
+    except (UserError, SilenceError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def check(plan: Plan) -> None:
+    """Raises UserError for a cluster that isn't there, for what it doesn't allow, and for a job
+    that it would refuse: the first of each step is tried out there."""
+    scheduler = plan.scheduler
+    assert isinstance(scheduler, Kubernetes)
+    due = [(job, made) for job, made in manifests(plan) if not (ROOT / job.output).exists()]
+    if not due:
+        return
+    cluster = Cluster(scheduler)
+    try:
+        cluster.require(several_nodes=any(len(made) > 2 for _, made in due))
+        for objects in {job.step: made for job, made in reversed(due)}.values():
+            for made in objects:
+                cluster.try_out(made)
+    except SilenceError as error:
+        raise UserError(
+            f"the cluster at {cluster.host} doesn't answer ({error}); nothing was started"
+        ) from error
+
+
+def manifests(plan: Plan) -> Iterator[tuple[Job, list[Any]]]:
+    """Of every job that needs a node, as it would be started: with an image that is built, if it
+    is, and without the digests of code, which snakemake lists."""
+    assert isinstance(plan.scheduler, Kubernetes)
+    maker = Manifests(plan, machine(plan.scheduler))
+    by_output = {job.output: job for job in plan.jobs}
+    for job in plan.jobs:
+        if placed(job):
+            inputs = [f"{role}={path}" for role, path in job.inputs.items()]
+            arguments = [
+                *("-m", f"steps.{job.step}", "--config", job.config, "--input", *inputs),
+                *("--output", job.output, "--log", job.log),
+            ]
+            made = by_output[image_job(job, plan.jobs).inputs["environment"]]
+            yield job, maker.of(job, arguments, _image(made, plan.scheduler))
+
+
+def _image(made: Job, scheduler: Kubernetes) -> Image:
+    """Nothing is pushed for a look."""
+    if scheduler.registry is None and (ROOT / made.output).exists():
+        return images.of_nodes(Manifest.read(ROOT / made.output))
+    return images.planned(made.key, scheduler.registry)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
