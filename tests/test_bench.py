@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bench import ratios, routing
+from bench import kills, ratios, routing
 from bench.scaling import GENERATIONS
 from steps.sut.dispatch import Dispatcher
 
@@ -23,3 +23,9 @@ def test_routing_by_speed_holds_a_rate_that_turns_do_not() -> None:
     turns = routing.misses(routing.fleet(1), in_turn, rate, queries, seed=1)
     assert routed == 0
     assert turns > queries / 50
+
+
+def test_kills_try_every_kind_in_turn() -> None:
+    kinds = list(kills.every_kind(["engine", "node"]))
+    assert len(kinds) == len(set(kinds)) == 16
+    assert {kind[:3] for kind in kinds[:8]} == {kind[:3] for kind in kinds}
