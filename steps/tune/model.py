@@ -14,10 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from steps.tune.concurrency import FEWEST, Concurrency
+from steps.tune.lanes import dealt, lanes
 from steps.tune.measure import Samples
+from steps.tune.pace import fit_pace
 
-LEVEL = 1.12
-"""Levels of concurrency at which the pace is averaged: each so many times the one before."""
+ALIKE = 20
+"""A request deviates from the pace as one of so many with answers just shorter or just longer."""
 
 MOST_RUNNING = 1 << 14
 
@@ -28,18 +30,23 @@ class Engine:
 
     `pace` holds the s per token with 0, 1, 2, ... running. `start_s` and `start_per_running_s` are
     what the first token takes once a place is there, `start_gap_s` passes at least from one start
-    to the next. `tokens`, `pace_factors` and `start_factors`
-    are observed: a request draws one of each.
+    to the next; each start costs all that run `stall` tokens. `tokens`, `pace_factors` (in order of
+    their requests' `factor_tokens`) and `start_factors` are observed: a request draws one of each.
+    All of that goes for each of the engines to which requests are dealt in turn; they take
+    `slowness` times as long.
     """
 
     pace: np.ndarray
+    stall: float
     slots: float
     start_s: float
     start_per_running_s: float
     start_gap_s: float
     tokens: np.ndarray
     pace_factors: np.ndarray
+    factor_tokens: np.ndarray
     start_factors: np.ndarray
+    slowness: np.ndarray
 
     @property
     def most(self) -> int:
@@ -56,10 +63,15 @@ class Engine:
         count = len(arrived)
         if tokens is None:
             tokens = _drawn(self.tokens, count, rng)
-        factors = _drawn(self.pace_factors, count, rng)
+        near = np.searchsorted(self.factor_tokens, tokens) + rng.integers(-ALIKE, ALIKE + 1, count)
+        factors = self.pace_factors[np.clip(near, 0, len(self.pace_factors) - 1)]
         starts = _drawn(self.start_factors, count, rng)
-        work = ((tokens - 1) * factors).tolist()
-        first, done = _served(self, arrived.tolist(), work, starts.tolist())
+        work = (tokens - 1) * factors
+        first, done = np.zeros(count), np.zeros(count)
+        for lane, slow in enumerate(self.slowness):
+            mine = slice(lane, None, len(self.slowness))
+            lists = (arrived[mine], slow * work[mine], slow * starts[mine])
+            first[mine], done[mine] = _served(self, *(values.tolist() for values in lists))
         return Samples(arrived, first, done, tokens)
 
 
@@ -79,7 +91,7 @@ def _served(
     """
     pace, last = engine.pace.tolist(), len(engine.pace) - 1
     most = engine.most
-    base, per_running = engine.start_s, engine.start_per_running_s
+    base, per_running, stall = engine.start_s, engine.start_per_running_s, engine.stall
     gap, may = engine.start_gap_s, 0.0
     first, done = [0.0] * len(arrived), [0.0] * len(arrived)
     running: list[tuple[float, int]] = []
@@ -104,6 +116,7 @@ def _served(
                     may += gap
                     first[waiting] = now + begin
                     push(running, (progress + begin / step + work[waiting], waiting))
+                    progress -= stall
                     waiting += 1
                 continue
             progress += (coming - now) / step
@@ -115,6 +128,7 @@ def _served(
             first[position] = now + begin
             step = pace[count + 1 if count < last else last]
             push(running, (progress + begin / step + work[position], position))
+            progress -= stall
             waiting += 1
         position += 1
     return np.array(first), np.maximum(np.array(done), np.array(first))
@@ -125,6 +139,9 @@ def fit(probes: Sequence[Samples], answers: np.ndarray | None = None) -> Engine 
 
     `answers`: tokens of every sample's answer, if known; else those of the probes stand for them.
     """
+    count = lanes(probes)
+    lane = [lane for samples in probes for lane in range(min(count, len(samples)))]
+    probes = [part for samples in probes for part in dealt(samples, count) if len(part)]
     views = [Concurrency.of(samples) for samples in probes]
     answered = [~np.isnan(samples.completed) & (samples.tokens > 1) for samples in probes]
     if sum(int(which.sum()) for which in answered) < FEWEST:
@@ -133,18 +150,14 @@ def fit(probes: Sequence[Samples], answers: np.ndarray | None = None) -> Engine 
     if np.isfinite(slots):  # whatever else made requests wait, so many did run
         slots = max(slots, max(float(view.running.max()) for view in views))
     gaps = [gap for view in views if (gap := view.start_gap_s(slots))]
-    load, pace, tokens = [], [], []
-    for samples, view, which in zip(probes, views, answered, strict=True):
-        first, completed = samples.first[which], samples.completed[which]
-        load.append(view.mean_running(first, completed))
-        tokens.append(samples.tokens[which])
-        pace.append((completed - first) / (samples.tokens[which] - 1))
-    loads, paces, counts = (np.concatenate(parts) for parts in (load, pace, tokens))
-    table = _pace(loads, paces, counts - 1)
-    expected = np.interp(loads, np.arange(len(table)), table)
+    counts = np.concatenate([s.tokens[which] for s, which in zip(probes, answered, strict=True)])
+    number = [np.full(int(which.sum()), n) for n, which in zip(lane, answered, strict=True)]
+    pace = fit_pace(probes, views, answered, np.concatenate(number))
+    order = np.argsort(counts, kind="stable")
     start_s, per_running, start_factors = _starts(probes, views, slots)
     return Engine(
-        pace=table,
+        pace=pace.table,
+        stall=pace.stall,
         slots=slots,
         start_s=start_s,
         start_per_running_s=per_running,
@@ -152,8 +165,10 @@ def fit(probes: Sequence[Samples], answers: np.ndarray | None = None) -> Engine 
         if gaps
         else 0.0,
         tokens=_whole(probes, counts) if answers is None else answers,
-        pace_factors=paces / expected,
+        pace_factors=pace.factors[order],
+        factor_tokens=counts[order],
         start_factors=start_factors,
+        slowness=pace.slowness,
     )
 
 
@@ -173,50 +188,6 @@ def _whole(probes: Sequence[Samples], counts: np.ndarray) -> np.ndarray:
     found = np.concatenate(ended) if ended else counts
     found = found[found > 1]
     return found if len(found) >= 5 * FEWEST else counts
-
-
-def _pace(load: np.ndarray, pace: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """s per token by number running: means of levels, never falling, straight in between."""
-    parts = _levels(load)
-    centres = np.array([np.average(load[part], weights=weight[part]) for part in parts])
-    means = np.array([np.average(pace[part], weights=weight[part]) for part in parts])
-    means = _never_falling(means, np.array([len(part) for part in parts], dtype=float))
-    span = float(centres[-1] - centres[0])
-    if span < max(0.05 * centres[-1], 0.5):  # one level only says nothing of the slope
-        return np.full(2, float(np.average(pace, weights=weight)))
-    upper = slice(len(centres) // 2, None) if len(centres) >= 4 else slice(None)
-    slope = max(0.0, float(np.polyfit(centres[upper], means[upper], 1)[0]))
-    lower = max(0.0, float(np.polyfit(centres, means, 1)[0]))
-    reach = np.arange(int(4 * centres[-1]) + 64)
-    table = np.interp(reach, centres, means)
-    table += slope * np.maximum(reach - centres[-1], 0)
-    table -= np.minimum(lower * np.maximum(centres[0] - reach, 0), 0.8 * means[0])
-    result: np.ndarray = table
-    return result
-
-
-def _levels(load: np.ndarray) -> list[np.ndarray]:
-    """Indices by level of load, rising; each level has enough of them."""
-    order = np.argsort(load)
-    parts, begin = [], 0
-    for end in range(FEWEST, len(order) - FEWEST):
-        wide = load[order[end]] > max(LEVEL * load[order[begin]], load[order[begin]] + 1)
-        if wide and end - begin >= FEWEST:
-            parts.append(order[begin:end])
-            begin = end
-    return [*parts, order[begin:]]
-
-
-def _never_falling(means: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The nearest series that never falls: neighbours that do are averaged."""
-    blocks: list[tuple[float, float, int]] = []
-    for mean, weight in zip(means, weights, strict=True):
-        blocks.append((float(mean), float(weight), 1))
-        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
-            (a, wa, na), (b, wb, nb) = blocks[-2:]
-            blocks[-2:] = [((a * wa + b * wb) / (wa + wb), wa + wb, na + nb)]
-    result: np.ndarray = np.concatenate([np.full(count, mean) for mean, _, count in blocks])
-    return result
 
 
 def _starts(

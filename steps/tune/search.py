@@ -169,7 +169,9 @@ class Search:
             return min(max(flood, FLOODED * last), LEAP * last)
         if not low:
             return min(0.9 * expected if expected else high / LEAP, high / 2)
-        inside = 0.9 * expected if expected else math.sqrt(low * high)
+        inside = max(0.9 * expected, low ** (2 / 3) * high ** (1 / 3)) if expected else math.inf
+        if expected and low >= NEAR * expected:
+            inside = FLOODED * expected
         if not 1.02 * low < inside < 0.98 * high:
             inside = math.sqrt(low * high)
         return inside

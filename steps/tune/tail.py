@@ -176,7 +176,7 @@ class Forecaster:
         rate = measured.probe.rate
         share = min(needed_share(self._length.queries(rate)), 1 - TAIL_QUERIES / count)
         tokens = self._tokens(len(samples)) if final else None
-        if final and tokens is None:
+        if tokens is None:
             typical: np.ndarray = np.resize(engine.tokens, len(samples))
             tokens = np.where(samples.tokens > 1, samples.tokens, typical)
         played = self._played(engine, samples.arrived, tokens)
