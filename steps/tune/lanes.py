@@ -15,19 +15,19 @@ FEW = 0.005
 """So small a share of requests that are overtaken by the next is chance."""
 
 FEWER = 0.2
-"""Lanes leave at most this part of the overtaking that there is without."""
+"""The right number of lanes leaves less than this part of what one more or one fewer leaves."""
 
 
 def lanes(probes: Sequence[Samples]) -> int:
     """The fewest engines by which the order of first tokens is explained; 1 if none explains it."""
-    overtaken = _overtaken(probes, 1)
-    if overtaken <= FEW:
+    if _overtaken(probes, 1) <= FEW:
         return 1
-    shares = [_overtaken(probes, count) for count in range(2, MOST + 1)]
-    best = min(shares)
-    if best > FEWER * overtaken:
-        return 1
-    return 2 + next(i for i, share in enumerate(shares) if share <= best + FEWER * overtaken)
+    shares = [_overtaken(probes, count) for count in range(1, MOST + 2)]
+    for fewer, count in enumerate(range(2, MOST + 1)):
+        beside = min(shares[fewer], shares[fewer + 2])
+        if beside > FEW and shares[fewer + 1] < FEWER * beside:
+            return count
+    return 1
 
 
 def dealt(samples: Samples, count: int) -> list[Samples]:
@@ -42,4 +42,4 @@ def dealt(samples: Samples, count: int) -> list[Samples]:
 def _overtaken(probes: Sequence[Samples], count: int) -> float:
     """The share of requests whose next one in the same lane had its first token sooner."""
     earlier = [samples.first[count:] < samples.first[:-count] for samples in probes]
-    return float(np.concatenate(earlier).mean()) if earlier else 0.0
+    return float(np.concatenate(earlier).mean())

@@ -150,11 +150,12 @@ def fit(probes: Sequence[Samples], answers: np.ndarray | None = None) -> Engine 
     if np.isfinite(slots):  # whatever else made requests wait, so many did run
         slots = max(slots, max(float(view.running.max()) for view in views))
     gaps = [gap for view in views if (gap := view.start_gap_s(slots))]
+    start_s, per_running, start_factors = _starts(probes, views, slots)
+    placed = [_placed(s, v, start_s, per_running) for s, v in zip(probes, views, strict=True)]
     counts = np.concatenate([s.tokens[which] for s, which in zip(probes, answered, strict=True)])
     number = [np.full(int(which.sum()), n) for n, which in zip(lane, answered, strict=True)]
-    pace = fit_pace(probes, views, answered, np.concatenate(number))
+    pace = fit_pace(probes, placed, answered, np.concatenate(number))
     order = np.argsort(counts, kind="stable")
-    start_s, per_running, start_factors = _starts(probes, views, slots)
     return Engine(
         pace=pace.table,
         stall=pace.stall,
@@ -170,6 +171,15 @@ def fit(probes: Sequence[Samples], answers: np.ndarray | None = None) -> Engine 
         start_factors=start_factors,
         slowness=pace.slowness,
     )
+
+
+def _placed(
+    samples: Samples, view: Concurrency, start_s: float, per_running_s: float
+) -> Concurrency:
+    """Running from when a place was there, as the first token takes its time from then on."""
+    running, _ = view.at(samples.first)
+    begun = np.maximum(samples.arrived, samples.first - start_s - per_running_s * running)
+    return Concurrency.of(Samples(samples.arrived, begun, samples.completed, samples.tokens))
 
 
 def _started_per_s(samples: Samples) -> float:

@@ -1,6 +1,6 @@
-"""The pace of decoding by the number of requests that run, from when each had its first and last token.
+"""The pace of decoding by the number of requests that run, from each one's first and last token.
 
-An answer's tokens are the sum, over the levels of concurrency it lived through, of time and speed.
+An answer's tokens are the sum, over levels of concurrency that it lived through, of time and speed.
 Least squares over all answers give the speed at each level, which a mean over answers would blur:
 each lives through many.
 """
@@ -85,19 +85,23 @@ def _lived(
     samples: Samples, view: Concurrency, which: np.ndarray, levels: np.ndarray
 ) -> np.ndarray:
     """Seconds of each answer at each level; between two it is at both, by its distance to each."""
-    at = np.clip(view.running[:-1], levels[0], levels[-1])
+    at = np.clip(view.running, levels[0], levels[-1])
     upper = np.minimum(np.searchsorted(levels, at), len(levels) - 1)
     lower = np.maximum(upper - 1, 0)
     share = (at - levels[lower]) / np.maximum(levels[upper] - levels[lower], 1)
-    spans, rows = np.diff(view.times), np.arange(1, len(view.times))
-    area = np.zeros((len(view.times), len(levels)))
-    area[rows, lower] = (1 - share) * spans
-    area[rows, upper] += share * spans
-    area = np.cumsum(area, axis=0)
-    begin = np.searchsorted(view.times, samples.first[which])
-    end = np.searchsorted(view.times, samples.completed[which])
-    result: np.ndarray = area[end] - area[begin]
-    return result
+    rows = np.arange(len(at))
+    shares = np.zeros((len(at), len(levels)))
+    shares[rows, lower] = 1 - share
+    shares[rows, upper] += share
+    area = np.zeros_like(shares)
+    np.cumsum(shares[:-1] * np.diff(view.times)[:, None], axis=0, out=area[1:])
+
+    def until(moments: np.ndarray) -> np.ndarray:
+        last = np.searchsorted(view.times, moments, side="right") - 1
+        result: np.ndarray = area[last] + shares[last] * (moments - view.times[last])[:, None]
+        return result
+
+    return until(samples.completed[which]) - until(samples.first[which])
 
 
 def _stalls(samples: Samples, which: np.ndarray) -> np.ndarray:
