@@ -13,13 +13,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from steps.tune.concurrency import FEWEST, Concurrency
+from steps.tune.concurrency import FEWEST, QUEUED, Concurrency
 from steps.tune.lanes import dealt, lanes
 from steps.tune.measure import Samples
 from steps.tune.pace import fit_pace
 
+STRETCH = 400
+"""Deviations are drawn by stretches of so many requests that followed each other: what slows one
+answer slows those beside it."""
+
 ALIKE = 20
-"""A request deviates from the pace as one of so many with answers just shorter or just longer."""
+"""A request deviates as one of so many before or after it in the stretch, the one whose answer is
+nearest in length."""
+
+STEADY = 0.005
 
 MOST_RUNNING = 1 << 14
 
@@ -28,12 +35,12 @@ MOST_RUNNING = 1 << 14
 class Engine:
     """A fitted engine.
 
-    `pace` holds the s per token with 0, 1, 2, ... running. `start_s` and `start_per_running_s` are
-    what the first token takes once a place is there, `start_gap_s` passes at least from one start
-    to the next; each start costs all that run `stall` tokens. `tokens`, `pace_factors` (in order of
-    their requests' `factor_tokens`) and `start_factors` are observed: a request draws one of each.
-    All of that goes for each of the engines to which requests are dealt in turn; they take
-    `slowness` times as long.
+    `pace` holds the s per token with 0, 1, 2, ... running; each start costs all that run `stall`
+    tokens. `start_s` and `start_per_running_s` are what the first token takes once a place is
+    there, `start_gap_s` and `start_gap_per_running_s` what passes at least from one start to the
+    next. `tokens`, `pace_factors` (with their answers' `factor_tokens`) and `start_factors` are
+    observed: a request draws one of each. All of that goes for each of the engines to which
+    requests are dealt in turn; they take `slowness` times as long.
     """
 
     pace: np.ndarray
@@ -42,11 +49,17 @@ class Engine:
     start_s: float
     start_per_running_s: float
     start_gap_s: float
+    start_gap_per_running_s: float
     tokens: np.ndarray
     pace_factors: np.ndarray
     factor_tokens: np.ndarray
     start_factors: np.ndarray
     slowness: np.ndarray
+
+    @property
+    def steady(self) -> bool:
+        """Whether equal requests take equally long."""
+        return float(self.pace_factors.std()) < STEADY
 
     @property
     def most(self) -> int:
@@ -63,8 +76,7 @@ class Engine:
         count = len(arrived)
         if tokens is None:
             tokens = _drawn(self.tokens, count, rng)
-        near = np.searchsorted(self.factor_tokens, tokens) + rng.integers(-ALIKE, ALIKE + 1, count)
-        factors = self.pace_factors[np.clip(near, 0, len(self.pace_factors) - 1)]
+        factors = self.pace_factors[self._alike(tokens, rng)]
         starts = _drawn(self.start_factors, count, rng)
         work = (tokens - 1) * factors
         first, done = np.zeros(count), np.zeros(count)
@@ -73,6 +85,16 @@ class Engine:
             lists = (arrived[mine], slow * work[mine], slow * starts[mine])
             first[mine], done[mine] = _served(self, *(values.tolist() for values in lists))
         return Samples(arrived, first, done, tokens)
+
+    def _alike(self, tokens: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Of each answer, the place of an observed one that it deviates like."""
+        count, seen = len(tokens), len(self.factor_tokens)
+        begins = rng.integers(0, seen, -(-count // STRETCH))
+        centres = np.repeat(begins, STRETCH)[:count] + np.arange(count) % STRETCH
+        near = (centres[:, None] + np.arange(-ALIKE, ALIKE + 1)) % seen
+        off = np.abs(self.factor_tokens[near] - tokens[:, None])
+        result: np.ndarray = near[np.arange(count), off.argmin(axis=1)]
+        return result
 
 
 def _drawn(values: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -92,7 +114,7 @@ def _served(
     pace, last = engine.pace.tolist(), len(engine.pace) - 1
     most = engine.most
     base, per_running, stall = engine.start_s, engine.start_per_running_s, engine.stall
-    gap, may = engine.start_gap_s, 0.0
+    gap, more, may = engine.start_gap_s, engine.start_gap_per_running_s, 0.0
     first, done = [0.0] * len(arrived), [0.0] * len(arrived)
     running: list[tuple[float, int]] = []
     push, pop = heapq.heappush, heapq.heappop
@@ -113,7 +135,7 @@ def _served(
                 if waiting < position:
                     may = now if now > may else may
                     begin = may - now + (base + per_running * count) * starts[waiting]
-                    may += gap
+                    may += gap + more * count
                     first[waiting] = now + begin
                     push(running, (progress + begin / step + work[waiting], waiting))
                     progress -= stall
@@ -124,7 +146,7 @@ def _served(
         if count < most and waiting == position:
             may = now if now > may else may
             begin = may - now + (base + per_running * count) * starts[position]
-            may += gap
+            may += gap + more * count
             first[position] = now + begin
             step = pace[count + 1 if count < last else last]
             push(running, (progress + begin / step + work[position], position))
@@ -149,25 +171,23 @@ def fit(probes: Sequence[Samples], answers: np.ndarray | None = None) -> Engine 
     slots = min(view.slots() for view in views)
     if np.isfinite(slots):  # whatever else made requests wait, so many did run
         slots = max(slots, max(float(view.running.max()) for view in views))
-    gaps = [gap for view in views if (gap := view.start_gap_s(slots))]
     start_s, per_running, start_factors = _starts(probes, views, slots)
+    gap_s, gap_per_running = _gap(probes, views, slots)
     placed = [_placed(s, v, start_s, per_running) for s, v in zip(probes, views, strict=True)]
     counts = np.concatenate([s.tokens[which] for s, which in zip(probes, answered, strict=True)])
     number = [np.full(int(which.sum()), n) for n, which in zip(lane, answered, strict=True)]
     pace = fit_pace(probes, placed, answered, np.concatenate(number))
-    order = np.argsort(counts, kind="stable")
     return Engine(
         pace=pace.table,
         stall=pace.stall,
         slots=slots,
         start_s=start_s,
         start_per_running_s=per_running,
-        start_gap_s=min([*gaps, 1 / max(_started_per_s(samples) for samples in probes)])
-        if gaps
-        else 0.0,
+        start_gap_s=gap_s,
+        start_gap_per_running_s=gap_per_running,
         tokens=_whole(probes, counts) if answers is None else answers,
-        pace_factors=pace.factors[order],
-        factor_tokens=counts[order],
+        pace_factors=pace.factors,
+        factor_tokens=counts,
         start_factors=start_factors,
         slowness=pace.slowness,
     )
@@ -180,6 +200,21 @@ def _placed(
     running, _ = view.at(samples.first)
     begun = np.maximum(samples.arrived, samples.first - start_s - per_running_s * running)
     return Concurrency.of(Samples(samples.arrived, begun, samples.completed, samples.tokens))
+
+
+def _gap(
+    probes: Sequence[Samples], views: Sequence[Concurrency], slots: float
+) -> tuple[float, float]:
+    """Time from one start to the next and what it grows by per running; 0 where none is held up."""
+    parts = [view.start_gaps(slots) for view in views]
+    gaps, loads = (np.concatenate(values) for values in zip(*parts, strict=True))
+    if len(gaps) < FEWEST:
+        return 0.0, 0.0
+    slope = max(0.0, float(np.polyfit(loads, gaps, 1)[0])) if np.ptp(loads) > 1 else 0.0
+    slope = min(slope, float(gaps.mean() / loads.mean()))
+    # No larger than what passed in the probe that started most.
+    part = min(1.0, 1 / max(_started_per_s(samples) for samples in probes) / float(gaps.mean()))
+    return part * (float(gaps.mean()) - slope * float(loads.mean())), part * slope
 
 
 def _started_per_s(samples: Samples) -> float:
@@ -208,7 +243,7 @@ def _starts(
     for samples, view in zip(probes, views, strict=True):
         known = ~np.isnan(samples.first)
         running, waiting = view.at(samples.arrived[known])
-        free = running + waiting < 0.95 * slots
+        free = (running + waiting < 0.95 * slots) & (waiting <= QUEUED)
         loads.append(running[free])
         took.append((samples.first - samples.arrived)[known][free])
     load, time = np.concatenate(loads), np.concatenate(took)

@@ -5,6 +5,7 @@ Least squares over all answers give the speed at each level, which a mean over a
 each lives through many.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,8 +20,11 @@ LEVEL = 1.06
 RARE = 0.002
 """Levels that took a smaller share of the time tell nothing."""
 
-ROUGH = 0.05
+ROUGH = 0.02
 """How far one level's speed may be off the line between its neighbours', as a share of it."""
+
+SOLVED = 4
+"""So often, until speeds and their scatter, and the slowness of engines, fit each other."""
 
 SLOWEST = 0.05
 """No level's speed is a smaller part of the usual one."""
@@ -54,17 +58,18 @@ def fit_pace(
     tokens = np.concatenate([samples.tokens[which] - 1.0 for samples, _, which in parts])
     lived = np.concatenate([_lived(*part, levels) for part in parts])
     stalls = np.concatenate([_stalls(samples, which) for samples, _, which in parts])
+    together = max(float(np.mean([view.running.mean() for view in views])), 1.0)
     lanes = np.arange(lane.max() + 1)
     slowness = np.ones(len(lanes))
-    for _ in lanes[:2]:
+    for _ in range(SOLVED if len(lanes) > 1 else 1):
         mine = lived / slowness[lane][:, None]
-        speeds, stall = _solved(mine, stalls, tokens)
+        speeds, stall = _solved(mine, stalls, tokens, together)
         amounts = (mine * speeds).sum(axis=0)
         levelled = _never_falling(1 / speeds, np.maximum(amounts, 1e-9))
         expected = mine @ (1 / levelled) - stall * stalls
         if len(lanes) > 1:
             ratios = [expected[lane == n].sum() / tokens[lane == n].sum() for n in lanes]
-            slowness = slowness * ratios
+            slowness = slowness * ratios / np.mean(slowness * ratios)
     return Pace(_table(levels, levelled), stall, np.maximum(expected, 0.0) / tokens, slowness)
 
 
@@ -112,23 +117,28 @@ def _stalls(samples: Samples, which: np.ndarray) -> np.ndarray:
     return result
 
 
-def _solved(lived: np.ndarray, stalls: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, float]:
+def _solved(
+    lived: np.ndarray, stalls: np.ndarray, tokens: np.ndarray, together: float
+) -> tuple[np.ndarray, float]:
     """Tokens per s at each level, and tokens that a start costs, which are never negative.
 
-    The scatter of an answer's tokens grows as their root.
+    The scatter of an answer's tokens grows as their root. `together`: so many run at a time.
     """
     usual = float(tokens.sum() / lived.sum())
-    weight = 1 / np.sqrt(tokens)
+    root = np.sqrt(tokens)
     bends = np.diff(np.eye(lived.shape[1]), 2, axis=0) / (ROUGH * usual)
-    aims = np.concatenate([tokens * weight, np.zeros(len(bends))])
-    stall = 0.0
-    for columns in (np.column_stack([lived, -stalls]), lived):
+    aims = np.concatenate([root, np.zeros(len(bends))])
+    columns, scatter = np.column_stack([lived, -stalls]), 1.0
+    for _ in range(SOLVED):
         smooth = np.pad(bends, ((0, 0), (0, columns.shape[1] - lived.shape[1])))
-        rows = np.vstack([columns * weight[:, None], smooth])
+        rows = np.vstack([columns / root[:, None], scatter * smooth])
         found = np.linalg.lstsq(rows, aims, rcond=1e-9)[0]
-        stall = float(found[-1]) if columns is not lived else 0.0
-        if stall >= 0:
-            break
+        if columns.shape[1] > lived.shape[1] and found[-1] < 0:
+            columns = lived
+            continue
+        # Answers that are given at a time scatter alike, and count as one.
+        scatter = float(((tokens - columns @ found) / root).std()) * math.sqrt(together)
+    stall = float(found[-1]) if columns is not lived else 0.0
     return np.maximum(found[: lived.shape[1]], SLOWEST * usual), stall
 
 

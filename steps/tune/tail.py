@@ -20,21 +20,22 @@ from steps.tune.model import Engine, fit
 TAIL_QUERIES = 5
 """A probe's tail is read where so many queries are beyond it."""
 
-PRIOR_DEVIATION = 0.5
+PRIOR_DEVIATION: Mapping[Metric, float] = {"ttft": 0.5, "tpot": 0.1}
 """How far off the fitted engine's tail may be before any probe was held against it, in ln."""
 
-MODEL_DEVIATION: Mapping[Metric, float] = {"ttft": 0.2, "tpot": 0.03}
+MODEL_DEVIATION: Mapping[Metric, float] = {"ttft": 0.2, "tpot": 0.01}
 """How far off it stays at a probe's own rate, in ln: the tail of a queue is far more sensitive to
 what the model leaves out than the pace of decoding is."""
 
-RATE_DEVIATION = 1.5
+RATE_DEVIATION: Mapping[Metric, float] = {"ttft": 1.5, "tpot": 0.3}
 """How far off it stays per ln of distance from a probe's rate, in ln."""
 
 WHOLE_RUN = 0.2
 """What of that is left for a run of the rules' length, whose very queries are played again."""
 
 SHORT, DRAWS, MORE_DRAWS = 4000, 2, 5
-"""How often the engine plays traffic that isn't known: less often where it is long."""
+"""How often the engine plays what isn't known of the traffic or of what slows it: less often where
+the traffic is long, once where nothing is left open."""
 
 ROOT_TOLERANCE = 0.0015
 STEP = 0.06
@@ -57,7 +58,8 @@ Traffic = Callable[[int], np.ndarray]
 
 @dataclass(frozen=True)
 class Forecast:
-    """`limit` in queries a second; `deviation` is its standard deviation in ln.
+    """`limit` in queries a second: half of the runs hold there; `deviation` is its standard
+    deviation in ln, `noise` that of what single runs say of it.
 
     `metric` is the one that binds there, `slope` how many percent its tail rises per percent of
     rate.
@@ -65,6 +67,7 @@ class Forecast:
 
     limit: float
     deviation: float
+    noise: float
     metric: Metric
     slope: float
 
@@ -199,9 +202,11 @@ class Forecaster:
     def _played(
         self, engine: Engine, arrived: np.ndarray, tokens: np.ndarray | None
     ) -> list[Samples]:
-        draws = 1
+        draws = MORE_DRAWS
         if tokens is None:
             draws = DRAWS if len(arrived) > SHORT else MORE_DRAWS
+        elif engine.steady:
+            draws = 1
         return [engine.play(arrived, np.random.default_rng(draw), tokens) for draw in range(draws)]
 
     def forecast(self, near: float, tolerance: float = ROOT_TOLERANCE) -> Forecast | None:
@@ -209,11 +214,17 @@ class Forecaster:
         if self._engine is None:
             return None
         low = self._root(self._engine, math.log(near), tolerance)
-        excess, metric, variance = self._excess(self._engine, low)
+        excess, metric, variance, noise = self._excess(self._engine, low)
         further, *_ = self._excess(self._engine, low + 0.01)
         slope = max((further - excess) / 0.01, 0.3)
         deviation = math.hypot(math.sqrt(variance) / slope, self._unsure_of_answers())
-        return Forecast(math.exp(low), max(deviation, tolerance), metric, slope)
+        return Forecast(
+            limit=math.exp(low),
+            deviation=max(deviation, tolerance),
+            noise=math.sqrt(noise) / slope,
+            metric=metric,
+            slope=slope,
+        )
 
     def _unsure_of_answers(self) -> float:
         """Standard error of the mean answer, in ln: longer answers are that much less rate."""
@@ -254,29 +265,35 @@ class Forecaster:
                 high, above, below = middle, value, below / 2
         return low
 
-    def _excess(self, engine: Engine, log_rate: float) -> tuple[float, Metric, float]:
-        """ln of tail over limit of the metric that is worse, which it is, and its variance."""
+    def _excess(self, engine: Engine, log_rate: float) -> tuple[float, Metric, float, float]:
+        """ln of tail over limit of the metric that is worse, which it is, the variance of that, and
+        the variance from run to run."""
         rate = math.exp(log_rate)
         count = self._length.queries(rate)
         times = arrivals(self._length.seed, rate, count)
-        played = self._played(engine, times, self._tokens(count))
-        found: list[tuple[float, Metric, float]] = []
+        tokens = self._tokens(count)
+        played = self._played(engine, times, tokens)
+        found: list[tuple[float, Metric, float, float]] = []
         for metric in METRICS:
             tails = _log_tails(played, metric, needed_share(count))
             factor, variance = self._factor(metric, log_rate)
             excess = float(tails.mean()) + factor - math.log(self._limits.of(metric))
-            found.append((excess, metric, variance + _variance(tails)))
+            # All runs have the same traffic: if it isn't known yet, they all are off alike.
+            scatter = _variance(tails)
+            open_traffic = scatter if tokens is None else scatter / len(tails)
+            noise = 0.0 if tokens is None else scatter
+            found.append((excess, metric, variance + open_traffic, noise))
         return max(found)
 
     def _factor(self, metric: Metric, log_rate: float) -> tuple[float, float]:
-        """ln of the correction at a rate, and its variance."""
-        weight, total = 1 / PRIOR_DEVIATION**2, 0.0
-        for look in self._looks[metric]:
-            distance = look.scale * RATE_DEVIATION * (look.log_rate - log_rate)
-            trust = 1 / (look.variance + distance**2)
-            weight += trust
-            total += trust * look.difference
-        return total / weight, 1 / weight
+        """ln of the correction at a rate, and its variance: larger if probes contradict it."""
+        looks = [_Look(log_rate, 0.0, PRIOR_DEVIATION[metric] ** 2, 0.0), *self._looks[metric]]
+        away = [RATE_DEVIATION[metric] * x.scale * (x.log_rate - log_rate) for x in looks]
+        trust = np.array([1 / (x.variance + far**2) for x, far in zip(looks, away, strict=True)])
+        said = np.array([look.difference for look in looks])
+        mean = float(trust @ said) / float(trust.sum())
+        disagree = float(trust @ (said - mean) ** 2) / max(len(looks) - 1, 1)
+        return mean, max(disagree, 1.0) / float(trust.sum())
 
 
 def _variance(values: np.ndarray) -> float:
