@@ -8,6 +8,7 @@ steps/tune/tail.py correct it by the tails that probes had.
 """
 
 import heapq
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,10 @@ ALIKE = 20
 nearest in length."""
 
 STEADY = 0.005
+"""Deviations from the pace are chance if they scatter by more."""
+
+TOGETHER = 200
+"""Answers that follow each other by more than so many weren't given at the same time."""
 
 MOST_RUNNING = 1 << 14
 
@@ -60,6 +65,12 @@ class Engine:
     def steady(self) -> bool:
         """Whether equal requests take equally long."""
         return float(self.pace_factors.std()) < STEADY
+
+    @property
+    def unsure(self) -> float:
+        """Standard error of the pace, in ln: by the means of answers that were given at a time."""
+        parts = np.array_split(self.pace_factors, max(len(self.pace_factors) // TOGETHER, 2))
+        return float(np.std([part.mean() for part in parts])) / math.sqrt(len(parts))
 
     @property
     def most(self) -> int:

@@ -14,13 +14,13 @@ import numpy as np
 from steps.tune.concurrency import Concurrency
 from steps.tune.measure import Samples
 
-LEVEL = 1.06
+LEVEL = 1.03
 """Levels of concurrency between which the pace is straight: each so many times the one before."""
 
 RARE = 0.002
 """Levels that took a smaller share of the time tell nothing."""
 
-ROUGH = 0.02
+ROUGH = 0.01
 """How far one level's speed may be off the line between its neighbours', as a share of it."""
 
 SOLVED = 4

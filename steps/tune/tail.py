@@ -217,7 +217,9 @@ class Forecaster:
         excess, metric, variance, noise = self._excess(self._engine, low)
         further, *_ = self._excess(self._engine, low + 0.01)
         slope = max((further - excess) / 0.01, 0.3)
-        deviation = math.hypot(math.sqrt(variance) / slope, self._unsure_of_answers())
+        deviation = math.hypot(
+            math.sqrt(variance) / slope, self._unsure_of_answers(), self._engine.unsure
+        )
         return Forecast(
             limit=math.exp(low),
             deviation=max(deviation, tolerance),
