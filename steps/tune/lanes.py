@@ -42,4 +42,5 @@ def dealt(samples: Samples, count: int) -> list[Samples]:
 def _overtaken(probes: Sequence[Samples], count: int) -> float:
     """The share of requests whose next one in the same lane had its first token sooner."""
     earlier = [samples.first[count:] < samples.first[:-count] for samples in probes]
-    return float(np.concatenate(earlier).mean())
+    found = np.concatenate(earlier)
+    return float(found.mean()) if len(found) else 0.0

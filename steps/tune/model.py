@@ -1,10 +1,11 @@
 """What probes teach of an engine, and what it would do with the whole schedule of a run.
 
-The model is a queue in front of `slots` places. Whoever has a place gets tokens at a pace that
-depends on how many have one; how a request deviates from that pace is drawn from what was observed.
-It is fitted to single requests, hundreds a minute, which is why it knows an engine sooner than the
-one request in a hundred that decides whether a run is VALID. Where it errs in the tail, steps of
-steps/tune/tail.py correct it by the tails that probes had.
+The model is a queue in front of `slots` places, or several, to which requests are dealt in turn.
+Whoever has a place gets tokens at a pace that depends on how many have one; how a request deviates
+from that pace is drawn from what was observed. It is fitted to single requests, hundreds a minute,
+which is why it knows an engine sooner than the one request in a hundred that decides whether a run
+is VALID. Where it errs in the tail, steps of steps/tune/tail.py correct it by the tails that probes
+had.
 """
 
 import heapq
@@ -45,7 +46,8 @@ class Engine:
     there, `start_gap_s` and `start_gap_per_running_s` what passes at least from one start to the
     next. `tokens`, `pace_factors` (with their answers' `factor_tokens`) and `start_factors` are
     observed: a request draws one of each. All of that goes for each of the engines to which
-    requests are dealt in turn; they take `slowness` times as long.
+    requests are dealt in turn; they take `slowness` times as long. `own`: of each probe's requests,
+    the pace factor, NaN where it isn't known.
     """
 
     pace: np.ndarray
@@ -60,6 +62,7 @@ class Engine:
     factor_tokens: np.ndarray
     start_factors: np.ndarray
     slowness: np.ndarray
+    own: tuple[np.ndarray, ...]
 
     @property
     def steady(self) -> bool:
@@ -77,17 +80,23 @@ class Engine:
         return int(min(self.slots, MOST_RUNNING))
 
     def play(
-        self, arrived: np.ndarray, rng: np.random.Generator, tokens: np.ndarray | None = None
+        self,
+        arrived: np.ndarray,
+        rng: np.random.Generator,
+        tokens: np.ndarray | None = None,
+        own: np.ndarray | None = None,
     ) -> Samples:
         """All of these arrivals to the end.
 
         `tokens`: those of each answer, where they are known: LoadGen deals a run of so many queries
-        in the same order every time.
+        in the same order every time. `own`: the pace factors that are known of them.
         """
         count = len(arrived)
         if tokens is None:
             tokens = _drawn(self.tokens, count, rng)
         factors = self.pace_factors[self._alike(tokens, rng)]
+        if own is not None:
+            factors = np.where(np.isnan(own), factors, own)
         starts = _drawn(self.start_factors, count, rng)
         work = (tokens - 1) * factors
         first, done = np.zeros(count), np.zeros(count)
@@ -174,6 +183,7 @@ def fit(probes: Sequence[Samples], answers: np.ndarray | None = None) -> Engine 
     """
     count = lanes(probes)
     lane = [lane for samples in probes for lane in range(min(count, len(samples)))]
+    whole = probes
     probes = [part for samples in probes for part in dealt(samples, count) if len(part)]
     views = [Concurrency.of(samples) for samples in probes]
     answered = [~np.isnan(samples.completed) & (samples.tokens > 1) for samples in probes]
@@ -188,6 +198,13 @@ def fit(probes: Sequence[Samples], answers: np.ndarray | None = None) -> Engine 
     counts = np.concatenate([s.tokens[which] for s, which in zip(probes, answered, strict=True)])
     number = [np.full(int(which.sum()), n) for n, which in zip(lane, answered, strict=True)]
     pace = fit_pace(probes, placed, answered, np.concatenate(number))
+    own = [np.full(len(samples), np.nan) for samples in whole]
+    parts = [values[lane::count] for values in own for lane in range(min(count, len(values)))]
+    ends = np.cumsum([int(which.sum()) for which in answered])
+    for part, which, factors in zip(
+        parts, answered, np.split(pace.factors, ends[:-1]), strict=True
+    ):
+        part[which] = factors
     return Engine(
         pace=pace.table,
         stall=pace.stall,
@@ -201,6 +218,7 @@ def fit(probes: Sequence[Samples], answers: np.ndarray | None = None) -> Engine 
         factor_tokens=counts,
         start_factors=start_factors,
         slowness=pace.slowness,
+        own=tuple(own),
     )
 
 
@@ -219,10 +237,10 @@ def _gap(
     """Time from one start to the next and what it grows by per running; 0 where none is held up."""
     parts = [view.start_gaps(slots) for view in views]
     gaps, loads = (np.concatenate(values) for values in zip(*parts, strict=True))
-    if len(gaps) < FEWEST:
+    if len(gaps) < FEWEST or not gaps.any():
         return 0.0, 0.0
     slope = max(0.0, float(np.polyfit(loads, gaps, 1)[0])) if np.ptp(loads) > 1 else 0.0
-    slope = min(slope, float(gaps.mean() / loads.mean()))
+    slope = min(slope, float(gaps.mean() / max(loads.mean(), 1.0)))
     # No larger than what passed in the probe that started most.
     part = min(1.0, 1 / max(_started_per_s(samples) for samples in probes) / float(gaps.mean()))
     return part * (float(gaps.mean()) - slope * float(loads.mean())), part * slope

@@ -103,10 +103,11 @@ def _lived(
 
     def until(moments: np.ndarray) -> np.ndarray:
         last = np.searchsorted(view.times, moments, side="right") - 1
-        result: np.ndarray = area[last] + shares[last] * (moments - view.times[last])[:, None]
-        return result
+        sums: np.ndarray = area[last] + shares[last] * (moments - view.times[last])[:, None]
+        return sums
 
-    return until(samples.completed[which]) - until(samples.first[which])
+    result: np.ndarray = until(samples.completed[which]) - until(samples.first[which])
+    return result
 
 
 def _stalls(samples: Samples, which: np.ndarray) -> np.ndarray:
@@ -125,27 +126,30 @@ def _solved(
     The scatter of an answer's tokens grows as their root. `together`: so many run at a time.
     """
     usual = float(tokens.sum() / lived.sum())
-    root = np.sqrt(tokens)
-    bends = np.diff(np.eye(lived.shape[1]), 2, axis=0) / (ROUGH * usual)
-    aims = np.concatenate([root, np.zeros(len(bends))])
-    columns, scatter = np.column_stack([lived, -stalls]), 1.0
+    root, count = np.sqrt(tokens), lived.shape[1]
+    columns = np.column_stack([lived, -stalls]) / root[:, None]
+    gram, said = columns.T @ columns, columns.T @ root
+    bends = np.diff(np.eye(count), 2, axis=0) / (ROUGH * usual)
+    smooth = np.zeros_like(gram)
+    smooth[:count, :count] = bends.T @ bends
+    scatter, kept = 1.0, count + 1
     for _ in range(SOLVED):
-        smooth = np.pad(bends, ((0, 0), (0, columns.shape[1] - lived.shape[1])))
-        rows = np.vstack([columns / root[:, None], scatter * smooth])
-        found = np.linalg.lstsq(rows, aims, rcond=1e-9)[0]
-        if columns.shape[1] > lived.shape[1] and found[-1] < 0:
-            columns = lived
+        matrix = (gram + scatter**2 * smooth)[:kept, :kept]
+        found = np.linalg.lstsq(matrix, said[:kept], rcond=None)[0]
+        if kept > count and found[-1] < 0:
+            kept = count
             continue
         # Answers that are given at a time scatter alike, and count as one.
-        scatter = float(((tokens - columns @ found) / root).std()) * math.sqrt(together)
-    stall = float(found[-1]) if columns is not lived else 0.0
-    return np.maximum(found[: lived.shape[1]], SLOWEST * usual), stall
+        scatter = float((root - columns[:, :kept] @ found).std()) * math.sqrt(together)
+    stall = float(found[-1]) if kept > count else 0.0
+    speeds: np.ndarray = np.maximum(found[:count], SLOWEST * usual)
+    return speeds, stall
 
 
 def _table(levels: np.ndarray, pace: np.ndarray) -> np.ndarray:
     """By every number running: straight between levels, and beyond them as the nearest rise."""
     reach = np.arange(int(4 * levels[-1]) + 64)
-    table: np.ndarray = np.interp(reach, levels, pace)
+    table: np.ndarray = np.array(np.interp(reach, levels, pace))
     if len(levels) > 1:
         upper = slice(len(levels) // 2, None) if len(levels) >= 4 else slice(None)
         slope = max(0.0, float(np.polyfit(levels[upper], pace[upper], 1)[0]))

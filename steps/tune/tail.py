@@ -1,9 +1,10 @@
 """The highest rate at which a whole run should hold, and how sure that is.
 
 The fitted engine plays the whole schedule of a run; the latency at the share of queries that has to
-hold is compared with the limit, TTFT and TPOT each for itself. How far the engine's tail was from
-the tail of each probe corrects it: every probe is one noisy look at that factor, the noisier the
-shorter the probe and the farther its rate.
+hold is compared with the limit, TTFT and TPOT each for itself. Each probe is played again with its
+own arrivals, answers and what slowed each of them; how far the engine's tail is off then is no
+chance, and corrects the forecast. What chance does to a run is drawn from what slowed the answers
+of the probes.
 """
 
 import math
@@ -34,8 +35,17 @@ WHOLE_RUN = 0.2
 """What of that is left for a run of the rules' length, whose very queries are played again."""
 
 SHORT, DRAWS, MORE_DRAWS = 4000, 2, 5
-"""How often the engine plays what isn't known of the traffic or of what slows it: less often where
-the traffic is long, once where nothing is left open."""
+"""How often the engine plays traffic that isn't known: less often where it is long."""
+
+SURE = 0.005
+"""Where the limit needn't be known so well, in ln, what slows answers is drawn once."""
+
+ASIDE = 0.01
+"""The slope is that between two rates so far apart, in ln."""
+
+UNSEEN = 0.5
+"""What a run's worth of answers leaves open of how chance moves the tail, as a share of that
+variance."""
 
 ROOT_TOLERANCE = 0.0015
 STEP = 0.06
@@ -134,6 +144,7 @@ class Forecaster:
         answers = None if traffic is None else traffic(length.sample_count)
         self._engine = fit([probe.samples for probe in probes], answers)
         self._traffic = traffic
+        self._exact = True
         self._whole = {
             len(p.samples): p.samples.tokens
             for p in probes
@@ -143,8 +154,8 @@ class Forecaster:
         self._floor = self._least(probes)
         self._looks: dict[Metric, list[_Look]] = {metric: [] for metric in METRICS}
         if self._engine is not None:
-            for probe in probes:
-                self._look(self._engine, probe)
+            for probe, own in zip(probes, self._engine.own, strict=True):
+                self._look(self._engine, probe, own)
 
     def _least(self, probes: Sequence[Measurement]) -> float:
         """ln of the rate below which the limit isn't looked for.
@@ -164,8 +175,8 @@ class Forecaster:
             return math.log(min([max(kept), *failed])) - BELOW_KEPT
         return math.log(min((p.probe.rate for p in probes), default=1.0)) - FLOOR
 
-    def _look(self, engine: Engine, measured: Measurement) -> None:
-        """Hold the engine against one probe's tail.
+    def _look(self, engine: Engine, measured: Measurement, own: np.ndarray) -> None:
+        """Hold the engine against one probe's tail, with the chance that befell its answers.
 
         Of a run that was ended because it couldn't be VALID any more, the part that was answered.
         """
@@ -182,13 +193,12 @@ class Forecaster:
         if tokens is None:
             typical: np.ndarray = np.resize(engine.tokens, len(samples))
             tokens = np.where(samples.tokens > 1, samples.tokens, typical)
-        played = self._played(engine, samples.arrived, tokens)
+        played = [engine.play(samples.arrived, np.random.default_rng(0), tokens, own)]
         scale = WHOLE_RUN if final and measured.ended == "complete" else 1.0
         for metric in METRICS:
             observed = math.log(max(quantile(samples.latencies(metric)[which], share), 1e-9))
             modelled = _log_tails(played, metric, share, which)
-            variance = _variance(modelled) * (1 + 1 / len(modelled))
-            variance += (scale * MODEL_DEVIATION[metric]) ** 2
+            variance = (scale * MODEL_DEVIATION[metric]) ** 2
             self._looks[metric].append(
                 _Look(math.log(rate), observed - float(modelled.mean()), variance, scale)
             )
@@ -205,7 +215,7 @@ class Forecaster:
         draws = MORE_DRAWS
         if tokens is None:
             draws = DRAWS if len(arrived) > SHORT else MORE_DRAWS
-        elif engine.steady:
+        elif engine.steady or not self._exact:
             draws = 1
         return [engine.play(arrived, np.random.default_rng(draw), tokens) for draw in range(draws)]
 
@@ -213,10 +223,13 @@ class Forecaster:
         """Searched upwards and downwards from a rate; None while nothing is known of the engine."""
         if self._engine is None:
             return None
+        self._exact = tolerance < SURE
         low = self._root(self._engine, math.log(near), tolerance)
         excess, metric, variance, noise = self._excess(self._engine, low)
-        further, *_ = self._excess(self._engine, low + 0.01)
-        slope = max((further - excess) / 0.01, 0.3)
+        # Aside of where another copy of the samples makes the run another.
+        same = self._length.queries(math.exp(low + ASIDE)) == self._length.queries(math.exp(low))
+        aside = ASIDE if same else -ASIDE
+        slope = max((self._excess(self._engine, low + aside)[0] - excess) / aside, 0.3)
         deviation = math.hypot(
             math.sqrt(variance) / slope, self._unsure_of_answers(), self._engine.unsure
         )
@@ -283,6 +296,8 @@ class Forecaster:
             # All runs have the same traffic: if it isn't known yet, they all are off alike.
             scatter = _variance(tails)
             open_traffic = scatter if tokens is None else scatter / len(tails)
+            # What slows answers was seen in so many of them only.
+            open_traffic += UNSEEN * scatter * count / len(engine.pace_factors)
             noise = 0.0 if tokens is None else scatter
             found.append((excess, metric, variance + open_traffic, noise))
         return max(found)
