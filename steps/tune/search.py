@@ -35,7 +35,7 @@ FEW_MISSES = 0.02
 MANY_MISSES = 0.10
 NEAR, BRACKET = 0.8, 1.6
 """Exploring ends once a rate that holds was measured at this share of the expected limit, and one
-that doesn't at so many times that rate."""
+that doesn't at so many times that rate. The limit isn't below that share of a rate that held."""
 
 FORGOTTEN = 0.6
 """A run that moved the forecast far showed the model to err: for the next runs, by half as much and
@@ -84,6 +84,7 @@ class Search:
     exploring: bool = True
     probes: list[Measurement] = field(default_factory=list)
     best: Measurement | None = None
+    kept: float = 0.0
     lowest_failed: float = math.inf
     surprise: float = 0.0
     moved: float = 0.0
@@ -146,7 +147,9 @@ class Search:
     def _forecast(self) -> Forecast | None:
         near = self.forecast.limit if self.forecast else self.probes[-1].probe.rate
         forecaster = Forecaster(self.length, self.limits, self.probes, self.traffic)
-        return forecaster.forecast(near, COARSE if self.exploring else FINE)
+        found = forecaster.forecast(near, COARSE if self.exploring else FINE)
+        least = NEAR * min(self.kept, self.lowest_failed)
+        return replace(found, limit=max(found.limit, least)) if found else None
 
     # ---- first: the order of magnitude, and the engine when full ---------------------------------
 
@@ -159,7 +162,7 @@ class Search:
                 high = min(high, measured.probe.rate)
                 self._refuse_hopeless(measured)
             elif share <= FEW_MISSES:
-                low = max(low, measured.probe.rate)
+                low = self.kept = max(low, measured.probe.rate)
             expected = self.forecast.limit if self.forecast else None
             near = expected is not None and low >= NEAR * min(expected, high)
             if near and high <= BRACKET * low:
@@ -177,7 +180,7 @@ class Search:
             flood = FLOODED * expected if expected else LEAP * last
             return min(max(flood, FLOODED * last), LEAP * last)
         if not low:
-            return min(0.9 * expected if expected else high / LEAP, high / 2)
+            return min(max(0.9 * (expected or 0.0), high / LEAP), high / 2)
         inside = max(0.9 * expected, low ** (2 / 3) * high ** (1 / 3)) if expected else math.inf
         if expected and low >= NEAR * expected:
             inside = FLOODED * expected
