@@ -47,6 +47,10 @@ BELOW = 0.5
 """So many tolerances below the expected limit a run is tried at most: if it holds there, it will
 do."""
 
+CLIFF, CLIFF_STEPS = 60.0, 1.5
+"""Where a tail rises so many percent per percent of rate, it says nothing of how far the limit is:
+a run goes so many tolerances further until one fails."""
+
 UNSURE = 0.5
 """Where runs hold by chance, another is worth while the limit may be so many deviations higher."""
 
@@ -273,6 +277,8 @@ class Search:
         rate = min(forecast.limit * math.exp(-below), self._failed() * (1 - tolerance / 2))
         if self.best is not None:
             rate = max(rate, self.best.probe.rate * (1 + tolerance / 2))
+            if forecast.slope > CLIFF and math.isinf(self.lowest_failed):
+                rate = max(rate, self._beyond())
         return rate
 
     def _held(self) -> float:
@@ -298,7 +304,14 @@ class Search:
             room = max(room, self.moved - self.settings.tolerance / 2)
         if self._chancy(forecast):
             room += UNSURE * forecast.deviation
+        if forecast.slope > CLIFF and self.lowest_failed > self._beyond():
+            room = max(room, CLIFF_STEPS * self.settings.tolerance)
         return room
+
+    def _beyond(self) -> float:
+        """The next rate worth a run at a cliff."""
+        assert self.best is not None
+        return self.best.probe.rate * math.exp(CLIFF_STEPS * self.settings.tolerance)
 
     def _chancy(self, forecast: Forecast) -> bool:
         """Whether it is chance, farther than the tolerance from the limit, if a run holds."""
