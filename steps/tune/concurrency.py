@@ -9,6 +9,10 @@ from steps.tune.measure import Samples
 QUEUED = 3
 """So many waiting, and a tenth of those running, are a queue and not just those being started."""
 
+FULL = 0.985
+"""Places are what limits an engine if, while requests wait, so large a part of them is mostly
+taken: what else makes requests wait leaves the number that run to chance."""
+
 FEWEST = 20
 """So few observations tell nothing."""
 
@@ -59,14 +63,16 @@ class Concurrency:
         running, weight = self.running[:-1][queued], spans[queued]
         order = np.argsort(running)
         total = np.cumsum(weight[order])
-        return float(running[order][np.searchsorted(total, 0.9 * total[-1])])
+        most, half = running[order][np.searchsorted(total, [0.9 * total[-1], 0.5 * total[-1]])]
+        return float(most) if half >= min(FULL * most, most - 1) else np.inf
 
-    def start_gap_s(self, slots: float) -> float:
-        """Time from one start to the next while requests wait though places are free; 0 if they
-        never did for long."""
+    def start_gaps(self, slots: float) -> tuple[np.ndarray, np.ndarray]:
+        """Times from one start to the next while requests wait though places are free, and how many
+        ran; none if that never lasted."""
         spans, running, waiting = np.diff(self.times), self.running[:-1], self.waiting[:-1]
         held_up = (waiting > np.maximum(QUEUED, running / 5)) & (running < 0.8 * slots)
         started = held_up & (np.diff(self.waiting) < 0)
         if int(started.sum()) < FEWEST:
-            return 0.0
-        return float(spans[held_up].sum() / started.sum())
+            return np.empty(0), np.empty(0)
+        passed = np.cumsum(np.where(held_up, spans, 0.0))
+        return np.diff(passed[started], prepend=0.0), running[started]

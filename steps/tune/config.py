@@ -23,7 +23,8 @@ class SearchSettings(Strict):
     the first probes; `refine_s`: lengths among which later ones choose, in s of schedule.
     `explore_limit` and `confirm_limit`: how many of each at most. `idle_running`: an engine with
     fewer requests at a time is as good as idle, and a limit it misses then is missed at any rate.
-    `caution`: how many deviations below the expected limit a run is tried.
+    `caution`: how many deviations below the expected limit a run is tried, though little below it
+    unless chance decides which runs hold.
     """
 
     tolerance: Fraction

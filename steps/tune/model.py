@@ -1,23 +1,38 @@
 """What probes teach of an engine, and what it would do with the whole schedule of a run.
 
-The model is a queue in front of `slots` places. Whoever has a place gets tokens at a pace that
-depends on how many have one; how a request deviates from that pace is drawn from what was observed.
-It is fitted to single requests, hundreds a minute, which is why it knows an engine sooner than the
-one request in a hundred that decides whether a run is VALID. Where it errs in the tail, steps of
-steps/tune/tail.py correct it by the tails that probes had.
+The model is a queue in front of `slots` places, or several, to which requests are dealt in turn.
+Whoever has a place gets tokens at a pace that depends on how many have one; how a request deviates
+from that pace is drawn from what was observed. It is fitted to single requests, hundreds a minute,
+which is why it knows an engine sooner than the one request in a hundred that decides whether a run
+is VALID. Where it errs in the tail, steps of steps/tune/tail.py correct it by the tails that probes
+had.
 """
 
 import heapq
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from steps.tune.concurrency import FEWEST, Concurrency
+from steps.tune.concurrency import FEWEST, QUEUED, Concurrency
+from steps.tune.lanes import dealt, lanes
 from steps.tune.measure import Samples
+from steps.tune.pace import fit_pace
 
-LEVEL = 1.12
-"""Levels of concurrency at which the pace is averaged: each so many times the one before."""
+STRETCH = 400
+"""Deviations are drawn by stretches of so many requests that followed each other: what slows one
+answer slows those beside it."""
+
+ALIKE = 20
+"""A request deviates as one of so many before or after it in the stretch, the one whose answer is
+nearest in length."""
+
+STEADY = 0.005
+"""Deviations from the pace are chance if they scatter by more."""
+
+TOGETHER = 200
+"""Answers that follow each other by more than so many weren't given at the same time."""
 
 MOST_RUNNING = 1 << 14
 
@@ -26,41 +41,80 @@ MOST_RUNNING = 1 << 14
 class Engine:
     """A fitted engine.
 
-    `pace` holds the s per token with 0, 1, 2, ... running. `start_s` and `start_per_running_s` are
-    what the first token takes once a place is there, `start_gap_s` passes at least from one start
-    to the next. `tokens`, `pace_factors` and `start_factors`
-    are observed: a request draws one of each.
+    `pace` holds the s per token with 0, 1, 2, ... running; each start costs all that run `stall`
+    tokens. `start_s` and `start_per_running_s` are what the first token takes once a place is
+    there, `start_gap_s` and `start_gap_per_running_s` what passes at least from one start to the
+    next. `tokens`, `pace_factors` (with their answers' `factor_tokens`) and `start_factors` are
+    observed: a request draws one of each. All of that goes for each of the engines to which
+    requests are dealt in turn; they take `slowness` times as long. `own`: of each probe's requests,
+    the pace factor, NaN where it isn't known.
     """
 
     pace: np.ndarray
+    stall: float
     slots: float
     start_s: float
     start_per_running_s: float
     start_gap_s: float
+    start_gap_per_running_s: float
     tokens: np.ndarray
     pace_factors: np.ndarray
+    factor_tokens: np.ndarray
     start_factors: np.ndarray
+    slowness: np.ndarray
+    own: tuple[np.ndarray, ...]
+
+    @property
+    def steady(self) -> bool:
+        """Whether equal requests take equally long."""
+        return float(self.pace_factors.std()) < STEADY
+
+    @property
+    def unsure(self) -> float:
+        """Standard error of the pace, in ln: by the means of answers that were given at a time."""
+        parts = np.array_split(self.pace_factors, max(len(self.pace_factors) // TOGETHER, 2))
+        return float(np.std([part.mean() for part in parts])) / math.sqrt(len(parts))
 
     @property
     def most(self) -> int:
         return int(min(self.slots, MOST_RUNNING))
 
     def play(
-        self, arrived: np.ndarray, rng: np.random.Generator, tokens: np.ndarray | None = None
+        self,
+        arrived: np.ndarray,
+        rng: np.random.Generator,
+        tokens: np.ndarray | None = None,
+        own: np.ndarray | None = None,
     ) -> Samples:
         """All of these arrivals to the end.
 
         `tokens`: those of each answer, where they are known: LoadGen deals a run of so many queries
-        in the same order every time.
+        in the same order every time. `own`: the pace factors that are known of them.
         """
         count = len(arrived)
         if tokens is None:
             tokens = _drawn(self.tokens, count, rng)
-        factors = _drawn(self.pace_factors, count, rng)
+        factors = self.pace_factors[self._alike(tokens, rng)]
+        if own is not None:
+            factors = np.where(np.isnan(own), factors, own)
         starts = _drawn(self.start_factors, count, rng)
-        work = ((tokens - 1) * factors).tolist()
-        first, done = _served(self, arrived.tolist(), work, starts.tolist())
+        work = (tokens - 1) * factors
+        first, done = np.zeros(count), np.zeros(count)
+        for lane, slow in enumerate(self.slowness):
+            mine = slice(lane, None, len(self.slowness))
+            lists = (arrived[mine], slow * work[mine], slow * starts[mine])
+            first[mine], done[mine] = _served(self, *(values.tolist() for values in lists))
         return Samples(arrived, first, done, tokens)
+
+    def _alike(self, tokens: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Of each answer, the place of an observed one that it deviates like."""
+        count, seen = len(tokens), len(self.factor_tokens)
+        begins = rng.integers(0, seen, -(-count // STRETCH))
+        centres = np.repeat(begins, STRETCH)[:count] + np.arange(count) % STRETCH
+        near = (centres[:, None] + np.arange(-ALIKE, ALIKE + 1)) % seen
+        off = np.abs(self.factor_tokens[near] - tokens[:, None])
+        result: np.ndarray = near[np.arange(count), off.argmin(axis=1)]
+        return result
 
 
 def _drawn(values: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -79,8 +133,8 @@ def _served(
     """
     pace, last = engine.pace.tolist(), len(engine.pace) - 1
     most = engine.most
-    base, per_running = engine.start_s, engine.start_per_running_s
-    gap, may = engine.start_gap_s, 0.0
+    base, per_running, stall = engine.start_s, engine.start_per_running_s, engine.stall
+    gap, more, may = engine.start_gap_s, engine.start_gap_per_running_s, 0.0
     first, done = [0.0] * len(arrived), [0.0] * len(arrived)
     running: list[tuple[float, int]] = []
     push, pop = heapq.heappush, heapq.heappop
@@ -101,9 +155,10 @@ def _served(
                 if waiting < position:
                     may = now if now > may else may
                     begin = may - now + (base + per_running * count) * starts[waiting]
-                    may += gap
+                    may += gap + more * count
                     first[waiting] = now + begin
                     push(running, (progress + begin / step + work[waiting], waiting))
+                    progress -= stall
                     waiting += 1
                 continue
             progress += (coming - now) / step
@@ -111,10 +166,11 @@ def _served(
         if count < most and waiting == position:
             may = now if now > may else may
             begin = may - now + (base + per_running * count) * starts[position]
-            may += gap
+            may += gap + more * count
             first[position] = now + begin
             step = pace[count + 1 if count < last else last]
             push(running, (progress + begin / step + work[position], position))
+            progress -= stall
             waiting += 1
         position += 1
     return np.array(first), np.maximum(np.array(done), np.array(first))
@@ -125,6 +181,10 @@ def fit(probes: Sequence[Samples], answers: np.ndarray | None = None) -> Engine 
 
     `answers`: tokens of every sample's answer, if known; else those of the probes stand for them.
     """
+    count = lanes(probes)
+    lane = [lane for samples in probes for lane in range(min(count, len(samples)))]
+    whole = probes
+    probes = [part for samples in probes for part in dealt(samples, count) if len(part)]
     views = [Concurrency.of(samples) for samples in probes]
     answered = [~np.isnan(samples.completed) & (samples.tokens > 1) for samples in probes]
     if sum(int(which.sum()) for which in answered) < FEWEST:
@@ -132,29 +192,58 @@ def fit(probes: Sequence[Samples], answers: np.ndarray | None = None) -> Engine 
     slots = min(view.slots() for view in views)
     if np.isfinite(slots):  # whatever else made requests wait, so many did run
         slots = max(slots, max(float(view.running.max()) for view in views))
-    gaps = [gap for view in views if (gap := view.start_gap_s(slots))]
-    load, pace, tokens = [], [], []
-    for samples, view, which in zip(probes, views, answered, strict=True):
-        first, completed = samples.first[which], samples.completed[which]
-        load.append(view.mean_running(first, completed))
-        tokens.append(samples.tokens[which])
-        pace.append((completed - first) / (samples.tokens[which] - 1))
-    loads, paces, counts = (np.concatenate(parts) for parts in (load, pace, tokens))
-    table = _pace(loads, paces, counts - 1)
-    expected = np.interp(loads, np.arange(len(table)), table)
     start_s, per_running, start_factors = _starts(probes, views, slots)
+    gap_s, gap_per_running = _gap(probes, views, slots)
+    placed = [_placed(s, v, start_s, per_running) for s, v in zip(probes, views, strict=True)]
+    counts = np.concatenate([s.tokens[which] for s, which in zip(probes, answered, strict=True)])
+    number = [np.full(int(which.sum()), n) for n, which in zip(lane, answered, strict=True)]
+    pace = fit_pace(probes, placed, answered, np.concatenate(number))
+    own = [np.full(len(samples), np.nan) for samples in whole]
+    parts = [values[lane::count] for values in own for lane in range(min(count, len(values)))]
+    ends = np.cumsum([int(which.sum()) for which in answered])
+    for part, which, factors in zip(
+        parts, answered, np.split(pace.factors, ends[:-1]), strict=True
+    ):
+        part[which] = factors
     return Engine(
-        pace=table,
+        pace=pace.table,
+        stall=pace.stall,
         slots=slots,
         start_s=start_s,
         start_per_running_s=per_running,
-        start_gap_s=min([*gaps, 1 / max(_started_per_s(samples) for samples in probes)])
-        if gaps
-        else 0.0,
+        start_gap_s=gap_s,
+        start_gap_per_running_s=gap_per_running,
         tokens=_whole(probes, counts) if answers is None else answers,
-        pace_factors=paces / expected,
+        pace_factors=pace.factors,
+        factor_tokens=counts,
         start_factors=start_factors,
+        slowness=pace.slowness,
+        own=tuple(own),
     )
+
+
+def _placed(
+    samples: Samples, view: Concurrency, start_s: float, per_running_s: float
+) -> Concurrency:
+    """Running from when a place was there, as the first token takes its time from then on."""
+    running, _ = view.at(samples.first)
+    begun = np.maximum(samples.arrived, samples.first - start_s - per_running_s * running)
+    return Concurrency.of(Samples(samples.arrived, begun, samples.completed, samples.tokens))
+
+
+def _gap(
+    probes: Sequence[Samples], views: Sequence[Concurrency], slots: float
+) -> tuple[float, float]:
+    """Time from one start to the next and what it grows by per running; 0 where none is held up."""
+    parts = [view.start_gaps(slots) for view in views]
+    gaps, loads = (np.concatenate(values) for values in zip(*parts, strict=True))
+    if len(gaps) < FEWEST or not gaps.any():
+        return 0.0, 0.0
+    slope = max(0.0, float(np.polyfit(loads, gaps, 1)[0])) if np.ptp(loads) > 1 else 0.0
+    slope = min(slope, float(gaps.mean() / max(loads.mean(), 1.0)))
+    # No larger than what passed in the probe that started most.
+    part = min(1.0, 1 / max(_started_per_s(samples) for samples in probes) / float(gaps.mean()))
+    return part * (float(gaps.mean()) - slope * float(loads.mean())), part * slope
 
 
 def _started_per_s(samples: Samples) -> float:
@@ -175,50 +264,6 @@ def _whole(probes: Sequence[Samples], counts: np.ndarray) -> np.ndarray:
     return found if len(found) >= 5 * FEWEST else counts
 
 
-def _pace(load: np.ndarray, pace: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """s per token by number running: means of levels, never falling, straight in between."""
-    parts = _levels(load)
-    centres = np.array([np.average(load[part], weights=weight[part]) for part in parts])
-    means = np.array([np.average(pace[part], weights=weight[part]) for part in parts])
-    means = _never_falling(means, np.array([len(part) for part in parts], dtype=float))
-    span = float(centres[-1] - centres[0])
-    if span < max(0.05 * centres[-1], 0.5):  # one level only says nothing of the slope
-        return np.full(2, float(np.average(pace, weights=weight)))
-    upper = slice(len(centres) // 2, None) if len(centres) >= 4 else slice(None)
-    slope = max(0.0, float(np.polyfit(centres[upper], means[upper], 1)[0]))
-    lower = max(0.0, float(np.polyfit(centres, means, 1)[0]))
-    reach = np.arange(int(4 * centres[-1]) + 64)
-    table = np.interp(reach, centres, means)
-    table += slope * np.maximum(reach - centres[-1], 0)
-    table -= np.minimum(lower * np.maximum(centres[0] - reach, 0), 0.8 * means[0])
-    result: np.ndarray = table
-    return result
-
-
-def _levels(load: np.ndarray) -> list[np.ndarray]:
-    """Indices by level of load, rising; each level has enough of them."""
-    order = np.argsort(load)
-    parts, begin = [], 0
-    for end in range(FEWEST, len(order) - FEWEST):
-        wide = load[order[end]] > max(LEVEL * load[order[begin]], load[order[begin]] + 1)
-        if wide and end - begin >= FEWEST:
-            parts.append(order[begin:end])
-            begin = end
-    return [*parts, order[begin:]]
-
-
-def _never_falling(means: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The nearest series that never falls: neighbours that do are averaged."""
-    blocks: list[tuple[float, float, int]] = []
-    for mean, weight in zip(means, weights, strict=True):
-        blocks.append((float(mean), float(weight), 1))
-        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
-            (a, wa, na), (b, wb, nb) = blocks[-2:]
-            blocks[-2:] = [((a * wa + b * wb) / (wa + wb), wa + wb, na + nb)]
-    result: np.ndarray = np.concatenate([np.full(count, mean) for mean, _, count in blocks])
-    return result
-
-
 def _starts(
     probes: Sequence[Samples], views: Sequence[Concurrency], slots: float
 ) -> tuple[float, float, np.ndarray]:
@@ -227,7 +272,7 @@ def _starts(
     for samples, view in zip(probes, views, strict=True):
         known = ~np.isnan(samples.first)
         running, waiting = view.at(samples.arrived[known])
-        free = running + waiting < 0.95 * slots
+        free = (running + waiting < 0.95 * slots) & (waiting <= QUEUED)
         loads.append(running[free])
         took.append((samples.first - samples.arrived)[known][free])
     load, time = np.concatenate(loads), np.concatenate(took)

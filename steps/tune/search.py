@@ -35,7 +35,7 @@ FEW_MISSES = 0.02
 MANY_MISSES = 0.10
 NEAR, BRACKET = 0.8, 1.6
 """Exploring ends once a rate that holds was measured at this share of the expected limit, and one
-that doesn't at so many times that rate."""
+that doesn't at so many times that rate. The limit isn't below that share of a rate that held."""
 
 FORGOTTEN = 0.6
 """A run that moved the forecast far showed the model to err: for the next runs, by half as much and
@@ -43,9 +43,19 @@ by this share less each time, the forecast is held for no surer than that. Runs 
 another show the same: each doubles the doubt, from the tolerance; and the earlier in its course a
 run was lost, the farther beyond the limit it was."""
 
-CLIFF, CLIFF_STEPS = 40.0, 1.5
+BELOW = 0.5
+"""So many tolerances below the expected limit a run is tried at most: if it holds there, it will
+do."""
+
+CLIFF, CLIFF_STEPS = 60.0, 1.5
 """Where a tail rises so many percent per percent of rate, it says nothing of how far the limit is:
 a run goes so many tolerances further until one fails."""
+
+UNSURE = 0.5
+"""Where runs hold by chance, another is worth while the limit may be so many deviations higher."""
+
+CHANCE = 1.5
+"""A run may hold, or not, so many deviations of chance away from where half of them do."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,7 @@ class Search:
     exploring: bool = True
     probes: list[Measurement] = field(default_factory=list)
     best: Measurement | None = None
+    kept: float = 0.0
     lowest_failed: float = math.inf
     surprise: float = 0.0
     moved: float = 0.0
@@ -95,6 +106,7 @@ class Search:
         """
         yield from self._explore()
         self.exploring = False
+        self.forecast = self._forecast()
         yield from self._refine()
         return (yield from self._confirm())
 
@@ -129,15 +141,19 @@ class Search:
     def _made(self, asked: Probe) -> Generator[Probe, Measurement, Measurement]:
         measured = yield asked
         self.probes.append(measured)
-        forecaster = Forecaster(self.length, self.limits, self.probes, self.traffic)
-        near = self.forecast.limit if self.forecast else asked.rate
-        before = self.forecast
-        self.forecast = forecaster.forecast(near, COARSE if self.exploring else FINE)
+        before, self.forecast = self.forecast, self._forecast()
         self.surprise *= FORGOTTEN
         if asked.final and before and self.forecast:
             self.moved = abs(math.log(self.forecast.limit / before.limit))
             self.surprise = max(self.surprise, self.moved / 2)
         return measured
+
+    def _forecast(self) -> Forecast | None:
+        near = self.forecast.limit if self.forecast else self.probes[-1].probe.rate
+        forecaster = Forecaster(self.length, self.limits, self.probes, self.traffic)
+        found = forecaster.forecast(near, COARSE if self.exploring else FINE)
+        least = NEAR * min(self.kept, self.lowest_failed)
+        return replace(found, limit=max(found.limit, least)) if found else None
 
     # ---- first: the order of magnitude, and the engine when full ---------------------------------
 
@@ -150,7 +166,7 @@ class Search:
                 high = min(high, measured.probe.rate)
                 self._refuse_hopeless(measured)
             elif share <= FEW_MISSES:
-                low = max(low, measured.probe.rate)
+                low = self.kept = max(low, measured.probe.rate)
             expected = self.forecast.limit if self.forecast else None
             near = expected is not None and low >= NEAR * min(expected, high)
             if near and high <= BRACKET * low:
@@ -168,8 +184,10 @@ class Search:
             flood = FLOODED * expected if expected else LEAP * last
             return min(max(flood, FLOODED * last), LEAP * last)
         if not low:
-            return min(0.9 * expected if expected else high / LEAP, high / 2)
-        inside = 0.9 * expected if expected else math.sqrt(low * high)
+            return min(max(0.9 * (expected or 0.0), high / LEAP), high / 2)
+        inside = max(0.9 * expected, low ** (2 / 3) * high ** (1 / 3)) if expected else math.inf
+        if expected and low >= NEAR * expected:
+            inside = FLOODED * expected
         if not 1.02 * low < inside < 0.98 * high:
             inside = math.sqrt(low * high)
         return inside
@@ -249,15 +267,30 @@ class Search:
 
     def _aim(self, forecast: Forecast, run_s: float) -> float:
         last = not self.best and not self._affords(2.2 * run_s)
-        caution = self.settings.caution_last if last else self.settings.caution
-        rate = forecast.limit * math.exp(-caution * forecast.deviation)
-        least = self.settings.tolerance / 2
-        rate = min(rate, self.lowest_failed * (1 - least))
+        tolerance, chancy = self.settings.tolerance, self._chancy(forecast)
+        below = self.settings.caution * forecast.deviation
+        if last:
+            unsure = math.hypot(forecast.deviation, forecast.noise)
+            below = self.settings.caution_last * unsure
+        elif not chancy:
+            below = min(below, BELOW * tolerance)
+        rate = min(forecast.limit * math.exp(-below), self._failed() * (1 - tolerance / 2))
         if self.best is not None:
-            rate = max(rate, self.best.probe.rate * (1 + least))
+            rate = max(rate, self.best.probe.rate * (1 + tolerance / 2))
             if forecast.slope > CLIFF and math.isinf(self.lowest_failed):
                 rate = max(rate, self._beyond())
         return rate
+
+    def _held(self) -> float:
+        """The limit is above this rate, as far as a run that held tells."""
+        assert self.forecast is not None
+        held = self.best.probe.rate if self.best else 0.0
+        return held * math.exp(-CHANCE * self.forecast.noise)
+
+    def _failed(self) -> float:
+        """The limit is below this rate, as far as a run that didn't hold tells."""
+        assert self.forecast is not None
+        return self.lowest_failed * math.exp(CHANCE * self.forecast.noise)
 
     def _headroom(self, forecast: Forecast) -> float:
         """What a higher rate could still bring, in ln: what the model says, within what failed.
@@ -265,10 +298,12 @@ class Search:
         A model that the last run moved upwards may move again.
         """
         assert self.best is not None and self.forecast is not None
-        sober = self.forecast.between(self.best.probe.rate, self.lowest_failed)
+        sober = self.forecast.between(self._held(), self._failed())
         room = math.log(min(forecast.limit, sober.limit) / self.best.probe.rate)
         if math.isinf(self.lowest_failed):
             room = max(room, self.moved - self.settings.tolerance / 2)
+        if self._chancy(forecast):
+            room += UNSURE * forecast.deviation
         if forecast.slope > CLIFF and self.lowest_failed > self._beyond():
             room = max(room, CLIFF_STEPS * self.settings.tolerance)
         return room
@@ -277,6 +312,10 @@ class Search:
         """The next rate worth a run at a cliff."""
         assert self.best is not None
         return self.best.probe.rate * math.exp(CLIFF_STEPS * self.settings.tolerance)
+
+    def _chancy(self, forecast: Forecast) -> bool:
+        """Whether it is chance, farther than the tolerance from the limit, if a run holds."""
+        return forecast.noise > self.settings.tolerance
 
     def _affords(self, seconds: float) -> bool:
         if self.budget_s is None:
@@ -290,12 +329,13 @@ class Search:
                 "the probes brought too few answers to tell how fast the engine is; start it from "
                 "a lower rate, or raise explore_s in conf/tune.yaml"
             )
-        held = self.best.probe.rate if self.best else 0.0
         if math.isinf(self.lowest_failed):
-            return self.forecast.between(held, math.inf)
+            return self.forecast.between(self._held(), math.inf)
         doubt = self.settings.tolerance * 2.0 ** (self.failed_in_row - 1) / self.how_far
+        if self._chancy(self.forecast):
+            doubt = 0.0  # runs may fail one after another by chance
         deviation = max(self.forecast.deviation, self.surprise, doubt)
-        return replace(self.forecast, deviation=deviation).between(held, self.lowest_failed)
+        return replace(self.forecast, deviation=deviation).between(self._held(), self._failed())
 
     def _nothing_held(self) -> UserError:
         finals = [p for p in self.probes if p.probe.final]

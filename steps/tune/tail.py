@@ -1,9 +1,10 @@
 """The highest rate at which a whole run should hold, and how sure that is.
 
 The fitted engine plays the whole schedule of a run; the latency at the share of queries that has to
-hold is compared with the limit, TTFT and TPOT each for itself. How far the engine's tail was from
-the tail of each probe corrects it: every probe is one noisy look at that factor, the noisier the
-shorter the probe and the farther its rate.
+hold is compared with the limit, TTFT and TPOT each for itself. Each probe is played again with its
+own arrivals, answers and what slowed each of them; how far the engine's tail is off then is no
+chance, and corrects the forecast. What chance does to a run is drawn from what slowed the answers
+of the probes.
 """
 
 import math
@@ -20,14 +21,14 @@ from steps.tune.model import Engine, fit
 TAIL_QUERIES = 5
 """A probe's tail is read where so many queries are beyond it."""
 
-PRIOR_DEVIATION = 0.5
+PRIOR_DEVIATION: Mapping[Metric, float] = {"ttft": 0.5, "tpot": 0.1}
 """How far off the fitted engine's tail may be before any probe was held against it, in ln."""
 
-MODEL_DEVIATION: Mapping[Metric, float] = {"ttft": 0.2, "tpot": 0.03}
+MODEL_DEVIATION: Mapping[Metric, float] = {"ttft": 0.2, "tpot": 0.01}
 """How far off it stays at a probe's own rate, in ln: the tail of a queue is far more sensitive to
 what the model leaves out than the pace of decoding is."""
 
-RATE_DEVIATION = 1.5
+RATE_DEVIATION: Mapping[Metric, float] = {"ttft": 1.5, "tpot": 0.3}
 """How far off it stays per ln of distance from a probe's rate, in ln."""
 
 WHOLE_RUN = 0.2
@@ -35,6 +36,16 @@ WHOLE_RUN = 0.2
 
 SHORT, DRAWS, MORE_DRAWS = 4000, 2, 5
 """How often the engine plays traffic that isn't known: less often where it is long."""
+
+SURE = 0.005
+"""Where the limit needn't be known so well, in ln, what slows answers is drawn once."""
+
+ASIDE = 0.01
+"""The slope is that between two rates so far apart, in ln."""
+
+UNSEEN = 0.5
+"""What a run's worth of answers leaves open of how chance moves the tail, as a share of that
+variance."""
 
 ROOT_TOLERANCE = 0.0015
 STEP = 0.06
@@ -57,7 +68,8 @@ Traffic = Callable[[int], np.ndarray]
 
 @dataclass(frozen=True)
 class Forecast:
-    """`limit` in queries a second; `deviation` is its standard deviation in ln.
+    """`limit` in queries a second: half of the runs hold there; `deviation` is its standard
+    deviation in ln, `noise` that of what single runs say of it.
 
     `metric` is the one that binds there, `slope` how many percent its tail rises per percent of
     rate.
@@ -65,6 +77,7 @@ class Forecast:
 
     limit: float
     deviation: float
+    noise: float
     metric: Metric
     slope: float
 
@@ -131,6 +144,7 @@ class Forecaster:
         answers = None if traffic is None else traffic(length.sample_count)
         self._engine = fit([probe.samples for probe in probes], answers)
         self._traffic = traffic
+        self._exact = True
         self._whole = {
             len(p.samples): p.samples.tokens
             for p in probes
@@ -140,8 +154,8 @@ class Forecaster:
         self._floor = self._least(probes)
         self._looks: dict[Metric, list[_Look]] = {metric: [] for metric in METRICS}
         if self._engine is not None:
-            for probe in probes:
-                self._look(self._engine, probe)
+            for probe, own in zip(probes, self._engine.own, strict=True):
+                self._look(self._engine, probe, own)
 
     def _least(self, probes: Sequence[Measurement]) -> float:
         """ln of the rate below which the limit isn't looked for.
@@ -161,8 +175,8 @@ class Forecaster:
             return math.log(min([max(kept), *failed])) - BELOW_KEPT
         return math.log(min((p.probe.rate for p in probes), default=1.0)) - FLOOR
 
-    def _look(self, engine: Engine, measured: Measurement) -> None:
-        """Hold the engine against one probe's tail.
+    def _look(self, engine: Engine, measured: Measurement, own: np.ndarray) -> None:
+        """Hold the engine against one probe's tail, with the chance that befell its answers.
 
         Of a run that was ended because it couldn't be VALID any more, the part that was answered.
         """
@@ -176,16 +190,15 @@ class Forecaster:
         rate = measured.probe.rate
         share = min(needed_share(self._length.queries(rate)), 1 - TAIL_QUERIES / count)
         tokens = self._tokens(len(samples)) if final else None
-        if final and tokens is None:
+        if tokens is None:
             typical: np.ndarray = np.resize(engine.tokens, len(samples))
             tokens = np.where(samples.tokens > 1, samples.tokens, typical)
-        played = self._played(engine, samples.arrived, tokens)
+        played = [engine.play(samples.arrived, np.random.default_rng(0), tokens, own)]
         scale = WHOLE_RUN if final and measured.ended == "complete" else 1.0
         for metric in METRICS:
             observed = math.log(max(quantile(samples.latencies(metric)[which], share), 1e-9))
             modelled = _log_tails(played, metric, share, which)
-            variance = _variance(modelled) * (1 + 1 / len(modelled))
-            variance += (scale * MODEL_DEVIATION[metric]) ** 2
+            variance = (scale * MODEL_DEVIATION[metric]) ** 2
             self._looks[metric].append(
                 _Look(math.log(rate), observed - float(modelled.mean()), variance, scale)
             )
@@ -199,21 +212,34 @@ class Forecaster:
     def _played(
         self, engine: Engine, arrived: np.ndarray, tokens: np.ndarray | None
     ) -> list[Samples]:
-        draws = 1
+        draws = MORE_DRAWS
         if tokens is None:
             draws = DRAWS if len(arrived) > SHORT else MORE_DRAWS
+        elif engine.steady or not self._exact:
+            draws = 1
         return [engine.play(arrived, np.random.default_rng(draw), tokens) for draw in range(draws)]
 
     def forecast(self, near: float, tolerance: float = ROOT_TOLERANCE) -> Forecast | None:
         """Searched upwards and downwards from a rate; None while nothing is known of the engine."""
         if self._engine is None:
             return None
+        self._exact = tolerance < SURE
         low = self._root(self._engine, math.log(near), tolerance)
-        excess, metric, variance = self._excess(self._engine, low)
-        further, *_ = self._excess(self._engine, low + 0.01)
-        slope = max((further - excess) / 0.01, 0.3)
-        deviation = math.hypot(math.sqrt(variance) / slope, self._unsure_of_answers())
-        return Forecast(math.exp(low), max(deviation, tolerance), metric, slope)
+        excess, metric, variance, noise = self._excess(self._engine, low)
+        # Aside of where another copy of the samples makes the run another.
+        same = self._length.queries(math.exp(low + ASIDE)) == self._length.queries(math.exp(low))
+        aside = ASIDE if same else -ASIDE
+        slope = max((self._excess(self._engine, low + aside)[0] - excess) / aside, 0.3)
+        deviation = math.hypot(
+            math.sqrt(variance) / slope, self._unsure_of_answers(), self._engine.unsure
+        )
+        return Forecast(
+            limit=math.exp(low),
+            deviation=max(deviation, tolerance),
+            noise=math.sqrt(noise) / slope,
+            metric=metric,
+            slope=slope,
+        )
 
     def _unsure_of_answers(self) -> float:
         """Standard error of the mean answer, in ln: longer answers are that much less rate."""
@@ -254,29 +280,37 @@ class Forecaster:
                 high, above, below = middle, value, below / 2
         return low
 
-    def _excess(self, engine: Engine, log_rate: float) -> tuple[float, Metric, float]:
-        """ln of tail over limit of the metric that is worse, which it is, and its variance."""
+    def _excess(self, engine: Engine, log_rate: float) -> tuple[float, Metric, float, float]:
+        """ln of tail over limit of the metric that is worse, which it is, the variance of that, and
+        the variance from run to run."""
         rate = math.exp(log_rate)
         count = self._length.queries(rate)
         times = arrivals(self._length.seed, rate, count)
-        played = self._played(engine, times, self._tokens(count))
-        found: list[tuple[float, Metric, float]] = []
+        tokens = self._tokens(count)
+        played = self._played(engine, times, tokens)
+        found: list[tuple[float, Metric, float, float]] = []
         for metric in METRICS:
             tails = _log_tails(played, metric, needed_share(count))
             factor, variance = self._factor(metric, log_rate)
             excess = float(tails.mean()) + factor - math.log(self._limits.of(metric))
-            found.append((excess, metric, variance + _variance(tails)))
+            # All runs have the same traffic: if it isn't known yet, they all are off alike.
+            scatter = _variance(tails)
+            open_traffic = scatter if tokens is None else scatter / len(tails)
+            # What slows answers was seen in so many of them only.
+            open_traffic += UNSEEN * scatter * count / len(engine.pace_factors)
+            noise = 0.0 if tokens is None else scatter
+            found.append((excess, metric, variance + open_traffic, noise))
         return max(found)
 
     def _factor(self, metric: Metric, log_rate: float) -> tuple[float, float]:
-        """ln of the correction at a rate, and its variance."""
-        weight, total = 1 / PRIOR_DEVIATION**2, 0.0
-        for look in self._looks[metric]:
-            distance = look.scale * RATE_DEVIATION * (look.log_rate - log_rate)
-            trust = 1 / (look.variance + distance**2)
-            weight += trust
-            total += trust * look.difference
-        return total / weight, 1 / weight
+        """ln of the correction at a rate, and its variance: larger if probes contradict it."""
+        looks = [_Look(log_rate, 0.0, PRIOR_DEVIATION[metric] ** 2, 0.0), *self._looks[metric]]
+        away = [RATE_DEVIATION[metric] * x.scale * (x.log_rate - log_rate) for x in looks]
+        trust = np.array([1 / (x.variance + far**2) for x, far in zip(looks, away, strict=True)])
+        said = np.array([look.difference for look in looks])
+        mean = float(trust @ said) / float(trust.sum())
+        disagree = float(trust @ (said - mean) ** 2) / max(len(looks) - 1, 1)
+        return mean, max(disagree, 1.0) / float(trust.sum())
 
 
 def _variance(values: np.ndarray) -> float:
