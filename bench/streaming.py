@@ -30,7 +30,8 @@ from steps.prune.block import Block, prune_transform
 from steps.record import sha256_file
 
 LIMIT_S = 1800
-HIDDEN, INTERMEDIATE, KEYS = 2048, 8192, 512  # of Llama-3.2-1B
+HIDDEN, INTERMEDIATE, KEYS, HEAD = 2048, 8192, 512, 64  # of Llama-3.2-1B
+VOCABULARY = 1024
 DROPPED = 0.206
 """Share of the layers that goes: AMD's 26 of 126."""
 
@@ -73,9 +74,9 @@ def make_checkpoint(directory: Path, size_gb: float) -> None:
     for number in range(layers):
         shapes = layer_shapes(number)
         if number == 0:
-            shapes["model.embed_tokens.weight"] = (1024, HIDDEN)
+            shapes["model.embed_tokens.weight"] = (VOCABULARY, HIDDEN)
         if number == layers - 1:
-            shapes |= {"model.norm.weight": (HIDDEN,), "lm_head.weight": (1024, HIDDEN)}
+            shapes |= {"model.norm.weight": (HIDDEN,), "lm_head.weight": (VOCABULARY, HIDDEN)}
         file = f"model-{number + 1:05d}-of-{layers:05d}.safetensors"
         targets = [Target(name, "BF16", shape) for name, shape in shapes.items()]
         with (directory / file).open("wb") as stream:
@@ -84,11 +85,18 @@ def make_checkpoint(directory: Path, size_gb: float) -> None:
             while left:
                 left -= stream.write(weights[: min(left, len(weights))])
         where |= dict.fromkeys(shapes, file)
-    (directory / INDEX).write_text(json.dumps({"weight_map": where}), encoding="utf-8")
+    index = {"metadata": {}, "weight_map": where}
+    (directory / INDEX).write_text(json.dumps(index), encoding="utf-8")
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "num_hidden_layers": layers,
+        "hidden_size": HIDDEN,
+        "intermediate_size": INTERMEDIATE,
+        "num_attention_heads": HIDDEN // HEAD,
+        "num_key_value_heads": KEYS // HEAD,
+        "vocab_size": VOCABULARY,
+        "max_position_embeddings": 4096,
         "dtype": "bfloat16",
     }
     (directory / CONFIG).write_text(json.dumps(config), encoding="utf-8")

@@ -4,7 +4,7 @@ import importlib.metadata
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,21 @@ THREADS = 1
 
 
 def quantize(
-    source: Path, destination: Path, options: QuarkOptions, prompts: Sequence[Sequence[int]]
+    source: Path,
+    destination: Path,
+    options: QuarkOptions,
+    prompts: Sequence[Sequence[int]],
+    begins: Callable[[str], None] = lambda phase: None,
 ) -> None:
     """Write `source` quantized to the empty directory `destination`, as vLLM loads it.
 
     `prompts` are token ids. Weights that keep their precision are the source's own, bit by bit.
+    `begins` hears of each phase: import, load, calibrate, freeze, export.
     UserError for an option that this Quark can't take, a prompt the model can't, or scales that
     are missing from what Quark wrote.
     """
     _check(options)
+    begins("import")
     # Read when Quark is imported: compiling takes longer than everything else on a CPU.
     os.environ["QUARK_DISABLE_COMPILE"] = "1"
     import torch
@@ -40,6 +46,7 @@ def quantize(
     kind = str(checkpoint.config.get("model_type"))
     if kind not in LLMTemplate.list_available():
         raise UserError(f"Quark has no template for {kind}, which {source} is; use another tool")
+    begins("load")
     torch.set_num_threads(THREADS)
     dtype = options.data_type or "auto"
     model = AutoModelForCausalLM.from_pretrained(
@@ -53,8 +60,12 @@ def quantize(
         exclude_layers=list(options.exclude_layers),
     )
     batches = [torch.tensor([sample]) for sample in samples(prompts, options, model.config)]
+    begins("calibrate")
     quantizer = ModelQuantizer(recipe)
-    model = quantizer.freeze(quantizer.quantize_model(model, batches))
+    model = quantizer.quantize_model(model, batches)
+    begins("freeze")
+    model = quantizer.freeze(model)
+    begins("export")
     exported = destination / "exported"
     with torch.no_grad():
         export_safetensors(model, str(exported))
