@@ -1,7 +1,6 @@
 """Weights rounded to MXFP4 and stored in their own dtype again: the format's loss, any engine.
 
-For layers that an engine has no kernel of the format for, as vLLM on a CPU has none for mixtures of
-experts. Nothing is smaller, and activations keep their precision.
+Nothing is smaller, and activations keep their precision.
 """
 
 from collections.abc import Iterator, Mapping

@@ -16,6 +16,17 @@ from steps.schema import QuarkOptions
 SCHEMES: Mapping[str, str] = {"w_fp8_a_fp8": "fp8", "w_mxfp4_a_mxfp4": "mxfp4"}
 """Quark's schemes by the names that its example script quantize_quark.py gave them."""
 
+NAMES: Mapping[str, Sequence[tuple[str, str]]] = {
+    "mixtral": (
+        (".mlp.", ".block_sparse_moe."),
+        (".gate_proj", ".w1"),
+        (".down_proj", ".w2"),
+        (".up_proj", ".w3"),
+    ),
+}
+"""Parts of names that transformers 5 changes when it loads a model of this type, and what they are
+in its checkpoints. Quark exports the former, engines know the latter."""
+
 THREADS = 1
 """On shared cores a second thread waits more than it works (as in steps/rehearsal/train.py)."""
 
@@ -40,6 +51,7 @@ def quantize(
     os.environ["QUARK_DISABLE_COMPILE"] = "1"
     import torch
     from quark.torch import LLMTemplate, ModelQuantizer, export_safetensors
+    from quark.torch.utils.llm import preprocess_for_quantization
     from transformers import AutoModelForCausalLM
 
     checkpoint = open_checkpoint(source)
@@ -52,6 +64,13 @@ def quantize(
     model = AutoModelForCausalLM.from_pretrained(
         source, dtype="auto" if dtype == "auto" else getattr(torch, dtype)
     ).eval()
+    # Of the experts that transformers fuses Quark would quantize none, without a word.
+    preprocess_for_quantization(model)
+    if options.quant_algo == "autosmoothquant" and model.device.type == "cpu":
+        from quark.torch.kernel import mx
+
+        # Its search for scales is the one place where Quark has no MXFP4 for a CPU.
+        mx.qdq_mxfp4 = _mxfp4_round_trip
     recipe = LLMTemplate.get(kind).get_config(
         scheme=SCHEMES[options.quant_scheme],
         algorithm=options.quant_algo,
@@ -77,7 +96,7 @@ def quantize(
 def samples(
     prompts: Sequence[Sequence[int]], options: QuarkOptions, config: Any
 ) -> Iterator[list[int]]:
-    """What Quark measures on: each prompt, or for GPTQ, which wants equal lengths, all of them
+    """What Quark measures on: each prompt, or for algorithms, which want equal lengths, all of them
     joined and cut into pieces of `seq_len`."""
     if not prompts or not all(prompts):
         raise UserError("a calibration prompt is empty, or there is none; make the dataset again")
@@ -88,14 +107,14 @@ def samples(
             f"{largest}; use the dataset made for this model"
         )
     length = options.seq_len
-    if options.quant_algo != "gptq":
+    if options.quant_algo is None:
         yield from (list(prompt[:length]) for prompt in prompts)
         return
     joined = [token for prompt in prompts for token in prompt]
     if len(joined) < length:
         raise UserError(
-            f"GPTQ wants samples of {length} tokens, all calibration prompts together have "
-            f"{len(joined)}; lower seq_len or raise num_calib_data"
+            f"{options.quant_algo} wants samples of {length} tokens, all calibration prompts "
+            f"together have {len(joined)}; lower seq_len or raise num_calib_data"
         )
     for start in range(0, len(joined) - length + 1, length):
         yield joined[start : start + length]
@@ -149,7 +168,8 @@ def _quantized(tensor: Tensor) -> bool:
 
 
 def _take(source: Checkpoint, exported: Path, destination: Path) -> None:
-    """Quark's weights and config.json, with what it left as it was in the source's own dtype.
+    """Quark's weights and config.json, with what it left as it was in the source's own dtype, and
+    everything by the source's names.
 
     Quark copies every file of the source's directory and writes fp32 where it loaded fp32.
     """
@@ -158,20 +178,51 @@ def _take(source: Checkpoint, exported: Path, destination: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     originals = {tensor.name: tensor for tensor in source.tensors}
+    kind = str(source.config.get("model_type"))
     for path in sorted(exported.glob("*.safetensors")):
-        weights = load_file(path)
+        weights = {_renamed(name, kind): weight for name, weight in load_file(path).items()}
         for name, weight in weights.items():
+            if name not in originals and not name.endswith("_scale"):
+                raise UserError(
+                    f"Quark names a weight {name}, which {source.directory} has not: this version "
+                    f"doesn't know how it names {kind}; use another tool"
+                )
             if name in originals and weight.dtype in (torch.float32, torch.float16, torch.bfloat16):
                 with safe_open(originals[name].path, framework="pt") as shard:
-                    weights[name] = shard.get_tensor(name)
+                    original = shard.get_tensor(name)
+                # Algorithms move scales into norms: those aren't the source's any more.
+                kept = torch.equal(original.to(weight.dtype), weight)
+                weights[name] = original if kept else weight.to(original.dtype)
         save_file(weights, destination / path.name, metadata={"format": "pt"})
     config = json.loads((exported / CONFIG).read_text(encoding="utf-8"))
     for key in ("dtype", "torch_dtype"):
         config.pop(key, None)
         if key in source.config:
             config[key] = source.config[key]
-    text = json.dumps(config, indent=2, sort_keys=True)
-    (destination / CONFIG).write_text(text + "\n", encoding="utf-8")
+    declared = config["quantization_config"]
+    declared["exclude"] = [_renamed(module, kind) for module in declared["exclude"]]
+    _write_json(destination / CONFIG, config)
     if (exported / INDEX).exists():
-        shutil.move(exported / INDEX, destination / INDEX)
+        index = json.loads((exported / INDEX).read_text(encoding="utf-8"))
+        where = index["weight_map"]
+        index["weight_map"] = {_renamed(name, kind): file for name, file in where.items()}
+        _write_json(destination / INDEX, index)
     copy_side_files(source.directory, destination)
+
+
+def _mxfp4_round_trip(values: Any, scale_calculation_mode: str) -> Any:
+    from steps.sut.formats import mxfp4_round_trip
+
+    if scale_calculation_mode != "even":
+        raise UserError(f"MXFP4 scales by {scale_calculation_mode!r} can't be searched on a CPU")
+    return mxfp4_round_trip(values)
+
+
+def _renamed(name: str, kind: str) -> str:
+    for loaded, stored in NAMES.get(kind, ()):
+        name = name.replace(loaded, stored)
+    return name
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

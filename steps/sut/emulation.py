@@ -2,8 +2,9 @@
 
 They compute what the formats say and nothing faster: operands are rounded as the hardware would
 read them, products are summed in fp32 (FP8) or by the CPU's bf16 product (MXFP4), and the result
-is rounded once. vLLM's own emulation of MXFP4 needs AMD Quark and a GPU. Never used on a GPU: the
-kernels are registered for the CPU's platform only, and `register` refuses any other.
+is rounded once. Linear layers and mixtures of experts. vLLM's own emulation of MXFP4 needs AMD
+Quark and a GPU. Never used on a GPU: the kernels are registered for the CPU's platform only, and
+`register` refuses any other.
 """
 
 import os
@@ -22,7 +23,15 @@ from vllm.model_executor.kernels.linear import (
     MxFp4LinearLayerConfig,
     register_linear_kernel,
 )
-from vllm.model_executor.layers.quantization.utils.quant_utils import kMxfp4Dynamic
+from vllm.model_executor.layers.fused_moe import FusedMoEConfig
+from vllm.model_executor.layers.fused_moe.activation import MoEActivation
+from vllm.model_executor.layers.fused_moe.oracle.mxfp4 import Mxfp4MoeBackend
+from vllm.model_executor.layers.quantization.quark import quark_moe
+from vllm.model_executor.layers.quantization.utils.quant_utils import (
+    QuantKey,
+    kFp8StaticTensorSym,
+    kMxfp4Dynamic,
+)
 from vllm.platforms import PlatformEnum, current_platform
 
 from steps.errors import UserError
@@ -99,6 +108,79 @@ class EmulatedMxfp4Kernel(MxFp4LinearKernel):  # type: ignore[misc]
         return functional.linear(read, layer.weight.to(x.dtype), bias)
 
 
+class _EmulatedExperts:
+    """The experts of Quark's MoE methods one after the other, each on the tokens routed to it."""
+
+    is_monolithic = False
+
+    def get_fused_moe_quant_config(self, layer: torch.nn.Module) -> None:
+        """It describes the scales to vLLM's own kernels, none of which is used."""
+
+    def apply(
+        self,
+        layer: torch.nn.Module,
+        x: Tensor,
+        topk_weights: Tensor,
+        topk_ids: Tensor,
+        shared_experts: Any,
+        shared_experts_input: Tensor | None,
+    ) -> Tensor:
+        total = torch.zeros(x.shape, dtype=torch.float32)
+        for expert in topk_ids.unique().tolist():
+            tokens, places = (topk_ids == expert).nonzero(as_tuple=True)
+            gate, up = self.product(layer, "w13", expert, x[tokens]).chunk(2, -1)
+            answer = self.product(layer, "w2", expert, functional.silu(gate) * up)
+            total.index_add_(0, tokens, answer.float() * topk_weights[tokens, places, None])
+        return total.to(x.dtype)
+
+    def product(self, layer: torch.nn.Module, name: str, expert: int, x: Tensor) -> Tensor:
+        """x times an expert's weight `name`, in the format's numerics and x's dtype."""
+        raise NotImplementedError
+
+
+class EmulatedFp8Experts(_EmulatedExperts, quark_moe.QuarkW8A8Fp8MoEMethod):  # type: ignore[misc]
+    """Per-tensor scales; activations by the largest static scale of a layer's experts, and w1 and
+    w3 by the larger of theirs, as vLLM brings them to what its GPU kernels read."""
+
+    def __init__(
+        self, moe: FusedMoEConfig, weight_quant_key: QuantKey, activation_quant_key: QuantKey
+    ) -> None:
+        super().__init__(moe, weight_quant_key, activation_quant_key)
+        if {weight_quant_key, activation_quant_key} != {kFp8StaticTensorSym}:
+            raise NotImplementedError("the emulation has static per-tensor scales of experts only")
+        _refuse_other_experts(moe)
+
+    def _setup_kernel(self, layer: torch.nn.Module) -> None:
+        for name in ("w13_weight", "w2_weight"):
+            setattr(layer, name, Parameter(getattr(layer, name).float(), requires_grad=False))
+
+    def product(self, layer: torch.nn.Module, name: str, expert: int, x: Tensor) -> Tensor:
+        scale = getattr(layer, f"{name}_input_scale")
+        product = fp8_codes(x, scale).float() @ getattr(layer, f"{name}_weight")[expert].T
+        return (product * (scale * getattr(layer, f"{name}_weight_scale")[expert])).to(x.dtype)
+
+
+class EmulatedMxfp4Experts(_EmulatedExperts, quark_moe.QuarkOCP_MX_MoEMethod):  # type: ignore[misc]
+    """MXFP4 weights, and activations in MXFP4 or as they are."""
+
+    def __init__(
+        self, moe: FusedMoEConfig, weight_quant_key: QuantKey, activation_quant_key: QuantKey | None
+    ) -> None:
+        super().__init__(moe, weight_quant_key, activation_quant_key)
+        if self.ocp_mx_scheme not in ("w_mxfp4", "w_mxfp4_a_mxfp4"):
+            raise NotImplementedError(f"the emulation has no experts in {self.ocp_mx_scheme}")
+        _refuse_other_experts(moe)
+
+    def _setup_kernel(self, layer: torch.nn.Module) -> None:
+        for name in ("w13_weight", "w2_weight"):
+            values = mxfp4_values(getattr(layer, name).data, getattr(layer, f"{name}_scale").data)
+            setattr(layer, name, Parameter(values.bfloat16(), requires_grad=False))
+
+    def product(self, layer: torch.nn.Module, name: str, expert: int, x: Tensor) -> Tensor:
+        read = x if self.activation_quant_key is None else mxfp4_round_trip(x)
+        return functional.linear(read, getattr(layer, f"{name}_weight")[expert].to(x.dtype))
+
+
 def register() -> None:
     """Let vLLM choose these kernels in this process. UserError on anything but a CPU."""
     if not current_platform.is_cpu():
@@ -110,11 +192,27 @@ def register() -> None:
     register_linear_kernel(EmulatedFp8Kernel, PlatformEnum.CPU, "fp8")
     register_linear_kernel(EmulatedMxfp4Kernel, PlatformEnum.CPU, "mxfp4")
     _custom_ops.scaled_fp8_quant = _scaled_fp8_quant
+    # vLLM chooses methods of experts by their class, and has no registry of them.
+    quark_moe.QuarkW8A8Fp8MoEMethod = EmulatedFp8Experts
+    quark_moe.QuarkOCP_MX_MoEMethod = EmulatedMxfp4Experts
+    quark_moe.select_mxfp4_moe_backend = _no_backend
     logger.warning("FP8 and MXFP4 are emulated on the CPU: no speed here is one of the formats")
 
 
 def _on_cpu() -> tuple[bool, str | None]:
     return (True, None) if current_platform.is_cpu() else (False, "emulates on a CPU only")
+
+
+def _refuse_other_experts(moe: FusedMoEConfig) -> None:
+    if moe.activation != MoEActivation.SILU or moe.has_bias or moe.moe_parallel_config.use_ep:
+        raise NotImplementedError(
+            "the emulation has experts with SiLU, without bias, and all on one device only"
+        )
+
+
+def _no_backend(*arguments: Any, **named: Any) -> tuple[Mxfp4MoeBackend, None]:
+    """Stands in for vLLM's choice among GPU kernels, which refuses a CPU."""
+    return Mxfp4MoeBackend.EMULATION, None
 
 
 def _scaled_fp8_quant(
