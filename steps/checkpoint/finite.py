@@ -31,3 +31,16 @@ def refuse_not_finite(tensor: Tensor, chunk: memoryview) -> None:
             f"{tensor.path}: {tensor.name} holds weights that are NaN or infinite; "
             "the checkpoint is damaged, fetch or train it again"
         )
+
+
+def floats(tensor: Tensor) -> NDArray[np.float32] | None:
+    """The values of a small tensor, read from its file; None where they are no wider floats."""
+    with tensor.path.open("rb") as stream:
+        stream.seek(tensor.offset)
+        data = stream.read(tensor.size)
+    if tensor.dtype == "BF16":
+        return (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).view(np.float32)
+    kinds = {"F16": np.float16, "F32": np.float32}
+    if tensor.dtype not in kinds:
+        return None
+    return np.frombuffer(data, kinds[tensor.dtype]).astype(np.float32)

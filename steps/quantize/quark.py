@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from steps.checkpoint.finite import floats
 from steps.checkpoint.layout import CONFIG, INDEX, Checkpoint, Tensor, open_checkpoint
 from steps.checkpoint.stream import copy_side_files
 from steps.errors import UserError
@@ -90,7 +93,7 @@ def quantize(
         export_safetensors(model, str(exported))
     _take(checkpoint, exported, destination)
     shutil.rmtree(exported)
-    refuse_missing_scales(open_checkpoint(destination))
+    refuse_bad_scales(open_checkpoint(destination))
 
 
 def samples(
@@ -120,8 +123,9 @@ def samples(
         yield joined[start : start + length]
 
 
-def refuse_missing_scales(checkpoint: Checkpoint) -> None:
-    """UserError naming the first quantized weight without the scales that config.json declares.
+def refuse_bad_scales(checkpoint: Checkpoint) -> None:
+    """UserError naming the first quantized weight without the scales that config.json declares, and
+    the first scale that is no positive number, as of an expert that calibration never reached.
 
     vLLM loads such a checkpoint without a word and answers with nonsense.
     """
@@ -142,6 +146,14 @@ def refuse_missing_scales(checkpoint: Checkpoint) -> None:
                 raise UserError(
                     f"{checkpoint.directory} declares a scale {module}.{scale} and has none; "
                     "quantize again, or report it with the log"
+                )
+    for tensor in checkpoint.tensors:
+        if tensor.name.endswith("_scale") and (values := floats(tensor)) is not None:
+            odd = values[~((values > 0) & np.isfinite(values))]
+            if odd.size:
+                raise UserError(
+                    f"{checkpoint.directory}: {tensor.name} is {odd[0]}: no calibration prompt "
+                    "reached it, or weights were damaged; raise num_calib_data and quantize again"
                 )
 
 

@@ -1,7 +1,9 @@
 """The quantize step: streaming in any environment, AMD Quark in its own."""
 
 import json
+import math
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 from steps import calibration
 from steps.checkpoint import mxfp4
 from steps.errors import UserError
-from steps.quantize.quark import refuse_missing_scales, samples
+from steps.quantize.quark import refuse_bad_scales, samples
 from steps.record import Manifest, publish
 from steps.rehearsal import dataset
 from steps.schema import QuarkOptions
@@ -151,11 +153,12 @@ def test_a_declared_scale_that_is_missing_is_named(tmp_path: Path) -> None:
         "global_quant_config": {"input_tensors": {"is_dynamic": False}},
         "export": {"kv_cache_group": ["*k_proj"]},
     }
+    one = struct.pack("<f", 1.0)
     tensors: checkpoints.Tensors = {
         f"{name}.weight": ("U8", (2, 2), bytes(4)),
-        f"{name}.weight_scale": ("F32", (1,), bytes(4)),
-        f"{name}.input_scale": ("F32", (1,), bytes(4)),
-        f"{name}.output_scale": ("F32", (1,), bytes(4)),
+        f"{name}.weight_scale": ("F32", (1,), one),
+        f"{name}.input_scale": ("F32", (1,), one),
+        f"{name}.output_scale": ("F32", (1,), one),
     }
     for number, missing in enumerate(("weight_scale", "input_scale", "output_scale")):
         held = {key: value for key, value in tensors.items() if not key.endswith(missing)}
@@ -163,9 +166,16 @@ def test_a_declared_scale_that_is_missing_is_named(tmp_path: Path) -> None:
             tmp_path / str(number), held, config={"quantization_config": declared}
         )
         with pytest.raises(UserError, match=rf"k_proj\.{missing} and has none"):
-            refuse_missing_scales(open_checkpoint(directory))
+            refuse_bad_scales(open_checkpoint(directory))
+    for number, value in enumerate((0.0, -1.0, math.inf, math.nan)):
+        odd = {**tensors, f"{name}.input_scale": ("F32", (1,), struct.pack("<f", value))}
+        directory = checkpoints.write(
+            tmp_path / f"odd{number}", odd, config={"quantization_config": declared}
+        )
+        with pytest.raises(UserError, match=rf"k_proj\.input_scale is {value}: .*num_calib_data"):
+            refuse_bad_scales(open_checkpoint(directory))
     whole = checkpoints.write(tmp_path / "whole", tensors, config={"quantization_config": declared})
-    refuse_missing_scales(open_checkpoint(whole))
+    refuse_bad_scales(open_checkpoint(whole))
 
 
 def test_calibration_samples_go_on_with_their_answers(tmp_path: Path) -> None:
