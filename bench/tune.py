@@ -201,6 +201,7 @@ def main() -> None:
     parser.add_argument(
         "--others", type=int, default=1000, help="searches of a kind that other methods make too"
     )
+    parser.add_argument("--seed", type=int, default=0, help="of first guesses, bursts and jitter")
     parser.add_argument(
         "--off", type=float, help="first guesses are off by at most this share, as known ones are"
     )
@@ -209,7 +210,12 @@ def main() -> None:
     begun = time.monotonic()
     guesses = (1 - given.off, 1 + given.off) if given.off else FAR_GUESSES
     table = Table(
-        kinds, given.searches, known=not given.unknown, others=given.others, guesses=guesses
+        kinds,
+        given.searches,
+        known=not given.unknown,
+        others=given.others,
+        guesses=guesses,
+        seed=given.seed,
     )
     print(table.text())
     print(f"{time.monotonic() - begun:,.0f} s of this machine")
@@ -226,12 +232,14 @@ class Table:
         known: bool,
         others: int,
         guesses: tuple[float, float],
+        seed: int,
     ) -> None:
         self.rows: list[list[object]] = []
         self.found: list[tuple[Truth, Found]] = []
         self.compared: list[tuple[Truth, Found]] = []
         self.others: dict[str, list[tuple[Truth, Found]]] = {}
-        rng = np.random.default_rng(0)
+        rng = np.random.default_rng(seed)
+        self.seeds = range(1000 * seed, 1000 * (seed + 1))
         each = -(-searches // len(kinds))
         for kind in kinds:
             real = truth(kind)
@@ -241,7 +249,7 @@ class Table:
             )
             mine = [
                 (real, searched(kind, float(guess), seed, known=known))
-                for seed, guess in enumerate(first)
+                for seed, guess in zip(self.seeds, first, strict=False)
             ]
             self.found += mine
             self._others(kind, real, first[:others])
@@ -256,7 +264,7 @@ class Table:
             "FindPeakPerformance, 60 s": lambda guess, seed: find_peak(kind, guess, seed, SHORT_S),
         }
         for name, method in methods.items():
-            for seed, guess in enumerate(guesses):
+            for seed, guess in zip(self.seeds, guesses, strict=False):
                 self.others.setdefault(name, []).append((real, method(float(guess), seed)))
 
     def _row(self, kind: Kind, real: Truth, mine: list[tuple[Truth, Found]]) -> None:
