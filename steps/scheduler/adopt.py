@@ -42,7 +42,7 @@ def adopt(snakemake: Path, root: Path) -> None:
     rules = sorted({job.step for job in plan.jobs if job.output in held})
     done = subprocess.run(
         [
-            *(str(snakemake), *held, "--touch", "--allowed-rules", *rules),
+            *(str(snakemake), *held, "--touch", "--force", "--allowed-rules", *rules),
             *("--configfile", str(path.relative_to(root))),
             *("--workflow-profile", "workflow/profiles/default"),
         ],

@@ -202,8 +202,10 @@ def adopt(
 
     The frontier of the search in `home` goes beside it, for the report.
 
-    Snakemake is told by --touch that the run is of that plan. None if the rate's override doesn't
-    make the plan ask for this run. Raises UserError if the plan can't be made any more.
+    Snakemake is told by --touch that the run is of that plan, and by --force even if it would ask
+    for none, as it takes what it knows nothing of for a result of any plan. None if the rate's
+    override doesn't make the plan ask for this run. Raises UserError if the plan can't be made any
+    more.
     """
     # Two pluses: a system's file may have a rate already or not.
     named = [*overrides, f"++system.target_qps.{found.scenario}={found.target_qps}"]
@@ -216,7 +218,7 @@ def adopt(
         return None
     _copy(source, (ROOT / job.output).parent, home / FRONTIER)
     touched = subprocess.run(
-        [*snakemake(path), "--touch", job.output],
+        [*snakemake(path), "--touch", "--force", job.output],
         cwd=ROOT,
         check=False,
         capture_output=True,

@@ -170,6 +170,9 @@ def test_what_a_killed_command_left_on_a_node_is_waited_for_and_holds(clone: Pat
     assert status == 0, text
     assert "an earlier ./reproduce left jobs" in text
     assert len(runs()) == before + 1
+    status, text = reproduce(clone, "scenario=Interactive", "length.min_duration_ms=9000")
+    assert status == 0, text
+    assert len(runs()) == before + 2, "what was left is of its own plan only"
 
 
 def test_engines_of_one_system_run_on_all_its_nodes(clone: Path) -> None:

@@ -1,6 +1,7 @@
 """What becomes of a rate that was found."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from tests.test_reruns import command as snakemake
 from tests.test_reruns import touch
 
 OVERRIDES = ["scenario=Server"]
+FROM_THE_RUN = ("performance_run", "performance_check", "submission", "provenance", "report")
 HOME = "results/rehearsal/tune/search"
 RUN = f"{HOME}/probes/07-run/run"
 
@@ -55,12 +57,18 @@ def here(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return project
 
 
-def test_a_found_run_is_taken_by_the_plan_of_its_rate(here: Path) -> None:
+@pytest.mark.parametrize("made_before", [True, False])
+def test_a_found_run_is_taken_by_the_plan_of_its_rate_only(here: Path, made_before: bool) -> None:
     plan = make(here, OVERRIDES)
     for job in plan.jobs:
         (here / job.output).parent.mkdir(parents=True, exist_ok=True)
         (here / job.output).write_text("{}", encoding="utf-8")
     touch(here, plan)
+    if not made_before:
+        shutil.rmtree(here / ".snakemake/metadata")
+        for job in plan.jobs:
+            if job.step in FROM_THE_RUN:
+                (here / job.output).unlink()
     at_rate = make(here, [*OVERRIDES, "++system.target_qps.Server=41.5"])
     job = next(job for job in at_rate.jobs if job.step == "performance_run")
     with publish(
@@ -78,6 +86,9 @@ def test_a_found_run_is_taken_by_the_plan_of_its_rate(here: Path) -> None:
     due = pending(at_rate, here, snakemake(here, path))
     assert job.output not in due
     assert any(other.output in due for other in at_rate.jobs if other.step == "performance_check")
+    other_rate = make(here, [*OVERRIDES, "++system.target_qps.Server=42.5"])
+    path = freeze(other_rate, here)
+    assert job.output in pending(other_rate, here, snakemake(here, path)), "not this plan's run"
     assert (here / job.output).with_name(FRONTIER).is_file()
     assert (here / job.output).read_bytes() == (here / RUN / "manifest.json").read_bytes()
 
