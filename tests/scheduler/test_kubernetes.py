@@ -62,11 +62,11 @@ def pod_of(made: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("overrides", [REHEARSAL, MI300X, MIXED], ids=["docker", "mi300x", "mixed"])
 def test_every_manifest_is_what_the_api_of_kubernetes_describes(
-    overrides: tuple[str, ...],
+    overrides: tuple[str, ...], tmp_path: Path
 ) -> None:
     plan = planned(*overrides)
     count = 0
-    for _, objects in ask.manifests(plan):
+    for _, objects in ask.manifests(plan, tmp_path):
         for made in yaml.safe_load_all(text(objects)):
             kubernetes_validate.validate(made, SCHEMA, strict=True)
             count += 1
@@ -170,10 +170,10 @@ def test_a_mixed_cluster_is_one_job_per_kind_and_ray_between_them() -> None:
     assert head["imagePullSecrets"] == [{"name": "registry-login"}]
 
 
-def test_no_secret_is_in_any_manifest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_secret_is_in_any_manifest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_canary0123456789")
     plan = planned(*MIXED)
-    everything = "".join(text(objects) for _, objects in ask.manifests(plan))
+    everything = "".join(text(objects) for _, objects in ask.manifests(plan, tmp_path))
     assert "registry-login" in everything and "canary" not in everything
 
 
@@ -465,7 +465,7 @@ def test_a_job_that_is_refused_leaves_nothing(bench: Bench) -> None:
 
 def check(api_address: str, home: Path, token: str = TOKEN) -> None:
     config = kubeconfig(home / "kubeconfig", api_address, token)
-    ask.check(told(planned(*REHEARSAL), kubeconfig=str(config)))
+    ask.check(told(planned(*REHEARSAL), kubeconfig=str(config)), home)
 
 
 def test_the_first_job_of_each_step_is_tried_out(api: Api, tmp_path: Path) -> None:

@@ -25,22 +25,23 @@ def main(arguments: list[str]) -> int:
     try:
         plan = load(Path(path))
         if what == "show":
-            for _, objects in manifests(plan):
+            for _, objects in manifests(plan, ROOT):
                 print(text(objects), end="")
         else:
-            check(plan)
+            check(plan, ROOT)
     except (UserError, SilenceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def check(plan: Plan) -> None:
+def check(plan: Plan, root: Path) -> None:
     """Raises UserError for a cluster that isn't there, for what it doesn't allow, and for a job
     that it would refuse: the first of each step is tried out there."""
     scheduler = plan.scheduler
     assert isinstance(scheduler, Kubernetes)
-    due = [(job, made) for job, made in manifests(plan) if not (ROOT / job.output).exists()]
+    whole = manifests(plan, root)
+    due = [(job, made) for job, made in whole if not (root / job.output).exists()]
     if not due:
         return
     cluster = Cluster(scheduler)
@@ -55,7 +56,7 @@ def check(plan: Plan) -> None:
         ) from error
 
 
-def manifests(plan: Plan) -> Iterator[tuple[Job, list[Any]]]:
+def manifests(plan: Plan, root: Path) -> Iterator[tuple[Job, list[Any]]]:
     """Of every job that needs a node, as it would be started: with an image that is built, if it
     is, and without the digests of code, which snakemake lists."""
     assert isinstance(plan.scheduler, Kubernetes)
@@ -69,13 +70,13 @@ def manifests(plan: Plan) -> Iterator[tuple[Job, list[Any]]]:
                 *("--output", job.output, "--log", job.log),
             ]
             made = by_output[image_job(job, plan.jobs).inputs["environment"]]
-            yield job, maker.of(job, arguments, _image(made, plan.scheduler))
+            yield job, maker.of(job, arguments, _image(root, made, plan.scheduler))
 
 
-def _image(made: Job, scheduler: Kubernetes) -> Image:
+def _image(root: Path, made: Job, scheduler: Kubernetes) -> Image:
     """Nothing is pushed for a look."""
-    if scheduler.registry is None and (ROOT / made.output).exists():
-        return images.of_nodes(Manifest.read(ROOT / made.output))
+    if scheduler.registry is None and (root / made.output).exists():
+        return images.of_nodes(Manifest.read(root / made.output))
     return images.planned(made.key, scheduler.registry)
 
 
