@@ -32,7 +32,7 @@ defaults: [override /scheduler: kubernetes, override /runtime: docker, _self_]
 scheduler: {user: {uid: 1000, gid: 1000}, kubeconfig: KUBECONFIG}
 """
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.long]
 
 
 class Kubelet:
@@ -150,7 +150,6 @@ def test_a_run_in_a_pod_and_its_verdict_here(clone: Path, kubelet: Kubelet) -> N
     assert status == 0 and ": 0 of " in text, "what one scheduler made holds for the other"
 
 
-@pytest.mark.long
 def test_ctrl_c_leaves_nothing_in_the_cluster(clone: Path, kubelet: Kubelet) -> None:
     longer = "length.min_duration_ms=60000"
     process = subprocess.Popen(

@@ -234,6 +234,7 @@ def test_the_timeline_is_of_the_last_command_that_measured() -> None:
     assert timeline(traces[2:3], {}) is None
 
 
+@pytest.mark.long
 def test_500_results_stay_below_5_mb_and_their_markdown_fits_a_comment(made: Path) -> None:
     report = OwnReport.model_validate_json((made / "summary.json").read_text(encoding="utf-8"))
     numbered = [(f"machine-{n}", cell) for n in range(84) for cell in report.cells][:500]
