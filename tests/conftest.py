@@ -1,6 +1,9 @@
 """A copy of the project that a test may edit or run in."""
 
+import os
 import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -32,6 +35,30 @@ def copy_project(destination: Path) -> Path:
         else:
             shutil.copy(source, destination / part)
     return destination
+
+
+def reproduce(
+    home: Path,
+    *arguments: str,
+    limit_s: float = 1500,
+    environment: Mapping[str, str] | None = None,
+    through: Sequence[str] = (),
+) -> tuple[int, str]:
+    """`./reproduce` of a checkout as a user runs it: its exit status and all that it says.
+
+    `environment` is added to this one; `through`: a command that runs the one behind it.
+    """
+    done = subprocess.run(
+        [*through, str(home / "reproduce"), *arguments],
+        cwd=home,
+        env={**os.environ, **(environment or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=limit_s,
+    )
+    assert "Traceback" not in done.stdout, done.stdout
+    return done.returncode, done.stdout
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from steps.plan import make
-from tests.conftest import ROOT, copy_project, edit
+from tests.conftest import ROOT, copy_project, edit, reproduce
 from tests.interpreter import interpreter
 
 TOKEN = "hf_canaryCanaryCanaryCanary"
@@ -62,26 +62,19 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def reproduce(clone: Path) -> tuple[int, str]:
-    done = subprocess.run(
-        [
-            *("unshare", "--uts", "sh", "-c", f'hostname {HERE} && exec "$@"', "sh"),
-            *(str(clone / "reproduce"), *CHOSEN, *UNTIL),
-        ],
-        cwd=clone,
-        env={
-            **os.environ,
+def told_everything(clone: Path) -> tuple[int, str]:
+    return reproduce(
+        clone,
+        *(*CHOSEN, *UNTIL),
+        limit_s=LIMIT_S,
+        environment={
             "HF_TOKEN": TOKEN,
             "HF_TOKEN_PATH": str(clone / "token"),
             "SLURM_JOB_NAME": THERE,
             "MASTER_ADDR": THERE,
         },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=LIMIT_S,
+        through=("unshare", "--uts", "sh", "-c", f'hostname {HERE} && exec "$@"', "sh"),
     )
-    return done.returncode, done.stdout
 
 
 def logs(clone: Path) -> list[Path]:
@@ -99,7 +92,7 @@ def holding(clone: Path) -> list[str]:
 
 
 def test_no_log_and_no_line_of_the_terminal_holds_a_canary(clone: Path) -> None:
-    status, text = reproduce(clone)
+    status, text = told_everything(clone)
     assert status == 0, text
     assert TOKEN not in text and FILED not in text
     said = (clone / LOG).read_text(encoding="utf-8")
@@ -110,6 +103,6 @@ def test_no_log_and_no_line_of_the_terminal_holds_a_canary(clone: Path) -> None:
 def test_negative_control_without_redaction_one_does(clone: Path) -> None:
     edit(clone / "steps/confidential/logs.py", "    if counts:", "    if counts and False:")
     shutil.rmtree(clone / RUN)
-    status, text = reproduce(clone)
+    status, text = told_everything(clone)
     assert status == 0, text
     assert holding(clone) == [LOG]

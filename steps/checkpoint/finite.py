@@ -33,14 +33,20 @@ def refuse_not_finite(tensor: Tensor, chunk: memoryview) -> None:
         )
 
 
+_FLOATS: Mapping[str, type[np.generic]] = {
+    "BF16": np.uint16,
+    "F16": np.float16,
+    "F32": np.float32,
+}
+
+
 def floats(tensor: Tensor) -> NDArray[np.float32] | None:
-    """The values of a small tensor, read from its file; None where they are no wider floats."""
+    """The values of a small tensor, read from its file; None of a type that isn't such a float."""
+    if tensor.dtype not in _FLOATS:
+        return None
     with tensor.path.open("rb") as stream:
         stream.seek(tensor.offset)
-        data = stream.read(tensor.size)
+        values = np.frombuffer(stream.read(tensor.size), _FLOATS[tensor.dtype])
     if tensor.dtype == "BF16":
-        return (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).view(np.float32)
-    kinds = {"F16": np.float16, "F32": np.float32}
-    if tensor.dtype not in kinds:
-        return None
-    return np.frombuffer(data, kinds[tensor.dtype]).astype(np.float32)
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values.astype(np.float32)

@@ -223,7 +223,7 @@ def _take(source: Checkpoint, exported: Path, destination: Path) -> None:
 
 
 def _mxfp4_round_trip(values: Any, scale_calculation_mode: str) -> Any:
-    from steps.sut.formats import mxfp4_round_trip
+    from steps.checkpoint.formats import mxfp4_round_trip
 
     if scale_calculation_mode != "even":
         raise UserError(f"MXFP4 scales by {scale_calculation_mode!r} can't be searched on a CPU")

@@ -8,6 +8,7 @@ Quark and a GPU. Never used on a GPU: the kernels are registered for the CPU's p
 """
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,8 +35,8 @@ from vllm.model_executor.layers.quantization.utils.quant_utils import (
 )
 from vllm.platforms import PlatformEnum, current_platform
 
+from steps.checkpoint.formats import fp8_codes, mxfp4_round_trip, mxfp4_values
 from steps.errors import UserError
-from steps.sut.formats import fp8_codes, mxfp4_round_trip, mxfp4_values
 
 OTHERS = (
     "CPUFP8W8A8ScaledMMLinearKernel",
@@ -108,13 +109,14 @@ class EmulatedMxfp4Kernel(MxFp4LinearKernel):  # type: ignore[misc]
         return functional.linear(read, layer.weight.to(x.dtype), bias)
 
 
-class _EmulatedExperts:
+class _EmulatedExperts(ABC):
     """The experts of Quark's MoE methods one after the other, each on the tokens routed to it."""
 
     is_monolithic = False
 
     def get_fused_moe_quant_config(self, layer: torch.nn.Module) -> None:
         """It describes the scales to vLLM's own kernels, none of which is used."""
+        return None
 
     def apply(
         self,
@@ -125,6 +127,8 @@ class _EmulatedExperts:
         shared_experts: Any,
         shared_experts_input: Tensor | None,
     ) -> Tensor:
+        if shared_experts is not None:
+            raise _no_emulation("shared experts")
         total = torch.zeros(x.shape, dtype=torch.float32)
         for expert in topk_ids.unique().tolist():
             tokens, places = (topk_ids == expert).nonzero(as_tuple=True)
@@ -133,9 +137,9 @@ class _EmulatedExperts:
             total.index_add_(0, tokens, answer.float() * topk_weights[tokens, places, None])
         return total.to(x.dtype)
 
+    @abstractmethod
     def product(self, layer: torch.nn.Module, name: str, expert: int, x: Tensor) -> Tensor:
         """x times an expert's weight `name`, in the format's numerics and x's dtype."""
-        raise NotImplementedError
 
 
 class EmulatedFp8Experts(_EmulatedExperts, quark_moe.QuarkW8A8Fp8MoEMethod):  # type: ignore[misc]
@@ -147,7 +151,7 @@ class EmulatedFp8Experts(_EmulatedExperts, quark_moe.QuarkW8A8Fp8MoEMethod):  # 
     ) -> None:
         super().__init__(moe, weight_quant_key, activation_quant_key)
         if {weight_quant_key, activation_quant_key} != {kFp8StaticTensorSym}:
-            raise NotImplementedError("the emulation has static per-tensor scales of experts only")
+            raise _no_emulation("experts in FP8 without static scales per tensor")
         _refuse_other_experts(moe)
 
     def _setup_kernel(self, layer: torch.nn.Module) -> None:
@@ -168,7 +172,7 @@ class EmulatedMxfp4Experts(_EmulatedExperts, quark_moe.QuarkOCP_MX_MoEMethod):  
     ) -> None:
         super().__init__(moe, weight_quant_key, activation_quant_key)
         if self.ocp_mx_scheme not in ("w_mxfp4", "w_mxfp4_a_mxfp4"):
-            raise NotImplementedError(f"the emulation has no experts in {self.ocp_mx_scheme}")
+            raise _no_emulation(f"experts in {self.ocp_mx_scheme}")
         _refuse_other_experts(moe)
 
     def _setup_kernel(self, layer: torch.nn.Module) -> None:
@@ -205,9 +209,13 @@ def _on_cpu() -> tuple[bool, str | None]:
 
 def _refuse_other_experts(moe: FusedMoEConfig) -> None:
     if moe.activation != MoEActivation.SILU or moe.has_bias or moe.moe_parallel_config.use_ep:
-        raise NotImplementedError(
-            "the emulation has experts with SiLU, without bias, and all on one device only"
-        )
+        raise _no_emulation("experts without SiLU, with a bias, or on several devices")
+
+
+def _no_emulation(what: str) -> UserError:
+    return UserError(
+        f"the emulation has no {what}; choose precision=mxfp4-rounded, or hardware with the format"
+    )
 
 
 def _no_backend(*arguments: Any, **named: Any) -> tuple[Mxfp4MoeBackend, None]:

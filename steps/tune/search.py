@@ -158,7 +158,7 @@ class Search:
     # ---- first: the order of magnitude, and the engine when full ---------------------------------
 
     def _explore(self) -> Generator[Probe, Measurement, None]:
-        low, high, rate = 0.0, math.inf, self.guess
+        high, rate = math.inf, self.guess
         for _ in range(self.settings.explore_limit):
             measured = yield from self._probe(rate, self.settings.explore_s)
             share = measured.missed_share(self.limits)
@@ -166,12 +166,12 @@ class Search:
                 high = min(high, measured.probe.rate)
                 self._refuse_hopeless(measured)
             elif share <= FEW_MISSES:
-                low = self.kept = max(low, measured.probe.rate)
+                self.kept = max(self.kept, measured.probe.rate)
             expected = self.forecast.limit if self.forecast else None
-            near = expected is not None and low >= NEAR * min(expected, high)
-            if near and high <= BRACKET * low:
+            near = expected is not None and self.kept >= NEAR * min(expected, high)
+            if near and high <= BRACKET * self.kept:
                 return
-            rate = self._next_rate(low, high, expected, measured.probe.rate)
+            rate = self._next_rate(self.kept, high, expected, measured.probe.rate)
         raise UserError(
             f"after {self.settings.explore_limit} probes between "
             f"{min(p.probe.rate for p in self.probes):g} and "

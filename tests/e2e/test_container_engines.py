@@ -23,8 +23,8 @@ from steps.record import Manifest
 from steps.runtime.config import EngineAddress
 from steps.runtime.host import connected, image_id
 from tests import running
-from tests.conftest import ROOT, copy_project, edit
-from tests.e2e.test_rehearsal import digests, reproduce
+from tests.conftest import ROOT, copy_project, edit, reproduce
+from tests.e2e.test_rehearsal import digests
 from tests.test_bundle import wheel
 
 pytestmark = pytest.mark.e2e

@@ -13,23 +13,11 @@ from pathlib import Path
 import pytest
 
 from steps.plan import environment_directory
-from tests.conftest import ROOT, copy_project
+from tests.conftest import ROOT, copy_project, reproduce
 
 OVERRIDES = ["scenario=Offline"]
 LIMIT_S = 1500
 CELL = "rehearsal-cpu/rehearsal/none/bf16/Offline"
-
-
-def reproduce(clone: Path, *arguments: str, limit_s: float = LIMIT_S) -> tuple[int, str]:
-    done = subprocess.run(
-        [str(clone / "reproduce"), *arguments],
-        cwd=clone,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=limit_s,
-    )
-    return done.returncode, done.stdout
 
 
 def digests(home: Path) -> dict[str, bytes]:

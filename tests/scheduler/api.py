@@ -106,8 +106,14 @@ class Api:
             job["status"]["conditions"] = [{**condition, "status": "True"}]
 
 
+class _Server(ThreadingHTTPServer):
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.api = Api(f"http://127.0.0.1:{self.server_port}")
+
+
 class _Handler(BaseHTTPRequestHandler):
-    api: Api
+    server: _Server
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: object) -> None:
@@ -116,8 +122,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         body = json.loads(self.rfile.read(length)) if length else {}
-        with self.api.lock:
-            self.api.seen.append(f"{self.command} {urlsplit(self.path).path}")
+        with self.server.api.lock:
+            self.server.api.seen.append(f"{self.command} {urlsplit(self.path).path}")
             status, answer = self._decide(body)
         data = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
         self.send_response(status)
@@ -130,7 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_DELETE = _answer
 
     def _decide(self, body: Object) -> tuple[int, Any]:
-        api, address = self.api, urlsplit(self.path)
+        api, address = self.server.api, urlsplit(self.path)
         if self.headers.get("Authorization") != f"Bearer {api.token}":
             return _status(401, "Unauthorized")
         if address.path.endswith("/selfsubjectaccessreviews"):
@@ -182,14 +188,11 @@ def _event(message: str) -> Object:
 
 @contextmanager
 def serving() -> Iterator[Api]:
-    handler = type("Handler", (_Handler,), {})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    api = Api(f"http://127.0.0.1:{server.server_port}")
-    handler.api = api  # type: ignore[attr-defined]
+    server = _Server()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
-        yield api
+        yield server.api
     finally:
         server.shutdown()
         server.server_close()

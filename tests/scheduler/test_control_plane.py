@@ -17,8 +17,9 @@ from steps.plan import Plan
 from steps.scheduler.config import Kubernetes
 from steps.scheduler.kubernetes import ask
 from steps.scheduler.kubernetes.api import NEEDED, Cluster
-from steps.scheduler.kubernetes.manifests import RUN, Machine, Manifests
+from steps.scheduler.kubernetes.manifests import Manifests
 from steps.scheduler.kubernetes.place import Placed
+from steps.scheduler.kubernetes.pods import RUN, Machine
 from tests.conftest import ROOT, planned
 from tests.scheduler.control_plane import LIMIT_S, ControlPlane, running, unusable
 from tests.scheduler.test_kubernetes import IMAGE, MI300X, MIXED, USER, container, told
@@ -84,11 +85,11 @@ def ended(status: int) -> dict[str, Any]:
 
 
 def test_what_a_user_may_not_do_is_named_and_the_documented_role_is_enough(
-    plane: ControlPlane,
+    plane: ControlPlane, tmp_path: Path
 ) -> None:
     plan = told(planned(*MI300X), kubeconfig=str(plane.user))
     with pytest.raises(UserError, match="you may not create jobs, get jobs, delete jobs"):
-        ask.check(plan)
+        ask.check(plan, tmp_path)
     rules = [
         {"apiGroups": [group], "resources": ["/".join(filter(None, (kind, part)))], "verbs": [verb]}
         for group, kind, part, verb in NEEDED
@@ -103,9 +104,10 @@ def test_what_a_user_may_not_do_is_named_and_the_documented_role_is_enough(
             "subjects": [{"kind": "User", "name": "user"}],
         },
     )
-    ask.check(plan)
+    ask.check(plan, tmp_path)
     placed = of(planned(*MI300X), plane, "performance_run")
-    placed.cluster = Cluster(plan.scheduler)  # type: ignore[arg-type]
+    assert isinstance(plan.scheduler, Kubernetes)
+    placed.cluster = Cluster(plan.scheduler)
     placed.start()
     assert placed.look() is None
     assert placed.remove().endswith("was deleted")
@@ -208,5 +210,5 @@ def test_a_namespace_that_is_full_refuses_the_job_before_anything_starts(
     plane.core.create_namespaced_resource_quota("default", quota)
     until(lambda: plane.core.read_namespaced_resource_quota("q", "default").status.hard, "a quota")
     with pytest.raises(UserError, match=r"doesn't allow it .*exceeded quota: q"):
-        ask.check(told(planned(*MI300X), kubeconfig=str(plane.admin)))
+        ask.check(told(planned(*MI300X), kubeconfig=str(plane.admin)), tmp_path)
     plane.core.delete_namespaced_resource_quota("q", "default")

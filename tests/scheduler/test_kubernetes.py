@@ -14,9 +14,10 @@ from steps.plan import Job, Plan
 from steps.scheduler.config import Kubernetes, User, Volume
 from steps.scheduler.kubernetes import ask
 from steps.scheduler.kubernetes.api import Cluster
-from steps.scheduler.kubernetes.manifests import Image, Machine, Manifests, text
+from steps.scheduler.kubernetes.manifests import Manifests, text
 from steps.scheduler.kubernetes.place import LOG_S, PULL_LIMIT_S, Placed
 from steps.scheduler.kubernetes.placed import placed
+from steps.scheduler.kubernetes.pods import Image, Machine
 from steps.scheduler.kubernetes.run import require_images
 from steps.scheduler.resources import SHARING, STAYING
 from tests.conftest import ROOT, planned

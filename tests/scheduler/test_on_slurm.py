@@ -15,7 +15,7 @@ import pytest
 
 from steps.plan import make
 from steps.record import Manifest
-from tests.conftest import ROOT, copy_project, edit
+from tests.conftest import ROOT, copy_project, edit, reproduce
 from tests.interpreter import interpreter
 from tests.scheduler.cluster import Slurm, ask, running, unusable, wait_for
 
@@ -63,30 +63,20 @@ def clone(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def command(clone: Path, *overrides: str, until: tuple[str, ...] = CHECKED) -> list[str]:
-    words = [str(clone / "reproduce"), "experiment=null-engine", *overrides]
-    return [*words, "--", "--until", *until, *SOON]
+def chosen(*overrides: str, until: tuple[str, ...] = CHECKED) -> list[str]:
+    return ["experiment=null-engine", *overrides, "--", "--until", *until, *SOON]
 
 
-def reproduce(clone: Path, *overrides: str, until: tuple[str, ...] = CHECKED) -> tuple[int, str]:
-    done = subprocess.run(
-        command(clone, *overrides, until=until),
-        cwd=clone,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=LIMIT_S,
-    )
-    assert "Traceback" not in done.stdout, done.stdout
-    return done.returncode, done.stdout
+def on_slurm(clone: Path, *overrides: str, until: tuple[str, ...] = CHECKED) -> tuple[int, str]:
+    return reproduce(clone, *chosen(*overrides, until=until), limit_s=LIMIT_S)
 
 
 class Started:
     """A ./reproduce of which a run has begun on a node; its logs are in one of `runs`."""
 
-    def __init__(self, words: list[str], clone: Path, runs: str = f"{RUNS}/*") -> None:
+    def __init__(self, clone: Path, arguments: list[str], runs: str = f"{RUNS}/*") -> None:
         self.process = subprocess.Popen(
-            words,
+            [str(clone / "reproduce"), *arguments],
             cwd=clone,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -115,7 +105,7 @@ def runs() -> list[dict[str, str]]:
 def test_six_runs_on_three_nodes_of_which_one_vanishes(clone: Path, slurm: Slurm) -> None:
     """Said in one sentence; the next command runs what is missing, elsewhere, and nothing else."""
     until = ("performance_check", "accuracy_run")
-    begun = Started(command(clone, until=until), clone)
+    begun = Started(clone, chosen(until=until))
     lost = next(run for run in runs() if run["JobState"] == "RUNNING")
     slurm.vanish(lost["NodeList"])
     status, text = begun.ended()
@@ -124,7 +114,7 @@ def test_six_runs_on_three_nodes_of_which_one_vanishes(clone: Path, slurm: Slurm
     assert len(errors) == 1 and "its node vanished" in errors[0], text
     assert f" on {lost['NodeList']})" in errors[0] and "Traceback" not in text
     first = runs()
-    status, text = reproduce(clone, until=until)
+    status, text = on_slurm(clone, until=until)
     assert status == 0, text
     assert len(runs()) == 7, "six, and the lost one again"
     assert "NODE_FAIL" in {run["JobState"] for run in first}
@@ -143,17 +133,17 @@ def test_vllm_on_three_nodes_of_which_one_vanishes(tmp_path: Path, slurm: Slurm)
     (home / ".envs").symlink_to(ROOT / ".envs")
     (home / "conf/site").mkdir(exist_ok=True)
     (home / "conf/site/local.yaml").write_text(SITE, encoding="utf-8")
-    words = [str(home / "reproduce"), "precision=bf16,fp8,mxfp4", "scenario=Offline", "--", *SOON]
+    arguments = ["precision=bf16,fp8,mxfp4", "scenario=Offline", "--", *SOON]
     before = {run["JobId"] for run in runs()}
-    begun = Started(words, home, "results/rehearsal/runs/rehearsal-cpu/rehearsal/none/*/Offline")
+    begun = Started(
+        home, arguments, "results/rehearsal/runs/rehearsal-cpu/rehearsal/none/*/Offline"
+    )
     lost = next(run for run in runs() if run["JobState"] == "RUNNING")
     slurm.vanish(lost["NodeList"])
     status, text = begun.ended(LONG_LIMIT_S)
     assert status != 0 and "its node vanished" in text, text
-    done = subprocess.run(
-        words, cwd=home, capture_output=True, text=True, timeout=LONG_LIMIT_S, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    status, text = reproduce(home, *arguments, limit_s=LONG_LIMIT_S)
+    assert status == 0, text
     own = [run for run in runs() if run["JobId"] not in before]
     held = [run for run in own if run["JobState"] == "COMPLETED"]
     assert len(own) == 13 and len(held) == 12, "four a precision, and the lost one again"
@@ -164,20 +154,20 @@ def test_vllm_on_three_nodes_of_which_one_vanishes(tmp_path: Path, slurm: Slurm)
 def test_what_a_killed_command_left_on_a_node_is_waited_for_and_holds(clone: Path) -> None:
     longer = "length.min_duration_ms=8000"
     before = len(runs())
-    begun = Started(command(clone, "scenario=Interactive", longer), clone)
+    begun = Started(clone, chosen("scenario=Interactive", longer))
     os.killpg(begun.process.pid, signal.SIGKILL)
-    status, text = reproduce(clone, "scenario=Interactive", longer)
+    status, text = on_slurm(clone, "scenario=Interactive", longer)
     assert status == 0, text
     assert "an earlier ./reproduce left jobs" in text
     assert len(runs()) == before + 1
-    status, text = reproduce(clone, "scenario=Interactive", "length.min_duration_ms=9000")
+    status, text = on_slurm(clone, "scenario=Interactive", "length.min_duration_ms=9000")
     assert status == 0, text
     assert len(runs()) == before + 2, "what was left is of its own plan only"
 
 
 def test_engines_of_one_system_run_on_all_its_nodes(clone: Path) -> None:
     several = ["cluster=2-nodes", "hardware.engine.placement.cluster=slurm", "scenario=Offline"]
-    status, text = reproduce(clone, *several, "hardware.accelerator=null")
+    status, text = on_slurm(clone, *several, "hardware.accelerator=null")
     assert status == 0, text
     assert runs()[-1]["NumNodes"] == "2"
     result = Manifest.read(clone / RUNS / "Offline/performance_run/manifest.json").result
@@ -186,7 +176,7 @@ def test_engines_of_one_system_run_on_all_its_nodes(clone: Path) -> None:
 
 def test_a_terminated_command_takes_its_jobs_out_of_the_queue(clone: Path) -> None:
     longer = "length.min_duration_ms=60000"
-    begun = Started(command(clone, "scenario=Offline", longer), clone)
+    begun = Started(clone, chosen("scenario=Offline", longer))
     at = time.monotonic()
     begun.process.terminate()
     status, text = begun.ended()
@@ -196,13 +186,13 @@ def test_a_terminated_command_takes_its_jobs_out_of_the_queue(clone: Path) -> No
 
 
 def test_a_partition_that_is_none_is_named(clone: Path) -> None:
-    status, text = reproduce(clone, "scheduler.partition=gpu")
+    status, text = on_slurm(clone, "scheduler.partition=gpu")
     assert status == 1
     assert text == "error: Slurm has no partition gpu; set scheduler.partition to one of main\n"
 
 
 def test_a_job_that_slurm_does_not_take_is_said_in_slurms_words(clone: Path) -> None:
-    status, text = reproduce(
+    status, text = on_slurm(
         clone, "scheduler.reservation=nobodys", "scenario=Server", "length.min_duration_ms=11000"
     )
     assert status == 1
@@ -215,6 +205,6 @@ def test_a_controller_that_is_gone_is_said_before_anything_starts(
     clone: Path, slurm: Slurm
 ) -> None:
     slurm.stop_controller()
-    status, text = reproduce(clone, "scenario=Server", "length.min_duration_ms=13000")
+    status, text = on_slurm(clone, "scenario=Server", "length.min_duration_ms=13000")
     assert status == 1
     assert text.startswith("error: Slurm doesn't answer (") and "nothing was started" in text

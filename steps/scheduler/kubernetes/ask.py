@@ -15,9 +15,10 @@ from steps.record import Manifest
 from steps.scheduler.config import Kubernetes
 from steps.scheduler.kubernetes import images
 from steps.scheduler.kubernetes.api import Cluster, SilenceError
-from steps.scheduler.kubernetes.manifests import Image, Manifests, text
+from steps.scheduler.kubernetes.manifests import Manifests, text
 from steps.scheduler.kubernetes.place import machine
 from steps.scheduler.kubernetes.placed import image_job, placed
+from steps.scheduler.kubernetes.pods import Image
 
 
 def main(arguments: list[str]) -> int:

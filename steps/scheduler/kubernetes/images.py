@@ -5,7 +5,7 @@ from steps.errors import UserError
 from steps.record import Manifest
 from steps.runtime.config import EngineAddress
 from steps.runtime.host import PYTHON, connected, image_id
-from steps.scheduler.kubernetes.manifests import Image
+from steps.scheduler.kubernetes.pods import Image
 
 PUSH_LIMIT_S = 600
 """How long a registry may be silent."""

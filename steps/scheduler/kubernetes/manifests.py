@@ -1,68 +1,45 @@
 """What Kubernetes is given for a job of the plan: typed by its client, which knows no other keys.
 
 One pod, or, for a system of several nodes, one per node: Ray starts the engines on the others, as
-between machines. Nothing here holds a secret: what runs in a pod needs none.
+between machines.
 """
 
 import hashlib
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from kubernetes import client
 
-from steps.errors import UserError
 from steps.groups import NodeKind, Requirement
 from steps.plan import Job, Plan
 from steps.record import canonical_json
-from steps.runtime import mounts
 from steps.runtime.config import ContainerSettings
-from steps.scheduler.config import Kubernetes, User
+from steps.scheduler.config import Kubernetes
 from steps.scheduler.kubernetes.placed import image_job
+from steps.scheduler.kubernetes.pods import (
+    DOMAIN,
+    HEAD,
+    RAY_PORT,
+    ROLE,
+    RUN,
+    Image,
+    Machine,
+    Object,
+    Pods,
+)
 from steps.scheduler.resources import Resources, nodes_of
 
-DOMAIN = "org.reprise"
-CHECKOUT, RUN, ROLE, SPEC, JOB = (
-    f"{DOMAIN}/{name}" for name in ("checkout", "run", "role", "spec", "job")
-)
-HEAD = "head"
+CHECKOUT, SPEC, JOB = (f"{DOMAIN}/{name}" for name in ("checkout", "spec", "job"))
 
-RAY_PORT = 6379
 RAY = ("-m", "ray.scripts.scripts", "start", "--disable-usage-stats", "--block")
-
-LOST_AFTER_S = 60
-"""How long a pod stays on a node that Kubernetes no longer hears of."""
 
 KEPT_S = 3600
 """How long what has ended is kept, should nobody be there to remove it."""
 
 WORKER_STARTS = 20
 """A node's Ray may be up before the head's, and tries again."""
-
-UNCONFINED = "seccomp=unconfined"
-
-Object = Any
-"""A model of the client."""
-
-
-@dataclass(frozen=True)
-class Image:
-    """As the nodes find it; `python` is its interpreter. `pulled` False: it has to be there."""
-
-    reference: str
-    python: str
-    pulled: bool
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What of the machine that submits goes into manifests: the checkout and whose files it has."""
-
-    root: Path
-    user: User
 
 
 class Manifests:
@@ -82,21 +59,21 @@ class Manifests:
         Raises UserError for settings of the runtime that Kubernetes can't be told.
         """
         settings = ContainerSettings.model_validate_json(image_job(job, self._plan.jobs).container)
-        pods = _Pods(self._scheduler, self._machine, settings, image, self._labels(job))
+        pods = Pods(self._scheduler, self._machine, settings, image, self._labels(job))
         needed = self._resources.requirement(job)
         if nodes_of(job, needed) == 1:
             return self._closed(pods, job, arguments, needed.kinds[0])
         return self._cluster(pods, job, arguments, needed)
 
     def _closed(
-        self, pods: "_Pods", job: Job, arguments: Sequence[str], kind: NodeKind
+        self, pods: Pods, job: Job, arguments: Sequence[str], kind: NodeKind
     ) -> list[Object]:
         """One pod, without a network."""
         main = pods.container("step", arguments, pods.accelerators(kind))
         return [pods.policy(among=False), self._job(pods, job, pods.spec([main], kind))]
 
     def _cluster(
-        self, pods: "_Pods", job: Job, arguments: Sequence[str], needed: Requirement
+        self, pods: Pods, job: Job, arguments: Sequence[str], needed: Requirement
     ) -> list[Object]:
         """The step and Ray's head on a node of the first kind, Ray on all others."""
         first, *others = needed.kinds
@@ -121,9 +98,7 @@ class Manifests:
             objects.append(self._job(pods, job, spec, kind))
         return [*objects, self._job(pods, job, head)]
 
-    def _job(
-        self, pods: "_Pods", job: Job, spec: Object, joining: NodeKind | None = None
-    ) -> Object:
+    def _job(self, pods: Pods, job: Job, spec: Object, joining: NodeKind | None = None) -> Object:
         """`joining`: nodes of this kind that serve the head."""
         limit_s = self._resources.limit_min(job, self._scheduler) * 60
         spec.active_deadline_seconds = limit_s
@@ -184,264 +159,3 @@ def text(objects: Sequence[Object]) -> str:
     return "".join(
         f"---\n{yaml.safe_dump(plain(made), sort_keys=False, width=100)}" for made in objects
     )
-
-
-@dataclass(frozen=True)
-class _Pods:
-    """Parts of the pods of one job."""
-
-    scheduler: Kubernetes
-    machine: Machine
-    settings: ContainerSettings
-    image: Image
-    labels: Mapping[str, str]
-
-    @property
-    def name(self) -> str:
-        return self.labels[RUN]
-
-    # ---- a pod --------------------------------------------------------------------------------
-
-    def container(
-        self, name: str, arguments: Sequence[str], accelerators: Mapping[str, str]
-    ) -> Object:
-        limits = dict(accelerators)
-        if self.settings.memory_gb:
-            limits["memory"] = f"{int(self.settings.memory_gb * 1024)}Mi"
-        return client.V1Container(
-            name=name,
-            image=self.image.reference,
-            image_pull_policy="IfNotPresent" if self.image.pulled else "Never",
-            command=[self.image.python],
-            # Kubernetes replaces what looks like a variable of its own, and $$ by $.
-            args=[argument.replace("$", "$$") for argument in arguments],
-            working_dir=str(self.machine.root),
-            # As in steps/runtime: this user isn't of the image.
-            env=[
-                client.V1EnvVar(name="HOME", value="/tmp"),
-                client.V1EnvVar(name="USER", value="reprise"),
-                client.V1EnvVar(name="PYTHONDONTWRITEBYTECODE", value="1"),
-            ],
-            resources=client.V1ResourceRequirements(limits=limits or None),
-            security_context=client.V1SecurityContext(
-                allow_privilege_escalation=False,
-                read_only_root_filesystem=True,
-                capabilities=client.V1Capabilities(
-                    drop=["ALL"], add=list(self.settings.capabilities) or None
-                ),
-            ),
-            volume_mounts=[*self._mounts()[1], *_memory_mounts()],
-            termination_message_policy="FallbackToLogsOnError",
-        )
-
-    def spec(self, containers: list[Object], kind: NodeKind) -> Object:
-        """Of a pod that owns a node of this kind."""
-        pulling = [
-            client.V1LocalObjectReference(name=name) for name in self.scheduler.image_pull_secrets
-        ]
-        return client.V1PodSpec(
-            containers=containers,
-            restart_policy="Never",
-            node_selector=self._selector(kind) or None,
-            affinity=self._alone(),
-            tolerations=self._tolerations(kind),
-            volumes=[*self._mounts()[0], *self._memory_volumes()],
-            security_context=self._user(),
-            termination_grace_period_seconds=math.ceil(self.settings.stop_limit_s),
-            automount_service_account_token=False,
-            enable_service_links=False,
-            image_pull_secrets=pulling or None,
-        )
-
-    def accelerators(self, kind: NodeKind) -> dict[str, str]:
-        """All of a node's. Raises UserError for an architecture that no device plugin is named for,
-        and for devices of a system without accelerators."""
-        if kind.architecture is None:
-            if self.settings.devices:
-                raise UserError(
-                    f"{kind.hardware} has no accelerators and runtime.devices names "
-                    f"{', '.join(self.settings.devices)}: in Kubernetes devices come from a "
-                    "device plugin; set runtime.devices=[]"
-                )
-            return {}
-        resource = self.scheduler.accelerators.get(kind.architecture[:3])
-        if resource is None:
-            raise UserError(
-                f"no device plugin is known for {kind.architecture}; name its resource in "
-                f"scheduler.accelerators.{kind.architecture[:3]}"
-            )
-        return {resource: str(kind.accelerators)}
-
-    def _selector(self, kind: NodeKind) -> dict[str, str]:
-        """Raises UserError for a kind of nodes that can't be told from others."""
-        if kind.architecture is None:
-            return self.scheduler.node_labels.get(kind.hardware, {})
-        if kind.hardware not in self.scheduler.node_labels:
-            raise UserError(
-                f"nodes with {kind.hardware} can't be told from others; say in "
-                f"scheduler.node_labels.{kind.hardware} which labels they have (kubectl get nodes "
-                "--show-labels)"
-            )
-        return self.scheduler.node_labels[kind.hardware]
-
-    def _alone(self) -> Object:
-        """On a node without pods but those of DaemonSets, and none comes: the rule holds both ways.
-
-        A pod of a DaemonSet has a controller's revision, as one of a StatefulSet has, and that
-        names its pod too.
-        """
-        private = client.V1LabelSelectorRequirement(
-            key="kubernetes.io/metadata.name",
-            operator="NotIn",
-            values=list(self.scheduler.shared_namespaces),
-        )
-        anywhere = client.V1LabelSelector(
-            match_expressions=[private] if self.scheduler.shared_namespaces else None
-        )
-
-        def without(key: str, operator: str) -> Object:
-            matched = client.V1LabelSelectorRequirement(key=key, operator=operator)
-            return client.V1PodAffinityTerm(
-                label_selector=client.V1LabelSelector(match_expressions=[matched]),
-                namespace_selector=anywhere,
-                topology_key="kubernetes.io/hostname",
-            )
-
-        return client.V1Affinity(
-            pod_anti_affinity=client.V1PodAntiAffinity(
-                required_during_scheduling_ignored_during_execution=[
-                    without("controller-revision-hash", "DoesNotExist"),
-                    without("statefulset.kubernetes.io/pod-name", "Exists"),
-                ]
-            )
-        )
-
-    def _tolerations(self, kind: NodeKind) -> list[Object]:
-        """Nodes with accelerators are often closed to pods that don't ask for any."""
-        found = [
-            client.V1Toleration(key=resource, operator="Exists", effect="NoSchedule")
-            for resource in self.accelerators(kind)
-        ]
-        lost = [
-            client.V1Toleration(
-                key=f"node.kubernetes.io/{state}",
-                operator="Exists",
-                effect="NoExecute",
-                toleration_seconds=LOST_AFTER_S,
-            )
-            for state in ("not-ready", "unreachable")
-        ]
-        return [*found, *lost]
-
-    def _user(self) -> Object:
-        """Raises UserError for a group without a number, and security that has no word here."""
-        unknown = [name for name in self.settings.groups if name not in self.scheduler.group_ids]
-        if unknown:
-            raise UserError(
-                f"Kubernetes knows groups by number: say in scheduler.group_ids.{unknown[0]} which "
-                f"the nodes have (getent group {unknown[0]})"
-            )
-        if others := set(self.settings.security) - {UNCONFINED}:
-            raise UserError(
-                f"runtime.security={sorted(others)[0]} can't be said to Kubernetes, but "
-                f"{UNCONFINED} can"
-            )
-        free = UNCONFINED in self.settings.security
-        return client.V1PodSecurityContext(
-            run_as_non_root=True,
-            run_as_user=self.machine.user.uid,
-            run_as_group=self.machine.user.gid,
-            supplemental_groups=[self.scheduler.group_ids[n] for n in self.settings.groups] or None,
-            seccomp_profile=client.V1SeccompProfile(
-                type="Unconfined" if free else "RuntimeDefault"
-            ),
-        )
-
-    # ---- volumes ------------------------------------------------------------------------------
-
-    def _mounts(self) -> tuple[list[Object], list[Object]]:
-        """Volumes and where they are mounted. Raises UserError for a path outside the claim."""
-        found = mounts.of_step(self.machine.root, self.settings.mounts)
-        claim, at = self.scheduler.volume.claim, self.scheduler.volume.mounted_at
-        volumes, mounted = [], []
-        for number, (path, mount) in enumerate(found.items()):
-            below = None
-            if claim and at:
-                if not Path(path).is_relative_to(at):
-                    raise UserError(
-                        f"{path} isn't on claim {claim}, which this machine has at {at}; put it "
-                        "there, or mend scheduler.volume"
-                    )
-                below = Path(path).relative_to(at).as_posix()
-            else:
-                place = client.V1HostPathVolumeSource(path=path, type="Directory")
-                volumes.append(client.V1Volume(name=f"site-{number}", host_path=place))
-            mounted.append(
-                client.V1VolumeMount(
-                    name="site" if claim else f"site-{number}",
-                    mount_path=mount["bind"],
-                    sub_path=below if below != "." else None,
-                    read_only=mount["mode"] == "ro",
-                )
-            )
-        if claim:
-            source = client.V1PersistentVolumeClaimVolumeSource(claim_name=claim)
-            volumes.append(client.V1Volume(name="site", persistent_volume_claim=source))
-        return volumes, mounted
-
-    def _memory_volumes(self) -> list[Object]:
-        sizes = {"shm": self.settings.shm_size_gb, "tmp": self.settings.tmp_size_gb}
-        return [
-            client.V1Volume(
-                name=name,
-                empty_dir=client.V1EmptyDirVolumeSource(
-                    medium="Memory", size_limit=f"{int(size * 1024)}Mi"
-                ),
-            )
-            for name, size in sizes.items()
-        ]
-
-    # ---- network ------------------------------------------------------------------------------
-
-    def policy(self, *, among: bool) -> Object:
-        """The job's pods reach nothing and are reached by nothing, but, of several, each other and,
-        as they find the head by its name, name servers."""
-        own = [client.V1NetworkPolicyPeer(pod_selector=self._own())]
-        names = [client.V1NetworkPolicyPort(port=53, protocol=p) for p in ("UDP", "TCP")]
-        return client.V1NetworkPolicy(
-            api_version="networking.k8s.io/v1",
-            kind="NetworkPolicy",
-            metadata=client.V1ObjectMeta(name=self.name, labels=dict(self.labels)),
-            spec=client.V1NetworkPolicySpec(
-                pod_selector=self._own(),
-                policy_types=["Ingress", "Egress"],
-                ingress=[client.V1NetworkPolicyIngressRule(_from=own)] if among else None,
-                egress=[
-                    client.V1NetworkPolicyEgressRule(to=own),
-                    client.V1NetworkPolicyEgressRule(ports=names),
-                ]
-                if among
-                else None,
-            ),
-        )
-
-    def _own(self) -> Object:
-        return client.V1LabelSelector(match_labels={RUN: self.name})
-
-    def service(self) -> Object:
-        return client.V1Service(
-            api_version="v1",
-            kind="Service",
-            metadata=client.V1ObjectMeta(name=self.name, labels=dict(self.labels)),
-            spec=client.V1ServiceSpec(
-                cluster_ip="None",
-                publish_not_ready_addresses=True,
-                selector={RUN: self.name, ROLE: HEAD},
-                ports=[client.V1ServicePort(name="ray", port=RAY_PORT)],
-            ),
-        )
-
-
-def _memory_mounts() -> list[Object]:
-    places = {"shm": "/dev/shm", "tmp": "/tmp"}
-    return [client.V1VolumeMount(name=name, mount_path=path) for name, path in places.items()]

@@ -23,8 +23,9 @@ from steps.runtime.config import ContainerSettings
 from steps.scheduler.config import Kubernetes, User
 from steps.scheduler.kubernetes import images
 from steps.scheduler.kubernetes.api import Cluster, LoginError, SilenceError
-from steps.scheduler.kubernetes.manifests import RUN, SPEC, Machine, Manifests
+from steps.scheduler.kubernetes.manifests import SPEC, Manifests
 from steps.scheduler.kubernetes.placed import image_job
+from steps.scheduler.kubernetes.pods import RUN, Machine
 
 POLL_S = 2.0
 LOG_S = 10.0

@@ -45,8 +45,7 @@ def show(path: Path, root: Path) -> int:
     if not isinstance(plan.scheduler, Kubernetes):
         raise UserError("only scheduler=kubernetes has manifests; choose it")
     require_images(plan)
-    command = _asked(make(plan.scheduler.name, root), path, "show")
-    return subprocess.run(command, cwd=root).returncode
+    return _asked(make(plan.scheduler.name, root), path, root, "show").returncode
 
 
 def require_images(plan: Plan) -> None:
@@ -75,23 +74,19 @@ def _cluster_of(job: Job) -> str | None:
 
 
 def _check(home: Path, path: Path, root: Path) -> None:
-    try:
-        done = subprocess.run(
-            _asked(home, path, "check"),
-            cwd=root,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=CHECK_LIMIT_S,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise UserError(
-            f"the cluster hasn't answered within {CHECK_LIMIT_S:.0f} s; nothing was started"
-        ) from error
+    done = _asked(home, path, root, "check", stderr=subprocess.PIPE)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise UserError(last.removeprefix("error: "))
 
 
-def _asked(home: Path, path: Path, what: str) -> list[str]:
-    python = str(home / "bin/python")
-    return [python, "-m", "steps.scheduler.kubernetes.ask", what, str(path)]
+def _asked(
+    home: Path, path: Path, root: Path, what: str, stderr: int | None = None
+) -> "subprocess.CompletedProcess[str]":
+    command = [str(home / "bin/python"), "-m", "steps.scheduler.kubernetes.ask", what, str(path)]
+    try:
+        return subprocess.run(command, cwd=root, stderr=stderr, text=True, timeout=CHECK_LIMIT_S)
+    except subprocess.TimeoutExpired as error:
+        raise UserError(
+            f"the cluster hasn't answered within {CHECK_LIMIT_S:.0f} s; nothing was started"
+        ) from error
