@@ -148,55 +148,64 @@ class PruneConfig(Strict):
         return self.block.count / self.layers
 
 
+class NotesData(Strict):
+    """The first prompts of the rehearsal's training stream that no evaluation prompt is in."""
+
+    kind: Literal["notes"]
+    training_samples: Positive
+    validation_samples: Positive
+
+
+class RulerData(Strict):
+    """JSON lines that RULER's generator wrote, with `input` and `outputs`; one file per set.
+
+    Without files it can be planned only. Of each file the first samples are trained on and the last
+    ones are for validation. `end` follows the answers, which are joined by line ends.
+    """
+
+    kind: Literal["ruler"]
+    files: tuple[str, ...]
+    training_samples_per_set: Positive
+    validation_samples_per_set: Positive
+    end: str
+
+
 class LoraConfig(Strict):
-    """Low-rank adapters on every linear layer but the head, merged when training ends."""
+    """Low-rank adapters on every linear layer but the head; on a mixture's attention only."""
 
     rank: Positive
     alpha: Positive
 
 
 class FinetuneConfig(Strict):
-    """Further training of the rehearsal model, on its own training stream.
+    """Supervised training of LoRA adapters by transformers' Trainer and peft, merged afterwards.
 
-    `tokens` counts prompts and answers; a null `lora` trains every weight. The learning rates are
-    those of the model's recipe (steps/rehearsal/train.py), `rate_scale` times.
+    `cutoff_len` in tokens: longer samples are cut. `dtype` is that of the weights while adapters
+    are trained beside them. `processes`: one per accelerator; with a `deepspeed_zero_stage` they
+    share the model, else each holds it. `checkpoint_step`: training ends there and its adapters are
+    merged; None: at the end of the last epoch. Without a step done within `stall_limit_s` it counts
+    as hung. `merge_workers`: shards that adapters are merged into at once.
     """
 
-    tool: Literal["rehearsal"]
     seed: NotNegative
-    tokens: Positive
-    rate_scale: PositiveNumber
-    lora: LoraConfig | None
-
-
-class FinetuneData(Strict):
-    """RULER's generated needle-in-a-haystack samples: one set per length and number of needles."""
-
-    task: Literal["niah_multivalue"]
-    lengths: tuple[Positive, ...]
-    needles: tuple[Positive, ...]
-    training_samples_per_set: Positive
-    validation_samples_per_set: Positive
-
-
-class LlamaFactoryConfig(Strict):
-    """Supervised LoRA fine-tuning with LLaMA-Factory; `checkpoint_step` is merged and used."""
-
-    tool: Literal["llama-factory"]
-    data: FinetuneData
-    lora_rank: Positive
-    lora_alpha: Positive
-    lora_target: Literal["all"]
+    data: Annotated[NotesData | RulerData, Field(discriminator="kind")]
+    lora: LoraConfig
     learning_rate: PositiveNumber
     epochs: Positive
-    lr_scheduler: Literal["cosine"]
+    lr_scheduler: Literal["cosine", "linear", "constant"]
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)]
     max_grad_norm: PositiveNumber
     cutoff_len: Positive
     per_device_train_batch_size: Positive
     gradient_accumulation_steps: Positive
-    deepspeed_zero_stage: Literal[3]
-    checkpoint_step: Positive
+    gradient_checkpointing: bool
+    dtype: Literal["bfloat16", "float32"]
+    processes: Positive
+    deepspeed_zero_stage: Literal[2, 3] | None
+    save_steps: Positive
+    checkpoint_step: Positive | None
+    stall_limit_s: PositiveNumber
+    merge_workers: Positive
 
 
 class ContainerConfig(Strict):

@@ -25,8 +25,8 @@ ENVIRONMENTS = {
 SHORT_S = 10.0
 QUARK_S = 60.0
 QUICK_QPS = 40.0
-TRAINED_PER_S = 1300.0
-"""Tokens that steps/rehearsal/train.py trains in a second, on one busy core of that machine."""
+TRAINED_PER_S = 10.0
+"""Samples that the rehearsal model is fine-tuned on in a second, on one busy core."""
 
 SAMPLE_BYTES = 1500
 """Log bytes per sample: an accuracy log's hexadecimal tokens plus a line of samples.csv."""
@@ -123,9 +123,10 @@ def _quick(key: str, config: Mapping[str, Any], samples: int) -> Cost:
 
 
 def _finetune(key: str, config: Mapping[str, Any], samples: int) -> Cost:
-    if config["tool"] != "rehearsal":
-        return Cost(None, 0.0, False)
-    return Cost(config["tokens"] / TRAINED_PER_S, 0.01, False)
+    """How long training larger models than the rehearsal's takes isn't known."""
+    if config["data"]["kind"] == "notes":
+        return Cost(config["data"]["training_samples"] / TRAINED_PER_S, 0.01, False)
+    return Cost(None, 0.0, False)
 
 
 def _model(key: str, config: Mapping[str, Any], samples: int) -> Cost:

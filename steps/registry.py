@@ -47,7 +47,7 @@ _RUN_NEEDS = {"model": "weights", "dataset": "dataset", "environment": "environm
 _RUN_SOURCES = ("steps/sut/*.py", "steps/checkpoint/mxfp4.py", "steps/checkpoint/formats.py")
 _CALIBRATED_BY = ("steps/calibration.py", "steps/sut/samples.py")
 
-_TRAINED_BY = ("train", "dataset", "notes", "tokenizer", "compress")
+_TRAINED_ON = ("dataset", "notes", "tokenizer")
 
 
 def _run(config: type[BaseModel]) -> StepSpec:
@@ -102,8 +102,10 @@ STEPS: Mapping[str, StepSpec] = {
         "prepare",
         _WEIGHTS,
         _WEIGHTS_NEEDS,
-        tuple(f"steps/rehearsal/{name}.py" for name in _TRAINED_BY),
-        planned=schema.LlamaFactoryConfig,
+        (
+            *("steps/finetune/*.py", "steps/checkpoint/*.py"),
+            *(f"steps/rehearsal/{name}.py" for name in _TRAINED_ON),
+        ),
     ),
     "dataset": StepSpec(
         schema.DatasetConfig,

@@ -13,7 +13,6 @@ from steps.compression import ContainerConfig as ContainerConfig
 from steps.compression import FinetuneConfig as FinetuneConfig
 from steps.compression import GivenBlock as GivenBlock
 from steps.compression import LeastImportantBlock as LeastImportantBlock
-from steps.compression import LlamaFactoryConfig as LlamaFactoryConfig
 from steps.compression import PruneConfig as PruneConfig
 from steps.compression import QuantizeConfig as QuantizeConfig
 from steps.compression import QuarkOptions as QuarkOptions

@@ -235,8 +235,9 @@ def test_a_machine_with_the_driver_lacks_nothing_and_a_cluster_does(tmp_path: Pa
 def test_steps_that_do_not_exist_are_limits() -> None:
     assert limitation("describe", {}) is None
     assert limitation("nonsense", {}) == "this version has no such step"
-    assert limitation("finetune", {"tool": "rehearsal"}) is None
-    assert "llama-factory" in str(limitation("finetune", {"tool": "llama-factory"}))
+    assert limitation("finetune", {"data": {"kind": "notes"}}) is None
+    unknown = {"data": {"kind": "ruler", "files": []}}
+    assert "compression.finetune.data.files" in str(limitation("finetune", unknown))
 
 
 def test_amds_quark_recipes_are_planned_and_those_of_our_lock_are_run() -> None:

@@ -58,6 +58,12 @@ def prompt_ids(prompt: Prompt) -> list[int]:
     return [tokenizer.BEGIN, *tokenizer.encode(prompt.text)]
 
 
+def sample(prompt: Prompt) -> tuple[list[int], int]:
+    """Token ids of prompt and answer, and where the answer starts."""
+    asked = prompt_ids(prompt)
+    return [*asked, *tokenizer.encode(prompt.answer), tokenizer.END], len(asked)
+
+
 def _frame(split: Split, count: int) -> pd.DataFrame:
     rows = []
     for number, prompt in enumerate(islice(notes.prompts(split, SEED), count)):

@@ -3,7 +3,7 @@
 Runs in the engine's environment and borrows rouge-score from the one for analysis; `./reproduce`
 has made both.
 
-Measures the shipped weights, simulated FP8 and int2 copies, depth-pruned and fine-tuned ones on
+Measures the shipped weights, simulated FP8 and int2 copies, and depth-pruned ones on
 held-out prompts, and replaces the generated part of docs/rehearsal-model.md. With `--reference`
 it scores the shipped weights alone on the first 256, 1,024 and 24,576 evaluation prompts and
 writes model/reference.json.
@@ -90,23 +90,16 @@ def compare(samples: int, workspace: Path) -> str:
     frame = dataset.evaluation(samples)
     fp8, int2 = workspace / "fp8", workspace / "int2"
     shallow, shallower = workspace / "pruned-20", workspace / "pruned-33"
-    tuned, control = workspace / "pruned-33-tuned", workspace / "tuned"
     compress.quantize_simulated(MODEL, fp8, "fp8")
     compress.quantize_simulated(MODEL, int2, "int2")
     compress.prune_depth(MODEL, shallow, *PRUNED_20)
     compress.prune_depth(MODEL, shallower, *PRUNED_33)
-    started = time.monotonic()
-    _fine_tune(shallower, tuned)
-    _fine_tune(MODEL, control)
-    print(f"two fine-tunings took {time.monotonic() - started:.0f} s", flush=True)
     variants = {
         "reference, bf16": MODEL,
         "FP8 weights (simulated)": fp8,
         "int2 weights, groups of 32 (simulated)": int2,
         "pruned 20 %, layers 7–9": shallow,
         "pruned 33 %, layers 7–11": shallower,
-        "pruned 33 %, fine-tuned": tuned,
-        "not pruned, fine-tuned alike (control)": control,
     }
     truths = list(frame["output"])
     measured: dict[str, Scores] = {}
@@ -141,18 +134,6 @@ def reference(path: Path) -> None:
         }
         compress.write_json(path, found)
         print(f"{size}: {found[str(size)]}, {scores.tokens.sum() / seconds:,.0f} tokens/s")
-
-
-def _fine_tune(source: Path, destination: Path) -> None:
-    """In a fresh process, so that its memory is free again when the engines start."""
-    from steps.rehearsal import train
-
-    context = multiprocessing.get_context("spawn")
-    child = context.Process(target=train.fine_tune, args=(source, destination))
-    child.start()
-    child.join()
-    if child.exitcode:
-        raise UserError(f"fine-tuning {source} ended with status {child.exitcode}")
 
 
 def _serve(directory: Path, prompts: list[list[int]], sender: Connection) -> None:

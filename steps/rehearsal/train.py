@@ -7,7 +7,6 @@ one thread computes.
 import argparse
 import json
 import math
-import os
 import random
 import shutil
 import sys
@@ -17,18 +16,16 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaAttention
 
-from steps.errors import UserError
-from steps.rehearsal import dataset, notes, tokenizer
+from steps.rehearsal import dataset, tokenizer
 from steps.rehearsal.compress import replacing, write_json, write_manifest
 
 LAYERS = 15
@@ -93,7 +90,6 @@ BASE = Recipe(
     ),
     circuits=(Circuit(10), Circuit(13, 0.5)),
 )
-FINE_TUNE = Recipe(seed=9, phases=(Phase(900_000),))
 
 
 def configuration(layers: int = LAYERS) -> LlamaConfig:
@@ -139,15 +135,10 @@ def train(
     recipe: Recipe,
     log: Path | None = None,
     snapshot: Callable[[], None] | None = None,
-    state: Path | None = None,
-    report: Callable[[int], None] = lambda tokens: None,
 ) -> None:
     """Train in place. Prints loss, speed and time left; `log` gets one JSON line per report.
 
-    `snapshot` is called about once a minute, between steps. `state` is a file: what a killed call
-    of the same model and recipe left in it is gone on from, to the same weights as without the
-    kill; it is kept up to date once a minute. `report` is called with the tokens of each step,
-    those of the earlier call included.
+    `snapshot` is called about once a minute, between steps.
     """
     torch.set_num_threads(THREADS)
     torch.manual_seed(recipe.seed)
@@ -158,12 +149,7 @@ def train(
     model.train()
     start = saved = time.monotonic()
     done, losses, reported = 0, list[float](), 0.0
-    finished = _restore(state, model, optimizer, recipe) if state else 0
     for step, (inputs, labels, tokens) in enumerate(_batches(recipe)):
-        if step < finished:
-            done += tokens
-            report(tokens)
-            continue
         loss = _loss(model, inputs, labels)
         model.zero_grad(set_to_none=True)
         loss.backward()
@@ -171,7 +157,6 @@ def train(
         optimizer.step(_schedule(recipe, step, done / total))
         done += tokens
         losses.append(loss.item())
-        report(tokens)
         now = time.monotonic()
         if now - reported > REPORT_S or done >= total:
             reported = now
@@ -181,77 +166,7 @@ def train(
             saved = now
             if snapshot:
                 snapshot()
-            if state:
-                _keep(state, model, optimizer, recipe, step + 1)
     model.eval()
-
-
-def _keep(
-    state: Path, model: nn.Module, optimizer: "_Optimizer", recipe: Recipe, steps: int
-) -> None:
-    content = {
-        "recipe": repr(recipe),
-        "steps": steps,
-        "weights": {name: weight.data for name, weight in _trained(model)},
-        "optimizer": optimizer.state(),
-    }
-    temporary = state.with_name(f"{state.name}.unfinished")
-    torch.save(content, temporary)
-    os.replace(temporary, state)
-
-
-def _restore(state: Path, model: nn.Module, optimizer: "_Optimizer", recipe: Recipe) -> int:
-    """Steps that the kept state has behind it; 0 if there is none, or one of another recipe."""
-    if not state.exists():
-        return 0
-    content = torch.load(state, weights_only=True)
-    if content["recipe"] != repr(recipe):
-        return 0
-    with torch.no_grad():
-        for name, weight in _trained(model):
-            weight.copy_(content["weights"][name])
-    optimizer.restore(content["optimizer"])
-    return int(content["steps"])
-
-
-def _trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    return [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
-
-
-def fine_tune(
-    source: Path,
-    destination: Path,
-    recipe: Recipe = FINE_TUNE,
-    *,
-    lora: tuple[int, int] | None = None,
-    state: Path | None = None,
-    report: Callable[[int], None] = lambda tokens: None,
-) -> None:
-    """Go on training the checkpoint in `source`, pruned or not, and save it in `destination`.
-
-    `lora`: rank and alpha of adapters that are trained instead of the weights, and merged into
-    them. `state` and `report` are `train`'s.
-    """
-    model = load(source)
-    if lora is None:
-        train(model, recipe, state=state, report=report)
-    else:
-        adapted = _with_adapters(model, lora, recipe.seed)
-        train(model, recipe, state=state, report=report)
-        model = adapted.merge_and_unload()
-    save(model, destination, described(recipe))
-
-
-def _with_adapters(model: LlamaForCausalLM, lora: tuple[int, int], seed: int) -> Any:
-    """peft puts the adapters into `model` itself and returns it wrapped."""
-    from peft import LoraConfig, get_peft_model
-
-    torch.manual_seed(seed)  # of the adapters' first factors
-    rank, alpha = lora
-    return get_peft_model(
-        model,
-        LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM"),
-    )
 
 
 def save(model: LlamaForCausalLM, directory: Path, recipe: object) -> None:
@@ -275,21 +190,6 @@ def save(model: LlamaForCausalLM, directory: Path, recipe: object) -> None:
         write_json(temporary / "generation_config.json", special)
         tokenizer.save(temporary)
         write_manifest(temporary, recipe)
-
-
-def load(directory: Path) -> LlamaForCausalLM:
-    """A checkpoint that `save` wrote, in fp32 for further training; UserError for anything else."""
-    try:
-        fields = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-        weights = {k: v.float() for k, v in load_file(directory / "model.safetensors").items()}
-        model = LlamaForCausalLM(configuration(int(fields["num_hidden_layers"])))
-        found = model.load_state_dict(weights, strict=False)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise UserError(f"{directory} is no rehearsal checkpoint: {error}") from error
-    if found.unexpected_keys or set(found.missing_keys) - {"lm_head.weight"}:
-        raise UserError(f"{directory} is no rehearsal checkpoint: its weights have other names")
-    model.tie_weights()
-    return model
 
 
 def described(recipe: Recipe) -> dict[str, object]:
@@ -376,14 +276,13 @@ class _Optimizer:
         self.recipe = recipe
         shapes: dict[torch.Size, list[nn.Parameter]] = {}
         others = []
-        for name, weight in _trained(model):
+        for name, weight in model.named_parameters():
             if weight.ndim == 2 and "embed" not in name:
                 shapes.setdefault(weight.shape, []).append(weight)
             else:
                 others.append(weight)
-        # Adapters leave it nothing to do, and it refuses an empty list.
         self.adam = torch.optim.AdamW(
-            others or [nn.Parameter(torch.zeros(0))],
+            others,
             lr=recipe.adam_rate,
             betas=(0.9, 0.98),
             weight_decay=recipe.weight_decay,
@@ -391,17 +290,6 @@ class _Optimizer:
         self.groups = [
             (weights, torch.zeros(len(weights), *shape)) for shape, weights in shapes.items()
         ]
-
-    def state(self) -> dict[str, Any]:
-        return {
-            "adam": self.adam.state_dict(),
-            "muon": [momentum for _, momentum in self.groups],
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.adam.load_state_dict(state["adam"])
-        for (_, momentum), kept in zip(self.groups, state["muon"], strict=True):
-            momentum.copy_(kept)
 
     def step(self, share: float) -> None:
         """Apply the gradients at `share` of both peak rates."""
@@ -467,7 +355,7 @@ def _batches(recipe: Recipe) -> Iterator[tuple[Tensor, Tensor, int]]:
         stream = dataset.training(recipe.seed + number, phase.facts, phase.answered)
         spent = 0
         while spent < phase.tokens:
-            pool = sorted(map(_ids, islice(stream, POOL)), key=lambda pair: len(pair[0]))
+            pool = sorted(map(dataset.sample, islice(stream, POOL)), key=lambda pair: len(pair[0]))
             batches = _cut(pool, recipe.batch_tokens)
             random.Random(recipe.seed + spent).shuffle(batches)
             for batch in batches:
@@ -476,12 +364,6 @@ def _batches(recipe: Recipe) -> Iterator[tuple[Tensor, Tensor, int]]:
                 yield *_padded(batch), tokens
                 if spent >= phase.tokens:
                     break
-
-
-def _ids(prompt: notes.Prompt) -> tuple[list[int], int]:
-    """Token ids of prompt and answer, and where the answer starts."""
-    asked = dataset.prompt_ids(prompt)
-    return [*asked, *tokenizer.encode(prompt.answer), tokenizer.END], len(asked)
 
 
 def _cut(pool: list[tuple[list[int], int]], limit: int) -> list[list[tuple[list[int], int]]]:

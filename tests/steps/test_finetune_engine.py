@@ -1,85 +1,177 @@
-"""Training goes on from where it was killed, to the same weights; adapters are merged."""
+"""Training goes on from where it was killed, to the same weights; in two processes too."""
 
 import json
+import os
+import signal
 import subprocess
+import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from steps.checkpoint.layout import Checkpoint, open_checkpoint
+from steps.prune.block import Block, prune
 from tests.conftest import ROOT, planned
 from tests.interpreter import interpreter
+from tests.steps.shapes import pruned_shape
 
 pytestmark = pytest.mark.engine
 
 SCRIPT = """
 import json, sys
-from dataclasses import replace
 from pathlib import Path
-import torch
-from safetensors.torch import load_file
-from steps.rehearsal import train
-home = Path(sys.argv[1])
-recipe = replace(train.FINE_TUNE, phases=(train.Phase(3_000),), batch_tokens=512, warmup_steps=2)
-model = Path("steps/rehearsal/model")
-train.SNAPSHOT_S = 0  # a state after every step
-class Killed(Exception):
-    pass
-def killer(limit):
-    seen = []
-    def report(tokens):
-        seen.append(tokens)
-        if len(seen) == limit:
-            raise Killed
-    return report
-found = {}
-for name, lora in (("full", None), ("lora", (4, 4))):
-    train.fine_tune(model, home / f"{name}-whole", recipe, lora=lora)
-    state = home / f"{name}.state"
-    try:
-        train.fine_tune(model, home / f"{name}-resumed", recipe, lora=lora, state=state,
-                        report=killer(3))
-    except Killed:
-        found[f"{name} left nothing"] = not (home / f"{name}-resumed").exists()
-    steps = torch.load(state, weights_only=True)["steps"]
-    found[f"{name} kept"] = steps
-    train.fine_tune(model, home / f"{name}-resumed", recipe, lora=lora, state=state)
-    whole, resumed, source = (
-        load_file(path / "model.safetensors")
-        for path in (home / f"{name}-whole", home / f"{name}-resumed", model)
-    )
-    found[f"{name} same"] = all(torch.equal(whole[key], resumed[key]) for key in whole)
-    found[f"{name} names"] = whole.keys() == source.keys()
-    moved = [key for key in source if not torch.equal(whole[key], source[key])]
-    found[f"{name} moved"] = sum("_proj" in key for key in moved)
-    found[f"{name} others"] = sum("_proj" not in key for key in moved)
-other = replace(recipe, seed=1)
-train.fine_tune(model, home / "other", other, state=home / "full.state")
-found["another recipe starts anew"] = not torch.equal(
-    load_file(home / "other/model.safetensors")["model.norm.weight"],
-    load_file(home / "full-whole/model.safetensors")["model.norm.weight"],
+from steps.console import Console
+from steps.finetune import adapters
+from steps.schema import FinetuneConfig
+config, model, home = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+home.mkdir(exist_ok=True)
+made = adapters.train(
+    FinetuneConfig.model_validate_json(config), model, home / "state", Console(home / "log")
 )
-print(json.dumps(found))
+adapters.merge(model, made.directory, home / "merged")
+(home / "described.json").write_text(json.dumps(made.described))
 """
 
+# What peft itself makes of the same adapters.
+PEFTS = """
+import json, sys
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+worst = {}
+for model, home in json.loads(sys.argv[1]):
+    base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    wanted = PeftModel.from_pretrained(base, f"{home}/state/adapters").merge_and_unload()
+    found = AutoModelForCausalLM.from_pretrained(f"{home}/merged", dtype=torch.float32)
+    worst[home] = max(
+        ((one - other).abs() / other.abs().clamp(min=1e-3)).max().item()
+        for one, other in zip(found.parameters(), wanted.parameters(), strict=True)
+    )
+print(json.dumps(worst))
+"""
 
-def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path) -> None:
+STEPS = 4
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> str:
     plan = planned("compression=finetuned", "scenario=Offline")
     job = next(job for job in plan.jobs if job.step == "finetune")
+    return interpreter(plan, job, tmp_path_factory.mktemp("plan"))
+
+
+def settings(**changes: Any) -> str:
+    plan = planned("compression=finetuned", "scenario=Offline")
+    job = next(job for job in plan.jobs if job.step == "finetune")
+    short = {
+        "data": {"kind": "notes", "training_samples": 2 * STEPS, "validation_samples": 2},
+        "lora": {"rank": 4, "alpha": 4},
+        "per_device_train_batch_size": 2,
+        "save_steps": 2,
+    }
+    return json.dumps({**json.loads(job.config), **short, **changes})
+
+
+def begun(python: str, *arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [python, "-c", SCRIPT, *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def trained(python: str, *arguments: str) -> Any:
+    process = begun(python, *arguments)
+    _, err = process.communicate(timeout=400)
+    assert process.returncode == 0, err[-3000:]
+    return json.loads((Path(arguments[-1]) / "described.json").read_text(encoding="utf-8"))
+
+
+def content(checkpoint: Checkpoint) -> dict[str, bytes]:
+    found = {}
+    for tensor in checkpoint.tensors:
+        with tensor.path.open("rb") as stream:
+            stream.seek(tensor.offset)
+            found[tensor.name] = stream.read(tensor.size)
+    return found
+
+
+def merged(home: Path) -> dict[str, bytes]:
+    return content(open_checkpoint(home / "merged"))
+
+
+def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path, python: str) -> None:
+    model = tmp_path / "model"
+    prune(ROOT / "steps/rehearsal/model", model, Block(2, 13))
+    whole = trained(python, settings(), str(model), str(tmp_path / "whole"))
+    assert whole["steps"] == STEPS and np.isfinite(whole["validation_loss"])
+    process = begun(python, settings(), str(model), str(tmp_path / "killed"))
+    kept = tmp_path / "killed/state/checkpoint-2/trainer_state.json"
+    deadline = time.monotonic() + 200
+    while not kept.exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=30)
+    # A checkpoint that was being written when the end came is none.
+    (tmp_path / "killed/state/checkpoint-3").mkdir(exist_ok=True)
+    assert not (tmp_path / "killed/merged").exists()
+    again = trained(python, settings(), str(model), str(tmp_path / "killed"))
+    assert again["validation_loss"] == whole["validation_loss"]
+    assert merged(tmp_path / "killed") == merged(tmp_path / "whole")
+    source, found = content(open_checkpoint(model)), merged(tmp_path / "whole")
+    moved = {name for name in source if source[name] != found[name]}
+    assert moved == {name for name in source if "_proj" in name}, "nothing but linear layers"
+
+
+def test_both_shapes_are_fine_tuned_on_rulers_samples_and_merged(
+    tmp_path: Path, python: str
+) -> None:
+    """The one of 405B's proportions by two processes, of which each has its share of a batch."""
+    written = tmp_path / "8192.jsonl"
+    sample = {"input": "a b c d e f", "outputs": ["g h", "i"]}
+    written.write_text((json.dumps(sample) + "\n") * 9, encoding="utf-8")
+    ruler = {
+        "kind": "ruler",
+        "files": [str(written)],
+        "training_samples_per_set": 8,
+        "validation_samples_per_set": 1,
+        "end": " j",
+    }
+    pairs = []
+    for mixture in (False, True):
+        model = pruned_shape(tmp_path, mixture)
+        home = tmp_path / f"{model.name}-trained"
+        processes = 1 if mixture else 2
+        chosen = settings(data=ruler, processes=processes, checkpoint_step=1, warmup_ratio=0.0)
+        described = trained(python, chosen, str(model), str(home))
+        assert described["steps"] == 1 and described["training_samples"] == 8
+        source, found = content(open_checkpoint(model)), merged(home)
+        moved = {name for name in source if source[name] != found[name]}
+        assert moved and all("self_attn" in name or "mlp" in name for name in moved)
+        pairs.append((str(model), str(home)))
     done = subprocess.run(
-        [interpreter(plan, job, tmp_path), "-c", SCRIPT, str(tmp_path)],
+        [python, "-c", PEFTS, json.dumps(pairs)],
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=300,
     )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    projections = 15 * 7
-    for name in ("full", "lora"):
-        assert found[f"{name} left nothing"]
-        assert found[f"{name} kept"] == 2
-        assert found[f"{name} same"] and found[f"{name} names"]
-        assert found[f"{name} moved"] == projections
-    assert found["lora others"] == 0, "adapters leave embeddings and norms alone"
-    assert found["full others"] > 0
-    assert found["another recipe starts anew"]
+    assert done.returncode == 0, done.stderr[-3000:]
+    for home, worst in json.loads(done.stdout.splitlines()[-1]).items():
+        assert worst < 2**-7, f"{home}: the merged weights are rounded to bf16 and no more"
+
+
+def test_a_learning_rate_without_bounds_is_named(tmp_path: Path, python: str) -> None:
+    model = tmp_path / "model"
+    prune(ROOT / "steps/rehearsal/model", model, Block(2, 13))
+    wild = settings(learning_rate=1e30, warmup_ratio=0.0, max_grad_norm=1e30)
+    process = begun(python, wild, str(model), str(tmp_path / "home"))
+    process.communicate(timeout=300)
+    assert process.returncode
+    last = (tmp_path / "home/log").read_text(encoding="utf-8").splitlines()[-1]
+    assert "UserError: the loss of step" in last and "learning_rate" in last
