@@ -14,8 +14,9 @@ import yaml
 from pydantic import Field, ValidationError
 from tabulate import tabulate
 
+from steps.accelerators import Accelerator
 from steps.errors import UserError, explain
-from steps.groups import Accelerator, hardware_file
+from steps.groups import hardware_file
 from steps.record import canonical_json
 from steps.strict import Name, PositiveNumber, Strict
 

@@ -3,8 +3,9 @@
 import itertools
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,8 +19,10 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from steps.errors import UserError
+from steps.groups import hardware_file
 from steps.layers import SELECTORS, settled
 from steps.registry import AXES
+from steps.serving import SSH
 
 MATRIX_KEYS = ("experiment", "matrix", "cells", "experiment_name")
 """What the choice of cells depends on; every other override holds for each of them."""
@@ -35,8 +38,13 @@ UNRESOLVED = ("round", "matrix", "cells")
 # ---- resolvers: pure functions of their arguments and of the configuration ---------------------
 
 
-def _layers(*paths: str, _root_: DictConfig, **elsewhere: str) -> DictConfig:
+def _layers(*paths: str, _root_: DictConfig) -> DictConfig:
     """The layers at these paths, settled at this cell."""
+    return OmegaConf.create(_settled(paths, _root_))
+
+
+def _settled(paths: Sequence[str], _root_: DictConfig, **elsewhere: str) -> dict[str, Any]:
+    """The same as it is, with another value than the cell's for a selector or not."""
     point = {
         **{
             selector: str(_root_[selector[3:]].name)
@@ -48,12 +56,52 @@ def _layers(*paths: str, _root_: DictConfig, **elsewhere: str) -> DictConfig:
     }
     found = [OmegaConf.select(_root_, path) for path in paths]
     raw = [OmegaConf.to_container(node, resolve=True) for node in found if node is not None]
-    return OmegaConf.create(settled(cast(list[Mapping[str, Any]], raw), point))
+    return settled(cast(list[Mapping[str, Any]], raw), point)
+
+
+def _engine(home: Path, *paths: str, _root_: DictConfig) -> DictConfig:
+    """The layers of an engine, and what a placement has to know of the cluster that it is on.
+
+    The nodes of a mixed cluster differ in `arguments` alone (by_hardware), which `arguments_on` has
+    for those that aren't of the system's own hardware.
+    """
+    engine = _settled(paths, _root_)
+    cluster, own = _root_.cluster, _root_.hardware
+    if "placement" not in engine:
+        return OmegaConf.create(engine)
+    placement = engine["placement"]
+    if cluster.hosts:
+        placement |= {"cluster": SSH, "hosts": list(cluster.hosts), "checkout": cluster.checkout}
+    if _nodes(cluster.groups) > 1 and own.accelerator is not None:
+        placement |= {"nodes": _nodes(cluster.groups), "kinds": []}
+        others: dict[str, Any] = {}
+        for group in cluster.groups:
+            kind = own if group.hardware == own.name else hardware_file(home, group.hardware)
+            placement["kinds"].append({**group, "accelerator": kind["accelerator"]})
+            there = _settled(paths, _root_, by_hardware=group.hardware)
+            if _apart(there) != _apart(engine):
+                raise ValueError(
+                    f"engines on {own.name} and {group.hardware} differ in more than arguments, "
+                    "and in one cluster only those may"
+                )
+            if there.get("arguments") != engine.get("arguments"):
+                others[group.hardware] = there["arguments"]
+        if others:
+            engine["arguments_on"] = others
+    return OmegaConf.create(engine)
+
+
+def _apart(engine: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings besides arguments and what the cluster says."""
+    kept = {key: value for key, value in engine.items() if key not in ("arguments", "placement")}
+    ours = ("nodes", "kinds", "cluster", "hosts", "checkout")
+    placement = {key: value for key, value in engine["placement"].items() if key not in ours}
+    return {**kept, "placement": placement}
 
 
 def _source_layers(*paths: str, _root_: DictConfig) -> DictConfig:
     """The same before the weights are in the cell's precision."""
-    return _layers(*paths, _root_=_root_, by_precision="")
+    return OmegaConf.create(_settled(paths, _root_, by_precision=""))
 
 
 def _at(node: DictConfig, *keys: str) -> Any:
@@ -111,6 +159,7 @@ def compose(
     for name, function in RESOLVERS.items():
         OmegaConf.register_new_resolver(name, function, replace=True)
     with _with_site(conf, site) as home, initialize_config_dir(str(home), version_base="1.3"):
+        OmegaConf.register_new_resolver("engine", partial(_engine, home), replace=True)
         fixed, axes = _split(home, overrides)
         if site is not None:
             stand_in = site.stem

@@ -11,22 +11,15 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import ConfigDict, ValidationError
 
+from steps.accelerators import Accelerator
 from steps.errors import UserError, explain
 from steps.fetch.config import FetchSettings
 from steps.layers import merged, selections
 from steps.record import canonical_json
+from steps.serving import Host
 from steps.strict import Division, Name, Positive, PositiveNumber, Scenario, Strict
 
 Group = TypeVar("Group", bound=Strict)
-
-
-class Accelerator(Strict):
-    """One accelerator; memory in GB as its data sheet says it."""
-
-    model: str
-    memory_gb: PositiveNumber
-    architecture: Name
-    count_per_node: Positive
 
 
 class Hardware(Strict):
@@ -51,10 +44,16 @@ class NodeGroup(Strict):
 
 
 class Cluster(Strict):
-    """Nodes of a system, by hardware."""
+    """Nodes of a system, by hardware.
+
+    `hosts`: where a run starts them over SSH, in the order of the groups; none: they are started
+    otherwise. `checkout`: its path on them, null: the same as here.
+    """
 
     name: Name
     groups: tuple[NodeGroup, ...]
+    hosts: tuple[Host, ...]
+    checkout: str | None
 
     @property
     def nodes(self) -> int:
@@ -125,6 +124,11 @@ def check(composed: Mapping[str, Any], conf: Path) -> Requirement:
         raise UserError(
             f"system {system.name} runs on {hardware.name}, but cluster {cluster.name} has none "
             "of it; override /hardware or /cluster in its file"
+        )
+    if cluster.hosts and (composed["runtime"]["name"] != "native" or not hardware.environment):
+        raise UserError(
+            f"system {system.name} runs in an image, and cluster.hosts starts Ray outside of it; "
+            "start Ray in the image on every node and set placement.cluster to its HOST:PORT"
         )
     _check_division(system, composed["compression"])
     precision = str(composed["precision"]["name"])

@@ -87,17 +87,13 @@ def missing(
 ) -> str | None:
     """What this machine lacks to be the system of a steps.groups.Requirement; None if nothing.
 
-    `here`: the system is this machine, and not nodes that a scheduler has.
+    `here`: the system is this machine, and not nodes that a scheduler has. What several nodes have
+    is looked at on each of them, before LoadGen starts (steps/sut/nodes.py).
     """
     if needed["model"] is None:
         return None
     wanted = f"{needed['count_per_node']} × {needed['model']}"
-    if needed["nodes"] > 1:
-        return (
-            f"system {needed['system']} is a cluster of {needed['nodes']} nodes, and this version "
-            "starts engines on several nodes only where they need no accelerators"
-        )
-    if not here:
+    if not here or needed["nodes"] > 1:
         return None
     device, driver = DEVICES[needed["architecture"][:3]]
     if not (devices / device.lstrip("/")).exists():
@@ -179,8 +175,17 @@ def _finetune(config: Mapping[str, Any]) -> str | None:
 
 
 def _run(config: Mapping[str, Any]) -> str | None:
-    kind = config["engine"].get("kind", ENGINES[0])
-    return None if kind in ENGINES else f"this version can't start engine {kind}"
+    engine = config["engine"]
+    kind, placement = engine.get("kind", ENGINES[0]), engine.get("placement", {})
+    if kind not in ENGINES:
+        return f"this version can't start engine {kind}"
+    if placement.get("kinds") and placement["cluster"] in ("local", "slurm"):
+        return (
+            f"placement.cluster={placement['cluster']} starts engines on several nodes only where "
+            "they need no accelerators; name the nodes in cluster.hosts, or a cluster of Ray as "
+            "auto or HOST:PORT"
+        )
+    return None
 
 
 def _sandbox(config: Mapping[str, Any]) -> str | None:

@@ -4,7 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from steps.strict import Fraction, NotNegative, Positive, PositiveNumber, Strict
+from steps.accelerators import Accelerator
+from steps.strict import Fraction, Name, NotNegative, Positive, PositiveNumber, Strict
 
 
 class VllmArguments(Strict):
@@ -46,6 +47,21 @@ class NullArguments(Strict):
     seed: NotNegative
 
 
+Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:@-]*$")]
+"""A name that ssh knows, with a user's before it or not; never one of ssh's options."""
+
+SSH = "ssh"
+"""Address of a cluster that a run starts over SSH."""
+
+
+class NodeKind(Strict):
+    """So many nodes with these accelerators."""
+
+    hardware: Name
+    nodes: Positive
+    accelerator: Accelerator
+
+
 class Placement(Strict):
     """How many engines a node has, where they run, and what a dead one means.
 
@@ -59,11 +75,13 @@ class Placement(Strict):
     the median of those on the same device.
 
     `cluster`: "none", this machine alone; "slurm", the nodes of the Slurm job that the run is;
-    "local", so many nodes of Ray on this machine; else the address of a running Ray cluster,
-    HOST:PORT, or "auto" for the one that this machine belongs to.
+    "local", so many nodes of Ray on this machine; "ssh", `hosts`, on which the run starts Ray in
+    `checkout` (None: the path that it has here); else the address of a running Ray cluster,
+    HOST:PORT, or "auto" for the one that this machine belongs to. `kinds`: what several nodes with
+    accelerators have to have; engines are numbered in this order.
     """
 
-    cluster: Annotated[str, Field(pattern=r"^(none|slurm|local|auto|[A-Za-z0-9._-]+:[0-9]+)$")]
+    cluster: Annotated[str, Field(pattern=r"^(none|slurm|local|ssh|auto|[A-Za-z0-9._-]+:[0-9]+)$")]
     nodes: Positive
     engines_per_node: Positive
     in_process: bool
@@ -75,6 +93,9 @@ class Placement(Strict):
     on_failure: Literal["fail", "redispatch"]
     silence_limit_s: PositiveNumber
     degraded_below: Fraction
+    kinds: tuple[NodeKind, ...] = ()
+    hosts: tuple[Host, ...] = ()
+    checkout: str | None = None
 
     @model_validator(mode="after")
     def one_process_has_one_engine(self) -> Self:
@@ -98,6 +119,22 @@ class Placement(Strict):
             raise ValueError("a cluster's engines are processes; set placement.in_process to false")
         return self
 
+    @model_validator(mode="after")
+    def hosts_are_the_nodes(self) -> Self:
+        if self.cluster == SSH and not self.hosts:
+            raise ValueError("placement.cluster=ssh needs cluster.hosts, one for every node")
+        if self.hosts and len(set(self.hosts)) != self.nodes:
+            raise ValueError(
+                f"cluster.hosts has {len(set(self.hosts))} hosts, the system {self.nodes} nodes; "
+                "name each one once, or choose another cluster"
+            )
+        return self
+
+    def kind(self, node: int) -> NodeKind | None:
+        """Of a node by its number; None where any node will do."""
+        nodes = [kind for kind in self.kinds for _ in range(kind.nodes)]
+        return nodes[node] if nodes else None
+
 
 class EngineSettings(Strict):
     """What every engine has.
@@ -120,8 +157,34 @@ class EngineSettings(Strict):
 
 
 class VllmEngine(EngineSettings):
+    """`arguments_on`: of engines on another hardware of a mixed cluster."""
+
     kind: Literal["vllm"]
     arguments: VllmArguments
+    arguments_on: dict[Name, VllmArguments] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def nodes_have_accelerators_for_their_engines(self) -> Self:
+        for kind in self.placement.kinds:
+            arguments = self.arguments_on.get(kind.hardware, self.arguments)
+            needed = self.placement.engines_per_node * arguments.tensor_parallel_size
+            if self.placement.device_variable == "none":
+                raise ValueError(
+                    f"engines share nodes of {kind.hardware}; set placement.device_variable, so "
+                    "that each has its own accelerators"
+                )
+            if arguments.max_model_len != self.arguments.max_model_len:
+                raise ValueError(
+                    f"max_model_len on {kind.hardware} is {arguments.max_model_len}, elsewhere "
+                    f"{self.arguments.max_model_len}: every engine has to take every prompt"
+                )
+            if needed > kind.accelerator.count_per_node:
+                raise ValueError(
+                    f"{self.placement.engines_per_node} engines of tensor_parallel_size "
+                    f"{arguments.tensor_parallel_size} need {needed} accelerators, a node of "
+                    f"{kind.hardware} has {kind.accelerator.count_per_node}"
+                )
+        return self
 
 
 class NullEngine(EngineSettings):
@@ -129,6 +192,7 @@ class NullEngine(EngineSettings):
 
     kind: Literal["null"]
     arguments: NullArguments
+    arguments_on: dict[Name, NullArguments] = Field(default_factory=dict)
 
 
 Engine = Annotated[VllmEngine | NullEngine, Field(discriminator="kind")]

@@ -19,6 +19,35 @@ hypothesis.settings.load_profile("shared machine")
 PARTS = ("conf", "containers", "envs", "reproduce", "steps", "workflow", "Snakefile")
 
 
+MIXED = """\
+# @package _global_
+defaults:
+  - amd-mi300x
+  - override /cluster: 2x-mi325x-1x-mi300x
+  - override /engine: of-hardware
+  - _self_
+hardware: {environment: cluster, probes: [ray]}
+system:
+  name: acme-mixed
+  target_qps: {Offline: 250, Server: 250}
+  engine:
+    kind: "null"
+    arguments: {max_model_len: 2048, max_num_seqs: 8, ttft_ms: 5, prompt_token_ms: 0, tpot_ms: 1,
+      speeds: [1], jitter: 0, jitter_period_s: 1, output_tokens_mean: 28, output_tokens_sigma: 0,
+      seed: 0}
+    by_hardware: {mi325x: {arguments: {max_num_seqs: 16}}}
+    placement: {cluster: auto, nodes: 1, engines_per_node: 8, in_process: false, pinned: false,
+      device_variable: HIP_VISIBLE_DEVICES, prompt_token_weight: 0.02, on_failure: fail,
+      silence_limit_s: 30, degraded_below: 0.5}
+    offline_order: as_issued
+    environment: {}
+    warmup_samples: 8
+    start_limit_s: 60
+    stall_limit_s: 30
+"""
+"""A site file: null engines on nodes that have to have accelerators."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that start engines first: they take longest, and the last file keeps one core only."""
     slow = {item.path for item in items if item.get_closest_marker("engine")}

@@ -13,7 +13,7 @@ from steps.errors import UserError
 from steps.layers import merged
 from steps.limits import limitation, missing, refusal
 from steps.plan import Job, Plan, freeze, make
-from tests.conftest import ROOT, edit, planned
+from tests.conftest import MIXED, ROOT, edit, planned
 
 SERVER = ["experiment=amd-v5.1", "benchmark=llama2-70b-99.9", "scenario=Server"]
 SITE = """\
@@ -216,7 +216,7 @@ def test_what_is_there_needs_no_step(project: Path) -> None:
     assert refusal(freeze(plan, project), project) is None
 
 
-def test_a_machine_with_the_driver_lacks_nothing_and_a_cluster_does(tmp_path: Path) -> None:
+def test_a_machine_with_the_driver_lacks_nothing(tmp_path: Path) -> None:
     needed = {
         "system": "acme",
         "model": "AMD Instinct MI325X",
@@ -228,8 +228,57 @@ def test_a_machine_with_the_driver_lacks_nothing_and_a_cluster_does(tmp_path: Pa
     (tmp_path / "dev").mkdir()
     (tmp_path / "dev/kfd").touch()
     assert missing(needed, tmp_path) is None
-    assert "cluster of 4 nodes" in str(missing({**needed, "nodes": 4}, tmp_path))
+    assert missing({**needed, "nodes": 4}, tmp_path / "nowhere") is None  # looked at on each
     assert missing({**needed, "model": None}, tmp_path / "nowhere") is None
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    path = tmp_path / "acme-mixed.yaml"
+    path.write_text(MIXED, encoding="utf-8")
+    return path
+
+
+def test_engines_of_a_mixed_cluster_know_their_kinds_of_nodes(mixed: Path) -> None:
+    plan = make(ROOT, ["scenario=Server"], mixed)
+    engine = one(plan, "performance_run")["engine"]
+    kinds = [(k["nodes"], k["accelerator"]["model"]) for k in engine["placement"]["kinds"]]
+    assert kinds == [(2, "AMD Instinct MI325X"), (1, "AMD Instinct MI300X")]
+    assert engine["placement"]["nodes"] == 3
+    assert engine["arguments"]["max_num_seqs"] == 8
+    assert engine["arguments_on"]["mi325x"]["max_num_seqs"] == 16
+    (requirement,) = plan.requirements
+    assert missing(requirement.model_dump(mode="json")) is None
+    assert limitation("performance_run", {"engine": engine}) is None
+    engine["placement"]["cluster"] = "slurm"
+    assert "only where they need no accelerators" in str(
+        limitation("performance_run", {"engine": engine})
+    )
+
+
+def test_hosts_that_are_named_are_the_cluster(mixed: Path) -> None:
+    plan = make(ROOT, ["scenario=Server", "cluster.hosts=[a,root@b,c]"], mixed)
+    placement = one(plan, "performance_run")["engine"]["placement"]
+    assert (placement["cluster"], placement["hosts"]) == ("ssh", ["a", "root@b", "c"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "old", "new", "words"),
+    [
+        (["cluster.hosts=[a,b]"], "seed", "seed", "cluster.hosts has 2 hosts, the system 3 nodes"),
+        (["cluster.hosts=[a,b,'-oProxyCommand=x']"], "seed", "seed", "hosts.2"),
+        (["cluster.hosts=[a,b,c]"], "environment: cluster, ", "", "runs in an image"),
+        ([], "{arguments: {max_num_seqs: 16}}", "{warmup_samples: 4}", "differ in more than"),
+    ],
+)
+def test_a_cluster_that_cannot_be_is_refused(
+    mixed: Path, overrides: list[str], old: str, new: str, words: str
+) -> None:
+    mixed.write_text(MIXED.replace(old, new), encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        make(ROOT, ["scenario=Server", *overrides], mixed)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_steps_that_do_not_exist_are_limits() -> None:

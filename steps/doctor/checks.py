@@ -4,16 +4,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from steps.accelerators import differs
 from steps.doctor.needs import Needs
 from steps.doctor.settings import Clock, Settings
 from steps.doctor.state import State
-from steps.groups import Accelerator
 from steps.probes.values import Accelerator as Found
 
 Level = Literal["ok", "warn", "fail"]
-
-MEMORY_TOLERANCE = 0.03
-"""Firmware keeps a part: an MI300X of 192 GB shows 191.98 GiB, an H100 of 80 GB 79.65 GiB."""
 
 RELOAD = "then sudo amd-smi reset --reload-driver (ROCm 7 and later)"
 """A memory partition takes effect when the driver is loaded again (AMD SMI changelog, 7.0)."""
@@ -92,30 +89,12 @@ def _accelerators(needs: Needs, state: State, settings: Settings) -> Iterator[Fi
         says = f"{node.accelerator_count} on the PCI bus, the plan needs {names}"
         fix = "choose a system with as many, or see what dmesg says of the missing ones"
         yield Finding("fail", check, says, fix)
-    elif all(complaints := [_differs(one, node.accelerators) for one in needs.accelerators]):
+    elif all(complaints := [differs(one, node.accelerators) for one in needs.accelerators]):
         fix = "choose the system of this machine (./reproduce ls lists them)"
         yield Finding("fail", check, f"{complaints[0]}; the plan needs {names}", fix)
     else:
         model = node.accelerators[0].model or node.accelerators[0].architecture
         yield Finding("ok", check, f"{node.accelerator_count} {model}")
-
-
-def _differs(wanted: Accelerator, found: tuple[Found, ...]) -> str:
-    """How the first device that isn't the wanted one differs from it; "" if all are."""
-    return next(filter(None, (_difference(wanted, one) for one in found)), "")
-
-
-def _difference(wanted: Accelerator, found: Found) -> str:
-    if found.model is not None and not found.model.startswith(wanted.model):
-        return f"there are {found.model}"
-    if found.architecture is not None and found.architecture != wanted.architecture:
-        return f"there are some of {found.architecture}, not {wanted.architecture}"
-    # A partition shows its share, so memory tells devices apart only where they are whole.
-    if found.memory_mib is not None and found.compute_partition in (None, "SPX"):
-        gib = found.memory_mib / 1024
-        if abs(gib / wanted.memory_gb - 1) > MEMORY_TOLERANCE:
-            return f"there are some with {gib:.0f} GB, not {wanted.memory_gb:g}"
-    return ""
 
 
 def _driver(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]:

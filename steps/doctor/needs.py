@@ -6,11 +6,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from steps.accelerators import Accelerator
 from steps.capacity import Capacity
 from steps.doctor.settings import Clock, Partition, Settings
 from steps.errors import UserError, explain
 from steps.estimate import ENVIRONMENTS
-from steps.groups import Accelerator
 from steps.plan import Job, Plan
 from steps.record import canonical_json
 from steps.strict import Name, Positive, Scenario, Strict

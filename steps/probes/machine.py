@@ -150,6 +150,11 @@ def _accelerators(
     return _amd(asked)
 
 
+def of_vendor(vendor: Vendor, asked: Prober) -> tuple[Accelerator, ...]:
+    """This machine's accelerators as their vendor's tools list them."""
+    return _accelerators(asked, [vendor])[0]
+
+
 def _amd(asked: Prober) -> tuple[tuple[Accelerator, ...], str | None]:
     """amd-smi first; rocm-smi adds partitions, performance level and clocks."""
     by_amd = asked.ask(

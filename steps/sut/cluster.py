@@ -23,6 +23,9 @@ from steps.sut import wire
 from steps.sut.link import ROOT, Link
 from steps.sut.nodes import LOCAL, Order, Reply
 
+JOIN_SHARE = 0.75
+"""Of the time that a start has: who is missing has to be said before the engines are late."""
+
 END_S = 10.0
 """How long the cluster's side has to end; a local one stops every node."""
 
@@ -32,7 +35,7 @@ class Cluster:
 
     def __init__(self, placement: Placement, limit_s: float) -> None:
         self._placement = placement
-        self._limit_s = limit_s
+        self._limit_s = limit_s * JOIN_SHARE
         self._arrived: queue.Queue[tuple[int, Connection[Any, Any]]] = queue.Queue()
         self._process: subprocess.Popen[str] | None = None
         self._closed = threading.Event()
@@ -68,6 +71,9 @@ class Cluster:
         order = Order(
             address=self._placement.cluster,
             nodes=self._placement.nodes,
+            kinds=self._placement.kinds,
+            hosts=self._placement.hosts,
+            checkout=self._placement.checkout or str(ROOT),
             engines_per_node=self._placement.engines_per_node,
             port=port,
             key=key.hex(),
@@ -118,6 +124,8 @@ class Cluster:
                     "same path on every node, and no firewall between them?"
                 ) from error
             node = number // per_node
-            name = f"engine {number} on node {node} ({addresses[node]})"
+            kind = self._placement.kind(node)
+            where = f"{addresses[node]}, {kind.hardware}" if kind else addresses[node]
+            name = f"engine {number} on node {node} ({where})"
             found[number] = Link(name, connection, None)
         return [found[number] for number in sorted(found)]

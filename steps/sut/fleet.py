@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from steps.errors import UserError
+from steps.schema import Engine
 from steps.sut import wire
 from steps.sut.backend import POLL_S, Job
 from steps.sut.cluster import Cluster
@@ -72,12 +73,15 @@ class Fleet:
             )
         now = time.monotonic()
         self._progress = [now for _ in self._links]
-        places = self._config.arguments.max_num_seqs
-        spare = depth(self._config) - places
+        settings = [self._settings(number) for number in range(len(self._links))]
+        places = [one.arguments.max_num_seqs for one in settings]
         usual = next(iter(self._ready.values()))
         rates = [self._ready.get(n, usual).rate for n in range(len(self._links))]
         self._dispatcher = Dispatcher(
-            [Seat(places, spare, rate) for rate in rates],
+            [
+                Seat(place, depth(one) - place, rate)
+                for place, one, rate in zip(places, settings, rates, strict=True)
+            ],
             [len(prompt) for prompt in self._job.prompts],
             prompt_weight=self._placement.prompt_token_weight,
             latency_bound=self._job.start.first_tokens,
@@ -102,11 +106,17 @@ class Fleet:
         self, number: int, prompts: tuple[bytes, bytes], warmup: tuple[bytes, bytes]
     ) -> wire.Assignment:
         return wire.Assignment(
-            start=replace(self._job.start, number=number),
+            start=replace(self._job.start, config=self._settings(number), number=number),
             place=number % self._placement.engines_per_node,
             prompts=prompts,
             warmup=warmup,
         )
+
+    def _settings(self, number: int) -> Engine:
+        """Of one engine: its node's hardware may have arguments of its own."""
+        kind = self._placement.kind(number // self._placement.engines_per_node)
+        own = self._config.arguments_on.get(kind.hardware) if kind else None
+        return self._config.model_copy(update={"arguments": own}) if own else self._config
 
     def _starting(self, number: int, begun: float) -> None:
         message = self._message(number, starting=True)
@@ -241,6 +251,7 @@ class Fleet:
                 {
                     "name": self._links[number].name,
                     "device": ready.device,
+                    "accelerators": ready.accelerators,
                     "start_s": round(ready.start_s, 3),
                     "samples": seat.samples,
                     "output_tokens": seat.tokens,

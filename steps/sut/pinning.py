@@ -10,8 +10,9 @@ from steps.schema import Engine
 NODES = Path("/sys/devices/system/node")
 
 
-def take_place(config: Engine, place: int) -> None:
-    """Bind this process to the CPUs and accelerators of one of its node's engines.
+def take_place(config: Engine, place: int) -> str:
+    """Bind this process to the CPUs and accelerators of one of its node's engines; returns the
+    numbers of these.
 
     Before the engine is imported: accelerators are counted at import.
     """
@@ -22,6 +23,7 @@ def take_place(config: Engine, place: int) -> None:
     if placement.device_variable != "none":
         per_engine = getattr(config.arguments, "tensor_parallel_size", 1)
         os.environ[placement.device_variable] = devices(place, per_engine)
+    return os.environ.get(placement.device_variable, "")
 
 
 def cpu_shares(engines: int, ordered: Sequence[int]) -> list[tuple[int, ...]]:

@@ -78,11 +78,11 @@ class Tasks:
 
 
 def main() -> None:
-    from steps.sut.nodes import connecting
+    from steps.sut.nodes import ROOT, connecting
 
     host, port, engines = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     key, task = sys.stdin.readline().strip(), int(os.environ[TASK])
-    started = [connecting(task * engines + n, host, port, key) for n in range(engines)]
+    started = [connecting(task * engines + n, host, port, key, str(ROOT)) for n in range(engines)]
     print(task, platform.node(), flush=True)
     sys.stdin.read()
     for engine in started:

@@ -37,7 +37,7 @@ class Worker:
         threading.Thread(target=self._listen, name="listen", daemon=True).start()
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
         try:
-            pinning.take_place(assignment.start.config, assignment.place)
+            self._accelerators = pinning.take_place(assignment.start.config, assignment.place)
             engine = self._started(assignment)
             prompts = wire.unpacked(assignment.prompts)
             self._drive(engine, prompts)
@@ -55,7 +55,7 @@ class Worker:
         engine = started(assignment.start, warmup)
         rate = measured_rate(engine, warmup)
         seconds = time.monotonic() - begun
-        self._say(wire.Ready(engine.identity(), engine.device(), seconds, rate))
+        self._say(wire.Ready(engine.identity(), engine.device(), self._accelerators, seconds, rate))
         return engine
 
     def _drive(self, engine: Engine, prompts: "list[Any]") -> NoReturn:
