@@ -1,12 +1,12 @@
-"""`./reproduce tune scenario=Server [overrides] [--budget 45m] [--guess QPS]`.
+"""`./reproduce tune scenario=Server [overrides] [--budget 45m] [--guess QPS] [--settings]`.
 
 Makes what the runs need, searches, and puts the VALID run where `./reproduce` looks for it. The
 search runs in the analysis environment, each probe in the engine's. Of Offline it says what rate to
-ask LoadGen for, and how long a run is worth its time.
+ask LoadGen for, and how long a run is worth its time. `--settings`: of what engines are started
+with too, before the rate.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import re
@@ -14,6 +14,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from steps import schema
@@ -35,11 +36,32 @@ from steps.tune.request import (
     REQUEST,
     Request,
     Result,
+    identity,
     request_in,
     result_of,
 )
+from steps.tune.settings_request import (
+    SettingsRequest,
+    best_of,
+    configured,
+    overrides_of,
+    told,
+    trials_in,
+    with_values,
+)
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+@dataclass(frozen=True)
+class Aim:
+    """A cell whose rate is searched, in the plan of these overrides."""
+
+    plan: Plan
+    job: Job
+    overrides: tuple[str, ...]
+    guess: float | None
+    budget_s: float | None
 
 
 def command(arguments: list[str]) -> int:
@@ -50,11 +72,16 @@ def command(arguments: list[str]) -> int:
         "--deadline", type=_duration, metavar="3h", help="of all scenarios, best gain first"
     )
     parser.add_argument("--guess", type=float, metavar="QPS", help="where to begin")
+    parser.add_argument(
+        "--settings", action="store_true", help="try what conf/tune.yaml names of the engine first"
+    )
     rest, site = site_file(arguments)
     given, overrides = parser.parse_known_args(rest)
     for text in overrides:
         if text.startswith("-"):
-            raise UserError(f"tune knows no {text}; it takes --budget, --deadline, --guess")
+            raise UserError(
+                f"tune knows no {text}; it takes --budget, --deadline, --guess, --settings"
+            )
     if given.guess is not None and not given.guess > 0:
         raise UserError(f"--guess {given.guess} is no rate above 0 queries a second")
     if given.budget and given.deadline:
@@ -79,20 +106,22 @@ def command(arguments: list[str]) -> int:
         return 0
     _prepare(path, jobs)
     budget_s = given.deadline or given.budget
-    requests = [request_of(plan, job, given.guess, budget_s) for job in jobs]
     python = environment_python(ROOT, "analysis")
-    together = [requests] if given.deadline else [[request] for request in requests]
+    aims = [Aim(plan, job, tuple(overrides), given.guess, budget_s) for job in jobs]
+    if given.settings:
+        aims = _with_settings(aims, python, site, shared=given.deadline is not None)
+    searches = [(aim, request_of(aim.plan, aim.job, aim.guess, aim.budget_s)) for aim in aims]
     status = 0
-    for group in together:
-        due = [request for request in group if not answered(request)]
+    for group in [searches] if given.deadline else [[search] for search in searches]:
+        due = [request for _, request in group if not answered(request)]
         if due:
             paths = [f"{request.home}/{REQUEST}" for request in due]
             words = [str(python), "-m", "steps.tune.main", *paths]
             status = max(status, subprocess.run(words, cwd=ROOT, check=False).returncode)
-        for request in group:
+        for aim, request in group:
             found = result_of(ROOT / request.home)
             if found is not None:
-                taken = adopt(ROOT / request.home, found, overrides, site)
+                taken = adopt(ROOT / request.home, found, aim.overrides, site)
                 _report(request, found, taken, site)
     return status
 
@@ -123,6 +152,68 @@ def _offline(path: Path, job: Job) -> None:
     print(offline.advice(found, duration_s, count, settings().offline_share))
 
 
+def _with_settings(
+    aims: Sequence[Aim], python: Path, site: Path | None, *, shared: bool
+) -> list[Aim]:
+    """With the best settings of each, and what is left of its time, or of all if that is shared."""
+    tried = []
+    for aim in aims:
+        part = settings().settings.budget_share / (len(aims) if shared else 1)
+        tried.append(_tried(aim, python, site, aim.budget_s and part * aim.budget_s))
+    together_s = sum(spent_s for _, spent_s in tried)
+    return [
+        replace(aim, budget_s=max(aim.budget_s - (together_s if shared else spent_s), 1.0))
+        if aim.budget_s
+        else aim
+        for aim, spent_s in tried
+    ]
+
+
+def _tried(aim: Aim, python: Path, site: Path | None, budget_s: float | None) -> tuple[Aim, float]:
+    """With the best settings, and the time in s that went into all others."""
+    search, planned = settings().settings, aim.job.config
+    kind = json.loads(planned)["engine"]["kind"]
+    space = search.spaces.get(kind)
+    if space is None or not configured(planned, space):
+        raise UserError(
+            f"{aim.job.key}: conf/tune.yaml names no setting to try of its {kind} engine; add it "
+            "to settings.spaces, or leave out --settings"
+        )
+    base = request_of(aim.plan, aim.job, aim.guess, None)
+    context = context_of(aim.job)
+    how = search.model_dump(mode="json", include={"at_random", "seed"})
+    below = str(Path(base.home).parent)
+    name = identity(planned, [*context, space.model_dump(mode="json"), how])
+    home = f"{below}/settings-{name}"
+    request = SettingsRequest(
+        base=base,
+        context=tuple(context),
+        below=below,
+        space=space,
+        search=search,
+        budget_s=budget_s,
+    )
+    write_atomically(ROOT / home / REQUEST, request.model_dump_json(indent=1) + "\n")
+    words = [str(python), "-m", "steps.tune.settings", f"{home}/{REQUEST}"]
+    if subprocess.run(words, cwd=ROOT, check=False).returncode:
+        raise UserError("the trials of settings didn't come to an end; the same command goes on")
+    trials = trials_in(ROOT / home)
+    best = best_of(trials)
+    print(f"{aim.job.key}: of {len(trials)} trials the best is {best.line()}; {home}/trials.json")
+    spent_s = sum(trial.spent_s for trial in trials) - best.spent_s
+    named = (*aim.overrides, *overrides_of(planned, best.values))
+    path = frozen_plan(ROOT, list(named), site)
+    plan = load(path)
+    job = next(job for job in plan.jobs if (job.step, job.key) == ("performance_run", aim.job.key))
+    if job.config != with_values(planned, best.values):
+        raise UserError(
+            f"no override names {told(best.values)} of this system, for its file says otherwise by "
+            "model, precision or hardware; set them there"
+        )
+    _prepare(path, [job])
+    return Aim(plan, job, named, None, aim.budget_s), spent_s
+
+
 def _prepare(path: Path, jobs: Sequence[Job]) -> None:
     """Weights, prompts and environments of these jobs, by the same rules as a run's."""
     needed = sorted({source for job in jobs for source in job.inputs.values()})
@@ -137,18 +228,12 @@ def request_of(plan: Plan, job: Job, guess: float | None, budget_s: float | None
     So another guess or another budget finds what was measured before. A search that was begun goes
     on from where it began, unless another guess is given.
     """
-    config = json.loads(job.config)
     check = next(
         json.loads(other.config)
         for other in plan.jobs
         if other.step == "performance_check" and other.key == job.key
     )
-    fixed = {**config, "loadgen": {**config["loadgen"], "target_qps": None}}
-    digests = {role: Manifest.read(ROOT / path).inputs for role, path in job.inputs.items()}
-    context = [fixed, job.inputs, digests, code_digest(job.step, ROOT)]
-    asked = canonical_json([*context, settings().search.model_dump()])
-    digest = hashlib.sha256(asked.encode()).hexdigest()[:12]
-    home = f"results/{plan.experiment}/tune/{job.key}/{digest}"
+    home = f"results/{plan.experiment}/tune/{job.key}/{identity(job.config, context_of(job))}"
     begun = request_in(ROOT / home)
     if guess is not None:
         begin, why = guess, "--guess"
@@ -172,6 +257,13 @@ def request_of(plan: Plan, job: Job, guess: float | None, budget_s: float | None
     )
     write_atomically(ROOT / home / REQUEST, request.model_dump_json(indent=1) + "\n")
     return request
+
+
+def context_of(job: Job) -> list[object]:
+    """What a measurement depends on besides the run's configuration, as JSON has it."""
+    digests = {role: Manifest.read(ROOT / path).inputs for role, path in job.inputs.items()}
+    search = settings().search.model_dump(mode="json")
+    return [job.inputs, digests, code_digest(job.step, ROOT), search]
 
 
 def answered(request: Request) -> bool:

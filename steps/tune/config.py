@@ -1,14 +1,15 @@
 """Typed `conf/tune.yaml`."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from steps.errors import UserError, explain
 from steps.record import canonical_json
-from steps.strict import Fraction, Positive, PositiveNumber, Strict
+from steps.strict import Fraction, NotNegative, Positive, PositiveNumber, Strict
 
 PATH = Path(__file__).resolve().parent.parent.parent / "conf" / "tune.yaml"
 
@@ -38,11 +39,54 @@ class SearchSettings(Strict):
     caution_last: PositiveNumber
 
 
+Setting = Annotated[str, Field(pattern=r"^(arguments|environment)\.[A-Za-z0-9_]+$")]
+"""A setting's place in an engine's configuration."""
+
+
+class Space(Strict):
+    """What is tried of one kind of engine; what is configured is tried beside it.
+
+    `rising`: settings of which none may be larger than the next.
+    """
+
+    values: Annotated[dict[Setting, tuple[Positive, ...]], Field(min_length=1)]
+    rising: tuple[tuple[Setting, ...], ...]
+
+    @model_validator(mode="after")
+    def there_is_something_to_choose(self) -> Self:
+        for name, values in self.values.items():
+            if len(set(values)) < 2:
+                raise ValueError(f"{name} has {len(set(values))} values, so nothing to choose from")
+        for name in {name for chain in self.rising for name in chain} - set(self.values):
+            raise ValueError(f"rising names {name}, of which there are no values")
+        return self
+
+    def allows(self, values: Mapping[str, int]) -> bool:
+        """Of settings that aren't among the values nothing is asked."""
+        chains = [[values[name] for name in chain if name in values] for chain in self.rising]
+        return all(chain == sorted(chain) for chain in chains)
+
+
+class SettingsSearch(Strict):
+    """How an engine's settings are searched.
+
+    `trials` at most, the first `at_random`, for which `seed` is; `budget_share` of --budget goes
+    into them, the rest into the rate. `spaces` by kind of engine.
+    """
+
+    trials: Positive
+    at_random: Positive
+    seed: NotNegative
+    budget_share: Fraction
+    spaces: dict[str, Space]
+
+
 class TuneConfig(Strict):
     """`offline_share`: of an endless Offline run's throughput; longer runs aren't worth it."""
 
     offline_share: Fraction
     search: SearchSettings
+    settings: SettingsSearch
 
 
 def load(path: Path = PATH) -> TuneConfig:

@@ -8,8 +8,7 @@ import csv
 import math
 import signal
 import sys
-import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +57,7 @@ class Task:
             if self.asked is None:
                 self.asked = next(self._steps)
             measured = self.journal.measure(self.asked)
-            say(self._line(measured))
+            say(self.line(measured))
             self.asked = self._steps.send(measured)
         except StopIteration as stop:
             self.outcome = stop.value
@@ -77,7 +76,7 @@ class Task:
         gain = max(search.forecast.limit / search.best.probe.rate - 1, 0.0)
         return gain / search.length.duration_s(search.forecast.limit)
 
-    def _line(self, measured: Measurement) -> str:
+    def line(self, measured: Measurement) -> str:
         probe, forecast = measured.probe, self.search.forecast
         kind = "run" if probe.final else "probe"
         how: str = "" if measured.ended == "complete" else measured.ended
@@ -175,15 +174,18 @@ def _finish(task: Task, outcome: Outcome) -> None:
     write_atomically(ROOT / request.home / RESULT, result.model_dump_json(indent=1) + "\n")
 
 
-if __name__ == "__main__":
+def guarded(body: Callable[[], int]) -> int:
+    """The exit status of a search, whatever ends it."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    begun = time.monotonic()
     try:
-        status = main(sys.argv[1:])
+        return body()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        status = 1
+        return 1
     except KeyboardInterrupt:
         print("interrupted; what was measured is kept, the same command goes on", file=sys.stderr)
-        status = 130
-    raise SystemExit(status)
+        return 130
+
+
+if __name__ == "__main__":
+    raise SystemExit(guarded(lambda: main(sys.argv[1:])))

@@ -1,7 +1,11 @@
 """What `./reproduce tune` hands to the process that searches, and what that leaves."""
 
+import hashlib
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
+from steps.record import canonical_json
 from steps.schema import PerformanceCheckConfig, PerformanceRunConfig
 from steps.strict import Name, Positive, PositiveNumber, Strict
 from steps.tune.config import Metric, SearchSettings
@@ -41,6 +45,16 @@ class Request(Strict):
     @property
     def run(self) -> PerformanceRunConfig:
         return PerformanceRunConfig.model_validate_json(self.planned)
+
+
+def identity(planned: str, context: Sequence[object]) -> str:
+    """The name of a search's directory: all that a measurement depends on but the rate.
+
+    `context` is what that is besides the run's configuration, as JSON has it.
+    """
+    config = json.loads(planned)
+    fixed = {**config, "loadgen": {**config["loadgen"], "target_qps": None}}
+    return hashlib.sha256(canonical_json([fixed, *context]).encode()).hexdigest()[:12]
 
 
 OUT_OF_BUDGET = "the budget is spent"

@@ -110,6 +110,15 @@ class Search:
         yield from self._refine()
         return (yield from self._confirm())
 
+    def appraise(self, beat: float) -> Generator[Probe, Measurement, Forecast]:
+        """As `run`, but for exploring only: where the limit is to be expected.
+
+        It ends at once where the engine is overloaded at `beat`, a limit that another one has
+        (0: none), and isn't expected to be as good.
+        """
+        yield from self._explore(beat)
+        return self._known()
+
     # ---- probes ----------------------------------------------------------------------------------
 
     def _probe(self, rate: float, seconds: float) -> Generator[Probe, Measurement, Measurement]:
@@ -157,7 +166,7 @@ class Search:
 
     # ---- first: the order of magnitude, and the engine when full ---------------------------------
 
-    def _explore(self) -> Generator[Probe, Measurement, None]:
+    def _explore(self, beat: float = 0.0) -> Generator[Probe, Measurement, None]:
         high, rate = math.inf, self.guess
         for _ in range(self.settings.explore_limit):
             measured = yield from self._probe(rate, self.settings.explore_s)
@@ -168,6 +177,8 @@ class Search:
             elif share <= FEW_MISSES:
                 self.kept = max(self.kept, measured.probe.rate)
             expected = self.forecast.limit if self.forecast else None
+            if expected is not None and max(high, expected) <= rounded(beat):
+                return
             near = expected is not None and self.kept >= NEAR * min(expected, high)
             if near and high <= BRACKET * self.kept:
                 return

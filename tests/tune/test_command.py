@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,21 @@ from steps import cli
 from steps.errors import UserError
 from steps.plan import Job, freeze, make
 from steps.preview import pending
-from steps.record import publish
+from steps.record import publish, write_atomically
 from steps.tune import command
 from steps.tune.frontier import FRONTIER
 from steps.tune.journal import Journal
 from steps.tune.measure import Probe
-from steps.tune.request import OUT_OF_BUDGET, RESULT, Result, request_in
+from steps.tune.request import (
+    OUT_OF_BUDGET,
+    REQUEST,
+    RESULT,
+    Request,
+    Result,
+    identity,
+    request_in,
+)
+from steps.tune.settings_request import TRIALS, SettingsRequest, Trial, Trials, with_values
 from tests.conftest import edit
 from tests.test_reruns import command as snakemake
 from tests.test_reruns import touch
@@ -152,3 +162,50 @@ def test_a_search_goes_on_from_its_own_guess_and_only_for_want_of_time(
         budgets = (1800.0, 3600.0, None)
         requests = [asked.model_copy(update={"budget_s": budget}) for budget in budgets]
         assert [command.answered(request) for request in requests] == answered
+
+
+def test_the_rate_is_searched_where_the_best_trial_began(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the plan that the override of the settings makes, with the time that they left."""
+    monkeypatch.chdir(here)
+    plan = make(here, OVERRIDES)
+    for role, path in next(j for j in plan.jobs if j.step == "performance_run").inputs.items():
+        with publish((here / path).parent, step=role, config={}, inputs={}, code="") as workspace:
+            workspace.result = {}
+    values = {"arguments.max_num_seqs": 48, "arguments.max_num_batched_tokens": 4096}
+    searched: list[Request] = []
+
+    def run(words: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        if "steps.tune.settings" in words:
+            asked = SettingsRequest.model_validate_json((here / words[-1]).read_text())
+            assert asked.budget_s == 300
+            planned = with_values(asked.base.planned, values)
+            home = f"{asked.below}/{identity(planned, asked.context)}"
+            begun = asked.base.model_copy(
+                update={"planned": planned, "home": home, "guess": 61.0, "guessed_from": "trial 1"}
+            )
+            write_atomically(here / home / REQUEST, begun.model_dump_json())
+            fields = {"deviation": 0.01, "why": "", "probes": 2}
+            first = Trial(
+                **{"number": 1, "values": {}, "limit": 50.0, "spent_s": 70.0, "home": "x", **fields}
+            )
+            best = Trial(
+                **{"number": 2, "values": values, "limit": 70.0, "spent_s": 90.0, "home": home},
+                **fields,
+            )
+            kept = Trials(trials=(first, best)).model_dump_json()
+            write_atomically((here / words[-1]).with_name(TRIALS), kept)
+        if "steps.tune.main" in words:
+            searched.append(Request.model_validate_json((here / words[-1]).read_text()))
+        return subprocess.CompletedProcess(words, 0, "", "")
+
+    monkeypatch.setattr(command.subprocess, "run", run)
+    monkeypatch.setattr(command, "environment_python", lambda root, name: Path("python"))
+    monkeypatch.setattr(command, "refusal", lambda path, root: None)
+    assert command.command([*OVERRIDES, "--settings", "--budget", "10m"]) == 0
+    named = [*OVERRIDES, "++system.engine.by_scenario.Server.arguments.max_num_seqs=48"]
+    [request] = searched
+    assert request.planned == run_of(here, named).config
+    assert (request.guess, request.guessed_from) == (61.0, "trial 1")
+    assert request.budget_s == 600 - 70, "what the best trial took counts as the search's own"
