@@ -58,6 +58,14 @@ KINDS: tuple[Kind, ...] = (
     _kind("rare bursts", TALK, replace(LINEAR, burst=(20.0, 0.4, 4.0))),
     _kind("long bursts", SERVER, Behaviour(0.03, slots=96, burst=(30.0, 2.0, 1.5))),
     _kind("two copies of the samples", TALK, LINEAR, samples=4096),
+    _kind("linear, Server's limits", SERVER, Behaviour(0.04, per_running_s=5e-4, slots=512)),
+    _kind("saturating, Interactive's limits", INTERACTIVE, Behaviour(0.015, slots=48)),
+    _kind("roofline, steep", TALK, Behaviour(0.01, per_running_s=6e-4, floor_s=0.03, slots=512)),
+    _kind("bimodal, few long", TALK, LINEAR, Answers(100, 0.4, 1200, 0.05)),
+    _kind("two nodes", SERVER, Behaviour(0.03, slots=48, slowness=(1.0, 1.0))),
+    _kind("slow node of eight", SERVER, Behaviour(0.04, slots=24, slowness=(*[1.0] * 7, 1.4))),
+    _kind("pauses, linear", TALK, replace(LINEAR, pause=(10.0, 0.3))),
+    _kind("pauses, slots", SERVER, Behaviour(0.03, slots=80, pause=(7.0, 0.5))),
 )
 
 BY_NAME: Mapping[str, Kind] = {kind.name: kind for kind in KINDS}

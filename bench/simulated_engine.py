@@ -27,8 +27,9 @@ class Behaviour:
 
     A step takes `step_s` + `per_running_s` x running + `per_prefill_s` x requests started in it,
     at least `floor_s`, times the node's slowness and a lognormal factor of `jitter`. `burst`:
-    (mean s between, length in s, slowness within). `shared`: nodes draw from one queue instead of
-    being dealt requests in turn.
+    (mean s between, length in s, slowness within). `pause`: (s between, length in s) of stops at
+    fixed times, as of a garbage collector. `shared`: nodes draw from one queue instead of being
+    dealt requests in turn.
     """
 
     step_s: float
@@ -40,6 +41,7 @@ class Behaviour:
     slowness: tuple[float, ...] = (1.0,)
     jitter: float = 0.0
     burst: tuple[float, float, float] | None = None
+    pause: tuple[float, float] | None = None
     shared: bool = False
     knee: tuple[int, float] | None = None
     """(running, further s per running request beyond it)."""
@@ -191,6 +193,7 @@ class _Node:
         self._ends: dict[int, list[int]] = {}
         self._noise = self._factors(rng)
         self._bursts = self._burst_times(rng)
+        self._paused = 0
 
     def _factors(self, rng: np.random.Generator) -> list[float]:
         jitter = self.behaviour.jitter
@@ -231,6 +234,8 @@ class _Node:
             took *= self._noise[step % NOISES]
         if self._bursts:
             took *= self._burst_factor()
+        if behaviour.pause is not None:
+            took += self._pause(behaviour.pause, took)
         self.now += took
         for number in fresh:
             first[number] = self.now
@@ -247,6 +252,12 @@ class _Node:
             self._bursts.popleft()
         within = bool(self._bursts) and self._bursts[0][0] <= self.now
         return self.behaviour.burst[2] if within and self.behaviour.burst else 1.0
+
+    def _pause(self, pause: tuple[float, float], took: float) -> float:
+        """How long a step stands still: once, however many pauses passed since the last one."""
+        passed = int((self.now + took) / pause[0])
+        due, self._paused = passed > self._paused, passed
+        return pause[1] if due else 0.0
 
     def serve(
         self,
