@@ -3,9 +3,10 @@
 An option with a default of None is one that the tool was not given: it keeps the tool's own.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
+from typing_extensions import Self
 
 from steps.strict import Name, NotNegative, Positive, PositiveNumber, Strict
 

@@ -14,6 +14,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
+from steps.record import digest_of
+
 MAX_LINE_BYTES = 16 << 20
 """The longest line LoadGen writes holds the indices of a dataset: 6 MB for rgat's 788,379."""
 
@@ -119,6 +121,6 @@ def sha256_of(path: Path) -> str:
     """Raises Damaged for a file that can't be read."""
     with open_regular(path) as stream:
         try:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+            return digest_of(stream, hashlib.sha256())
         except OSError as error:
             raise Damaged(f"it can't be read ({reason_of(error)})") from error

@@ -14,9 +14,9 @@ import platform
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol
 
 from steps.errors import UserError
 
@@ -24,11 +24,23 @@ MANIFEST = "manifest.json"
 RECORD = "record.json"
 
 
+class Hash(Protocol):
+    def update(self, data: bytes, /) -> None: ...
+    def hexdigest(self) -> str: ...
+
+
+def digest_of(stream: IO[bytes], state: Hash) -> str:
+    """Hex digest of the rest of a stream."""
+    while data := stream.read(1 << 20):
+        state.update(data)
+    return state.hexdigest()
+
+
 def sha256_file(path: Path) -> str:
     """Hex digest; raises UserError for a file that can't be read."""
     try:
         with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+            return digest_of(stream, hashlib.sha256())
     except OSError as error:
         raise UserError(f"{path} can't be read ({error.strerror}); restore it or re-run") from error
 
@@ -138,7 +150,7 @@ def publish(
     `inputs` maps roles to manifest files (or plain files); `code` is the digest of the sources
     that made the result. On any exception nothing is published and the temporary is removed.
     """
-    started = datetime.now(UTC)
+    started = datetime.now(timezone.utc)
     temporary = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
     # Left by killed ones: only one process at a time makes a destination.
     for left_over in destination.parent.glob(f".{destination.name}.*"):
@@ -172,7 +184,7 @@ def publish(
             "code": code,
             "host": platform.node(),
             "started": started.isoformat(timespec="seconds"),
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
         for name, content in ((RECORD, record), (MANIFEST, manifest)):
             text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)

@@ -5,9 +5,10 @@ One class per step, named as the step. A resolved configuration has no defaults:
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, RootModel, Tag, model_validator
+from typing_extensions import Self
 
 from steps.compression import ContainerConfig as ContainerConfig
 from steps.compression import FinetuneConfig as FinetuneConfig

@@ -1,8 +1,9 @@
 """Engines that steps/sut starts: what each is started with, and how many serve a run."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
+from typing_extensions import Self
 
 from steps.accelerators import Accelerator
 from steps.strict import Fraction, Name, NotNegative, Positive, PositiveNumber, Strict

@@ -6,10 +6,11 @@ are a fair reading of the claim's words decide the verdict, the others are shown
 
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
+from typing_extensions import Self
 
 from steps.errors import UserError, explain
 from steps.published.result import Result

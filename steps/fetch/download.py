@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO, Literal, Protocol
+from typing import Literal
 
 import requests
 
 from steps.errors import UserError
 from steps.fetch.client import Access, Client, Stopped, Transient, length, shown
-from steps.record import MANIFEST, RECORD
+from steps.record import MANIFEST, RECORD, Hash, digest_of
 
 Algorithm = Literal["sha256", "md5", "git"]
 """What a digest is of; "git": sha1 of a blob, the only digest hubs keep of small files."""
@@ -36,11 +36,6 @@ class Item:
     follow: bool = True
 
 
-class Hash(Protocol):
-    def update(self, data: bytes, /) -> None: ...
-    def hexdigest(self) -> str: ...
-
-
 def hasher(algorithm: Algorithm, size: int) -> Hash:
     """`size` of the whole file: git puts it before the content."""
     if algorithm == "git":
@@ -49,15 +44,8 @@ def hasher(algorithm: Algorithm, size: int) -> Hash:
 
 
 def file_digest(path: Path, algorithm: Algorithm) -> str:
-    state = hasher(algorithm, path.stat().st_size)
     with path.open("rb") as stream:
-        feed(stream, state)
-    return state.hexdigest()
-
-
-def feed(stream: IO[bytes], state: Hash) -> None:
-    while data := stream.read(1 << 20):
-        state.update(data)
+        return digest_of(stream, hasher(algorithm, path.stat().st_size))
 
 
 def check_names(names: Sequence[str], source: str) -> None:

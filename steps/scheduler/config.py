@@ -1,8 +1,9 @@
 """Schedulers, as `conf/scheduler/` chooses them."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, model_validator
+from typing_extensions import Self
 
 from steps.runtime.config import AbsolutePath
 from steps.strict import Name, NotNegative, Positive, Strict

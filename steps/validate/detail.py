@@ -3,7 +3,7 @@
 import math
 import re
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +192,6 @@ def _time(text: str) -> datetime | None:
     month, day, year, hour, minute, second = map(int, found.groups()[:6])
     fraction = int(found[7].ljust(6, "0"))
     try:
-        return datetime(year, month, day, hour, minute, second, fraction, UTC)
+        return datetime(year, month, day, hour, minute, second, fraction, timezone.utc)
     except ValueError:
         return None

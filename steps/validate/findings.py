@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ SHOWN = 20
 MAX_SHOWN_CHARACTERS = 80
 
 
-class Severity(StrEnum):
+class Severity(Enum):
     """An error makes a submission worthless or wrong; a warning needs a look; advice may wait."""
 
     ERROR = "error"

@@ -39,7 +39,7 @@ def text(report: Report) -> Iterator[str]:
     """One line a finding with its fix, then the results, then the count."""
     for found in ordered(report):
         fix = codes()[found.code].fix
-        yield f"{place(found)}: {found.severity}: {found.what} [{found.code}] fix: {fix}"
+        yield f"{place(found)}: {found.severity.value}: {found.what} [{found.code}] fix: {fix}"
     if report.rows:
         if report.findings:
             yield ""
