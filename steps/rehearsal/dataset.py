@@ -82,7 +82,9 @@ def _frame(split: Split, count: int) -> pd.DataFrame:
                 "tok_output_length": len(answer),
             }
         )
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    # Strings of pandas 3 can't be unpickled by pandas 2, which images of engines may have.
+    plain = pd.DataFrame(rows, columns=pd.Index(COLUMNS, dtype=object))
+    return plain.astype({name: object for name in plain.select_dtypes("string")})
 
 
 COLUMNS = (

@@ -9,9 +9,12 @@ from steps.record import Manifest
 
 UNPICKLING = (
     *(pickle.UnpicklingError, EOFError, LookupError, AttributeError, ImportError),
-    *(TypeError, ValueError),
+    *(TypeError, ValueError, NotImplementedError),
 )
-"""What bytes that are no pickle raise, or a pickle of something else than such a table."""
+"""What bytes that are no pickle raise, or a pickle of something else than such a table.
+
+NotImplementedError: pandas, of a table of a newer pandas.
+"""
 
 
 @dataclass(frozen=True)
