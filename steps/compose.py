@@ -1,6 +1,7 @@
 """The only module that knows Hydra: overrides in, one resolved dictionary per cell out."""
 
 import itertools
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -368,6 +369,7 @@ def _resolved(config: DictConfig, what: str) -> dict[str, Any]:
 
 
 def _refused(what: str, error: Exception) -> UserError:
-    # Hydra goes on with the override to type instead, and so with its value, which may be a token.
-    said = str(error).partition("To append to your config use")[0]
+    # Hydra goes on with the override to type instead, and so with its value, which may be a token,
+    # or with every place that it searched.
+    said = re.split("To append to your config use|Config search path:", str(error))[0]
     return UserError(f"{what} can't be composed: {' '.join(said.split())}")

@@ -268,3 +268,15 @@ def test_the_list_names_the_command_for_the_other_machine(bundle: Path) -> None:
     found = unbundle.checked(bundle)
     assert found["command"] == "./reproduce"
     assert json.dumps(found)  # plain data, read without the project
+
+
+@pytest.mark.parametrize(
+    ("place", "words"), [("", "is a directory; name a file in it"), ("file/x", "can't be written")]
+)
+def test_where_no_bundle_can_be_written_nothing_is_fetched(
+    tmp_path: Path, place: str, words: str
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=words):
+        command.command(["--output", str(tmp_path / place)])
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

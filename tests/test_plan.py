@@ -169,3 +169,11 @@ def test_departures_name_both_values() -> None:
         schema.PerformanceCheckConfig.model_validate_json(check.config), 1024, emulated=False
     )
     assert "min_duration_ms is 1,000 instead of 600,000" in found
+
+
+def test_a_value_that_isnt_there_gets_those_that_are() -> None:
+    with pytest.raises(UserError) as refused:
+        planned("precision=fp88")
+    text = str(refused.value)
+    assert "Could not find 'precision/fp88' Available options in 'precision': bf16 fp8" in text
+    assert text.endswith("mxfp4-streamed")

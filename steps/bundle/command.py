@@ -10,6 +10,7 @@ import shlex
 import shutil
 import sys
 import tarfile
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -48,6 +49,7 @@ def command(arguments: list[str]) -> int:
     parser.add_argument("--output", type=Path, required=True, metavar="FILE")
     rest, site = site_file(arguments)
     given = parser.parse_args(rest)
+    _prepare(given.output.absolute())
     plan = load(frozen_plan(ROOT, given.overrides, site))
     files = {**checkout(ROOT), **artifacts(plan, ROOT), **images(plan, ROOT)}
     run = ["./reproduce", *given.overrides]
@@ -129,12 +131,25 @@ def images(plan: Plan, root: Path) -> dict[str, Path]:
     return found
 
 
+def _prepare(output: Path) -> None:
+    """Raises UserError for a place where no file can be written, before anything is fetched."""
+    if output.is_dir():
+        raise UserError(f"--output {output} is a directory; name a file in it")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output.parent):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"--output {output} can't be written ({error.strerror}); name another place"
+        ) from error
+
+
 def write(output: Path, files: Mapping[str, Path], run: str) -> int:
     """The archive, under another name until it is whole; returns its bytes.
 
     Its list of files comes first, in a file whose name is its digest.
     """
-    output.parent.mkdir(parents=True, exist_ok=True)
     files = {SELF: Path(__file__).with_name(SELF), **files}
     total = sum(path.stat().st_size for path in files.values())
     if total > (free := shutil.disk_usage(output.parent).free):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from steps.errors import UserError
 from steps.migrate.moves import LAYOUTS, moves
+from steps.rounds import DIVISIONS
 from steps.validate.tree import Tree, layout_of
 
 
@@ -40,6 +41,8 @@ def migrate(root: Path, output: Path, layout: str) -> list[str]:
     if os.path.commonpath([inside, resolved]) == resolved:
         raise UserError(f"{output} lies in the tree that is migrated; name another place")
     tree = Tree(root)
+    if not any(tree.is_directory(division) for division in DIVISIONS):
+        raise UserError(f"{root} is no submission; name the directory that holds closed/ or open/")
     if layout_of(tree) == layout:
         raise UserError(f"{root} has the layout of {layout} already")
     plan = moves(tree, layout)

@@ -17,7 +17,7 @@ SHOWN = 20
 MAX_SHOWN_CHARACTERS = 80
 
 
-class Severity(Enum):
+class Severity(str, Enum):
     """An error makes a submission worthless or wrong; a warning needs a look; advice may wait."""
 
     ERROR = "error"

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from steps.rounds import DIVISIONS
+
 SCENARIO_SPELLINGS: Mapping[str, str] = {
     "offline": "Offline",
     "server": "Server",
@@ -104,7 +106,7 @@ class Place:
 
 def layout_of(tree: Tree) -> str:
     """The layout that a tree has: "v6" if sources lie in src/ or measurements beside results."""
-    for division in ("closed", "open", "network"):
+    for division in DIVISIONS:
         for submitter in tree.directories(division):
             home = f"{division}/{submitter}"
             if tree.is_directory(f"{home}/measurements"):

@@ -107,3 +107,9 @@ def test_a_pipe_or_device_is_written_to_and_not_replaced(tmp_path: Path) -> None
     finally:
         os.close(reader)
     assert pipe.is_fifo()
+
+
+def test_what_cant_be_written_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(tmp_path / "file", "\ud800")
+    assert not list(tmp_path.iterdir())

@@ -167,7 +167,7 @@ def document() -> str:
     lines += ["", "## Every code", "", "| code | severity | why |", "|---|---|---|"]
     for code in codes().values():
         why = code.why.replace("|", "\\|").replace("*", "\\*")
-        lines.append(f"| `{code.name}` | {code.severity} | {why} |")
+        lines.append(f"| `{code.name}` | {code.severity.value} | {why} |")
     return "\n".join(lines) + "\n"
 
 

@@ -118,3 +118,10 @@ def test_codes_of_v6(valid_tree: Path, tmp_path: Path) -> None:
     place = f"{CLOSED}/results/{SYSTEM}"
     assert ("compliance-not-checked", f"{place}/dlrm-v3/Offline/TEST08") in found
     assert ("endpoint-not-checked", f"{place}/gpt-oss-120b/Server/config.yaml") in found
+
+
+def test_a_directory_without_divisions_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "old/runs").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"is no submission; name the directory that holds closed/"):
+        migrate(tmp_path / "old", tmp_path / "new", "v6")
+    assert not (tmp_path / "new").exists()
