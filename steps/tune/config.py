@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
+from typing_extensions import Self
 
 from steps.errors import UserError, explain
 from steps.record import canonical_json
