@@ -193,7 +193,7 @@ def test_run_refuses_before_anything_starts(
 ) -> None:
     sentence = refusal(freeze(planned("experiment=amd-v5.1"), project), project)
     assert sentence is not None
-    for word in ("amd-mi300x needs 8 × AMD Instinct MI300X", "/dev/kfd", "step container"):
+    for word in ("amd-mi300x needs 8 × AMD Instinct MI300X", "/dev/kfd", "step quantize"):
         assert word in sentence
     before = {path for path in (ROOT / "results").rglob("*") if "plans" not in path.parts}
     assert main(["run", *SERVER, "system=amd-mi300x"]) == 1

@@ -177,6 +177,9 @@ class Search:
             elif share <= FEW_MISSES:
                 self.kept = max(self.kept, measured.probe.rate)
             expected = self.forecast.limit if self.forecast else None
+            # A short probe of many nodes misses few even beyond the limit, and again if repeated.
+            if share > FEW_MISSES and expected and measured.probe.rate > expected:
+                high = min(high, measured.probe.rate)
             if expected is not None and max(high, expected) <= rounded(beat):
                 return
             near = expected is not None and self.kept >= NEAR * min(expected, high)

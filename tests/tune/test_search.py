@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 
+from bench.queueing_kinds import BY_NAME
 from bench.simulated_engine import (
     Answers,
     Behaviour,
@@ -106,6 +107,16 @@ def test_the_limit_is_found_from_any_guess(kind: Kind, off: float) -> None:
     assert outcome.final.probe.rate == pytest.approx(limit, rel=0.02)
     again = full_run(kind, outcome.final.probe.rate, (7,), watched=False)
     assert again.valid, "without noise, another run of the same rate holds too"
+
+
+def test_probes_that_miss_few_beyond_the_limit_are_not_repeated() -> None:
+    """Eight nodes, one slow: at 1.35 times the limit forty seconds miss a few percent."""
+    kind = BY_NAME["slow node of eight"]
+    traffic = partial(tokens_of, kind, seed=kind.length.seed)
+    search = Search(load().search, kind.length, kind.limits, 6.4, traffic=traffic)
+    outcome = conduct(search, SimulatedProber(kind, 0).measure)
+    assert outcome is not None and outcome.final.valid
+    assert outcome.final.probe.rate == pytest.approx(15.86, rel=0.01)
 
 
 def test_an_engine_that_never_meets_a_limit_is_told_with_what_it_reaches() -> None:
