@@ -58,7 +58,9 @@ def artifacts(home: Path, samples: int) -> dict[str, Path]:
         prompts.append([number, *[1] * (length - 1)])
     with publish(home / "dataset", step="dataset", config={}, inputs={}, code="") as workspace:
         for name, rows in (("evaluation", prompts), ("calibration", prompts[:64])):
-            table = pandas.DataFrame({"tok_input": rows})
+            # Of objects: pandas 2 reads no columns of pandas 3's strings.
+            columns = pandas.Index(["tok_input"], dtype=object)
+            table = pandas.DataFrame([[row] for row in rows], columns=columns)
             table.to_pickle(workspace.directory / f"{name}.pkl")
     return {role: home / role / MANIFEST for role in ("model", "dataset")}
 

@@ -21,7 +21,9 @@ def artifacts_of(home: Path, samples: int) -> dict[str, Path]:
     with publish(home / "model", step="model", config={}, inputs={}, code="") as workspace:
         (workspace.directory / "model.safetensors").write_bytes(b"x")
         workspace.result = {"simulated": False}
-    prompts = pandas.DataFrame({"tok_input": [[1, 4, 10 + n] for n in range(samples)]})
+    # Engines may have an older pandas, which reads no columns of the newer one's strings.
+    columns = pandas.Index(["tok_input"], dtype=object)
+    prompts = pandas.DataFrame([[[1, 4, 10 + n]] for n in range(samples)], columns=columns)
     with publish(home / "dataset", step="dataset", config={}, inputs={}, code="") as workspace:
         for name in ("evaluation.pkl", "calibration.pkl"):
             prompts.to_pickle(workspace.directory / name)
