@@ -33,20 +33,26 @@ def refuse_not_finite(tensor: Tensor, chunk: memoryview) -> None:
         )
 
 
-_FLOATS: Mapping[str, type[np.generic]] = {
+FLOATS: Mapping[str, type[np.generic]] = {
     "BF16": np.uint16,
     "F16": np.float16,
     "F32": np.float32,
 }
+"""What numpy reads the elements of unquantized weights as; it has no bfloat16."""
+
+
+def decoded(data: bytes | memoryview, dtype: str) -> NDArray[np.float32]:
+    """Elements of a dtype among FLOATS."""
+    values = np.frombuffer(data, FLOATS[dtype])
+    if dtype == "BF16":
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values.astype(np.float32)
 
 
 def floats(tensor: Tensor) -> NDArray[np.float32] | None:
     """The values of a small tensor, read from its file; None of a type that isn't such a float."""
-    if tensor.dtype not in _FLOATS:
+    if tensor.dtype not in FLOATS:
         return None
     with tensor.path.open("rb") as stream:
         stream.seek(tensor.offset)
-        values = np.frombuffer(stream.read(tensor.size), _FLOATS[tensor.dtype])
-    if tensor.dtype == "BF16":
-        return (values.astype(np.uint32) << 16).view(np.float32)
-    return values.astype(np.float32)
+        return decoded(stream.read(tensor.size), tensor.dtype)

@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,15 +51,17 @@ def train(training: FinetuneConfig, model: Path, state: Path, console: Console) 
     written.write_text(job.model_dump_json(), encoding="utf-8")
     last = None
     progress = None
-    for event in _events(training, written):
-        if event.error:
-            raise UserError(event.error)
-        if progress is None and event.steps:
-            progress = console.progress("fine-tune", event.steps, "steps")
-            progress.add(event.step)
-        elif progress and last and event.step > last.step:
-            progress.add(event.step - last.step)
-        last = event
+    # Closed at once: however this ends, no child may outlive it.
+    with closing(_events(training, written)) as events:
+        for event in events:
+            if event.error:
+                raise UserError(event.error)
+            if progress is None and event.steps:
+                progress = console.progress("fine-tune", event.steps, "steps")
+                progress.add(event.step)
+            elif progress and last and event.step > last.step:
+                progress.add(event.step - last.step)
+            last = event
     if progress:
         progress.close()
     if last is None or not last.adapters:
@@ -70,7 +73,7 @@ def train(training: FinetuneConfig, model: Path, state: Path, console: Console) 
     return Trained(Path(last.adapters), described)
 
 
-def _events(training: FinetuneConfig, job: Path) -> Iterator[Event]:
+def _events(training: FinetuneConfig, job: Path) -> Generator[Event, None, None]:
     """What the first child reports; all are gone when this ends, however it ends."""
     module = ["-m", "steps.finetune.child", str(job)]
     if training.processes > 1:
@@ -98,7 +101,7 @@ def _events(training: FinetuneConfig, job: Path) -> Iterator[Event]:
         status = process.wait(END_S)
     finally:
         timer.cancel()
-        _end(process, signal.SIGKILL)
+        _end(process)
     if hung.is_set():
         raise UserError(
             f"no step of training was done for {training.stall_limit_s:.0f} s, so it was ended; "
@@ -117,7 +120,7 @@ def _timer(
 ) -> threading.Timer:
     def end() -> None:
         hung.set()
-        _end(process, signal.SIGKILL)
+        _end(process)
 
     timer = threading.Timer(training.stall_limit_s, end)
     timer.daemon = True
@@ -125,10 +128,10 @@ def _timer(
     return timer
 
 
-def _end(process: "subprocess.Popen[str]", number: signal.Signals) -> None:
+def _end(process: "subprocess.Popen[str]") -> None:
     """The children of a launcher too: they are of its session."""
     try:
-        os.killpg(process.pid, number)
+        os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
         return
     process.wait(END_S)

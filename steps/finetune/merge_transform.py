@@ -1,6 +1,5 @@
 """Adapters added to the weights they were trained beside, shard by shard."""
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,10 +9,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from steps.checkpoint.finite import floats
+from steps.checkpoint.finite import FLOATS, decoded, floats
 from steps.checkpoint.layout import CONFIG, Checkpoint, Tensor, read_shard
 from steps.checkpoint.stream import Target
 from steps.errors import UserError
+from steps.record import sha256_file
 
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 PREFIX = "base_model.model."
@@ -48,7 +48,7 @@ class Merge:
         down, up = self.factors[tensor.name]
         width, first = tensor.shape[1], 0
         for chunk in chunks:
-            values = _decoded(chunk, tensor.dtype)
+            values = decoded(chunk, tensor.dtype)
             last = first + len(values)
             rows = up[first // width : -(-last // width)]
             change = (rows @ down).reshape(-1)
@@ -79,16 +79,15 @@ def read(source: Checkpoint, directory: Path) -> Merge:
                 f"{path} has adapters of {weight} {list(wanted)}, which {source.directory} doesn't "
                 "hold; they were trained beside another model"
             )
-        if held[weight].dtype not in _CODES:
+        if held[weight].dtype not in FLOATS:
             raise UserError(
                 f"{source.directory / CONFIG}: {weight} is {held[weight].dtype}, and adapters are "
-                f"merged into {', '.join(_CODES)}; start from unquantized weights"
+                f"merged into {', '.join(FLOATS)}; start from unquantized weights"
             )
         factors[weight] = down, up
     if not factors:
         raise UserError(f"{path} holds no adapters; delete {directory} and train again")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Merge(factors, settings["lora_alpha"] / settings["r"], digest)
+    return Merge(factors, settings["lora_alpha"] / settings["r"], sha256_file(path))
 
 
 def _matrix(tensor: Tensor) -> Matrix:
@@ -101,23 +100,9 @@ def _matrix(tensor: Tensor) -> Matrix:
     return values.reshape(tensor.shape)
 
 
-_CODES: Mapping[str, type[np.generic]] = {
-    "BF16": np.uint16,
-    "F16": np.float16,
-    "F32": np.float32,
-}
-
-
-def _decoded(chunk: memoryview, dtype: str) -> Matrix:
-    values = np.frombuffer(chunk, _CODES[dtype])
-    if dtype == "BF16":
-        return (values.astype(np.uint32) << 16).view(np.float32)
-    return values.astype(np.float32)
-
-
 def _encoded(values: Matrix, dtype: str) -> NDArray[np.generic]:
     """Rounded to nearest, ties to even, as torch does."""
     if dtype != "BF16":
-        return values.astype(_CODES[dtype])
+        return values.astype(FLOATS[dtype])
     bits = np.ascontiguousarray(values).view(np.uint32)
     return ((bits + (((bits >> 16) & 1) + np.uint32(0x7FFF))) >> 16).astype(np.uint16)

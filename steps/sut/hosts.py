@@ -162,7 +162,7 @@ def main() -> NoReturn:
         ],
         stdin=subprocess.DEVNULL,
         stderr=subprocess.STDOUT,
-        preexec_fn=_die_with_parent,
+        preexec_fn=die_with_parent,
     )
     threading.Thread(target=_end_with_stdin, args=(ray,), daemon=True).start()
     status = ray.wait()
@@ -170,7 +170,8 @@ def main() -> NoReturn:
     os._exit(status if 0 <= status < UNREACHABLE else 1)
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """For a process that is about to start another program: that gets SIGKILL at our end."""
     ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
 
 

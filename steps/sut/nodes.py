@@ -11,7 +11,6 @@ when stdin does.
 """
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -27,15 +26,12 @@ from steps.probes.values import Accelerator, Vendor
 from steps.serving import SSH, Host, NodeKind
 from steps.strict import Positive, PositiveNumber, Strict
 from steps.sut import tasks
-from steps.sut.hosts import LABEL, Hosts
+from steps.sut.hosts import LABEL, Hosts, die_with_parent
 
 ROOT = Path(__file__).resolve().parents[2]
 
 LOCAL = "local"
 """Address of a cluster that is made for the run: every node a raylet of its own on this machine."""
-
-DIE_WITH_PARENT = 1
-"""PR_SET_PDEATHSIG of prctl(2)."""
 
 POLL_S = 0.2
 
@@ -86,17 +82,13 @@ def connecting(number: int, host: str, port: int, key: str, home: str) -> "subpr
         [sys.executable, "-m", "steps.sut.worker", "--connect", host, str(port), str(number)],
         stdin=subprocess.PIPE,
         cwd=home,
-        preexec_fn=_die_with_parent,
+        # A node whose agent is gone answers no more, as a whole one that lost its power.
+        preexec_fn=die_with_parent,
     )
     assert process.stdin is not None
     process.stdin.write(key.encode())
     process.stdin.close()
     return process
-
-
-def _die_with_parent() -> None:
-    """A node whose agent is gone answers no more, as a whole one that lost its power."""
-    ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
 
 
 def place(order: Order) -> tuple[str, ...]:

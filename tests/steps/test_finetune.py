@@ -1,6 +1,7 @@
 """Samples to fine-tune on, and adapters added to weights."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,18 @@ def test_notes_are_cut_into_training_and_validation(tmp_path: Path) -> None:
         assert sample["labels"][asked:] == sample["input_ids"][asked:]
 
 
+def one_set(path: Path) -> tuple[RulerData, Callable[[str], list[int]]]:
+    """Two samples to train on and one more, of a tokenizer whose tokens are letters."""
+    settings = RulerData(
+        kind="ruler",
+        files=(str(path),),
+        training_samples_per_set=2,
+        validation_samples_per_set=1,
+        end=".",
+    )
+    return settings, lambda text: [ord(letter) for letter in text]
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -118,29 +131,15 @@ def test_a_set_that_ruler_did_not_write_is_named(
     path = tmp_path / "8192.jsonl"
     if content is not None:
         path.write_text(content, encoding="utf-8")
-    settings = RulerData(
-        kind="ruler",
-        files=(str(path),),
-        training_samples_per_set=2,
-        validation_samples_per_set=1,
-        end="<|eot_id|>",
-    )
     with pytest.raises(UserError, match=said):
-        data.ruler(settings, lambda text: [ord(letter) for letter in text])
+        data.ruler(*one_set(path))
 
 
 def test_rulers_answers_follow_their_prompts(tmp_path: Path) -> None:
     path = tmp_path / "8192.jsonl"
     written = [{"input": f"p{number}", "outputs": ["x", "y"]} for number in range(4)]
     path.write_text("".join(json.dumps(one) + "\n" for one in written), encoding="utf-8")
-    settings = RulerData(
-        kind="ruler",
-        files=(str(path),),
-        training_samples_per_set=2,
-        validation_samples_per_set=1,
-        end=".",
-    )
-    training, validation = data.ruler(settings, lambda text: [ord(letter) for letter in text])
+    training, validation = data.ruler(*one_set(path))
     said = ["".join(map(chr, ids[start:])) for ids, start in training + validation]
     assert said == ["x\ny."] * 3
     assert [chr(ids[1]) for ids, _ in training + validation] == ["0", "1", "3"]

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pandas
 import pytest
 
 from steps import limits
@@ -101,7 +102,12 @@ def test_a_run_in_it_reads_what_newer_ones_wrote(python: str, tmp_path: Path) ->
 def test_a_table_that_only_a_newer_pandas_reads_gets_one_sentence(
     python: str, tmp_path: Path
 ) -> None:
-    running = run(python, artifacts_of(tmp_path / "artifacts", SAMPLES), tmp_path)
+    home, newer = tmp_path / "prompts", pandas.DataFrame({"tok_input": [[1, 4]] * SAMPLES})
+    with publish(home, step="dataset", config={}, inputs={}, code="") as workspace:
+        for name in ("evaluation", "calibration"):
+            newer.to_pickle(workspace.directory / f"{name}.pkl")
+    inputs = artifacts_of(tmp_path / "artifacts", SAMPLES)
+    running = run(python, {**inputs, "dataset": home / MANIFEST}, tmp_path)
     status, text = running.ended()
     assert status == 1
     assert "evaluation.pkl is no table of prompts with a column tok_input" in text
