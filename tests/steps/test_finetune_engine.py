@@ -6,33 +6,24 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from steps.checkpoint.layout import Checkpoint, open_checkpoint
 from steps.prune.block import Block, prune
-from tests.conftest import ROOT, planned
-from tests.interpreter import interpreter
+from tests.conftest import ROOT
+from tests.steps.finetuning import (
+    STEPS,
+    begun,
+    finetune_python,
+    one_step_on_ruler,
+    settings,
+    trained,
+)
 from tests.steps.shapes import pruned_shape
 
 pytestmark = pytest.mark.engine
-
-SCRIPT = """
-import json, sys
-from pathlib import Path
-from steps.console import Console
-from steps.finetune import adapters
-from steps.schema import FinetuneConfig
-config, model, home = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
-home.mkdir(exist_ok=True)
-made = adapters.train(
-    FinetuneConfig.model_validate_json(config), model, home / "state", Console(home / "log")
-)
-adapters.merge(model, made.directory, home / "merged")
-(home / "described.json").write_text(json.dumps(made.described))
-"""
 
 # What peft itself makes of the same adapters.
 PEFTS = """
@@ -52,43 +43,10 @@ for model, home in json.loads(sys.argv[1]):
 print(json.dumps(worst))
 """
 
-STEPS = 4
-
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> str:
-    plan = planned("compression=finetuned", "scenario=Offline")
-    job = next(job for job in plan.jobs if job.step == "finetune")
-    return interpreter(plan, job, tmp_path_factory.mktemp("plan"))
-
-
-def settings(**changes: Any) -> str:
-    plan = planned("compression=finetuned", "scenario=Offline")
-    job = next(job for job in plan.jobs if job.step == "finetune")
-    short = {
-        "data": {"kind": "notes", "training_samples": 2 * STEPS, "validation_samples": 2},
-        "lora": {"rank": 4, "alpha": 4},
-        "per_device_train_batch_size": 2,
-        "save_steps": 2,
-    }
-    return json.dumps({**json.loads(job.config), **short, **changes})
-
-
-def begun(python: str, *arguments: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [python, "-c", SCRIPT, *arguments],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def trained(python: str, *arguments: str) -> Any:
-    process = begun(python, *arguments)
-    _, err = process.communicate(timeout=400)
-    assert process.returncode == 0, err[-3000:]
-    return json.loads((Path(arguments[-1]) / "described.json").read_text(encoding="utf-8"))
+    return finetune_python(tmp_path_factory.mktemp("plan"))
 
 
 def content(checkpoint: Checkpoint) -> dict[str, bytes]:
@@ -132,22 +90,11 @@ def test_both_shapes_are_fine_tuned_on_rulers_samples_and_merged(
     tmp_path: Path, python: str
 ) -> None:
     """The one of 405B's proportions by two processes, of which each has its share of a batch."""
-    written = tmp_path / "8192.jsonl"
-    sample = {"input": "a b c d e f", "outputs": ["g h", "i"]}
-    written.write_text((json.dumps(sample) + "\n") * 9, encoding="utf-8")
-    ruler = {
-        "kind": "ruler",
-        "files": [str(written)],
-        "training_samples_per_set": 8,
-        "validation_samples_per_set": 1,
-        "end": " j",
-    }
     pairs = []
     for mixture in (False, True):
         model = pruned_shape(tmp_path, mixture)
         home = tmp_path / f"{model.name}-trained"
-        processes = 1 if mixture else 2
-        chosen = settings(data=ruler, processes=processes, checkpoint_step=1, warmup_ratio=0.0)
+        chosen = one_step_on_ruler(tmp_path, processes=1 if mixture else 2)
         described = trained(python, chosen, str(model), str(home))
         assert described["steps"] == 1 and described["training_samples"] == 8
         source, found = content(open_checkpoint(model)), merged(home)

@@ -1,4 +1,4 @@
-"""A mixture of experts and a model with Llama 3.1 405B's proportions, through pruning and Quark.
+"""A mixture of experts and a model with Llama 3.1 405B's proportions, through every compression.
 
 Weights are random: what is compared are two ways to the same numbers.
 """
@@ -18,6 +18,7 @@ from steps.checkpoint.stream import rewrite
 from steps.plan import Plan
 from tests.conftest import ROOT, planned
 from tests.interpreter import interpreter
+from tests.steps.finetuning import finetune_python, one_step_on_ruler, trained
 from tests.steps.shapes import pruned_shape
 
 pytestmark = pytest.mark.engine
@@ -123,13 +124,17 @@ def test_both_shapes_are_pruned_streamed_and_answer_in_vllm(tmp_path: Path) -> N
 
 
 @pytest.mark.long
-def test_both_shapes_go_through_amds_recipes_into_vllm(tmp_path: Path) -> None:
+def test_both_shapes_are_pruned_fine_tuned_and_quantized_into_vllm(tmp_path: Path) -> None:
+    python = finetune_python(tmp_path)
     recipes, made = [], []
     for mixture in (False, True):
         pruned = pruned_shape(tmp_path, mixture)
+        home = tmp_path / f"{pruned.name}-training"
+        trained(python, one_step_on_ruler(tmp_path, processes=1), str(pruned), str(home))
+        tuned = (home / "merged").rename(tmp_path / f"{pruned.name}-tuned")
         scheme = "w_fp8_a_fp8" if mixture else "w_mxfp4_a_mxfp4"
-        recipes.append((str(pruned), scheme, excluded(mixture)))
-        made += [pruned, pruned.with_name(f"{pruned.name}-quark")]
+        recipes.append((str(tuned), scheme, excluded(mixture)))
+        made += [tuned, tuned.with_name(f"{tuned.name}-quark")]
     plan = planned("precision=fp8", "scenario=Offline")
     reference = in_environment(plan, "quantize", tmp_path, QUANTIZE, json.dumps(recipes))
     found = in_environment(plan, "performance_run", tmp_path, SCRIPT, *map(str, made))
