@@ -25,9 +25,8 @@ def explain(error: "ValidationError") -> str:
         message = message[0].lower() + message[1:]
         if complaint["type"] == "extra_forbidden":
             message = "no such key"
-        if complaint["type"] in ("missing", "value_error"):
-            parts.append(f"{where}: {message}" if where else message)
-        else:
-            parts.append(f"{where}: {message}, got {complaint['input']!r:.60}")
+        if complaint["type"] not in ("missing", "value_error"):
+            message = f"{message}, got {complaint['input']!r:.60}"
+        parts.append(f"{where}: {message}" if where else message)
     more = error.error_count() - len(parts)
     return "; ".join(parts) + (f"; and {more} more" if more > 0 else "")

@@ -17,7 +17,7 @@ from steps.errors import UserError
 from steps.record import write_atomically
 from steps.tune.arrivals import Length
 from steps.tune.journal import RUN, Journal
-from steps.tune.measure import Limits, Measurement, Probe
+from steps.tune.measure import METRICS, Limits, Measurement, Probe
 from steps.tune.order import order
 from steps.tune.plot import draw
 from steps.tune.request import PROBES, RESULT, Request, Result
@@ -83,9 +83,9 @@ class Task:
         if measured.valid is not None:
             how = "VALID" if measured.valid else "not valid"
         tails = " ".join(
-            f"{metric.upper()} {1000 * measured.tail(metric):,.0f}/"
-            f"{1000 * self.limits.of(metric):g} ms"
-            for metric in ("ttft", "tpot")
+            f"{metric.upper()} {_milliseconds(measured.tail(metric))}/"
+            f"{_milliseconds(self.limits.of(metric))} ms"
+            for metric in METRICS
         )
         known = f", limit before it {forecast.limit:.4g}" if forecast else ""
         return (
@@ -93,6 +93,11 @@ class Task:
             f"{len(measured.samples):,} queries in {measured.measured_s:.0f} s, "
             f"{tails} {how}{known}"
         )
+
+
+def _milliseconds(seconds: float) -> str:
+    """A dash where too few were answered before a probe was ended."""
+    return f"{1000 * seconds:,.0f}" if math.isfinite(seconds) else "-"
 
 
 def traffic(request: Request, length: Length) -> Traffic | None:

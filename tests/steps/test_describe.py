@@ -248,6 +248,9 @@ def test_what_is_no_record_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     with pytest.raises(UserError, match=r"a\.json can't be read \(No such file"):
         read([path])
+    path.write_text("[]", encoding="utf-8")
+    with pytest.raises(UserError, match=r"record \(input should be an object, got \[\]\); make"):
+        read([path])
     path.write_text('{"cpu": 3}', encoding="utf-8")
     with pytest.raises(UserError, match=r"a\.json is no node's record .* --node FILE"):
         read([path])
