@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bokeh.models import NumeralTickFormatter, Range1d, Span
+from bokeh.models import Range1d, Span
 
 from steps.report.blocks import Chart
 from steps.report.figures import (
@@ -11,10 +11,10 @@ from steps.report.figures import (
     LIMIT_COLOUR,
     MOST_LINES,
     ROW,
-    WIDE,
     first_of,
     plain_figure,
     plain_legend,
+    rates_figure,
     scatter,
 )
 
@@ -83,14 +83,10 @@ def trade_offs(points: Sequence[Point]) -> Chart | None:
         return None
     rates = [point.value for point in points]
     lowest = [100 * point.lowest for point in points]
-    wide = max(rates) > WIDE * min(rates)
-    plot = plain_figure(
-        f"{points[0].unit}, logarithmic" if wide else points[0].unit,
+    plot = rates_figure(
+        points[0].unit,
+        rates,
         "lowest metric, %",
-        x_axis_type="log" if wide else "linear",
-        x_range=Range1d(min(rates) / 1.6, max(rates) * 1.6)
-        if wide
-        else Range1d(0, 1.15 * max(rates)),
         y_range=Range1d(min(98.5, *lowest) - 0.4, max(100.5, *lowest) + 0.4),
         height=380,
     )
@@ -108,7 +104,6 @@ def trade_offs(points: Sequence[Point]) -> Chart | None:
             y=[100 * point.lowest for point in ones],
             words=words[kind],
         )
-    plot.xaxis.formatter = NumeralTickFormatter(format="0,0.[00]")
     plain_legend(plot)
     return Chart(
         "Throughput and accuracy: precision and pruning",

@@ -16,10 +16,10 @@ from steps.report.figures import (
     LIMIT_COLOUR,
     MOST_LINES,
     ROW,
-    WIDE,
     first_of,
     plain_figure,
     plain_legend,
+    rates_figure,
     scatter,
 )
 
@@ -42,18 +42,14 @@ def throughput(rates: Sequence[Rate]) -> Chart:
     labels = list(dict.fromkeys(rate.label for rate in rates))
     shown = [rate for rate in rates if rate.label in labels[:MOST_LINES]]
     values = [rate.value for rate in shown]
-    wide = max(values, default=1) > WIDE * min(values, default=1)
     units = ", ".join(dict.fromkeys(rate.unit for rate in shown))
-    plot = plain_figure(
-        f"{units}, logarithmic" if wide else units,
+    plot = rates_figure(
+        units,
+        values,
         "",
-        x_axis_type="log" if wide else "linear",
         y_range=labels[:MOST_LINES][::-1],
         height=EDGE + ROW * len(labels[:MOST_LINES]),
     )
-    if not wide:
-        plot.x_range = Range1d(0, 1.08 * max(values, default=1))
-    plot.xaxis.formatter = NumeralTickFormatter(format="0,0.[00]")
     for index, scenario in enumerate(("Offline", "Server", "Interactive")):
         of = [rate for rate in shown if rate.scenario == scenario]
         if of:
@@ -69,7 +65,7 @@ def throughput(rates: Sequence[Rate]) -> Chart:
         plain_legend(plot)
     return Chart(
         "Throughput by system and scenario",
-        ("One step of the scale is a factor of ten." if wide else "") + first_of(len(labels)),
+        first_of(len(labels)),
         "; ".join(f"{r.label} {r.scenario} {r.value:,.10g} {r.unit}" for r in shown),
         plot,
     )

@@ -4,11 +4,20 @@ Colours are Okabe and Ito's, told apart by colour-blind readers; text and grids 
 reads on white and on black.
 """
 
+import math
 import re
 from collections.abc import Sequence
 
 from bokeh.embed import components
-from bokeh.models import ColumnDataSource, FactorRange, HoverTool, NumeralTickFormatter, Title
+from bokeh.models import (
+    ColumnDataSource,
+    FactorRange,
+    FixedTicker,
+    HoverTool,
+    NumeralTickFormatter,
+    Range1d,
+    Title,
+)
 from bokeh.plotting import figure
 from bokeh.resources import Resources
 
@@ -37,6 +46,9 @@ WIDE = 20.0
 
 FEW_TICKS = 5
 """Of a horizontal axis: numbers that don't touch on a phone."""
+
+MANTISSAS = ((1, 2, 5), (1, 3), (1,))
+"""Of the numbers at a logarithmic axis: the first that are few enough."""
 
 
 def script() -> str:
@@ -68,7 +80,7 @@ def first_of(count: int) -> str:
 
 def plain_figure(x_label: str, y_label: str, **options: object) -> figure:
     """The vertical axis is named above it: text on its side is hard to read, and takes a phone's
-    width."""
+    width. A logarithmic horizontal one needs its `x_range`."""
     options.setdefault("height", 320)
     words = {"text_color": GREY, "text_font_size": "12px", "text_font_style": "normal"}
     plot = figure(
@@ -88,13 +100,44 @@ def plain_figure(x_label: str, y_label: str, **options: object) -> figure:
     plot.axis.major_tick_line_color = GREY
     plot.axis.minor_tick_line_color = None
     plot.axis.axis_label_text_font_style = "normal"
-    if options.get("x_axis_type") == "log":
-        plot.xaxis.formatter = NumeralTickFormatter(format="0,0.[00]")
     if not isinstance(plot.x_range, FactorRange):
         plot.xaxis.ticker.desired_num_ticks = FEW_TICKS
+    if options.get("x_axis_type") == "log":
+        plot.xaxis.formatter = NumeralTickFormatter(format="0,0.[00]")
+        ticks = logarithmic_ticks(plot.x_range.start, plot.x_range.end)
+        if len(ticks) > 2:
+            plot.xaxis.ticker = FixedTicker(ticks=ticks)
     plot.grid.grid_line_color = GREY
     plot.grid.grid_line_alpha = 0.25
     return plot
+
+
+def rates_figure(unit: str, rates: Sequence[float], y_label: str, **options: object) -> figure:
+    """Rates from left to right, on a logarithmic scale if they are far apart."""
+    wide = max(rates, default=1) > WIDE * min(rates, default=1)
+    span = (min(rates) / 1.6, 1.6 * max(rates)) if wide else (0, 1.15 * max(rates, default=1))
+    plot = plain_figure(
+        f"{unit}, logarithmic" if wide else unit,
+        y_label,
+        x_axis_type="log" if wide else "linear",
+        x_range=Range1d(*span),
+        **options,
+    )
+    plot.xaxis.formatter = NumeralTickFormatter(format="0,0.[00]")
+    return plot
+
+
+def logarithmic_ticks(low: float, high: float) -> list[float]:
+    """At most FEW_TICKS, but for powers of ten; Bokeh's own are evenly spaced below two decades,
+    and leave the lower half of the axis without a number: good for narrow spans only."""
+    found: list[float] = []
+    for mantissas in MANTISSAS:
+        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        every = [mantissa * 10.0**power for power in powers for mantissa in mantissas]
+        found = [tick for tick in every if low <= tick <= high]
+        if len(found) <= FEW_TICKS:
+            break
+    return found
 
 
 def plain_legend(plot: figure) -> None:

@@ -3,17 +3,22 @@
 import csv
 import io
 import json
+import math
 import os
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from steps.errors import UserError
 from steps.plan import Plan
 from steps.report import own_page
+from steps.report.figures import FEW_TICKS, logarithmic_ticks
 from steps.report.markdown import to_markdown
 from steps.report.own_report import OwnReport
 from steps.report.page import render
@@ -351,3 +356,14 @@ def test_a_damaged_frontier_is_named(tmp_path: Path) -> None:
     (tmp_path / FRONTIER).write_text('{"points": []}', encoding="utf-8")
     with pytest.raises(UserError, match=f"{FRONTIER} is damaged .between"):
         Frontier.beside(tmp_path)
+
+
+@given(st.floats(0.01, 1e5), st.floats(1.5, 1e6))
+def test_a_logarithmic_axis_has_numbers_over_its_whole_length(low: float, times: float) -> None:
+    ticks = logarithmic_ticks(low, low * times)
+    powers = [tick for tick in ticks if math.log10(tick).is_integer()]
+    assert len(ticks) <= max(FEW_TICKS, len(powers))
+    assert all(low <= tick <= low * times for tick in ticks)
+    if times >= 10:
+        edges = [low, *ticks, low * times]
+        assert max(b / a for a, b in pairwise(edges)) <= 10.001
