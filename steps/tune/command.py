@@ -201,8 +201,8 @@ def _tried(aim: Aim, python: Path, site: Path | None, budget_s: float | None) ->
     best = best_of(trials)
     print(f"{aim.job.key}: of {len(trials)} trials the best is {best.line()}; {home}/trials.json")
     spent_s = sum(trial.spent_s for trial in trials) - best.spent_s
-    named = (*aim.overrides, *overrides_of(planned, best.values))
-    path = frozen_plan(ROOT, list(named), site)
+    named = _with(aim.overrides, overrides_of(planned, best.values))
+    path = frozen_plan(ROOT, named, site)
     plan = load(path)
     job = next(job for job in plan.jobs if (job.step, job.key) == ("performance_run", aim.job.key))
     if job.config != with_values(planned, best.values):
@@ -211,7 +211,17 @@ def _tried(aim: Aim, python: Path, site: Path | None, budget_s: float | None) ->
             "model, precision or hardware; set them there"
         )
     _prepare(path, [job])
-    return Aim(plan, job, named, None, aim.budget_s), spent_s
+    return Aim(plan, job, tuple(named), None, aim.budget_s), spent_s
+
+
+def _with(overrides: Sequence[str], found: Sequence[str]) -> list[str]:
+    """Those of `overrides` that what was found doesn't replace, and `found`."""
+    keys = {_key(text) for text in found}
+    return [*(text for text in overrides if _key(text) not in keys), *found]
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+").partition("=")[0]
 
 
 def _prepare(path: Path, jobs: Sequence[Job]) -> None:
@@ -300,7 +310,7 @@ def adopt(
     more.
     """
     # Two pluses: a system's file may have a rate already or not.
-    named = [*overrides, f"++system.target_qps.{found.scenario}={found.target_qps}"]
+    named = _with(overrides, [f"++system.target_qps.{found.scenario}={found.target_qps}"])
     path = frozen_plan(ROOT, named, site)
     job = next(
         job for job in load(path).jobs if (job.step, job.key) == ("performance_run", found.cell)

@@ -88,7 +88,9 @@ def appraised(
     base = request.base
     planned = with_values(base.planned, values)
     home = f"{request.below}/{identity(planned, request.context)}"
-    asked = base.model_copy(update={"planned": planned, "guess": guess, "home": home})
+    whence = base.guessed_from if guess == base.guess else "the best settings so far"
+    begin = {"guess": guess, "guessed_from": whence}
+    asked = base.model_copy(update={"planned": planned, "home": home, **begin})
     write_atomically(ROOT / home / REQUEST, asked.model_dump_json(indent=1) + "\n")
     limit, deviation, why = 0.0, 0.0, ""
     task = Task(asked)

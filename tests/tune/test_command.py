@@ -89,10 +89,11 @@ def test_a_found_run_is_taken_by_the_plan_of_its_rate_only(here: Path, made_befo
 
     path = freeze(at_rate, here)
     assert job.output in pending(at_rate, here, snakemake(here, path)), "another rate: a new run"
-    assert command.adopt(here / HOME, found(job, 41.5), OVERRIDES, None) == [
+    given = [*OVERRIDES, "++system.target_qps.Server=30"]
+    assert command.adopt(here / HOME, found(job, 41.5), given, None) == [
         *OVERRIDES,
         "++system.target_qps.Server=41.5",
-    ]
+    ], "the rate that was given isn't told beside the one that was found"
     due = pending(at_rate, here, snakemake(here, path))
     assert job.output not in due
     assert any(other.output in due for other in at_rate.jobs if other.step == "performance_check")

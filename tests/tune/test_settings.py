@@ -15,7 +15,7 @@ from steps.errors import UserError
 from steps.schema import PerformanceCheckConfig
 from steps.tune import main, settings
 from steps.tune.config import PATH, Space, load
-from steps.tune.request import REQUEST, Request
+from steps.tune.request import REQUEST, Request, request_in
 from steps.tune.search import Search
 from steps.tune.settings import trials
 from steps.tune.settings_request import (
@@ -193,6 +193,8 @@ def test_settings_that_an_engine_doesnt_start_with_are_told_and_gone_by(
     assert settings.main(REQUEST) == 0
     made = trials_in(home)
     assert [trial.limit for trial in made] == [0.0] * 5
+    begun = request_in(home / settings.appraised(request, CONFIGURED, 35.0, 35.0).home)
+    assert begun is not None and begun.guessed_from == "the best settings so far"
     with pytest.raises(UserError, match="with no settings does a rate hold"):
         best_of(made)
 
