@@ -114,7 +114,7 @@ class Search:
         """As `run`, but for exploring only: where the limit is to be expected.
 
         It ends at once where the engine is overloaded at `beat`, a limit that another one has
-        (0: none), and isn't expected to be as good.
+        (0: none), and can't be hoped to be as good.
         """
         yield from self._explore(beat)
         return self._known()
@@ -180,7 +180,7 @@ class Search:
             # A short probe of many nodes misses few even beyond the limit, and again if repeated.
             if share > FEW_MISSES and expected and measured.probe.rate > expected:
                 high = min(high, measured.probe.rate)
-            if expected is not None and max(high, expected) <= rounded(beat):
+            if self.forecast and max(high, self.forecast.hoped) <= rounded(beat):
                 return
             near = expected is not None and self.kept >= NEAR * min(expected, high)
             if near and high <= BRACKET * self.kept:

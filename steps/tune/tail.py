@@ -81,6 +81,11 @@ class Forecast:
     metric: Metric
     slope: float
 
+    @property
+    def hoped(self) -> float:
+        """A deviation above the limit."""
+        return self.limit * math.exp(self.deviation)
+
     def between(self, held: float, failed: float) -> "Forecast":
         """The same, knowing that the limit is above one rate and below another: the mean and
         deviation of what is left of the normal distribution."""

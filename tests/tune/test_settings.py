@@ -14,6 +14,7 @@ from bench.simulated_engine import Behaviour, Kind, SimulatedProber
 from steps.errors import UserError
 from steps.schema import PerformanceCheckConfig
 from steps.tune import main, settings
+from steps.tune.arrivals import Length
 from steps.tune.config import PATH, Space, load
 from steps.tune.request import REQUEST, Request, request_in
 from steps.tune.search import Search
@@ -29,7 +30,7 @@ from steps.tune.settings_request import (
     with_values,
 )
 from tests.conftest import edit, planned
-from tests.tune.test_search import LINEAR, limit_of, search_of
+from tests.tune.test_search import LINEAR, SEED, SLOTS, limit_of, search_of
 
 SEQS, TOKENS = "arguments.max_num_seqs", "arguments.max_num_batched_tokens"
 SPACE = Space(
@@ -55,7 +56,10 @@ def true_limit(seqs: int, tokens: int) -> float:
 
 def appraise(values: Mapping[str, int], guess: float, beat: float) -> Appraisal:
     """As bench.tune searches a rate, exploring only."""
-    kind = engine(values)
+    return explored(engine(values), guess, beat)
+
+
+def explored(kind: Kind, guess: float, beat: float) -> Appraisal:
     prober = SimulatedProber(kind, 1)
     search: Search = search_of(kind, guess)
     steps = search.appraise(beat)
@@ -93,6 +97,14 @@ def test_the_best_settings_are_found() -> None:
     ]
     assert worse
     assert all(trial.probes == 1 for trial in worse), "one probe tells that it is no better"
+
+
+def test_settings_that_one_probe_leaves_open_are_looked_at_again() -> None:
+    """In a run as short as a probe the queue hardly grows, so an overloaded one proves little."""
+    short = replace(SLOTS, length=Length(SEED, 512, 100, 5.0))
+    limit = limit_of(short)
+    assert explored(short, 1.01 * limit, 1.01 * limit).probes > 1
+    assert explored(short, 1.3 * limit, 1.3 * limit).probes == 1, "worse for sure"
 
 
 class Killed(Exception):
