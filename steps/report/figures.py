@@ -114,8 +114,9 @@ def plain_figure(x_label: str, y_label: str, **options: object) -> figure:
 
 def rates_figure(unit: str, rates: Sequence[float], y_label: str, **options: object) -> figure:
     """Rates from left to right, on a logarithmic scale if they are far apart."""
-    wide = max(rates, default=1) > WIDE * min(rates, default=1)
-    span = (min(rates) / 1.6, 1.6 * max(rates)) if wide else (0, 1.15 * max(rates, default=1))
+    low, high = min(rates, default=1), max(rates, default=1)
+    wide = 0 < WIDE * low < high
+    span = (low / 1.6, 1.6 * high) if wide else (0, 1.15 * high)
     plot = plain_figure(
         f"{unit}, logarithmic" if wide else unit,
         y_label,
