@@ -33,11 +33,15 @@ COMMON = frozenset(
 PUBLIC_HOSTS = ("huggingface.co", "hf.co", "mlcommons.org", "mlcommons-storage.org", "github.com")
 """Where everybody fetches from."""
 
+SSH_HOSTS = "hosts"
+"""The key of lists of hosts that a run starts over SSH."""
+
 TOKEN_BYTES = (8, 4096)
 """Least and most of a token; a shorter value would be found everywhere."""
 
 _PATH = re.compile(r"(?<![\w.:/-])/[\w.+@-]+(?:/[\w.+@%=-]+)+")
 _HOST_PORT = re.compile(r"(?<![\w./:-])([A-Za-z][A-Za-z0-9.-]*):\d{3,5}(?!\w)")
+_SSH_HOST = re.compile(r"[\w.:@-]+")
 _URL = re.compile(r"[a-z]+://[^\s\"'{},]+")
 
 
@@ -74,8 +78,17 @@ class Known:
         """What the values of a step's configuration name."""
         for key, text in strings(config):
             self.add_text(text)
+            if key[-1:] == (SSH_HOSTS,):
+                self.add_ssh_host(text)
             if key[-2:] == ("token", "file"):
                 self.tokens |= token_of(Path(text).expanduser())
+
+    def add_ssh_host(self, name: str) -> None:
+        """As ssh knows it, with a user's before it or not."""
+        user, _, host = name.rpartition("@")
+        if user and user not in COMMON:
+            self.users.add(user)
+        self._add_place(host)
 
     def _add_place(self, host: str) -> None:
         try:
@@ -124,7 +137,11 @@ def add_evidence(known: Known, manifests: Iterable[Path], overrides: Iterable[st
         else:
             known.add_config(Manifest.read(path).config)
     for text in overrides:
-        known.add_text(text.partition("=")[2])
+        name, _, value = text.partition("=")
+        known.add_text(value)
+        if name.endswith(f".{SSH_HOSTS}"):
+            for host in _SSH_HOST.findall(value):
+                known.add_ssh_host(host)
 
 
 def token_of(path: Path) -> set[str]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -333,6 +334,21 @@ def test_a_log_keeps_no_token_and_no_host_that_a_library_wrote(tmp_path: Path) -
     assert b"on REDACTED_HOST, to tcp://REDACTED_HOST:29500\nnot UTF-8: \xff\n" in log
     for canary in (TOKEN, "from-the-file-99", HOST, "canary-here"):
         assert canary.encode() not in log
+
+
+def test_hosts_that_a_run_starts_over_ssh_are_known(tmp_path: Path) -> None:
+    """They stand alone in a list, which no URL and no port tells for names."""
+    config = {"engine": {"placement": {"hosts": ["canary-node17", "canaryuser@10.1.2.3"]}}}
+    with publish(tmp_path / "run", step="s", config=config, inputs={}, code="") as workspace:
+        workspace.result = {}
+    overrides = ["+cluster.hosts=[canary18,'other@canary19']", "cluster.checkout=null"]
+    found = Known()
+    known.add_evidence(found, [tmp_path / "run/manifest.json"], overrides)
+    assert found.hosts - {platform.node(), platform.node().partition(".")[0]} == {
+        *("canary-node17", "canary18", "canary19")
+    }
+    assert found.users == {"canaryuser", "other"}
+    assert found.addresses == {"10.1.2.3"}
 
 
 def test_own_addresses_come_from_the_kernels_tables(tmp_path: Path) -> None:
