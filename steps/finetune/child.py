@@ -69,6 +69,11 @@ def run(job: Job) -> None:
                 versions=_versions(),
             )
         )
+    if torch.distributed.is_initialized():
+        # Else whoever ends first takes its connections' threads along, and may be aborted: a
+        # training that is done would count as failed.
+        trainer.accelerator.wait_for_everyone()
+        torch.distributed.destroy_process_group()
 
 
 def _arguments(
