@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 from bench import inside
-from steps.cli import ROOT
+from steps import ROOT
 from steps.plan import environment_directory
 
 

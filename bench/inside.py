@@ -9,7 +9,8 @@ from pathlib import Path
 
 from typing_extensions import Self
 
-from steps.cli import ROOT, frozen_plan
+from steps import ROOT
+from steps.cli import frozen_plan
 from steps.plan import load
 from steps.record import MANIFEST
 from steps.schema import PerformanceRunConfig

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import subjects
-from steps.cli import ROOT
+from steps import ROOT
 from steps.plan import environment_directory
 from steps.record import MANIFEST, Manifest
 from steps.strict import Scenario

@@ -15,7 +15,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from steps.cli import ROOT, frozen_plan
+from steps import ROOT
+from steps.cli import frozen_plan
 from steps.loadgen_log import read_detail
 from steps.plan import load
 from steps.record import Manifest

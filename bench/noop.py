@@ -14,7 +14,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from steps.cli import ROOT, frozen_plan, snakemake
+from steps import ROOT
+from steps.cli import frozen_plan, snakemake
 from steps.plan import load
 
 LIMIT_S = 300

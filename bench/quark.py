@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench.streaming import VOCABULARY, make_checkpoint, peak_bytes, quantized
-from steps.cli import ROOT
+from steps import ROOT
 from steps.plan import environment_directory
 from steps.quantize import quark
 from steps.schema import QuarkOptions

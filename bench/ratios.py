@@ -6,7 +6,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from steps.cli import ROOT
+from steps import ROOT
 from steps.record import write_atomically
 from steps.strict import Strict
 

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import ratios as kept
-from steps.cli import ROOT, frozen_plan
+from steps import ROOT
+from steps.cli import frozen_plan
 from steps.loadgen_log import read_detail
 from steps.plan import Job, load
 from steps.record import sha256_file

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas
 
-from steps.cli import ROOT
+from steps import ROOT
 from steps.console import Console
 from steps.layers import merged
 from steps.loadgen_log import read_detail

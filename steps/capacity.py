@@ -14,13 +14,14 @@ import yaml
 from pydantic import Field, ValidationError
 from tabulate import tabulate
 
+from steps import ROOT
 from steps.accelerators import Accelerator
 from steps.errors import UserError, explain
 from steps.groups import hardware_file
 from steps.record import canonical_json
 from steps.strict import Name, PositiveNumber, Strict
 
-FILE = Path(__file__).resolve().parent.parent / "conf/capacity.yaml"
+FILE = ROOT / "conf/capacity.yaml"
 
 Precision = Literal["FP16", "FP8", "FP4"]
 Entry = TypeVar("Entry")

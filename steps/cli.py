@@ -12,10 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
+from steps import ROOT
 from steps.errors import UserError
 from steps.record import canonical_json, digest_files, write_atomically
-
-ROOT = Path(__file__).resolve().parent.parent
 
 PLANNED: Mapping[str, str] = {
     "run": "(default) make the plan and run what of it is missing or outdated",

@@ -15,6 +15,7 @@ from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from steps import ROOT
 from steps.confidential.logs import scrub
 from steps.console import Console
 from steps.errors import UserError, explain
@@ -22,8 +23,6 @@ from steps.record import Workspace, digest_files, partial_directory, publish
 
 Config = TypeVar("Config", bound=BaseModel)
 Step = Callable[[Config, Mapping[str, Path], Workspace, Console], None]
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:

@@ -13,8 +13,9 @@ from typing import Literal
 import yaml
 from pydantic import ValidationError
 
+from steps import ROOT
 from steps.cli import site_file
-from steps.command import ROOT, main
+from steps.command import main
 from steps.console import Console
 from steps.errors import UserError, explain
 from steps.probes.fields import probed

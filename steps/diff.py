@@ -6,7 +6,8 @@ from typing import Any
 
 from tabulate import tabulate
 
-from steps.cli import ROOT, site_file
+from steps import ROOT
+from steps.cli import site_file
 from steps.compose import base_of, compose, experiments_of
 from steps.errors import UserError
 

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from steps import virtual
-from steps.command import ROOT, main
+from steps import ROOT, virtual
+from steps.command import main
 from steps.console import Console
 from steps.errors import UserError
 from steps.plan import environment_directory

@@ -3,9 +3,10 @@
 import textwrap
 from pathlib import Path
 
+from steps import ROOT
 from steps.errors import UserError
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
+CONF = ROOT / "conf"
 HIDDEN = ("steps", "site")
 
 

@@ -5,7 +5,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from steps.command import ROOT, main
+from steps import ROOT
+from steps.command import main
 from steps.console import Console
 from steps.errors import UserError
 from steps.fetch.config import FetchConfig, HubSource, LocalSource, MlcommonsSource

@@ -9,9 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from steps import ROOT
 from steps.errors import UserError
 
-ROUNDS = Path(__file__).resolve().parent.parent / "conf/round"
+ROUNDS = ROOT / "conf/round"
 SCENARIOS = ("Offline", "Server", "Interactive", "SingleStream", "MultiStream")
 DIVISIONS = ("closed", "open", "network")
 STATUSES = ("available", "preview", "rdi")

@@ -14,9 +14,10 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from steps import ROOT
 from steps.bundle.unbundle import CHECKOUT_TIME, FORMAT, SELF
 from steps.bundle.wheels import gather
-from steps.cli import ROOT, frozen_plan, site_file
+from steps.cli import frozen_plan, site_file
 from steps.container import carried
 from steps.errors import UserError
 from steps.plan import Job, Plan, load

@@ -7,10 +7,11 @@ from typing import Annotated
 import yaml
 from pydantic import Field, ValidationError
 
+from steps import ROOT
 from steps.errors import UserError, explain
 from steps.strict import Strict
 
-FILE = Path(__file__).resolve().parent.parent.parent / "conf/tolerances.yaml"
+FILE = ROOT / "conf/tolerances.yaml"
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 

@@ -4,7 +4,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from steps.command import ROOT, main
+from steps import ROOT
+from steps.command import main
 from steps.console import Console
 from steps.container import build
 from steps.container.config import ImageConfig

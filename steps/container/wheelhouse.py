@@ -12,7 +12,7 @@ from pathlib import Path
 
 import docker
 
-from steps.command import ROOT
+from steps import ROOT
 from steps.errors import UserError
 from steps.runtime.config import ContainerEngine
 from steps.runtime.host import owned

@@ -7,9 +7,8 @@ import os
 import textwrap
 from pathlib import Path
 
-from steps import capacity
+from steps import ROOT, capacity
 from steps.cli import site_file
-from steps.command import ROOT
 from steps.doctor.checks import Finding, findings, may_start
 from steps.doctor.needs import needs
 from steps.doctor.settings import load

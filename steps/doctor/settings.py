@@ -5,11 +5,12 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from steps import ROOT
 from steps.errors import UserError, explain
 from steps.record import canonical_json
 from steps.strict import Name, Positive, PositiveNumber, Scenario, Strict
 
-FILE = Path(__file__).resolve().parent.parent.parent / "conf/doctor.yaml"
+FILE = ROOT / "conf/doctor.yaml"
 
 
 class HostSetting(Strict):

@@ -8,7 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from steps.command import ROOT, main
+from steps import ROOT
+from steps.command import main
 from steps.confidential.finder import Finder
 from steps.confidential.known import add_evidence, of_machine
 from steps.confidential.placeholders import KINDS

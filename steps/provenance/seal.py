@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from steps.cli import ROOT, frozen_plan, site_file
+from steps import ROOT
+from steps.cli import frozen_plan, site_file
 from steps.errors import UserError
 from steps.plan import load
 from steps.provenance.package import ENVELOPE, FOLDER, STATEMENT, TREE

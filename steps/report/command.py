@@ -8,8 +8,8 @@ import os
 import sys
 from pathlib import Path
 
+from steps import ROOT
 from steps.analysis import environment_python
-from steps.command import ROOT
 from steps.errors import UserError
 
 

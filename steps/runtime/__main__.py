@@ -17,7 +17,7 @@ from docker.errors import APIError, NotFound
 from docker.models.containers import Container
 from docker.types import DeviceRequest
 
-from steps.command import ROOT
+from steps import ROOT
 from steps.errors import UserError
 from steps.record import Manifest
 from steps.runtime import mounts

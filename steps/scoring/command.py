@@ -2,7 +2,7 @@
 
 import os
 
-from steps.command import ROOT
+from steps import ROOT
 
 IMAGES = "stable-diffusion-xl"
 """The benchmark whose answers are pictures; an environment of its own has what scores those."""

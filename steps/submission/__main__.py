@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from steps.command import ROOT, main
+from steps import ROOT
+from steps.command import main
 from steps.confidential.finder import Finder
 from steps.confidential.known import add_evidence, of_machine
 from steps.confidential.tree import is_clean, redact, redactions, require_clean

@@ -17,10 +17,11 @@ from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, Listener
 from typing import Any
 
+from steps import ROOT
 from steps.errors import UserError
 from steps.serving import Placement
 from steps.sut import wire
-from steps.sut.link import ROOT, Link
+from steps.sut.link import Link
 from steps.sut.nodes import LOCAL, Order, Reply
 
 JOIN_SHARE = 0.75

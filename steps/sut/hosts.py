@@ -19,11 +19,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from steps import ROOT
 from steps.errors import UserError
 from steps.probes.machine import Prober, of_vendor
 from steps.probes.values import Vendor
-
-ROOT = Path(__file__).resolve().parents[2]
 
 LABEL = "reprise-host"
 """Label of a node of Ray: the number of its host in the list."""

@@ -8,12 +8,10 @@ import subprocess
 import sys
 import time
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
+from steps import ROOT
 from steps.sut import wire
-
-ROOT = Path(__file__).resolve().parents[2]
 
 LAST_WORDS_S = 2.0
 """How long a process whose connection is closed has to end, before it is killed."""

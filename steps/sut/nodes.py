@@ -16,9 +16,9 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
+from steps import ROOT
 from steps.accelerators import differs
 from steps.errors import UserError
 from steps.probes.machine import Prober, of_vendor
@@ -27,8 +27,6 @@ from steps.serving import SSH, Host, NodeKind
 from steps.strict import Positive, PositiveNumber, Strict
 from steps.sut import tasks
 from steps.sut.hosts import LABEL, Hosts, die_with_parent
-
-ROOT = Path(__file__).resolve().parents[2]
 
 LOCAL = "local"
 """Address of a cluster that is made for the run: every node a raylet of its own on this machine."""

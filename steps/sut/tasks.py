@@ -12,6 +12,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+from steps import ROOT
 from steps.errors import UserError
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Tasks:
 
 
 def main() -> None:
-    from steps.sut.nodes import ROOT, connecting
+    from steps.sut.nodes import connecting
 
     host, port, engines = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     key, task = sys.stdin.readline().strip(), int(os.environ[TASK])

@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from steps import schema
+from steps import ROOT, schema
 from steps.analysis import environment_python
-from steps.cli import ROOT, frozen_plan, lock, site_file, snakemake
+from steps.cli import frozen_plan, lock, site_file, snakemake
 from steps.errors import UserError
 from steps.limits import refusal
 from steps.plan import Job, Plan, load

@@ -8,11 +8,12 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 from typing_extensions import Self
 
+from steps import ROOT
 from steps.errors import UserError, explain
 from steps.record import canonical_json
 from steps.strict import Fraction, NotNegative, Positive, PositiveNumber, Strict
 
-PATH = Path(__file__).resolve().parent.parent.parent / "conf" / "tune.yaml"
+PATH = ROOT / "conf/tune.yaml"
 
 
 Metric = Literal["ttft", "tpot"]

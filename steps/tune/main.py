@@ -9,10 +9,10 @@ import math
 import signal
 import sys
 from collections.abc import Callable, Generator, Sequence
-from pathlib import Path
 
 import numpy as np
 
+from steps import ROOT
 from steps.errors import UserError
 from steps.record import write_atomically
 from steps.tune.arrivals import Length
@@ -23,8 +23,6 @@ from steps.tune.plot import draw
 from steps.tune.request import PROBES, RESULT, Request, Result
 from steps.tune.search import Outcome, Search, rounded
 from steps.tune.tail import Traffic
-
-ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 class Task:

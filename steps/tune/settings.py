@@ -14,10 +14,11 @@ from pathlib import Path
 import optuna
 from optuna.distributions import BaseDistribution, IntDistribution
 
+from steps import ROOT
 from steps.errors import UserError
 from steps.record import write_atomically
 from steps.tune.config import SettingsSearch, Space
-from steps.tune.main import ROOT, Task, guarded, say
+from steps.tune.main import Task, guarded, say
 from steps.tune.measure import Measurement
 from steps.tune.request import REQUEST, identity
 from steps.tune.settings_request import (

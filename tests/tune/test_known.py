@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from steps.cli import ROOT
+from steps import ROOT
 from steps.plan import Job, Plan, make
 from steps.record import publish
 from steps.tune.known import first_rate

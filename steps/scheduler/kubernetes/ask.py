@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from steps.command import ROOT
+from steps import ROOT
 from steps.errors import UserError
 from steps.plan import Job, Plan, load
 from steps.record import Manifest

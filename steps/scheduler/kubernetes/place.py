@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from steps.command import ROOT
+from steps import ROOT
 from steps.errors import UserError
 from steps.plan import Job, Plan, load
 from steps.record import Manifest
