@@ -1,4 +1,4 @@
-"""The thin command around every step: `python -m steps.<name> --config JSON ...`."""
+"""The thin command around every step: `python -m MODULE --config JSON ...` (steps/registry.py)."""
 
 import argparse
 import contextlib
@@ -43,7 +43,7 @@ def main(name: str, config_class: type[Config], step: Step[Config]) -> NoReturn:
     MANIFEST (its directory is published as a whole); --log FILE; --code PATH... (sources whose
     digest goes into the record).
     """
-    parser = argparse.ArgumentParser(prog=f"python -m steps.{name}")
+    parser = argparse.ArgumentParser(prog=name)
     parser.add_argument("--config", required=True)
     parser.add_argument("--input", nargs="*", default=[], metavar="ROLE=PATH")
     parser.add_argument("--output", type=Path, required=True)

@@ -24,14 +24,16 @@ Environment = Literal["driver", "engine", "prepare", "analysis", "scoring"]
 class StepSpec:
     """One step.
 
-    `axes`: the axes its configuration may depend on; a configuration that differs between two
-    cells that agree on these is rejected. `needs` maps the role of an input to the step that
-    makes it ("weights" stands for the last of model, quantize, prune and finetune that the cell has
-    so far).
-    `sources`: globs of the code that can change its results, besides its own module. `planned`:
-    what a configuration is checked against that Reprise can plan but not execute (steps/limits.py).
+    `module`: what `python -m` starts. `axes`: the axes its configuration may depend on; a
+    configuration that differs between two cells that agree on these is rejected. `needs` maps the
+    role of an input to the step that makes it ("weights" stands for the last of model, quantize,
+    prune and finetune that the cell has so far).
+    `sources`: globs of the code that can change its results, besides a module that is one file.
+    `planned`: what a configuration is checked against that Reprise can plan but not execute
+    (steps/limits.py).
     """
 
+    module: str
     config: type[BaseModel]
     stage: Stage
     environment: Environment
@@ -47,20 +49,31 @@ _RUN_NEEDS = {"model": "weights", "dataset": "dataset", "environment": "environm
 _RUN_SOURCES = ("steps/sut/*.py", "steps/checkpoint/mxfp4.py", "steps/checkpoint/formats.py")
 _CALIBRATED_BY = ("steps/calibration.py", "steps/sut/samples.py")
 
-_TRAINED_ON = ("dataset", "notes", "tokenizer")
+_NOTES = (
+    "steps/rehearsal/dataset.py",
+    "steps/rehearsal/notes.py",
+    "steps/rehearsal/tokenizer.py",
+)
 
 
-def _run(config: type[BaseModel]) -> StepSpec:
+def _run(module: str, config: type[BaseModel]) -> StepSpec:
     """One of LoadGen's runs of a cell."""
     planned = schema.PlannedRunConfig
-    return StepSpec(config, "runs", "engine", AXES, _RUN_NEEDS, _RUN_SOURCES, planned)
+    return StepSpec(module, config, "runs", "engine", AXES, _RUN_NEEDS, _RUN_SOURCES, planned)
 
 
 STEPS: Mapping[str, StepSpec] = {
     "environment": StepSpec(
-        schema.EnvironmentConfig, "artifacts", "driver", ("system",), {}, ("steps/virtual.py",)
+        "steps.environment",
+        schema.EnvironmentConfig,
+        "artifacts",
+        "driver",
+        ("system",),
+        {},
+        ("steps/virtual.py",),
     ),
     "container": StepSpec(
+        "steps.container",
         schema.ImageConfig,
         "artifacts",
         "driver",
@@ -70,6 +83,7 @@ STEPS: Mapping[str, StepSpec] = {
         planned=schema.PlannedImage,
     ),
     "model": StepSpec(
+        "steps.model",
         schema.ModelConfig,
         "artifacts",
         "driver",
@@ -78,6 +92,7 @@ STEPS: Mapping[str, StepSpec] = {
         ("steps/fetch/*.py",),
     ),
     "quantize": StepSpec(
+        "steps.quantize",
         schema.QuantizeConfig,
         "artifacts",
         "prepare",
@@ -89,6 +104,7 @@ STEPS: Mapping[str, StepSpec] = {
         ),
     ),
     "prune": StepSpec(
+        "steps.prune",
         schema.PruneConfig,
         "artifacts",
         "prepare",
@@ -97,26 +113,26 @@ STEPS: Mapping[str, StepSpec] = {
         ("steps/prune/*.py", "steps/checkpoint/*.py", *_CALIBRATED_BY),
     ),
     "finetune": StepSpec(
+        "steps.finetune",
         schema.FinetuneConfig,
         "artifacts",
         "prepare",
         _WEIGHTS,
         _WEIGHTS_NEEDS,
-        (
-            *("steps/finetune/*.py", "steps/checkpoint/*.py"),
-            *(f"steps/rehearsal/{name}.py" for name in _TRAINED_ON),
-        ),
+        ("steps/finetune/*.py", "steps/checkpoint/*.py", *_NOTES),
     ),
     "dataset": StepSpec(
+        "steps.dataset",
         schema.DatasetConfig,
         "artifacts",
         "analysis",
         ("benchmark",),
         {"model": "model", "environment": "environment/analysis"},
-        ("steps/rehearsal/notes.py", "steps/rehearsal/dataset.py", "steps/rehearsal/tokenizer.py"),
+        _NOTES,
         planned=schema.RemoteDatasetConfig,
     ),
     "quick_run": StepSpec(
+        "steps.quick_run",
         schema.QuickRunConfig,
         "artifacts",
         "engine",
@@ -125,6 +141,7 @@ STEPS: Mapping[str, StepSpec] = {
         _RUN_SOURCES,
     ),
     "quick_check": StepSpec(
+        "steps.quick_check",
         schema.QuickCheckConfig,
         "artifacts",
         "analysis",
@@ -133,12 +150,19 @@ STEPS: Mapping[str, StepSpec] = {
         ("steps/interval.py", "steps/rouge.py", "steps/quick_run.py"),
     ),
     "describe": StepSpec(
-        schema.DescribeConfig, "artifacts", "driver", ("system",), {}, ("steps/probes/*.py",)
+        "steps.describe",
+        schema.DescribeConfig,
+        "artifacts",
+        "driver",
+        ("system",),
+        {},
+        ("steps/probes/*.py",),
     ),
-    "performance_run": _run(schema.PerformanceRunConfig),
-    "accuracy_run": _run(schema.AccuracyRunConfig),
-    "compliance_run": _run(schema.ComplianceRunConfig),
+    "performance_run": _run("steps.performance_run", schema.PerformanceRunConfig),
+    "accuracy_run": _run("steps.accuracy_run", schema.AccuracyRunConfig),
+    "compliance_run": _run("steps.compliance_run", schema.ComplianceRunConfig),
     "performance_check": StepSpec(
+        "steps.performance_check",
         schema.PerformanceCheckConfig,
         "verdicts",
         "analysis",
@@ -150,6 +174,7 @@ STEPS: Mapping[str, StepSpec] = {
         ),
     ),
     "accuracy_check": StepSpec(
+        "steps.accuracy_check",
         schema.AccuracyCheckConfig,
         "verdicts",
         "scoring",
@@ -171,6 +196,7 @@ STEPS: Mapping[str, StepSpec] = {
         ),
     ),
     "compliance_check": StepSpec(
+        "steps.compliance_check",
         schema.ComplianceCheckConfig,
         "verdicts",
         "analysis",
@@ -187,6 +213,7 @@ STEPS: Mapping[str, StepSpec] = {
         ),
     ),
     "submission": StepSpec(
+        "steps.submission",
         schema.SubmissionConfig,
         "submission",
         "analysis",
@@ -207,6 +234,7 @@ STEPS: Mapping[str, StepSpec] = {
         ),
     ),
     "provenance": StepSpec(
+        "steps.provenance",
         schema.ProvenanceConfig,
         "provenance",
         "driver",
@@ -215,6 +243,7 @@ STEPS: Mapping[str, StepSpec] = {
         ("steps/confidential/*", "steps/provenance/*"),
     ),
     "report": StepSpec(
+        "steps.report",
         schema.ReportConfig,
         "report",
         "analysis",
@@ -267,9 +296,10 @@ PER_CELL = tuple(name for name, spec in STEPS.items() if spec.stage in ("runs", 
 
 def sources(step: str, root: Path) -> list[Path]:
     """Files whose content can change a step's results: its module and what the table lists."""
+    spec = STEPS[step]
     found = {
         path
-        for pattern in (f"steps/{step}.py", *STEPS[step].sources)
+        for pattern in (f"{spec.module.replace('.', '/')}.py", *spec.sources)
         for path in root.glob(pattern)
         if path.is_file() and "__pycache__" not in path.parts
     }

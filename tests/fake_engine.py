@@ -72,6 +72,7 @@ if __name__ == "__main__":
     sys.argv = [name, *rest]
     from steps import schema
     from steps.command import main
+    from steps.registry import STEPS
 
     config_class = getattr(schema, "".join(part.title() for part in name.split("_")) + "Config")
-    main(name, config_class, importlib.import_module(f"steps.{name}").step)
+    main(name, config_class, importlib.import_module(STEPS[name].module).step)

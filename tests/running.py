@@ -11,6 +11,7 @@ from typing import Any
 import pandas
 
 from steps.record import Manifest, publish
+from steps.registry import STEPS
 from tests.conftest import ROOT
 
 LIMIT_S = 120
@@ -39,7 +40,7 @@ def command(
 ) -> list[str]:
     """A step as Snakemake starts it; its result goes to `out` of `home`, its words to `log`."""
     return [
-        *(python, "-m", f"steps.{step}", "--config", json.dumps(config)),
+        *(python, "-m", STEPS[step].module, "--config", json.dumps(config)),
         *("--input", *(f"{role}={path}" for role, path in inputs.items())),
         *("--output", str(home / "out/manifest.json"), "--log", str(home / "log")),
     ]

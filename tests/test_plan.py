@@ -1,5 +1,6 @@
 """What `./reproduce plan` refuses and what it freezes."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from steps.departures import departures
 from steps.errors import UserError
 from steps.plan import Plan, freeze, load, make
 from steps.record import canonical_json
-from tests.conftest import edit, planned
+from steps.registry import STEPS, sources
+from tests.conftest import ROOT, edit, planned
 
 
 def counts(plan: Plan) -> dict[str, int]:
@@ -118,6 +120,13 @@ def test_a_step_that_reads_an_undeclared_axis_is_rejected(project: Path) -> None
     edit(project / "conf/benchmark/rehearsal.yaml", dataset, "dataset:\n  name: ${scenario.name}")
     with pytest.raises(UserError, match=r"steps\.dataset reads an axis outside"):
         make(project, [])
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_every_step_has_its_module_among_its_sources(step: str) -> None:
+    found = importlib.util.find_spec(STEPS[step].module)
+    assert found is not None and found.origin is not None
+    assert Path(found.origin) in sources(step, ROOT)
 
 
 def test_systems_of_two_submitters_are_refused(project: Path) -> None:

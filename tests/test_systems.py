@@ -281,9 +281,8 @@ def test_a_cluster_that_cannot_be_is_refused(
     assert "\n" not in str(caught.value)
 
 
-def test_steps_that_do_not_exist_are_limits() -> None:
+def test_training_on_files_that_nobody_named_is_a_limit() -> None:
     assert limitation("describe", {}) is None
-    assert limitation("nonsense", {}) == "this version has no such step"
     assert limitation("finetune", {"data": {"kind": "notes"}}) is None
     unknown = {"data": {"kind": "ruler", "files": []}}
     assert "compression.finetune.data.files" in str(limitation("finetune", unknown))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from steps.record import MANIFEST, Manifest, canonical_json, sha256_file
+from steps.registry import STEPS
 from steps.rounds import load
 from steps.schema import Cell, SubmissionConfig
 from steps.submission.verdicts import Evidence
@@ -162,7 +163,7 @@ def not_for_submission(config: SubmissionConfig) -> str:
 def _commands(found: Evidence) -> Iterable[str]:
     for _, verdict in found.verdicts():
         run = verdict.run
-        yield f"    python -m steps.{run.step} --config {shlex.quote(_config(run))}"
+        yield f"    python -m {STEPS[run.step].module} --config {shlex.quote(_config(run))}"
 
 
 def _config(manifest: Manifest) -> str:

@@ -14,6 +14,7 @@ from kubernetes.client.exceptions import ApiException
 
 from steps.errors import UserError
 from steps.plan import Plan
+from steps.registry import STEPS
 from steps.scheduler.config import Kubernetes
 from steps.scheduler.kubernetes import ask
 from steps.scheduler.kubernetes.api import NEEDED, Cluster
@@ -46,7 +47,7 @@ def of(plan: Plan, plane: ControlPlane, step: str) -> Placed:
     plan = told(plan, kubeconfig=str(plane.admin))
     assert isinstance(plan.scheduler, Kubernetes)
     job = next(job for job in plan.jobs if job.step == step)
-    objects = Manifests(plan, Machine(ROOT, USER)).of(job, ["-m", f"steps.{step}"], IMAGE)
+    objects = Manifests(plan, Machine(ROOT, USER)).of(job, ["-m", STEPS[step].module], IMAGE)
     return Placed(job, plan.scheduler, objects, Cluster(plan.scheduler))
 
 

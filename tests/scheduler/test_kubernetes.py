@@ -11,6 +11,7 @@ import yaml
 
 from steps.errors import UserError
 from steps.plan import Job, Plan
+from steps.registry import STEPS
 from steps.scheduler.config import Kubernetes, User, Volume
 from steps.scheduler.kubernetes import ask
 from steps.scheduler.kubernetes.api import Cluster
@@ -49,7 +50,7 @@ def objects_of(plan: Plan, step: str, **settings: object) -> list[dict[str, Any]
     container = json.dumps({**json.loads(job.container), **settings})
     job = job.model_copy(update={"container": container})
     maker = Manifests(plan, Machine(ROOT, USER))
-    made = maker.of(job, ["-m", f"steps.{step}", "--config", '{"a":"$x"}'], IMAGE)
+    made = maker.of(job, ["-m", STEPS[step].module, "--config", '{"a":"$x"}'], IMAGE)
     return list(yaml.safe_load_all(text(made)))
 
 
@@ -248,7 +249,7 @@ class Bench:
         self.scheduler = plan.scheduler
         self.job: Job = next(job for job in plan.jobs if job.step == "performance_run")
         maker = Manifests(plan, Machine(ROOT, USER))
-        self.objects = maker.of(self.job, ["-m", "steps.performance_run"], IMAGE)
+        self.objects = maker.of(self.job, ["-m", STEPS["performance_run"].module], IMAGE)
         self.placed = self.another()
 
     def another(self) -> Placed:

@@ -20,6 +20,7 @@ from steps.confidential.known import Known
 from steps.errors import UserError
 from steps.plan import Plan, make
 from steps.record import Manifest, publish, sha256_file
+from steps.registry import STEPS
 from steps.submission.__main__ import step
 from tests import synthetic
 from tests.conftest import ROOT, planned
@@ -276,7 +277,7 @@ def test_logs_and_results_of_steps_hold_no_token(canaries: Plan, tmp_path: Path)
         inputs = synthetic.inputs_of(canaries, tmp_path, name)
         done = subprocess.run(
             [
-                *(sys.executable, "-m", f"steps.{name}", "--config", job.config),
+                *(sys.executable, "-m", STEPS[name].module, "--config", job.config),
                 *("--input", *(f"{role}={path}" for role, path in inputs.items())),
                 *("--output", str(tmp_path / f"ran/{name}/manifest.json")),
                 *("--log", str(tmp_path / f"ran/{name}.log")),

@@ -61,7 +61,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.parametrize("step", CONTAINED)
 def test_steps_of_images_start(python: str, step: str) -> None:
     done = subprocess.run(
-        [python, "-m", f"steps.{step}", "--help"],
+        [python, "-m", STEPS[step].module, "--help"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -32,7 +32,7 @@ CORES = workflow.resource_settings.cores or 1
 WHOLE_MACHINE = 1 if PLAN.scheduler.name == "kubernetes" else CORES
 
 RUN = (
-    "{params.place:q} {params.launcher:q} -m steps.{params.step} --config {params.config:q} --input {params.inputs:q}"
+    "{params.place:q} {params.launcher:q} -m {params.module} --config {params.config:q} --input {params.inputs:q}"
     " --output {output.manifest:q} --log {log:q} --code {input.code:q}"
 )
 
@@ -88,7 +88,7 @@ def resources(step):
 def arguments(step):
     """Parameters of the step's command, as text: Snakemake compares nothing else reliably."""
     return {
-        "step": step,
+        "module": registry.STEPS[step].module,
         "config": of_job(step, lambda job: job.config),
         "inputs": of_job(
             step, lambda job: [f"{role}={path}" for role, path in job.inputs.items()]

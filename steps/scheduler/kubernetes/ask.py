@@ -12,6 +12,7 @@ from steps import ROOT
 from steps.errors import UserError
 from steps.plan import Job, Plan, load
 from steps.record import Manifest
+from steps.registry import STEPS
 from steps.scheduler.config import Kubernetes
 from steps.scheduler.kubernetes import images
 from steps.scheduler.kubernetes.api import Cluster, SilenceError
@@ -67,7 +68,7 @@ def manifests(plan: Plan, root: Path) -> Iterator[tuple[Job, list[Any]]]:
         if placed(job):
             inputs = [f"{role}={path}" for role, path in job.inputs.items()]
             arguments = [
-                *("-m", f"steps.{job.step}", "--config", job.config, "--input", *inputs),
+                *("-m", STEPS[job.step].module, "--config", job.config, "--input", *inputs),
                 *("--output", job.output, "--log", job.log),
             ]
             made = by_output[image_job(job, plan.jobs).inputs["environment"]]

@@ -19,6 +19,7 @@ from steps import ROOT
 from steps.errors import UserError
 from steps.plan import Job, Plan, load
 from steps.record import Manifest
+from steps.registry import STEPS
 from steps.runtime.config import ContainerSettings
 from steps.scheduler.config import Kubernetes, User
 from steps.scheduler.kubernetes import images
@@ -70,7 +71,7 @@ def place(plan: Plan, command: Sequence[str]) -> int:
     image = images.found(
         Manifest.read(ROOT / source.inputs["environment"]), settings, scheduler.registry
     )
-    arguments = command[command.index(f"steps.{job.step}") - 1 :]
+    arguments = command[command.index(STEPS[job.step].module) - 1 :]
     objects = Manifests(plan, machine(scheduler)).of(job, arguments, image)
     placed = Placed(job, scheduler, objects, Cluster(scheduler))
     try:
