@@ -21,8 +21,8 @@ from steps import ROOT
 from steps.errors import UserError
 from steps.serving import Placement
 from steps.sut import wire
+from steps.sut.launch import LOCAL, Order, Reply
 from steps.sut.link import Link
-from steps.sut.nodes import LOCAL, Order, Reply
 
 JOIN_SHARE = 0.75
 """Of the time that a start has: who is missing has to be said before the engines are late."""

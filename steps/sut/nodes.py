@@ -13,7 +13,6 @@ when stdin does.
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 import time
 from typing import Any
@@ -23,43 +22,16 @@ from steps.accelerators import differs
 from steps.errors import UserError
 from steps.probes.machine import Prober, of_vendor
 from steps.probes.values import Accelerator, Vendor
-from steps.serving import SSH, Host, NodeKind
-from steps.strict import Positive, PositiveNumber, Strict
+from steps.serving import SSH, NodeKind
 from steps.sut import tasks
-from steps.sut.hosts import LABEL, Hosts, die_with_parent
-
-LOCAL = "local"
-"""Address of a cluster that is made for the run: every node a raylet of its own on this machine."""
+from steps.sut.hosts import LABEL, Hosts
+from steps.sut.launch import LOCAL, Order, Reply, connecting
 
 POLL_S = 0.2
 
 LET_BE = {f"RAY_EXPERIMENTAL_NOSET_{name}_VISIBLE_DEVICES": "1" for name in ("CUDA", "HIP", "ROCR")}
 """Ray names no accelerators to a process: steps.sut.pinning does, and of two such variables the one
 counts within the other."""
-
-
-class Order(Strict):
-    """What is to be started. `port`: where LoadGen's process listens; `key`: its secret, in hex.
-
-    `kinds`, `hosts`, `checkout`: see steps.serving.Placement.
-    """
-
-    address: str
-    nodes: Positive
-    kinds: tuple[NodeKind, ...] = ()
-    hosts: tuple[Host, ...] = ()
-    checkout: str = str(ROOT)
-    engines_per_node: Positive
-    port: Positive
-    key: str
-    limit_s: PositiveNumber
-
-
-class Reply(Strict):
-    """`addresses` of the nodes, in order, once their engines are started; or what went wrong."""
-
-    addresses: tuple[str, ...] = ()
-    error: str | None = None
 
 
 class Agent:
@@ -69,24 +41,6 @@ class Agent:
         """Start this node's engines, numbered from `first`; returns the agent's process id."""
         self._engines = [connecting(first + n, host, port, key, home) for n in range(count)]
         return os.getpid()
-
-
-def connecting(number: int, host: str, port: int, key: str, home: str) -> "subprocess.Popen[bytes]":
-    """An engine's process that connects to LoadGen's; the key goes through a pipe.
-
-    `home`: the checkout on this node.
-    """
-    process = subprocess.Popen(
-        [sys.executable, "-m", "steps.sut.worker", "--connect", host, str(port), str(number)],
-        stdin=subprocess.PIPE,
-        cwd=home,
-        # A node whose agent is gone answers no more, as a whole one that lost its power.
-        preexec_fn=die_with_parent,
-    )
-    assert process.stdin is not None
-    process.stdin.write(key.encode())
-    process.stdin.close()
-    return process
 
 
 def place(order: Order) -> tuple[str, ...]:

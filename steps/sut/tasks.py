@@ -10,13 +10,10 @@ import platform
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING
 
 from steps import ROOT
 from steps.errors import UserError
-
-if TYPE_CHECKING:
-    from steps.sut.nodes import Order
+from steps.sut.launch import Order, connecting
 
 ADDRESS = "slurm"
 END_S = 10.0
@@ -27,7 +24,7 @@ JOB, TASK = "SLURM_JOB_ID", "SLURM_PROCID"
 class Tasks:
     """The tasks of one run."""
 
-    def __init__(self, order: "Order", root: str) -> None:
+    def __init__(self, order: Order, root: str) -> None:
         if JOB not in os.environ:
             raise UserError("placement.cluster=slurm needs a job of Slurm; choose scheduler=slurm")
         number = str(order.nodes)
@@ -79,8 +76,6 @@ class Tasks:
 
 
 def main() -> None:
-    from steps.sut.nodes import connecting
-
     host, port, engines = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     key, task = sys.stdin.readline().strip(), int(os.environ[TASK])
     started = [connecting(task * engines + n, host, port, key, str(ROOT)) for n in range(engines)]
