@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from steps.accelerators import differs
 from steps.doctor.needs import Needs
 from steps.doctor.settings import Clock, Settings
 from steps.doctor.state import State
+from steps.probes.differs import differs
 from steps.probes.values import Accelerator as Found
 
 Level = Literal["ok", "warn", "fail"]

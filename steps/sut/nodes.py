@@ -18,8 +18,8 @@ import time
 from typing import Any
 
 from steps import ROOT
-from steps.accelerators import differs
 from steps.errors import UserError
+from steps.probes.differs import differs
 from steps.probes.machine import Prober, of_vendor
 from steps.probes.values import Accelerator, Vendor
 from steps.serving import SSH, NodeKind
