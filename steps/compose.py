@@ -19,10 +19,10 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from steps.axes import AXES
 from steps.errors import UserError
 from steps.groups import hardware_file
 from steps.layers import SELECTORS, settled
-from steps.registry import AXES
 from steps.serving import SSH
 
 MATRIX_KEYS = ("experiment", "matrix", "cells", "experiment_name")

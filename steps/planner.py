@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from steps import capacity, groups, schema
+from steps.axes import AXES
 from steps.confidential.tokens import refuse_configured
 from steps.departures import departures
 from steps.errors import UserError, explain
@@ -18,7 +19,7 @@ from steps.groups import Requirement
 from steps.limits import limitation
 from steps.plan import Job, Plan, environment_directory
 from steps.record import canonical_json
-from steps.registry import AXES, COMPARED, FOLDER, LOG, PER_CELL, STEPS, StepSpec
+from steps.registry import COMPARED, FOLDER, LOG, PER_CELL, STEPS, StepSpec
 from steps.runtime.config import Runtime
 from steps.scheduler.config import GROUP, Choice, Scheduler
 

@@ -11,10 +11,8 @@ from typing import Literal
 from pydantic import BaseModel
 
 from steps import schema
+from steps.axes import AXES
 from steps.record import digest_files
-
-AXES = ("system", "benchmark", "compression", "precision", "scenario")
-"""The axes of the matrix, in the order of a cell's path."""
 
 Stage = Literal["artifacts", "runs", "verdicts", "submission", "provenance", "report"]
 Environment = Literal["driver", "engine", "prepare", "analysis", "scoring"]

@@ -7,11 +7,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from steps.axes import AXES
 from steps.confidential.tree import Redaction
 from steps.errors import UserError
 from steps.published import table
 from steps.record import RECORD, Manifest, sha256_file
-from steps.registry import AXES
 from steps.schema import NO_GATE, Cell, ReportConfig
 from steps.strict import Strict
 
