@@ -16,7 +16,7 @@ from steps import ROOT
 from steps.console import Console
 from steps.layers import merged
 from steps.loadgen_log import read_detail
-from steps.plan import make
+from steps.make import make
 from steps.record import MANIFEST, Workspace, publish
 from steps.schema import PerformanceRunConfig
 from steps.strict import Scenario

@@ -153,7 +153,8 @@ def frozen_plan(root: Path, overrides: list[str], site: Path | None = None) -> P
         path = root / "results/plans" / f"{index.read_text().strip()}.json"
         if path.is_file():
             return path
-    from steps.plan import freeze, make
+    from steps.make import make
+    from steps.plan import freeze
 
     path = freeze(make(root, overrides, site), root)
     write_atomically(index, path.stem + "\n")

@@ -150,7 +150,7 @@ def read(paths: list[Path]) -> dict[str, Node]:
 
 
 def _systems(overrides: list[str], site: Path | None) -> list[DescribeConfig]:
-    from steps.plan import make
+    from steps.make import make
 
     jobs = [job for job in make(ROOT, overrides, site).jobs if job.step == "describe"]
     return [DescribeConfig.model_validate_json(job.config) for job in jobs]

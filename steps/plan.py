@@ -9,7 +9,7 @@ from pathlib import Path
 from steps.errors import UserError
 from steps.groups import Requirement
 from steps.record import canonical_json, sha256_file, write_atomically
-from steps.scheduler.config import GROUP, Scheduler
+from steps.scheduler.config import Scheduler
 from steps.strict import Strict
 
 PLANS = Path("results/plans")
@@ -63,24 +63,6 @@ def environment_directory(root: Path, name: str) -> str:
         known = ", ".join(sorted(path.stem for path in lock.parent.glob("*.lock")))
         raise UserError(f"environment {name!r} has no envs/{name}.lock; there are {known}")
     return f".envs/{name}-{sha256_file(lock)[:12]}"
-
-
-def make(root: Path, overrides: list[str], site: Path | None = None) -> Plan:
-    """Compose and check every cell. Raises UserError naming the cell and the key.
-
-    `site`: a system file outside `conf/` that takes the place of the system it builds on.
-    """
-    from steps.compose import compose
-    from steps.confidential.tokens import refuse_typed
-    from steps.planner import Planner
-
-    refuse_typed(overrides)
-    experiment, cells = compose(root / "conf", overrides, site)
-    # A site's queues and accounts are neither part of a result nor anybody else's business.
-    given = [text for text in overrides if text.lstrip("+~").split("=")[0].split(".")[0] != GROUP]
-    if site is not None:
-        given += ["--site", site.name]
-    return Planner(root, experiment).plan(cells, given)
 
 
 def freeze(plan: Plan, root: Path) -> Path:

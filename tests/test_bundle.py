@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from steps.bundle import command, unbundle
 from steps.bundle.wheels import gather
 from steps.errors import UserError
-from steps.plan import Job, Plan, make
+from steps.make import make
+from steps.plan import Job, Plan
 from steps.record import publish
 from tests.conftest import ROOT, planned
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from steps.plan import make
+from steps.make import make
 from tests.conftest import ROOT, copy_project, edit, reproduce
 from tests.interpreter import interpreter
 

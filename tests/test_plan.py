@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from steps import schema
 from steps.departures import departures
 from steps.errors import UserError
-from steps.plan import Plan, freeze, load, make
+from steps.make import make
+from steps.plan import Plan, freeze, load
 from steps.record import canonical_json
 from steps.registry import STEPS, sources
 from tests.conftest import ROOT, edit, planned

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from steps.plan import Plan, freeze, make
+from steps.make import make
+from steps.plan import Plan, freeze
 from steps.preview import pending
 from tests.conftest import copy_project, edit
 

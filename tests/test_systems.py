@@ -12,7 +12,8 @@ from steps.diff import difference
 from steps.errors import UserError
 from steps.layers import merged
 from steps.limits import limitation, missing, refusal
-from steps.plan import Job, Plan, freeze, make
+from steps.make import make
+from steps.plan import Job, Plan, freeze
 from tests.conftest import MIXED, ROOT, edit, planned
 
 SERVER = ["experiment=amd-v5.1", "benchmark=llama2-70b-99.9", "scenario=Server"]

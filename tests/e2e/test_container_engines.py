@@ -18,7 +18,7 @@ import pytest
 
 from steps.container import carried
 from steps.errors import UserError
-from steps.plan import make
+from steps.make import make
 from steps.record import Manifest
 from steps.runtime.config import EngineAddress
 from steps.runtime.host import connected, image_id

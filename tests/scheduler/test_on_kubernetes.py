@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from steps.container.carried import LABEL
-from steps.plan import make
+from steps.make import make
 from steps.record import Manifest, publish
 from steps.runtime.host import PYTHON
 from tests.conftest import ROOT, copy_project, reproduce

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from steps.errors import UserError
-from steps.plan import Plan, make
+from steps.make import make
+from steps.plan import Plan
 from steps.registry import STEPS
 from steps.scheduler.config import Local, Slurm
 from steps.scheduler.environment import locks

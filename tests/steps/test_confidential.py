@@ -18,7 +18,8 @@ from steps.confidential import known
 from steps.confidential.finder import Finder
 from steps.confidential.known import Known
 from steps.errors import UserError
-from steps.plan import Plan, make
+from steps.make import make
+from steps.plan import Plan
 from steps.record import Manifest, publish, sha256_file
 from steps.registry import STEPS
 from steps.submission.__main__ import step

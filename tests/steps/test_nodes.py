@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from steps.layers import merged
-from steps.plan import Job, Plan, make
+from steps.make import make
+from steps.plan import Job, Plan
 from steps.sut.hosts import command
 from tests.conftest import MIXED, ROOT
 from tests.interpreter import interpreter

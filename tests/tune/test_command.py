@@ -9,7 +9,8 @@ import pytest
 
 from steps import cli
 from steps.errors import UserError
-from steps.plan import Job, freeze, make
+from steps.make import make
+from steps.plan import Job, freeze
 from steps.preview import pending
 from steps.record import publish, write_atomically
 from steps.tune import command

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from steps import ROOT
-from steps.plan import Job, Plan, make
+from steps.make import make
+from steps.plan import Job, Plan
 from steps.record import publish
 from steps.tune.known import first_rate
 from steps.tune.request import RESULT
