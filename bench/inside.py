@@ -10,7 +10,7 @@ from pathlib import Path
 from typing_extensions import Self
 
 from steps import ROOT
-from steps.cli import frozen_plan
+from steps.frozen import frozen_plan
 from steps.plan import load
 from steps.record import MANIFEST
 from steps.schema import PerformanceRunConfig

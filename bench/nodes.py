@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from steps import ROOT
-from steps.cli import frozen_plan
+from steps.frozen import frozen_plan
 from steps.loadgen_log import read_detail
 from steps.plan import load
 from steps.record import Manifest

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from steps import ROOT
-from steps.cli import frozen_plan, snakemake
+from steps.frozen import frozen_plan, snakemake
 from steps.plan import load
 
 LIMIT_S = 300

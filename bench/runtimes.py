@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench import ratios as kept
 from steps import ROOT
-from steps.cli import frozen_plan
+from steps.frozen import frozen_plan
 from steps.loadgen_log import read_detail
 from steps.plan import Job, load
 from steps.record import sha256_file

@@ -14,10 +14,10 @@ import yaml
 from pydantic import ValidationError
 
 from steps import ROOT
-from steps.cli import site_file
 from steps.command import main
 from steps.console import Console
 from steps.errors import UserError, explain
+from steps.frozen import site_file
 from steps.probes.fields import probed
 from steps.probes.machine import probe
 from steps.probes.values import Node

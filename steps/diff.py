@@ -7,9 +7,9 @@ from typing import Any
 from tabulate import tabulate
 
 from steps import ROOT
-from steps.cli import site_file
 from steps.compose import base_of, compose, experiments_of
 from steps.errors import UserError
+from steps.frozen import site_file
 
 ABSENT = "–"
 SHOWN_CHARACTERS = 48

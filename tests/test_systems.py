@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from steps import describe, schema
-from steps.cli import main, site_file
+from steps.cli import main
 from steps.diff import difference
 from steps.errors import UserError
+from steps.frozen import site_file
 from steps.layers import merged
 from steps.limits import limitation, missing, refusal
 from steps.make import make

@@ -2,7 +2,7 @@
 
 import subprocess
 
-from steps.cli import snakemake
+from steps.frozen import snakemake
 from steps.plan import freeze
 from tests.conftest import ROOT, planned
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from steps import ROOT
 from steps.bundle.unbundle import CHECKOUT_TIME, FORMAT, SELF
 from steps.bundle.wheels import gather
-from steps.cli import frozen_plan, site_file
 from steps.container import carried
 from steps.errors import UserError
+from steps.frozen import frozen_plan, site_file
 from steps.plan import Job, Plan, load
 from steps.record import Manifest, sha256_file
 from steps.runtime.config import EngineAddress

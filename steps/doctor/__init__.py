@@ -8,12 +8,12 @@ import textwrap
 from pathlib import Path
 
 from steps import ROOT, capacity
-from steps.cli import site_file
 from steps.doctor.checks import Finding, findings, may_start
 from steps.doctor.needs import needs
 from steps.doctor.settings import load
 from steps.doctor.state import state
 from steps.errors import UserError
+from steps.frozen import site_file
 
 RESULTS = Path("results")
 NAME_WIDTH = 34

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from steps import ROOT
-from steps.cli import frozen_plan, site_file
 from steps.errors import UserError
+from steps.frozen import frozen_plan, site_file
 from steps.plan import load
 from steps.provenance.package import ENVELOPE, FOLDER, STATEMENT, TREE
 from steps.provenance.signing import signed

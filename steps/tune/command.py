@@ -19,8 +19,8 @@ from pathlib import Path
 
 from steps import ROOT, schema
 from steps.analysis import environment_python
-from steps.cli import frozen_plan, lock, site_file, snakemake
 from steps.errors import UserError
+from steps.frozen import frozen_plan, lock, site_file, snakemake
 from steps.limits import refusal
 from steps.plan import Job, Plan, load
 from steps.record import Manifest, canonical_json, write_atomically

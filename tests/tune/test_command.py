@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from steps import cli
+from steps import ROOT, frozen
 from steps.errors import UserError
 from steps.make import make
 from steps.plan import Job, freeze
@@ -63,7 +63,7 @@ def run_of(project: Path, overrides: list[str]) -> Job:
 @pytest.fixture
 def here(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout that the command works in."""
-    for module in (cli, command):
+    for module in (frozen, command):
         monkeypatch.setattr(module, "ROOT", project)
     return project
 
@@ -136,7 +136,7 @@ def test_the_override_names_a_rate_whether_the_system_has_one_or_not(system: str
     chosen = [f"experiment={experiment}", f"system={system}", "scenario=Server"]
     if experiment == "amd-v5.1":
         chosen.append("benchmark=llama2-70b-99.9")
-    job = run_of(cli.ROOT, [*chosen, "++system.target_qps.Server=41.5"])
+    job = run_of(ROOT, [*chosen, "++system.target_qps.Server=41.5"])
     assert json.loads(job.config)["loadgen"]["target_qps"] == 41.5
 
 
