@@ -1,17 +1,11 @@
-"""`./reproduce verify`: do the results on disk still belong to this plan?
+"""`./reproduce verify`: do the results on disk still belong to this plan?"""
 
-Reads manifests and records only, so it holds on another machine and without Snakemake's metadata.
-"""
-
-import json
 from pathlib import Path
 
-from steps.errors import UserError
-from steps.plan import Job, Plan, load
-from steps.record import RECORD, Manifest, canonical_json, sha256_file
+from steps.complaints import complaints_of
+from steps.plan import Plan, load
+from steps.record import Manifest
 from steps.registry import code_digest
-
-OTHER_CODE = "made by other code than today's"
 
 
 def verify(path: Path, root: Path) -> int:
@@ -45,26 +39,3 @@ def _stated(plan: Plan, root: Path) -> list[str]:
             inputs = {role: root / below for role, below in job.inputs.items()}
             return disagreements(read(path), inputs, Manifest.read(root / job.output))
     return []
-
-
-def complaints_of(job: Job, root: Path, code: str) -> list[str]:
-    """What is wrong with one job's output, one phrase each; `code` is today's digest."""
-    try:
-        manifest = Manifest.read(root / job.output)
-        record = json.loads((root / job.output).with_name(RECORD).read_text(encoding="utf-8"))
-    except UserError as error:
-        return [str(error)]
-    except (OSError, ValueError) as error:
-        return [f"{RECORD} is missing or damaged ({error})"]
-    found = list(manifest.damage())
-    if canonical_json(manifest.config) != job.config:
-        found.append("made with another configuration than the plan's")
-    if record.get("code") != code:
-        found.append(OTHER_CODE)
-    for role, path in job.inputs.items():
-        source = root / path
-        if not source.is_file():
-            found.append(f"its input {role} ({path}) is missing")
-        elif manifest.inputs.get(role) != sha256_file(source):
-            found.append(f"its input {role} ({path}) is not what it was made from")
-    return found

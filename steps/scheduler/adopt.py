@@ -7,12 +7,12 @@ where there never was one, be taken for a result of whatever plan comes next.
 import subprocess
 from pathlib import Path
 
+from steps.complaints import OTHER_CODE, complaints_of
 from steps.errors import UserError
 from steps.plan import Plan, load
 from steps.record import write_atomically
 from steps.registry import code_digest
 from steps.scheduler.resources import STAYING
-from steps.verify import OTHER_CODE, complaints_of
 
 MARK = Path("results/logs/slurm/unfinished")
 """Names the plan of a ./reproduce from its start until snakemake has ended by itself."""
