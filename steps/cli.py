@@ -25,7 +25,10 @@ PLANNED: Mapping[str, str] = {
 
 OTHERS: Mapping[str, tuple[str, str]] = {
     "ls": ("steps.listing", "list experiments and the values of every group"),
-    "describe": ("steps.describe", "the system description of this machine, or of a cluster"),
+    "describe": (
+        "steps.describe_command",
+        "the system description of this machine, or of a cluster",
+    ),
     "doctor": ("steps.doctor", "what keeps a plan from running here, and the exact fix"),
     "capacity": ("steps.capacity", "how many accelerators hold which model at which precision"),
     "validate": ("steps.validate.command", "check a submission tree by the rules of its round"),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from steps import describe, schema
+from steps import describe_command, schema
 from steps.cli import main
 from steps.diff import difference
 from steps.errors import UserError
@@ -64,7 +64,9 @@ def test_doctor_and_describe_take_a_site_too(
     site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     described = []
-    monkeypatch.setattr(describe, "_show", lambda name, fields, root: described.append(name))
+    monkeypatch.setattr(
+        describe_command, "_show", lambda name, fields, root: described.append(name)
+    )
     arguments = ["--site", str(site), *SERVER]
     assert main(["describe", *arguments]) == 0
     assert described == ["acme-mi325x"]

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from steps import describe
-from steps.describe import command, described, read
+from steps import describe_command
+from steps.describe import Field, described
+from steps.describe_command import command, read
 from steps.errors import UserError
 from steps.probes.machine import Prober, probe
 from steps.probes.values import Node
@@ -25,7 +26,7 @@ def config(**fields: str) -> DescribeConfig:
     return DescribeConfig(name="acme", fields={**CONFIGURED, **fields}, required=REQUIRED)
 
 
-def values(found: Mapping[str, describe.Field], origin: str) -> dict[str, str]:
+def values(found: Mapping[str, Field], origin: str) -> dict[str, str]:
     return {name: field.value for name, field in found.items() if field.origin == origin}
 
 
@@ -221,8 +222,10 @@ def test_records_merge_into_a_description_with_its_origins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(describe, "_show", _shown_below(tmp_path))
-    monkeypatch.setattr(describe, "probe", lambda image: machine(tmp_path / "m", image=image))
+    monkeypatch.setattr(describe_command, "_show", _shown_below(tmp_path))
+    monkeypatch.setattr(
+        describe_command, "probe", lambda image: machine(tmp_path / "m", image=image)
+    )
     for name in ("a.json", "b.json"):
         assert command(["--node", name, "--image", IMAGE]) == 0
     assert read([Path("a.json")])["a.json"] == machine(tmp_path / "n", image=IMAGE)
@@ -240,7 +243,7 @@ def test_records_merge_into_a_description_with_its_origins(
 
 
 def _shown_below(root: Path) -> object:
-    real = describe._show
+    real = describe_command._show
     return lambda name, fields, _: real(name, fields, root)
 
 
