@@ -1,4 +1,4 @@
-"""The thin command around every step: `python -m MODULE --config JSON ...` (steps/registry.py)."""
+"""The thin command around every step: `python -m MODULE --config JSON ...`."""
 
 import argparse
 import contextlib

@@ -84,7 +84,7 @@ def _first(reasons: list[str], shown: int, what: str) -> list[str]:
 def missing(
     needed: Mapping[str, Any], devices: Path = Path("/"), *, here: bool = True
 ) -> str | None:
-    """What this machine lacks to be the system of a steps.groups.Requirement; None if nothing.
+    """What this machine lacks for a steps.groups.Requirement; None if nothing.
 
     `here`: the system is this machine, and not nodes that a scheduler has. What several nodes have
     is looked at on each of them, before LoadGen starts (steps/sut/nodes.py).

@@ -279,7 +279,7 @@ class Planner:
         if known != job:
             raise UserError(
                 f"{cell.where}: steps.{step} reads an axis outside ({', '.join(spec.axes)}): two "
-                f"cells give {key} different values; give the step that axis in steps/registry.py"
+                f"cells give {key} different values; give it that axis in steps/registry.py"
             )
         return known
 

@@ -391,7 +391,7 @@ class AccuracyCheckConfig(Strict):
 
 
 class TestRule(Strict):
-    """A compliance test of a round as data: see steps.rounds.Test, which gives it its meaning."""
+    """A compliance test of a round as data; steps.rounds.Test gives it its meaning."""
 
     min_samples: Positive
     audit: dict[str, int]

@@ -1,7 +1,7 @@
 """FP8 (e4m3) and MXFP4 as torch tensors: the numerics behind the emulating kernels.
 
-MXFP4 is that of steps/checkpoint/mxfp4.py, whose docstrings name the specification; scales are
-chosen as AMD Quark's "even" mode does.
+MXFP4 is that of steps/checkpoint/mxfp4.py, whose docstrings name the specification; scales
+are chosen as AMD Quark's "even" mode does.
 """
 
 import torch

@@ -15,7 +15,7 @@ from steps.checkpoint.stream import Target
 
 @dataclass(frozen=True)
 class Rounded:
-    """The transform for `steps.checkpoint.stream.rewrite`; rounds what `format` would quantize."""
+    """For steps.checkpoint.stream.rewrite: rounds what `format` would quantize."""
 
     format: Mxfp4
 

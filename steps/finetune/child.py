@@ -1,4 +1,4 @@
-"""One process of a training: `python -m steps.finetune.child JOB`, or as many under torchrun."""
+"""One process of a training: `python -m steps.finetune.child JOB`, or more by torchrun."""
 
 import json
 import math

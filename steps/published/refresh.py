@@ -1,4 +1,4 @@
-"""`python -m steps.published.refresh summary_results.json [--results ROOT]`: make a round's table.
+"""`python -m steps.published.refresh summary_results.json [--results DIR]`: a round's table.
 
 MLCommons publishes the file in mlcommons/inference_results_vX.Y. `--results` names a checkout of
 that repository: facts of the runs (LoadGen's version, target_qps, p99) come from its logs, and

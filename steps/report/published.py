@@ -200,8 +200,8 @@ def _provenance(report: PublishedReport) -> Section:
         "provenance",
         "Where the numbers come from",
         "Results are rows of MLCommons' summary_results.json of the round, made into a table by "
-        "`python -m steps.published.refresh`. target_qps, durations, percentiles and LoadGen's "
-        "version are from the published mlperf_log_detail.txt of each run.",
+        "`python -m steps.published.refresh`. target_qps, durations, percentiles and "
+        "LoadGen's version are from the published mlperf_log_detail.txt of each run.",
         [Text(items)],
     )
 

@@ -1,4 +1,4 @@
-"""`python -m steps.runtime IMAGE SETTINGS [arguments of python]`: those arguments in a container.
+"""`python -m steps.runtime IMAGE SETTINGS [arguments of python]`: Python in a container.
 
 IMAGE is the manifest of a container step, SETTINGS the JSON of a ContainerSettings. The exit status
 is the command's own.

@@ -1,4 +1,4 @@
-"""LoadGen's side of engines on other nodes: asks steps.sut.nodes for them, takes their connections.
+"""LoadGen's side of engines on other nodes: steps.sut.nodes starts them, they connect.
 
 Connections are authenticated by a key made for the run (HMAC, by multiprocessing.connection); what
 passes is not encrypted, as everything else between the nodes of such a cluster isn't.

@@ -1,8 +1,8 @@
 """Nodes that a run starts over SSH: Ray on each, ended with the connection.
 
 On this side one ssh a host, with the user's configuration, keys and agent; nothing is asked for. On
-the other `python -m steps.sut.hosts ADDRESS NUMBER VENDORS` in the checkout: it starts Ray, and
-ends it when its stdin does, which closes with this process however that ends.
+the other `python -m steps.sut.hosts ADDRESS NUMBER VENDORS` in the checkout: it starts Ray,
+and ends it when its stdin does, which closes with this process however that ends.
 """
 
 import ctypes

@@ -1,4 +1,4 @@
-"""Engines on the nodes of a Ray cluster: `python -m steps.sut.nodes`, beside LoadGen's process.
+"""Engines on nodes of a Ray cluster: `python -m steps.sut.nodes`, beside LoadGen's process.
 
 Ray finds the nodes, starts an agent on each and ends it with this process or with its node; the
 agent starts the engines' processes, which connect to LoadGen's process by themselves. Samples and
@@ -30,8 +30,8 @@ from steps.sut.launch import LOCAL, Order, Reply, connecting
 POLL_S = 0.2
 
 LET_BE = {f"RAY_EXPERIMENTAL_NOSET_{name}_VISIBLE_DEVICES": "1" for name in ("CUDA", "HIP", "ROCR")}
-"""Ray names no accelerators to a process: steps.sut.pinning does, and of two such variables the one
-counts within the other."""
+"""Ray names no accelerators to a process: steps.sut.pinning does, and of two such variables
+the one counts within the other."""
 
 
 class Agent:

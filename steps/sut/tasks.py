@@ -1,8 +1,8 @@
 """Engines on the nodes of a Slurm job: `srun` starts one task per node, the task its engines.
 
 Slurm has given the nodes already and ends the tasks with the job, so no cluster has to be made
-within it. The task is `python -m steps.sut.tasks HOST PORT ENGINES`; it reads LoadGen's key from
-its stdin, which srun passes on to all of them, and ends when that does.
+within it. The task is `python -m steps.sut.tasks HOST PORT ENGINES`; it reads LoadGen's key
+from its stdin, which srun passes on to all of them, and ends when that does.
 """
 
 import os

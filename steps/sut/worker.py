@@ -1,4 +1,4 @@
-"""An engine's process. `python -m steps.sut.worker --socket FD` serves a socket that it inherited,
+"""An engine's process. `python -m steps.sut.worker --socket FD` serves an inherited socket,
 `--connect HOST PORT NUMBER` connects to LoadGen's process, whose key it reads from stdin.
 
 Its main thread drives the engine and nothing else. A second one takes what LoadGen's process says,

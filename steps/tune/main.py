@@ -1,4 +1,4 @@
-"""The search itself, in the environment that has numpy: `python -m steps.tune.main REQUEST...`.
+"""The search, in the environment that has numpy: `python -m steps.tune.main REQUEST...`.
 
 Several requests are several scenarios that share a budget: the next probe goes to the search with
 the most to gain per second.

@@ -4,8 +4,8 @@ The model is a queue in front of `slots` places, or several, to which requests a
 Whoever has a place gets tokens at a pace that depends on how many have one; how a request deviates
 from that pace is drawn from what was observed. It is fitted to single requests, hundreds a minute,
 which is why it knows an engine sooner than the one request in a hundred that decides whether a run
-is VALID. Where it errs in the tail, steps of steps/tune/tail.py correct it by the tails that probes
-had.
+is VALID. Where it errs in the tail, steps of steps/tune/tail.py correct it by the tails
+that probes had.
 """
 
 import heapq

@@ -1,4 +1,4 @@
-"""An engine's settings, tried one set after another: `python -m steps.tune.settings REQUEST`.
+"""Settings of an engine, one set after another: `python -m steps.tune.settings REQUEST`.
 
 Each trial starts the engine with its settings and explores as a search of the rate would, by the
 same probes in the same directory, so the search that goes on with the best settings finds them

@@ -17,8 +17,8 @@ pytestmark = pytest.mark.engine
 
 LIMIT_S = 300
 
-# MXFP4 against steps/checkpoint/mxfp4.py, which tests/steps/test_mxfp4.py compares with exact
-# arithmetic; ties, zeros, the least and the largest scales are among the groups.
+# MXFP4 against steps/checkpoint/mxfp4.py, which tests/steps/test_mxfp4.py compares with
+# exact arithmetic; ties, zeros, the least and the largest scales are among the groups.
 NUMERICS = """
 import numpy as np, torch
 from steps.checkpoint import mxfp4
