@@ -5,7 +5,7 @@ import sys
 
 from bench import inside
 from steps import ROOT
-from steps.plan import environment_directory
+from steps.plan.plan import environment_directory
 
 
 def main() -> None:

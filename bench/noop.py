@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from steps import ROOT
-from steps.frozen import frozen_plan, snakemake
-from steps.plan import load
+from steps.plan.frozen import frozen_plan, snakemake
+from steps.plan.plan import load
 
 LIMIT_S = 300
 

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from bench import ratios as kept
 from steps import ROOT
-from steps.frozen import frozen_plan
-from steps.loadgen_log import read_detail
-from steps.plan import Job, load
-from steps.record import sha256_file
-from steps.registry import STEPS
+from steps.base.record import sha256_file
+from steps.mlperf.loadgen_log import read_detail
+from steps.plan.frozen import frozen_plan
+from steps.plan.plan import Job, load
+from steps.plan.registry import STEPS
 
 NATIVE = "native"
 DETAIL = "out/mlperf_log_detail.txt"

@@ -7,6 +7,7 @@ from steps.errors import UserError
 from steps.probes.machine import Prober, probe
 from steps.probes.tools import MissingTool
 from steps.probes.values import Node
+
 from tests.conftest import ROOT
 
 RECORDED = ROOT / "tests/recorded"

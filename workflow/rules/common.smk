@@ -7,12 +7,12 @@ sys.path.insert(0, workflow.basedir)
 from snakemake.common import NOTHING_TO_BE_DONE_MSG
 from snakemake.logging import logger
 
-from steps import plan as plans
-from steps import registry
-from steps.errors import UserError
-from steps.limits import refusal
-from steps.scheduler import resources as scheduling
-from steps.scheduler.kubernetes import placed
+from steps.plan import plan as plans
+from steps.plan import registry
+from steps.base.errors import UserError
+from steps.plan.unsupported import refusal
+from steps.schedule import resources as scheduling
+from steps.schedule.kubernetes import placed
 
 if not workflow.configfiles:
     raise WorkflowError(
