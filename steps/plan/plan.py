@@ -21,8 +21,8 @@ class Job(Strict):
     `inputs` maps roles to paths of manifests (or files). `gates` are manifests that have to be
     there before it starts and that it doesn't read. `environment` is the directory of the
     virtual environment it runs in. `log` outlives a failed job. `container`: the JSON of the
-    ContainerSettings (steps/machine/runtime) of a job that runs in the image that its input "environment"
-    stands for; empty for one that runs on the machine itself.
+    ContainerSettings (steps/machine/runtime) of a job that runs in the image that its input
+    "environment" stands for; empty for one that runs on the machine itself.
     """
 
     step: str

@@ -31,7 +31,7 @@ NAMES: Mapping[str, Sequence[tuple[str, str]]] = {
 in its checkpoints. Quark exports the former, engines know the latter."""
 
 THREADS = 1
-"""On shared cores a second thread waits more than it works, as in steps/prepare/rehearsal/train.py."""
+"""On shared cores a second thread mostly waits, as in steps/prepare/rehearsal/train.py."""
 
 
 def quantize(

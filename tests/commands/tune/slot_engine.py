@@ -1,4 +1,4 @@
-"""A scripted engine with places, behind the real LoadGen: `python -m tests.commands.tune.slot_engine -m M`.
+"""A scripted engine with places, behind LoadGen: `python -m tests.commands.tune.slot_engine -m M`.
 
 Runs module M as its command does, with this engine in vLLM's place. Its name goes into the result,
 so nothing made here could ever enter a submission.

@@ -1,14 +1,13 @@
 """docs/validator.md: what the official checker checks and lets pass, and who finds it here.
 
-`python -m tests.submit.validate.table` writes the document; a test keeps it, the codes and the damages
-in step.
+`python -m tests.submit.validate.table` writes the document; a test keeps it, the codes and the
+damages in step.
 """
 
-from pathlib import Path
-
+from steps import ROOT
 from steps.submit.validate.findings import codes
 
-DOCUMENT = Path(__file__).resolve().parent.parent.parent / "docs/validator.md"
+DOCUMENT = ROOT / "docs/validator.md"
 
 OFFICIAL: tuple[tuple[str, str, str], ...] = (
     ("check_results_dir", "a file in the root that is neither *.md nor *.pdf", "root-file"),
