@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -109,12 +109,26 @@ class Manifest:
 
     def damage(self) -> list[str]:
         """Listed files that are absent or changed, one sentence each; empty if all hold."""
+        return self._damage(lambda path: True)
+
+    def altered(self) -> list[str]:
+        """As `damage`, but reads only what was written after the manifest: a step writes that
+        last. What was changed with an older time than it has is left to `damage`."""
+        try:
+            made = (self.directory / MANIFEST).stat().st_mtime_ns
+        except OSError as error:
+            return [f"{self.directory / MANIFEST} can't be read ({error.strerror})"]
+        return self._damage(lambda path: path.stat().st_mtime_ns > made)
+
+    def _damage(self, suspected: Callable[[Path], bool]) -> list[str]:
         found = []
         for name, entry in self.files.items():
             path = self.directory / name
             if not path.is_file():
                 found.append(f"{path} is missing")
-            elif sha256_file(path) != entry["sha256"]:
+            elif path.stat().st_size != entry["bytes"] or (
+                suspected(path) and sha256_file(path) != entry["sha256"]
+            ):
                 found.append(f"{path} does not match its sha256 in {MANIFEST}")
         return found
 
@@ -125,13 +139,14 @@ class Workspace:
 
     `partial` is a directory (not made yet) that outlives a killed step, so that the next one can
     go on from it; it is removed once the step's output is published. `previous` is what the step
-    published before, until this takes its place.
+    published before, until this takes its place. `destination`: where all of it goes.
     """
 
     directory: Path
     result: dict[str, Any] = field(default_factory=dict)
     partial: Path | None = None
     previous: Path | None = None
+    destination: Path | None = None
 
 
 def partial_directory(destination: Path) -> Path:
@@ -166,6 +181,7 @@ def publish(
             temporary,
             partial=partial_directory(destination),
             previous=destination if destination.is_dir() else None,
+            destination=destination,
         )
         yield workspace
         files = {
