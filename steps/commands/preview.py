@@ -10,6 +10,7 @@ from steps.base.errors import UserError
 from steps.config import schema
 from steps.plan.estimate import cost, evaluation_counts
 from steps.plan.plan import Plan, load
+from steps.plan.states import described
 from steps.plan.unsupported import refusal
 
 SUMMARY_LIMIT_S = 300.0
@@ -95,8 +96,7 @@ def _reason(status: str) -> str:
 
 
 def _described(plan: Plan) -> tuple[schema.Cell, ...]:
-    report = next(job for job in plan.jobs if job.step == "report")
-    return schema.ReportConfig.model_validate_json(report.config).cells
+    return described(plan).cells
 
 
 def _notes(plan: Plan) -> list[str]:

@@ -410,7 +410,7 @@ class ComplianceCheckConfig(Strict):
     rule: TestRule
 
 
-# ---- submission and report ---------------------------------------------------------------------
+# ---- submission ---------------------------------------------------------------------
 
 
 class Measurement(Strict):
@@ -492,8 +492,3 @@ class ProvenanceConfig(Strict):
     submitter: str
     overrides: tuple[str, ...]
 
-
-class ReportConfig(Strict):
-    experiment: Name
-    round: Name
-    cells: tuple[Cell, ...]
