@@ -1,10 +1,9 @@
 """`./reproduce [run|plan|verify|...] [hydra overrides] [-- snakemake arguments]`.
 
-Composes and freezes the plan, then becomes snakemake. Heavy modules are imported where they are
+Composes and freezes the plan, then runs snakemake on it. Heavy modules are imported where they are
 used: a repeated run whose plan is known costs little more than snakemake itself.
 """
 
-import fcntl
 import importlib
 import os
 import sys
@@ -12,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
+from steps import supervisor
 from steps.errors import UserError
 from steps.record import canonical_json, digest_files, write_atomically
 
@@ -115,13 +115,12 @@ def _planned(arguments: list[str]) -> int:
 
     if reason := refusal(path, ROOT):
         raise UserError(reason)
-    lock(ROOT / "results")
+    supervisor.lock(ROOT)
     os.chdir(ROOT)
     if (name := scheduler(path)) != "local":
         found = {"slurm": "steps.scheduler.run", "kubernetes": "steps.scheduler.kubernetes.run"}
         return int(importlib.import_module(found[name]).run(path, passed_on, ROOT))
-    binary, *rest = snakemake(path)
-    os.execv(binary, [binary, *rest, *passed_on])
+    return supervisor.supervise([*snakemake(path), *passed_on], ROOT)
 
 
 def site_file(arguments: list[str]) -> tuple[list[str], Path | None]:
@@ -185,23 +184,6 @@ def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def lock(results: Path) -> None:
-    """Held until snakemake and every step it started have ended, however they end."""
-    results.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(results / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.read(descriptor, 32).decode().strip()
-        raise UserError(
-            f"another ./reproduce (process {holder}), or a step it started, is still running "
-            f"in {results}; wait for it or end it"
-        ) from error
-    os.truncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
-    os.set_inheritable(descriptor, True)
-
-
 def command_line() -> NoReturn:
     try:
         status = main(sys.argv[1:])
@@ -210,6 +192,7 @@ def command_line() -> NoReturn:
         status = 130
     except BrokenPipeError:
         status = 1
+    supervisor.release()
     raise SystemExit(status)
 
 

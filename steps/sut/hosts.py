@@ -5,7 +5,6 @@ the other `python -m steps.sut.hosts ADDRESS NUMBER VENDORS` in the checkout: it
 ends it when its stdin does, which closes with this process however that ends.
 """
 
-import ctypes
 import os
 import re
 import shlex
@@ -22,6 +21,7 @@ from typing import NoReturn
 from steps.errors import UserError
 from steps.probes.machine import Prober, of_vendor
 from steps.probes.values import Vendor
+from steps.processes import die_with_parent
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -40,8 +40,6 @@ UNREACHABLE = 255
 """Status of ssh where the connection failed."""
 
 END_S = 8.0
-DIE_WITH_PARENT = 1
-"""PR_SET_PDEATHSIG of prctl(2)."""
 
 
 def command(
@@ -168,11 +166,6 @@ def main() -> NoReturn:
     status = ray.wait()
     sys.stdout.flush()
     os._exit(status if 0 <= status < UNREACHABLE else 1)
-
-
-def die_with_parent() -> None:
-    """For a process that is about to start another program: that gets SIGKILL at our end."""
-    ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
 
 
 def _end_with_stdin(ray: "subprocess.Popen[bytes]") -> None:

@@ -23,10 +23,11 @@ from steps.accelerators import differs
 from steps.errors import UserError
 from steps.probes.machine import Prober, of_vendor
 from steps.probes.values import Accelerator, Vendor
+from steps.processes import die_with_parent
 from steps.serving import SSH, Host, NodeKind
 from steps.strict import Positive, PositiveNumber, Strict
 from steps.sut import tasks
-from steps.sut.hosts import LABEL, Hosts, die_with_parent
+from steps.sut.hosts import LABEL, Hosts
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -19,13 +19,14 @@ from pathlib import Path
 
 from steps import schema
 from steps.analysis import environment_python
-from steps.cli import ROOT, frozen_plan, lock, site_file, snakemake
+from steps.cli import ROOT, frozen_plan, site_file, snakemake
 from steps.errors import UserError
 from steps.limits import refusal
 from steps.plan import Job, Plan, load
 from steps.record import Manifest, canonical_json, write_atomically
 from steps.registry import code_digest, sources
 from steps.scheduler.config import Local
+from steps.supervisor import lock, supervise
 from steps.tune import offline
 from steps.tune.config import load as settings
 from steps.tune.frontier import FRONTIER
@@ -90,7 +91,7 @@ def command(arguments: list[str]) -> int:
     if reason := refusal(path, ROOT):
         raise UserError(reason)
     os.chdir(ROOT)
-    lock(ROOT / "results")
+    lock(ROOT)
     plan = load(path)
     if not isinstance(plan.scheduler, Local):
         raise UserError(
@@ -140,8 +141,7 @@ def _searchable(job: Job) -> bool:
 
 def _offline(path: Path, job: Job) -> None:
     """What the Offline run of the plan says of its own length; it is made if it isn't there."""
-    done = subprocess.run([*snakemake(path), job.output], cwd=ROOT, check=False)
-    if done.returncode:
+    if supervise([*snakemake(path), job.output], ROOT):
         raise UserError("the Offline run can't be made; see the messages above")
     config = schema.PerformanceRunConfig.model_validate_json(job.config)
     loadgen, rules = config.loadgen, config.rules
@@ -227,8 +227,7 @@ def _key(override: str) -> str:
 def _prepare(path: Path, jobs: Sequence[Job]) -> None:
     """Weights, prompts and environments of these jobs, by the same rules as a run's."""
     needed = sorted({source for job in jobs for source in job.inputs.values()})
-    done = subprocess.run([*snakemake(path), *needed], cwd=ROOT, check=False)
-    if done.returncode:
+    if supervise([*snakemake(path), *needed], ROOT):
         raise UserError("what the runs need can't be made; see the messages above")
 
 
