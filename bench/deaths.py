@@ -23,8 +23,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from steps import processes
-from steps.cli import ROOT
+from steps import ROOT
+from steps.base import processes
 
 EXPERIMENT = "deaths"
 COMMAND = (
