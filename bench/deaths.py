@@ -43,7 +43,7 @@ LEFT_S = 15.0
 """How long what is left over has to end by itself, where nobody is there to end it."""
 
 STEP = re.compile(r"steps\.(?:\w+\.)*(\w+)$")
-ENGINE = re.compile(r"steps\.(?:\w+\.)*sut\.worker$")
+ENGINE = re.compile(r"steps\.(?:\w+\.)*worker$")
 
 
 @dataclass(frozen=True)
@@ -139,18 +139,14 @@ def struck(run: Run, trial: Trial, whole_s: float) -> tuple[int, str] | None:
 
 def named(trial: Trial, pid: int, step: str, words: str) -> bool:
     """Whether a sentence says what died."""
-    stopped = trial.signal == signal.SIGSTOP
-    ended = r"stopped for \d+ s \(SIGSTOP\)" if stopped else f"ended by {trial.signal.name}"
-    if trial.what == "engine":
-        ended = "gave no sign of life" if stopped else f"was killed by {trial.signal.name}"
-        return bool(re.search(rf"error: \w+: engine \d+ {ended}.*the run is void", words)) or bool(
-            re.search(rf"error: \w+: engine \d+ {ended} at start", words)
-        )
-    if trial.what == "snakemake":
-        return bool(
-            re.search(rf"error: snakemake \(process {pid}\) .*{ended}.*(cut short|no step)", words)
-        )
-    return bool(re.search(rf"error: {step}: .*{ended}", words))
+    name = trial.signal.name
+    ended = rf"stopped for \d+ s \({name}\)" if name == "SIGSTOP" else f"ended by {name}"
+    silent = f"(was killed by {name}|.*gave no sign of life)"
+    by_what = {
+        "engine": rf"\w+: engine \d+ {silent}.*(void|at start)",
+        "snakemake": rf"snakemake \(process {pid}\) .*{ended}.*(cut short|no step)",
+    }
+    return bool(re.search(f"error: {by_what.get(trial.what, f'{step}: .*{ended}')}", words))
 
 
 def left(number: int) -> list[int]:

@@ -5,6 +5,7 @@ the other `python -m steps.run.placing.hosts ADDRESS NUMBER VENDORS` in the chec
 and ends it when its stdin does, which closes with this process however that ends.
 """
 
+import contextlib
 import os
 import re
 import shlex
@@ -23,6 +24,7 @@ from steps.base.errors import UserError
 from steps.base.processes import die_with_parent
 from steps.machine.probes.machine import Prober, of_vendor
 from steps.machine.probes.values import Vendor
+from steps.run.placing.protection import with_token
 
 LABEL = "reprise-host"
 """Label of a node of Ray: the number of its host in the list."""
@@ -68,7 +70,12 @@ class Hosts:
     """The hosts of one run, from the first connection on."""
 
     def __init__(
-        self, names: Sequence[str], checkout: str, address: str, vendors: Iterable[Vendor]
+        self,
+        names: Sequence[str],
+        checkout: str,
+        address: str,
+        vendors: Iterable[Vendor],
+        token: str,
     ) -> None:
         self._names = names
         self._checkout = checkout
@@ -91,6 +98,10 @@ class Hosts:
             except OSError as error:
                 raise UserError(f"ssh can't be started ({error.strerror}); install it") from error
             self._processes.append(process)
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):  # `check` says why it has ended
+                process.stdin.write(token + "\n")
+                process.stdin.flush()
             reader = threading.Thread(target=self._read, args=(number, process), daemon=True)
             reader.start()
             self._readers.append(reader)
@@ -159,6 +170,7 @@ def main() -> NoReturn:
         ],
         stdin=subprocess.DEVNULL,
         stderr=subprocess.STDOUT,
+        env={**os.environ, **with_token(sys.stdin.readline().strip())},
         preexec_fn=die_with_parent,
     )
     threading.Thread(target=_end_with_stdin, args=(ray,), daemon=True).start()
