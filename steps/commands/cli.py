@@ -4,6 +4,7 @@ Composes and freezes the plan, then runs snakemake on it. Heavy modules are impo
 used (steps/plan/frozen.py says why).
 """
 
+import errno
 import importlib
 import os
 import sys
@@ -75,6 +76,16 @@ OTHERS: Mapping[str, tuple[str, str]] = {
 }
 """Commands that need no plan: the module whose `command(arguments) -> exit status` does it."""
 
+REMEDIES: Mapping[int, str] = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space or have your quota raised",
+    errno.EROFS: "give results/ and .envs/ (links may lead elsewhere) a disk that can be written",
+    errno.EACCES: "give yourself the right to it, or run as its owner",
+    errno.EPERM: "give yourself the right to it, or run as its owner",
+    errno.EIO: "look at the disk (dmesg)",
+}
+"""By errno; what else there is says enough of itself."""
+
 USAGE = """\
 ./reproduce [run|plan|manifests|verify] [--site FILE] [hydra overrides] [-- snakemake arguments]
 ./reproduce COMMAND [arguments]
@@ -105,6 +116,18 @@ def main(arguments: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        print(f"error: {unusable(error)}", file=sys.stderr)
+        return 1
+
+
+def unusable(error: OSError) -> str:
+    """A file or disk that can't be used, as a sentence with what to do."""
+    where = f"{error.filename}: " if error.filename else ""
+    remedy = REMEDIES.get(error.errno or 0, "mend that")
+    return f"{where}{error.strerror or error}; {remedy}, and run again"
 
 
 def _planned(arguments: list[str]) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from steps import ROOT
 from steps.base.errors import UserError
-from steps.base.record import canonical_json, digest_files, write_atomically
+from steps.base.record import canonical_json, digest_files, sha256_file, write_atomically
 
 
 def site_file(arguments: list[str]) -> tuple[list[str], Path | None]:
@@ -41,8 +41,10 @@ def frozen_plan(root: Path, overrides: list[str], site: Path | None = None) -> P
         key += site.name + site.read_text(encoding="utf-8", errors="replace")
     index = root / "results/plans/index" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}"
     if index.is_file():
-        path = root / "results/plans" / f"{index.read_text().strip()}.json"
-        if path.is_file():
+        name = index.read_text(encoding="utf-8", errors="replace").strip()
+        path = root / "results/plans" / f"{name}.json"
+        # A loss of power leaves files that are empty or zeros.
+        if path.is_file() and sha256_file(path)[:12] == name:
             return path
     from steps.plan.make import make
     from steps.plan.plan import freeze
