@@ -33,6 +33,8 @@ ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     for further in ENDS:  # a second one would break off what the first one lets us remove
         signal.signal(further, signal.SIG_IGN)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
     # SystemExit lets the temporary directory be removed; the default action would not.
     raise SystemExit(128 + number)
 
@@ -51,8 +53,7 @@ def main(name: str, config_class: type[Config], step: Step[Config]) -> NoReturn:
     parser.add_argument("--log", type=Path, required=True)
     parser.add_argument("--code", type=Path, nargs="*", default=[])
     arguments = parser.parse_args()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in ENDS[1:]:
+    for number in ENDS:
         signal.signal(number, _terminate)
     die_with_parent(signal.SIGTERM)
     faulthandler.enable()

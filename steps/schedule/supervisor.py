@@ -31,6 +31,8 @@ ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 POLL_S = 1.0
 STOPPED_S = 10.0
 """So long a stopped process may be continued; then it has ended: nothing waits for it for ever."""
+GROUP_S = 2.0
+"""How long to see whether those below us got a SIGINT too."""
 LEAVE_S = 5.0
 """How long snakemake has to end once no step is left."""
 STEPS_S = 70.0
@@ -274,16 +276,18 @@ class _Watch:
         number, cut = signal.Signals(found.si_signo), cut_short(self.root, self.begun)
         sender = processes.name(found.si_pid)
         by = f"{number.name} from process {found.si_pid} ({sender})" if sender else number.name
-        if number != signal.SIGINT or found.si_code != SENT_BY_TERMINAL:
-            # Not SIGTERM: see supervise.
-            self._tell(self.child.pid, signal.SIGINT)
-            for pid in self._steps():
-                self._tell(pid, signal.SIGTERM)
+        told = number == signal.SIGINT and found.si_code == SENT_BY_TERMINAL
         begun = alone = time.monotonic()
         while self.child.poll() is None:
+            now = time.monotonic()
+            # A SIGINT may have gone to the whole group, and snakemake takes one only.
+            if not told and (number != signal.SIGINT or now - begun > GROUP_S):
+                told = True
+                self._tell(self.child.pid, signal.SIGINT)  # not SIGTERM: see supervise
+                for pid in self._steps():
+                    self._tell(pid, signal.SIGTERM)
             if self._signalled(0.1) is not None:
                 break
-            now = time.monotonic()
             if self._steps():
                 alone = now
             if now - alone > LEAVE_S or now - begun > STEPS_S:

@@ -27,6 +27,7 @@ sys.path.insert(0, {root!r})
 from steps.schedule import supervisor
 from steps.base.errors import UserError
 supervisor.LEAVE_S, supervisor.STEPS_S, supervisor.STOPPED_S = 1.0, 4.0, 1.0
+supervisor.GROUP_S = 0.5
 supervisor.POLL_S = 0.1
 root = Path({home!r})
 try:
@@ -153,6 +154,24 @@ def test_a_signal_ends_everything_within_a_limit(
     assert "cut short: results/demo/runs/a/b/performance_run" in text
     assert left_over(home) == []
     assert Reproduce(home, "sys.exit(0)").ended() == (0, "")
+
+
+ONCE = """
+def second(*_):
+    (Path("results") / "twice").touch()
+def first(*_):
+    signal.signal(signal.SIGINT, second)
+signal.signal(signal.SIGINT, first)
+"""
+
+
+def test_snakemake_gets_the_group_s_sigint_once(home: Path) -> None:
+    run = Reproduce(home, f"p = step({SLEEP!r}); {ONCE}\nready(); p.wait(); time.sleep(0.2)")
+    run.snakemake()
+    os.killpg(run.process.pid, signal.SIGINT)
+    status, _ = run.ended()
+    assert status == 128 + signal.SIGINT
+    assert not (home / "results/twice").exists()
 
 
 def test_the_group_s_sigterm_is_no_other(home: Path) -> None:
