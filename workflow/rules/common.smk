@@ -9,6 +9,7 @@ from snakemake.logging import logger
 
 from steps.plan import plan as plans
 from steps.plan import registry
+from steps.base.deaths import Deaths
 from steps.base.errors import UserError
 from steps.plan.unsupported import refusal
 from steps.schedule import resources as scheduling
@@ -35,6 +36,10 @@ RUN = (
     "{params.place:q} {params.launcher:q} -m {params.module} --config {params.config:q} --input {params.inputs:q}"
     " --output {output.manifest:q} --log {log:q} --code {input.code:q}"
 )
+
+
+# A step's parent is snakemake itself: it learns of the signal that ends one, and none outlives it.
+shell.prefix("set -euo pipefail; exec ")
 
 
 wildcard_constraints:
@@ -126,5 +131,16 @@ def tell_of_refusal(record):
     return True
 
 
+DEATHS = Deaths()
+
+
+def tell_of_death(record):
+    """The same for a job whose process couldn't say what ended it."""
+    if sentence := DEATHS.heard(record):
+        print(f"error: {sentence}", file=sys.stderr, flush=True)
+    return True
+
+
 logger.addFilter(tell_of_nothing)
 logger.addFilter(tell_of_refusal)
+logger.addFilter(tell_of_death)
