@@ -491,4 +491,3 @@ class ProvenanceConfig(Strict):
     round: Name
     submitter: str
     overrides: tuple[str, ...]
-

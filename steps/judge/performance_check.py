@@ -90,9 +90,7 @@ def metrics(detail: Detail, config: PerformanceCheckConfig) -> dict[str, Any]:
         "ttft_ms": _distribution(detail, TTFT) if timed else None,
         "tpot_ms": _distribution(detail, TPOT) if timed else None,
         "latency_ms": _distribution(detail, LATENCY) if whole else None,
-        "limits": Limits(
-            ttft_ms=rules.ttft_ms, tpot_ms=rules.tpot_ms, latency_ms=rules.latency_ms
-        ),
+        "limits": Limits(ttft_ms=rules.ttft_ms, tpot_ms=rules.tpot_ms, latency_ms=rules.latency_ms),
         "min_duration_ms": int(detail.get("effective_min_duration_ms")),
         "loadgen_version": str(detail.get("loadgen_version")),
     }

@@ -5,27 +5,30 @@ and holds beside a ./reproduce that is running.
 """
 
 import os
+import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from steps.base import earlier
 from steps.base.errors import UserError
-from steps.base.record import MANIFEST, Manifest, canonical_json, sha256_file
+from steps.base.record import Manifest, canonical_json, sha256_file
 from steps.base.strict import Strict
 from steps.config import verdicts
 from steps.config.schema import Cell, SubmissionConfig
 from steps.config.verdicts import Verdict, Window
 from steps.plan.estimate import cost, evaluation_counts
 from steps.plan.plan import Job, Plan
+from steps.plan.registry import STEPS
 
 State = Literal["valid", "invalid", "damaged", "failed", "blocked", "running", "due"]
 """valid: measured, judged, holds. invalid: judged, doesn't hold. damaged: a file of the result is
-gone or changed. failed: the step that makes it ended with an error. blocked: what it needs failed or
-doesn't hold. running: a step is at it. due: nothing was done for it, or something else than the plan
-wants."""
+gone or changed. failed: the step that makes it ended with an error. blocked: what it needs failed
+or doesn't hold. running: a step is at it. due: nothing was done for it, or what is there isn't what
+the plan wants."""
 
 WORST: tuple[State, ...] = (
     *("invalid", "damaged", "failed", "blocked", "running", "due", "valid"),
@@ -51,9 +54,9 @@ TAIL_BYTES = 1 << 16
 class Part(Strict):
     """One measured result of a cell and the verdict on it: "performance", "accuracy" or a test.
 
-    `run` and `check` are the outputs of its jobs. `why`: in a sentence, unless it is valid. `value`:
-    what was measured, in words. `tries`: how often it was measured with these settings, this result
-    included; 0 if it wasn't. `seconds_left`: of a running one, if that is known.
+    `run` and `check` are the outputs of its jobs. `why`: in a sentence, unless it is valid.
+    `value`: what was measured, in words. `tries`: how often it was measured with these settings,
+    this result included; 0 if it wasn't. `seconds_left`: of a running one, if that is known.
     """
 
     name: str
@@ -115,7 +118,10 @@ class States:
         parts = [
             self._part("performance", "performance", cell.key),
             self._part("accuracy", "accuracy", cell.key),
-            *(self._part(test, "compliance", self._below(cell, test)) for test in cell.compliance_tests),
+            *(
+                self._part(test, "compliance", self._below(cell, test))
+                for test in cell.compliance_tests
+            ),
         ]
         return CellState(
             key=cell.key,
@@ -131,17 +137,13 @@ class States:
         part = Part(name=name, run=run.output, check=check.output, state="due")
         at_work = next((job for job in (run, check) if self._running(job)), None)
         if at_work is not None:
-            return part.model_copy(
-                update={"state": "running", "seconds_left": self._left(at_work)}
-            )
+            return part.model_copy(update={"state": "running", "seconds_left": self._left(at_work)})
         try:
             manifest = self._current(run)
         except _Unmade as unmade:
             return part.model_copy(update={"state": unmade.state, "why": unmade.why})
         tries = earlier.tries_of(manifest)
-        part = part.model_copy(
-            update={"tries": tries, "window": Window.of(manifest.result)}
-        )
+        part = part.model_copy(update={"tries": tries, "window": Window.of(manifest.result)})
         if damage := manifest.altered():
             return part.model_copy(update={"state": "damaged", "why": damage[0]})
         try:
@@ -155,6 +157,25 @@ class States:
         return part.model_copy(
             update={"state": state, "why": verdict.why, "value": in_words(verdict)}
         )
+
+    def current(self, step: str, key: str = "") -> Manifest | None:
+        """A job's result if it is there, whole and what the plan wants."""
+        try:
+            found = self._current(self._jobs[step, key])
+        except _Unmade:
+            return None
+        return None if found.altered() else found
+
+    def whole(self) -> Iterator[tuple[str, str]]:
+        """Of what sums the experiment up: steps without a result that the plan can use, and why."""
+        for step in ("submission", "provenance"):
+            try:
+                found = self._current(self._jobs[step, ""])
+                why = next(iter(found.altered()), "")
+            except _Unmade as unmade:
+                why = unmade.why
+            if why:
+                yield step, why
 
     # ---- one job ---------------------------------------------------------------------------
 
@@ -280,6 +301,57 @@ def in_words(verdict: Verdict) -> str:
         lowest = min(m.ratio for m in verdict.gates[verdict.reference_gate].metrics.values())
         return f"{lowest:.2%} of the reference"
     return ""
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """A job whose result is there and damaged; `words` say how."""
+
+    job: Job
+    words: str
+
+    def line(self, overrides: Sequence[str]) -> str:
+        """With the command that mends it."""
+        measured = STEPS[self.job.step].stage in ("artifacts", "runs")
+        again = ["again", *overrides, self.job.step] if measured else overrides
+        return (
+            f"{f'{self.job.step} {self.job.key}'.strip()}: {self.words}: "
+            f"{shlex.join(['./reproduce', *again])}"
+        )
+
+
+def troubles(plan: Plan, root: Path) -> list[Trouble]:
+    """Damaged results of a plan, whatever step made them."""
+    found = []
+    for job in plan.jobs:
+        path = root / job.output
+        if not path.is_file():
+            continue
+        try:
+            complaints = Manifest.read(path).altered()
+        except UserError as error:
+            complaints = [str(error)]
+        found += [Trouble(job, complaints[0])] if complaints else []
+    return found
+
+
+def selected(key: str, word: str) -> bool:
+    """Whether a word names a cell: parts of its key that follow each other, as in bf16/Server."""
+    return f"/{word.strip('/')}/" in f"/{key}/"
+
+
+def word_for(key: str, keys: Sequence[str]) -> str:
+    """The shortest end of a cell's key that names no other of the plan's."""
+    parts = key.split("/")
+    ends = ["/".join(parts[at:]) for at in reversed(range(len(parts)))]
+    return next((end for end in ends if sum(selected(k, end) for k in keys) == 1), key)
+
+
+def mending(cell: CellState, keys: Sequence[str], overrides: Sequence[str]) -> str:
+    """The command that makes a cell's result what the plan wants."""
+    if cell.state in ("invalid", "damaged"):
+        return shlex.join(["./reproduce", "again", *overrides, word_for(cell.key, keys)])
+    return shlex.join(["./reproduce", *overrides])
 
 
 def _is_step(pid: int) -> bool:

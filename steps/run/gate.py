@@ -1,4 +1,4 @@
-"""`python -m steps.run.gate STEP LOG GATE... -- COMMAND...`: becomes the command if every gate holds.
+"""`python -m steps.run.gate STEP LOG GATE... -- COMMAND...`: becomes the command if all gates hold.
 
 Gates are verdicts that a measured run waits for and doesn't read. Behind one that doesn't hold the
 run would only cost time.

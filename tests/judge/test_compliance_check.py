@@ -160,7 +160,10 @@ def test_a_run_without_the_tests_settings_proves_nothing(plan: Plan, tmp_path: P
 
 def test_a_test_measured_before_its_performance_run_is_named(plan: Plan, tmp_path: Path) -> None:
     def at(home: Path, started: str, finished: str) -> None:
-        record = {"started": f"2026-11-30T{started}+00:00", "finished": f"2026-11-30T{finished}+00:00"}
+        record = {
+            "started": f"2026-11-30T{started}+00:00",
+            "finished": f"2026-11-30T{finished}+00:00",
+        }
         (home / "record.json").write_text(json.dumps(record), encoding="utf-8")
 
     performance = Manifest(tmp_path / "performance", "", {}, {}, {}, {})
