@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from steps.base.record import publish
+from steps.base.record import publish, sha256_file
 from steps.config import schema
 from steps.config.verdicts import ComplianceVerdict, as_result
 from steps.judge.compliance import verify
@@ -87,8 +87,8 @@ def publish_job(maker: Maker, job: Job, root: Path) -> None:
         workspace.result = _write(maker, job, workspace.directory, inputs)
 
 
-def package(plan: Plan, root: Path, submitter: str | None = None) -> None:
-    """The real submission step on what `build` left; `submitter` is what it says it is of."""
+def package(plan: Plan, root: Path) -> None:
+    """The real submission step on what `build` left."""
     job = next(job for job in plan.jobs if job.step == "submission")
     config = schema.SubmissionConfig.model_validate_json(job.config)
     folder = (root / job.output).parent
@@ -97,7 +97,6 @@ def package(plan: Plan, root: Path, submitter: str | None = None) -> None:
         folder, step="submission", config=json.loads(job.config), inputs=inputs, code="c"
     ) as workspace:
         submission_step(config, inputs, workspace, None)  # type: ignore[arg-type]
-        workspace.result["submitter"] = submitter or config.submitter
     provenance(plan, root)
 
 
@@ -330,3 +329,7 @@ def _quick(job: Job) -> dict[str, Any]:
 def _text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
+
+
+def sha256(path: Path) -> str:
+    return sha256_file(path)

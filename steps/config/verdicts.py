@@ -72,7 +72,11 @@ class Window(Strict):
     def of(cls, result: Mapping[str, Any]) -> "Window | None":
         """That of a run's result; None if it has none that can be read."""
         try:
-            return None if result.get(WINDOW) is None else cls.model_validate(result[WINDOW])
+            return (
+                None
+                if result.get(WINDOW) is None
+                else cls.model_validate(result[WINDOW], strict=False)
+            )
         except ValidationError:
             return None
 

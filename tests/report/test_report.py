@@ -87,13 +87,13 @@ def rendered(plan: Plan, home: Path) -> Path:
     for job in plan.jobs:
         if job.step == "performance_run" and job.key.endswith("bf16/Server"):
             (home / job.output).with_name(FRONTIER).write_text(SEARCH, encoding="utf-8")
-    synthetic.package(plan, home, submitter="Re<b>prise")
+    synthetic.package(plan, home)
     return synthetic.report(plan, home)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    plan = planned("precision=bf16,fp8")
+    plan = planned("precision=bf16,fp8", "system.submitter='Re<b>prise'")
     return rendered(plan, tmp_path_factory.mktemp("experiment"))
 
 

@@ -1,0 +1,262 @@
+"""What has become of each cell, read from what is finished: by a plan whose results are made up."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from steps.base import earlier
+from steps.base.errors import UserError
+from steps.base.record import Manifest
+from steps.commands import results
+from steps.commands.results import Asked
+from steps.commands.seal import _require_held
+from steps.commands.verify import verify
+from steps.plan.plan import Job, Plan, freeze
+from steps.plan.states import CellState, States, selected, word_for
+from tests import synthetic
+from tests.conftest import planned
+
+LATE = {
+    "code": "ttft",
+    "words": "p99 TTFT is 4056.2 ms, the limit of Server is 2000 ms",
+    "value": 4056.2,
+    "limit": 2000.0,
+    "fix": "lower system.target_qps.Server",
+}
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return planned()
+
+
+@pytest.fixture(scope="module")
+def whole(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("whole")
+    synthetic.build(plan, home)
+    synthetic.package(plan, home)
+    return home
+
+
+@pytest.fixture
+def home(whole: Path, tmp_path: Path) -> Path:
+    shutil.copytree(whole, tmp_path / "home", copy_function=shutil.copy2)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def asked(plan: Plan, home: Path) -> Asked:
+    return Asked.of(freeze(plan, home), home, [])
+
+
+def job(plan: Plan, step: str, scenario: str) -> Job:
+    return next(j for j in plan.jobs if j.step == step and f"/{scenario}" in f"/{j.key}")
+
+
+def changed(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """A manifest as it would be if its step had left something else."""
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    change(fields)
+    path.write_text(json.dumps(fields), encoding="utf-8")
+
+
+def invalid(plan: Plan, home: Path, scenario: str) -> None:
+    verdict = {"holds": False, "complaints": [LATE]}
+    path = home / job(plan, "performance_check", scenario).output
+    changed(path, lambda fields: fields["result"].update(verdict))
+
+
+def gone(plan: Plan, home: Path, step: str, scenario: str, said: str = "") -> None:
+    one = job(plan, step, scenario)
+    shutil.rmtree((home / one.output).parent)
+    if said:
+        (home / one.log).parent.mkdir(parents=True, exist_ok=True)
+        (home / one.log).write_text(f"loading\n{said}\n", encoding="utf-8")
+
+
+def by_scenario(asked: Asked) -> dict[str, CellState]:
+    return {cell.axes["scenario"]: cell for cell in asked.cells()}
+
+
+def test_a_whole_experiment_is_valid(asked: Asked) -> None:
+    assert {cell.state for cell in asked.cells()} == {"valid"}
+    assert list(States(asked.plan, asked.root).whole()) == []
+    assert results.numbers(asked, asked.cells()).startswith("rehearsal: 3 of 3 cells valid: Offl")
+    _require_held(asked)
+
+
+def test_each_cell_says_what_became_of_it(asked: Asked) -> None:
+    invalid(asked.plan, asked.root, "Server")
+    died = "error: accuracy_run: its process was ended by SIGKILL: memory; details in x.log"
+    gone(asked.plan, asked.root, "accuracy_run", "Offline", died)
+    gone(asked.plan, asked.root, "performance_run", "Interactive")
+    cells = by_scenario(asked)
+    assert {name: cell.state for name, cell in cells.items()} == {
+        **{"Server": "invalid", "Offline": "failed", "Interactive": "due"}
+    }
+    assert cells["Server"].why == f"performance: {LATE['words']}; {LATE['fix']}"
+    assert "ended by SIGKILL" in cells["Offline"].why
+    assert results.lines(list(cells.values()), asked) == [
+        "Offline failed: accuracy: its process was ended by SIGKILL: memory; details in x.log: "
+        "./reproduce",
+        f"Server INVALID: performance: {LATE['words']}; {LATE['fix']}: ./reproduce again Server",
+        "Interactive missing: performance: not measured yet: ./reproduce",
+    ]
+
+
+def test_what_is_behind_a_failed_gate_or_step_says_so(tmp_path: Path) -> None:
+    plan = planned("precision=fp8", "scenario=Offline")
+    synthetic.build(plan, tmp_path)
+    gone(plan, tmp_path, "performance_run", "Offline")
+    gate = next(job for job in plan.jobs if job.step == "quick_check")
+    lost = {"holds": False, "complaints": [{**LATE, "words": "9 % are kept", "fix": ""}]}
+    changed(tmp_path / gate.output, lambda fields: fields["result"].update(lost))
+    (cell,) = States(plan, tmp_path).cells()
+    assert (cell.state, cell.why) == ("blocked", "performance: quick_check: 9 % are kept")
+    quantize = next(job for job in plan.jobs if job.step == "quantize")
+    gone(plan, tmp_path, "quantize", "fp8", "error: quantize: no space left on the device")
+    shutil.rmtree((tmp_path / gate.output).parent)
+    (cell,) = States(plan, tmp_path).cells()
+    assert cell.state == "blocked"
+    assert f"quantize {quantize.key}: no space left on the device" in cell.why
+
+
+@pytest.fixture
+def step_at_work(tmp_path: Path) -> Iterator[int]:
+    code = "import time; time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", code, "steps.run.performance_run"])
+    yield process.pid
+    process.kill()
+    process.wait()
+
+
+def test_a_running_step_is_told_with_the_time_it_still_takes(
+    asked: Asked, step_at_work: int
+) -> None:
+    gone(asked.plan, asked.root, "performance_run", "Server")
+    directory = (asked.root / job(asked.plan, "performance_run", "Server").output).parent
+    for number, state in ((step_at_work, "running"), (2**22 + 1, "due")):
+        work = directory.with_name(f".{directory.name}.{number}.tmp")
+        work.mkdir(parents=True)
+        (work / "user.conf").write_text("")
+        cell = by_scenario(asked)["Server"]
+        assert cell.state == state
+        assert (cell.parts[0].seconds_left is not None) == (state == "running")
+        shutil.rmtree(work)
+
+
+def test_other_settings_or_inputs_are_not_the_plan_s(asked: Asked, home: Path) -> None:
+    other = planned("system.target_qps.Server=7")
+    cells = by_scenario(Asked.of(freeze(other, home), home, ["system.target_qps.Server=7"]))
+    assert cells["Offline"].state == "valid"
+    assert (
+        cells["Server"].state == "due" and "other settings than the plan's" in cells["Server"].why
+    )
+    model = next(job for job in asked.plan.jobs if job.step == "model")
+    changed(home / model.output, lambda fields: fields.update(result={"simulated": 1}))
+    assert "its input model" in by_scenario(asked)["Offline"].why
+
+
+def damaged_log(asked: Asked) -> Path:
+    """A log of the same length, changed after the run; returns it."""
+    path = asked.root / job(asked.plan, "performance_run", "Server").output
+    log = path.with_name("mlperf_log_detail.txt")
+    data = bytearray(log.read_bytes())
+    data[40] ^= 1
+    log.write_bytes(data)
+    os.utime(log, (time.time() + 5, time.time() + 5))
+    return log
+
+
+def test_a_damaged_log_is_told_alike_by_all(
+    asked: Asked, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = damaged_log(asked)
+    said = f"Server damaged: performance: {log} does not match its sha256 in manifest.json: "
+    said += "./reproduce again Server"
+    assert results.lines([by_scenario(asked)["Server"]], asked) == [said]
+    assert verify(asked.path, asked.root) == 1
+    assert said in capsys.readouterr().out.splitlines()
+    with pytest.raises(UserError) as refused:
+        _require_held(asked)
+    assert said in str(refused.value)
+
+
+def test_seal_refuses_another_plan_s_package(asked: Asked, home: Path) -> None:
+    one = planned("scenario=Server")
+    with pytest.raises(UserError, match="submission: made with other settings than the plan's"):
+        _require_held(Asked.of(freeze(one, home), home, ["scenario=Server"]))
+    invalid(asked.plan, home, "Offline")
+    with pytest.raises(UserError, match="Offline INVALID"):
+        _require_held(asked)
+
+
+def test_again_takes_what_failed_or_what_is_named(asked: Asked) -> None:
+    def names(*words: str) -> list[tuple[str, str]]:
+        return [
+            (part.run.split("/")[-3], part.name) for part in results.chosen(asked.cells(), words)
+        ]
+
+    assert names() == []
+    assert names("performance", "Server") == [("Server", "performance")]
+    assert names("accuracy_run") == [(s, "accuracy") for s in ("Offline", "Server", "Interactive")]
+    invalid(asked.plan, asked.root, "Server")
+    assert names() == [("Server", "performance")]
+    assert names("Offline") == []
+    with pytest.raises(UserError, match="'Sever' names no cell of the plan"):
+        names("Sever")
+
+
+def test_a_performance_run_takes_the_tests_of_its_speed_along() -> None:
+    plan = planned("experiment=amd-v5.1", "benchmark=stable-diffusion-xl", "scenario=Offline")
+    waiting = {j.key.rsplit("/", 1)[-1]: j.gates for j in plan.jobs if j.step == "compliance_run"}
+    check = next(j for j in plan.jobs if j.step == "performance_check")
+    assert waiting == {"TEST01": (check.output,), "TEST04": (check.output,)}
+
+
+def test_what_is_set_aside_keeps_its_reason_and_counts(asked: Asked) -> None:
+    run = (asked.root / job(asked.plan, "performance_run", "Server").output).parent
+    config = Manifest.read(run / "manifest.json").config
+    digest = (run / "manifest.json").read_bytes()
+    place = earlier.set_aside(run, "p99 TTFT is 4056.2 ms")
+    assert place == earlier.home(run) / "1" and not run.exists()
+    assert (place / "manifest.json").read_bytes() == digest
+    assert json.loads((place.parent / "1.reason.json").read_text())["reason"].startswith("p99")
+    assert earlier.count(run, lambda one: one == config) == 1
+    assert earlier.count(run, lambda one: False) == 0
+    shutil.copytree(place, run)
+    assert earlier.set_aside(run, "again").name == "2"
+    (place / "manifest.json").write_text("{")
+    assert earlier.count(run, lambda one: False) == 1
+
+
+def test_only_short_disturbed_runs_are_measured_once_more(asked: Asked) -> None:
+    window = {"disturbances": [{"words": "others took 1.3 of 2 cores", "from_s": 1, "to_s": 2}]}
+    path = asked.root / job(asked.plan, "performance_run", "Server").output
+    invalid(asked.plan, asked.root, "Server")
+    assert list(results.disturbed(asked)) == []
+    changed(path, lambda fields: fields["result"].update(window=window))
+    check = asked.root / job(asked.plan, "performance_check", "Server").output
+    digest = synthetic.sha256(path)
+    changed(check, lambda fields: fields["inputs"].update(run=digest))
+    changed(check, lambda fields: fields["result"].update(window=window))
+    (part,) = results.disturbed(asked)
+    assert part.why.endswith("; from second 1 to 2 others took 1.3 of 2 cores")
+    changed(path, lambda fields: fields["result"].update(tries=2))
+    changed(check, lambda fields: fields["inputs"].update(run=synthetic.sha256(path)))
+    assert list(results.disturbed(asked)) == []
+
+
+def test_words_name_cells_by_parts_that_follow_each_other() -> None:
+    keys = ["s/b/none/bf16/Server", "s/b/none/fp8/Server", "s/b/none/fp8/Offline"]
+    assert [word_for(key, keys) for key in keys] == ["bf16/Server", "fp8/Server", "Offline"]
+    assert selected(keys[0], "bf16/Server") and not selected(keys[0], "bf16/Serv")
+    assert not selected(keys[1], "none/Server")
