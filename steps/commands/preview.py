@@ -9,7 +9,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from steps.base.errors import UserError
-from steps.commands.results import Asked, lines
+from steps.commands.results import Asked, broken, lines
 from steps.config import schema
 from steps.plan.estimate import cost, evaluation_counts
 from steps.plan.plan import Plan, load

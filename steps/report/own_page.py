@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from steps.plan.states import WORDS
+from steps.plan.states import WORDS, word_for
 from steps.report.blocks import Banner, Card, Page, Section
 from steps.report.comparison.partner import PartnerVerdict
 from steps.report.compression import compression_section
@@ -68,16 +68,8 @@ def _comparisons(report: OwnReport, source: str) -> list[Section]:
 
 
 def _banner(summary: Summary) -> Banner:
-    wrong = [cell for cell in summary.states if cell.state != "valid"]
-    if wrong:
-        return Banner(
-            f"{len(summary.cells)} of {len(summary.states)} cells are valid.",
-            "There is no submission until all are. The others:",
-            [
-                f"{cell.key}: {WORDS[cell.state]}{f', {cell.why}' * bool(cell.why)}"
-                for cell in wrong
-            ],
-        )
+    if any(cell.state != "valid" for cell in summary.states):
+        return _unfinished(summary)
     if summary.may_be_submitted:
         return Banner(
             "Complete:",
@@ -96,6 +88,21 @@ def _banner(summary: Summary) -> Banner:
         "May not be submitted.",
         "Every run is valid and every required gate and compliance test passed, but:",
         [f"{what} ({len(keys)} of {count} results)" for what, keys in summary.departures.items()],
+    )
+
+
+def _unfinished(summary: Summary) -> Banner:
+    keys = [cell.key for cell in summary.states]
+    wrong = [cell for cell in summary.states if cell.state != "valid"]
+    items = [
+        f"{word_for(cell.key, keys)}: {WORDS[cell.state]}{f', {cell.why}' if cell.why else ''}"
+        for cell in wrong[:MOST_CARDS]
+    ]
+    more = len(wrong) - MOST_CARDS
+    return Banner(
+        f"{len(summary.cells)} of {len(keys)} cells are valid.",
+        "There is no submission until all are. The others:",
+        [*items, f"and {more} more, in the table of states"] if more > 0 else items,
     )
 
 
