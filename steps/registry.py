@@ -44,7 +44,10 @@ class StepSpec:
 _WEIGHTS = ("benchmark", "compression", "precision")
 _WEIGHTS_NEEDS = {"model": "weights", "environment": "environment/prepare"}
 _RUN_NEEDS = {"model": "weights", "dataset": "dataset", "environment": "environment/engine"}
-_RUN_SOURCES = ("steps/sut/*.py", "steps/checkpoint/mxfp4.py", "steps/checkpoint/formats.py")
+_RUN_SOURCES = (
+    *("steps/sut/*.py", "steps/threads.py"),
+    *("steps/checkpoint/mxfp4.py", "steps/checkpoint/formats.py"),
+)
 _CALIBRATED_BY = ("steps/calibration.py", "steps/sut/samples.py")
 
 _TRAINED_ON = ("dataset", "notes", "tokenizer")

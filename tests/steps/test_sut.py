@@ -220,6 +220,8 @@ DURING = {
 }
 AT_START = {
     "no-start": ["no accelerator is there"],
+    "two-threads": ["computes with 2 threads", "engine.threads is 1"],
+    "spin": ["2 threads did the work", "engine.threads is 1"],
     "slow-start": [f"not ready within start_limit_s = {START_LIMIT_S} s"],
 }
 

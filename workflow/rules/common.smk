@@ -8,7 +8,7 @@ from snakemake.common import NOTHING_TO_BE_DONE_MSG
 from snakemake.logging import logger
 
 from steps import plan as plans
-from steps import registry
+from steps import registry, threads
 from steps.errors import UserError
 from steps.limits import refusal
 from steps.scheduler import resources as scheduling
@@ -35,6 +35,10 @@ RUN = (
     "{params.place:q} {params.launcher:q} -m steps.{params.step} --config {params.config:q} --input {params.inputs:q}"
     " --output {output.manifest:q} --log {log:q} --code {input.code:q}"
 )
+
+# Snakemake exports a job's cores as threads of arithmetic, by six of their names. A step has one, until
+# it takes more.
+shell.prefix(threads.prefix(1))
 
 
 wildcard_constraints:
