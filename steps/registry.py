@@ -150,6 +150,7 @@ STEPS: Mapping[str, StepSpec] = {
         (
             "steps/loadgen_log.py",
             "steps/reading.py",
+            "steps/tune/early_stopping.py",
         ),
     ),
     "accuracy_check": StepSpec(

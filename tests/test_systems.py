@@ -11,7 +11,7 @@ from steps.cli import main, site_file
 from steps.diff import difference
 from steps.errors import UserError
 from steps.layers import merged
-from steps.limits import limitation, missing, refusal
+from steps.limits import asked, limitation, missing, refusal
 from steps.plan import Job, Plan, freeze, make
 from tests.conftest import MIXED, ROOT, edit, planned
 
@@ -46,6 +46,28 @@ def one(plan: Plan, step: str) -> dict[str, Any]:
 
 def job(plan: Plan, step: str) -> Job:
     return next(job for job in plan.jobs if job.step == step)
+
+
+def test_runs_that_need_an_idle_machine_say_so_before_they_start() -> None:
+    full, short = planned("experiment=rehearsal-full"), planned()
+    sentence = asked(full.requirements, full.jobs, lambda: 0.371)
+    assert sentence is not None
+    assert sentence.startswith("rehearsal-cpu asks for an idle machine")
+    assert "37% of the processors" in sentence
+    assert asked(short.requirements, short.jobs, lambda: 1.0) is None
+    verdicts = [job for job in full.jobs if job.step.endswith("_check")]
+    assert asked(full.requirements, verdicts, lambda: 1.0) is None
+
+
+def test_rates_follow_the_length_and_can_be_overridden() -> None:
+    def rates(*overrides: str) -> list[float]:
+        plan = planned(*overrides)
+        jobs = [job for job in plan.jobs if job.step == "performance_run"]
+        return [json.loads(job.config)["loadgen"]["target_qps"] for job in jobs]
+
+    short, full = rates(), rates("experiment=rehearsal-full")
+    assert all(short[n] < full[n] for n in (1, 2)), "Server and Interactive hold beside other work"
+    assert rates("system.target_qps.Server=39") == [short[0], 39, short[2]]
 
 
 def test_a_site_is_its_base_with_its_own_values(site: Path) -> None:

@@ -169,6 +169,13 @@ class EngineLoop:
         """Before libraries are loaded, whose threads stay with the one that started them."""
         if not self.config.engine.placement.in_process:
             return
+        share = pinning.quota()
+        if share is not None and share < self.config.engine.threads:
+            self.say(
+                f"this container may use {share:g} of a processor and the engine computes with "
+                f"{self.config.engine.threads}: it is stopped for part of the time, and rates of a "
+                "whole one may miss their limits"
+            )
         cpus = pinning.apart(self.config.engine)
         if cpus.engine and pinning.keep_to(cpus.engine):
             self.cpus = cpus

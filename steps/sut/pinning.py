@@ -5,9 +5,10 @@ import os
 import time
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from steps.schema import Engine
+if TYPE_CHECKING:  # the Snakefile asks how busy CPUs are, and needs no schema
+    from steps.schema import Engine
 
 NODES = Path("/sys/devices/system/node")
 LOADS = Path("/proc/stat")
@@ -26,7 +27,7 @@ class Apart(NamedTuple):
 TOGETHER = Apart((), ())
 
 
-def take_place(config: Engine, place: int) -> str:
+def take_place(config: "Engine", place: int) -> str:
     """Bind this process to the CPUs and accelerators of one of its node's engines; returns the
     numbers of these.
 
@@ -55,7 +56,7 @@ def keep_to(cpus: Collection[int]) -> bool:
     return True
 
 
-def apart(config: Engine) -> Apart:
+def apart(config: "Engine") -> Apart:
     """CPUs for an engine in LoadGen's process: the idlest, as many as it has threads.
 
     Nothing where it needs all of them. Takes LOOK_S.
@@ -84,6 +85,13 @@ def busy(seconds: float, stat: Path = LOADS) -> dict[int, float]:
         idle, whole = (after[cpu][n] - before[cpu][n] for n in (0, 1))
         found[cpu] = 1 - idle / whole if whole > 0 else 0.0
     return found
+
+
+def busy_share() -> float:
+    """Of the CPUs that this process may use, over LOOK_S."""
+    load, allowed = busy(LOOK_S), os.sched_getaffinity(0)
+    shares = [share for cpu, share in load.items() if cpu in allowed]
+    return sum(shares) / len(shares) if shares else 0.0
 
 
 def _ticks(stat: Path) -> dict[int, tuple[int, int]]:

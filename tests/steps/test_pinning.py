@@ -20,6 +20,7 @@ from steps.sut.pinning import (
     devices,
     keep_to,
     parsed_list,
+    quota,
     split,
 )
 from tests.conftest import planned
@@ -115,3 +116,23 @@ def test_a_cpu_that_was_taken_away_binds_nothing() -> None:
     before = os.sched_getaffinity(0)
     assert not keep_to({4095})
     assert os.sched_getaffinity(0) == before
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({"cpu.max": "50000 100000\n"}, 0.5),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "150000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 1.5),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({"cpu.max": "rubbish\n"}, None),
+        ({"cpu.max": "5 0\n"}, None),
+        ({}, None),
+    ],
+)
+def test_a_containers_quota(tmp_path: Path, files: dict[str, str], found: float | None) -> None:
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    assert quota(tmp_path) == found

@@ -10,9 +10,10 @@ from snakemake.logging import logger
 from steps import plan as plans
 from steps import registry, threads
 from steps.errors import UserError
-from steps.limits import refusal
+from steps.limits import asked, refusal
 from steps.scheduler import resources as scheduling
 from steps.scheduler.kubernetes import placed
+from steps.sut.pinning import busy_share
 
 if not workflow.configfiles:
     raise WorkflowError(
