@@ -119,6 +119,18 @@ def run(
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
+@pytest.mark.parametrize("scenario", ["Offline", "Server"])
+def test_an_accuracy_run_asks_for_every_sample_whatever_loadgen_holds_at_once(
+    run: Run, tmp_path: Path, configs: dict[tuple[str, str], dict[str, Any]], scenario: str
+) -> None:
+    held = {"performance_sample_count_override": SAMPLES * 2 // 3}
+    loadgen = configs["accuracy_run", scenario]["loadgen"] | held
+    done = run("accuracy_run", scenario, loadgen=loadgen)
+    assert done.returncode == 0, done.stderr
+    answers = read_answers(tmp_path / "out" / "mlperf_log_accuracy.json")
+    assert sorted(answer.sample_index for answer in answers) == list(range(SAMPLES))
+
+
 @pytest.mark.parametrize("scenario", ["Offline", "Server", "Interactive"])
 def test_a_performance_run_is_valid_and_complete(run: Run, tmp_path: Path, scenario: str) -> None:
     done = run("performance_run", scenario)
