@@ -5,8 +5,9 @@ import subprocess
 import sys
 
 from bench import inside, noop
-from steps.cli import ROOT, frozen_plan
-from steps.plan import environment_directory, load
+from steps import ROOT
+from steps.plan.frozen import frozen_plan
+from steps.plan.plan import environment_directory, load
 
 
 def main() -> None:

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from typing_extensions import Self
 
-from steps import threads
-from steps.cli import ROOT, frozen_plan
-from steps.plan import load
-from steps.record import MANIFEST
-from steps.schema import PerformanceRunConfig
-from steps.sut import pinning
+from steps import ROOT
+from steps.base import threads
+from steps.base.record import MANIFEST
+from steps.config.schema import PerformanceRunConfig
+from steps.plan.frozen import frozen_plan
+from steps.plan.plan import load
+from steps.run.engines import pinning
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from steps.cli import ROOT, frozen_plan, snakemake
-from steps.plan import Plan, load
-from steps.registry import STEPS
+from steps import ROOT
+from steps.plan.frozen import frozen_plan, snakemake
+from steps.plan.plan import Plan, load
+from steps.plan.registry import STEPS
 
 LIMIT_S = 300
 
