@@ -127,12 +127,18 @@ def test_a_cpu_that_was_taken_away_binds_nothing() -> None:
         ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
         ({"cpu.max": "rubbish\n"}, None),
         ({"cpu.max": "5 0\n"}, None),
+        ({"a/b/cpu.max": "max 100000\n", "a/cpu.max": "70000 100000\n"}, 0.7),
+        ({"cpu/jobs/cpu.cfs_quota_us": "9\n", "cpu/jobs/cpu.cfs_period_us": "10\n"}, 0.9),
+        ({"other/cpu.max": "1 100000\n"}, None),
         ({}, None),
     ],
 )
 def test_a_containers_quota(tmp_path: Path, files: dict[str, str], found: float | None) -> None:
     for name, text in files.items():
         path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    assert quota(tmp_path) == found
+    member = tmp_path / "member"
+    member.write_text("5:memory:/other\n4:cpu,cpuacct:/jobs/1\n0::/a/b\n")
+    assert quota(tmp_path, member) == found
+    assert quota(tmp_path / "none", tmp_path / "none") is None

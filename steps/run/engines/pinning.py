@@ -3,7 +3,7 @@
 import itertools
 import os
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # the Snakefile asks how busy CPUs are, and needs no schema
 NODES = Path("/sys/devices/system/node")
 LOADS = Path("/proc/stat")
 QUOTAS = Path("/sys/fs/cgroup")
+MEMBER = Path("/proc/self/cgroup")
 LOOK_S = 0.3
 """How long CPUs are watched for other work."""
 
@@ -108,14 +109,35 @@ def _ticks(stat: Path) -> dict[int, tuple[int, int]]:
     return found
 
 
-def quota(home: Path = QUOTAS) -> float | None:
-    """CPUs' worth of time that this container may use, by its cgroup of either version."""
+def quota(home: Path = QUOTAS, member: Path = MEMBER) -> float | None:
+    """CPUs' worth of time that this process may use by its control groups, of either version and
+    whoever made them (a container, Slurm, systemd); None without a limit."""
+    shares = map(_share, _groups(home, member))
+    return min((share for share in shares if share is not None), default=None)
+
+
+def _groups(home: Path, member: Path) -> Iterator[Path]:
+    """Folders of this process's groups; a container may see its own as the uppermost."""
+    yield from (home, home / "cpu")
     try:
-        if (home / "cpu.max").is_file():
-            limit, period = (home / "cpu.max").read_text(encoding="ascii").split()
+        lines = member.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        top = home / "cpu" if controllers else home
+        if not controllers or "cpu" in controllers.split(","):
+            for below in (Path(path), *Path(path).parents):
+                yield top / below.relative_to("/")
+
+
+def _share(group: Path) -> float | None:
+    try:
+        if (group / "cpu.max").is_file():
+            limit, period = (group / "cpu.max").read_text(encoding="ascii").split()
         else:
             limit, period = (
-                (home / "cpu" / f"cpu.cfs_{name}_us").read_text(encoding="ascii").strip()
+                (group / f"cpu.cfs_{name}_us").read_text(encoding="ascii").strip()
                 for name in ("quota", "period")
             )
         return None if limit in ("max", "-1") else int(limit) / int(period)
