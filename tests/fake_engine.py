@@ -76,7 +76,7 @@ SPINNING = ThreadPoolExecutor(2)
 
 def _hash(number: int) -> None:
     """Computes without Python's lock."""
-    hashlib.sha256(bytes([number]) * 2**28)
+    hashlib.sha256(bytes([number]) * 2**27)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ NUMBERS = re.compile(
 
 TASKS = Path("/proc/self/task")
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
-LEAST_S = 0.1
+LEAST_S = 0.05
 """Of processor time in all, below which it says nothing of who took it."""
 
 

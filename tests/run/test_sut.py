@@ -233,7 +233,6 @@ DURING = {
 AT_START = {
     "no-start": ["no accelerator is there"],
     "two-threads": ["computes with 2 threads", "engine.threads is 1"],
-    "spin": ["2 threads did the work", "engine.threads is 1"],
     "slow-start": [f"not ready within start_limit_s = {START_LIMIT_S} s"],
 }
 
@@ -255,6 +254,18 @@ def test_a_failing_engine_ends_the_run_with_one_sentence(
     assert "Traceback" not in done.stderr
     for word in words:
         assert word in errors[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["log"], "nothing half-written is left"
+
+
+def test_threads_that_no_library_admits_end_the_run_before_loadgen(
+    run: Run, configs: dict[tuple[str, str], dict[str, Any]], tmp_path: Path
+) -> None:
+    engine = configs["performance_run", "Offline"]["engine"] | {"start_limit_s": 60.0}
+    done = run("performance_run", "Offline", "spin", engine=engine)
+    assert done.returncode == 1
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "2 threads did the work of the engine's warm-up" in error
+    assert "engine.threads is 1" in error
     assert [path.name for path in tmp_path.iterdir()] == ["log"], "nothing half-written is left"
 
 
