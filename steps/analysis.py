@@ -33,7 +33,7 @@ def make_environment(root: Path, name: str) -> None:
     home = root / "results" / name
     log, manifest = home / "environment.log", home / "environment/manifest.json"
     log.parent.mkdir(parents=True, exist_ok=True)
-    print(f"making the {name} environment, once (a minute)", file=sys.stderr)
+    print(f"making the {name} environment, once (some seconds)", file=sys.stderr)
     arguments = {
         "--config": json.dumps({"name": name, "probes": PROBES[name]}),
         "--input": f"lock=envs/{name}.lock",
@@ -45,4 +45,4 @@ def make_environment(root: Path, name: str) -> None:
         [sys.executable, "-m", "steps.environment", *words], cwd=root, check=False
     )
     if done.returncode:
-        raise UserError(f"the {name} environment can't be made; {log} has pip's words")
+        raise UserError(f"the {name} environment can't be made; {log} says why")

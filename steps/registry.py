@@ -58,7 +58,12 @@ def _run(config: type[BaseModel]) -> StepSpec:
 
 STEPS: Mapping[str, StepSpec] = {
     "environment": StepSpec(
-        schema.EnvironmentConfig, "artifacts", "driver", ("system",), {}, ("steps/virtual.py",)
+        schema.EnvironmentConfig,
+        "artifacts",
+        "driver",
+        ("system",),
+        {},
+        ("steps/virtual.py", "steps/installer.py", "steps/locks.py"),
     ),
     "container": StepSpec(
         schema.ImageConfig,

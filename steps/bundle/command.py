@@ -19,12 +19,13 @@ from steps.bundle.wheels import gather
 from steps.cli import ROOT, frozen_plan, site_file
 from steps.container import carried
 from steps.errors import UserError
+from steps.installer import WHEELS
 from steps.plan import Job, Plan, load
 from steps.record import Manifest, sha256_file
 from steps.runtime.config import EngineAddress
 from steps.runtime.host import connected
 from steps.scheduler.config import Local
-from steps.virtual import WHEELS
+from steps.virtual import TOOL
 
 DIRECTORIES = ("bench", "conf", "containers", "docs", "envs", "steps", "tests", "workflow")
 FILES = ("LICENSE", "Makefile", "README.md", "Snakefile", "pyproject.toml", "reproduce")
@@ -60,7 +61,7 @@ def command(arguments: list[str]) -> int:
     files |= {f"{WHEELS}/{path.name}": path for path in wheels}
     size = write(given.output.absolute(), files, shlex.join(run))
     print(
-        f"{given.output}: {size / 1e9:.2f} GB, {len(files)} files, {len(wheels)} wheels, sha256 "
+        f"{given.output}: {size / 1e9:.2f} GB, {len(files)} files, {len(wheels)} packages, sha256 "
         f"{sha256_file(given.output)}; on the other machine:"
     )
     name = shlex.quote(given.output.name)
@@ -106,8 +107,8 @@ def _is_fetched(job: Job) -> bool:
 
 
 def locks(plan: Plan) -> list[Path]:
-    """Of every environment that the plan and its scheduler need."""
-    names = {job.key for job in plan.jobs if job.step == "environment"} | {"driver"}
+    """Of every environment that the plan and its scheduler need, and of what installs them."""
+    names = {job.key for job in plan.jobs if job.step == "environment"} | {"driver", TOOL}
     if not isinstance(plan.scheduler, Local):
         names.add(plan.scheduler.name)
     return [ROOT / f"envs/{name}.lock" for name in sorted(names)]

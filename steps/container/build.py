@@ -14,8 +14,8 @@ from steps.container import carried, context, wheelhouse
 from steps.container.config import ImageConfig
 from steps.container.wheelhouse import Reached
 from steps.errors import UserError
+from steps.installer import WHEELS
 from steps.runtime.host import PYTHON, image_id
-from steps.virtual import WHEELS
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _WRONG = re.compile(r"^(ERROR|error|E|fatal): |^the base ")

@@ -20,6 +20,7 @@ from pathlib import Path
 from steps import schema
 from steps.analysis import environment_python
 from steps.cli import ROOT, frozen_plan, lock, site_file, snakemake
+from steps.environment import restore
 from steps.errors import UserError
 from steps.limits import refusal
 from steps.plan import Job, Plan, load
@@ -230,6 +231,7 @@ def _prepare(path: Path, jobs: Sequence[Job]) -> None:
     done = subprocess.run([*snakemake(path), *needed], cwd=ROOT, check=False)
     if done.returncode:
         raise UserError("what the runs need can't be made; see the messages above")
+    restore(load(path), {job.output for job in jobs}, ROOT)
 
 
 def request_of(plan: Plan, job: Job, guess: float | None, budget_s: float | None) -> Request:

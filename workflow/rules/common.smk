@@ -9,6 +9,7 @@ from snakemake.logging import logger
 
 from steps import plan as plans
 from steps import registry
+from steps.environment import restore
 from steps.errors import UserError
 from steps.limits import refusal
 from steps.scheduler import resources as scheduling
