@@ -10,6 +10,7 @@ from steps import virtual
 from steps.command import ROOT, main
 from steps.console import Console
 from steps.errors import UserError
+from steps.installer import Heard
 from steps.locks import packages
 from steps.plan import Job, Plan, environment_directory
 from steps.record import Manifest, Workspace
@@ -59,9 +60,11 @@ def _make_again(directory: Path, job: Job, root: Path) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "w", encoding="utf-8") as words:
         lock = root / job.inputs["lock"]
-        virtual.make(
-            directory, [lock], root, log, words.write, lambda python: _probe(python, config)
-        )
+
+        def check(python: Path) -> None:
+            _probe(python, config, words.write)
+
+        virtual.make(directory, [lock], root, log, words.write, check)
     if _listing(directory) != made.file(LISTING).read_text(encoding="utf-8"):
         raise UserError(
             f"{directory} has other packages than {made.directory / LISTING} says; delete "
@@ -90,15 +93,16 @@ def _make(directory: Path, lock: Path, config: EnvironmentConfig, console: Conso
         if line.startswith((" + ", " Downloaded ")):
             progress.add()
 
+    def check(python: Path) -> None:
+        _probe(python, config, print)
+
     try:
-        virtual.make(
-            directory, [lock], ROOT, console.log, heard, lambda python: _probe(python, config)
-        )
+        virtual.make(directory, [lock], ROOT, console.log, heard, check)
     finally:
         progress.close()
 
 
-def _probe(python: Path, config: EnvironmentConfig) -> None:
+def _probe(python: Path, config: EnvironmentConfig, heard: Heard) -> None:
     for module in config.probes:
         done = subprocess.run(
             [str(python), "-I", "-c", f"import {module}"],
@@ -107,7 +111,7 @@ def _probe(python: Path, config: EnvironmentConfig) -> None:
             errors="replace",
             timeout=PROBE_LIMIT_S,
         )
-        print(done.stdout, done.stderr)
+        heard(f"{done.stdout}{done.stderr}\n")
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise UserError(

@@ -102,6 +102,14 @@ def for_uv(given: Mapping[str, str]) -> dict[str, str]:
     return {**kept, "UV_INDEX_STRATEGY": "unsafe-best-match", "UV_NO_CONFIG": "1", **said}
 
 
+def bring_pip(python: Path, heard: Heard) -> str:
+    """The pip that every Python has with it; what is wrong, or nothing."""
+    wrong = run([str(python), "-I", "-m", "ensurepip", "--default-pip"], isolated(), heard)
+    if "No module named" in wrong:
+        return f"{wrong}; on Debian install python3-venv"
+    return wrong
+
+
 def pip(python: Path, lock: Path, given: Mapping[str, str], heard: Heard) -> str:
     """Installs uv itself; what is wrong, or nothing."""
     command = [
@@ -167,7 +175,7 @@ def run(command: list[str], environment: dict[str, str], heard: Heard) -> str:
 
 
 def reason(lines: Sequence[str]) -> str:
-    """uv's error and the causes below it, pip's last error; nothing if none is said."""
+    """uv's error and the causes below it, pip's last error, else what was said last."""
     found: list[str] = []
     for line in lines:
         kind, _, text = line.partition(": ")
@@ -175,4 +183,4 @@ def reason(lines: Sequence[str]) -> str:
             found = [text]
         elif kind == "cause" and found:
             found.append(text)
-    return ": ".join(found)
+    return ": ".join(found or [line for line in lines if line][-1:])

@@ -99,7 +99,9 @@ def tool(homes: Path, root: Path, log: Path, heard: installer.Heard) -> Path:
     home = homes / f"{TOOL}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
     with _alone(home):
         if not is_whole(home):
-            python = _empty(home, with_pip=True)
+            python = _empty(home)
+            if wrong := installer.bring_pip(python, heard):
+                raise UserError(f"{python} can't get pip: {wrong:.400}; see {log}")
             wrong = installer.pip(python, lock, installer.sources(python, root), heard)
             if wrong:
                 raise _failure([lock], wrong, log)
@@ -108,17 +110,16 @@ def tool(homes: Path, root: Path, log: Path, heard: installer.Heard) -> Path:
     return home
 
 
-def _empty(home: Path, *, with_pip: bool = False) -> Path:
+def _empty(home: Path) -> Path:
     """An environment without packages, in place of whatever is there; returns its Python."""
     discard(home)
     try:
         import venv
-
-        venv.create(home, with_pip=with_pip, symlinks=True)
-    except (ImportError, subprocess.CalledProcessError) as error:
+    except ImportError as error:
         raise UserError(
             f"{home} can't be made ({error}); on Debian install python3-venv"
         ) from error
+    venv.create(home, symlinks=True)
     return home / "bin/python"
 
 

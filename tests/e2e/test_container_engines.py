@@ -25,7 +25,7 @@ from steps.runtime.host import connected, image_id
 from tests import running
 from tests.conftest import ROOT, copy_project, edit, reproduce
 from tests.e2e.test_rehearsal import digests
-from tests.test_bundle import wheel
+from tests.wheels import locked, wheel
 
 pytestmark = pytest.mark.e2e
 
@@ -172,7 +172,7 @@ def offline(engine: EngineAddress, tmp_path_factory: pytest.TempPathFactory) -> 
     home = copy_project(tmp_path_factory.mktemp(f"offline-{engine.engine}"))
     recipe = home / "containers/python/Dockerfile"
     edit(recipe, "RUN useradd", 'RUN [ "$(ls /sys/class/net)" = lo ]\nRUN useradd')
-    (home / "tiny.lock").write_text("tiny==1.0\n", encoding="utf-8")
+    (home / "tiny.lock").write_text(locked(wheel(home / "links")), encoding="utf-8")
     config: dict[str, object] = {
         **{"name": "test-offline", "stack": "python", "base": BASE, "python": "3.11"},
         **{"arguments": {}, "lock": "tiny", "first": [], "probes": ["tiny"]},

@@ -10,6 +10,7 @@ import pytest
 
 from steps import limits
 from steps.layers import merged
+from steps.locks import entries
 from steps.record import MANIFEST, publish
 from steps.registry import STEPS
 from steps.rehearsal import dataset
@@ -44,15 +45,26 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> str:
     base = found()
     if base is None:
         pytest.skip(f"no Python {VERSION} is on this machine")
-    text = (ROOT / "envs/cluster.lock").read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines() if not line.startswith("ray==")]
+    wanted = [entry for entry in entries(ROOT / "envs/cluster.lock") if entry.name != "ray"]
+    text = "".join(entry.text for entry in wanted)
     home = ROOT / f".envs/oldest-{limits.OLDEST_PYTHON}"
     lock, made = home / "lock", home / "bin/python"
-    if not is_whole(home) or lock.read_text(encoding="utf-8").splitlines() != lines:
+    if not is_whole(home) or lock.read_text(encoding="utf-8") != text:
         shutil.rmtree(home, ignore_errors=True)
         subprocess.run([base, "-m", "venv", home], check=True, timeout=120)
-        lock.write_text("\n".join(lines), encoding="utf-8")
-        pip = [made, "-m", "pip", "install", "--quiet", "--no-deps", "--no-input", "-r", lock]
+        lock.write_text(text, encoding="utf-8")
+        pip = [
+            made,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--no-input",
+            "--require-hashes",
+            "-r",
+            lock,
+        ]
         subprocess.run(pip, check=True, timeout=600)
         (home / "complete").touch()
     return str(made)
