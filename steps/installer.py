@@ -6,6 +6,7 @@ Python) doesn't reach an installation. Nothing is imported but Python's own libr
 
 import ast
 import os
+import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -96,6 +97,8 @@ def for_uv(given: Mapping[str, str]) -> dict[str, str]:
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         if name in kept:
             said.setdefault("SSL_CERT_FILE", kept[name])
+    if not {"SSL_CERT_FILE", "SSL_CERT_DIR"} & (said.keys() | kept.keys()) and _has_authorities():
+        said["UV_SYSTEM_CERTS"] = "1"
     if "find-links" in given:
         said["UV_FIND_LINKS"] = ",".join(given["find-links"].split())
     said.pop("UV_NO_INDEX", None)
@@ -108,6 +111,11 @@ def bring_pip(python: Path, heard: Heard) -> str:
     if "No module named" in wrong:
         return f"{wrong}; on Debian install python3-venv"
     return wrong
+
+
+def _has_authorities() -> bool:
+    """Of certificates, this machine's: a site's own are among them, and not in uv's list."""
+    return bool(ssl.create_default_context().get_ca_certs())
 
 
 def pip(python: Path, lock: Path, given: Mapping[str, str], heard: Heard) -> str:
