@@ -20,12 +20,9 @@ PROBES: Mapping[str, tuple[str, ...]] = {
 def environment_python(root: Path, name: str) -> Path:
     """The interpreter of an environment of `PROBES`, made if it isn't there; raises UserError."""
     directory = root / environment_directory(root, name)
-    python = directory / "bin" / "python"
     if not is_whole(directory):
         make_environment(root, name)
-    if not python.is_file():
-        raise UserError(f"{directory} is damaged; delete it and run the command again")
-    return python
+    return directory / "bin" / "python"
 
 
 def make_environment(root: Path, name: str) -> None:

@@ -143,10 +143,14 @@ def uv(
         *("--color", "never", "--no-python-downloads"),
         *("--cache-dir", str(downloads(python.parent.parent)), "--python", str(python)),
     ]
-    if "no-index" in given:
-        command.append("--no-index")
+    command += flags(given)
     command += [part for lock in locks for part in ("-r", str(lock))]
     return run(command, for_uv(given), heard)
+
+
+def flags(given: Mapping[str, str]) -> list[str]:
+    """What uv reads from no variable."""
+    return ["--no-index"] if "no-index" in given else []
 
 
 def downloads(home: Path) -> Path:

@@ -24,7 +24,7 @@ def main(names: Sequence[str]) -> int:
         for lock in locks:
             found = entries(lock)
             fresh = _digests(tool, [entry for entry in found if entry.name])
-            text = "".join(_written(entry, fresh, lock) for entry in found)
+            text = "".join(written(entry, fresh, lock) for entry in found)
             changed = text != lock.read_text(encoding="utf-8")
             write_atomically(lock, text)
             print(f"{lock.relative_to(ROOT)}: {'changed' if changed else 'as it was'}")
@@ -57,13 +57,14 @@ def _asked(
             *(str(tool / "bin/uv"), "pip", "compile", "--no-deps", "--generate-hashes"),
             *("--no-header", "--no-annotate", "--quiet", "--no-cache", "--python"),
             *(str(tool / "bin/python"), str(pins), "--output-file", str(made)),
+            *installer.flags(given),
         ]
         if wrong := installer.run(command, installer.for_uv(given), lambda line: None):
             raise UserError(f"digests can't be looked up: {wrong:.400}")
         return {entry.name: entry.digests for entry in entries(made)}
 
 
-def _written(entry: Entry, fresh: Mapping[str, Sequence[str]], lock: Path) -> str:
+def written(entry: Entry, fresh: Mapping[str, Sequence[str]], lock: Path) -> str:
     """As it was, but for its digests."""
     if not entry.name:
         return entry.text
