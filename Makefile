@@ -16,6 +16,7 @@ lint: $(DEV)/complete
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m tests.layering
 	$(BIN)/snakefmt --check Snakefile workflow
 
 format: $(DEV)/complete
@@ -29,7 +30,7 @@ bench: $(DEV)/complete
 
 # Versions stay as the locks have them; the digests of their files are looked up again.
 locks: $(DEV)/complete
-	$(BIN)/python -m steps.relock
+	$(BIN)/python -m steps.commands.relock
 
 $(DEV)/complete:
-	$(PYTHON) -I -c 'import sys; sys.path.insert(0, "."); from steps.virtual import command; sys.exit(command(sys.argv[1:]))' $(DEV) .envs/dev.log $(LOCKS)
+	$(PYTHON) -I -c 'import sys; sys.path.insert(0, "."); from steps.base.venv import command; sys.exit(command(sys.argv[1:]))' $(DEV) .envs/dev.log $(LOCKS)

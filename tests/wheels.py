@@ -6,10 +6,10 @@ import shutil
 import zipfile
 from pathlib import Path
 
-from steps import virtual
+from steps.base import venv
 from tests.conftest import ROOT
 
-INSTALLS = ("errors", "installer", "locks", "virtual")
+INSTALLS = ("errors", "installer", "locks", "venv")
 """Modules that a checkout needs to make its driver environment."""
 
 
@@ -48,13 +48,16 @@ def locked(*files: Path) -> str:
 def checkout(home: Path) -> Path:
     """A project whose only command prints a verdict that needs a package, not locked yet."""
     (home / "envs").mkdir(parents=True)
-    (home / "steps").mkdir()
-    (home / "steps/__init__.py").touch()
+    for package in ("steps", "steps/base", "steps/commands"):
+        (home / package).mkdir()
+        (home / package / "__init__.py").touch()
     for name in INSTALLS:
-        shutil.copy(ROOT / f"steps/{name}.py", home / "steps")
-    shutil.copy(ROOT / f"envs/{virtual.TOOL}.lock", home / "envs")
+        shutil.copy(ROOT / f"steps/base/{name}.py", home / "steps/base")
+    shutil.copy(ROOT / f"envs/{venv.TOOL}.lock", home / "envs")
     shutil.copy(ROOT / "reproduce", home / "reproduce")
-    (home / "steps/cli.py").write_text("import tiny\nprint(tiny.VERDICT)\n", encoding="utf-8")
+    (home / "steps/commands/cli.py").write_text(
+        "import tiny\nprint(tiny.VERDICT)\n", encoding="utf-8"
+    )
     return home
 
 
@@ -66,4 +69,4 @@ def share_installer(home: Path) -> None:
 
 def tool() -> Path:
     log = ROOT / ".envs/install.log"
-    return virtual.tool((ROOT / ".envs").resolve(), ROOT, log, lambda line: None)
+    return venv.tool((ROOT / ".envs").resolve(), ROOT, log, lambda line: None)
