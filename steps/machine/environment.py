@@ -87,12 +87,18 @@ def _holds(directory: Path, lock: Path) -> bool:
 
 
 def _make(directory: Path, lock: Path, config: EnvironmentConfig, console: Console) -> None:
-    progress = console.progress(f"environment {lock.stem}", len(packages(lock)), "packages")
+    wanted = len(packages(lock))
+    progress = console.progress(f"environment {lock.stem}", wanted, "packages")
+    seen = 0
 
     def heard(line: str) -> None:
+        """uv names large packages when they are there, and says when all are installed."""
+        nonlocal seen
         print(line, end="", flush=True)
-        if line.startswith((" + ", " Downloaded ")):
-            progress.add()
+        if line.startswith((" Downloaded ", "Installed ")):
+            new = 1 if line.startswith(" ") else wanted - seen
+            seen += new
+            progress.add(new)
 
     def check(python: Path) -> None:
         _probe(python, config, print)
