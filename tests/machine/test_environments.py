@@ -134,6 +134,15 @@ def test_a_python_without_pip_is_named(home: Path) -> None:
     assert reproduce(home).stdout == "VALID\n"
 
 
+def test_where_uv_cant_be_had_it_is_named(home: Path) -> None:
+    next((home / ".envs").glob("install-*")).unlink()
+    sentence = said(reproduce(home))
+    assert "install.lock can't be installed: No matching distribution found for " in sentence
+    shutil.rmtree(next((home / ".envs").glob("install-*")))
+    wheels.share_installer(home)
+    assert reproduce(home).stdout == "VALID\n"
+
+
 def in_small_room(home: Path, size: str) -> list[str] | None:
     """What runs a command where `.envs` has no more room; None where that isn't allowed."""
     script = (
