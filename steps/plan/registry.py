@@ -76,7 +76,7 @@ STEPS: Mapping[str, StepSpec] = {
         "driver",
         ("system",),
         {},
-        ("steps/base/venv.py",),
+        ("steps/base/venv.py", "steps/base/installer.py", "steps/base/locks.py"),
     ),
     "container": StepSpec(
         "steps.machine.container",

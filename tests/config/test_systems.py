@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from steps.base.errors import UserError
+from steps.base.locks import Entry, entries
 from steps.commands import describe
 from steps.commands.cli import main
 from steps.commands.diff import difference
@@ -172,13 +173,13 @@ def test_nodes_of_the_rehearsal_have_its_engine_and_ray_beside_it() -> None:
 def test_vllm_beside_ray_is_the_rehearsals_vllm_and_the_null_engines_ray() -> None:
     """Otherwise a difference between one node and several could be the software's."""
 
-    def pinned(name: str) -> set[str]:
-        return set((ROOT / f"envs/{name}.lock").read_text(encoding="utf-8").split())
+    def pinned(name: str) -> set[Entry]:
+        return set(entries(ROOT / f"envs/{name}.lock"))
 
     more = pinned("cpu-cluster") - pinned("cpu")
     assert pinned("cpu") <= pinned("cpu-cluster")
     assert more <= pinned("cluster")
-    assert {line.split("==")[0] for line in more} == {"ray", "msgpack"}
+    assert {entry.name for entry in more} == {"ray", "msgpack"}
 
 
 def test_a_precision_that_the_hardware_lacks_is_refused() -> None:

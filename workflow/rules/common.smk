@@ -11,6 +11,7 @@ from steps.plan import plan as plans
 from steps.plan import registry
 from steps.base import threads
 from steps.base.errors import UserError
+from steps.machine.environment import restore
 from steps.plan.unsupported import asked, refusal
 from steps.run.engines.pinning import busy_share
 from steps.schedule import resources as scheduling
