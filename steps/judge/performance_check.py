@@ -10,6 +10,7 @@ from steps.base.record import Manifest, Workspace
 from steps.base.step import main
 from steps.config.schema import PerformanceCheckConfig
 from steps.config.verdicts import Complaint, Limits, PerformanceVerdict, Window, as_result, plain
+from steps.mlperf.early_stopping import allowed_misses
 from steps.mlperf.loadgen_log import Detail, read_detail
 
 NS_PER_MS = 1e6
@@ -135,12 +136,19 @@ def _validity(detail: Detail, config: PerformanceCheckConfig) -> Iterator[Compla
 
 
 def _unmet(key: str, detail: Detail, config: PerformanceCheckConfig) -> Complaint:
-    fix, rate = "", f"system.target_qps.{config.scenario}"
+    """With what to do about it, if that is known."""
+    words, fix = f"{key} is {detail.values.get(key)!r}", ""
+    rate = f"system.target_qps.{config.scenario}"
     if key == "result_min_duration_met":
         fix = f"the machine is faster than configured: raise {rate}"
+    if key == "early_stopping_met" and config.scenario != "Offline":
+        # The p99 may keep its limit, and too many queries all the same do not.
+        queries = int(detail.get("result_query_count"))
+        words += f": of {queries:,} queries {max(allowed_misses(queries), 0)} may be over a limit"
+        fix = f"lower {rate}, or end what else runs on this machine"
     return Complaint(
         code=key.removeprefix("result_"),
-        words=f"{key} is {detail.values.get(key)!r}",
+        words=words,
         value=plain(detail.values.get(key)),
         limit=True,
         fix=fix,
@@ -161,13 +169,15 @@ def _latencies(detail: Detail, config: PerformanceCheckConfig) -> Iterator[Compl
             continue
         value_ms = detail.get(template.format("99.00_percentile")) / NS_PER_MS
         if not (value_ms < limit_ms or (may_reach and value_ms == limit_ms)):
+            rate = detail.get("effective_target_qps")
             yield Complaint(
                 code=name.lower(),
-                words=f"p99 {name} is {value_ms:.1f} ms, the limit of {config.scenario} is "
-                f"{limit_ms:g} ms",
+                words=f"p99 {name} is {value_ms:.1f} ms at {rate:g} queries/s, the limit of "
+                f"{config.scenario} is {limit_ms:g} ms",
                 value=plain(value_ms),
                 limit=limit_ms,
-                fix=f"lower system.target_qps.{config.scenario}",
+                fix=f"lower system.target_qps.{config.scenario}, or end what else runs on this "
+                "machine",
             )
 
 

@@ -21,7 +21,8 @@ P99 = "99.00"
 
 @pytest.fixture(scope="module")
 def config() -> schema.PerformanceCheckConfig:
-    plan = planned("experiment=rehearsal-full", "scenario=Interactive")
+    rate = "system.target_qps.Interactive=25"
+    plan = planned("experiment=rehearsal-full", "scenario=Interactive", rate)
     job = next(job for job in plan.jobs if job.step == "performance_check")
     return schema.PerformanceCheckConfig.model_validate_json(job.config)
 
@@ -110,7 +111,11 @@ def test_a_valid_run_has_no_complaint(
         ("result_min_duration_met", False, "result_min_duration_met is False"),
         ("early_stopping_met", False, "early_stopping_met is False"),
         ("num_errors", 3, "num_errors is 3"),
-        (f"result_first_token_{P99}_percentile_latency_ns", 450_000_000, "p99 TTFT is 450.0 ms"),
+        (
+            f"result_first_token_{P99}_percentile_latency_ns",
+            450_000_000,
+            "p99 TTFT is 450.0 ms at 25 queries/s",
+        ),
         (f"result_time_per_output_token_{P99}_percentile_ns", 40_000_000, "p99 TPOT is 40.0 ms"),
     ],
 )
@@ -124,6 +129,27 @@ def test_each_fault_is_named(
     assert words in str(found[0])
     verdict = judge(detail, config)
     assert not verdict.holds and verdict.value == 718.1 and words in verdict.why
+
+
+def test_too_many_misses_below_the_p99_say_how_many_may(
+    config: schema.PerformanceCheckConfig, tmp_path: Path
+) -> None:
+    found = {**values(config), "result_validity": "INVALID", "early_stopping_met": False}
+    first = str(next(complaints(detail_of(tmp_path, found), config)))
+    assert "of 24,576 queries 209 may be over a limit; lower system.target_qps.Inter" in first
+
+
+def test_a_limit_that_was_missed_is_named_first(
+    config: schema.PerformanceCheckConfig, tmp_path: Path
+) -> None:
+    found = {
+        **values(config),
+        "result_validity": "INVALID",
+        "early_stopping_met": False,
+        f"result_time_per_output_token_{P99}_percentile_ns": 52_100_000,
+    }
+    first = str(next(complaints(detail_of(tmp_path, found), config)))
+    assert first.startswith("p99 TPOT is 52.1 ms at 25 queries/s, the limit of Interactive is 40")
 
 
 def test_an_error_that_num_errors_hides_is_found(
@@ -224,9 +250,9 @@ def test_numbers_lead_and_a_disturbed_window_is_told(
     ]
     assert (verdict.complaints[0].value, verdict.complaints[0].limit) == (5000.0, 450.0)
     assert verdict.why == (
-        "p99 TTFT is 5000.0 ms, the limit of Interactive is 450 ms; lower "
-        "system.target_qps.Interactive (and 2 more); from second 26 to 50 other processes took "
-        "1.3 of 2 cores"
+        "p99 TTFT is 5000.0 ms at 25 queries/s, the limit of Interactive is 450 ms; lower "
+        "system.target_qps.Interactive, or end what else runs on this machine (and 2 more); from "
+        "second 26 to 50 other processes took 1.3 of 2 cores"
     )
     result = as_result(verdict)
     manifest = Manifest(tmp_path, "performance_check", {}, {}, {}, json.loads(json.dumps(result)))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -117,8 +118,8 @@ def test_a_cluster_on_this_machine_is_closed_to_others(
     running.wait_until_running()
     everything = {running.process.pid, *below(running.process.pid)}
     assert listening(everything) <= LOOPBACK
-    heads = [command_of(pid) for pid in everything if "gcs_server" in command_of(pid)]
-    address = "127.0.0.1:" + heads[0].split("--gcs_server_port=")[1].split()[0]
+    commands = " ".join(map(command_of, everything))
+    (address, *_) = re.findall(r"--gcs-address=(127\.0\.0\.1:\d+)", commands)
     tokens = {
         entry.removeprefix("RAY_AUTH_TOKEN=")
         for pid in everything
