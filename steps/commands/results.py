@@ -5,6 +5,7 @@ say what doesn't hold, why, and what mends it.
 """
 
 import importlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from steps.plan.states import (
     Part,
     States,
     Trouble,
+    below,
     described,
     mending,
     selected,
@@ -77,7 +79,11 @@ def run(asked: Asked, passed_on: Sequence[str]) -> int:
     remake(asked)
     if passed_on:
         return _as_told(asked, passed_on)
-    status = _measure(asked)
+    try:
+        status = _measure(asked)
+    except UserError as error:  # of a scheduler; what was measured before is there all the same
+        print(f"error: {error}", file=sys.stderr)
+        status = 1
     return max(present(asked), min(status, 1)) if status < 128 else _interrupted(asked, status)
 
 
@@ -195,7 +201,8 @@ def remake(asked: Asked) -> None:
         except UserError as error:
             complaints = [str(error)]
         if complaints:
-            print(f"{job.step} {job.key}: {complaints[0]}; it is made again", flush=True)
+            words = below(complaints[0], asked.root)
+            print(f"{job.step} {job.key}".strip() + f": {words}; it is made again", flush=True)
             path.unlink()
 
 

@@ -84,8 +84,13 @@ class CellState(Strict):
     @property
     def why(self) -> str:
         """Of the parts that have the cell's state, in one line."""
-        found = [part for part in self.parts if part.state == self.state and part.why]
-        return "; ".join(dict.fromkeys(f"{part.name}: {part.why}" for part in found))
+        names: dict[str, list[str]] = {}
+        for part in self.parts:
+            if part.state == self.state and part.why:
+                names.setdefault(part.why, []).append(part.name)
+        if [len(found) for found in names.values()] == [len(self.parts)]:
+            return next(iter(names))
+        return "; ".join(f"{', '.join(found)}: {why}" for why, found in names.items())
 
     @property
     def tries(self) -> int:
@@ -133,6 +138,10 @@ class States:
         return cell.role("", test).rstrip("/")
 
     def _part(self, name: str, kind: str, key: str) -> Part:
+        part = self._judged(name, kind, key)
+        return part.model_copy(update={"why": below(part.why, self._root)})
+
+    def _judged(self, name: str, kind: str, key: str) -> Part:
         run, check = self._jobs[f"{kind}_run", key], self._jobs[f"{kind}_check", key]
         part = Part(name=name, run=run.output, check=check.output, state="due")
         at_work = next((job for job in (run, check) if self._running(job)), None)
@@ -175,7 +184,7 @@ class States:
             except _Unmade as unmade:
                 why = unmade.why
             if why:
-                yield step, why
+                yield step, below(why, self._root)
 
     # ---- one job ---------------------------------------------------------------------------
 
@@ -331,8 +340,13 @@ def troubles(plan: Plan, root: Path) -> list[Trouble]:
             complaints = Manifest.read(path).altered()
         except UserError as error:
             complaints = [str(error)]
-        found += [Trouble(job, complaints[0])] if complaints else []
+        found += [Trouble(job, below(complaints[0], root))] if complaints else []
     return found
+
+
+def below(words: str, root: Path) -> str:
+    """Words that name files by their path in the checkout, wherever that is."""
+    return words.replace(f"{root}/", "")
 
 
 def selected(key: str, word: str) -> bool:

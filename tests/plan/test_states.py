@@ -180,7 +180,8 @@ def test_a_damaged_log_is_told_alike_by_all(
     asked: Asked, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = damaged_log(asked)
-    said = f"Server damaged: performance: {log} does not match its sha256 in manifest.json: "
+    name = log.relative_to(asked.root)
+    said = f"Server damaged: performance: {name} does not match its sha256 in manifest.json: "
     said += "./reproduce again Server"
     assert results.lines([by_scenario(asked)["Server"]], asked) == [said]
     assert verify(asked.path, asked.root) == 1
