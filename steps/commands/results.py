@@ -76,6 +76,8 @@ class Asked:
 
 def run(asked: Asked, passed_on: Sequence[str]) -> int:
     """Measure what is due. Exit status 0 if all that the plan requires holds, else 1."""
+    if any(argument in UNFINISHED for argument in passed_on):
+        return asked.execute(passed_on)
     remake(asked)
     if passed_on:
         return _as_told(asked, passed_on)
@@ -106,8 +108,6 @@ def _measure(asked: Asked) -> int:
 def _as_told(asked: Asked, passed_on: Sequence[str]) -> int:
     """With arguments of snakemake's: only what they ask for, and what of it doesn't hold."""
     status = asked.execute(passed_on)
-    if any(argument in UNFINISHED for argument in passed_on):
-        return status
     found = [cell for cell in asked.cells() if cell.state in ("invalid", "damaged", "failed")]
     for line in lines(found, asked):
         print(line, flush=True)
@@ -224,13 +224,11 @@ def present(asked: Asked) -> int:
     page = _page(asked, cells, environment_if_there)
     print(numbers(asked, cells))
     bad = [cell for cell in cells if cell.state != "valid"]
-    for line in (*lines(bad, asked), *broken(asked)):
+    found = [*lines(bad, asked), *broken(asked)]
+    for line in found or [f"{step}: {why}" for step, why in whole]:
         print(line)
-    if not bad:
-        for step, why in whole:
-            print(f"{step}: {why}")
     print(page, flush=True)
-    return 1 if bad or whole or broken(asked) else 0
+    return 1 if found or whole else 0
 
 
 def numbers(asked: Asked, cells: Sequence[CellState]) -> str:

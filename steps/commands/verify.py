@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from steps.base.errors import UserError
 from steps.base.record import Manifest
 from steps.commands.results import Asked, broken, lines
 from steps.config import verdicts
@@ -41,7 +42,10 @@ def _not_valid(job: Job, root: Path) -> list[str]:
     """A verdict that is whole and says that its result isn't valid."""
     if not job.step.endswith("_check"):
         return []
-    why = verdicts.read(root / job.output, Verdict).why
+    try:
+        why = verdicts.read(root / job.output, Verdict).why
+    except UserError as error:
+        return [str(error)]
     return [f"doesn't hold: {why}"] if why else []
 
 

@@ -308,7 +308,7 @@ def in_words(verdict: Verdict) -> str:
         return f"{verdict.value:,.1f} {verdict.unit}"
     if isinstance(verdict, verdicts.AccuracyVerdict) and verdict.gates:
         lowest = min(m.ratio for m in verdict.gates[verdict.reference_gate].metrics.values())
-        return f"{lowest:.2%} of the reference"
+        return f"{lowest:.2%}, lowest metric"
     return ""
 
 

@@ -21,10 +21,12 @@ def states_section(summary: Summary) -> Section:
     axes = _axes(summary.states)
     names = list(dict.fromkeys(part.name for cell in summary.states for part in cell.parts))
     keys = [cell.key for cell in summary.states]
+    watched = any(part.window for cell in summary.states for part in cell.parts)
     columns = [
         *(Column(axis, choices=True) for axis in axes),
         Column("state", choices=True),
         *(Column(name) for name in names),
+        *([Column("window")] if watched else []),
         Column("tries", numeric=True),
         Column("why, and what mends it", wide=True),
     ]
@@ -33,6 +35,7 @@ def states_section(summary: Summary) -> Section:
             *(Cell(cell.axes[axis]) for axis in axes),
             _state(cell.state),
             *(_part(cell, name) for name in names),
+            *([_window(cell)] if watched else []),
             number(cell.tries or None, 0),
             Cell(_why(cell, keys, summary.overrides)),
         ]
@@ -89,6 +92,15 @@ def _part(cell: CellState, name: str) -> Cell:
         return Cell("–")
     shown = _state(part.state)
     return Cell(shown.text, tone=shown.tone, note=_note(part))
+
+
+def _window(cell: CellState) -> Cell:
+    """Of the cell's runs that kept a journal: whether something else happened meanwhile."""
+    found = [part.window for part in cell.parts if part.window is not None]
+    if not found:
+        return Cell("–")
+    clean = all(window.clean for window in found)
+    return Cell("clean" if clean else "disturbed", tone="" if clean else "bad")
 
 
 def _note(part: Part) -> str:

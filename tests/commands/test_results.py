@@ -6,9 +6,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -254,6 +254,76 @@ def test_only_short_disturbed_runs_are_measured_once_more(asked: Asked) -> None:
     changed(path, lambda fields: fields["result"].update(tries=2))
     changed(check, lambda fields: fields["inputs"].update(run=synthetic.sha256(path)))
     assert list(results.disturbed(asked)) == []
+
+
+class Told(Asked):
+    """Whose snakemake is a list of what it was asked for, and what becomes of each call."""
+
+    asked_for: ClassVar[list[tuple[str, ...]]] = []
+    becomes: ClassVar[list[Callable[[], int]]] = []
+
+    def execute(self, passed_on: Sequence[str]) -> int:
+        self.asked_for.append(tuple(passed_on))
+        return self.becomes.pop(0)() if self.becomes else 0
+
+
+@pytest.fixture
+def told(asked: Asked) -> Told:
+    Told.asked_for.clear()
+    Told.becomes.clear()
+    return Told(asked.path, asked.plan, asked.root, asked.overrides)
+
+
+def test_no_tree_is_asked_for_while_a_cell_is_not_valid(
+    told: Told, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert results.run(told, ()) == 0
+    assert told.asked_for == [()]
+    invalid(told.plan, told.root, "Server")
+    assert results.run(told, ()) == 1
+    assert told.asked_for == [(), ("judged",)]
+    numbers, server, page = capsys.readouterr().out.splitlines()[-3:]
+    assert numbers.startswith("rehearsal: 2 of 3 cells valid: Offline 1,234.5 Tokens/s, Inter")
+    assert server.startswith("Server INVALID: performance: p99 TTFT is 4056.2 ms")
+    assert page.startswith("no page: the analysis environment isn't there yet")
+
+
+def test_what_a_scheduler_says_costs_no_page(
+    told: Told, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def silent() -> int:
+        raise UserError("Slurm doesn't answer")
+
+    told.becomes.append(silent)
+    assert results.run(told, ()) == 1
+    found = capsys.readouterr()
+    assert found.err == "error: Slurm doesn't answer\n" and "3 of 3 cells valid" in found.out
+    told.becomes.append(lambda: 130)
+    assert results.run(told, ()) == 130
+    assert "3 of 3 cells valid" in capsys.readouterr().out
+
+
+def test_snakemake_s_own_arguments_get_what_they_ask_for(
+    told: Told, capsys: pytest.CaptureFixture[str]
+) -> None:
+    invalid(told.plan, told.root, "Server")
+    assert results.run(told, ("-n",)) == 0
+    assert capsys.readouterr().out == ""
+    assert results.run(told, ("--until", "performance_check")) == 1
+    assert capsys.readouterr().out.startswith("Server INVALID")
+
+
+def test_a_damaged_or_older_verdict_is_judged_again_and_no_run_is(
+    told: Told, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check = told.root / job(told.plan, "performance_check", "Server").output
+    changed(check, lambda fields: fields.update(result={"valid": True, "value": 1.0}))
+    log = damaged_log(told)
+    results.remake(told)
+    assert not check.exists() and log.exists()
+    said = capsys.readouterr().out
+    assert said.startswith("performance_check rehearsal-cpu/rehearsal/none/bf16/Server: results/")
+    assert "of another version" in said and said.count("\n") == 1
 
 
 def test_words_name_cells_by_parts_that_follow_each_other() -> None:
