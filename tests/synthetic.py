@@ -1,7 +1,8 @@
 """A finished experiment without its hours: well-formed outputs of every job up to the verdicts."""
 
 import json
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -333,3 +334,38 @@ def _text(path: Path, text: str) -> None:
 
 def sha256(path: Path) -> str:
     return sha256_file(path)
+
+
+LATE = {
+    "code": "ttft",
+    "words": "p99 TTFT is 4056.2 ms, the limit of Server is 2000 ms",
+    "value": 4056.2,
+    "limit": 2000.0,
+    "fix": "lower system.target_qps.Server",
+}
+"""A complaint of a performance check."""
+
+
+def job_of(plan: Plan, step: str, scenario: str) -> Job:
+    return next(j for j in plan.jobs if j.step == step and f"/{scenario}" in f"/{j.key}")
+
+
+def changed(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """A manifest as it would be if its step had left something else."""
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    change(fields)
+    path.write_text(json.dumps(fields), encoding="utf-8")
+
+
+def invalid(plan: Plan, home: Path, scenario: str) -> None:
+    verdict = {"holds": False, "complaints": [LATE]}
+    path = home / job_of(plan, "performance_check", scenario).output
+    changed(path, lambda fields: fields["result"].update(verdict))
+
+
+def gone(plan: Plan, home: Path, step: str, scenario: str, said: str = "") -> None:
+    one = job_of(plan, step, scenario)
+    shutil.rmtree((home / one.output).parent)
+    if said:
+        (home / one.log).parent.mkdir(parents=True, exist_ok=True)
+        (home / one.log).write_text(f"loading\n{said}\n", encoding="utf-8")
