@@ -54,8 +54,8 @@ def _disk(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]:
 
 def _memory(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]:
     memory = state.node.memory
-    if memory is None:
-        yield Finding("warn", "memory", "/proc/meminfo can't be read", "mount /proc")
+    if memory is None or memory.available_kib is None:
+        yield Finding("warn", "memory", "/proc/meminfo doesn't say what is free", "mount /proc")
         return
     free = memory.available_kib * 1024 / 1e9
     says = f"{free:.1f} GB available, {needs.memory_gb:.1f} GB needed"
@@ -63,7 +63,7 @@ def _memory(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]
         fix = "end other programs (ps aux --sort=-rss | head shows the largest)"
         yield Finding("fail", "memory", says, fix)
     elif free < needs.memory_gb:
-        total = memory.total_kib * 1024 / 1e9
+        total = (memory.total_kib or 0) * 1024 / 1e9
         fix = "end other programs" if total >= needs.memory_gb else "add memory"
         says = f"{free:.1f} GB available, the source weights in 16 bits take {needs.memory_gb:.1f}"
         yield Finding("warn", "memory", says, f"{fix}, or expect every load to read the disk")
@@ -138,6 +138,8 @@ def _mode(check: str, wanted: str, found: set[str | None], fix: str) -> Finding:
         return Finding("ok", check, wanted)
     if found == {None}:
         return Finding("warn", check, f"no tool says it, the plan needs {wanted}", fix)
+    if found == {wanted, None}:
+        return Finding("warn", check, f"{wanted}, but not every device says it", fix)
     shown = ", ".join(sorted(str(mode) for mode in found))
     return Finding("fail", check, f"{shown}, the plan needs {wanted}", fix)
 

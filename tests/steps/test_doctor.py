@@ -222,6 +222,35 @@ def test_cards_in_another_partition_mode_are_still_counted_whole(tmp_path: Path)
     assert "CPX, the plan needs SPX" in [f.says for f in found]
 
 
+@pytest.mark.parametrize("without", [(), ("amd-smi static",), ("rocm-smi --showproductname",)])
+def test_a_machine_in_cpx_is_right_for_a_plan_that_wants_it(
+    tmp_path: Path, without: tuple[str, ...]
+) -> None:
+    """Fifty-six of its sixty-four devices don't name their mode."""
+    tools = {
+        **TOOLS,
+        "amd-smi static": "amd-smi-static-64xmi300x-cpx.json",
+        "rocm-smi --showproductname": "rocm-smi-64xmi300x-cpx.json",
+    }
+    tools = {tool: name for tool, name in tools.items() if tool not in without}
+    mi300x = MI325X.model_copy(update={"model": "AMD Instinct MI300X", "memory_gb": 192.0})
+    mode = SETTINGS.partition("mi325x", "stable-diffusion-xl")
+    need = wanted(accelerators=(mi300x,), partitions=(mode,), clocks={})
+    machine(tmp_path, files=TUNED)
+    prober = Prober(run=printing(tools), root=tmp_path)
+    now = state(need, SETTINGS, tmp_path, environment={}, prober=prober)
+    found = trouble(need, now.model_copy(update={"free_gb": 1000.0}))
+    assert found == []
+
+
+def test_a_mode_that_not_every_device_names_is_said(tuned: State) -> None:
+    *devices, last = tuned.node.accelerators
+    silent = last.model_copy(update={"compute_partition": None})
+    node = tuned.node.model_copy(update={"accelerators": (*devices, silent)})
+    (finding,) = trouble(wanted(), tuned.model_copy(update={"node": node}))
+    assert (finding.level, finding.says) == ("warn", "SPX, but not every device says it")
+
+
 def test_no_driver_says_what_the_tools_said(tmp_path: Path) -> None:
     machine(tmp_path, files=TUNED)
     prober = Prober(run=printing({}), root=tmp_path)
