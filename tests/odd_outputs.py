@@ -17,9 +17,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from steps.probes import accelerators, devices, host
-from steps.probes.losses import Losses
-from steps.scheduler import slurm
+from steps.machine.probes import accelerators, devices, host
+from steps.machine.probes.losses import Losses
+from steps.schedule import slurm
 from tests.conftest import ROOT
 
 RECORDED = ROOT / "tests/recorded"
