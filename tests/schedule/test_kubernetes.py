@@ -59,6 +59,29 @@ def pod_of(made: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+SDXL = ("experiment=amd-v5.1", "benchmark=stable-diffusion-xl", "scenario=Offline", *AMD)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "strategy", "expected"),
+    [
+        (MI300X, "single", {"amd.com/gpu": "8"}),
+        (MI300X, "mixed", {"amd.com/spx_nps1": "8"}),
+        ((*SDXL, "system=amd-mi325x-epyc-9655"), "single", {"amd.com/gpu": "64"}),
+        ((*SDXL, "system=amd-mi325x-epyc-9655"), "mixed", {"amd.com/cpx_nps1": "64"}),
+    ],
+)
+def test_a_pod_asks_for_all_devices_of_its_node(
+    overrides: tuple[str, ...], strategy: str, expected: dict[str, str]
+) -> None:
+    plan = told(planned(*overrides), resource_naming_strategy=strategy)
+    spec = pod_of(objects_of(plan, "performance_run")[-1])
+    limits = spec["containers"][0]["resources"]["limits"]
+    assert {name: n for name, n in limits.items() if name.startswith("amd.com/")} == expected
+    tolerated = {one["key"] for one in spec["tolerations"]}
+    assert {"amd.com/gpu", *expected} <= tolerated
+
+
 # ---- manifests ----------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from steps.base.errors import UserError
+from steps.config.accelerators import PARTITIONS
 from steps.machine.probes.losses import Loss, Losses, number, text_or_none, whole, words
 from steps.machine.probes.tools import are_records, json_in, parser, record_of, unknown_format
 from steps.machine.probes.values import Accelerator
@@ -42,9 +43,6 @@ FIELDS: Mapping[str, str] = {
     "soc_pstate": "the accelerators' SoC pstate",
 }
 """What an accelerator's attribute is for: a field of the description, or one of the doctor's."""
-
-PARTITIONS: Mapping[str, int] = {"SPX": 1, "DPX": 2, "TPX": 3, "QPX": 4, "CPX": 8}
-"""Devices that a card shows in each compute partition mode, at most."""
 
 
 @parser("amd-smi")
