@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from steps.prepare.fetch import download as downloading
 from steps.prepare.fetch import sources
 from steps.prepare.fetch.client import Client
 from steps.prepare.fetch.download import Digest, Item, download
-from tests import running
+from tests import checkpoints, running
 from tests.conftest import ROOT, planned
 from tests.file_server import Files, serving
 
@@ -43,6 +43,14 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Files]:
 
 def body(size: int, seed: int = 0) -> bytes:
     return random.Random(seed).randbytes(size)
+
+
+def weights(size: int) -> bytes:
+    """A safetensors file of so many bytes."""
+    elements = size - 120
+    fields = {"dtype": "U8", "shape": [elements], "data_offsets": [0, elements]}
+    text = json.dumps({"x": fields}).encode().ljust(112)
+    return len(text).to_bytes(8, "little") + text + body(elements)
 
 
 def sha256(data: bytes) -> str:
@@ -239,7 +247,7 @@ LISTING = f"/api/models/org/model/tree/{COMMIT}"
 
 def fill_hub(server: Files) -> dict[str, bytes]:
     """A repository of three files over two pages of listing; one of them is excluded."""
-    held = {"model.safetensors": body(9000), "sub/config.json": b"{}", "original/x.pth": b"x"}
+    held = {"model.safetensors": weights(9000), "sub/config.json": b"{}", "original/x.pth": b"x"}
     entries: list[dict[str, Any]] = [{"type": "directory", "path": "sub", "oid": "0", "size": 0}]
     for name, data in held.items():
         blob = hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
@@ -361,7 +369,9 @@ def config(source: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 
 def command(home: Path, settings: dict[str, Any]) -> list[str]:
-    return running.command("fetch", settings, {}, home)
+    """Fetching is no step of a plan, but a command like one."""
+    python, _, _, *arguments = running.command("model", settings, {}, home)
+    return [python, "-m", "steps.prepare.fetch", *arguments]
 
 
 def fetch(home: Path, settings: dict[str, Any]) -> subprocess.CompletedProcess[str]:
@@ -585,19 +595,53 @@ def test_the_model_step_fetches_what_the_plan_names(server: Files, tmp_path: Pat
 
 
 def test_the_model_step_takes_a_directory_of_this_machine(tmp_path: Path) -> None:
-    (tmp_path / "held").mkdir()
-    (tmp_path / "held/model.safetensors").write_bytes(body(100))
-    settings = {
-        "name": "x",
-        "source": "local",
-        "repository": "org/model",
-        "path": str(tmp_path / "held"),
-        "fetch": planned_model({"offline": True})["fetch"],
-    }
+    checkpoints.write(tmp_path / "held", checkpoints.llama(2), shards=3)
+    settings = local_model(tmp_path / "held")
     assert limitation("model", settings) is None
     done = model_step(tmp_path, settings)
     assert done.returncode == 0, done.stderr
-    assert set(Manifest.read(tmp_path / "out/manifest.json").files) == {"model.safetensors"}
+    made = set(Manifest.read(tmp_path / "out/manifest.json").files)
+    assert len([name for name in made if name.endswith(".safetensors")]) == 3
+
+
+def local_model(path: Path) -> dict[str, Any]:
+    return {
+        "name": "x",
+        "source": "local",
+        "repository": "org/model",
+        "path": str(path),
+        "fetch": planned_model({"offline": True})["fetch"],
+    }
+
+
+SECOND = "model-00002-of-00003.safetensors"
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 41752\n"
+
+
+@pytest.mark.parametrize("folder", ["", "transformer/"])
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda home: (home / SECOND).unlink(), f"{SECOND} is missing, and"),
+        (lambda home: (home / SECOND).write_bytes(LFS), f"{SECOND} is a pointer of Git LFS"),
+        (lambda home: (home / "tokenizer.json").write_bytes(LFS), "tokenizer.json is a pointer"),
+        (lambda home: (home / SECOND).write_bytes(b""), f"{SECOND} is truncated or no safetens"),
+        (lambda home: os.truncate(home / SECOND, 9000), "bytes, its header says"),
+        (
+            lambda home: [path.unlink() for path in home.glob("model*")],
+            "holds no weights",
+        ),
+    ],
+)
+def test_a_local_model_that_is_not_whole_is_refused_before_it_is_taken(
+    tmp_path: Path, folder: str, damage: Callable[[Path], object], words: str
+) -> None:
+    home = checkpoints.write(tmp_path / "held" / folder, checkpoints.llama(2), shards=3)
+    damage(home)
+    done = model_step(tmp_path, local_model(tmp_path / "held"))
+    assert done.returncode == 1 and words in done.stderr, done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
