@@ -491,7 +491,7 @@ TOOLS: Mapping[str, Tool] = {
         (
             _plain("size", "gb"),
             _plain("tran", "kind", free=True),
-            _plain("rota", "kind"),
+            Field(("rota",), "kind", "rota", odd=ABSENT | TEXTS),
             _plain("type", "gb"),
         ),
         extra={("wwn",): None, ("mountpoints",): [None], ("serial",): "S1"},

@@ -19,8 +19,8 @@ from steps.prepare.fetch.fetch import fetch
 def step(
     config: ModelConfig, inputs: Mapping[str, Path], workspace: Workspace, console: Console
 ) -> None:
-    """Every file is checked against a digest, where there is one (steps/prepare/fetch), and what
-    comes without is checked to be whole."""
+    """Every file is checked against a digest, whichever way it comes (steps/prepare/fetch); a
+    directory of this machine, which may have none, is checked to be whole."""
     model = config.root
     if isinstance(model, EmbeddedModel):
         _take_embedded(model, workspace)
@@ -28,8 +28,6 @@ def step(
     if isinstance(model, LocalModel) and (home := Path(model.path).expanduser()).is_dir():
         check_whole(home)
     fetch(_order(model), inputs, workspace, console)
-    if not isinstance(model, LocalModel):
-        check_whole(workspace.directory)
 
 
 def _order(model: HubModel | StoredModel | LocalModel) -> FetchConfig:

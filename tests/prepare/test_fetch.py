@@ -1,5 +1,6 @@
 """Fetching from a server that stalls, truncates, lies about lengths and refuses."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -7,10 +8,13 @@ import random
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +28,7 @@ from steps.config.schema import ModelConfig
 from steps.plan.unsupported import limitation
 from steps.prepare.fetch import download as downloading
 from steps.prepare.fetch import sources
-from steps.prepare.fetch.client import Client
+from steps.prepare.fetch.client import Access, Client
 from steps.prepare.fetch.download import Digest, Item, download
 from tests import checkpoints, running
 from tests.conftest import ROOT, planned
@@ -43,14 +47,6 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Files]:
 
 def body(size: int, seed: int = 0) -> bytes:
     return random.Random(seed).randbytes(size)
-
-
-def weights(size: int) -> bytes:
-    """A safetensors file of so many bytes."""
-    elements = size - 120
-    fields = {"dtype": "U8", "shape": [elements], "data_offsets": [0, elements]}
-    text = json.dumps({"x": fields}).encode().ljust(112)
-    return len(text).to_bytes(8, "little") + text + body(elements)
 
 
 def sha256(data: bytes) -> str:
@@ -247,7 +243,7 @@ LISTING = f"/api/models/org/model/tree/{COMMIT}"
 
 def fill_hub(server: Files) -> dict[str, bytes]:
     """A repository of three files over two pages of listing; one of them is excluded."""
-    held = {"model.safetensors": weights(9000), "sub/config.json": b"{}", "original/x.pth": b"x"}
+    held = {"model.safetensors": body(9000), "sub/config.json": b"{}", "original/x.pth": b"x"}
     entries: list[dict[str, Any]] = [{"type": "directory", "path": "sub", "oid": "0", "size": 0}]
     for name, data in held.items():
         blob = hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
@@ -552,6 +548,144 @@ def test_a_file_by_url_needs_a_digest(tmp_path: Path) -> None:
     file = {"url": "https://x.invalid/a", "name": "a"}
     done = fetch(tmp_path, config({"kind": "url", "files": [file], "headers": {}}))
     assert "a needs a sha256 or an md5 to be checked against" in done.stderr
+
+
+# ---- what the other side says ------------------------------------------------------------------
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """Answers everything with `answer`: status, headers, body."""
+
+    answer: tuple[int, dict[str, str], bytes] = (200, {}, b"")
+
+    def do_GET(self) -> None:
+        status, headers, data = self.answer
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def refusing(
+    status: int,
+    headers: dict[str, str],
+    data: bytes,
+    context: ssl.SSLContext | None = None,
+) -> Iterator[str]:
+    handler = type("Handler", (Refusing,), {"answer": (status, headers, data)})
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    if context:
+        httpd.socket = context.wrap_socket(httpd.socket, server_side=True)
+    thread = threading.Thread(target=httpd.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield f"http{'s' if context else ''}://127.0.0.1:{httpd.server_port}"
+    finally:
+        httpd.shutdown()
+        thread.join()
+        httpd.server_close()
+
+
+REVIEW = "Your request to access model org/model is awaiting a review from the repo authors."
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "data", "words"),
+    [
+        (403, {"X-Error-Message": REVIEW}, b"", rf"is refused \(status 403, '{REVIEW}'\): what"),
+        (403, {}, json.dumps({"error": REVIEW}).encode(), "awaiting a review"),
+        (403, {}, b'{"message": "Quota exceeded"}', "'Quota exceeded'"),
+        (
+            401,
+            {"X-Error-Code": "RepoNotFound"},
+            b'{"error": "Repository not found"}',
+            "exist .stat",
+        ),
+        (
+            404,
+            {"X-Error-Message": "Invalid rev id: x"},
+            b"",
+            "'Invalid rev id: x'.; correct its na",
+        ),
+        (403, {"Content-Type": "text/html"}, b"<html>no</html>", r"\(status 403\): what \$HF"),
+        (403, {}, b'{"error": ["no", "text"]}', r"\(status 403\)"),
+        (403, {}, b"[" * 100_000, r"\(status 403\)"),
+        (403, {}, b'{"error": "a\\u001b[31mb\\n' + b"c" * 9000 + b'"}', r"'a \[31mb c{20,160}'"),
+        (403, {}, b'{"error": "' + SECRET.encode() + b' is no good"}', r"'\*\*\* is no good'"),
+    ],
+)
+def test_the_servers_own_words_are_passed_on(
+    status: int, headers: dict[str, str], data: bytes, words: str
+) -> None:
+    with refusing(status, headers, data) as url:
+        access = Access(url.partition("//")[2], {"Authorization": f"Bearer {SECRET}"}, "$HF_TOKEN")
+        with pytest.raises(UserError, match=words) as caught:
+            client().text(f"{url}/x", access)
+    assert SECRET not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_words_that_never_end_are_not_waited_for(server: Files) -> None:
+    """The status alone decides."""
+    server.script["/x"] = ["403"]
+    begun = time.monotonic()
+    with pytest.raises(UserError, match="is refused"):
+        client().text(f"{server.url}/x", Access())
+    assert time.monotonic() - begun < 10
+
+
+def test_an_untrusted_certificate_is_said_at_once(tmp_path: Path) -> None:
+    """As of a proxy that opens TLS: trying again doesn't help, REQUESTS_CA_BUNDLE does."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    made = subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+            *("-keyout", key, "-out", certificate, "-subj", "/CN=127.0.0.1"),
+            *("-addext", "subjectAltName=IP:127.0.0.1"),
+        ],
+        capture_output=True,
+        timeout=60,
+    )
+    assert made.returncode == 0, made.stderr
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with refusing(200, {}, b"yes", context) as url:
+        begun = time.monotonic()
+        with pytest.raises(
+            UserError, match=r"certificate of 127\.0\.0\.1:\d+ isn't trusted .*BUNDLE"
+        ):
+            client(retry_wait_s=60).text(f"{url}/x", Access())
+        assert time.monotonic() - begun < 10
+        trusting = Client(stall_limit_s=5, attempts=1, retry_wait_s=0.001)
+        trusting.session.verify = str(certificate)
+        assert trusting.text(f"{url}/x", Access())[0] == b"yes"
+        trusting.session.verify = str(tmp_path / "absent.pem")
+        with pytest.raises(UserError, match="correct REQUESTS_CA_BUNDLE"):
+            trusting.text(f"{url}/x", Access())
+
+
+@pytest.mark.parametrize(
+    ("proxy", "words"),
+    [
+        ("http://user:secret@127.0.0.1:1", r"failed 3 times: the proxy for it gives no connection"),
+        ("PROXY", "the proxy for .* wants a name and password; put them into HTTPS_PROXY"),
+    ],
+)
+def test_a_proxy_that_refuses_is_named(
+    proxy: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with refusing(407, {"Proxy-Authenticate": "Basic"}, b"") as url:
+        handler = {"https": url if proxy == "PROXY" else proxy}
+        chosen = Client(stall_limit_s=5, attempts=3, retry_wait_s=0.001)
+        chosen.session.proxies = handler
+        with pytest.raises(UserError, match=words) as caught:
+            chosen.text("https://hub.invalid/x", Access())
+    assert "secret" not in str(caught.value)
 
 
 # ---- the model step ----------------------------------------------------------------------------

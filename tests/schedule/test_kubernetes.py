@@ -411,6 +411,74 @@ def test_an_image_that_never_comes_is_named_at_once(bench: Bench) -> None:
         bench.after(1)
 
 
+@pytest.mark.parametrize("reason", ["CreateContainerError", "RunContainerError", "SomethingNew"])
+def test_a_container_that_cannot_be_made_is_given_up_with_its_reason(
+    bench: Bench, reason: str
+) -> None:
+    bench.placed.start()
+    bench.api.bind(bench.pod, "n2")
+    said = 'failed to prepare subPath for volumeMount "site" of container "step"'
+    bench.api.report(bench.pod, waiting(reason, said))
+    assert bench.after(1) is None, "a node has bad minutes"
+    assert bench.after(PULL_LIMIT_S - 1) is None
+    with pytest.raises(UserError, match=rf"can't be started on n2 \({reason}: failed to prepare s"):
+        bench.after(2)
+
+
+@pytest.mark.parametrize("reason", ["ContainerCreating", "PodInitializing"])
+def test_a_container_that_is_being_made_is_waited_for(bench: Bench, reason: str) -> None:
+    bench.placed.start()
+    bench.api.bind(bench.pod, "n2")
+    bench.api.report(bench.pod, waiting(reason, ""))
+    assert [bench.after(PULL_LIMIT_S) for _ in range(3)] == [None] * 3
+
+
+REJECTED = "Pod was rejected: Allocate failed due to no healthy devices present"
+RUNC = 'OCI runtime create failed: error mounting "/data": no such file or directory'
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (
+            {"phase": "Failed", "reason": "UnexpectedAdmissionError", "message": REJECTED},
+            rf"\(UnexpectedAdmissionError: {REJECTED}\)",
+        ),
+        ({"phase": "Failed", "reason": "OutOfcpu"}, r"\(OutOfcpu\)"),
+        (
+            {"terminated": {"exitCode": 128, "reason": "StartError", "message": RUNC}},
+            rf"status 128 .*; Kubernetes says StartError: {RUNC}",
+        ),
+        (
+            {
+                "terminated": {
+                    "exitCode": 1,
+                    "reason": "Error",
+                    "message": "a\nerror: x: no file\nb",
+                }
+            },
+            r": x: no file \(Kubernetes job .* on n2\)",
+        ),
+        (
+            {"terminated": {"exitCode": 3, "reason": "Error", "message": "Bus error\n"}},
+            r"status 3 .*; Kubernetes says Bus error",
+        ),
+        ({"terminated": {"exitCode": 3, "reason": "Error"}}, r"status 3 \(Kubernetes job .* n2\);"),
+    ],
+)
+def test_what_kubernetes_says_of_an_end_is_passed_on(
+    bench: Bench, status: dict[str, Any], words: str
+) -> None:
+    bench.placed.start()
+    bench.api.bind(bench.pod, "n2")
+    bench.api.denied.add(("get", "pods"))  # nor is there a log to be had
+    if "terminated" in status:
+        status = {"phase": "Failed", "containerStatuses": [container(status)]}
+    bench.api.report(bench.pod, status)
+    with pytest.raises(UserError, match=words):
+        bench.after(1)
+
+
 def test_a_pod_without_a_node_is_mentioned_and_given_up(bench: Bench, said: Said) -> None:
     bench.placed.start()
     why = "0/3 nodes are available: 3 Insufficient amd.com/gpu."

@@ -9,6 +9,16 @@ from steps.commands.doctor.settings import Clock, Settings
 from steps.commands.doctor.state import State
 from steps.machine.probes.differs import differs
 from steps.machine.probes.values import Accelerator as Found
+from steps.prepare.fetch.hub import address
+
+ENGINES = {
+    "docker": "sudo apt-get install docker.io; sudo systemctl start docker; "
+    "sudo usermod -a -G docker $USER, then log in again",
+    "podman": "sudo apt-get install podman; sudo systemctl enable --now podman.socket; its socket "
+    "is root's: as another user systemctl --user enable --now podman.socket, and "
+    "runtime.socket=unix:///run/user/$UID/podman/podman.sock",
+}
+"""How to come by each."""
 
 Level = Literal["ok", "warn", "fail"]
 
@@ -145,17 +155,14 @@ def _mode(check: str, wanted: str, found: set[str | None], fix: str) -> Finding:
 
 
 def _containers(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]:
-    if not needs.containers:
-        return
-    engine = state.node.containers
-    if engine:
-        yield Finding("ok", "container engine", f"{engine.engine} {engine.version}")
-    else:
-        reasons = [p for p in state.node.problems if "container engine" in p]
-        says = reasons[0].split(": the container engine")[0] if reasons else "none answers"
-        fix = "sudo apt-get install docker.io; sudo systemctl start docker; "
-        fix += "sudo usermod -a -G docker $USER, then log in again"
-        yield Finding("fail", "container engine", says, fix)
+    """Each engine that jobs name, and no other: a run doesn't look for another either."""
+    for engine in needs.engines:
+        found = state.engines[engine.socket]
+        if found.version is not None:
+            says = f"{engine.engine} {found.version}".strip()
+            yield Finding("ok", "container engine", says)
+        else:
+            yield Finding("fail", "container engine", found.complaint, ENGINES[engine.engine])
 
 
 def _environments(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]:
@@ -166,11 +173,11 @@ def _environments(needs: Needs, state: State, settings: Settings) -> Iterator[Fi
 
 def _access(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]:
     for repository in needs.repositories:
-        found, check = state.access[repository], f"access to {repository}"
+        found, check = state.access[repository.name], f"access to {repository.name}"
         if found.state == "granted":
             yield Finding("ok", check, found.reason)
         else:
-            fix = f"accept the licence at {settings.hub}/{repository}, "
+            fix = f"accept the licence at {address(repository.endpoint)}/{repository.name}, "
             fix += "then hf auth login, or set HF_TOKEN"
             yield Finding("fail" if found.state == "denied" else "warn", check, found.reason, fix)
 

@@ -85,7 +85,11 @@ def _filled(fields: Mapping[str, str]) -> bool:
     kind = fields.get("Type", "").upper()
     if kind in CHIPS or kind.startswith("LOGICAL"):
         return False
-    return fields.get("Size", "").lower() not in ("no module installed", "not installed", "none")
+    return fields.get("Size", "").lower() not in (
+        "no module installed",
+        "not installed",
+        "not enabled",
+    )
 
 
 def _module(fields: Mapping[str, str], lost: Losses) -> MemoryModule:
