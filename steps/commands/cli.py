@@ -4,6 +4,7 @@ Composes and freezes the plan, then becomes snakemake. Heavy modules are importe
 used (steps/plan/frozen.py says why).
 """
 
+import errno
 import importlib
 import os
 import sys
@@ -74,6 +75,14 @@ OTHERS: Mapping[str, tuple[str, str]] = {
 }
 """Commands that need no plan: the module whose `command(arguments) -> exit status` does it."""
 
+PLAIN: Mapping[str, str] = {
+    "ls": "",
+    "doctor": "[--site FILE] [overrides]",
+    "capacity": "[MODEL | BILLIONS of parameters ...]",
+    "diff": "system=A base=B [overrides], or --site FILE [overrides]",
+}
+"""What those of the others take that have no parser of their own, for `--help`."""
+
 USAGE = """\
 ./reproduce [run|plan|manifests|verify] [--site FILE] [hydra overrides] [-- snakemake arguments]
 ./reproduce COMMAND [arguments]
@@ -94,16 +103,51 @@ def main(arguments: list[str]) -> int:
     """Exit status: 0 done, 1 the user's to mend, 2 usage."""
     name = arguments[0] if arguments and "=" not in arguments[0] else ""
     try:
+        _go_back()
         if name == "verify" and len(arguments) > 1 and Path(arguments[1]).is_dir():
             return int(
                 importlib.import_module("steps.submit.provenance.package").command(arguments[1:])
             )
+        if name in PLAIN and {"-h", "--help"} & set(arguments[1:]):
+            print(f"./reproduce {name} {PLAIN[name]}".strip(), OTHERS[name][1], sep="\n\n")
+            return 0
         if name in OTHERS:
             return int(importlib.import_module(OTHERS[name][0]).command(arguments[1:]))
         return _planned(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        print(f"error: {_of_the_system(error)}", file=sys.stderr)
+        return 1
+
+
+def _of_the_system(error: OSError) -> str:
+    """A disk that is full, a directory that may not be written, a file system that is gone."""
+    remedies = {
+        errno.ENOSPC: "make room",
+        errno.EDQUOT: "your quota is used up; make room",
+        errno.EROFS: "it is mounted read-only; make results/ a link to a directory elsewhere",
+        errno.EACCES: "make it yours, or make results/ a link to a directory that is",
+        errno.ESTALE: "mount its file system again",
+    }
+    remedy = remedies.get(error.errno or 0, "see what that is")
+    return f"{error.filename or 'a file'} can't be used ({error.strerror or error}); {remedy}"
+
+
+def _go_back() -> None:
+    """To where the user stands, whose relative paths are from there; `reproduce` left it."""
+    directory = os.environ.pop("REPRISE_DIRECTORY", None)
+    if directory is None:
+        return
+    try:
+        os.chdir(directory)
+    except OSError as error:
+        raise UserError(
+            f"{directory} can't be entered ({error.strerror}); start from a directory that is there"
+        ) from error
 
 
 def _planned(arguments: list[str]) -> int:

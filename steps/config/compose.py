@@ -206,8 +206,37 @@ def _with_site(conf: Path, site: Path | None) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "conf"
         shutil.copytree(conf, home)
-        shutil.copyfile(site, home / "system" / site.name)
+        (home / "system" / site.name).write_text(_site_text(site), encoding="utf-8")
         yield home.resolve()
+
+
+GLOBAL = re.compile(r"# *@package +_global_ *")
+
+
+def _has_package(text: str) -> bool:
+    """Whether Hydra will find it: it looks in the comments that a file begins with."""
+    for line in map(str.strip, text.splitlines()):
+        if GLOBAL.fullmatch(line):
+            return True
+        if line and not line.startswith("#"):
+            return False
+    return False
+
+
+def _site_text(site: Path) -> str:
+    """Without the mark that editors put before UTF-8; UserError for a file that Hydra would put
+    in the wrong place."""
+    try:
+        text = site.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"--site {site} can't be read ({error.strerror})") from error
+    except ValueError as error:
+        raise UserError(f"--site {site} isn't UTF-8; save it as such") from error
+    if not _has_package(text):
+        raise UserError(
+            f"--site {site} lacks its first line; put `# @package _global_` before all others"
+        )
+    return text
 
 
 def experiments_of(conf: Path, system: str) -> list[str]:
@@ -267,8 +296,8 @@ def _entries(base: DictConfig) -> Iterator[dict[str, str]]:
 def base_of(site: Path) -> str:
     """The first system that a site file builds on."""
     try:
-        raw = OmegaConf.load(site)
-    except (OSError, YAMLError) as error:
+        raw = OmegaConf.create(_site_text(site))
+    except YAMLError as error:
         raise UserError(f"--site {site} can't be read: {' '.join(str(error).split())}") from error
     defaults = raw.get("defaults", []) if isinstance(raw, DictConfig) else []
     for entry in defaults:
@@ -305,7 +334,8 @@ def _split(conf: Path, overrides: list[str]) -> tuple[list[str], dict[str, list[
         elif override.is_sweep_override():
             raise UserError(
                 f"{override.key_or_group} can't be swept; only {', '.join(AXES)} take lists: "
-                "run once per value instead"
+                "run once per value instead; a value that has a comma is quoted twice, as "
+                f"\"{override.key_or_group}='a, b'\""
             )
         else:
             fixed.append(text)

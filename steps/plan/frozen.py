@@ -17,7 +17,7 @@ from steps.base.record import canonical_json, digest_files, write_atomically
 
 
 def site_file(arguments: list[str]) -> tuple[list[str], Path | None]:
-    """Arguments without `--site FILE`, and the file; a relative path is one from the checkout."""
+    """Arguments without `--site FILE`, and the file's absolute path."""
     rest, site = [], None
     waiting = iter(arguments)
     for argument in waiting:
@@ -27,7 +27,7 @@ def site_file(arguments: list[str]) -> tuple[list[str], Path | None]:
         name = argument.partition("=")[2] or next(waiting, "")
         if not name or site is not None:
             raise UserError("--site takes one file, as in --site acme.yaml")
-        site = Path(name)
+        site = Path(name).absolute()
     return rest, site
 
 
@@ -37,6 +37,7 @@ def frozen_plan(root: Path, overrides: list[str], site: Path | None = None) -> P
     Composition is a pure function of what the key covers: `conf/` has no resolver that reads the
     environment, the clock or the machine.
     """
+    refuse_broken_link(root / "results")
     files = [*root.glob("conf/**/*.yaml"), *root.glob("envs/*.lock"), *root.glob("steps/**/*.py")]
     key = digest_files([*files], root) + canonical_json(overrides)
     if site is not None and site.is_file():
@@ -71,7 +72,11 @@ def snakemake(plan: Path) -> list[str]:
 
 
 def lock(results: Path) -> None:
-    """Held until snakemake and every step it started have ended, however they end."""
+    """Held until snakemake and every step it started have ended, however they end.
+
+    Raises UserError where another ./reproduce holds it, and where no file can be locked.
+    """
+    refuse_broken_link(results)
     results.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(results / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -82,6 +87,36 @@ def lock(results: Path) -> None:
             f"another ./reproduce (process {holder}), or a step it started, is still running "
             f"in {results}; wait for it or end it"
         ) from error
+    except OSError as error:
+        raise UserError(
+            f"{results} lies on {_file_system(results)}, which locks no files ({error.strerror}), "
+            "and two ./reproduce would write over each other; make results a link to a directory "
+            "of another file system, or mount this one with locks (Lustre: -o flock, NFS: without "
+            "nolock)"
+        ) from error
     os.truncate(descriptor, 0)
     os.write(descriptor, f"{os.getpid()}\n".encode())
     os.set_inheritable(descriptor, True)
+
+
+def refuse_broken_link(results: Path) -> None:
+    """Raises UserError for a link whose target isn't there: its disk may not be mounted."""
+    if results.is_symlink() and not results.exists():
+        raise UserError(
+            f"{results} is a link to {os.readlink(results)}, which isn't there; mount its disk, "
+            "make that directory, or remove the link"
+        )
+
+
+def _file_system(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
+    """Its type and where it is mounted, in words."""
+    try:
+        lines = [line.split() for line in mounts.read_text(encoding="utf-8").splitlines()]
+    except OSError:
+        return "a file system"
+    real = path.resolve()
+    above = [(where, kind) for _, where, kind, *_ in lines if real.is_relative_to(where)]
+    if not above:
+        return "a file system"
+    where, kind = max(above, key=lambda found: len(found[0]))
+    return f"{where} ({kind})"
