@@ -4,7 +4,6 @@ Heavy modules are imported where they are used: a repeated run whose plan is kno
 than snakemake itself.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from steps import ROOT
 from steps.base.errors import UserError
-from steps.base.record import canonical_json, digest_files, write_atomically
+from steps.base.record import canonical_json, digest_files, sha256_file, write_atomically
 
 
 def site_file(arguments: list[str]) -> tuple[list[str], Path | None]:
@@ -44,8 +43,10 @@ def frozen_plan(root: Path, overrides: list[str], site: Path | None = None) -> P
         key += site.name + site.read_text(encoding="utf-8", errors="replace")
     index = root / "results/plans/index" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}"
     if index.is_file():
-        path = root / "results/plans" / f"{index.read_text().strip()}.json"
-        if path.is_file():
+        name = index.read_text(encoding="utf-8", errors="replace").strip()
+        path = root / "results/plans" / f"{name}.json"
+        # A loss of power leaves files that are empty or zeros.
+        if path.is_file() and sha256_file(path)[:12] == name:
             return path
     from steps.plan.make import make
     from steps.plan.plan import freeze
@@ -71,34 +72,6 @@ def snakemake(plan: Path) -> list[str]:
     ]
 
 
-def lock(results: Path) -> None:
-    """Held until snakemake and every step it started have ended, however they end.
-
-    Raises UserError where another ./reproduce holds it, and where no file can be locked.
-    """
-    refuse_broken_link(results)
-    results.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(results / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.read(descriptor, 32).decode().strip()
-        raise UserError(
-            f"another ./reproduce (process {holder}), or a step it started, is still running "
-            f"in {results}; wait for it or end it"
-        ) from error
-    except OSError as error:
-        raise UserError(
-            f"{results} lies on {_file_system(results)}, which locks no files ({error.strerror}), "
-            "and two ./reproduce would write over each other; make results a link to a directory "
-            "of another file system, or mount this one with locks (Lustre: -o flock, NFS: without "
-            "nolock)"
-        ) from error
-    os.truncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
-    os.set_inheritable(descriptor, True)
-
-
 def refuse_broken_link(results: Path) -> None:
     """Raises UserError for a link whose target isn't there: its disk may not be mounted."""
     if results.is_symlink() and not results.exists():
@@ -106,17 +79,3 @@ def refuse_broken_link(results: Path) -> None:
             f"{results} is a link to {os.readlink(results)}, which isn't there; mount its disk, "
             "make that directory, or remove the link"
         )
-
-
-def _file_system(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
-    """Its type and where it is mounted, in words."""
-    try:
-        lines = [line.split() for line in mounts.read_text(encoding="utf-8").splitlines()]
-    except OSError:
-        return "a file system"
-    real = path.resolve()
-    above = [(where, kind) for _, where, kind, *_ in lines if real.is_relative_to(where)]
-    if not above:
-        return "a file system"
-    where, kind = max(above, key=lambda found: len(found[0]))
-    return f"{where} ({kind})"

@@ -13,7 +13,8 @@ import pytest
 from steps.base.errors import UserError
 from steps.commands.cli import OTHERS, PLANNED, main
 from steps.plan import frozen
-from steps.plan.frozen import frozen_plan, lock
+from steps.plan.frozen import frozen_plan
+from steps.schedule.supervisor import lock
 from tests.conftest import ROOT
 
 
@@ -122,18 +123,12 @@ def test_a_file_system_that_locks_no_files_is_named(
 
     monkeypatch.setattr(fcntl, "flock", flock)
     with pytest.raises(UserError, match=r"lies on /.* \(\w+\), which locks no files .*flock"):
-        lock(tmp_path / "results")
-
-
-def test_a_lock_that_is_held_names_its_holder(tmp_path: Path) -> None:
-    lock(tmp_path / "results")
-    with pytest.raises(UserError, match=rf"another ./reproduce \(process {os.getpid()}\)"):
-        lock(tmp_path / "results")
+        lock(tmp_path)
 
 
 def test_a_link_to_nowhere_is_named_before_anything_is_made(tmp_path: Path) -> None:
     (tmp_path / "results").symlink_to(tmp_path / "unmounted/results")
-    for call in (lambda: lock(tmp_path / "results"), lambda: frozen_plan(tmp_path, [])):
+    for call in (lambda: lock(tmp_path), lambda: frozen_plan(tmp_path, [])):
         with pytest.raises(UserError, match=r"is a link to .*unmounted/results, which isn't there"):
             call()
     assert not (tmp_path / "unmounted").exists()
@@ -142,10 +137,10 @@ def test_a_link_to_nowhere_is_named_before_anything_is_made(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("number", "words"),
     [
-        (errno.ENOSPC, "results/x can't be used (No space left on device); make room"),
-        (errno.EROFS, "it is mounted read-only"),
-        (errno.EACCES, "make it yours"),
-        (errno.EIO, "(Input/output error)"),
+        (errno.ENOSPC, "results/x: No space left on device; free some space, and run again"),
+        (errno.EROFS, "a disk that can be written"),
+        (errno.EACCES, "give yourself the right to it"),
+        (errno.EIO, "results/x: Input/output error; look at the disk"),
     ],
 )
 def test_what_the_system_refuses_is_one_sentence(
