@@ -43,8 +43,8 @@ class State(Strict):
     mount: str
     taken_ports: tuple[int, ...]
     access: dict[str, Entry]
-    engines: dict[str, Answer]
     numa_library: bool
+    engines: dict[str, Answer] = {}
 
 
 def answer(address: EngineAddress) -> Answer:
