@@ -9,9 +9,12 @@ from snakemake.logging import logger
 
 from steps.plan import plan as plans
 from steps.plan import registry
+from steps.base import threads
 from steps.base.deaths import Deaths
 from steps.base.errors import UserError
-from steps.plan.unsupported import refusal
+from steps.machine.environment import restore
+from steps.plan.unsupported import asked, refusal
+from steps.run.engines.pinning import busy_share
 from steps.schedule import resources as scheduling
 from steps.schedule.kubernetes import placed
 
@@ -37,9 +40,10 @@ RUN = (
     " --output {output.manifest:q} --log {log:q} --code {input.code:q}"
 )
 
-
-# A step's parent is snakemake itself: it learns of the signal that ends one, and none outlives it.
-shell.prefix("set -euo pipefail; exec ")
+# Snakemake exports a job's cores as threads of arithmetic, by six of their names. A step has one, until
+# it takes more. And its parent is snakemake itself, not a shell: that learns of the signal that ends a
+# step, and no step outlives it.
+shell.prefix(f"set -euo pipefail; {threads.prefix(1)}exec ")
 
 
 wildcard_constraints:
