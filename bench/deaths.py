@@ -141,7 +141,7 @@ def named(trial: Trial, pid: int, step: str, words: str) -> bool:
     """Whether a sentence says what died."""
     name = trial.signal.name
     ended = rf"stopped for \d+ s \({name}\)" if name == "SIGSTOP" else f"ended by {name}"
-    silent = f"(was killed by {name}|.*gave no sign of life)"
+    silent = ".*gave no sign of life" if name == "SIGSTOP" else f"was killed by {name}"
     by_what = {
         "engine": rf"\w+: engine \d+ {silent}.*(void|at start)",
         "snakemake": rf"snakemake \(process {pid}\) .*{ended}.*(cut short|no step)",

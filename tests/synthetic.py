@@ -31,10 +31,15 @@ class Maker:
     """Outputs of a plan's jobs. Runs follow each other on one clock, and no two logs are alike."""
 
     def __init__(
-        self, plan: Plan, engine: str, values: Mapping[str, float], degraded: Sequence[str]
+        self,
+        plan: Plan,
+        engine: str,
+        values: Mapping[str, float],
+        degraded: Sequence[str],
+        exposed: Sequence[str],
     ) -> None:
         self.engine = engine
-        self.degraded = degraded
+        self.degraded, self.exposed = degraded, exposed
         self.values = values
         self.clock = trees.Clock()
         self.made = 0
@@ -56,13 +61,14 @@ def build(
     engine: str = "vllm",
     values: Mapping[str, float] | None = None,
     degraded: Sequence[str] = (),
+    exposed: Sequence[str] = (),
 ) -> None:
     """Publish every job above the submission, in the plan's order, below `root`.
 
-    `values`: results by the cell's key, in tokens/s; the others are 1,234.5. `degraded`: what every
-    run says of its engines.
+    `values`: results by the cell's key, in tokens/s; the others are 1,234.5. `degraded`, `exposed`:
+    what every run says of its engines and its cluster.
     """
-    maker = Maker(plan, engine, values or {}, degraded)
+    maker = Maker(plan, engine, values or {}, degraded, exposed)
     for job in plan.jobs:
         if job.step not in ("submission", "provenance", "report"):
             publish_job(maker, job, root)
@@ -222,6 +228,7 @@ def _run(maker: Maker, job: Job, folder: Path) -> dict[str, Any]:
         "engines": [],
         "failures": [],
         "degraded": list(maker.degraded),
+        "exposed": list(maker.exposed),
         "loadgen_version": "5.1.2",
         "samples": samples,
         "output_tokens": 2800,

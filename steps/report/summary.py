@@ -115,7 +115,8 @@ class CellResult(Strict):
     evidence: dict[str, str]
     configuration: dict[str, str]
     degraded: tuple[str, ...] = ()
-    """Summaries made before this was measured lack it."""
+    exposed: tuple[str, ...] = ()
+    """Summaries made before these were measured lack them."""
 
 
 class Summary(Strict):
@@ -221,6 +222,7 @@ def _cell(cell: Cell, inputs: Mapping[str, Path], folder: Path) -> CellResult:
         compliance={test: passed for test, (passed, _) in compliance.items()},
         engine=f"{engine['name']} {engine['version']} ({engine['device']})",
         degraded=tuple(run.result.get("degraded", ())),
+        exposed=tuple(run.result.get("exposed", ())),
         loadgen=performance["loadgen_version"],
         min_duration_s=minimum_ms / 1000,
         duration_s=run.result["duration_s"],

@@ -143,8 +143,13 @@ def test_a_cluster_on_this_machine_is_closed_to_others(
 
 
 def test_a_cluster_that_is_not_there_gets_one_sentence(
-    made: tuple[Plan, Job], python: str, inputs: dict[str, Path], tmp_path: Path
+    made: tuple[Plan, Job],
+    python: str,
+    inputs: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))  # a killed one's address may be in /tmp/ray
     auto = config(made[1], cluster="auto")
     running = Running("performance_run", auto, inputs, tmp_path, NODES, python)
     status, text = running.ended()
