@@ -76,6 +76,14 @@ OTHERS: Mapping[str, tuple[str, str]] = {
 }
 """Commands that need no plan: the module whose `command(arguments) -> exit status` does it."""
 
+PLAIN: Mapping[str, str] = {
+    "ls": "",
+    "doctor": "[--site FILE] [overrides]",
+    "capacity": "[MODEL | BILLIONS of parameters ...]",
+    "diff": "system=A base=B [overrides], or --site FILE [overrides]",
+}
+"""What those of the others take that have no parser of their own, for `--help`."""
+
 REMEDIES: Mapping[int, str] = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space or have your quota raised",
@@ -106,10 +114,14 @@ def main(arguments: list[str]) -> int:
     """Exit status: 0 done, 1 the user's to mend, 2 usage."""
     name = arguments[0] if arguments and "=" not in arguments[0] else ""
     try:
+        _go_back()
         if name == "verify" and len(arguments) > 1 and Path(arguments[1]).is_dir():
             return int(
                 importlib.import_module("steps.submit.provenance.package").command(arguments[1:])
             )
+        if name in PLAIN and {"-h", "--help"} & set(arguments[1:]):
+            print(f"./reproduce {name} {PLAIN[name]}".strip(), OTHERS[name][1], sep="\n\n")
+            return 0
         if name in OTHERS:
             return int(importlib.import_module(OTHERS[name][0]).command(arguments[1:]))
         return _planned(arguments)
@@ -128,6 +140,19 @@ def unusable(error: OSError) -> str:
     where = f"{error.filename}: " if error.filename else ""
     remedy = REMEDIES.get(error.errno or 0, "mend that")
     return f"{where}{error.strerror or error}; {remedy}, and run again"
+
+
+def _go_back() -> None:
+    """To where the user stands, whose relative paths are from there; `reproduce` left it."""
+    directory = os.environ.pop("REPRISE_DIRECTORY", None)
+    if directory is None:
+        return
+    try:
+        os.chdir(directory)
+    except OSError as error:
+        raise UserError(
+            f"{directory} can't be entered ({error.strerror}); start from a directory that is there"
+        ) from error
 
 
 def _planned(arguments: list[str]) -> int:

@@ -356,7 +356,8 @@ def _split(conf: Path, overrides: list[str]) -> tuple[list[str], dict[str, list[
         elif override.is_sweep_override():
             raise UserError(
                 f"{override.key_or_group} can't be swept; only {', '.join(AXES)} take lists: "
-                "run once per value instead"
+                "run once per value instead; a value that has a comma is quoted twice, as "
+                f"\"{override.key_or_group}='a, b'\""
             )
         else:
             fixed.append(text)

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -45,10 +46,10 @@ class Secret(Strict):
     def __str__(self) -> str:
         return f"${self.environment}" if self.environment else f"the file {self.file}"
 
-    def read(self) -> str:
+    def read(self, environment: Mapping[str, str] = os.environ) -> str:
         """UserError, which never holds the token, if there is none."""
         if self.environment:
-            value = os.environ.get(self.environment, "").strip()
+            value = environment.get(self.environment, "").strip()
         else:
             path = Path(self.file or "").expanduser()
             try:

@@ -96,8 +96,9 @@ class Kubernetes(Strict):
     `registry`: where images are pushed to, with a path; None: the nodes have them. `user` None:
     whoever starts ./reproduce. `group_ids`: numbers of the groups that hardware asks for by name.
     `accelerators`: the device plugin's resource, by the first three letters of an architecture.
-    `node_labels`: of nodes of a hardware. `shared_namespaces`: whose pods may be on the node of a
-    measured run; those of a DaemonSet may anyway. Limits as in Slurm.
+    `resource_naming_strategy`: that of AMD's device plugin; "mixed" names partitions, as
+    amd.com/cpx_nps1. `node_labels`: of nodes of a hardware. `shared_namespaces`: whose pods may be
+    on the node of a measured run; those of a DaemonSet may anyway. Limits as in Slurm.
     """
 
     name: Literal["kubernetes"]
@@ -110,6 +111,7 @@ class Kubernetes(Strict):
     user: User | None
     group_ids: dict[Name, NotNegative]
     accelerators: dict[str, Qualified]
+    resource_naming_strategy: Literal["single", "mixed"]
     node_labels: dict[Name, dict[Qualified, str]]
     shared_namespaces: tuple[Label, ...]
     time: TimeLimit

@@ -6,6 +6,7 @@ than snakemake itself.
 
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from steps.base.record import canonical_json, digest_files, sha256_file, write_a
 
 
 def site_file(arguments: list[str]) -> tuple[list[str], Path | None]:
-    """Arguments without `--site FILE`, and the file; a relative path is one from the checkout."""
+    """Arguments without `--site FILE`, and the file's absolute path."""
     rest, site = [], None
     waiting = iter(arguments)
     for argument in waiting:
@@ -25,7 +26,7 @@ def site_file(arguments: list[str]) -> tuple[list[str], Path | None]:
         name = argument.partition("=")[2] or next(waiting, "")
         if not name or site is not None:
             raise UserError("--site takes one file, as in --site acme.yaml")
-        site = Path(name)
+        site = Path(name).absolute()
     return rest, site
 
 
@@ -35,6 +36,7 @@ def frozen_plan(root: Path, overrides: list[str], site: Path | None = None) -> P
     Composition is a pure function of what the key covers: `conf/` has no resolver that reads the
     environment, the clock or the machine.
     """
+    refuse_broken_link(root / "results")
     files = [*root.glob("conf/**/*.yaml"), *root.glob("envs/*.lock"), *root.glob("steps/**/*.py")]
     key = digest_files([*files], root) + canonical_json(overrides)
     if site is not None and site.is_file():
@@ -68,3 +70,12 @@ def snakemake(plan: Path) -> list[str]:
         "--workflow-profile",
         "workflow/profiles/default",
     ]
+
+
+def refuse_broken_link(results: Path) -> None:
+    """Raises UserError for a link whose target isn't there: its disk may not be mounted."""
+    if results.is_symlink() and not results.exists():
+        raise UserError(
+            f"{results} is a link to {os.readlink(results)}, which isn't there; mount its disk, "
+            "make that directory, or remove the link"
+        )

@@ -6,7 +6,7 @@ import os
 import platform
 import pwd
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,7 +123,7 @@ def own_tokens() -> set[str]:
     least, most = TOKEN_BYTES
     named = {value.strip() for name, value in os.environ.items() if SECRET_NAME.search(name)}
     found = {value for value in named if least <= len(value) <= most}
-    return found.union(*(token_of(path) for path in _token_files()))
+    return found.union(*(token_of(path) for path in token_files()))
 
 
 def add_evidence(known: Known, manifests: Iterable[Path], overrides: Iterable[str]) -> None:
@@ -156,11 +156,13 @@ def token_of(path: Path) -> set[str]:
     return set()
 
 
-def _token_files() -> Iterator[Path]:
-    """Where Hugging Face's tools keep theirs."""
-    if given := os.environ.get("HF_TOKEN_PATH"):
+def token_files(environment: Mapping[str, str] = os.environ) -> Iterator[Path]:
+    """Where Hugging Face's tools keep theirs, in the order in which they look."""
+    if given := environment.get("HF_TOKEN_PATH"):
         yield Path(given)
-    yield Path(os.environ.get("HF_HOME") or Path.home() / ".cache/huggingface") / "token"
+    caches = environment.get("XDG_CACHE_HOME")
+    cache = Path(caches) if caches else Path.home() / ".cache"
+    yield Path(environment.get("HF_HOME") or cache / "huggingface") / "token"
 
 
 def _has_user(number: int) -> bool:
