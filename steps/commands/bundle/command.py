@@ -91,8 +91,7 @@ def artifacts(plan: Plan, root: Path) -> dict[str, Path]:
                 f"{job.step} {job.key} is not here yet, and can't be fetched without a network; "
                 f"run ./reproduce with the same overrides and `-- --until {job.step}` first"
             )
-        for complaint in Manifest.read(root / job.output).damage():
-            raise UserError(f"{complaint}; delete {home} and run ./reproduce again")
+        Manifest.read(root / job.output).require_whole()
         for path in sorted(home.rglob("*")):
             if path.is_file():
                 found[path.relative_to(root).as_posix()] = path
