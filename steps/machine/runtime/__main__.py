@@ -18,7 +18,7 @@ from docker.models.containers import Container
 from docker.types import DeviceRequest
 
 from steps import ROOT
-from steps.base.errors import UserError
+from steps.base.errors import UserError, shown
 from steps.base.record import Manifest
 from steps.config.runtime import ContainerSettings
 from steps.machine.runtime import mounts
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
         image = Manifest.read(Path(manifest))
         return launch(image, ContainerSettings.model_validate_json(settings), command)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(str(error))}", file=sys.stderr)
         return 1
 
 
