@@ -77,7 +77,7 @@ class System(Strict):
     loadgen: dict[str, Any]
     engine: dict[str, Any]
     fields: dict[str, Any]
-    rates: dict[Name, dict[Scenario, PositiveNumber]] = Field(default_factory=dict)
+    rates: dict[Name, dict[Scenario, Rate]] = Field(default_factory=dict)
     idle: tuple[Name, ...] = ()
 
 

@@ -228,9 +228,9 @@ def test_an_audit_config_that_lies_about_is_not_read(run: Run, tmp_path: Path) -
 DURING = {
     "lose": ["sample ", " s for its answer", "1 wait in all"],
     "die": ["the engine died during the run", "out of memory"],
-    "too-long": ["was answered with", "tokens, and generation allows 1 to", "the run is void"],
-    "no-token": ["was answered with 0 tokens, and generation allows 1 to"],
-    "one-token": ["LoadGen reported 1 errors", "tokens"],
+    "too-long": ["was answered with 161 tokens, and generation allows 2 to 160", "void"],
+    "no-token": ["was answered with 0 tokens, and generation allows 2 to 160"],
+    "one-token": ["was answered with 1 tokens, and generation allows 2 to 160"],
 }
 AT_START = {
     "no-start": ["no accelerator is there"],

@@ -7,6 +7,7 @@ import platform
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steps.base.errors import UserError
-from steps.base.locks import packages
+from steps.base.locks import entries, packages
 from steps.base.record import Manifest, sha256_file
 from steps.commands import seal
 from steps.commands.cli import main
@@ -97,15 +98,30 @@ def test_quick_looks_are_no_part_of_it(plan: Plan) -> None:
 
 
 def test_a_bill_of_materials_is_valid_and_lists_the_lock() -> None:
-    from datetime import UTC, datetime
-
     lock = ROOT / "envs/driver.lock"
     text = bill(lock, datetime(2026, 1, 1, tzinfo=UTC))
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
     listed = {(c["name"], c["version"]) for c in json.loads(text)["components"]}
     assert listed == set(packages(lock).items())
     assert ("snakemake", "9.27.1") in listed
+    digests = {
+        c["name"]: {h["content"] for h in c["hashes"]} for c in json.loads(text)["components"]
+    }
+    assert digests == {entry.name: {*entry.digests} for entry in entries(lock) if entry.name}
     assert bill(lock, datetime(2026, 1, 1, tzinfo=UTC)) == text
+
+
+@pytest.mark.parametrize("lock", sorted((ROOT / "envs").glob("*.lock")), ids=lambda lock: lock.name)
+def test_no_bill_has_a_package_without_digest(lock: Path) -> None:
+    components = json.loads(bill(lock, datetime(2026, 1, 1, tzinfo=UTC)))["components"]
+    assert components
+    assert all(component["hashes"] for component in components)
+
+
+def test_a_lock_without_digests_has_no_bill(tmp_path: Path) -> None:
+    (tmp_path / "x.lock").write_text("six==1.17.0\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"x.lock: six==1.17.0 has no sha256; run make locks"):
+        bill(tmp_path / "x.lock", datetime(2026, 1, 1, tzinfo=UTC))
 
 
 def test_a_lock_that_pins_nothing_is_refused(tmp_path: Path) -> None:
