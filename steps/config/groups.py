@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from steps.base.errors import UserError, explain
 from steps.base.record import canonical_json
-from steps.base.strict import Division, Name, Positive, PositiveNumber, Scenario, Strict
+from steps.base.strict import Division, Name, Positive, Rate, Scenario, Strict
 from steps.config.accelerators import Accelerator
 from steps.config.engine import Host
 from steps.config.fetch import FetchSettings
@@ -73,11 +73,11 @@ class System(Strict):
     id: Name
     division: Division
     submitter: Name
-    target_qps: dict[Scenario, PositiveNumber]
+    target_qps: dict[Scenario, Rate]
     loadgen: dict[str, Any]
     engine: dict[str, Any]
     fields: dict[str, Any]
-    rates: dict[Name, dict[Scenario, PositiveNumber]] = Field(default_factory=dict)
+    rates: dict[Name, dict[Scenario, Rate]] = Field(default_factory=dict)
     idle: tuple[Name, ...] = ()
 
 

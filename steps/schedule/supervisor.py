@@ -130,7 +130,7 @@ def release() -> None:
 
 
 def _taken(descriptor: int, results: Path) -> bool:
-    """Raises UserError where no file can be locked: on NFS without locks, on Lustre without flock."""
+    """Raises UserError where no file can be locked: NFS without locks, Lustre without flock."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

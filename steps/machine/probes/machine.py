@@ -75,12 +75,13 @@ class Prober:
     def _salvaged(
         self, error: FailedTool, parse: Parser[Value], fields: str, lost: Losses
     ) -> Value | None:
+        found, reason = None, UserError(str(error))
         try:
             found = parse(error.output, lost) if error.output.strip() else None
         except UserError as said:
-            found, error = None, said if "root" in str(said) else error
+            reason = said if "root" in str(said) else reason
         if found is None:
-            self._refused(error, fields)
+            self._refused(reason, fields)
         else:
             self._miss(f"{error}", f"something of {fields}", "")
         return found
