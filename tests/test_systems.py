@@ -106,7 +106,7 @@ def test_a_mistake_in_a_site_is_named(site: Path, old: str, new: str, words: lis
 
 
 def test_a_site_that_is_not_there_or_hides_a_system_is_refused(site: Path) -> None:
-    with pytest.raises(UserError, match=r"nowhere\.yaml is no file"):
+    with pytest.raises(UserError, match=r"nowhere\.yaml is not a file"):
         make(ROOT, SERVER, Path("nowhere.yaml"))
     with pytest.raises(UserError, match="give it its own name"):
         make(ROOT, SERVER, site.rename(site.with_name("amd-mi325x.yaml")))
@@ -328,8 +328,8 @@ def test_the_site_option_is_found_anywhere() -> None:
 
 
 def examples() -> list[str]:
-    """The files that docs/partner-rerun.md tells a partner to write."""
-    text = (ROOT / "docs/partner-rerun.md").read_text(encoding="utf-8")
+    """The files that docs/tutorial/partner-rerun.md tells a partner to write."""
+    text = (ROOT / "docs/tutorial/partner-rerun.md").read_text(encoding="utf-8")
     return [block.split("```")[0] for block in text.split("```yaml\n")[1:]]
 
 

@@ -1,4 +1,4 @@
-"""docs/validator.md: what the official checker checks and lets pass, and who finds it here.
+"""docs/reference/validator.md: what the official checker checks and lets pass, and who finds it here.
 
 `python -m tests.validate.table` writes the document; a test keeps it, the codes and the damages
 in step.
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from steps.validate.findings import codes
 
-DOCUMENT = Path(__file__).resolve().parent.parent.parent / "docs/validator.md"
+DOCUMENT = Path(__file__).resolve().parent.parent.parent / "docs/reference/validator.md"
 
 OFFICIAL: tuple[tuple[str, str, str], ...] = (
     ("check_results_dir", "a file in the root that is neither *.md nor *.pdf", "root-file"),
