@@ -16,6 +16,7 @@ lint: $(DEV)/complete
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/python -m tests.plain_english
 
 format: $(DEV)/complete
 	$(BIN)/ruff check --fix .
