@@ -4,7 +4,7 @@ LOCKS := envs/driver.lock envs/analysis.lock envs/dev.lock
 DEV := .envs/dev-$(shell cat $(LOCKS) | sha256sum | cut -c1-12)
 BIN := $(DEV)/bin
 
-.PHONY: test lint format bench
+.PHONY: test lint format bench reference
 
 # Tests share both cores; what measures itself has them alone.
 test: lint
@@ -22,6 +22,10 @@ format: $(DEV)/complete
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile workflow
+
+# The reference of configuration keys and the schema for editors, from the types.
+reference: $(DEV)/complete
+	$(BIN)/python -m tests.docs.reference
 
 # Ratios measured in one run, never part of the tests.
 bench: $(DEV)/complete
