@@ -40,25 +40,25 @@ SCHEMA = ROOT / "docs/reference/system.schema.json"
 HEAD = """\
 # Configuration keys
 
-`make reference` writes this page from the types that check the configuration. An unknown key, a missing
-one or a value of another type is an error that names the key. `./reproduce ls` lists the values of
-every group.
+`make reference` writes this page from the types that check the configuration. An unknown key, a
+missing one or a value of another type is an error that names the key. `./reproduce ls` lists the
+values of every group.
 
-A value lives in `conf/`, so most keys have no default: "required" means that some file of `conf/` or your
-own sets it. A key of a group is overridden as `group.key=value`, for instance
+A value lives in `conf/`, so most keys have no default: "required" means that some file of `conf/`,
+or your own, sets it. A key of a group is overridden as `group.key=value`, for instance
 `system.target_qps.Server=30`.
 
 ## Completion in an editor
 
-`docs/reference/system.schema.json` is a JSON Schema of a system's file, in `conf/system/` or passed as
-`--site`. Editors with a YAML language server complete and check keys if the file begins with
+`docs/reference/system.schema.json` is a JSON Schema of a system's file, in `conf/system/` or passed
+as `--site`. Editors with a YAML language server complete and check keys if the file begins with
 
 ```yaml
 # yaml-language-server: $schema=https://…/docs/reference/system.schema.json
 ```
 
-A path on your machine works as well. The schema allows what a layer may leave out; `./reproduce plan`
-checks the whole.
+A path on your machine works as well. The schema allows what a layer may leave out; `./reproduce
+plan` checks the whole.
 """
 
 
@@ -323,8 +323,12 @@ def _fields() -> list[str]:
         {
             field
             for one in rounds
-            for field in (*one.system_fields, *one.system_fields_network)
-            + tuple(one.system_fields_optional)
+            for fields in (
+                one.system_fields,
+                one.system_fields_network,
+                one.system_fields_optional,
+            )
+            for field in fields
         }
     )
 

@@ -1,4 +1,4 @@
-"""docs/reference/validator.md: what the official checker checks and lets pass, and who finds it here.
+"""docs/reference/validator.md: what the official checker checks and accepts, and what finds it here.
 
 `python -m tests.validate.table` writes the document; a test keeps it, the codes and the damages
 in step.
@@ -135,23 +135,23 @@ HEAD = """\
 
 `./reproduce validate DIR [--round v5.1|v6.0|v6.1]` reads a submission tree, ours or another's, and
 lists everything that is wrong with it: one line each, with place and fix. It never writes into the
-tree. `./reproduce explain CODE` says more about a finding; `--json [FILE]` and `--html FILE` write the
-findings for machines and for people. `--official PATH` also runs the checker, the truncation and the
-report tool of a checkout of mlcommons/inference, and shows where their verdicts differ (the report
-tool needs a Python that has its packages, `--official-python`). Exit status 1 means that there is an
-error.
+tree. `./reproduce explain CODE` says more about a finding; `--json [FILE]` and `--html FILE` write
+the findings for machines and for people. `--official PATH` also runs the checker, the truncation
+and the report tool of a checkout of mlcommons/inference, and shows where their verdicts differ (the
+report tool needs a Python that has its packages, `--official-python`). Exit status 1 means that
+there is an error.
 
-An **error** makes the result worthless or wrong; a **warning** needs a look; **advice** may wait. In
-the open division missed accuracy targets, a missing hash and an untruncated log are warnings, as in
-the official checker.
+An **error** makes the result worthless or wrong; a **warning** needs a look; **advice** may wait.
+In the open division missed accuracy targets, a missing hash and an untruncated log are warnings, as
+in the official checker.
 
-The rules of a round are data (`conf/round/`). The checks of v5.1.1 apply to every round: the checker
-of v6.0 and v6.1 dropped many of them, and accepts INVALID results.
+The rules of a round are data (`conf/round/`). The checks of v5.1.1 apply to every round: the
+checker of v6.0 and v6.1 dropped many of them, and accepts INVALID results.
 
 It doesn't judge power measurements, v6.1's endpoint submissions, and results inferred from another
-scenario (edge); it reports them as errors. For TEST08 it accepts what was printed, and warns. Without
-the full accuracy log the hash of a truncated one can't be checked; its form can, and so can that it
-isn't another run's.
+scenario (edge); it reports them as errors. For TEST08 it accepts what was printed, and warns.
+Without the full accuracy log the hash of a truncated one can't be checked; its form can, and so can
+that it isn't another run's.
 
 `python -m tests.validate.table` writes this page. Each code is tested by
 `tests/validate/test_damages.py::test_damage_is_found[<code>]`, which damages a valid tree.
