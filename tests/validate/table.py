@@ -1,4 +1,4 @@
-"""docs/reference/validator.md: what the official checker checks and accepts, and what finds it here.
+"""docs/reference/validator.md: what the official checker checks and accepts, and our code.
 
 `python -m tests.validate.table` writes the document; a test keeps it, the codes and the damages
 in step.
