@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from steps import ROOT
+
 PHRASES = Path(__file__).with_name("worn_phrases.txt")
 
 SCOPE = (

@@ -14,26 +14,25 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, RootModel, TypeAdapter
 from pydantic_core import PydanticUndefined
 
-from steps import schema
-from steps.comparison.tolerances import Tolerances
-from steps.engines import PlannedEngine
-from steps.fetch.config import FetchSettings
-from steps.groups import Cluster, Hardware, System
-from steps.layers import SELECTORS
-from steps.registry import STEPS
-from steps.rounds import load, names
-from steps.runtime.config import Runtime
-from steps.scheduler.config import Scheduler
-from steps.strict import Scenario
-from steps.tune.config import TuneConfig
+from steps import ROOT
+from steps.base.strict import Scenario
+from steps.commands.tune.config import TuneConfig
+from steps.config import schema
+from steps.config.engine_planned import PlannedEngine
+from steps.config.fetch import FetchSettings
+from steps.config.groups import Cluster, Hardware, System
+from steps.config.layers import SELECTORS
+from steps.config.runtime import Runtime
+from steps.config.scheduler import Scheduler
+from steps.mlperf.rounds import load, names
+from steps.plan.registry import STEPS
+from steps.report.comparison.tolerances import Tolerances
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/reference/configuration.md"
 SCHEMA = ROOT / "docs/reference/system.schema.json"
 

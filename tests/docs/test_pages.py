@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from steps.cli import OTHERS, PLANNED, main, site_file
-from steps.plan import make
+from steps.commands.cli import OTHERS, PLANNED, main
+from steps.plan.frozen import site_file
+from steps.plan.make import make
 from tests.docs.pages import ROOT, Page, pages
 
 PAGES = pages()
