@@ -203,7 +203,12 @@ def _table(model: type[BaseModel]) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("*", "\\*").replace("<", "\\<")
+    """Text that a table shows as it is; backticks do so themselves."""
+    parts = re.split(r"(`[^`]*`)", text.replace("|", "\\|"))
+    return "".join(
+        part if part.startswith("`") else part.replace("*", "\\*").replace("<", "\\<")
+        for part in parts
+    )
 
 
 def _default(model: type[BaseModel], key: str) -> str:
