@@ -3,11 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from steps.errors import UserError
-from steps.probes.machine import Prober, probe
-from steps.probes.tools import MissingTool
-from steps.probes.values import Node
-
+from steps.base.errors import UserError
+from steps.machine.probes.machine import Prober, probe
+from steps.machine.probes.tools import MissingTool
+from steps.machine.probes.values import Node
 from tests.conftest import ROOT
 
 RECORDED = ROOT / "tests/recorded"

@@ -13,7 +13,7 @@ from steps.base.record import Manifest, publish, sha256_file, write_atomically
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from steps.record import publish, write_atomically
+from steps.base.record import publish, write_atomically
 with publish(Path(sys.argv[1]), step="s", config={}, inputs={}, code="c") as workspace:
     (workspace.directory / "half").write_text("half")
     print("working", flush=True)

@@ -228,8 +228,8 @@ def remove(engine: EngineAddress, made: Manifest) -> None:
 
 
 JUDGED = """
-from steps.scoring import code
-from steps.scoring.sandbox import Sandbox
+from steps.judge.scoring import code
+from steps.judge.scoring.sandbox import Sandbox
 
 SAMPLES = {
     "cpp": (

@@ -29,8 +29,8 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 import numpy
-from steps.errors import UserError
-from steps.scoring.images import Files, Gallery, frechet_distance, score
+from steps.base.errors import UserError
+from steps.judge.scoring.images import Files, Gallery, frechet_distance, score
 for name, home, only, digests in json.load(sys.stdin):
     home = Path(home)
     names = ("captions.tsv", "statistics.npz", "clip", "inception.pth")

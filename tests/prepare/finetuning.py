@@ -11,9 +11,9 @@ from tests.interpreter import interpreter
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from steps.console import Console
-from steps.finetune import adapters
-from steps.schema import FinetuneConfig
+from steps.base.console import Console
+from steps.prepare.finetune import adapters
+from steps.config.schema import FinetuneConfig
 config, model, home = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
 home.mkdir(exist_ok=True)
 made = adapters.train(

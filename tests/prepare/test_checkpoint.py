@@ -319,7 +319,7 @@ def test_shards_of_another_recipe_or_source_are_not_kept(source: Path, tmp_path:
 CHILD = """
 import sys
 from pathlib import Path
-from steps.prune.block import Block, prune
+from steps.prepare.prune.block import Block, prune
 prune(Path(sys.argv[1]), Path(sys.argv[2]), Block(1, 2))
 """
 

@@ -18,7 +18,7 @@ SCRIPT = f"""
 import json, shutil, sys
 from pathlib import Path
 from safetensors.torch import load_file, save_file
-from steps.prune.importance import measure
+from steps.prepare.prune.importance import measure
 model = Path(sys.argv[1])
 shutil.copytree("steps/prepare/rehearsal/model", model)
 weights = load_file(model / "model.safetensors")

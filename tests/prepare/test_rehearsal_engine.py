@@ -16,8 +16,8 @@ import json, sys
 from pathlib import Path
 import torch
 from safetensors.torch import load_file
-from steps.errors import UserError
-from steps.rehearsal import compress
+from steps.base.errors import UserError
+from steps.prepare.rehearsal import compress
 home, source = Path(sys.argv[1]), Path("steps/prepare/rehearsal/model")
 before = load_file(source / "model.safetensors")
 found = {}

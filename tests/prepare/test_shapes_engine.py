@@ -28,7 +28,7 @@ import json, os, sys
 os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
                "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_TARGET_DEVICE": "cpu"}
 from vllm import LLM, SamplingParams
-from steps.sut import emulation
+from steps.run.engines import emulation
 emulation.register()
 prompts = [{"prompt_token_ids": [1, 5, 9 + n, 20]} for n in range(4)]
 settings = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True, logprobs=64,
@@ -54,8 +54,8 @@ import json, os, sys
 from pathlib import Path
 os.environ["QUARK_DISABLE_COMPILE"] = "1"  # read when it is imported
 import quark.torch, torch
-from steps.quantize import quark as step
-from steps.schema import QuarkOptions
+from steps.prepare.quantize import quark as step
+from steps.config.schema import QuarkOptions
 export, found = quark.torch.export_safetensors, {}
 def kept(model, directory):
     prompts = torch.tensor([[1, 5, 9 + n, 20] for n in range(4)])

@@ -21,8 +21,8 @@ LIMIT_S = 300
 # exact arithmetic; ties, zeros, the least and the largest scales are among the groups.
 NUMERICS = """
 import numpy as np, torch
-from steps.checkpoint import mxfp4
-from steps.checkpoint.formats import fp8_codes, mxfp4_round_trip, mxfp4_values
+from steps.prepare.checkpoint import mxfp4
+from steps.prepare.checkpoint.formats import fp8_codes, mxfp4_round_trip, mxfp4_values
 generator = np.random.default_rng(0)
 groups = generator.standard_normal((4000, 32)) * 2.0 ** generator.integers(-60, 60, (4000, 1))
 ties = np.tile([0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0, 6.0], (8, 4)) * 2.0 ** np.arange(8)[:, None]

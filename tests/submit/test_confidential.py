@@ -300,8 +300,8 @@ def test_logs_and_results_of_steps_hold_no_token(canaries: Plan, tmp_path: Path)
 LEAKING = """
 import os, platform, sys
 from pathlib import Path
-from steps.command import main
-from steps.strict import Strict
+from steps.base.step import main
+from steps.base.strict import Strict
 
 platform.node = lambda: "canary-here.example.com"
 
