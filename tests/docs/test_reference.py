@@ -8,11 +8,20 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from pydantic import BaseModel
 
-from tests.docs.reference import PAGE, ROOT, SCHEMA, listed, page, schema_text
+from steps import ROOT
+from steps.config.accelerators import Accelerator
+from steps.config.groups import Cluster, Hardware, NodeGroup, System
+from steps.config.runtime import Runtime
+from steps.config.schema import Loadgen
+from tests.docs.reference import PAGE, SCHEMA, descriptions, listed, page, schema_text
 
 TUTORIAL = ROOT / "docs/tutorial/partner-rerun.md"
 SYSTEMS = sorted((ROOT / "conf/system").glob("*.yaml"))
+DESCRIBED = (Accelerator, Cluster, Hardware, Loadgen, NodeGroup, Runtime, System)
+"""Types that a site's own files are made of."""
+
 KEYS = re.compile(r"^\| `(\w+)` \|", re.MULTILINE)
 
 
@@ -39,6 +48,11 @@ def test_every_key_of_every_type_has_a_row() -> None:
 def test_descriptions_are_found_in_docstrings() -> None:
     assert "| `tpot_ms` |" in page()
     assert re.search(r"\| `silence_limit_s` \|.*\| an engine process without", page())
+
+
+@pytest.mark.parametrize("model", DESCRIBED, ids=lambda model: model.__name__)
+def test_what_a_user_writes_is_described(model: type[BaseModel]) -> None:
+    assert set(model.model_fields) == set(descriptions(model))
 
 
 @pytest.mark.parametrize("path", SYSTEMS, ids=lambda path: path.stem)
