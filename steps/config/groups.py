@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from steps.base.errors import UserError, explain
 from steps.base.record import canonical_json
@@ -73,9 +73,11 @@ class System(Strict):
 
     `name`: the file's. `id`: its name in the submission tree. `division`: where its results are
     submitted. `submitter`: its folder in the tree. `target_qps`: LoadGen's target by scenario; it
-    overrides every other rate. `loadgen`: LoadGen's settings, a layer on the benchmark's. `engine`:
-    engine settings, a layer on those of hardware and engine. `fields`: of MLCommons' system
-    description, a layer on the hardware's; what can be probed may be left out.
+    overrides every other rate. `rates`: what target_qps chooses from where it depends on the
+    length. `idle`: lengths whose rates need an idle machine, which is said before runs start.
+    `loadgen`: LoadGen's settings, a layer on the benchmark's. `engine`: engine settings, a layer on
+    those of hardware and engine. `fields`: of MLCommons' system description, a layer on the
+    hardware's; what can be probed may be left out.
 
     Layers: steps/config/layers.py.
     """
@@ -88,6 +90,8 @@ class System(Strict):
     loadgen: dict[str, Any]
     engine: dict[str, Any]
     fields: dict[str, Any]
+    rates: dict[Name, dict[Scenario, PositiveNumber]] = Field(default_factory=dict)
+    idle: tuple[Name, ...] = ()
 
 
 class NodeKind(Strict):
@@ -102,7 +106,8 @@ class NodeKind(Strict):
 class Requirement(Strict):
     """What a system needs of the machines it runs on; `model` None: a CPU is enough.
 
-    `hardware` None: nodes of several kinds. `kinds`: each of them.
+    `hardware` None: nodes of several kinds. `kinds`: each of them. `idle`: its rates hold only
+    where nothing else runs.
     """
 
     system: Name
@@ -112,6 +117,7 @@ class Requirement(Strict):
     count_per_node: int
     nodes: Positive
     kinds: tuple[NodeKind, ...]
+    idle: bool = False
 
 
 DERIVED_FIELDS = ("number_of_nodes", "division", "submitter")
@@ -165,6 +171,7 @@ def check(composed: Mapping[str, Any], conf: Path) -> Requirement:
         count_per_node=accelerator.count_per_node if accelerator else 0,
         nodes=cluster.nodes,
         kinds=tuple(_kind(group, hardware, conf) for group in cluster.groups),
+        idle=composed["length"]["name"] in system.idle,
     )
 
 

@@ -9,8 +9,11 @@ from snakemake.logging import logger
 
 from steps.plan import plan as plans
 from steps.plan import registry
+from steps.base import threads
 from steps.base.errors import UserError
-from steps.plan.unsupported import refusal
+from steps.machine.environment import restore
+from steps.plan.unsupported import asked, refusal
+from steps.run.engines.pinning import busy_share
 from steps.schedule import resources as scheduling
 from steps.schedule.kubernetes import placed
 
@@ -35,6 +38,10 @@ RUN = (
     "{params.place:q} {params.launcher:q} -m {params.module} --config {params.config:q} --input {params.inputs:q}"
     " --output {output.manifest:q} --log {log:q} --code {input.code:q}"
 )
+
+# Snakemake exports a job's cores as threads of arithmetic, by six of their names. A step has one, until
+# it takes more.
+shell.prefix(threads.prefix(1))
 
 
 wildcard_constraints:

@@ -44,6 +44,7 @@ from steps.commands.tune.settings_request import (
 )
 from steps.config import schema
 from steps.config.scheduler import Local
+from steps.machine.environment import restore
 from steps.machine.tools import environment_python
 from steps.plan.frozen import frozen_plan, lock, site_file, snakemake
 from steps.plan.plan import Job, Plan, load
@@ -231,6 +232,7 @@ def _prepare(path: Path, jobs: Sequence[Job]) -> None:
     done = subprocess.run([*snakemake(path), *needed], cwd=ROOT, check=False)
     if done.returncode:
         raise UserError("what the runs need can't be made; see the messages above")
+    restore(load(path), {job.output for job in jobs}, ROOT)
 
 
 def request_of(plan: Plan, job: Job, guess: float | None, budget_s: float | None) -> Request:

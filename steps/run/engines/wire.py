@@ -61,13 +61,14 @@ class Submit:
 class Ready:
     """The engine takes samples. `rate`: tokens per second of one sample of the warm-up.
 
-    `device`: model name of what it computes on; `accelerators`: their numbers on its node, as
-    "0,1", "" where it isn't told which.
+    `threads` of arithmetic, by what its libraries say. `device`: model name of what it computes
+    on; `accelerators`: their numbers on its node, as "0,1", "" where it isn't told which.
     """
 
     identity: dict[str, str]
     device: str
     accelerators: str
+    threads: int
     start_s: float
     rate: float
 

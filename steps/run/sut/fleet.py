@@ -243,6 +243,9 @@ class Fleet:
     def identity(self) -> dict[str, str]:
         return next(iter(self._ready.values())).identity
 
+    def threads(self) -> int:
+        return next(iter(self._ready.values())).threads
+
     def report(self) -> dict[str, Any]:
         found = []
         for number, ready in sorted(self._ready.items()):
@@ -252,6 +255,7 @@ class Fleet:
                     "name": self._links[number].name,
                     "device": ready.device,
                     "accelerators": ready.accelerators,
+                    "threads": ready.threads,
                     "start_s": round(ready.start_s, 3),
                     "samples": seat.samples,
                     "output_tokens": seat.tokens,
