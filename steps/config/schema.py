@@ -77,8 +77,12 @@ MOST_QUERIES = 10**9
 class Loadgen(Strict):
     """LoadGen settings of a run; `user.conf` is rendered from these and from nothing else.
 
-    `model` is the name LoadGen's compiled-in mlperf.conf knows ("llama2-70b",
-    "llama2-70b-interactive"). None means: keep LoadGen's own value, write no line.
+    `model`: the name that LoadGen's compiled-in mlperf.conf knows ("llama2-70b",
+    "llama2-70b-interactive"). `target_qps`: queries per second, Offline's samples per second.
+    `min_duration_ms`: the least duration of a performance run. `min_query_count`: the least number
+    of queries. `performance_sample_count_override`: samples that LoadGen loads.
+
+    None keeps LoadGen's own value and writes no line.
     """
 
     model: Name

@@ -30,7 +30,10 @@ from steps.plan.frozen import frozen_plan, site_file
 from steps.plan.plan import Job, Plan, load
 
 DIRECTORIES = ("bench", "conf", "containers", "docs", "envs", "steps", "tests", "workflow")
-FILES = ("LICENSE", "Makefile", "README.md", "Snakefile", "pyproject.toml", "reproduce")
+FILES = (
+    *("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md"),
+    *("SECURITY.md", "Snakefile", "pyproject.toml", "reproduce"),
+)
 """Of the checkout; what else lies in it is the user's."""
 
 SITE = "site"
