@@ -10,6 +10,7 @@ from snakemake.logging import logger
 from steps.plan import plan as plans
 from steps.plan import registry
 from steps.base import threads
+from steps.base.deaths import Deaths
 from steps.base.errors import UserError
 from steps.machine.environment import restore
 from steps.plan.unsupported import asked, refusal
@@ -40,8 +41,8 @@ RUN = (
 )
 
 # Snakemake exports a job's cores as threads of arithmetic, by six of their names. A step has one, until
-# it takes more.
-shell.prefix(threads.prefix(1))
+# it takes more. Its parent is snakemake itself, which learns of the signal that ends one.
+shell.prefix(f"set -euo pipefail; {threads.prefix(1)}exec ")
 
 
 wildcard_constraints:
@@ -133,5 +134,16 @@ def tell_of_refusal(record):
     return True
 
 
+DEATHS = Deaths()
+
+
+def tell_of_death(record):
+    """The same for a job whose process couldn't say what ended it."""
+    if sentence := DEATHS.heard(record):
+        print(f"error: {sentence}", file=sys.stderr, flush=True)
+    return True
+
+
 logger.addFilter(tell_of_nothing)
 logger.addFilter(tell_of_refusal)
+logger.addFilter(tell_of_death)
