@@ -272,6 +272,27 @@ def test_the_whole_tree_of_processes_has_a_limit(walls: Sandbox) -> None:
     assert before - low[0] < 3 * sandbox.TREE_BYTES
 
 
+EMPTY = """
+import time
+for number in range(20_000):
+    open(f"PLACE/{number}", "w").close()
+time.sleep(15)
+"""
+
+
+@pytest.mark.parametrize("place", sandbox.WRITABLE)
+def test_empty_files_have_a_limit_too(walls: Sandbox, place: str) -> None:
+    assert python(walls, EMPTY.replace("PLACE", place)) is None
+
+
+def test_what_is_ours_is_never_ended_for_it(
+    walls: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it is set up, bubblewrap's processes have the machine's files before their eyes."""
+    monkeypatch.setattr(sandbox, "WATCH_S", 0.0001)
+    assert [python(walls, "pass") for _ in range(50)] == [0] * 50
+
+
 def _available() -> int:
     with open("/proc/meminfo", encoding="ascii") as stream:
         return next(int(line.split()[1]) << 10 for line in stream if "MemAvailable" in line)

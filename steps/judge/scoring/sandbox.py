@@ -6,11 +6,12 @@ inside them. All processes together are watched from outside: a scope of systemd
 session, which jobs of schedulers and containers don't have.
 """
 
+import contextlib
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,9 @@ TREE_BYTES = 1024 * MIB
 within that time comes on top."""
 
 WATCH_S = 0.05
+FILES = 8192
+"""Of all processes together: an empty file takes a kilobyte of the kernel's memory."""
+
 FILE_BYTES = 32 * MIB
 PROCESSES = 32
 OPEN_FILES = 128
@@ -41,6 +45,7 @@ GRACE_S = 10.0
 
 NOBODY = 65534
 PATH = "/usr/local/bin:/usr/bin:/bin"
+WRITABLE = ("/work", "/tmp", "/dev/shm")
 DEVICES = ("/dev/null", "/dev/random", "/dev/urandom")
 USED_BY_THE_SYSTEM = ("/etc/alternatives", "/etc/ld.so.cache")
 """What programs below /usr need outside of it, where it is there."""
@@ -80,7 +85,8 @@ class Sandbox:
     def run(self, script: str, files: Mapping[str, str], limit_s: float) -> int | None:
         """Exit status of a shell script in a directory with these files; None if it was ended.
 
-        It is ended when its time is over, and when all its processes take more than TREE_BYTES.
+        It is ended when its time is over, and when all its processes together take more than
+        TREE_BYTES or make more than FILES.
 
         `script` is of this program's own making; what is not trusted belongs into `files`.
         """
@@ -140,30 +146,42 @@ def _watched(process: "subprocess.Popen[bytes]", limit_s: float) -> _Done:
             _, said = process.communicate(timeout=WATCH_S)
             return _Done(process.returncode, said or b"")
         except subprocess.TimeoutExpired:
-            if time.monotonic() < deadline and _memory_of(process.pid) < TREE_BYTES:
+            held = list(_tree(process.pid))
+            fits = sum(map(_own_bytes, held)) < TREE_BYTES and _files_of(held) < FILES
+            if time.monotonic() < deadline and fits:
                 continue
             process.kill()  # and with bubblewrap all that it holds
             process.communicate()
             raise _Exceeded from None
 
 
-def _memory_of(pid: int) -> int:
-    """Bytes that a process and all below it hold for themselves or share without a file."""
-    return sum(_own_bytes(one) for one in _tree(pid))
-
-
 def _tree(pid: int) -> Iterator[int]:
+    """A process and all below it."""
     yield pid
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+    children: list[str] = []
+    with contextlib.suppress(OSError):  # it has just ended
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            path = Path(f"/proc/{pid}/task/{thread}/children")
+            children += path.read_text(encoding="ascii").split()
+    for child in children:
+        yield from _tree(int(child))
+
+
+def _files_of(pids: Iterable[int]) -> int:
+    """Of the places where it may write, as seen by the first process that is inside."""
+    for pid in pids:
         try:
-            children = path.read_text(encoding="ascii").split()
+            found = [os.statvfs(f"/proc/{pid}/root{place}") for place in WRITABLE]
         except OSError:
-            continue  # it has just ended
-        for child in children:
-            yield from _tree(int(child))
+            continue  # it has just ended, or we may not look
+        # Of bubblewrap's own processes, outside or not yet inside, they are the machine's.
+        if all(place.f_blocks * place.f_frsize == DISK_BYTES for place in found):
+            return sum(place.f_files - place.f_ffree for place in found)
+    return 0
 
 
 def _own_bytes(pid: int) -> int:
+    """What a process holds for itself or shares without a file."""
     try:
         text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -193,7 +211,7 @@ def _walls(handles: Mapping[str, int], seccomp: int | None) -> list[str]:
     for path in USED_BY_THE_SYSTEM:
         arguments += ["--ro-bind-try", path, path]
     arguments += ["--proc", "/proc", *_devices()]
-    for path in ("/tmp", "/work", "/dev/shm"):
+    for path in WRITABLE:
         arguments += ["--size", str(DISK_BYTES), "--tmpfs", path]
     for name, handle in handles.items():
         arguments += ["--file", str(handle), f"/work/{name}"]
