@@ -39,8 +39,15 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
 
 
-def main(name: str, config_class: type[Config], step: Step[Config]) -> NoReturn:
+def main(
+    name: str,
+    config_class: type[Config],
+    step: Step[Config],
+    published: Callable[[Path], None] = lambda directory: None,
+) -> NoReturn:
     """Parse, validate, run, publish, exit: 0 done, 1 the user's to mend, 2 a defect.
+
+    `published` is called with the step's directory once it is in place.
 
     Arguments: --config JSON; --input ROLE=PATH... (manifests or files); --output
     MANIFEST (its directory is published as a whole); --log FILE; --code PATH... (sources whose
@@ -70,6 +77,7 @@ def main(name: str, config_class: type[Config], step: Step[Config]) -> NoReturn:
             arguments.output.parent, step=name, config=raw, inputs=inputs, code=code
         ) as workspace:
             step(config, inputs, workspace, console)
+        published(arguments.output.parent)
         console.say(f"{name}: {arguments.output.parent} ({time.monotonic() - begun:.0f} s)")
     except UserError as error:
         console.say(f"error: {name}: {error}")
