@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from steps import ROOT
-from steps.base.errors import UserError
+from steps.base.console import plain_output
+from steps.base.errors import UserError, shown
 from steps.plan.frozen import frozen_plan, scheduler, site_file, snakemake
 from steps.schedule import supervisor
 
@@ -112,6 +113,11 @@ def usage() -> str:
 
 def main(arguments: list[str]) -> int:
     """Exit status: 0 done, 1 the user's to mend, 2 usage."""
+    with plain_output():
+        return _main(arguments)
+
+
+def _main(arguments: list[str]) -> int:
     name = arguments[0] if arguments and "=" not in arguments[0] else ""
     try:
         _go_back()
@@ -126,12 +132,12 @@ def main(arguments: list[str]) -> int:
             return int(importlib.import_module(OTHERS[name][0]).command(arguments[1:]))
         return _planned(arguments)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(str(error))}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         raise
     except OSError as error:
-        print(f"error: {unusable(error)}", file=sys.stderr)
+        print(f"error: {shown(unusable(error))}", file=sys.stderr)
         return 1
 
 

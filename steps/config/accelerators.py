@@ -11,7 +11,11 @@ six, three in TPX; the ROCm documentation's "GPU partitioning")."""
 
 
 class Accelerator(Strict):
-    """One accelerator; memory in GB as its data sheet says it."""
+    """The accelerators of a node.
+
+    `model`: as the vendor's tool prints it. `memory_gb`: of one, in GB, from its data sheet.
+    `architecture`: as compilers name it (gfx942, sm_90). `count_per_node`: how many a node has.
+    """
 
     model: str
     memory_gb: PositiveNumber

@@ -246,7 +246,9 @@ def _with_site(conf: Path, site: Path | None) -> Iterator[Path]:
         yield conf.resolve()
         return
     if not site.is_file():
-        raise UserError(f"--site {site} is no file; docs/partner-rerun.md shows how to write one")
+        raise UserError(
+            f"--site {site} is not a file; docs/tutorial/partner-rerun.md shows how to write one"
+        )
     text = site_text(site)
     if (conf / "system" / f"{site.stem}.yaml").exists():
         raise UserError(

@@ -127,9 +127,11 @@ Source = Annotated[
 
 
 class FetchSettings(Strict):
-    """How anything is fetched; `endpoint`, `token`, `include` and `exclude` are of hubs.
+    """How anything is fetched.
 
-    `offline`: nothing but a local source is allowed, and no connection is opened.
+    `endpoint`: the hub's address. `token`: the hub's, by reference. `include`: patterns of the
+    hub's files to fetch; empty: all. `exclude`: patterns of files to leave out. `offline`: nothing
+    but a local source is allowed, and no connection is opened.
 
     `connections`: files fetched at once. `stall_limit_s`: a connection that brings less than
     1 KiB/s for so long is given up. `attempts`: how often in a row a file may fail without a byte

@@ -37,6 +37,9 @@ def frozen_plan(root: Path, overrides: list[str], site: Path | None = None) -> P
     environment, the clock or the machine.
     """
     refuse_broken_link(root / "results")
+    for text in [*overrides, *([] if site is None else [str(site)])]:
+        if not _is_utf8(text):
+            raise UserError(f"{text!r} is no text in UTF-8, and a plan holds nothing else; mend it")
     files = [*root.glob("conf/**/*.yaml"), *root.glob("envs/*.lock"), *root.glob("steps/**/*.py")]
     key = digest_files([*files], root) + canonical_json(overrides)
     if site is not None and site.is_file():
@@ -54,6 +57,11 @@ def frozen_plan(root: Path, overrides: list[str], site: Path | None = None) -> P
     path = freeze(make(root, overrides, site), root)
     write_atomically(index, path.stem + "\n")
     return path
+
+
+def _is_utf8(text: str) -> bool:
+    """Bytes of a command line that aren't, Python keeps as surrogates."""
+    return not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def scheduler(plan: Path) -> str:

@@ -130,7 +130,7 @@ def release() -> None:
 
 
 def _taken(descriptor: int, results: Path) -> bool:
-    """Raises UserError where files can't be locked: NFS without locks, Lustre without flock."""
+    """Raises UserError where no file can be locked: NFS without locks, Lustre without flock."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -169,7 +169,7 @@ def test_a_value_with_a_comma_is_told_how_to_be_written() -> None:
 
 
 def test_a_site_that_is_not_there_or_hides_a_system_is_refused(site: Path) -> None:
-    with pytest.raises(UserError, match=r"nowhere\.yaml is no file"):
+    with pytest.raises(UserError, match=r"nowhere\.yaml is not a file"):
         make(ROOT, SERVER, Path("nowhere.yaml"))
     with pytest.raises(UserError, match="give it its own name"):
         make(ROOT, SERVER, site.rename(site.with_name("amd-mi325x.yaml")))
@@ -391,8 +391,8 @@ def test_the_site_option_is_found_anywhere() -> None:
 
 
 def examples() -> list[str]:
-    """The files that docs/partner-rerun.md tells a partner to write."""
-    text = (ROOT / "docs/partner-rerun.md").read_text(encoding="utf-8")
+    """The files that docs/tutorial/partner-rerun.md tells a partner to write."""
+    text = (ROOT / "docs/tutorial/partner-rerun.md").read_text(encoding="utf-8")
     return [block.split("```")[0] for block in text.split("```yaml\n")[1:]]
 
 

@@ -1,7 +1,6 @@
 """What names this site: its hosts, users, addresses and paths, and the tokens it holds."""
 
 import ipaddress
-import json
 import os
 import platform
 import pwd
@@ -13,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from steps.base.confidential.tokens import SECRET_NAME, strings
-from steps.base.record import RECORD, Manifest
+from steps.base.record import RECORD, Manifest, Record
 
 SYSTEM_DIRECTORIES = frozenset(
     ("bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "libx32", "lost+found", "opt", "proc")
@@ -129,12 +128,8 @@ def own_tokens() -> set[str]:
 def add_evidence(known: Known, manifests: Iterable[Path], overrides: Iterable[str]) -> None:
     """What results and typed overrides name: hosts that ran, paths and hosts in configurations."""
     for path in manifests:
-        try:
-            record = json.loads(path.with_name(RECORD).read_text(encoding="utf-8"))
-            known.add_host(str(record.get("host", "")))
-        except (OSError, ValueError):
-            pass  # not a step's output: a lock, or weights that the repository ships
-        else:
+        if path.with_name(RECORD).exists():  # else a lock, or weights that the repository ships
+            known.add_host(str(Record.read(path).host))
             known.add_config(Manifest.read(path).config)
     for text in overrides:
         name, _, value = text.partition("=")

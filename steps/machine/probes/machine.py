@@ -75,11 +75,11 @@ class Prober:
     def _salvaged(
         self, error: FailedTool, parse: Parser[Value], fields: str, lost: Losses
     ) -> Value | None:
-        reason: UserError = error
+        found, reason = None, UserError(str(error))
         try:
             found = parse(error.output, lost) if error.output.strip() else None
         except UserError as said:
-            found, reason = None, said if "root" in str(said) else error
+            reason = said if "root" in str(said) else reason
         if found is None:
             self._refused(reason, fields)
         else:

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from steps import ROOT
-from steps.base.errors import UserError
+from steps.base.errors import UserError, plain
 from steps.base.record import Manifest
 from steps.config.runtime import ContainerSettings
 from steps.config.scheduler import Kubernetes, User
@@ -421,7 +421,7 @@ def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(plain(text), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
