@@ -97,7 +97,8 @@ class Needs(Strict):
     `accelerators`: kinds that the machine may be, several in a mixed cluster; none: CPUs do.
     `clocks`: by "benchmark scenario", None for performance level auto. `disk_gb`: of the jobs that
     aren't done. `repositories`: gated ones that are still to be downloaded. `containers`:
-    whether any job runs in one, `engines`: those that such jobs name. `environments`: native ones that are still to be made.
+    whether any job runs in one, `engines`: those that such jobs name. `environments`: native ones
+    that are still to be made.
     """
 
     systems: tuple[Name, ...]

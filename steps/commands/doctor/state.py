@@ -7,6 +7,8 @@ import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from pydantic import Field
+
 from steps.base.errors import UserError
 from steps.base.strict import Strict
 from steps.commands.doctor.needs import Needs
@@ -44,7 +46,7 @@ class State(Strict):
     taken_ports: tuple[int, ...]
     access: dict[str, Entry]
     numa_library: bool
-    engines: dict[str, Answer] = {}
+    engines: dict[str, Answer] = Field(default_factory=dict)
 
 
 def answer(address: EngineAddress) -> Answer:
