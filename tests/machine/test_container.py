@@ -327,7 +327,9 @@ def test_the_launcher_says_that_no_engine_is_there(
 ) -> None:
     manifest = Manifest(tmp_path, "container", {}, {}, {}, {"image": "sha256:0", "python": "p"})
     path = tmp_path / "manifest.json"
-    fields = {key: value for key, value in vars(manifest).items() if key != "directory"}
+    fields = {
+        key: value for key, value in vars(manifest).items() if key not in ("directory", "vouched")
+    }
     path.write_text(json.dumps(fields), encoding="utf-8")
     given = settings(socket="unix:///nowhere.sock").model_dump_json()
     status = runtime.main([str(path), given, "-m", "steps.x", "--output", "results/x"])

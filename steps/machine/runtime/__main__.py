@@ -22,7 +22,7 @@ from docker.types import DeviceRequest
 from steps import ROOT
 from steps.base import processes
 from steps.base.deaths import kept, sentence, signal_of
-from steps.base.errors import UserError
+from steps.base.errors import UserError, shown
 from steps.base.record import Manifest
 from steps.base.step import ENDS
 from steps.config.runtime import ContainerSettings
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
         image = Manifest.read(Path(manifest))
         return launch(image, ContainerSettings.model_validate_json(settings), command)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(str(error))}", file=sys.stderr)
         return 1
 
 
