@@ -42,6 +42,13 @@ class Row:
     accuracy: str
     valid: bool
 
+    @property
+    def path(self) -> str:
+        """The result's directory, relative to the tree."""
+        return (
+            f"{self.division}/{self.submitter}/results/{self.system}/{self.model}/{self.directory}"
+        )
+
 
 @dataclass(frozen=True)
 class Outcome:
