@@ -1,0 +1,129 @@
+"""What published rounds showed to be no fault, made anew here, and the fault next to each."""
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from steps.validate.findings import Finding, Severity
+from steps.validate.submission import validate
+from tests.validate.damages import (
+    ACCURACY_LOG,
+    OFFLINE_LOG,
+    Damage,
+    each,
+    log,
+)
+from tests.validate.trees import record
+
+POWER = "%m-%d-%Y %H:%M:%S.%f"
+
+
+def errors(root: Path, round_name: str = "v5.1") -> list[Finding]:
+    report = validate(root, round_name, processes=1)
+    return [found for found in report.findings if found.severity is Severity.ERROR]
+
+
+def values(root: Path, path: str) -> dict[str, tuple[object, float]]:
+    """Keys of a detail log: the first value and its time in ms."""
+    found: dict[str, tuple[object, float]] = {}
+    for line in (root / path).read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line.removeprefix(":::MLLOG "))
+        found.setdefault(entry["key"], (entry["value"], entry["time_ms"]))
+    return found
+
+
+def began_elsewhere(path: str, hours: float, loading_s: float = 0) -> Damage:
+    """LoadGen prints local time as test_datetime, and loads samples before the queries begin."""
+
+    def damage(root: Path) -> None:
+        begin = datetime.strptime(str(values(root, path)["power_begin"][0]), POWER)
+        local = begin + timedelta(hours=hours, seconds=-loading_s)
+        log(path, "test_datetime", f"{local:%FT%TZ}")(root)
+        shifted(path, loading_s)(root)
+
+    return damage
+
+
+def shifted(path: str, seconds: float) -> Damage:
+    """Let a log's own clock say that the run ended so much later."""
+
+    def damage(root: Path) -> None:
+        lines = (root / path).read_text(encoding="utf-8").splitlines(keepends=True)
+        for at, line in enumerate(lines):
+            entry = json.loads(line.removeprefix(":::MLLOG "))
+            if entry["time_ms"] > 1:
+                lines[at] = record(entry["key"], entry["value"], entry["time_ms"] + seconds * 1000)
+        (root / path).write_text("".join(lines), encoding="utf-8")
+
+    return damage
+
+
+def sets(path: str, *spans: tuple[float, float]) -> Damage:
+    """power_begin and power_end once for every loaded set, in seconds from the first begin."""
+
+    def damage(root: Path) -> None:
+        begin = datetime.strptime(str(values(root, path)["power_begin"][0]), POWER)
+        lines = [
+            line
+            for line in (root / path).read_text(encoding="utf-8").splitlines(keepends=True)
+            if '"power_' not in line
+        ]
+        for start, end in spans:
+            for key, at in (("power_begin", start), ("power_end", end)):
+                time = begin + timedelta(seconds=at)
+                lines.append(record(key, f"{time:%m-%d-%Y %H:%M:%S.000}", end * 1000))
+        (root / path).write_text("".join(lines), encoding="utf-8")
+
+    return damage
+
+
+HOLDS: Mapping[str, Damage] = {
+    "a machine in Los Angeles": began_elsewhere(OFFLINE_LOG, -8),
+    "a machine in Kolkata": began_elsewhere(OFFLINE_LOG, 5.5),
+    "a machine in Kathmandu": began_elsewhere(ACCURACY_LOG, 5.75),
+    "twenty minutes of loading": began_elsewhere(OFFLINE_LOG, 0, 1200),
+    "loading on the Chatham Islands": began_elsewhere(OFFLINE_LOG, 13.75, 407),
+    "three loaded sets of samples": sets(ACCURACY_LOG, (0, 100), (130, 240), (251, 615)),
+}
+STILL: Mapping[str, tuple[Damage, str]] = {
+    "a day that no time zone explains": (began_elsewhere(OFFLINE_LOG, 24), "audit-time"),
+    "minutes that no time zone explains": (began_elsewhere(OFFLINE_LOG, -7.9), "audit-time"),
+    "a run longer than the log's clock": (
+        each(began_elsewhere(OFFLINE_LOG, 0), shifted(OFFLINE_LOG, -60)),
+        "audit-time",
+    ),
+    "sets that overlap": (sets(ACCURACY_LOG, (0, 100), (90, 615)), "log-conflict"),
+    "two sets in a performance run": (sets(OFFLINE_LOG, (0, 100), (110, 900)), "log-conflict"),
+    "a set that began twice": (
+        each(
+            sets(ACCURACY_LOG, (0, 615)),
+            log(ACCURACY_LOG, "loaded_qsl_set", None),
+            lambda root: began_again(root),
+        ),
+        "log-conflict",
+    ),
+}
+
+
+def began_again(root: Path) -> None:
+    lines = (root / ACCURACY_LOG).read_text(encoding="utf-8").splitlines(keepends=True)
+    at = next(number for number, line in enumerate(lines) if "power_begin" in line)
+    (root / ACCURACY_LOG).write_text("".join([*lines[: at + 1], *lines[at:]]), encoding="utf-8")
+
+
+@pytest.mark.parametrize("shape", HOLDS)
+def test_what_rounds_have_holds(shape: str, fresh_tree: Callable[[], Path]) -> None:
+    root = fresh_tree()
+    HOLDS[shape](root)
+    assert errors(root) == []
+
+
+@pytest.mark.parametrize("fault", STILL)
+def test_the_fault_next_to_it_is_found(fault: str, fresh_tree: Callable[[], Path]) -> None:
+    root = fresh_tree()
+    damage, code = STILL[fault]
+    damage(root)
+    assert code in {found.code for found in errors(root)}
