@@ -40,6 +40,7 @@ _NUMBERS = [
     "effective_accuracy_log_sampling_target",
     "effective_performance_issue_same_index",
     "effective_performance_sample_count",
+    "effective_accuracy_sample_count",
     "result_query_count",
     "result_samples_per_second",
     "result_completed_samples_per_sec",

@@ -1,6 +1,7 @@
 """What published rounds showed to be no fault, made anew here, and the fault next to each."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -9,14 +10,18 @@ import pytest
 
 from steps.validate.findings import Finding, Severity
 from steps.validate.submission import validate
+from tests.validate import trees
 from tests.validate.damages import (
     ACCURACY_LOG,
+    DETAIL,
     OFFLINE_LOG,
     Damage,
+    append,
     each,
     log,
+    replace,
 )
-from tests.validate.trees import record
+from tests.validate.trees import CLOSED, SYSTEM, record
 
 POWER = "%m-%d-%Y %H:%M:%S.%f"
 
@@ -112,6 +117,66 @@ def began_again(root: Path) -> None:
     lines = (root / ACCURACY_LOG).read_text(encoding="utf-8").splitlines(keepends=True)
     at = next(number for number, line in enumerate(lines) if "power_begin" in line)
     (root / ACCURACY_LOG).write_text("".join([*lines[: at + 1], *lines[at:]]), encoding="utf-8")
+
+
+GPT_OSS = f"{CLOSED}/results/{SYSTEM}/gpt-oss-120b/Server"
+GPT_OSS_LOG = f"{GPT_OSS}/accuracy/{DETAIL}"
+HOLDS_IN_V6: Mapping[str, Damage] = {
+    "two datasets and no token count": lambda root: None,
+    "a log of LoadGen 5, without the count": log(
+        GPT_OSS_LOG, "effective_accuracy_sample_count", None
+    ),
+}
+STILL_IN_V6: Mapping[str, tuple[Damage, str]] = {
+    "accuracy over the performance dataset": (
+        each(
+            log(GPT_OSS_LOG, "effective_accuracy_sample_count", None),
+            log(GPT_OSS_LOG, "qsl_reported_total_count", 6396),
+        ),
+        "accuracy-dataset",
+    ),
+    "accuracy over a part": (
+        log(GPT_OSS_LOG, "effective_accuracy_sample_count", 100),
+        "accuracy-dataset",
+    ),
+    "more answers than samples": (
+        log(GPT_OSS_LOG, "qsl_reported_total_count", 100),
+        "accuracy-dataset",
+    ),
+    "no exact_match": (
+        replace(f"{GPT_OSS}/accuracy/accuracy.txt", "'exact_match': 83.396", ""),
+        "accuracy-metric",
+    ),
+    "answers longer than they can be": (
+        append(f"{GPT_OSS}/accuracy/accuracy.txt", "'tokens_per_sample': 11000.5\n"),
+        "accuracy-high",
+    ),
+}
+
+
+@pytest.fixture(scope="session")
+def valid_v6(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("valid") / "v6"
+    trees.build_v6(root)
+    return root
+
+
+@pytest.fixture
+def fresh_v6(valid_v6: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(valid_v6, tmp_path / "v6"))
+
+
+@pytest.mark.parametrize("shape", HOLDS_IN_V6)
+def test_what_v6_has_holds(shape: str, fresh_v6: Path) -> None:
+    HOLDS_IN_V6[shape](fresh_v6)
+    assert errors(fresh_v6, "v6.0") == []
+
+
+@pytest.mark.parametrize("fault", STILL_IN_V6)
+def test_the_fault_next_to_it_is_found_in_v6(fault: str, fresh_v6: Path) -> None:
+    damage, code = STILL_IN_V6[fault]
+    damage(fresh_v6)
+    assert code in {found.code for found in errors(fresh_v6, "v6.0")}
 
 
 @pytest.mark.parametrize("shape", HOLDS)

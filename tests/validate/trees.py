@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from steps.rounds import load
+from steps.rounds import Round, load
 
 SYSTEM = "8xExample"
 RULES = load("v5.1")
@@ -76,10 +76,15 @@ def record(key: str, value: Any, time_ms: float = 1.0, *, error: bool = False) -
 
 
 def log_values(
-    model: str, scenario: str, mode: str, clock: Clock, audit: dict[str, Any] | None = None
+    model: str,
+    scenario: str,
+    mode: str,
+    clock: Clock,
+    audit: dict[str, Any] | None = None,
+    rules: Round = RULES,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What LoadGen logs before a run and after it."""
-    benchmark = RULES.benchmarks[model]
+    benchmark = rules.benchmarks[model]
     loadgen_scenario = "Server" if scenario == "Interactive" else scenario
     qps = 40.0
     seconds = 900.0 if mode == "PerformanceOnly" else benchmark.dataset_size / qps
@@ -103,7 +108,7 @@ def log_values(
         "effective_target_latency_ns": 0,
         "effective_min_duration_ms": 600000,
         "effective_min_query_count": 1 if loadgen_scenario == "Offline" else 100,
-        **{f"effective_{name}": seed for name, seed in RULES.seeds.items()},
+        **{f"effective_{name}": seed for name, seed in rules.seeds.items()},
         "effective_accuracy_log_rng_seed": 0,
         "effective_accuracy_log_sampling_target": 0,
         "effective_performance_issue_unique": False,
@@ -158,9 +163,10 @@ def run(
     mode: str,
     clock: Clock,
     audit: dict[str, Any] | None = None,
+    rules: Round = RULES,
 ) -> None:
     """Both logs of one run."""
-    before, after = log_values(model, scenario, mode, clock, audit)
+    before, after = log_values(model, scenario, mode, clock, audit, rules)
     end_ms = after.pop("_end_ms")
     lines = [record(key, value) for key, value in before.items()]
     lines.append(record("loaded_qsl_set", list(range(20))))
@@ -213,21 +219,50 @@ def png(side: int = 1024) -> bytes:
     )
 
 
+def _system(root: Path, home: str) -> None:
+    fields = {name: "N/A" for name in RULES.system_fields} | {
+        "division": home.split("/")[0],
+        "submitter": "Example",
+        "status": "available",
+        "system_type": "datacenter",
+        "number_of_nodes": 1,
+        "host_processors_per_node": 2,
+        "accelerators_per_node": 8,
+    }
+    write(root / home / f"systems/{SYSTEM}.json", json.dumps(fields, indent=1))
+    write(root / home / "documentation/bandwidth.md", "PCIe feeds it.\n")
+
+
+def build_v6(root: Path) -> None:
+    """closed/Example in v6.0: gpt-oss-120b, Offline and Server, TEST07 and TEST09.
+
+    Its accuracy run answers 4,395 samples of one dataset, its performance run 6,396 of another.
+    """
+    rules, clock, model = load("v6.0"), Clock(), "gpt-oss-120b"
+    _system(root, CLOSED)
+    write(root / CLOSED / "documentation/calibration.md", "MXFP4, no calibration.\n")
+    write(root / CLOSED / "src/README.md", "./reproduce\n")
+    for number, scenario in enumerate(("Offline", "Server")):
+        folder = root / CLOSED / f"results/{SYSTEM}/{model}/{scenario}"
+        described = {name: "fp4" for name in rules.measurement_fields}
+        write(folder / "measurements.json", json.dumps(described))
+        write(folder / "README.md", "./reproduce\n")
+        write(folder / "user.conf", "*.*.target_qps = 40\n*.*.min_duration = 600000\n")
+        run(folder / "performance/run_1", model, scenario, "PerformanceOnly", clock, None, rules)
+        count = rules.benchmarks[model].accuracy_samples(scenario)
+        sampled = {"qsl_reported_total_count": count, "effective_accuracy_sample_count": count}
+        run(folder / "accuracy", model, scenario, "AccuracyOnly", clock, sampled, rules)
+        text = answers(60, timed=scenario == "Server", salt=number)
+        package(folder / "accuracy", text, "\n'exact_match': 83.396\n")
+        write(folder / "TEST07/verify_accuracy.txt", "'exact_match': 62.1\nTEST PASS\n")
+        write(folder / "TEST09/verify_output_len.txt", "Mean output tokens: 1300\nTEST PASS\n")
+
+
 def build(root: Path) -> None:
     """Write the whole tree below `root`."""
     clock = Clock()
-    for home, division in ((CLOSED, "closed"), (OPEN, "open")):
-        fields = {name: "N/A" for name in RULES.system_fields} | {
-            "division": division,
-            "submitter": "Example",
-            "status": "available",
-            "system_type": "datacenter",
-            "number_of_nodes": 1,
-            "host_processors_per_node": 2,
-            "accelerators_per_node": 8,
-        }
-        write(root / home / f"systems/{SYSTEM}.json", json.dumps(fields, indent=1))
-        write(root / home / "documentation/bandwidth.md", "PCIe feeds it.\n")
+    for home in (CLOSED, OPEN):
+        _system(root, home)
     write(root / CLOSED / "documentation/calibration.md", "fp8, 512 samples.\n")
     write(root / OPEN / "model_mapping.json", '{"my-405b": "llama3.1-405b"}\n')
     for number, scenario in enumerate(("Offline", "Server", "Interactive")):
