@@ -178,9 +178,7 @@ def classified(
     return known, unknown
 
 
-def complaints(
-    known: dict[Entry, list[Judged]], unknown: list[Judged]
-) -> Iterator[str]:
+def complaints(known: dict[Entry, list[Judged]], unknown: list[Judged]) -> Iterator[str]:
     """What the table doesn't say, or says otherwise."""
     for entry, items in known.items():
         for name, tree, told in (("results", False, entry.results), ("trees", True, entry.trees)):

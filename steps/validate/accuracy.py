@@ -84,9 +84,8 @@ def _check_run(judge: Judge, detail: Detail, path: str) -> None:
         findings.add("accuracy-mode", path, what, line=detail.line(key))
     _check_dataset(judge, detail, path)
     key = "effective_scenario"
-    wanted = "Server" if judge.scenario == "Interactive" else judge.scenario
-    if (scenario := detail.text(key)) != wanted:
-        what = f"{key} is {scenario or 'missing'}, {judge.scenario} needs {wanted}"
+    if (scenario := detail.text(key)) != judge.ran:
+        what = f"{key} is {scenario or 'missing'}, {judge.scenario} needs {judge.ran}"
         findings.add("accuracy-scenario", path, what, line=detail.line(key))
     check_seeds(judge, detail, path, "accuracy-seed")
 

@@ -1,5 +1,6 @@
 """What single files don't show: runs held against each other."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -38,12 +39,16 @@ class Run:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one result leaves for comparison with others; digests are sha256, "" is none."""
+    """What one result leaves for comparison with others; digests are sha256, "" is none.
+
+    `inferred_from`: the scenario that its runs were made in if that isn't its own, else "".
+    """
 
     path: str
     system: str
     official: str
     scenario: str
+    inferred_from: str
     runs: tuple[Run, ...]
     accuracy_hash: str
     test_digests: tuple[tuple[str, str], ...]
@@ -139,9 +144,17 @@ def check_across(evidence: list[Evidence], findings: Findings) -> None:
 
 
 def _same_run(a: Evidence, b: Evidence) -> bool:
-    """The two accuracy levels of a benchmark may share a run."""
-    levels = {item.official.removesuffix("-99.9").removesuffix("-99") for item in (a, b)}
-    return (a.system, a.scenario) == (b.system, b.scenario) and len(levels) == 1
+    """The accuracy levels of a benchmark may share a run, and a result with what it was inferred
+    from.
+    """
+    if a.system != b.system or _level_less(a.official) != _level_less(b.official):
+        return False
+    ran = {item.inferred_from or item.scenario for item in (a, b)}
+    return a.scenario == b.scenario or (bool(a.inferred_from or b.inferred_from) and len(ran) == 1)
+
+
+def _level_less(official: str) -> str:
+    return re.sub(r"-9\d(\.\d)?$", "", official)
 
 
 def _check_copies(evidence: list[Evidence], findings: Findings) -> None:

@@ -87,7 +87,7 @@ def _check_test06(judge: Judge, folder: str, digests: dict[str, str]) -> None:
     if FIRST_TOKEN not in lines:
         if FIRST_TOKEN_SKIPPED not in lines:
             judge.findings.add("compliance-failed", path, f"no line {FIRST_TOKEN!r}")
-        elif judge.scenario != "Offline":
+        elif judge.ran != "Offline":
             what = f"the first token was not checked in {judge.scenario}"
             judge.findings.add("compliance-first-token", path, what)
     log = f"{folder}/accuracy/{ANSWERS}"
@@ -134,7 +134,7 @@ def _complaint(judge: Judge, text: bytes) -> str:
         return f"sample {index} has {len(data)} bytes, {count} tokens were counted"
     whole = b"" if len(first) % width else first
     tokens, began = (array(TOKEN_TYPES[width], part).tolist() for part in (data, whole))
-    timed = judge.scenario != "Offline"
+    timed = judge.ran != "Offline"
     wrong = fault(tokens, began, count, judge.benchmark.eos_token_ids, timed=timed)
     return f"sample {index} {wrong}" if wrong else ""
 
@@ -157,7 +157,7 @@ def _check_timed(judge: Judge, test: str, folder: str, result: float | None) -> 
     _check_settings(judge, test, detail, path)
     key = (
         "result_samples_per_second"
-        if judge.scenario == "Offline"
+        if judge.ran == "Offline"
         else ("result_completed_samples_per_sec")
     )
     _check_speed(judge, test, verified, lines, detail.number(key), result)

@@ -52,6 +52,8 @@ _NUMBERS = [
     "early_stopping_latency_ss",
     "early_stopping_latency_ms",
     "result_90.00_percentile_latency_ns",
+    "result_qps_without_loadgen_overhead",
+    "result_mean_query_latency_ns",
     "num_errors",
 ]
 _FLAGS = [

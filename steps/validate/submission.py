@@ -53,6 +53,7 @@ class Report:
 class _Task:
     place: Place
     official: str
+    edge: bool
 
 
 def validate(
@@ -134,6 +135,10 @@ def _check_submitter(
     report.findings = list(dict.fromkeys(report.findings))
 
 
+def _judged(tree: Tree, round_name: str, task: _Task) -> Outcome:
+    return check_result(tree, round_name, task.place, task.official, edge=task.edge)
+
+
 class _Workers:
     """Processes that check results, started once there are enough to be worth it."""
 
@@ -154,7 +159,7 @@ class _Workers:
         self._seen += len(tasks)
         if self._count < 2 or self._seen <= SERIAL:
             for task in tasks:
-                yield check_result(tree, round_name, task.place, task.official)
+                yield _judged(tree, round_name, task)
             return
         # Imported here: a small tree starts no processes, and starts without what they take.
         from concurrent.futures.process import BrokenProcessPool
@@ -162,7 +167,7 @@ class _Workers:
         pool = self._started()
 
         def submit(task: _Task) -> "Future[Outcome]":
-            return pool.submit(check_result, tree, round_name, task.place, task.official)
+            return pool.submit(_judged, tree, round_name, task)
 
         waiting = iter(tasks)
         pending = deque(map(submit, islice(waiting, WINDOW * self._count)))
@@ -270,7 +275,7 @@ def _model(
         if kind and place.closed and scenario not in (*required, *optional):
             what = f"{official} has no {scenario} on {kind} systems"
             findings.add("scenario-not-allowed", f"{path}/{name}", what)
-        yield _Task(place, official)
+        yield _Task(place, official, kind is not None and "edge" in kind)
     _check_required(path, required, optional, set(found), open_division, findings)
 
 

@@ -147,8 +147,9 @@ warnings, as for the official checker.
 The rules of a round are data (`conf/round/`). In every round the checks of v5.1.1 hold:
 the checker of v6.0 and v6.1 dropped many of them and accepts INVALID results.
 
-What it does not judge, and says so by an error: power measurements, v6.1's endpoint submissions,
-results inferred from another scenario (edge). Of TEST08 it believes what was printed, and warns.
+What it does not judge, and says so by an error: power measurements, v6.1's endpoint submissions.
+A result of an edge system that is inferred from another scenario is judged by that scenario's runs.
+Of TEST08 it believes what was printed, and warns.
 The hash of a truncated accuracy log can't be checked without the full log; its form, and that it is
 no other run's, can.
 

@@ -18,10 +18,11 @@ from tests.validate.damages import (
     Damage,
     append,
     each,
+    field,
     log,
     replace,
 )
-from tests.validate.trees import CLOSED, SYSTEM, record
+from tests.validate.trees import CLOSED, OPEN, SYSTEM, record
 
 POWER = "%m-%d-%Y %H:%M:%S.%f"
 
@@ -192,3 +193,45 @@ def test_the_fault_next_to_it_is_found(fault: str, fresh_tree: Callable[[], Path
     damage, code = STILL[fault]
     damage(root)
     assert code in {found.code for found in errors(root)}
+
+
+@pytest.fixture
+def edge(tmp_path: Path) -> Path:
+    trees.build_edge(tmp_path / "edge")
+    return tmp_path / "edge"
+
+
+EDGE = f"{OPEN}/results/{SYSTEM}/retinanet"
+
+
+def test_edge_results_may_be_inferred(edge: Path) -> None:
+    """Inference rules, edge suite: 8 x the latency of one query, and its throughput."""
+    assert errors(edge) == []
+    rows = {row.scenario: (row.result, row.units) for row in validate(edge, "v5.1").rows}
+    assert rows == {
+        "SingleStream": (20.0, "Latency (ms)"),
+        "MultiStream": (200.0, "Latency (ms)"),
+        "Offline": (52.5, "Samples/s"),
+    }
+
+
+def test_a_datacenter_infers_nothing(edge: Path) -> None:
+    field(f"{OPEN}/systems/{SYSTEM}.json", "system_type", "datacenter")(edge)
+    found = {(item.code, item.path.split("/")[5]) for item in errors(edge) if EDGE in item.path}
+    assert {("performance-scenario", "Offline"), ("accuracy-scenario", "MultiStream")} <= found
+
+
+def test_nothing_is_inferred_from_offline(edge: Path) -> None:
+    log(f"{EDGE}/MultiStream/performance/run_1/{DETAIL}", "effective_scenario", "Offline")(edge)
+    assert "performance-scenario" in {item.code for item in errors(edge)}
+
+
+def test_too_few_queries_infer_no_multistream(edge: Path) -> None:
+    path = f"{EDGE}/MultiStream/performance/run_1/{DETAIL}"
+    log(path, "early_stopping_latency_ms", 0)(edge)
+    assert "performance-result" in {item.code for item in errors(edge)}
+
+
+def test_the_inferred_result_has_the_accuracy_of_its_source(edge: Path) -> None:
+    log(f"{EDGE}/Offline/accuracy/{DETAIL}", "effective_scenario", "Offline")(edge)
+    assert "accuracy-scenario" in {item.code for item in errors(edge)}

@@ -6,6 +6,7 @@ closed/Example: llama2-70b-99 (Offline, Server, Interactive, TEST06) and stable-
 
 import hashlib
 import json
+import shutil
 import struct
 import zlib
 from array import array
@@ -256,6 +257,34 @@ def build_v6(root: Path) -> None:
         package(folder / "accuracy", text, "\n'exact_match': 83.396\n")
         write(folder / "TEST07/verify_accuracy.txt", "'exact_match': 62.1\nTEST PASS\n")
         write(folder / "TEST09/verify_output_len.txt", "Mean output tokens: 1300\nTEST PASS\n")
+
+
+def build_edge(root: Path) -> None:
+    """open/Example, an edge system: retinanet measured in SingleStream, and inferred from it."""
+    clock, model = Clock(), "retinanet"
+    _system(root, OPEN)
+    path = root / OPEN / f"systems/{SYSTEM}.json"
+    write(path, path.read_text(encoding="utf-8").replace('"datacenter"', '"edge"'))
+    logged = {
+        "early_stopping_latency_ss": 20_000_000,
+        "early_stopping_latency_ms": 25_000_000,
+        "result_qps_without_loadgen_overhead": 52.5,
+    }
+    for scenario in ("SingleStream", "MultiStream", "Offline"):
+        _measurement(root, OPEN, model, scenario)
+    home = root / OPEN / f"results/{SYSTEM}/{model}"
+    run(
+        home / "SingleStream/performance/run_1",
+        model,
+        "SingleStream",
+        "PerformanceOnly",
+        clock,
+        logged,
+    )
+    run(home / "SingleStream/accuracy", model, "SingleStream", "AccuracyOnly", clock)
+    package(home / "SingleStream/accuracy", answers(60, timed=False, salt=1), "mAP=37.5%\n")
+    for scenario in ("MultiStream", "Offline"):
+        shutil.copytree(home / "SingleStream", home / scenario)
 
 
 def build(root: Path) -> None:
