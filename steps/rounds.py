@@ -115,7 +115,7 @@ class Benchmark:
     scenarios. `accuracy_min` and `accuracy_max` map metrics to inclusive bounds, or scenarios to
     such maps. `extra_accuracy_files` maps a directory beside accuracy.txt to the stems of the files
     it must hold. `bytes_per_sample`: what the rules reckon to move "in" to the accelerators and
-    "out" of them.
+    "out" of them. `mlperf_conf`: keys that LoadGen's own file sets otherwise than for others.
     """
 
     performance_sample_count: int
@@ -136,6 +136,7 @@ class Benchmark:
     units: Mapping[str, str] = field(default_factory=dict)
     extra_accuracy_files: Mapping[str, list[str]] = field(default_factory=dict)
     eos_token_ids: list[int] = field(default_factory=list)
+    mlperf_conf: Mapping[str, float] = field(default_factory=dict)
     bytes_per_sample: Mapping[str, int] | None = None
 
     def minimum(self, scenario: str) -> Mapping[str, float]:

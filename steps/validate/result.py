@@ -80,7 +80,7 @@ def check_result(
         if performed.detail is not None:
             folder = f"{place.results}/performance/run_1"
             _take(runs, "performance", folder, performed.detail, findings)
-            check_user_conf(tree, place, official, performed.detail, findings)
+            check_user_conf(judge, official, performed.detail)
             rate = _rate(performed.detail)
         scored = check_accuracy(judge)
         if scored is not None:

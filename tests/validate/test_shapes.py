@@ -15,6 +15,7 @@ from tests.validate.damages import (
     ACCURACY_LOG,
     DETAIL,
     OFFLINE_LOG,
+    PERFORMANCE,
     Damage,
     append,
     each,
@@ -22,8 +23,9 @@ from tests.validate.damages import (
     log,
     replace,
 )
-from tests.validate.trees import CLOSED, OPEN, SYSTEM, record
+from tests.validate.trees import CLOSED, OPEN, SERVER, SYSTEM, record
 
+SERVER_CONF = f"{CLOSED}/measurements/{SYSTEM}/llama2-70b-99/Server"
 POWER = "%m-%d-%Y %H:%M:%S.%f"
 
 
@@ -93,6 +95,20 @@ HOLDS: Mapping[str, Damage] = {
     "twenty minutes of loading": began_elsewhere(OFFLINE_LOG, 0, 1200),
     "loading on the Chatham Islands": began_elsewhere(OFFLINE_LOG, 13.75, 407),
     "three loaded sets of samples": sets(ACCURACY_LOG, (0, 100), (130, 240), (251, 615)),
+    "what mlperf.conf sets anyway": append(
+        f"{SERVER_CONF}/user.conf",
+        "*.*.sample_concatenate_permutation = 1\nllama2-70b.*.use_token_latencies = 1\n"
+        "*.Server.ttft_latency = 2000\n*.Server.tpot_latency = 200\n*.*.target_latency = 0\n"
+        "*.Server.target_latency_percentile = 99\n*.*.infer_token_latencies = 0\n",
+    ),
+    "keys that LoadGen reads in other scenarios": append(
+        f"{SERVER_CONF}/user.conf",
+        "*.*.samples_per_query = 248\n*.MultiStream.target_latency = 13\n",
+    ),
+    "the latency limit of image generation": append(
+        f"{CLOSED}/measurements/{SYSTEM}/stable-diffusion-xl/Server/user.conf",
+        "*.Server.target_latency = 20000\n",
+    ),
 }
 STILL: Mapping[str, tuple[Damage, str]] = {
     "a day that no time zone explains": (began_elsewhere(OFFLINE_LOG, 24), "audit-time"),
@@ -100,6 +116,28 @@ STILL: Mapping[str, tuple[Damage, str]] = {
     "a run longer than the log's clock": (
         each(began_elsewhere(OFFLINE_LOG, 0), shifted(OFFLINE_LOG, -60)),
         "audit-time",
+    ),
+    "another percentile": (
+        append(f"{SERVER_CONF}/user.conf", "*.Server.target_latency_percentile = 97\n"),
+        "user-conf-open-only",
+    ),
+    "another limit of the whole sample": (
+        append(
+            f"{CLOSED}/measurements/{SYSTEM}/stable-diffusion-xl/Server/user.conf",
+            "*.Server.target_latency = 30000\n",
+        ),
+        "user-conf-open-only",
+    ),
+    "no equal issue": (
+        each(
+            append(f"{SERVER_CONF}/user.conf", "*.*.sample_concatenate_permutation = 0\n"),
+            log(
+                f"{SERVER}/{PERFORMANCE}/{DETAIL}",
+                "effective_sample_concatenate_permutation",
+                False,
+            ),
+        ),
+        "performance-equal-issue",
     ),
     "sets that overlap": (sets(ACCURACY_LOG, (0, 100), (90, 615)), "log-conflict"),
     "two sets in a performance run": (sets(OFFLINE_LOG, (0, 100), (110, 900)), "log-conflict"),
@@ -235,3 +273,14 @@ def test_too_few_queries_infer_no_multistream(edge: Path) -> None:
 def test_the_inferred_result_has_the_accuracy_of_its_source(edge: Path) -> None:
     log(f"{EDGE}/Offline/accuracy/{DETAIL}", "effective_scenario", "Offline")(edge)
     assert "accuracy-scenario" in {item.code for item in errors(edge)}
+
+
+def test_expected_latencies_are_no_limits(edge: Path) -> None:
+    """In SingleStream and MultiStream target_latency is what the user expects."""
+    (edge / "open").rename(edge / "closed")
+    field(f"{CLOSED}/systems/{SYSTEM}.json", "division", "closed")(edge)
+    path = f"{CLOSED}/measurements/{SYSTEM}/retinanet/SingleStream/user.conf"
+    append(path, "*.SingleStream.target_latency = 132.2\n")(edge)
+    assert "user-conf-open-only" not in {item.code for item in errors(edge)}
+    append(path, "*.SingleStream.target_latency_percentile = 50\n")(edge)
+    assert "user-conf-open-only" in {item.code for item in errors(edge)}
