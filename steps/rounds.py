@@ -157,7 +157,11 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class Round:
-    """One round. `layout` is "v5.1" or "v6"; `result_keys` are the keys of other benchmarks."""
+    """One round. `layout` is "v5.1" or "v6"; `result_keys` are the keys of other benchmarks.
+
+    `exact_files`: run_1 and accuracy/ hold no other files. `open_images`: open results too owe the
+    `extra_accuracy_files`. `model_parts`: what of an open model's name says which benchmark it is.
+    """
 
     name: str
     source: str
@@ -165,7 +169,11 @@ class Round:
     seeds: Mapping[str, int]
     min_duration_ms: int
     layout: str
+    exact_files: bool
+    calibration_required: bool
+    open_images: bool
     model_aliases: Mapping[str, str]
+    model_parts: Mapping[str, str]
     benchmarks: Mapping[str, Benchmark]
     compliance: Mapping[str, Test]
     result_keys: Mapping[str, str]
@@ -180,6 +188,11 @@ class Round:
             return model
         alias = self.model_aliases.get(model)
         return alias if alias in self.benchmarks else None
+
+    def inferred(self, model: str) -> str | None:
+        """The benchmark that the official checker infers from the name of an open model."""
+        found = next((part for part in self.model_parts if part in model), None)
+        return None if found is None else self.official(self.model_parts[found])
 
 
 def names() -> list[str]:

@@ -11,8 +11,8 @@ from steps.validate.findings import Severity
 from steps.validate.performance import (
     ANSWERS,
     RUN_FILES,
-    TOLERATED_FILES,
     Judge,
+    check_files,
     check_log,
     check_seeds,
 )
@@ -47,13 +47,9 @@ def check_accuracy(judge: Judge) -> Scored | None:
     if SCORES not in files:
         findings.add("accuracy-missing", f"{folder}/{SCORES}", "accuracy.txt is missing")
         return None
-    wanted = {*RUN_FILES, SCORES, ANSWERS}
-    for name in sorted(wanted - set(files)):
-        findings.add("accuracy-files", f"{folder}/{name}", f"{name} is missing")
-    for name in sorted(set(files) - wanted - set(TOLERATED_FILES)):
-        findings.add("accuracy-files", f"{folder}/{name}", f"{name} does not belong here")
+    wanted = (*RUN_FILES, SCORES, ANSWERS)
     detail = Detail()
-    if RUN_FILES[1] in files:
+    if check_files(judge, folder, "accuracy-files", wanted=wanted):
         path = f"{folder}/{RUN_FILES[1]}"
         detail = read_detail(judge.tree.at(path))
         _check_run(judge, detail, path)
@@ -182,8 +178,7 @@ def check_answers(judge: Judge, path: str, size: int, digest: str) -> None:
 
 
 def _check_compliance_files(judge: Judge, folder: str) -> None:
-    """Only the closed division owes them."""
-    if not judge.place.closed:
+    if not judge.place.closed and not judge.rules.open_images:
         return
     for kind, stems in judge.benchmark.extra_accuracy_files.items():
         home = f"{folder}/{kind}"

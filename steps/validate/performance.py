@@ -5,13 +5,16 @@ from dataclasses import dataclass, replace
 from steps.rounds import Benchmark, Round, round_of_seeds
 from steps.validate import inferred
 from steps.validate.detail import Detail, read_detail
-from steps.validate.findings import Findings
+from steps.validate.findings import Findings, Severity
 from steps.validate.summary import check_summary
 from steps.validate.tree import Place, Tree
 
 RUN_FILES = ("mlperf_log_summary.txt", "mlperf_log_detail.txt")
 TOLERATED_FILES = ("mlperf_log_trace.json", "results.json")
 ANSWERS = "mlperf_log_accuracy.json"
+POWER_LOG = "spl.txt"
+"""Samples of the power meter (REQUIRED_PERF_POWER_FILES of the checkers)."""
+
 EMPTY_ANSWERS_BYTES = 16
 """A performance run logs no answers: its accuracy log holds two brackets."""
 
@@ -60,13 +63,21 @@ class Judge:
         return self.inferred_from or ("Server" if self.scenario == "Interactive" else self.scenario)
 
 
-def check_files(judge: Judge, folder: str, code: str, *optional: str) -> bool:
-    """Exactly the files of a run; whether the detail log is there."""
+def check_files(
+    judge: Judge, folder: str, code: str, *optional: str, wanted: tuple[str, ...] = RUN_FILES
+) -> bool:
+    """The files of a run and, where the round says so, no other; whether the detail log is there.
+
+    Of compliance tests every checker compares the whole list.
+    """
     files = set(judge.tree.files(folder))
-    for name in sorted(set(RUN_FILES) - files):
+    for name in sorted(set(wanted) - files):
         judge.findings.add(code, f"{folder}/{name}", f"{name} is missing")
-    for name in sorted(files - {*RUN_FILES, *TOLERATED_FILES, *optional}):
-        judge.findings.add(code, f"{folder}/{name}", f"{name} does not belong here")
+    exact = judge.rules.exact_files or code == "compliance-files"
+    for name in sorted(files - {*wanted, *TOLERATED_FILES, *optional}):
+        what = f"{name} does not belong here"
+        severity = None if exact else Severity.ADVICE
+        judge.findings.add(code, f"{folder}/{name}", what, severity=severity)
     return RUN_FILES[1] in files
 
 
@@ -105,7 +116,8 @@ def check_performance(judge: Judge) -> Performed:
     if not judge.tree.is_directory(folder):
         findings.add("performance-missing", folder, "the directory is missing")
         return Performed(judge, None, None)
-    if not check_files(judge, folder, "performance-files", ANSWERS):
+    power = (POWER_LOG,) if judge.tree.is_directory(f"{parent}/power") else ()
+    if not check_files(judge, folder, "performance-files", ANSWERS, *power):
         return Performed(judge, None, None)
     path = f"{folder}/{RUN_FILES[1]}"
     detail = read_detail(judge.tree.at(path))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from steps.rounds import load
 from steps.validate.findings import Finding, Severity
 from steps.validate.submission import validate
 from tests.validate import trees
@@ -18,10 +19,14 @@ from tests.validate.damages import (
     PERFORMANCE,
     Damage,
     append,
+    delete,
     each,
     field,
+    link,
     log,
+    move,
     replace,
+    write,
 )
 from tests.validate.trees import CLOSED, OPEN, SERVER, SYSTEM, record
 
@@ -94,6 +99,14 @@ HOLDS: Mapping[str, Damage] = {
     "a machine in Kathmandu": began_elsewhere(ACCURACY_LOG, 5.75),
     "twenty minutes of loading": began_elsewhere(OFFLINE_LOG, 0, 1200),
     "loading on the Chatham Islands": began_elsewhere(OFFLINE_LOG, 13.75, 407),
+    "code of a model behind a link": each(
+        move(f"{CLOSED}/code/llama2-70b-99", f"{CLOSED}/code/llama2-70b"),
+        link(f"{CLOSED}/code/llama2-70b-99", "llama2-70b"),
+    ),
+    "a colon in a name": write(f"{CLOSED}/code/llama2-70b-99/12:30.json", "{}"),
+    "a key of a measurement twice": replace(
+        f"{SERVER_CONF}/{SYSTEM}.json", "{", '{"retraining": "Yes", '
+    ),
     "three loaded sets of samples": sets(ACCURACY_LOG, (0, 100), (130, 240), (251, 615)),
     "what mlperf.conf sets anyway": append(
         f"{SERVER_CONF}/user.conf",
@@ -111,6 +124,17 @@ HOLDS: Mapping[str, Damage] = {
     ),
 }
 STILL: Mapping[str, tuple[Damage, str]] = {
+    "a link out of the tree": (link(f"{CLOSED}/code/more", "/usr"), "symlink"),
+    "code behind a link out of the tree": (
+        each(delete(f"{CLOSED}/code/llama2-70b-99"), link(f"{CLOSED}/code/llama2-70b-99", "/usr")),
+        "code-missing",
+    ),
+    "a link that leads nowhere": (link(f"{CLOSED}/code/more", "llama3"), "symlink"),
+    "a newline in a name": (write(f"{CLOSED}/code/llama2-70b-99/a\nb", "a"), "unsafe-name"),
+    "a power log without power": (
+        write(f"{SERVER}/{PERFORMANCE}/spl.txt", "Time"),
+        "performance-files",
+    ),
     "a day that no time zone explains": (began_elsewhere(OFFLINE_LOG, 24), "audit-time"),
     "minutes that no time zone explains": (began_elsewhere(OFFLINE_LOG, -7.9), "audit-time"),
     "a run longer than the log's clock": (
@@ -159,14 +183,34 @@ def began_again(root: Path) -> None:
 
 
 GPT_OSS = f"{CLOSED}/results/{SYSTEM}/gpt-oss-120b/Server"
+WAN = f"{OPEN}/results/{SYSTEM}/wan-2.2-t2v-a14b/SingleStream"
 GPT_OSS_LOG = f"{GPT_OSS}/accuracy/{DETAIL}"
 HOLDS_IN_V6: Mapping[str, Damage] = {
     "two datasets and no token count": lambda root: None,
+    "files of a harness beside the logs": each(
+        write(f"{GPT_OSS}/accuracy/metadata.json", "{}"),
+        write(f"{GPT_OSS}/performance/run_1/metadata.json", "{}"),
+    ),
+    "a calibration document for each engine": move(
+        f"{CLOSED}/documentation/calibration.md", f"{CLOSED}/documentation/calibration_engine.md"
+    ),
+    "no calibration document": delete(f"{CLOSED}/documentation/calibration.md"),
+    "src is a link": each(move(f"{CLOSED}/src", f"{CLOSED}/code"), link(f"{CLOSED}/src", "code")),
     "a log of LoadGen 5, without the count": log(
         GPT_OSS_LOG, "effective_accuracy_sample_count", None
     ),
 }
 STILL_IN_V6: Mapping[str, tuple[Damage, str]] = {
+    "no summary": (delete(f"{GPT_OSS}/accuracy/mlperf_log_summary.txt"), "accuracy-files"),
+    "src is a link to nothing": (
+        each(delete(f"{CLOSED}/src"), link(f"{CLOSED}/src", "code")),
+        "code-missing",
+    ),
+    "open, without the videos": (delete(f"{WAN}/accuracy/videos"), "accuracy-images-missing"),
+    "open, without one of them": (
+        delete(f"{WAN}/accuracy/videos/130.mp4"),
+        "accuracy-images-missing",
+    ),
     "accuracy over the performance dataset": (
         each(
             log(GPT_OSS_LOG, "effective_accuracy_sample_count", None),
@@ -284,3 +328,44 @@ def test_expected_latencies_are_no_limits(edge: Path) -> None:
     assert "user-conf-open-only" not in {item.code for item in errors(edge)}
     append(path, "*.SingleStream.target_latency_percentile = 50\n")(edge)
     assert "user-conf-open-only" in {item.code for item in errors(edge)}
+
+
+def test_power_has_its_log(fresh_tree: Callable[[], Path]) -> None:
+    root = fresh_tree()
+    write(f"{SERVER}/{PERFORMANCE}/spl.txt", "Time")(root)
+    write(f"{SERVER}/performance/power/client.json", "{}")(root)
+    assert {item.code for item in errors(root)} == {"power-not-checked"}
+
+
+@pytest.mark.parametrize(
+    ("name", "benchmark"),
+    [
+        ("mobilenet-v2-precision_int8-224", "resnet"),
+        ("efficientnet-fp32-lite3", "resnet"),
+        ("my-resnet50", "resnet"),
+        ("bert-99.9-distilled", "bert-99.9"),
+        ("bert-99-pruned", "bert-99"),
+        ("bert-pruned", None),
+        ("llama2-70b-pruned", None),
+    ],
+)
+def test_names_that_the_official_checker_infers(name: str, benchmark: str | None) -> None:
+    assert load("v5.1").inferred(name) == benchmark
+
+
+def test_an_inferred_name_is_for_the_open_division(edge: Path) -> None:
+    for tree in ("results", "measurements", "code"):
+        home = edge / OPEN / (f"{tree}/{SYSTEM}" if tree != "code" else tree)
+        (home / "retinanet").rename(home / "mobilenet-v1")
+    found = {item.code for item in errors(edge)}
+    assert "model-unknown" not in found
+    assert "accuracy-dataset" in found, "it is judged as resnet"
+    (edge / "open").rename(edge / "closed")
+    assert "model-unknown" in {item.code for item in errors(edge)}
+
+
+def test_each_submitter_has_a_layout_of_its_own(fresh_v6: Path, valid_tree: Path) -> None:
+    shutil.copytree(valid_tree / CLOSED, fresh_v6 / "closed/Another")
+    found = [item for item in errors(fresh_v6, "v6.0") if item.code == "tree-layout"]
+    assert [item.path for item in found] == ["closed/Another"]
+    assert not [item for item in errors(fresh_v6, "v6.0") if item.path.startswith(CLOSED)]

@@ -235,28 +235,42 @@ def _system(root: Path, home: str) -> None:
 
 
 def build_v6(root: Path) -> None:
-    """closed/Example in v6.0: gpt-oss-120b, Offline and Server, TEST07 and TEST09.
-
-    Its accuracy run answers 4,395 samples of one dataset, its performance run 6,396 of another.
+    """v6.0. closed/Example: gpt-oss-120b, Offline and Server, TEST07 and TEST09; its accuracy run
+    answers 4,395 samples of one dataset, its performance run 6,396 of another. open/Example:
+    wan-2.2-t2v-a14b, SingleStream, with its videos.
     """
-    rules, clock, model = load("v6.0"), Clock(), "gpt-oss-120b"
-    _system(root, CLOSED)
-    write(root / CLOSED / "documentation/calibration.md", "MXFP4, no calibration.\n")
-    write(root / CLOSED / "src/README.md", "./reproduce\n")
-    for number, scenario in enumerate(("Offline", "Server")):
-        folder = root / CLOSED / f"results/{SYSTEM}/{model}/{scenario}"
-        described = {name: "fp4" for name in rules.measurement_fields}
-        write(folder / "measurements.json", json.dumps(described))
-        write(folder / "README.md", "./reproduce\n")
-        write(folder / "user.conf", "*.*.target_qps = 40\n*.*.min_duration = 600000\n")
-        run(folder / "performance/run_1", model, scenario, "PerformanceOnly", clock, None, rules)
-        count = rules.benchmarks[model].accuracy_samples(scenario)
-        sampled = {"qsl_reported_total_count": count, "effective_accuracy_sample_count": count}
-        run(folder / "accuracy", model, scenario, "AccuracyOnly", clock, sampled, rules)
-        text = answers(60, timed=scenario == "Server", salt=number)
-        package(folder / "accuracy", text, "\n'exact_match': 83.396\n")
+    rules, clock = load("v6.0"), Clock()
+    for home in (CLOSED, OPEN):
+        _system(root, home)
+        write(root / home / "documentation/calibration.md", "MXFP4, no calibration.\n")
+        write(root / home / "src/README.md", "./reproduce\n")
+    for scenario in ("Offline", "Server"):
+        folder = root / CLOSED / f"results/{SYSTEM}/gpt-oss-120b/{scenario}"
+        _result_v6(folder, "gpt-oss-120b", scenario, clock, "'exact_match': 83.396", {})
         write(folder / "TEST07/verify_accuracy.txt", "'exact_match': 62.1\nTEST PASS\n")
         write(folder / "TEST09/verify_output_len.txt", "Mean output tokens: 1300\nTEST PASS\n")
+    wan = "wan-2.2-t2v-a14b"
+    folder = root / OPEN / f"results/{SYSTEM}/{wan}/SingleStream"
+    logged = {"early_stopping_latency_ss": 27_400_000_000}
+    _result_v6(folder, wan, "SingleStream", clock, "{'vbench_score': 70.5}", logged)
+    for stem in rules.benchmarks[wan].extra_accuracy_files["videos"]:
+        write(folder / f"accuracy/videos/{stem}.mp4", "a video\n")
+
+
+def _result_v6(
+    folder: Path, model: str, scenario: str, clock: Clock, scores: str, logged: dict[str, Any]
+) -> None:
+    rules = load("v6.0")
+    described = {name: "fp4" for name in rules.measurement_fields}
+    write(folder / "measurements.json", json.dumps(described))
+    write(folder / "README.md", "./reproduce\n")
+    write(folder / "user.conf", "*.*.target_qps = 40\n*.*.min_duration = 600000\n")
+    run(folder / "performance/run_1", model, scenario, "PerformanceOnly", clock, logged, rules)
+    count = rules.benchmarks[model].accuracy_samples(scenario)
+    sampled = {"qsl_reported_total_count": count, "effective_accuracy_sample_count": count}
+    run(folder / "accuracy", model, scenario, "AccuracyOnly", clock, sampled, rules)
+    text = answers(60, timed=scenario == "Server", salt=len(model + scenario))
+    package(folder / "accuracy", text, f"\n{scores}\n")
 
 
 def build_edge(root: Path) -> None:
