@@ -15,6 +15,7 @@ lint: $(DEV)/complete
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m tests.layering
 	$(BIN)/snakefmt --check Snakefile workflow
 
 format: $(DEV)/complete

@@ -1,5 +1,5 @@
 # The flow, in data order. The plan (./reproduce makes and freezes it) says which jobs there are;
-# the rules say how a job of each kind is run. steps/registry.py is the table behind both.
+# the rules say how a job of each kind is run. steps/plan/registry.py is the table behind both.
 from snakemake.utils import min_version
 
 min_version("9.27")
@@ -13,7 +13,7 @@ include: "workflow/rules/submission.smk"
 
 
 # With a scheduler these stay on the machine that ./reproduce runs on: STAYING of
-# steps/scheduler/resources.py.
+# steps/schedule/resources.py.
 localrules:
     environment,
     container,

@@ -4,8 +4,8 @@ import subprocess
 import sys
 
 from bench import inside
-from steps.cli import ROOT
-from steps.plan import environment_directory
+from steps import ROOT
+from steps.plan.plan import environment_directory
 
 
 def main() -> None:

@@ -20,10 +20,10 @@ from typing import Any
 
 from bench import ratios, subjects
 from bench.forks import forked
-from steps.console import Console
-from steps.loadgen_log import read_detail
-from steps.strict import Scenario
-from steps.sut.user_conf import render_user_conf
+from steps.base.console import Console
+from steps.base.strict import Scenario
+from steps.mlperf.loadgen_log import read_detail
+from steps.run.sut.user_conf import render_user_conf
 
 BATCH = 256
 SAMPLES = 4096

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from steps.console import Console
-from steps.errors import UserError
+from steps.base.console import Console
+from steps.base.errors import UserError
 
 LIMIT_S = 600.0
 END_S = 5.0

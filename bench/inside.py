@@ -9,10 +9,11 @@ from pathlib import Path
 
 from typing_extensions import Self
 
-from steps.cli import ROOT, frozen_plan
-from steps.plan import load
-from steps.record import MANIFEST
-from steps.schema import PerformanceRunConfig
+from steps import ROOT
+from steps.base.record import MANIFEST
+from steps.config.schema import PerformanceRunConfig
+from steps.plan.frozen import frozen_plan
+from steps.plan.plan import load
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import Any
 
 from bench import subjects
-from steps.cli import ROOT
-from steps.plan import environment_directory
-from steps.record import MANIFEST, Manifest
-from steps.strict import Scenario
+from steps import ROOT
+from steps.base.record import MANIFEST, Manifest
+from steps.base.strict import Scenario
+from steps.plan.plan import environment_directory
 
 SAMPLES = 512
 QUERIES = 2048
@@ -85,7 +85,7 @@ def victims(pid: int, what: str, *, head: bool) -> list[list[int]]:
     """The processes of each engine, or of each node; the head's too if asked for."""
     found = list(descendants(pid))
     if what == "engine":
-        return [[child] for child, line in found if "steps.sut.worker" in line]
+        return [[child] for child, line in found if "steps.run.engines.worker" in line]
     raylets = [child for child, line in found if RAYLET(line) and (head or "--head" not in line)]
     return [[raylet, *(child for child, _ in descendants(raylet))] for raylet in raylets]
 
@@ -113,7 +113,7 @@ def attempt(trial: Trial, inputs: Mapping[str, Path], home: Path) -> Outcome:
     python = ROOT / environment_directory(ROOT, "cluster") / "bin/python"
     process = subprocess.Popen(
         [
-            *(str(python), "-m", "steps.performance_run"),
+            *(str(python), "-m", "steps.run.performance_run"),
             *("--config", json.dumps(config_of(trial))),
             *("--input", *(f"{role}={path}" for role, path in inputs.items())),
             *("--output", str(home / "out" / MANIFEST), "--log", str(home / "log")),

@@ -15,10 +15,11 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from steps.cli import ROOT, frozen_plan
-from steps.loadgen_log import read_detail
-from steps.plan import load
-from steps.record import Manifest
+from steps import ROOT
+from steps.base.record import Manifest
+from steps.mlperf.loadgen_log import read_detail
+from steps.plan.frozen import frozen_plan
+from steps.plan.plan import load
 
 ONE = "rehearsal-cpu"
 LOG = "mlperf_log_accuracy.json"

@@ -14,8 +14,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from steps.cli import ROOT, frozen_plan, snakemake
-from steps.plan import load
+from steps import ROOT
+from steps.plan.frozen import frozen_plan, snakemake
+from steps.plan.plan import load
 
 LIMIT_S = 300
 

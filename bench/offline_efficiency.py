@@ -16,12 +16,12 @@ from pathlib import Path
 from bench import inside
 from bench import ratios as kept
 from bench.forks import forked
-from steps.console import Console
-from steps.loadgen_log import read_detail
-from steps.record import Manifest, Workspace
-from steps.schema import PerformanceRunConfig
-from steps.sut import samples
-from steps.sut.run import execute
+from steps.base.console import Console
+from steps.base.record import Manifest, Workspace
+from steps.config.schema import PerformanceRunConfig
+from steps.mlperf.loadgen_log import read_detail
+from steps.prepare import samples
+from steps.run.sut.run import execute
 
 MODULE = "bench.offline_efficiency"
 

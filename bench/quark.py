@@ -16,10 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench.streaming import VOCABULARY, make_checkpoint, peak_bytes, quantized
-from steps.cli import ROOT
-from steps.plan import environment_directory
-from steps.quantize import quark
-from steps.schema import QuarkOptions
+from steps import ROOT
+from steps.config.schema import QuarkOptions
+from steps.plan.plan import environment_directory
+from steps.prepare.quantize import quark
 
 LIMIT_S = 3600
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from bench.simulated_engine import Answers, Behaviour, Kind
-from steps.tune.arrivals import Length
-from steps.tune.measure import Limits
+from steps.commands.tune.arrivals import Length
+from steps.commands.tune.measure import Limits
 
 SEED = 18209322760996052031
 """schedule_rng_seed of v5.1."""

@@ -6,9 +6,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from steps.cli import ROOT
-from steps.record import write_atomically
-from steps.strict import Strict
+from steps import ROOT
+from steps.base.record import write_atomically
+from steps.base.strict import Strict
 
 HOME = ROOT / "results/bench"
 

@@ -21,8 +21,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
-from steps.rouge import Rouge
-from steps.scoring.score import score
+from steps.judge.scoring.score import score
+from steps.mlperf.rouge import Rouge
 
 METRICS = ("rouge1", "rouge2", "rougeL")
 WORDS, LENGTH = 20_000, 220

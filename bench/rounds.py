@@ -20,13 +20,13 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from steps.rounds import DIVISIONS, names, read_yaml
-from steps.validate.findings import Finding, Severity
-from steps.validate.official import Official, blame, run_official
-from steps.validate.render import place
-from steps.validate.submission import Report, validate
+from steps.mlperf.rounds import DIVISIONS, names, read_yaml
+from steps.submit.validate.findings import Finding, Severity
+from steps.submit.validate.official import Official, blame, run_official
+from steps.submit.validate.render import place
+from steps.submit.validate.submission import Report, validate
 
 TABLE = Path(__file__).with_name("differences.yaml")
 KINDS = ("miss", "true find", "stricter on purpose", "laxer on purpose", "false alarm")

@@ -24,10 +24,10 @@ import numpy as np
 from bench import ratios
 from bench.scaling import GENERATIONS, HAND_WEIGHTS, JITTER, speeds_of
 from bench.subjects import OUTPUT_LIMIT, OUTPUT_SIGMA, OUTPUT_TOKENS
-from steps.sut.dispatch import Dispatcher, Samples, Seat
-from steps.sut.engine import Batch
-from steps.tune.arrivals import arrivals
-from steps.tune.early_stopping import allowed_misses
+from steps.commands.tune.arrivals import arrivals
+from steps.commands.tune.early_stopping import allowed_misses
+from steps.run.engines.engine import Batch
+from steps.run.sut.dispatch import Dispatcher, Samples, Seat
 
 PLACES = 128
 TTFT_S, TPOT_S = 0.2, 0.06

@@ -13,10 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import ratios as kept
-from steps.cli import ROOT, frozen_plan
-from steps.loadgen_log import read_detail
-from steps.plan import Job, load
-from steps.record import sha256_file
+from steps import ROOT
+from steps.base.record import sha256_file
+from steps.mlperf.loadgen_log import read_detail
+from steps.plan.frozen import frozen_plan
+from steps.plan.plan import Job, load
+from steps.plan.registry import STEPS
 
 NATIVE = "native"
 DETAIL = "out/mlperf_log_detail.txt"
@@ -40,7 +42,7 @@ def made(runtime: str) -> tuple[Job, str]:
 def rate(job: Job, home: Path) -> float:
     """Tokens per second, as LoadGen says, of the job's command with its results in `home`."""
     command = [
-        *(*job.launcher, "-m", f"steps.{job.step}", "--config", job.config),
+        *(*job.launcher, "-m", STEPS[job.step].module, "--config", job.config),
         *("--input", *(f"{role}={path}" for role, path in job.inputs.items())),
         *("--output", str(home / "out/manifest.json"), "--log", str(home / "log")),
     ]

@@ -18,11 +18,11 @@ from typing import Any
 from bench import ratios, subjects
 from bench.forks import forked
 from bench.subjects import Measured
-from steps.console import Console
-from steps.layers import merged
-from steps.schema import PerformanceRunConfig
-from steps.sut import fleet
-from steps.sut.dispatch import Dispatcher, Samples
+from steps.base.console import Console
+from steps.config.layers import merged
+from steps.config.schema import PerformanceRunConfig
+from steps.run.sut import fleet
+from steps.run.sut.dispatch import Dispatcher, Samples
 
 GENERATIONS = (1.0, 1.0, 1.0, 1.0, 1.24, 1.24)
 """MI300X and MI325X: Llama 2 70B Offline on one node each, 27,854 and 34,454 tokens/s (v5.1)."""

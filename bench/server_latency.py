@@ -29,14 +29,14 @@ from typing import Any
 
 from bench import inside, ratios
 from bench.forks import forked
-from steps.console import Console
-from steps.layers import merged
-from steps.loadgen_log import read_detail
-from steps.record import Manifest, Workspace
-from steps.schema import PerformanceRunConfig
-from steps.sut import samples
-from steps.sut.run import execute
-from steps.tune.arrivals import arrivals
+from steps.base.console import Console
+from steps.base.record import Manifest, Workspace
+from steps.commands.tune.arrivals import arrivals
+from steps.config.layers import merged
+from steps.config.schema import PerformanceRunConfig
+from steps.mlperf.loadgen_log import read_detail
+from steps.prepare import samples
+from steps.run.sut.run import execute
 
 MODULE = "bench.server_latency"
 SHARE = 0.8

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from steps.tune.arrivals import Length, arrivals
-from steps.tune.early_stopping import allowed_misses
-from steps.tune.measure import METRICS, Limits, Measurement, Probe, Samples, reason_to_stop
-from steps.tune.watching import LOOK_S
+from steps.commands.tune.arrivals import Length, arrivals
+from steps.commands.tune.early_stopping import allowed_misses
+from steps.commands.tune.measure import METRICS, Limits, Measurement, Probe, Samples, reason_to_stop
+from steps.commands.tune.watching import LOOK_S
 
 NOISES = 1 << 15
 """Factors of jitter, one a step, before they come again."""

@@ -23,11 +23,11 @@ from pathlib import Path
 
 import numpy as np
 
-from steps.checkpoint.layout import CONFIG, INDEX, open_checkpoint
-from steps.checkpoint.quantize import Mxfp4Config, mxfp4_transform
-from steps.checkpoint.stream import Target, file_header, rewrite
-from steps.prune.block import Block, prune_transform
-from steps.record import sha256_file
+from steps.base.record import sha256_file
+from steps.prepare.checkpoint.layout import CONFIG, INDEX, open_checkpoint
+from steps.prepare.checkpoint.quantize import Mxfp4Config, mxfp4_transform
+from steps.prepare.checkpoint.stream import Target, file_header, rewrite
+from steps.prepare.prune.block import Block, prune_transform
 
 LIMIT_S = 1800
 HIDDEN, INTERMEDIATE, KEYS, HEAD = 2048, 8192, 512, 64  # of Llama-3.2-1B

@@ -12,15 +12,15 @@ from typing import Any
 
 import pandas
 
-from steps.cli import ROOT
-from steps.console import Console
-from steps.layers import merged
-from steps.loadgen_log import read_detail
-from steps.plan import make
-from steps.record import MANIFEST, Workspace, publish
-from steps.schema import PerformanceRunConfig
-from steps.strict import Scenario
-from steps.sut.run import execute
+from steps import ROOT
+from steps.base.console import Console
+from steps.base.record import MANIFEST, Workspace, publish
+from steps.base.strict import Scenario
+from steps.config.layers import merged
+from steps.config.schema import PerformanceRunConfig
+from steps.mlperf.loadgen_log import read_detail
+from steps.plan.make import make
+from steps.run.sut.run import execute
 
 OUTPUT_TOKENS = 294
 """Mean length of an answer of Llama 2 70B in MLPerf's OpenOrca set (its reference's accuracy)."""

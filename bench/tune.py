@@ -20,11 +20,11 @@ from tabulate import tabulate
 
 from bench.queueing_kinds import KINDS
 from bench.simulated_engine import Kind, SimulatedProber, full_run, play, tokens_of
-from steps.errors import UserError
-from steps.tune.arrivals import arrivals
-from steps.tune.config import load
-from steps.tune.measure import METRICS, Probe, quantile
-from steps.tune.search import Search
+from steps.base.errors import UserError
+from steps.commands.tune.arrivals import arrivals
+from steps.commands.tune.config import load
+from steps.commands.tune.measure import METRICS, Probe, quantile
+from steps.commands.tune.search import Search
 
 STEP, NOISY_STEP = 0.002, 0.004
 """Rates of the exhaustive trial are so far apart: farther where each is tried many times."""
@@ -128,7 +128,7 @@ class Found:
 
 
 def searched(kind: Kind, guess: float, seed: int, *, known: bool) -> Found:
-    """By steps.tune."""
+    """By steps.commands.tune."""
     prober = SimulatedProber(kind, seed)
     traffic = (lambda queries: tokens_of(kind, queries, kind.length.seed)) if known else None
     search = Search(SETTINGS, kind.length, kind.limits, guess, traffic=traffic)
@@ -317,9 +317,9 @@ class Table:
         heads = ["kind", "limit", "chance over", "limit is", "searches", "within 1 %", "met"]
         heads += ["least", "most", "VALID", "s each", "probes", "of highest"]
         parts = [tabulate(self.rows, headers=heads)]
-        methods = {"steps.tune, all": self.found}
+        methods = {"steps.commands.tune, all": self.found}
         if self.others:
-            methods["steps.tune, the searches below"] = self.compared
+            methods["steps.commands.tune, the searches below"] = self.compared
         methods |= self.others
         heads = ["method", "searches", "within 1 %", "met", "VALID", "hours measured", "runs each"]
         for known in (True, False):

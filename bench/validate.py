@@ -24,8 +24,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from steps.validate.findings import Severity
-from steps.validate.submission import Report, validate
+from steps.submit.validate.findings import Severity
+from steps.submit.validate.submission import Report, validate
 
 MEASURE = """
 import os, resource, sys, time
@@ -113,7 +113,7 @@ def speed(tree: Path, official: Path, repeats: int) -> int:
             home = completed(tree, Path(scratch) / "tree", copies=copies)
             table = str(Path(scratch) / "summary.csv")
             theirs = [sys.executable, str(checker), "--input", str(home), "--version", ROUND]
-            ours = [sys.executable, "-m", "steps.validate", str(home), "--json", os.devnull]
+            ours = [sys.executable, "-m", "steps.submit.validate", str(home), "--json", os.devnull]
             measured = {
                 # Read once before, so that neither pays for a cold cache.
                 "official": _measure([*theirs, "--csv", table], warm=home),
@@ -144,8 +144,8 @@ def _measure(command: list[str], warm: Path | None = None) -> tuple[float, float
 
 def mutate(official: Path, count: int, seed: int) -> int:
     """Damage a valid tree `count` times; a tree that only the official checker refuses is told."""
-    from tests.validate import trees
-    from tests.validate.mutations import damage
+    from tests.submit.validate import trees
+    from tests.submit.validate.mutations import damage
 
     judge = oracle(official)
     tally = {"both refuse": 0, "both accept": 0, "only Reprise refuses": 0}

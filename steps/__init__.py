@@ -1,0 +1,6 @@
+"""Steps, and what plans, judges and reports them."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The checkout."""

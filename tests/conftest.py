@@ -10,7 +10,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from steps.plan import Plan, make
+from steps.plan.make import make
+from steps.plan.plan import Plan
 
 ROOT = Path(__file__).resolve().parent.parent
 hypothesis.settings.register_profile("shared machine", deadline=None)

@@ -11,9 +11,9 @@ from array import array
 from collections import deque
 from collections.abc import Sequence
 
-from steps.errors import UserError
-from steps.sut import engine as engines
-from steps.sut.engine import Events, Request, Start
+from steps.base.errors import UserError
+from steps.run.engines import engine as engines
+from steps.run.engines.engine import Events, Request, Start
 
 BEHAVIOUR = "answer"
 ANSWER_TOKENS = 5
@@ -70,8 +70,9 @@ if __name__ == "__main__":
     module.BEHAVIOUR = behaviour  # type: ignore[attr-defined]
     engines.MAKERS["vllm"] = "tests.fake_engine:FakeEngine"
     sys.argv = [name, *rest]
-    from steps import schema
-    from steps.command import main
+    from steps.base.step import main
+    from steps.config import schema
+    from steps.plan.registry import STEPS
 
     config_class = getattr(schema, "".join(part.title() for part in name.split("_")) + "Config")
-    main(name, config_class, importlib.import_module(f"steps.{name}").step)
+    main(name, config_class, importlib.import_module(STEPS[name].module).step)

@@ -5,7 +5,7 @@ import json
 import subprocess
 from pathlib import Path
 
-from steps.plan import Job, Plan
+from steps.plan.plan import Job, Plan
 from tests.conftest import ROOT
 from tests.running import command
 

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from steps.errors import UserError
-from steps.probes.machine import Prober, probe
-from steps.probes.tools import MissingTool
-from steps.probes.values import Node
+from steps.base.errors import UserError
+from steps.machine.probes.machine import Prober, probe
+from steps.machine.probes.tools import MissingTool
+from steps.machine.probes.values import Node
 from tests.conftest import ROOT
 
 RECORDED = ROOT / "tests/recorded"
@@ -43,7 +43,7 @@ FILES: Mapping[str, str] = {
 
 
 def printing(tools: Mapping[str, str]) -> Callable[[Sequence[str]], str]:
-    """Stands in for `steps.probes.tools.run`: recorded outputs, everything else not installed.
+    """Stands in for steps.probes.tools.run: recorded outputs, nothing else is installed.
 
     An output that starts with "!" is how the tool fails.
     """

@@ -10,7 +10,8 @@ from typing import Any
 
 import pandas
 
-from steps.record import Manifest, publish
+from steps.base.record import Manifest, publish
+from steps.plan.registry import STEPS
 from tests.conftest import ROOT
 
 LIMIT_S = 120
@@ -39,7 +40,7 @@ def command(
 ) -> list[str]:
     """A step as Snakemake starts it; its result goes to `out` of `home`, its words to `log`."""
     return [
-        *(python, "-m", f"steps.{step}", "--config", json.dumps(config)),
+        *(python, "-m", STEPS[step].module, "--config", json.dumps(config)),
         *("--input", *(f"{role}={path}" for role, path in inputs.items())),
         *("--output", str(home / "out/manifest.json"), "--log", str(home / "log")),
     ]
@@ -75,7 +76,7 @@ class Running:
             assert self.process.poll() is None, self.process.communicate()[1]
             time.sleep(0.02)
         self.engines = [
-            pid for pid in below(self.process.pid) if "steps.sut.worker" in command_of(pid)
+            pid for pid in below(self.process.pid) if "steps.run.engines.worker" in command_of(pid)
         ]
         assert len(self.engines) == self._expected
 
@@ -84,7 +85,7 @@ class Running:
         limit = time.monotonic() + LIMIT_S
         while True:
             for pid in below(self.process.pid):
-                if "steps.sut.worker" in command_of(pid):
+                if "steps.run.engines.worker" in command_of(pid):
                     return pid
             assert time.monotonic() < limit
             assert self.process.poll() is None, self.process.communicate()[1]

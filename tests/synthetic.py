@@ -5,17 +5,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from steps import schema
-from steps.accuracy_text import LABELS
-from steps.compliance import verify
-from steps.plan import Job, Plan
-from steps.provenance.__main__ import step as provenance_step
-from steps.published.result import Result
-from steps.record import Workspace, publish
+from steps.base.record import Workspace, publish
+from steps.config import schema
+from steps.judge.compliance import verify
+from steps.mlperf.accuracy_text import LABELS
+from steps.mlperf.published.result import Result
+from steps.mlperf.rounds import Benchmark, load
+from steps.plan.plan import Job, Plan
 from steps.report.__main__ import step as report_step
-from steps.rounds import Benchmark, load
-from steps.submission.__main__ import step as submission_step
-from tests.validate import trees
+from steps.submit.provenance.__main__ import step as provenance_step
+from steps.submit.submission.__main__ import step as submission_step
+from tests.submit.validate import trees
 
 RULES = load("v5.1")
 SCORES = {

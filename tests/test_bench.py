@@ -4,7 +4,7 @@ from pathlib import Path
 
 from bench import kills, ratios, routing
 from bench.scaling import GENERATIONS
-from steps.sut.dispatch import Dispatcher
+from steps.run.sut.dispatch import Dispatcher
 
 
 def test_what_is_kept_is_drawn(tmp_path: Path) -> None:

@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from steps.claims import model
-from steps.command import main
-from steps.console import Console
-from steps.record import Workspace
+from steps.base.console import Console
+from steps.base.record import Workspace
+from steps.base.step import main
+from steps.config.schema import ReportConfig
 from steps.report import own_page, own_report
+from steps.report.claims import model
 from steps.report.markdown import to_markdown
 from steps.report.page import render
 from steps.report.summary import summarize
-from steps.schema import ReportConfig
 
 
 def step(

@@ -8,9 +8,9 @@ import os
 import sys
 from pathlib import Path
 
-from steps.analysis import environment_python
-from steps.command import ROOT
-from steps.errors import UserError
+from steps import ROOT
+from steps.base.errors import UserError
+from steps.machine.tools import environment_python
 
 
 def command(arguments: list[str]) -> int:
@@ -25,7 +25,7 @@ def command(arguments: list[str]) -> int:
             "the report of an experiment is part of ./reproduce experiment=NAME; "
             "`report --published` makes that of AMD's published results"
         )
-    from steps.published import table
+    from steps.mlperf.published import table
 
     name = given.round or table.rounds()[-1]
     table.load(name)  # a wrong round is told at once

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from bokeh.models import BoxAnnotation, NumeralTickFormatter, Range1d, Span
 
-from steps.comparison.partner import PartnerVerdict
-from steps.comparison.scaling import Scaling
-from steps.published.result import Result
+from steps.mlperf.published.result import Result
 from steps.report.blocks import Chart
+from steps.report.comparison.partner import PartnerVerdict
+from steps.report.comparison.scaling import Scaling
 from steps.report.figures import (
     COLOURS,
     EDGE,

@@ -7,7 +7,7 @@ from typing import Any
 
 from bokeh.models import Span
 
-from steps.record import Manifest
+from steps.base.record import Manifest
 from steps.report.blocks import Block, Cell, Chart, Column, Section, Table, number, share
 from steps.report.figures import LIMIT_COLOUR, plain_figure, plain_legend, scatter
 

@@ -22,7 +22,7 @@ from steps.report.figures import (
     plain_legend,
     scatter,
 )
-from steps.tune.frontier import Frontier, Point
+from steps.report.frontier import Frontier, Point
 
 POINTS = 400
 """A distribution is drawn through this many quantiles, however many samples it has."""

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-from steps.claims.evaluate import ClaimResult, ReadingResult
-from steps.claims.model import Verdict
 from steps.report.blocks import (
     Block,
     Card,
@@ -15,6 +13,8 @@ from steps.report.blocks import (
     Tone,
     significant,
 )
+from steps.report.claims.evaluate import ClaimResult, ReadingResult
+from steps.report.claims.model import Verdict
 
 TONES: dict[Verdict, Tone] = {
     "supported": "good",

@@ -1,6 +1,6 @@
 """Own results as the comparisons read them."""
 
-from steps.published.result import Result, RunFacts, judged
+from steps.mlperf.published.result import Result, RunFacts, judged
 from steps.report.summary import CellResult, Latency, Summary
 
 

@@ -3,17 +3,13 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from steps.comparison.partner import PartnerVerdict
 from steps.report.blocks import Banner, Card, Page
+from steps.report.comparison.partner import PartnerVerdict
 from steps.report.compression import compression_section
 from steps.report.ledger import ledger_section
 from steps.report.own_accuracy import accuracy_section
 from steps.report.own_performance import performance_section
-from steps.report.own_provenance import (
-    confidential_section,
-    departures_section,
-    made_section,
-)
+from steps.report.own_provenance import confidential_section, departures_section, made_section
 from steps.report.own_report import OwnReport
 from steps.report.points import Points
 from steps.report.sections import partner_section, scaling_section, tone

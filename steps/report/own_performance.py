@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from steps.comparison.partner import PartnerVerdict
-from steps.record import Manifest
+from steps.base.record import Manifest
 from steps.report import latency_charts
 from steps.report.blocks import (
     Block,
@@ -19,10 +18,11 @@ from steps.report.blocks import (
     share,
     too_long,
 )
+from steps.report.comparison.partner import PartnerVerdict
 from steps.report.comparison_charts import SHORT, Rate, throughput
+from steps.report.frontier import Frontier
 from steps.report.points import Points
 from steps.report.summary import CellResult, Latency
-from steps.tune.frontier import Frontier
 
 MOST_NAMED = 20
 """Slow engines; a page's Markdown has to fit a comment."""

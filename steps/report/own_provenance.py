@@ -2,7 +2,7 @@
 
 from typing import get_args
 
-from steps.registry import STEPS, Stage
+from steps.plan.registry import STEPS, Stage
 from steps.report import timeline
 from steps.report.blocks import (
     Block,

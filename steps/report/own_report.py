@@ -5,13 +5,13 @@ import io
 import json
 from typing import Any
 
-from steps.claims import model
-from steps.claims.evaluate import ClaimResult, evaluate
-from steps.comparison import tolerances
-from steps.comparison.partner import PartnerVerdict, judge
-from steps.comparison.scaling import Scaling, scaling
-from steps.published import table
+from steps.mlperf.published import table
 from steps.report import own
+from steps.report.claims import model
+from steps.report.claims.evaluate import ClaimResult, evaluate
+from steps.report.comparison import tolerances
+from steps.report.comparison.partner import PartnerVerdict, judge
+from steps.report.comparison.scaling import Scaling, scaling
 from steps.report.summary import CellResult, Summary
 
 

@@ -6,23 +6,23 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from steps.claims import model
-from steps.claims.evaluate import ClaimResult, evaluate
-from steps.comparison import scaling
-from steps.comparison import tolerances as tolerance_file
-from steps.comparison.partner import PartnerVerdict, judge
-from steps.comparison.tolerances import Tolerances
-from steps.errors import UserError
-from steps.published import table
-from steps.published.result import Result
-from steps.record import write_atomically
+from steps.base.errors import UserError
+from steps.base.record import write_atomically
+from steps.base.strict import Strict
+from steps.mlperf.published import table
+from steps.mlperf.published.result import Result
 from steps.report import accuracy_charts, comparison_charts
 from steps.report.blocks import Banner, Block, Card, Page, Section, Text
+from steps.report.claims import model
+from steps.report.claims.evaluate import ClaimResult, evaluate
+from steps.report.comparison import scaling
+from steps.report.comparison import tolerances as tolerance_file
+from steps.report.comparison.partner import PartnerVerdict, judge
+from steps.report.comparison.tolerances import Tolerances
 from steps.report.ledger import ledger_cards, ledger_section
 from steps.report.markdown import to_markdown
 from steps.report.page import render
 from steps.report.sections import partner_section, results_table, scaling_section
-from steps.strict import Strict
 
 SUBMITTER = "AMD"
 TWIN = "llama2-70b-99"
@@ -200,8 +200,8 @@ def _provenance(report: PublishedReport) -> Section:
         "provenance",
         "Where the numbers come from",
         "Results are rows of MLCommons' summary_results.json of the round, made into a table by "
-        "`python -m steps.published.refresh`. target_qps, durations, percentiles and LoadGen's "
-        "version are from the published mlperf_log_detail.txt of each run.",
+        "`python -m steps.mlperf.published.refresh`. target_qps, durations, percentiles and "
+        "LoadGen's version are from the published mlperf_log_detail.txt of each run.",
         [Text(items)],
     )
 

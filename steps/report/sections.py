@@ -2,10 +2,8 @@
 
 from collections.abc import Sequence
 
-from steps.comparison.partner import PartnerVerdict
-from steps.comparison.scaling import Scaling
-from steps.published import table
-from steps.published.result import Result
+from steps.mlperf.published import table
+from steps.mlperf.published.result import Result
 from steps.report import comparison_charts as charts
 from steps.report.blocks import (
     Block,
@@ -22,6 +20,8 @@ from steps.report.blocks import (
     significant,
     too_long,
 )
+from steps.report.comparison.partner import PartnerVerdict
+from steps.report.comparison.scaling import Scaling
 
 MOST_PRECISION = 24
 """Stable Diffusion XL's precision is a list of four models' in some submissions."""

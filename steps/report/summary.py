@@ -7,13 +7,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from steps.confidential.tree import Redaction
-from steps.errors import UserError
-from steps.published import table
-from steps.record import RECORD, Manifest, sha256_file
-from steps.registry import AXES
-from steps.schema import NO_GATE, Cell, ReportConfig
-from steps.strict import Strict
+from steps.base.errors import UserError
+from steps.base.record import RECORD, Manifest, sha256_file
+from steps.base.strict import Strict
+from steps.config.axes import AXES
+from steps.config.schema import NO_GATE, Cell, ReportConfig
+from steps.mlperf.published import table
+from steps.submit.confidential import Redaction
 
 EVIDENCE: Mapping[str, tuple[str, str]] = {
     "performance log": ("performance_run", "mlperf_log_summary.txt"),

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from bokeh.models import ColumnDataSource, HoverTool, Range1d
 
-from steps.registry import STEPS
+from steps.plan.registry import STEPS
 from steps.report.blocks import Chart
 from steps.report.figures import (
     COLOURS,

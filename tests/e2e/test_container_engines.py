@@ -16,16 +16,16 @@ from pathlib import Path
 import docker
 import pytest
 
-from steps.container import carried
-from steps.errors import UserError
-from steps.plan import make
-from steps.record import Manifest
-from steps.runtime.config import EngineAddress
-from steps.runtime.host import connected, image_id
+from steps.base.errors import UserError
+from steps.base.record import Manifest
+from steps.config.runtime import EngineAddress
+from steps.machine.container import carried
+from steps.machine.runtime.host import connected, image_id
+from steps.plan.make import make
 from tests import running
+from tests.commands.test_bundle import wheel
 from tests.conftest import ROOT, copy_project, edit, reproduce
 from tests.e2e.test_rehearsal import digests
-from tests.test_bundle import wheel
 
 pytestmark = pytest.mark.e2e
 
@@ -228,8 +228,8 @@ def remove(engine: EngineAddress, made: Manifest) -> None:
 
 
 JUDGED = """
-from steps.scoring import code
-from steps.scoring.sandbox import Sandbox
+from steps.judge.scoring import code
+from steps.judge.scoring.sandbox import Sandbox
 
 SAMPLES = {
     "cpp": (
@@ -277,7 +277,7 @@ def test_generated_code_of_every_language_is_judged_in_the_image(
     judge = [str(made), check.container, "-c", JUDGED, "--output", f"results/{tmp_path.name}"]
     for arguments in (
         running.command("container", config, inputs, tmp_path),
-        [sys.executable, "-m", "steps.runtime", *judge],
+        [sys.executable, "-m", "steps.machine.runtime", *judge],
     ):
         done = subprocess.run(
             arguments, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, check=False

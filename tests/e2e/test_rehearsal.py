@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from steps.plan import environment_directory
+from steps.plan.plan import environment_directory
 from tests.conftest import ROOT, copy_project, reproduce
 
 OVERRIDES = ["scenario=Offline"]

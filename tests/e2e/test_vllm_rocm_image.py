@@ -13,9 +13,9 @@ from pathlib import Path
 import docker
 import pytest
 
-from steps.record import Manifest
-from steps.runtime.config import EngineAddress
-from steps.runtime.host import PYTHON, connected
+from steps.base.record import Manifest
+from steps.config.runtime import EngineAddress
+from steps.machine.runtime.host import PYTHON, connected
 from tests import running
 from tests.conftest import ROOT, planned
 from tests.e2e.test_container_engines import BASE, LIMIT_S, require_base

@@ -1,5 +1,4 @@
-# What runs are made from: environments, weights, prompts, the description of the system. Snakefile
-# and ./reproduce refuse a plan with steps that have no module yet (steps/limits.py).
+# What runs are made from: environments, weights, prompts, the description of the system.
 
 
 rule environment:

@@ -7,12 +7,12 @@ sys.path.insert(0, workflow.basedir)
 from snakemake.common import NOTHING_TO_BE_DONE_MSG
 from snakemake.logging import logger
 
-from steps import plan as plans
-from steps import registry
-from steps.errors import UserError
-from steps.limits import refusal
-from steps.scheduler import resources as scheduling
-from steps.scheduler.kubernetes import placed
+from steps.plan import plan as plans
+from steps.plan import registry
+from steps.base.errors import UserError
+from steps.plan.unsupported import refusal
+from steps.schedule import resources as scheduling
+from steps.schedule.kubernetes import placed
 
 if not workflow.configfiles:
     raise WorkflowError(
@@ -32,7 +32,7 @@ CORES = workflow.resource_settings.cores or 1
 WHOLE_MACHINE = 1 if PLAN.scheduler.name == "kubernetes" else CORES
 
 RUN = (
-    "{params.place:q} {params.launcher:q} -m steps.{params.step} --config {params.config:q} --input {params.inputs:q}"
+    "{params.place:q} {params.launcher:q} -m {params.module} --config {params.config:q} --input {params.inputs:q}"
     " --output {output.manifest:q} --log {log:q} --code {input.code:q}"
 )
 
@@ -88,7 +88,7 @@ def resources(step):
 def arguments(step):
     """Parameters of the step's command, as text: Snakemake compares nothing else reliably."""
     return {
-        "step": step,
+        "module": registry.STEPS[step].module,
         "config": of_job(step, lambda job: job.config),
         "inputs": of_job(
             step, lambda job: [f"{role}={path}" for role, path in job.inputs.items()]

@@ -1,0 +1,1 @@
+"""What every step rests on: errors, records, console, strict types, untrusted input, redaction."""

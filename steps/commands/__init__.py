@@ -1,0 +1,1 @@
+"""What `./reproduce` offers: one module or folder a command."""

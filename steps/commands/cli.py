@@ -1,0 +1,163 @@
+"""`./reproduce [run|plan|verify|...] [hydra overrides] [-- snakemake arguments]`.
+
+Composes and freezes the plan, then becomes snakemake. Heavy modules are imported where they are
+used (steps/plan/frozen.py says why).
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NoReturn
+
+from steps import ROOT
+from steps.base.errors import UserError
+from steps.plan.frozen import frozen_plan, lock, scheduler, site_file, snakemake
+
+PLANNED: Mapping[str, str] = {
+    "run": "(default) make the plan and run what of it is missing or outdated",
+    "plan": "print what would run, why, how long and how much disk; runs nothing",
+    "manifests": "print what Kubernetes would be given, with scheduler=kubernetes",
+    "verify": "check every result of the plan, or DIRECTORY as unseal left it, against its digests",
+}
+"""Commands on a plan: they take overrides."""
+
+OTHERS: Mapping[str, tuple[str, str]] = {
+    "ls": ("steps.commands.ls", "list experiments and the values of every group"),
+    "describe": (
+        "steps.commands.describe",
+        "the system description of this machine, or of a cluster",
+    ),
+    "doctor": ("steps.commands.doctor", "what keeps a plan from running here, and the exact fix"),
+    "capacity": (
+        "steps.plan.capacity",
+        "how many accelerators hold which model at which precision",
+    ),
+    "validate": (
+        "steps.submit.validate.command",
+        "check a submission tree by the rules of its round",
+    ),
+    "migrate": (
+        "steps.submit.migrate.command",
+        "write a submission tree in another round's layout",
+    ),
+    "score": (
+        "steps.judge.scoring.command",
+        "accuracy.txt of a full accuracy log, without a network",
+    ),
+    "compliance": (
+        "steps.judge.compliance.command",
+        "verify TEST01, TEST04, TEST07 or TEST09 and package it",
+    ),
+    "explain": ("steps.submit.validate.explain", "what a finding of validate means, and its fix"),
+    "compare": ("steps.commands.compare", "A B: differences of two results, own or published"),
+    "report": ("steps.report.command", "--published: the page of AMD's published submission"),
+    "seal": ("steps.commands.seal", "one file of a finished submission, signed and encrypted"),
+    "unseal": ("steps.commands.unseal", "FILE DIRECTORY: open what seal made, checked"),
+    "bundle": (
+        "steps.commands.bundle.command",
+        "one archive from which a machine without network is set up",
+    ),
+    "unbundle": (
+        "steps.commands.bundle.unbundle",
+        "FILE DIRECTORY: set up a machine from a bundle",
+    ),
+    "tune": (
+        "steps.commands.tune.command",
+        "find target_qps of Server and Interactive on this machine",
+    ),
+    "diff": (
+        "steps.commands.diff",
+        "what a system sets otherwise than its base: diff system=A base=B",
+    ),
+}
+"""Commands that need no plan: the module whose `command(arguments) -> exit status` does it."""
+
+USAGE = """\
+./reproduce [run|plan|manifests|verify] [--site FILE] [hydra overrides] [-- snakemake arguments]
+./reproduce COMMAND [arguments]
+
+{commands}
+
+Overrides: experiment=rehearsal-full, precision=bf16,fp8, system.target_qps.Server=30 ...
+Without any: experiment=rehearsal. --site: a system of your own, in a file outside conf/."""
+
+
+def usage() -> str:
+    """What `--help` prints."""
+    about = {**PLANNED, **{name: words for name, (_, words) in OTHERS.items()}}
+    return USAGE.format(commands="\n".join(f"  {name:<10} {about[name]}" for name in about))
+
+
+def main(arguments: list[str]) -> int:
+    """Exit status: 0 done, 1 the user's to mend, 2 usage."""
+    name = arguments[0] if arguments and "=" not in arguments[0] else ""
+    try:
+        if name == "verify" and len(arguments) > 1 and Path(arguments[1]).is_dir():
+            return int(
+                importlib.import_module("steps.submit.provenance.package").command(arguments[1:])
+            )
+        if name in OTHERS:
+            return int(importlib.import_module(OTHERS[name][0]).command(arguments[1:]))
+        return _planned(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _planned(arguments: list[str]) -> int:
+    if any(argument in ("-h", "--help") for argument in arguments):
+        print(usage())
+        return 0
+    ours, passed_on = arguments, []
+    if "--" in arguments:
+        split = arguments.index("--")
+        ours, passed_on = arguments[:split], arguments[split + 1 :]
+    ours, site = site_file(ours)
+    command, overrides = "run", ours
+    if ours and "=" not in ours[0]:
+        command, overrides = ours[0], ours[1:]
+    if command not in PLANNED or (command != "run" and passed_on):
+        print(f"error: {' '.join(arguments)!r} is not a command\n{usage()}", file=sys.stderr)
+        return 2
+    path = frozen_plan(ROOT, overrides, site)
+    if command == "plan":
+        from steps.commands.preview import preview
+
+        print(preview(path, ROOT, snakemake(path)))
+        return 0
+    if command == "manifests":
+        from steps.schedule.kubernetes.run import show
+
+        return show(path, ROOT)
+    if command == "verify":
+        from steps.commands.verify import verify
+
+        return verify(path, ROOT)
+    from steps.plan.unsupported import refusal
+
+    if reason := refusal(path, ROOT):
+        raise UserError(reason)
+    lock(ROOT / "results")
+    os.chdir(ROOT)
+    if (name := scheduler(path)) != "local":
+        found = {"slurm": "steps.schedule.run", "kubernetes": "steps.schedule.kubernetes.run"}
+        return int(importlib.import_module(found[name]).run(path, passed_on, ROOT))
+    binary, *rest = snakemake(path)
+    os.execv(binary, [binary, *rest, *passed_on])
+
+
+def command_line() -> NoReturn:
+    try:
+        status = main(sys.argv[1:])
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = 130
+    except BrokenPipeError:
+        status = 1
+    raise SystemExit(status)
+
+
+if __name__ == "__main__":
+    command_line()

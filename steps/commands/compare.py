@@ -1,0 +1,164 @@
+"""`./reproduce compare A B`: two results, in numbers and in configuration.
+
+A and B are each the directory of an experiment's results (results/NAME, of this or another
+machine), a summary.json, or published results by ID: 5.1-0002, 5.1-0002/llama2-70b-99.9/Server.
+"""
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from steps.base.errors import UserError, explain
+from steps.base.record import Manifest
+from steps.mlperf.published import table
+from steps.mlperf.published.result import Result
+from steps.report import own
+from steps.report.comparison.difference import Change, Difference, Pair, Side, compare
+from steps.report.own_report import OwnReport
+
+ID = re.compile(r"(\d+\.\d+)-\d{4}(/[^/]+){0,2}")
+MOST_WIDTH = 44
+"""Longer values are cut in the terminal; --json has them whole."""
+
+
+def command(arguments: list[str]) -> int:
+    """Prints the differences; raises UserError for a side that is none."""
+    parser = argparse.ArgumentParser(
+        prog="./reproduce compare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("a", metavar="A")
+    parser.add_argument("b", metavar="B")
+    parser.add_argument("--json", action="store_true", help="the whole comparison as JSON")
+    given = parser.parse_args(arguments)
+    found = compare(side(given.a), side(given.b))
+    print(found.model_dump_json(indent=1) if given.json else rendered(found))
+    return 0
+
+
+def side(name: str) -> Side:
+    """What a name stands for. Raises UserError saying what would be one."""
+    path = Path(name)
+    if path.is_dir():
+        return _directory(path)
+    if path.is_file():
+        return _summary(path)
+    if ID.fullmatch(name):
+        return _published(name)
+    raise UserError(
+        f"{name!r} is no directory, no summary.json and no published ID such as 5.1-0002 or "
+        "5.1-0002/llama2-70b-99.9/Server"
+    )
+
+
+def _published(name: str) -> Side:
+    rounds = f"v{name.split('-')[0]}"
+    found = tuple(
+        row for row in table.load(rounds) if row.name == name or row.name.startswith(f"{name}/")
+    )
+    if not found:
+        raise UserError(f"the table of {rounds} has no result {name!r}")
+    return Side(name=name, results=found, configurations={}, systems={})
+
+
+def _summary(path: Path) -> Side:
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(raw, dict) and "results" in raw:
+            results = tuple(Result.model_validate_json(json.dumps(r)) for r in raw["results"])
+            return Side(name=str(path), results=results, configurations={}, systems={})
+        summary = OwnReport.model_validate_json(json.dumps(raw))
+    except ValidationError as error:
+        raise UserError(f"{path} is no summary.json of a report: {explain(error)}") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is no summary.json of a report: {error}") from error
+    return Side(
+        name=str(path),
+        results=own.results(summary),
+        configurations={
+            cell.evidence["performance log"]: cell.configuration for cell in summary.cells
+        },
+        systems=summary.systems,
+    )
+
+
+def _directory(path: Path) -> Side:
+    """A report's directory, an experiment's, or an experiment that is not finished."""
+    for summary in (path / "summary.json", path / "report/summary.json"):
+        if summary.is_file():
+            return _summary(summary).model_copy(update={"name": str(path)})
+    manifests = sorted((path / "runs").glob("**/performance_run/manifest.json"))
+    planned = sorted({found.parent for found in (path / "logs").glob("**/*_run.log")})
+    if not manifests and not planned:
+        raise UserError(
+            f"{path} holds no results: neither report/summary.json nor runs/ of an experiment"
+        )
+    done = tuple(
+        f"{found.parent.parent.relative_to(path / 'runs')}: run, not reported yet"
+        for found in manifests
+        if Manifest.read(found).step == "performance_run"
+    )
+    begun = {str(folder.relative_to(path / "logs")) for folder in planned}
+    begun -= {str(found.parent.parent.relative_to(path / "runs")) for found in manifests}
+    return Side(
+        name=f"{path} (not finished)",
+        results=(),
+        configurations={},
+        systems={},
+        missing=(*done, *(f"{cell}: begun, no performance run yet" for cell in sorted(begun))),
+    )
+
+
+def rendered(found: Difference) -> str:
+    """For the terminal: a block for each pair, then what has no counterpart."""
+    lines = [f"A  {found.a}", f"B  {found.b}"]
+    for pair in found.pairs:
+        lines += ["", *_pair(pair)]
+    if not found.pairs:
+        lines += ["", "no result of A has a counterpart in B"]
+    for words, names in (("A", found.only_a), ("B", found.only_b)):
+        if names:
+            lines += ["", f"only in {words}", *(f"  {name}" for name in names)]
+    return "\n".join(lines)
+
+
+def _pair(pair: Pair) -> list[str]:
+    if pair.ratio is None:
+        head = f"{pair.title}: not compared ({pair.reason})"
+    else:
+        head = f"{pair.title}: B {100 * (pair.ratio - 1):+.2f} % against A"
+    lines = [head, *_columns("numbers", pair.numbers, percent=True)]
+    if pair.configuration:
+        return [*lines, *_columns("configuration, where it differs", pair.configuration)]
+    return [*lines, "  configuration: no difference that both state"]
+
+
+def _columns(title: str, changes: tuple[Change, ...], percent: bool = False) -> list[str]:
+    rows = [("", "A", "B", "")]
+    rows += [(c.what, c.a or "–", c.b or "–", _percent(c) if percent else "") for c in changes]
+    cut = [tuple(_cut(cell) for cell in row) for row in rows]
+    widths = [max(len(row[column]) for row in cut) for column in range(4)]
+    return [
+        f"  {title}",
+        *(
+            "    "
+            + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in cut
+        ),
+    ]
+
+
+def _percent(change: Change) -> str:
+    try:
+        a, b = (float(text.replace(",", "")) for text in (change.a, change.b))
+    except ValueError:
+        return ""
+    return f"{100 * (b / a - 1):+.2f} %" if a else ""
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MOST_WIDTH else f"{text[: MOST_WIDTH - 1]}…"

@@ -1,0 +1,201 @@
+"""What a plan needs of the machine it runs on, taken from its cells and its jobs."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from steps.base.errors import UserError, explain
+from steps.base.record import canonical_json
+from steps.base.strict import Name, Positive, Scenario, Strict
+from steps.commands.doctor.settings import Clock, Partition, Settings
+from steps.config.accelerators import Accelerator
+from steps.plan.capacity import Capacity
+from steps.plan.estimate import ENVIRONMENTS
+from steps.plan.plan import Job, Plan
+
+HUB = "huggingface"
+WORK = ("model", "quantize", "prune", "finetune")
+"""Steps that read or write weights."""
+
+
+class _Read(BaseModel):
+    """A part of a composed cell: only the keys that matter here, the plan checks the rest."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+
+class _Hardware(_Read):
+    name: Name
+    accelerator: Accelerator | None = None
+
+
+class _Group(_Read):
+    hardware: Name
+    nodes: Positive
+
+
+class _Cluster(_Read):
+    groups: tuple[_Group, ...]
+
+
+class _Named(_Read):
+    name: Name
+
+
+class _Benchmark(_Read):
+    """`model.name`: the key of `conf/capacity.yaml`, where the benchmark has weights of a hub."""
+
+    name: Name
+    model: dict[str, Any]
+
+
+class _Scenario(_Read):
+    name: Scenario
+
+
+class _Cell(_Read):
+    system: _Named
+    hardware: _Hardware
+    benchmark: _Benchmark
+    precision: _Named
+    scenario: _Scenario
+    cluster: _Cluster | None = None
+
+
+class _Weights(_Read):
+    """Of the configuration of a step that works on weights: the model, and where it comes from."""
+
+    name: str = ""
+    model: str = ""
+    source: str = ""
+    repository: str = ""
+
+
+class Needs(Strict):
+    """Of one machine, by all cells of a plan that run on the same kind of hardware.
+
+    `accelerators`: kinds that the machine may be, several in a mixed cluster; none: CPUs do.
+    `clocks`: by "benchmark scenario", None for performance level auto. `disk_gb`: of the jobs that
+    aren't done. `repositories`: gated ones that are still to be downloaded. `environments`: native
+    ones that are still to be made.
+    """
+
+    systems: tuple[Name, ...]
+    nodes: Positive
+    accelerators: tuple[Accelerator, ...]
+    partitions: tuple[Partition, ...]
+    clocks: dict[str, Clock | None]
+    memory_gb: float
+    disk_gb: float
+    repositories: tuple[str, ...]
+    containers: bool
+    environments: tuple[Name, ...]
+
+
+def needs(
+    plan: Plan,
+    cells: list[dict[str, Any]],
+    root: Path,
+    settings: Settings,
+    capacity: Capacity,
+) -> Needs:
+    """Raises UserError for cells that one machine can't serve, naming the systems."""
+    read = [_cell(cell) for cell in cells]
+    kinds = {cell.hardware.name: cell for cell in read}
+    if len(kinds) > 1:
+        raise UserError(
+            f"the plan runs on {', '.join(sorted(kinds))}, this is one machine; "
+            "check each alone, as system=NAME"
+        )
+    (hardware,) = (cell.hardware for cell in kinds.values())
+    due = [job for job in plan.jobs if not (root / job.output).is_file()]
+    benchmarks = sorted({cell.benchmark.name for cell in read})
+    partitions = {settings.partition(hardware.name, benchmark) for benchmark in benchmarks}
+    clocks = {
+        f"{cell.benchmark.name} {cell.scenario.name}": settings.clock(
+            hardware.name, cell.benchmark.name, cell.scenario.name
+        )
+        for cell in read
+    }
+    return Needs(
+        systems=tuple(sorted({cell.system.name for cell in read})),
+        nodes=max(_nodes(cell.cluster) for cell in read),
+        accelerators=_kinds(hardware, read, capacity),
+        partitions=tuple(sorted(partitions, key=str)) if hardware.accelerator else (),
+        clocks=clocks if hardware.accelerator else {},
+        memory_gb=_memory_gb(due, settings, capacity),
+        disk_gb=_disk_gb(due, settings, capacity),
+        repositories=_gated(due, settings),
+        containers=any(job.step == "container" for job in plan.jobs),
+        environments=tuple(job.key for job in due if job.step == "environment"),
+    )
+
+
+def _cell(composed: Mapping[str, Any]) -> _Cell:
+    try:
+        known = {key: composed[key] for key in _Cell.model_fields if key in composed}
+        return _Cell.model_validate_json(canonical_json(known))
+    except ValidationError as error:
+        raise UserError(f"{explain(error)}; mend it in conf/") from error
+
+
+def _nodes(cluster: _Cluster | None) -> int:
+    return sum(group.nodes for group in cluster.groups) if cluster else 1
+
+
+def _kinds(hardware: _Hardware, cells: list[_Cell], capacity: Capacity) -> tuple[Accelerator, ...]:
+    """The hardware's accelerator, then those of other kinds of nodes in the cluster."""
+    if hardware.accelerator is None:
+        return ()
+    others = {group.hardware for cell in cells if cell.cluster for group in cell.cluster.groups}
+    known = sorted((others & capacity.hardware.keys()) - {hardware.name})
+    return (hardware.accelerator, *(capacity.hardware[name].accelerator for name in known))
+
+
+def _model_names(jobs: list[Job]) -> list[str]:
+    """Names of the models that are still to be fetched or worked on."""
+    weights = [(job, _Weights.model_validate_json(job.config)) for job in jobs if job.step in WORK]
+    return sorted({one.name if job.step == "model" else one.model for job, one in weights})
+
+
+def _memory_gb(due: list[Job], settings: Settings, capacity: Capacity) -> float:
+    """One copy of the largest source model, whose files stay in the page cache; or the floor."""
+    sizes = [
+        float(capacity.memory_gb(capacity.models[name].billions, "FP16"))
+        for name in _model_names(due)
+        if name in capacity.models
+    ]
+    return max([settings.memory_floor_gb, *sizes])
+
+
+def _disk_gb(due: list[Job], settings: Settings, capacity: Capacity) -> float:
+    """Upper bound of what the jobs that aren't done will write: every copy of the weights as if
+    in 16 bits. Images of containers lie elsewhere, with the engine."""
+    total = 0.0
+    for job in due:
+        if job.step == "environment":
+            total += ENVIRONMENTS.get(job.key, ENVIRONMENTS["cpu"])[1]
+        elif job.step in WORK:
+            total += sum(
+                capacity.models[name].billions * capacity.bytes_per_parameter["FP16"]
+                for name in _model_names([job])
+                if name in capacity.models
+            )
+        elif job.step.endswith("_run"):
+            total += settings.run_gb
+    return total
+
+
+def _gated(due: list[Job], settings: Settings) -> tuple[str, ...]:
+    sources = [_Weights.model_validate_json(job.config) for job in due if job.step == "model"]
+    return tuple(
+        sorted(
+            {
+                one.repository
+                for one in sources
+                if one.source == HUB and one.repository.startswith(settings.gated)
+            }
+        )
+    )

@@ -1,0 +1,82 @@
+"""`conf/doctor.yaml`, typed: what a machine is compared with."""
+
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from steps import ROOT
+from steps.base.errors import UserError, explain
+from steps.base.record import canonical_json
+from steps.base.strict import Name, Positive, PositiveNumber, Scenario, Strict
+
+FILE = ROOT / "conf/doctor.yaml"
+
+
+class HostSetting(Strict):
+    """A file of the kernel and what it should say; `path` below /, with a star for every CPU."""
+
+    name: str
+    path: str
+    wanted: str
+    fix: str
+
+
+class Clock(Strict):
+    """The shader clock's upper bound and the SoC policy that a run was submitted with."""
+
+    hardware: Name
+    benchmarks: tuple[Name, ...]
+    scenario: Scenario
+    max_clock_mhz: Positive
+    soc_pstate: int
+
+
+class Partition(Strict):
+    """Partition modes; empty lists stand for all benchmarks, all hardware."""
+
+    benchmarks: tuple[Name, ...]
+    hardware: tuple[Name, ...]
+    compute: Name
+    memory: Name
+
+
+class Settings(Strict):
+    """The whole file. `gated`: beginnings of repository names."""
+
+    host: tuple[HostSetting, ...]
+    clocks: tuple[Clock, ...]
+    partitions: tuple[Partition, ...]
+    gated: tuple[str, ...]
+    hub: str
+    ray_ports: tuple[Positive, ...]
+    memory_floor_gb: PositiveNumber
+    run_gb: PositiveNumber
+
+    def clock(self, hardware: str, benchmark: str, scenario: str) -> Clock | None:
+        """None: no bound, performance level auto."""
+        for clock in self.clocks:
+            point = (clock.hardware, clock.scenario)
+            if point == (hardware, scenario) and benchmark in clock.benchmarks:
+                return clock
+        return None
+
+    def partition(self, hardware: str, benchmark: str) -> Partition:
+        """The last that fits."""
+        return [
+            one
+            for one in self.partitions
+            if benchmark in (one.benchmarks or (benchmark,))
+            and hardware in (one.hardware or (hardware,))
+        ][-1]
+
+
+def load(path: Path = FILE) -> Settings:
+    """Read and check the data file; raises UserError naming the key."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return Settings.model_validate_json(canonical_json(content))
+    except ValidationError as error:
+        raise UserError(f"{path.name}: {explain(error)}; mend it in conf/") from error
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"{path} can't be read ({error}); restore it") from error

@@ -1,0 +1,102 @@
+"""What of the machine the checks look at, read once and never changed."""
+
+import ctypes.util
+import os
+import shutil
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+from steps.base.errors import UserError
+from steps.base.strict import Strict
+from steps.commands.doctor.access import Access, access
+from steps.commands.doctor.needs import Needs
+from steps.commands.doctor.settings import HostSetting, Settings
+from steps.machine.probes.machine import Prober, probe
+from steps.machine.probes.values import Node
+
+ACCELERATOR_FILES = ("dev/kfd", "dev/dri/renderD*")
+"""What a process opens to use an AMD accelerator."""
+
+
+class State(Strict):
+    """`host`: by path of the setting, the distinct values found; empty if the machine has none.
+
+    `closed_files`: those of the accelerators that this user may not open. `taken_ports`: where
+    something listens already. `access`: of every repository that the plan needs. `free_gb`: on
+    the file system `mount`, where results go.
+    """
+
+    node: Node
+    host: dict[str, tuple[str, ...]]
+    closed_files: tuple[str, ...]
+    free_gb: float
+    mount: str
+    taken_ports: tuple[int, ...]
+    access: dict[str, Access]
+    numa_library: bool
+
+
+def state(
+    needs: Needs,
+    settings: Settings,
+    results: Path,
+    *,
+    environment: Mapping[str, str],
+    prober: Prober | None = None,
+) -> State:
+    """Read the machine as far as these needs ask for it."""
+    asked = prober or Prober()
+    endpoint = environment.get("HF_ENDPOINT") or settings.hub
+    mount = _existing(results)
+    accelerated = bool(needs.accelerators)
+    return State(
+        node=probe(prober=asked),
+        host={s.path: host_values(asked.root, s) for s in settings.host} if accelerated else {},
+        closed_files=_closed(asked.root) if accelerated else (),
+        free_gb=_free_gb(mount),
+        mount=str(mount),
+        taken_ports=tuple(filter(taken, settings.ray_ports)) if needs.nodes > 1 else (),
+        access={name: access(endpoint, name, environment) for name in needs.repositories},
+        numa_library=ctypes.util.find_library("numa") is not None,
+    )
+
+
+def host_values(root: Path, setting: HostSetting) -> tuple[str, ...]:
+    """What the kernel says, every CPU's value once; of several choices the one in brackets."""
+    found = set()
+    for path in root.glob(setting.path):
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace").strip()
+        except OSError:
+            continue
+        found.add(text.split("[")[1].split("]")[0] if "[" in text and "]" in text else text)
+    return tuple(sorted(found))
+
+
+def _closed(root: Path) -> tuple[str, ...]:
+    paths = [path for pattern in ACCELERATOR_FILES for path in sorted(root.glob(pattern))]
+    return tuple(f"/{p.relative_to(root)}" for p in paths if not os.access(p, os.R_OK | os.W_OK))
+
+
+def _existing(path: Path) -> Path:
+    """The path itself or the closest directory above it that is there."""
+    return next(p for p in (path, *path.absolute().parents) if p.exists())
+
+
+def _free_gb(path: Path) -> float:
+    try:
+        return shutil.disk_usage(path).free / 1e9
+    except OSError as error:
+        raise UserError(f"the disk of {path} can't be read ({error.strerror})") from error
+
+
+def taken(port: int) -> bool:
+    """Whether another process listens there: this one could not."""
+    with socket.socket() as probe_socket:
+        probe_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe_socket.bind(("", port))
+        except OSError:
+            return True
+    return False

@@ -1,0 +1,102 @@
+"""Typed `conf/tune.yaml`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+from typing_extensions import Self
+
+from steps import ROOT
+from steps.base.errors import UserError, explain
+from steps.base.record import canonical_json
+from steps.base.strict import Fraction, NotNegative, Positive, PositiveNumber, Strict
+
+PATH = ROOT / "conf/tune.yaml"
+
+
+Metric = Literal["ttft", "tpot"]
+
+
+class SearchSettings(Strict):
+    """How rates are searched.
+
+    `tolerance`: what may be left below the limit, as a share of the rate. `explore_s`: length of
+    the first probes; `refine_s`: lengths among which later ones choose, in s of schedule.
+    `explore_limit` and `confirm_limit`: how many of each at most. `idle_running`: an engine with
+    fewer requests at a time is as good as idle, and a limit it misses then is missed at any rate.
+    `caution`: how many deviations below the expected limit a run is tried, though little below it
+    unless chance decides which runs hold.
+    """
+
+    tolerance: Fraction
+    explore_s: PositiveNumber
+    refine_s: tuple[PositiveNumber, ...]
+    explore_limit: Positive
+    refine_limit: Positive
+    confirm_limit: Positive
+    idle_running: PositiveNumber
+    caution: PositiveNumber
+    caution_last: PositiveNumber
+
+
+Setting = Annotated[str, Field(pattern=r"^(arguments|environment)\.[A-Za-z0-9_]+$")]
+"""A setting's place in an engine's configuration."""
+
+
+class Space(Strict):
+    """What is tried of one kind of engine; what is configured is tried beside it.
+
+    `rising`: settings of which none may be larger than the next.
+    """
+
+    values: Annotated[dict[Setting, tuple[Positive, ...]], Field(min_length=1)]
+    rising: tuple[tuple[Setting, ...], ...]
+
+    @model_validator(mode="after")
+    def there_is_something_to_choose(self) -> Self:
+        for name, values in self.values.items():
+            if len(set(values)) < 2:
+                raise ValueError(f"{name} has {len(set(values))} values, so nothing to choose from")
+        for name in {name for chain in self.rising for name in chain} - set(self.values):
+            raise ValueError(f"rising names {name}, of which there are no values")
+        return self
+
+    def allows(self, values: Mapping[str, int]) -> bool:
+        """Of settings that aren't among the values nothing is asked."""
+        chains = [[values[name] for name in chain if name in values] for chain in self.rising]
+        return all(chain == sorted(chain) for chain in chains)
+
+
+class SettingsSearch(Strict):
+    """How an engine's settings are searched.
+
+    `trials` at most, the first `at_random`, for which `seed` is; `budget_share` of --budget goes
+    into them, the rest into the rate. `spaces` by kind of engine.
+    """
+
+    trials: Positive
+    at_random: Positive
+    seed: NotNegative
+    budget_share: Fraction
+    spaces: dict[str, Space]
+
+
+class TuneConfig(Strict):
+    """`offline_share`: of an endless Offline run's throughput; longer runs aren't worth it."""
+
+    offline_share: Fraction
+    search: SearchSettings
+    settings: SettingsSearch
+
+
+def load(path: Path = PATH) -> TuneConfig:
+    """Raises UserError naming the key that is wrong."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return TuneConfig.model_validate_json(canonical_json(raw))
+    except ValidationError as error:
+        raise UserError(f"{path}: {explain(error)}") from error
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"{path} can't be read: {' '.join(str(error).split())}") from error

@@ -1,0 +1,45 @@
+"""A run of the rules' length in a process of its own: `python -m steps.commands.tune.final`.
+
+It is the performance run that `./reproduce` would make, by the same code, from the same
+configuration, and is published as one. Whoever watches it can end it, but nothing else: if it can't
+be VALID any more, what was seen of it stays in its partial directory.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from steps.base.console import Console
+from steps.base.errors import UserError
+from steps.base.record import Workspace
+from steps.base.step import main
+from steps.commands.tune.probe import PROBE
+from steps.commands.tune.watching import Watch, Watched
+from steps.config.schema import PerformanceRunConfig
+from steps.run.sut.run import Trial, TrialEnded, execute
+
+ENDED = "ended.json"
+
+
+def step(
+    config: PerformanceRunConfig,
+    inputs: Mapping[str, Path],
+    workspace: Workspace,
+    console: Console,
+) -> None:
+    """As steps.run.performance_run; raises UserError if it was ended early."""
+    watch = Watch(Watched.read(inputs[PROBE]))
+    try:
+        execute("PerformanceOnly", config, inputs, workspace, console, trial=Trial(watch, None))
+    except TrialEnded as reason:
+        kept = workspace.partial
+        assert kept is not None
+        kept.mkdir(parents=True, exist_ok=True)
+        (workspace.directory / "samples.csv").replace(kept / "samples.csv")
+        ended = {"ended": str(reason), "measured_s": round(watch.now_s, 3)}
+        (kept / ENDED).write_text(json.dumps(ended), encoding="utf-8")
+        raise UserError(f"ended after {watch.now_s:.0f} s, for it can't be VALID") from None
+
+
+if __name__ == "__main__":
+    main("performance_run", PerformanceRunConfig, step)

@@ -1,0 +1,32 @@
+"""What is said when no rate will do."""
+
+import itertools
+import math
+
+from steps.base.errors import UserError
+from steps.commands.tune.early_stopping import PERCENTILE, missing_odds
+from steps.commands.tune.measure import Limits, Measurement, Metric, quantile
+
+CHANCE = 1e-3
+"""So unlikely a number of misses is not chance."""
+
+
+class HopelessError(UserError):
+    """No rate keeps the limits; the sentence says which limit, where and by how much."""
+
+
+def unlikely(misses: int, count: int) -> bool:
+    """Whether so many misses are no chance if one in a hundred may miss."""
+    return 1 - sum(itertools.islice(missing_odds(count), misses)) < CHANCE
+
+
+def hopeless(
+    measured: Measurement, metric: Metric, limits: Limits, begin: str = "no rate meets"
+) -> str:
+    """As in: no rate meets TPOT 40 ms: at 0.1 queries a second its p99 is 61 ms."""
+    tail_ms = 1000 * quantile(measured.samples.latencies(metric), PERCENTILE)
+    reached = f"{tail_ms:,.0f} ms" if math.isfinite(tail_ms) else "beyond the run's end"
+    return (
+        f"{begin} {metric.upper()} {1000 * limits.of(metric):g} ms: at {measured.probe.rate:g} "
+        f"queries a second its p99 is {reached} ({len(measured.samples):,} queries)"
+    )

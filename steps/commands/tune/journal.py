@@ -1,0 +1,171 @@
+"""Probes on real engines, each in a process of its own, kept as data and never made twice."""
+
+import csv
+import hashlib
+import json
+import subprocess
+import time
+from pathlib import Path
+from typing import Literal
+
+from steps.base.errors import UserError
+from steps.base.record import (
+    MANIFEST,
+    Manifest,
+    canonical_json,
+    partial_directory,
+    write_atomically,
+)
+from steps.base.strict import NotNegative, Strict
+from steps.commands.tune.final import ENDED
+from steps.commands.tune.measure import Measurement, Probe
+from steps.commands.tune.probe import PROBE
+from steps.commands.tune.request import PROBES, Request
+from steps.commands.tune.watching import Watched, of_rows
+from steps.config.schema import PerformanceRunConfig
+from steps.judge.performance_check import complaints
+from steps.mlperf.loadgen_log import read_detail
+from steps.run.sut.run import Row
+
+ENTRY = "probe.json"
+RUN = "run"
+SPARE = 4.0
+"""A probe's process is given so many times its schedule, besides the engine's own start limit: an
+engine that is asked for too much takes long to answer what has come."""
+
+
+class Entry(Strict):
+    """One probe's line of the journal, written when all of it is there."""
+
+    probe: Probe
+    ended: Literal["complete", "overload", "futile"]
+    measured_s: float
+    start_s: float
+    valid: bool | None
+    complaints: tuple[str, ...]
+    samples: NotNegative
+
+
+class Journal:
+    """Probes of the real engine. `root` is the checkout, from which the request's paths go out."""
+
+    def __init__(self, root: Path, request: Request) -> None:
+        self._root = root
+        self._request = request
+
+    def directory(self, probe: Probe) -> Path:
+        """Named by what the probe is, so that a search that asks again finds it."""
+        digest = hashlib.sha256(canonical_json(probe.model_dump(mode="json")).encode())
+        kind = "run" if probe.final else "probe"
+        name = f"{probe.number:02d}-{kind}-{probe.rate:g}qps-{digest.hexdigest()[:12]}"
+        return self._root / self._request.home / PROBES / name
+
+    def measure(self, probe: Probe) -> Measurement:
+        """From the journal, else made. Raises UserError if the engine can't be measured."""
+        home = self.directory(probe)
+        if (home / ENTRY).is_file():
+            return self._read(home)
+        home.mkdir(parents=True, exist_ok=True)
+        begun = time.monotonic()
+        self._make(probe, home)
+        entry = self._entry(probe, home, time.monotonic() - begun)
+        write_atomically(home / ENTRY, entry.model_dump_json(indent=1) + "\n")
+        return self._read(home)
+
+    def config(self, probe: Probe) -> PerformanceRunConfig:
+        return PerformanceRunConfig.model_validate_json(self.configuration(probe))
+
+    def configuration(self, probe: Probe) -> str:
+        """JSON of the run: a final one's differs from what the plan says in its rate only, so the
+        plan with that rate knows it by its text."""
+        planned = json.loads(self._request.planned)
+        planned["loadgen"]["target_qps"] = probe.rate
+        if not probe.final:
+            samples = min(probe.queries, self._samples())
+            planned["loadgen"] |= {
+                "min_duration_ms": 1,
+                "min_query_count": probe.queries,
+                "performance_sample_count_override": samples,
+            }
+        return canonical_json(planned)
+
+    def _samples(self) -> int:
+        run = self._request.run
+        return run.loadgen.sample_count(run.rules)
+
+    def _make(self, probe: Probe, home: Path) -> None:
+        request, check = self._request, self._request.check
+        watched = Watched(probe=probe, ttft_ms=check.rules.ttft_ms, tpot_ms=check.rules.tpot_ms)
+        write_atomically(home / "asked.json", watched.model_dump_json() + "\n")
+        inputs = {**request.inputs, PROBE: str(home / "asked.json")}
+        module = "steps.commands.tune.final" if probe.final else "steps.commands.tune.probe"
+        command = [
+            *(*request.launcher, "-m", module, "--config", self.configuration(probe)),
+            *("--input", *(f"{role}={path}" for role, path in inputs.items())),
+            *("--output", str(home / RUN / MANIFEST), "--log", str(home / "log")),
+            *("--code", *request.code),
+        ]
+        limit_s = request.run.engine.start_limit_s + 60
+        limit_s += SPARE * max(probe.queries / probe.rate, request.run.engine.stall_limit_s)
+        ended = partial_directory(home / RUN) / ENDED
+        ended.unlink(missing_ok=True)  # of a process before this one
+        try:
+            done = subprocess.run(
+                command, cwd=self._root, timeout=limit_s, stderr=subprocess.PIPE, text=True
+            )
+        except subprocess.TimeoutExpired as error:
+            raise UserError(
+                f"the probe at {probe.rate:g} queries a second took longer than {limit_s:,.0f} s; "
+                f"see {home / 'log'}"
+            ) from error
+        if done.returncode and not ended.is_file():
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise UserError(f"{last.removeprefix('error: ')} ({home / 'log'})")
+
+    def _entry(self, probe: Probe, home: Path, took_s: float) -> Entry:
+        partial = partial_directory(home / RUN)
+        if (home / RUN / MANIFEST).is_file():
+            result = Manifest.read(home / RUN / MANIFEST).result
+            ended = result.get("ended", "complete")
+            measured_s = float(result.get("measured_s", result.get("duration_s", 0.0)))
+            samples = home / RUN / "samples.csv"
+        else:
+            noted = json.loads((partial / ENDED).read_text(encoding="utf-8"))
+            ended, measured_s = noted["ended"], float(noted["measured_s"])
+            samples = partial / "samples.csv"
+        found: list[str] = []
+        if probe.final and ended == "complete":
+            loadgen = self.config(probe).loadgen
+            check = self._request.check.model_copy(update={"loadgen": loadgen})
+            found = list(complaints(read_detail(home / RUN / "mlperf_log_detail.txt"), check))
+        return Entry(
+            probe=probe,
+            ended=ended,
+            measured_s=measured_s,
+            start_s=round(max(took_s - measured_s, 0.0), 3),
+            valid=not found if probe.final and ended == "complete" else None,
+            complaints=tuple(found),
+            samples=len(_rows(samples)),
+        )
+
+    def _read(self, home: Path) -> Measurement:
+        entry = Entry.model_validate_json((home / ENTRY).read_text(encoding="utf-8"))
+        path = home / RUN / "samples.csv"
+        if not path.is_file():
+            path = partial_directory(home / RUN) / "samples.csv"
+        samples = of_rows(_rows(path), entry.probe)
+        return Measurement(
+            entry.probe, samples, entry.ended, entry.measured_s, entry.start_s, entry.valid
+        )
+
+
+def _rows(path: Path) -> list[Row]:
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            reader = csv.reader(stream)
+            next(reader)
+            return [
+                (int(row[0]), int(row[1]), int(row[2]), row[3], row[4], row[5]) for row in reader
+            ]
+    except (OSError, StopIteration, ValueError, IndexError) as error:
+        raise UserError(f"{path} can't be read ({error}); delete {path.parent.parent}") from error

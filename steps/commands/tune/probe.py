@@ -1,0 +1,36 @@
+"""One probe in a process of its own: `python -m steps.commands.tune.probe`. It is no result."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from steps.base.console import Console
+from steps.base.record import Workspace
+from steps.base.step import main
+from steps.commands.tune.watching import Watch, Watched
+from steps.config.schema import PerformanceRunConfig
+from steps.run.sut.run import Trial, TrialEnded, execute
+
+PROBE = "probe"
+"""Role of the input that holds the Watched."""
+
+
+def step(
+    config: PerformanceRunConfig,
+    inputs: Mapping[str, Path],
+    workspace: Workspace,
+    console: Console,
+) -> None:
+    """Leaves samples.csv, and LoadGen's logs if it went to its end. Seeds are the probe's own."""
+    watched = Watched.read(inputs[PROBE])
+    watch = Watch(watched)
+    trial = Trial(watch, watched.probe.seed)
+    try:
+        execute("PerformanceOnly", config, inputs, workspace, console, trial=trial)
+        ended, measured_s = "complete", float(workspace.result["duration_s"])
+    except TrialEnded as reason:
+        ended, measured_s = str(reason), watch.now_s
+    workspace.result |= {"ended": ended, "measured_s": round(measured_s, 3)}
+
+
+if __name__ == "__main__":
+    main("tune_probe", PerformanceRunConfig, step)

@@ -1,0 +1,41 @@
+"""`./reproduce verify`: do the results on disk still belong to this plan?"""
+
+from pathlib import Path
+
+from steps.base.record import Manifest
+from steps.plan.complaints import complaints_of
+from steps.plan.plan import Plan, load
+from steps.plan.registry import code_digest
+
+
+def verify(path: Path, root: Path) -> int:
+    """Print one line per job that doesn't hold, and a total; 0 if all hold, else 1."""
+    plan = load(path)
+    codes = {step: code_digest(step, root) for step in {job.step for job in plan.jobs}}
+    failed = 0
+    stated = _stated(plan, root)
+    for job in plan.jobs:
+        complaints = complaints_of(job, root, codes[job.step])
+        if job.step == "provenance" and not complaints:
+            complaints = stated
+        failed += bool(complaints)
+        for complaint in complaints:
+            print(f"{job.step} {job.key}: {complaint}".replace(" :", ":"))
+    held = len(plan.jobs) - failed
+    print(
+        f"{held} of {len(plan.jobs)} results hold (experiment {plan.experiment}, plan {path.stem})"
+    )
+    return 1 if failed else 0
+
+
+def _stated(plan: Plan, root: Path) -> list[str]:
+    """What the submission's statement says otherwise than the manifests."""
+    from steps.submit.provenance.package import STATEMENT, disagreements
+    from steps.submit.provenance.statement import read
+
+    for job in plan.jobs:
+        path = (root / job.output).with_name(STATEMENT)
+        if job.step == "provenance" and path.is_file():
+            inputs = {role: root / below for role, below in job.inputs.items()}
+            return disagreements(read(path), inputs, Manifest.read(root / job.output))
+    return []

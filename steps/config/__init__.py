@@ -1,0 +1,1 @@
+"""What can be configured: schema, engines, layers of settings, groups, composition."""

@@ -1,0 +1,199 @@
+"""Engines that steps/run/sut starts: what each is started with, and how many serve a run."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from steps.base.strict import Fraction, Name, NotNegative, Positive, PositiveNumber, Strict
+from steps.config.accelerators import Accelerator
+
+
+class VllmArguments(Strict):
+    """Arguments of vLLM's EngineArgs, by its names."""
+
+    dtype: Literal["bfloat16", "float16", "float32", "auto"]
+    max_model_len: Positive
+    max_num_seqs: Positive
+    max_num_batched_tokens: Positive
+    tensor_parallel_size: Positive
+    enforce_eager: bool
+    enable_prefix_caching: Literal[False]
+    enable_chunked_prefill: bool
+    seed: int
+    kv_cache_dtype: Literal["fp8"] | None = None
+
+
+class NullArguments(Strict):
+    """Timing of an engine that computes nothing.
+
+    It works on `max_num_seqs` samples at a time; each has its first token `ttft_ms` and
+    `prompt_token_ms` per token of its prompt after it got its place, and one more every `tpot_ms`.
+    All of them are divided by the engine's own speed: engine n has
+    `speeds[n % len(speeds)]`, times a factor drawn from 1 ± `jitter` every `jitter_period_s`.
+    Lengths of answers are log-normal with this mean and this standard deviation of the logarithm
+    (0: all alike), cut to what the benchmark allows; a prompt has the same one on every engine.
+    """
+
+    max_model_len: Positive
+    max_num_seqs: Positive
+    ttft_ms: Annotated[float, Field(ge=0)]
+    prompt_token_ms: Annotated[float, Field(ge=0)]
+    tpot_ms: Annotated[float, Field(ge=0)]
+    speeds: Annotated[tuple[PositiveNumber, ...], Field(min_length=1)]
+    jitter: Annotated[float, Field(ge=0, lt=1)]
+    jitter_period_s: PositiveNumber
+    output_tokens_mean: PositiveNumber
+    output_tokens_sigma: Annotated[float, Field(ge=0, le=3)]
+    seed: NotNegative
+
+
+Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:@-]*$")]
+"""A name that ssh knows, with a user's before it or not; never one of ssh's options."""
+
+SSH = "ssh"
+"""Address of a cluster that a run starts over SSH."""
+
+
+class NodeKind(Strict):
+    """So many nodes with these accelerators."""
+
+    hardware: Name
+    nodes: Positive
+    accelerator: Accelerator
+
+
+class Placement(Strict):
+    """How many engines a node has, where they run, and what a dead one means.
+
+    `in_process`: the node's only engine runs in LoadGen's own process, which saves a hop; else each
+    engine is a process. `pinned`: engine processes share the CPUs out evenly, NUMA node by NUMA
+    node. `device_variable`: what names an engine's accelerators to it; `tensor_parallel_size` of
+    them each, in order. `prompt_token_weight`: the work of a prompt's token over that of an
+    answer's, for routing. `on_failure` "redispatch" gives a dead engine's samples to the others and
+    does without one that can't start. `silence_limit_s`: an engine process without a sign of life
+    for so long is dead. `degraded_below`: results name engines that are slower than this share of
+    the median of those on the same device.
+
+    `cluster`: "none", this machine alone; "slurm", the nodes of the Slurm job that the run is;
+    "local", so many nodes of Ray on this machine; "ssh", `hosts`, on which the run starts Ray in
+    `checkout` (None: the path that it has here); else the address of a running Ray cluster,
+    HOST:PORT, or "auto" for the one that this machine belongs to. `kinds`: what several nodes with
+    accelerators have to have; engines are numbered in this order.
+    """
+
+    cluster: Annotated[str, Field(pattern=r"^(none|slurm|local|ssh|auto|[A-Za-z0-9._-]+:[0-9]+)$")]
+    nodes: Positive
+    engines_per_node: Positive
+    in_process: bool
+    pinned: bool
+    device_variable: Literal[
+        "none", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"
+    ]
+    prompt_token_weight: Annotated[float, Field(ge=0, le=1)]
+    on_failure: Literal["fail", "redispatch"]
+    silence_limit_s: PositiveNumber
+    degraded_below: Fraction
+    kinds: tuple[NodeKind, ...] = ()
+    hosts: tuple[Host, ...] = ()
+    checkout: str | None = None
+
+    @model_validator(mode="after")
+    def one_process_has_one_engine(self) -> Self:
+        if self.in_process and self.engines_per_node > 1:
+            raise ValueError(
+                f"{self.engines_per_node} engines can't share LoadGen's process; "
+                "set placement.in_process to false"
+            )
+        if self.in_process and (self.pinned or self.device_variable != "none"):
+            raise ValueError("only engine processes are pinned; set placement.in_process to false")
+        return self
+
+    @model_validator(mode="after")
+    def several_nodes_are_a_cluster(self) -> Self:
+        if self.cluster == "none" and self.nodes > 1:
+            raise ValueError(
+                f"{self.nodes} nodes need a cluster; set placement.cluster to slurm, or to auto, "
+                "local or the HOST:PORT of a Ray cluster"
+            )
+        if self.cluster != "none" and self.in_process:
+            raise ValueError("a cluster's engines are processes; set placement.in_process to false")
+        return self
+
+    @model_validator(mode="after")
+    def hosts_are_the_nodes(self) -> Self:
+        if self.cluster == SSH and not self.hosts:
+            raise ValueError("placement.cluster=ssh needs cluster.hosts, one for every node")
+        if self.hosts and len(set(self.hosts)) != self.nodes:
+            raise ValueError(
+                f"cluster.hosts has {len(set(self.hosts))} hosts, the system {self.nodes} nodes; "
+                "name each one once, or choose another cluster"
+            )
+        return self
+
+    def kind(self, node: int) -> NodeKind | None:
+        """Of a node by its number; None where any node will do."""
+        nodes = [kind for kind in self.kinds for _ in range(kind.nodes)]
+        return nodes[node] if nodes else None
+
+
+class EngineSettings(Strict):
+    """What every engine has.
+
+    `emulation`: formats that the processor lacks are computed with their numerics
+    (steps/run/engines/emulation.py), on a CPU only.
+    `environment` is set before the engine is imported. `stall_limit_s`: a run in which no sample
+    makes progress for so long ends with an error naming one. `offline_order`: how Offline's samples
+    are handed out; "longest_first" sorts by the prompt's length within each copy of LoadGen's
+    sample set and never beyond, as the rules allow, so that no long prompt is left for the end.
+    """
+
+    placement: Placement
+    offline_order: Literal["as_issued", "longest_first"]
+    environment: dict[str, str]
+    warmup_samples: Positive
+    start_limit_s: PositiveNumber
+    stall_limit_s: PositiveNumber
+    emulation: bool = False
+
+
+class VllmEngine(EngineSettings):
+    """`arguments_on`: of engines on another hardware of a mixed cluster."""
+
+    kind: Literal["vllm"]
+    arguments: VllmArguments
+    arguments_on: dict[Name, VllmArguments] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def nodes_have_accelerators_for_their_engines(self) -> Self:
+        for kind in self.placement.kinds:
+            arguments = self.arguments_on.get(kind.hardware, self.arguments)
+            needed = self.placement.engines_per_node * arguments.tensor_parallel_size
+            if self.placement.device_variable == "none":
+                raise ValueError(
+                    f"engines share nodes of {kind.hardware}; set placement.device_variable, so "
+                    "that each has its own accelerators"
+                )
+            if arguments.max_model_len != self.arguments.max_model_len:
+                raise ValueError(
+                    f"max_model_len on {kind.hardware} is {arguments.max_model_len}, elsewhere "
+                    f"{self.arguments.max_model_len}: every engine has to take every prompt"
+                )
+            if needed > kind.accelerator.count_per_node:
+                raise ValueError(
+                    f"{self.placement.engines_per_node} engines of tensor_parallel_size "
+                    f"{arguments.tensor_parallel_size} need {needed} accelerators, a node of "
+                    f"{kind.hardware} has {kind.accelerator.count_per_node}"
+                )
+        return self
+
+
+class NullEngine(EngineSettings):
+    """Token counts and timing only: what it serves measures the harness and nothing else."""
+
+    kind: Literal["null"]
+    arguments: NullArguments
+    arguments_on: dict[Name, NullArguments] = Field(default_factory=dict)
+
+
+Engine = Annotated[VllmEngine | NullEngine, Field(discriminator="kind")]

@@ -1,0 +1,229 @@
+"""Typed groups of `conf/`: what hardware, cluster, system, precision and compression are.
+
+Checked before anything is derived from them, so that an overlay that contradicts its base is named
+by its own key and not by that of the step that stumbles over it.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import ConfigDict, ValidationError
+
+from steps.base.errors import UserError, explain
+from steps.base.record import canonical_json
+from steps.base.strict import Division, Name, Positive, PositiveNumber, Scenario, Strict
+from steps.config.accelerators import Accelerator
+from steps.config.engine import Host
+from steps.config.fetch import FetchSettings
+from steps.config.layers import merged, selections
+
+Group = TypeVar("Group", bound=Strict)
+
+
+class Hardware(Strict):
+    """A kind of machine. `environment` None: runs in a container. `fields`: of its description.
+
+    A key that nothing reads is allowed here: notes on a machine belong beside its other facts.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+    name: Name
+    accelerator: Accelerator | None
+    environment: Name | None
+    precisions: tuple[Name, ...]
+    engine: dict[str, Any]
+    fields: dict[str, str]
+
+
+class NodeGroup(Strict):
+    hardware: Name
+    nodes: Positive
+
+
+class Cluster(Strict):
+    """Nodes of a system, by hardware.
+
+    `hosts`: where a run starts them over SSH, in the order of the groups; none: they are started
+    otherwise. `checkout`: its path on them, null: the same as here.
+    """
+
+    name: Name
+    groups: tuple[NodeGroup, ...]
+    hosts: tuple[Host, ...]
+    checkout: str | None
+
+    @property
+    def nodes(self) -> int:
+        return sum(group.nodes for group in self.groups)
+
+
+class System(Strict):
+    """A system under test. `id` names it in the submission tree.
+
+    `target_qps` by scenario is the last word on LoadGen's target; `loadgen`, `engine` and `fields`
+    are layers (steps/config/layers.py) on what benchmark, engine and hardware say.
+    """
+
+    name: Name
+    id: Name
+    division: Division
+    submitter: Name
+    target_qps: dict[Scenario, PositiveNumber]
+    loadgen: dict[str, Any]
+    engine: dict[str, Any]
+    fields: dict[str, Any]
+
+
+class NodeKind(Strict):
+    """So many nodes of a hardware, and the accelerators of each; `architecture` None: a CPU."""
+
+    hardware: Name
+    nodes: Positive
+    architecture: Name | None
+    accelerators: int
+
+
+class Requirement(Strict):
+    """What a system needs of the machines it runs on; `model` None: a CPU is enough.
+
+    `hardware` None: nodes of several kinds. `kinds`: each of them.
+    """
+
+    system: Name
+    hardware: Name | None
+    model: str | None
+    architecture: Name | None
+    count_per_node: int
+    nodes: Positive
+    kinds: tuple[NodeKind, ...]
+
+
+DERIVED_FIELDS = ("number_of_nodes", "division", "submitter")
+"""Fields of a description that follow from the system's other keys; a second value is a mistake."""
+
+
+def check(composed: Mapping[str, Any], conf: Path) -> Requirement:
+    """Raises UserError naming the first key that is unknown, wrong or contradicts another."""
+    hardware = _validated(Hardware, composed, "hardware")
+    cluster = _validated(Cluster, composed, "cluster")
+    system = _validated(System, composed, "system")
+    # Also where nothing is fetched: overrides are packaged as they were typed, a token's value too.
+    _validated(FetchSettings, composed, "fetch")
+    _check_layers(composed, conf)
+    known = {path.stem for path in (conf / "hardware").glob("*.yaml")}
+    for group in cluster.groups:
+        if group.hardware not in known:
+            raise UserError(
+                f"cluster {cluster.name} has nodes of unknown hardware {group.hardware!r}; "
+                f"there are {', '.join(sorted(known))}"
+            )
+    if hardware.name not in {group.hardware for group in cluster.groups}:
+        raise UserError(
+            f"system {system.name} runs on {hardware.name}, but cluster {cluster.name} has none "
+            "of it; override /hardware or /cluster in its file"
+        )
+    if cluster.hosts and (composed["runtime"]["name"] != "native" or not hardware.environment):
+        raise UserError(
+            f"system {system.name} runs in an image, and cluster.hosts starts Ray outside of it; "
+            "start Ray in the image on every node and set placement.cluster to its HOST:PORT"
+        )
+    _check_division(system, composed["compression"])
+    precision = str(composed["precision"]["name"])
+    if precision not in hardware.precisions:
+        raise UserError(
+            f"hardware {hardware.name} computes in {', '.join(hardware.precisions)}, not in "
+            f"{precision}; choose another precision or system"
+        )
+    for name in DERIVED_FIELDS:
+        if name in system.fields:
+            raise UserError(
+                f"system {system.name} sets fields.{name}, which follows from its other keys; "
+                "delete the line"
+            )
+    accelerator = hardware.accelerator
+    return Requirement(
+        system=system.name,
+        hardware=hardware.name if len({g.hardware for g in cluster.groups}) == 1 else None,
+        model=accelerator.model if accelerator else None,
+        architecture=accelerator.architecture if accelerator else None,
+        count_per_node=accelerator.count_per_node if accelerator else 0,
+        nodes=cluster.nodes,
+        kinds=tuple(_kind(group, hardware, conf) for group in cluster.groups),
+    )
+
+
+def _kind(group: NodeGroup, own: Hardware, conf: Path) -> NodeKind:
+    accelerator = own.accelerator
+    if group.hardware != own.name:
+        raw = hardware_file(conf, group.hardware)["accelerator"]
+        accelerator = Accelerator.model_validate_json(canonical_json(raw)) if raw else None
+    return NodeKind(
+        hardware=group.hardware,
+        nodes=group.nodes,
+        architecture=accelerator.architecture if accelerator else None,
+        accelerators=accelerator.count_per_node if accelerator else 0,
+    )
+
+
+def _check_division(system: System, compression: Mapping[str, Any]) -> None:
+    """MLPerf Inference's closed division allows neither fewer weights nor further training."""
+    for change, word in (("prune", "pruned"), ("finetune", "trained further")):
+        if system.division == "closed" and compression[change] is not None:
+            raise UserError(
+                f"system {system.name} is of the closed division, where compression "
+                f"{compression['name']} isn't allowed: the model is {word}; choose "
+                "compression=none or system.division=open"
+            )
+
+
+def _check_layers(composed: Mapping[str, Any], conf: Path) -> None:
+    """A layer for a value that doesn't exist would never apply, and nobody would notice."""
+    known = {
+        "by_scenario": set(get_args(Scenario)),
+        "by_hardware": {path.stem for path in (conf / "hardware").glob("*.yaml")},
+        "by_system": {path.stem for path in (conf / "system").glob("*.yaml")},
+    }
+    layers = {
+        "engine.settings": composed["engine"]["settings"],
+        "benchmark.loadgen": composed["benchmark"]["loadgen"],
+        "system.loadgen": composed["system"]["loadgen"],
+        "system.engine": composed["system"]["engine"],
+        "system.fields": composed["system"]["fields"],
+    }
+    for path, layer in layers.items():
+        for place, selector, value in selections(layer, path):
+            if selector in known and value not in known[selector]:
+                raise UserError(
+                    f"{place} never applies: {value!r} is none of "
+                    f"{', '.join(sorted(known[selector]))}"
+                )
+
+
+def _validated(kind: type[Group], composed: Mapping[str, Any], name: str) -> Group:
+    try:
+        return kind.model_validate_json(canonical_json(composed[name]))
+    except ValidationError as error:
+        named = " ".join(filter(None, (name, composed[name].get("name"))))
+        raise UserError(
+            f"{named}: {explain(error)}; mend it in conf/, the --site file or the override"
+        ) from error
+
+
+def hardware_file(conf: Path, name: str) -> Mapping[str, Any]:
+    """`conf/hardware/<name>.yaml` on what it builds on; interpolations stay as they are written.
+
+    Raises UserError naming a file that can't be read.
+    """
+    path = conf / "hardware" / f"{name}.yaml"
+    try:
+        own = dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
+        raise UserError(f"{path} can't be read ({error}); restore it") from error
+    bases = [base for base in own.pop("defaults", []) if base != "_self_"]
+    below: Mapping[str, Any] = {}
+    for base in bases:
+        below = merged(below, hardware_file(conf, base))
+    return merged(below, own)

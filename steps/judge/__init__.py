@@ -1,0 +1,1 @@
+"""Verdicts on runs: validity, accuracy, compliance."""

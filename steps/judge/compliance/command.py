@@ -1,0 +1,107 @@
+"""`./reproduce compliance TESTnn`: verify a test's run and package what it must leave."""
+
+import argparse
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from steps.base.errors import UserError
+from steps.judge.compliance import verify
+from steps.judge.compliance.answers import FORMATS
+from steps.mlperf.rounds import Round, load, names
+
+
+def command(arguments: list[str]) -> int:
+    """Writes OUTPUT/TESTnn as a whole, or nothing if the test fails (exit status 1)."""
+    parser = argparse.ArgumentParser(
+        prog="./reproduce compliance",
+        description="Verify a test of one scenario on LoadGen's logs, with the meaning of the "
+        "official scripts, and write the directory that a submission carries.",
+    )
+    tests = parser.add_subparsers(dest="test", required=True)
+    test01, test04, test07, test09 = (
+        _test(tests, name) for name in ("TEST01", "TEST04", "TEST07", "TEST09")
+    )
+    for timed in (test01, test04):
+        timed.add_argument("--performance", type=Path, required=True, metavar="DIR", help=TIMED)
+    test01.add_argument("--accuracy", type=Path, required=True, metavar="DIR", help=UNTRUNCATED)
+    test01.add_argument("--dtype", choices=sorted(FORMATS), default="byte")
+    test01.add_argument("--benchmark", metavar="NAME", help="whose metrics --scores has")
+    test01.add_argument("--scores", type=Path, nargs=2, metavar=("BASELINE", "TEST"), help=BOTH)
+    for counted in (test07, test09):
+        counted.add_argument("--benchmark", required=True, metavar="NAME")
+    test07.add_argument("--scores", type=Path, nargs=1, required=True, metavar="FILE", help=SCORED)
+    chosen = parser.parse_args(arguments)
+    rules = load(chosen.round)
+    target = chosen.output / chosen.test
+    whole = chosen.test in ("TEST07", "TEST09")
+    _publish(target, chosen.run, _verified(chosen, rules), whole=whole)
+    print(f"{chosen.test} holds: {target}")
+    return 0
+
+
+TIMED = "the performance run's logs"
+UNTRUNCATED = "the accuracy run's untruncated logs"
+BOTH = "where answers differ: accuracy.txt of both logs, on the test's samples"
+SCORED = "what the benchmark's accuracy script prints of the test's log"
+
+
+def _test(tests: Any, name: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = tests.add_parser(name)
+    known = [one for one in names() if name in load(one).compliance]
+    parser.add_argument("--round", default=known[0], choices=known, help="default: %(default)s")
+    parser.add_argument(
+        "--run", type=Path, required=True, metavar="DIR", help="the test's untruncated logs"
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
+    return parser
+
+
+def _verified(chosen: argparse.Namespace, rules: Round) -> dict[str, str]:
+    rule = rules.compliance[chosen.test]
+    if chosen.test == "TEST04":
+        return {verify.SPEED: verify.speed(chosen.test, rule, chosen.performance, chosen.run)}
+    if chosen.test == "TEST01":
+        if (chosen.scores is None) != (chosen.benchmark is None):
+            raise UserError("--scores and --benchmark go together; add the other or remove both")
+        scored = None if chosen.scores is None else _scored(chosen, rules)
+        return {
+            verify.SPEED: verify.speed(chosen.test, rule, chosen.performance, chosen.run),
+            **verify.answers(rule, chosen.accuracy, chosen.run, chosen.dtype, scored),
+        }
+    if chosen.benchmark not in rule.bounds:
+        known = ", ".join(sorted(rule.bounds))
+        raise UserError(
+            f"{chosen.test} of {chosen.round} has no bounds for {chosen.benchmark!r}, "
+            f"only for {known}"
+        )
+    if chosen.test == "TEST07":
+        return verify.full_accuracy(rule, chosen.run, _scored(chosen, rules))
+    return verify.output_lengths(rule, chosen.run, chosen.benchmark)
+
+
+def _scored(chosen: argparse.Namespace, rules: Round) -> verify.Scored:
+    official = rules.official(chosen.benchmark)
+    if official is None:
+        raise UserError(f"round {rules.name} has no benchmark {chosen.benchmark!r}")
+    return verify.Scored(official, rules.benchmarks[official], tuple(chosen.scores))
+
+
+def _publish(target: Path, run: Path, texts: dict[str, str], *, whole: bool) -> None:
+    if os.path.lexists(target):
+        raise UserError(f"{target} exists; name another --output or delete it")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise UserError(f"{target.parent} can't be written ({error.strerror})") from error
+    try:
+        verify.package(scratch, run, texts, whole=whole)
+        scratch.chmod(0o755)
+        os.rename(scratch, target)
+    except OSError as error:
+        raise UserError(f"{error.filename}: {error.strerror}; nothing was written") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,72 @@
+"""TEST09: is what a system answers in performance mode as long as the reference's answers?"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from math import sqrt
+
+from steps.base.errors import UserError
+from steps.mlperf.loadgen_log import Answer
+from steps.mlperf.rounds import Test
+
+LENGTHS = "verify_output_len.txt"
+MEAN = "Mean output tokens"
+
+
+@dataclass
+class Lengths:
+    """Tokens of every logged answer, and which samples they are of."""
+
+    tokens: list[int] = field(default_factory=list)
+    samples: set[int] = field(default_factory=set)
+
+    @property
+    def mean(self) -> float:
+        return sum(self.tokens) / max(1, len(self.tokens))
+
+    @property
+    def deviation(self) -> float:
+        mean = self.mean
+        squares = sum((count - mean) ** 2 for count in self.tokens)
+        return sqrt(squares / max(1, len(self.tokens)))
+
+
+def measure(answers: Iterable[Answer]) -> Lengths:
+    """As compliance/TEST09/run_verification.py (b66003e1) counts them: int32 tokens."""
+    found = Lengths()
+    for answer in answers:
+        found.tokens.append(len(answer.tokens))
+        found.samples.add(answer.sample_index)
+    return found
+
+
+def require(found: Lengths, rule: Test, official: str) -> None:
+    """Raises UserError unless enough samples are answered, at the length that is asked for."""
+    wanted = rule.samples(official)
+    if len(found.samples) < wanted:
+        raise UserError(
+            f"TEST09 fails: {len(found.samples)} samples were logged, it needs {wanted}; place the "
+            "test's audit.config where LoadGen looks for it"
+        )
+    if missed := rule.missed(official, found.mean):
+        raise UserError(
+            f"TEST09 fails: an answer has {found.mean:.2f} tokens on average, {missed}; answers "
+            "may be neither cut nor padded"
+        )
+
+
+def text(found: Lengths, rule: Test, official: str) -> str:
+    """verify_output_len.txt of a test that holds."""
+    bounds = rule.bounds[official]
+    return (
+        "TEST09: output tokens in performance mode\n\n"
+        f"Total samples: {len(found.tokens)}\n"
+        f"{MEAN}: {found.mean:.2f}\n"
+        f"Min output tokens: {min(found.tokens)}\n"
+        f"Max output tokens: {max(found.tokens)}\n"
+        f"Std deviation: {found.deviation:.2f}\n\n"
+        f"Min threshold: {bounds['minimum']:g}\n"
+        f"Max threshold: {bounds['maximum']:g}\n"
+        "Min check pass: True\n"
+        "Max check pass: True\n\n"
+        "TEST PASS\n"
+    )

@@ -1,0 +1,80 @@
+"""TEST01 and TEST04: the speed of a test's run against that of the performance run."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from steps.base.errors import UserError
+from steps.mlperf.loadgen_log import Detail, read_detail
+from steps.mlperf.rounds import Test
+
+RATES: Mapping[str, str] = {
+    "Offline": "result_samples_per_second",
+    "Server": "result_completed_samples_per_sec",
+}
+LOG = "mlperf_log_detail.txt"
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """Samples per second of both runs."""
+
+    rule: Test
+    reference: float
+    measured: float
+
+    def passed(self) -> bool:
+        return self.rule.fast_enough(self.measured, self.reference)
+
+    def text(self) -> str:
+        """verify_performance.txt as the official scripts print it."""
+        verdict = "TEST PASS" if self.passed() else "TEST FAIL: Test score invalid"
+        return (
+            f"Verifying performance.\nReference score = {self.reference}\n"
+            f"Test score = {self.measured}\n{verdict}\n"
+        )
+
+
+def compare_speeds(rule: Test, performance: Path, run: Path) -> Speeds:
+    """Directories of LoadGen's logs. Raises UserError if the two can't be compared."""
+    reference, measured = _valid(performance), _valid(run)
+    scenario, other = (str(log.values.get("effective_scenario")) for log in (reference, measured))
+    if other != scenario:
+        raise UserError(
+            f"{run} is a run of {other}, {performance} of {scenario}; compare runs of one scenario"
+        )
+    if scenario not in RATES:
+        raise UserError(
+            f"{performance} is a run of {scenario!r}; only Offline and Server are known"
+        )
+    key = "effective_target_latency_ns"
+    if scenario == "Server" and measured.values.get(key) != reference.values.get(key):
+        raise UserError(
+            f"{run} was judged by another target latency than {performance}; run the test with the "
+            "settings of the performance run"
+        )
+    for name, value in rule.settings().items():
+        if measured.values.get(name) != value:
+            raise UserError(
+                f"{run}: {name} is {measured.values.get(name)}, the test needs {value}; place the "
+                "test's audit.config where LoadGen looks for it"
+            )
+    return Speeds(rule, _rate(reference, scenario), _rate(measured, scenario))
+
+
+def _valid(directory: Path) -> Detail:
+    detail = read_detail(directory / LOG)
+    validity = detail.values.get("result_validity")
+    if validity != "VALID":
+        raise UserError(
+            f"{detail.path}: the result is {validity or 'missing'}, not VALID; run it again"
+        )
+    return detail
+
+
+def _rate(detail: Detail, scenario: str) -> float:
+    rate = detail.values.get(RATES[scenario])
+    if not isinstance(rate, int | float) or not math.isfinite(rate) or rate <= 0:
+        raise UserError(f"{detail.path} has no {RATES[scenario]}; run it again")
+    return rate

@@ -1,0 +1,85 @@
+"""TEST06: are the logged tokens the ones that were counted and timed?"""
+
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from steps.base.errors import UserError
+from steps.mlperf.loadgen_log import Answer
+
+BAD_LENGTH = "has another length than the token count that was reported"
+BAD_FIRST = "does not begin with the first token that was timed"
+BAD_END = "ends in more than one end-of-sequence token"
+
+
+@dataclass
+class Findings:
+    """Counts over all logged samples; `faults` has the first sample of each kind of fault."""
+
+    samples: int = 0
+    terminated: int = 0
+    faults: dict[str, int] = field(default_factory=dict)
+
+
+def fault(
+    tokens: Sequence[int],
+    first: Sequence[int] | None,
+    count: int | None,
+    ends: Container[int],
+    *,
+    timed: bool,
+) -> str:
+    """What one answer fails of TEST06; "" if nothing.
+
+    The three checks of compliance/TEST06/run_verification.py (v5.1.1), on integers: the length of
+    an answer must be the count that was reported; its first token must be the one that was timed;
+    it may end in one end-of-sequence token, not more (padding would be counted as output).
+    """
+    if count != len(tokens):
+        return BAD_LENGTH
+    if timed and (not first or tokens[: len(first)] != first):
+        return BAD_FIRST
+    if len(tokens) > 1 and tokens[-1] == tokens[-2] and tokens[-1] in ends:
+        return BAD_END
+    return ""
+
+
+def examine(answers: Iterable[Answer], eos_token_id: int, *, timed: bool) -> Findings:
+    """Every answer of a test's log."""
+    found = Findings()
+    for answer in answers:
+        found.samples += 1
+        wrong = fault(
+            answer.tokens, answer.first_token, answer.token_count, {eos_token_id}, timed=timed
+        )
+        if wrong:
+            found.faults.setdefault(wrong, answer.sample_index)
+        if wrong != BAD_END and answer.tokens and answer.tokens[-1] == eos_token_id:
+            found.terminated += 1
+    return found
+
+
+def require(found: Findings, where: str, min_samples: int, eos_token_id: int) -> None:
+    """Raises UserError, beginning with `where`, unless all three checks hold and prove anything."""
+    if found.samples < min_samples:
+        raise UserError(f"{where}: {found.samples} samples were logged, it needs {min_samples}")
+    for what, index in found.faults.items():
+        raise UserError(f"{where}: sample {index} {what}")
+    if not found.terminated:
+        # With a wrong id the check above could not fail, so that none ends proves nothing.
+        raise UserError(
+            f"{where}: no answer ends in token {eos_token_id}, so the end-of-sequence "
+            "check shows nothing; is benchmark.generation.eos_token_id the model's?"
+        )
+
+
+def text(*, timed: bool) -> str:
+    """verify_accuracy.txt of a test that holds, in the words that the official checker looks for.
+
+    An Offline run has no first tokens to check.
+    """
+    return (
+        f"First token check pass: {'True' if timed else 'Skipped'}\n"
+        "EOS check pass: True\n"
+        "Sample length check pass: True\n"
+        "TEST06 verification complete\n"
+    )

@@ -1,0 +1,152 @@
+"""The verdict on a test, as files of the directory that a submission carries."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from steps.base.errors import UserError
+from steps.base.untrusted import Damaged
+from steps.judge.compliance import lengths
+from steps.judge.compliance.answers import compare
+from steps.judge.compliance.speed import compare_speeds
+from steps.judge.scoring.whole import samples_of
+from steps.mlperf.accuracy_text import read_scores
+from steps.mlperf.loadgen_log import read_answers
+from steps.mlperf.rounds import Benchmark, Test
+from steps.mlperf.truncate import truncated
+
+RUN_FILES = ("mlperf_log_summary.txt", "mlperf_log_detail.txt")
+ANSWERS = "mlperf_log_accuracy.json"
+SPEED, ACCURACY = "verify_performance.txt", "verify_accuracy.txt"
+SCORED = ("baseline_accuracy.txt", "compliance_accuracy.txt")
+"""Of TEST01 where answers differ: scores of the accuracy run and of the test, on its samples."""
+
+SCORE = "exact_match"
+"""What TEST07 bounds."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Files of scores as reference scripts print them, and the benchmark that they are of."""
+
+    official: str
+    benchmark: Benchmark
+    files: tuple[Path, ...]
+
+
+def speed(name: str, rule: Test, performance: Path, run: Path) -> str:
+    """verify_performance.txt; raises UserError unless the test's run is as fast as it must be.
+
+    `performance` and `run` are directories of LoadGen's logs.
+    """
+    speeds = compare_speeds(rule, performance, run)
+    if not speeds.passed():
+        raise UserError(
+            f"{name} fails: {speeds.measured:g} samples/s are "
+            f"{speeds.measured / speeds.reference:.1%} of the performance run's "
+            f"{speeds.reference:g}, {rule.allowed()} are allowed; run both under equal conditions"
+        )
+    return speeds.text()
+
+
+def answers(
+    rule: Test, accuracy: Path, run: Path, answer_type: str, scored: Scored | None = None
+) -> dict[str, str]:
+    """verify_accuracy.txt of TEST01, and the scores where answers differ, by name.
+
+    `accuracy` holds the accuracy run's untruncated log, `answer_type` is one of `FORMATS`. Raises
+    UserError unless both runs answer alike, or answer otherwise and score alike.
+    """
+    found = compare(accuracy / ANSWERS, run / ANSWERS, answer_type)
+    if found.passed():
+        if scored is not None:
+            raise UserError("both runs answer alike, so TEST01 has no scores; leave --scores out")
+        return {ACCURACY: found.text()}
+    if scored is None or not found.matched:
+        differ = f"sample {found.mismatched} differs, {found.mismatches} in all"
+        raise UserError(
+            f"TEST01 fails: of {found.performance_entries} answers {found.matched} have one in the "
+            f"accuracy run{'; ' + differ if found.mismatches else ''}; answers may not depend on "
+            "the mode (if they vary from run to run, ./reproduce score both logs with --samples-of "
+            "the test's, and give both texts as --scores)"
+        )
+    return {ACCURACY: found.text(), **_alike(rule, scored)}
+
+
+def _alike(rule: Test, scored: Scored) -> dict[str, str]:
+    for metric in scored.benchmark.accuracy_min:
+        before, after = (score_in(path, metric) for path in scored.files)
+        if moved := rule.moved(scored.official, metric, before, after):
+            raise UserError(f"TEST01 fails: {moved}")
+    return {name: _text(path) for name, path in zip(SCORED, scored.files, strict=True)}
+
+
+def score_in(path: Path, metric: str) -> float:
+    """What an accuracy.txt says of a metric; raises UserError if that is nothing."""
+    try:
+        printed = read_scores(path, (metric,))
+    except Damaged as damage:
+        raise UserError(f"{path}: {damage}; score the log again") from damage
+    if metric not in printed:
+        raise UserError(f"{path} has no {metric}; score the log again")
+    return float(printed[metric][-1][1])
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")  # read_scores says what is wrong with it
+
+
+def full_accuracy(rule: Test, run: Path, scored: Scored) -> dict[str, str]:
+    """verify_accuracy.txt of TEST07; raises UserError unless its run scores as it must.
+
+    `scored` has one file, of the benchmark's own script on the test's log.
+    """
+    (path,) = scored.files
+    logged, wanted = len(samples_of(run / ANSWERS)), rule.samples(scored.official)
+    if logged < wanted:
+        raise UserError(
+            f"TEST07 fails: {logged} samples were logged, it needs {wanted}; place the test's "
+            "audit.config where LoadGen looks for it"
+        )
+    score = score_in(path, SCORE)
+    if missed := rule.missed(scored.official, score):
+        raise UserError(f"TEST07 fails: {SCORE} is {score:g}, {missed}")
+    summary = (
+        "TEST07 Verification Summary\n"
+        f"Accuracy score: {score}\n"
+        f"Accuracy threshold: {rule.bounds[scored.official]['minimum']}\n"
+        "Accuracy check pass: True\nTEST PASS\n"
+    )
+    return {ACCURACY: f"{_text(path).rstrip()}\n\n{summary}"}
+
+
+def output_lengths(rule: Test, run: Path, official: str) -> dict[str, str]:
+    """verify_output_len.txt of TEST09; raises UserError unless answers are as long as they must."""
+    found = lengths.measure(read_answers(run / ANSWERS))
+    lengths.require(found, rule, official)
+    return {lengths.LENGTHS: lengths.text(found, rule, official)}
+
+
+def package(target: Path, run: Path, texts: Mapping[str, str], *, whole: bool = False) -> None:
+    """Fill `target` with `texts` and the test's logs; its answers too if they were verified.
+
+    `whole`: the answers aren't shortened, and so have no hash.
+    """
+    logs = target / "performance/run_1"
+    logs.mkdir(parents=True)
+    for name in RUN_FILES:
+        shutil.copyfile(run / name, logs / name)
+    for name, text in texts.items():
+        path = target / "accuracy" / name if name in SCORED else target / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    home = target / "accuracy"
+    if whole:
+        home.mkdir(exist_ok=True)
+        shutil.copyfile(run / ANSWERS, home / ANSWERS)
+    elif ACCURACY in texts:
+        short, digest = truncated(run / ANSWERS)
+        home.mkdir(exist_ok=True)
+        (home / ANSWERS).write_bytes(short)
+        (home / "accuracy.txt").write_text(f"\nhash={digest}\n", encoding="utf-8")

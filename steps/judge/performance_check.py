@@ -1,0 +1,182 @@
+"""Is a performance run valid, and is it the run that was configured?"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from steps.base.console import Console
+from steps.base.errors import UserError
+from steps.base.record import Manifest, Workspace
+from steps.base.step import main
+from steps.config.schema import PerformanceCheckConfig
+from steps.mlperf.loadgen_log import Detail, read_detail
+
+NS_PER_MS = 1e6
+PERCENTILES = ("50.00", "90.00", "95.00", "97.00", "99.00", "99.90")
+TTFT, TPOT = "result_first_token_{}_latency_ns", "result_time_per_output_token_{}_ns"
+LATENCY = "result_{}_latency_ns"
+"""Keys of a percentile in LoadGen's log."""
+
+
+def step(
+    config: PerformanceCheckConfig,
+    inputs: Mapping[str, Path],
+    workspace: Workspace,
+    console: Console,
+) -> None:
+    """Raises UserError naming the first complaint; the log has all of them."""
+    run = Manifest.read(inputs["run"])
+    detail = read_detail(run.file("mlperf_log_detail.txt"))
+    found = list(complaints(detail, config))
+    for complaint in found:
+        print(f"complaint: {complaint}")
+    if found:
+        more = f" (and {len(found) - 1} more, see {console.log})" if len(found) > 1 else ""
+        raise UserError(
+            f"the {config.scenario} performance run is not valid: {found[0]}{more}; it stays as "
+            f"evidence: to measure again unchanged, delete {run.directory}"
+        )
+    workspace.result = metrics(detail, config)
+    text = json.dumps(workspace.result, indent=1, sort_keys=True) + "\n"
+    (workspace.directory / "performance.json").write_text(text, encoding="utf-8")
+
+
+def complaints(detail: Detail, config: PerformanceCheckConfig) -> Iterator[str]:
+    """What a strict reading of the round's rules finds wrong, the most telling first.
+
+    Stricter than submission_checker.py of v5.1.1, which looks neither at the test mode nor at
+    audit settings, nor at errors that num_errors doesn't count.
+    """
+    yield from _errors(detail)
+    yield from _validity(detail)
+    yield from _latencies(detail, config)
+    for key, expected in _expected(config).items():
+        value = detail.get(key)
+        if value != expected:
+            yield f"{key} is {value!r}, not {expected!r}"
+
+
+def metrics(detail: Detail, config: PerformanceCheckConfig) -> dict[str, Any]:
+    """The result as the round reports it, with what stands beside it.
+
+    That is tokens per second where tokens are timed, else samples, which are queries in Server.
+    """
+    offline, rules = config.scenario == "Offline", config.rules
+    tokens = "result_tokens_per_second" if offline else "result_completed_tokens_per_second"
+    samples = "result_samples_per_second" if offline else "result_completed_samples_per_sec"
+    timed = rules.token_latencies and not offline
+    whole = not rules.token_latencies and not offline
+    return {
+        "valid": True,
+        "metric": "tokens_per_second" if rules.token_latencies else "samples_per_second",
+        "value": float(detail.get(tokens if rules.token_latencies else samples)),
+        "unit": _unit(config),
+        "samples_per_second": float(detail.get(samples)),
+        "query_count": int(detail.get("result_query_count")),
+        "target_qps": float(detail.get("effective_target_qps")),
+        "ttft_ms": _distribution(detail, TTFT) if timed else None,
+        "tpot_ms": _distribution(detail, TPOT) if timed else None,
+        "latency_ms": _distribution(detail, LATENCY) if whole else None,
+        "limits": {
+            "ttft_ms": rules.ttft_ms,
+            "tpot_ms": rules.tpot_ms,
+            "latency_ms": rules.latency_ms,
+        },
+        "min_duration_ms": int(detail.get("effective_min_duration_ms")),
+        "loadgen_version": str(detail.get("loadgen_version")),
+    }
+
+
+def _unit(config: PerformanceCheckConfig) -> str:
+    if config.rules.token_latencies:
+        return "Tokens/s"
+    return "Samples/s" if config.scenario == "Offline" else "Queries/s"
+
+
+def _errors(detail: Detail) -> Iterator[str]:
+    if detail.errors:
+        first = detail.errors[0]
+        yield f"LoadGen reported an error on line {first.line}: {first.key}: {first.value}"
+    if detail.get("num_errors") != 0:
+        yield f"num_errors is {detail.get('num_errors')}"
+
+
+def _validity(detail: Detail) -> Iterator[str]:
+    if detail.get("result_validity") != "VALID":
+        reason = detail.values.get("result_invalid_reason") or "early stopping was not met"
+        yield f"LoadGen says {detail.get('result_validity')}: {reason}"
+    for key in ("result_min_duration_met", "result_min_queries_met"):
+        if detail.get(key) is not True:
+            yield f"{key} is {detail.get(key)!r}"
+    # Absent where a scenario has no such constraint.
+    for key in ("result_perf_constraints_met", "early_stopping_met"):
+        if detail.values.get(key, True) is not True:
+            yield f"{key} is {detail.values[key]!r}"
+
+
+def _latencies(detail: Detail, config: PerformanceCheckConfig) -> Iterator[str]:
+    """Those of tokens have to stay below their limits; LoadGen lets whole samples reach theirs."""
+    if config.scenario == "Offline":
+        return
+    rules = config.rules
+    for name, template, limit_ms, may_reach in (
+        ("TTFT", TTFT, rules.ttft_ms, False),
+        ("TPOT", TPOT, rules.tpot_ms, False),
+        ("latency", LATENCY, rules.latency_ms, True),
+    ):
+        if limit_ms is None:
+            continue
+        value_ms = detail.get(template.format("99.00_percentile")) / NS_PER_MS
+        if not (value_ms < limit_ms or (may_reach and value_ms == limit_ms)):
+            yield (
+                f"p99 {name} is {value_ms:.1f} ms, the limit of {config.scenario} is "
+                f"{limit_ms:g} ms; lower system.target_qps.{config.scenario}"
+            )
+
+
+def _expected(config: PerformanceCheckConfig) -> dict[str, Any]:
+    """Settings that the log must show: the configuration's, else the round's."""
+    rules, loadgen = config.rules, config.loadgen
+    offline = config.scenario == "Offline"
+    expected: dict[str, Any] = {
+        "effective_scenario": "Offline" if offline else "Server",
+        "effective_test_mode": "PerformanceOnly",
+        "effective_target_qps": loadgen.target_qps,
+        "effective_min_duration_ms": loadgen.least_ms(rules),
+        "effective_performance_sample_count": loadgen.sample_count(rules),
+        "effective_sample_concatenate_permutation": rules.equal_issue,
+        "effective_accuracy_log_sampling_target": 0,
+        "effective_performance_issue_unique": False,
+        "effective_performance_issue_same": False,
+        "loadgen_git_status_message": "",
+    }
+    for seed, value in rules.seeds.model_dump().items():
+        expected[f"effective_{seed}"] = value
+    if loadgen.min_query_count is not None:
+        expected["requested_min_query_count"] = loadgen.min_query_count
+    if rules.token_latencies:
+        expected["requested_use_token_latencies"] = True
+    if not offline and rules.token_latencies:
+        expected["requested_server_ttft_latency"] = _ns(rules.ttft_ms)
+        expected["requested_server_tpot_latency"] = _ns(rules.tpot_ms)
+    elif not offline:
+        expected["effective_target_latency_ns"] = _ns(rules.latency_ms)
+    return expected
+
+
+def _ns(milliseconds: float | None) -> int:
+    return round((milliseconds or 0) * NS_PER_MS)
+
+
+def _distribution(detail: Detail, template: str) -> dict[str, float]:
+    """Percentiles in ms, as LoadGen prints them (six significant digits)."""
+    return {
+        f"p{float(percentile):g}": detail.get(template.format(f"{percentile}_percentile"))
+        / NS_PER_MS
+        for percentile in PERCENTILES
+    }
+
+
+if __name__ == "__main__":
+    main("performance_check", PerformanceCheckConfig, step)

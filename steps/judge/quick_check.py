@@ -1,0 +1,81 @@
+"""What a step cost in accuracy, on a few prompts: it stops the flow before hours are spent."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from steps.base.bootstrap import ratio_interval
+from steps.base.console import Console
+from steps.base.errors import UserError
+from steps.base.record import Manifest, Workspace
+from steps.base.step import main
+from steps.config.schema import QuickCheckConfig
+from steps.run.quick_run import ANSWERS
+
+METRIC = "rougeL"
+
+
+def step(
+    config: QuickCheckConfig, inputs: Mapping[str, Path], workspace: Workspace, console: Console
+) -> None:
+    """Compares answers with those of the source weights, prompt by prompt.
+
+    `result.ratio` is percent of the source's mean ROUGE-L, `low` and `high` its 95 % interval,
+    `gigabytes` what the weights take on disk. UserError if even `high` misses the minimum.
+    """
+    import numpy as np
+    import pandas
+    from tokenizers import Tokenizer
+
+    model, dataset = Manifest.read(inputs["model"]), Manifest.read(inputs["dataset"])
+    tokenizer = Tokenizer.from_file(str(model.file("tokenizer.json")))
+    truths = list(pandas.read_pickle(dataset.file("evaluation.pkl"))["output"])
+    scores = {
+        role: np.array(_scores(Manifest.read(inputs[role]), tokenizer, truths))
+        for role in ("run", "reference")
+    }
+    if not scores["reference"].any():
+        raise UserError("the source weights answer nothing right; nothing can be compared")
+    ratio, low, high = ratio_interval(scores["run"], scores["reference"])
+    size = sum(
+        entry["bytes"] for name, entry in model.files.items() if name.endswith(".safetensors")
+    )
+    workspace.result = {
+        "after": config.after,
+        "samples": len(scores["run"]),
+        "score": round(float(scores["run"].mean()), 4),
+        "ratio": round(ratio, 3),
+        "low": round(low, 3),
+        "high": round(high, 3),
+        "minimum": round(100 * config.minimum, 3),
+        "gigabytes": size / 1e9,
+    }
+    print(json.dumps(workspace.result))
+    console.say(
+        f"quick check after {config.after}: {ratio:.2f} % of the source's score [{low:.2f}, "
+        f"{high:.2f}]"
+    )
+    if high < 100 * config.minimum:
+        raise UserError(
+            f"after {config.after} the weights keep {ratio:.2f} % [{low:.2f}, {high:.2f}] of the "
+            f"source's {METRIC} on {len(scores['run'])} prompts, {100 * config.minimum:.2f} % are "
+            "wanted: mend the compression, or lower its quick_minimum if the loss is meant"
+        )
+
+
+def _scores(run: Manifest, tokenizer: Any, truths: Sequence[str]) -> list[float]:
+    """ROUGE-L of each answer, 0 to 100."""
+    from steps.mlperf.rouge import Rouge
+
+    answers = json.loads(run.file(ANSWERS).read_text(encoding="utf-8"))
+    texts = tokenizer.decode_batch(answers, skip_special_tokens=True)
+    rouge = Rouge()
+    return [
+        100 * rouge.score([METRIC], truth, text)[0]
+        for truth, text in zip(truths, texts, strict=False)
+    ]
+
+
+if __name__ == "__main__":
+    main("quick_check", QuickCheckConfig, step)

@@ -1,0 +1,57 @@
+"""What the dataset of each benchmark looks like, and how its script prints what it found.
+
+Columns and metrics are those of the reference scripts of v5.1.1.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from steps.judge.scoring.metrics import gsm8k_match, niah_exact_match, qa_exact_match
+
+EXACT: Mapping[str, tuple[str, Callable[[str, str], float]]] = {
+    "niah_em": ("exact_match", niah_exact_match),
+    "qa_em": ("exact_match", qa_exact_match),
+    "GSM8K": ("gsm8k", gsm8k_match),
+}
+"""What a dataset calls a kind of sample, the metric it counts for, and how it is judged."""
+
+ROUGE: Mapping[str, tuple[str, ...]] = {
+    "rouge": ("rougeL",),
+    "OpenOrca": ("rouge1", "rouge2", "rougeL", "rougeLsum"),
+    "CNN": ("rouge1", "rouge2", "rougeL", "rougeLsum"),
+}
+CODE = "MBXP"
+"""The kind whose score takes running the generated code."""
+
+SUMS_OPTIONAL = ("OpenOrca",)
+"""Kinds whose ROUGE-Lsum the reference prints though no round bounds it: where sentences can't be
+found it is left out."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """`truth`, `kind` and `id` are columns; without `kind` every sample is of `only_kind`.
+
+    `decimals` are those that ROUGE is rounded to, None is unrounded. `gen_len` counts the
+    characters of answers of the kinds `gen_len_of`, None is all. `quoted`: metrics are printed as
+    texts; `tokens`: counts of tokens are printed too.
+    """
+
+    truth: str
+    kind: str | None = None
+    only_kind: str = ""
+    id: str | None = None
+    decimals: int | None = None
+    gen_len_of: tuple[str, ...] | None = None
+    quoted: bool = False
+    tokens: bool = True
+
+
+FORMS: Mapping[str, Form] = {
+    "llama2-70b": Form("output", only_kind="OpenOrca", decimals=4),
+    "llama3.1-405b": Form("gt_output", kind="metric"),
+    "llama3.1-8b": Form("output", only_kind="CNN", decimals=4, quoted=True, tokens=False),
+    "mixtral-8x7b": Form(
+        "gt_output", kind="dataset", id="id", decimals=4, gen_len_of=("OpenOrca",)
+    ),
+}

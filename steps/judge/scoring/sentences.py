@@ -1,0 +1,31 @@
+"""Sentences as the reference scripts find them, by NLTK's data of a directory: nothing is fetched.
+
+The data is `punkt_tab`. The wheel of llama-index-core on PyPI carries it, and
+`nltk.download("punkt_tab")` gets it where there is a network.
+"""
+
+from pathlib import Path
+
+import nltk
+
+from steps.base.errors import UserError
+
+
+def use(data: Path) -> None:
+    """Let this process find sentences; raises UserError unless tokenizers/punkt_tab is in `data`.
+
+    `data` is what NLTK_DATA names elsewhere.
+    """
+    nltk.data.path[:] = [str(data.resolve())]
+    try:
+        nltk.sent_tokenize("")
+    except (LookupError, OSError, ValueError) as error:
+        raise UserError(
+            f"{data} has no tokenizers/punkt_tab/english of NLTK's, which finds the sentences; "
+            "unpack it there"
+        ) from error
+
+
+def on_lines(text: str) -> str:
+    """One sentence a line."""
+    return "\n".join(nltk.sent_tokenize(text))

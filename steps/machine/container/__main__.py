@@ -1,0 +1,47 @@
+"""An image as an artifact, that the runs in it depend on."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from steps import ROOT
+from steps.base.console import Console
+from steps.base.record import Workspace
+from steps.base.step import main
+from steps.config.container import ImageConfig
+from steps.machine.container import build
+from steps.machine.runtime.host import PYTHON, connected
+
+
+def step(
+    config: ImageConfig, inputs: Mapping[str, Path], workspace: Workspace, console: Console
+) -> None:
+    """Writes packages.json (name to version) and image.json (what the engine says of it).
+
+    The result names the image by its id: a tag can move. Raises UserError for an engine that
+    doesn't answer, a base that can't be had, a build or an import that fails.
+    """
+    with connected(config.host, config.build_limit_s) as client:
+        attributes = build.image(client, config, inputs["lock"], inputs["recipe"], ROOT, console)
+        identity = str(attributes["Id"])
+        build.probe(client, identity, config)
+        listed = json.loads(build.packages(client, identity))
+        version = client.version()["Version"]
+    packages = {entry["name"]: entry["version"] for entry in listed}
+    described = {
+        key: attributes.get(key) for key in ("Id", "RepoTags", "RepoDigests", "RootFS", "Config")
+    }
+    for name, value in (("packages.json", packages), ("image.json", described)):
+        text = json.dumps(value, indent=1, sort_keys=True) + "\n"
+        (workspace.directory / name).write_text(text, encoding="utf-8")
+    workspace.result = {
+        "image": identity,
+        "labels": attributes["Config"]["Labels"],
+        "layers": attributes["RootFS"]["Layers"],
+        "python": PYTHON,
+    }
+    print(f"{config.host.engine} {version}: {identity}")
+
+
+if __name__ == "__main__":
+    main("container", ImageConfig, step)

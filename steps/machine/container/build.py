@@ -1,0 +1,148 @@
+"""Have an engine build an image, once per what it is made of."""
+
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import docker
+from docker.errors import APIError
+
+from steps.base.console import Console
+from steps.base.errors import UserError
+from steps.base.venv import WHEELS
+from steps.config.container import ImageConfig
+from steps.machine.container import carried, context, wheelhouse
+from steps.machine.container.wheelhouse import Reached
+from steps.machine.runtime.host import PYTHON, image_id
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_WRONG = re.compile(r"^(ERROR|error|E|fatal): |^the base ")
+_STEP = re.compile(r"^step (\d+)/(\d+)", re.IGNORECASE)
+
+
+def image(
+    client: docker.DockerClient,
+    config: ImageConfig,
+    lock: Path,
+    recipe: Path,
+    home: Path,
+    console: Console,
+) -> dict[str, Any]:
+    """The finished image's attributes, as the engine inspects it; built only if it isn't there.
+
+    Loaded if the checkout `home` brings it, and built without a network if that brings wheels.
+    An engine names an image when its last layer is done, so what a killed build leaves has no name.
+    Raises UserError for a base that can't be had and a build that fails.
+    """
+    content = context.files(config, lock, recipe)
+    brought = carried.load(client, config, content, home / carried.FOLDER, console)
+    if brought is not None:
+        return brought
+    base = _base(client, config, console)
+    digest = context.digest(config, content, base)
+    tag = f"reprise/{config.name}:{digest[:12]}"
+    known = image_id(client, tag)
+    if known is None or client.images.get(known).labels.get(carried.LABEL) != digest:
+        labels = {carried.LABEL: digest, carried.BASE: base}
+        with wheelhouse.reached(client, config.host.engine, home / WHEELS, base) as reached:
+            _build(client, config, content, tag, labels, reached, console)
+    return dict(client.images.get(tag).attrs)
+
+
+def _base(client: docker.DockerClient, config: ImageConfig, console: Console) -> str:
+    known = image_id(client, config.base)
+    if known is not None:
+        return known
+    console.say(f"image {config.name}: pulling {config.base}")
+    try:
+        return str(client.images.pull(config.base).id)
+    except APIError as error:
+        reason = " ".join(str(error.explanation or error).split())
+        raise UserError(
+            f"image {config.name}: its base {config.base} is not on this machine and can't be "
+            f"pulled ({reason:.200}); load it into {config.host.engine}, or name another base in "
+            "hardware.containers"
+        ) from error
+
+
+def _build(
+    client: docker.DockerClient,
+    config: ImageConfig,
+    content: Mapping[str, bytes],
+    tag: str,
+    labels: Mapping[str, str],
+    reached: Reached,
+    console: Console,
+) -> None:
+    limit = time.monotonic() + config.build_limit_s
+    client.api.params = dict(reached.parameters)
+    try:
+        events = client.api.build(
+            fileobj=context.archive(content),
+            custom_context=True,
+            tag=tag,
+            rm=True,
+            forcerm=True,
+            decode=True,
+            buildargs={**context.arguments(config), **reached.arguments},
+            network_mode=reached.network,
+            labels=dict(labels),
+        )
+    finally:
+        client.api.params = {}
+    progress = None
+    said: list[str] = []
+    for event in events:
+        if time.monotonic() > limit:
+            raise UserError(
+                f"image {config.name} wasn't built within {config.build_limit_s} s; see "
+                f"{console.log}, or raise build_limit_s of the image"
+            )
+        if "error" in event:
+            reason = " ".join([*_cause(said), str(event["error"])])
+            raise UserError(f"image {config.name} can't be built: {reason:.400}; see {console.log}")
+        for line in str(event.get("stream", "")).splitlines():
+            print(line, flush=True)
+            if found := _STEP.match(line):
+                progress = progress or console.progress(
+                    f"image {config.name}", int(found[2]), "layers"
+                )
+                progress.add()
+            elif text := _COLOURS.sub("", line).strip():
+                said.append(text)
+    if progress:
+        progress.close()
+
+
+def _cause(said: list[str]) -> list[str]:
+    """The last line that says what is wrong, else the last one that the build itself printed."""
+    own = [line for line in said if not line.startswith(("--->", "Removing intermediate"))]
+    return ([line for line in own if _WRONG.search(line)] or own)[-1:]
+
+
+def packages(client: docker.DockerClient, image: str) -> str:
+    """`pip list` of the image as JSON."""
+    return _python(client, image, "-m", "pip", "list", "--format=json")
+
+
+def probe(client: docker.DockerClient, image: str, config: ImageConfig) -> None:
+    """Raises UserError naming a module that doesn't import in the image."""
+    for module in config.probes:
+        try:
+            _python(client, image, "-c", f"import {module}")
+        except docker.errors.ContainerError as error:
+            text = bytes(error.stderr or b"").decode(errors="replace").strip()
+            last = (text.splitlines() or ["no message"])[-1]
+            raise UserError(
+                f"image {config.name}: `import {module}` fails with {last!r}; add what is missing "
+                f"to its base or to envs/{config.lock}.lock"
+            ) from error
+
+
+def _python(client: docker.DockerClient, image: str, *arguments: str) -> str:
+    output = client.containers.run(
+        image, [*arguments], entrypoint=[PYTHON], remove=True, network_mode="none", stderr=False
+    )
+    return bytes(output).decode()

@@ -1,0 +1,75 @@
+"""What an engine is sent to build an image: a few files, in an archive of nothing else."""
+
+import hashlib
+import io
+import re
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from steps.base.errors import UserError
+from steps.base.record import canonical_json
+from steps.config.container import ImageConfig
+
+_SEPARATORS = re.compile(r"[-_.]+")
+_TAKEN = re.compile(r"^ARG (\w+)", re.MULTILINE)
+
+
+def files(config: ImageConfig, lock: Path, recipe: Path) -> dict[str, bytes]:
+    """Name to content: the Dockerfile, and the lock in two parts, one for each layer.
+
+    Raises UserError for a file that can't be read, a package of `first` that the lock doesn't pin,
+    and an argument that the Dockerfile doesn't take.
+    """
+    try:
+        lines = lock.read_text(encoding="utf-8").splitlines(keepends=True)
+        dockerfile = recipe.read_bytes()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"image {config.name}: {error}; restore it with git checkout") from error
+    wanted = {_normal(package) for package in config.first}
+    packages = [_normal(line.partition("==")[0].strip()) for line in lines]
+    if missing := wanted.difference(packages):
+        raise UserError(f"image {config.name}: {lock} pins no {', '.join(sorted(missing))}")
+    taken = set(_TAKEN.findall(dockerfile.decode(errors="replace")))
+    if unknown := arguments(config).keys() - taken:
+        raise UserError(f"image {config.name}: {recipe} takes no {', '.join(sorted(unknown))}")
+    below = [line for line, package in zip(lines, packages, strict=True) if package in wanted]
+    above = [line for line, package in zip(lines, packages, strict=True) if package not in wanted]
+    return {
+        "Dockerfile": dockerfile,
+        "first.lock": "".join(below).encode(),
+        "lock": "".join(above).encode(),
+    }
+
+
+def arguments(config: ImageConfig) -> dict[str, str]:
+    """What the Dockerfile is given; those that are empty are left out."""
+    given = {"BASE_IMAGE": config.base, "PYTHON": config.python, **config.arguments}
+    return {name: value for name, value in given.items() if value}
+
+
+def _normal(package: str) -> str:
+    """PEP 503: the forms of a package's name that mean the same."""
+    return _SEPARATORS.sub("-", package).lower()
+
+
+def digest(config: ImageConfig, content: Mapping[str, bytes], base_id: str) -> str:
+    """Of everything that the image depends on; times and owners of files are no part of it.
+
+    The base counts by its id, and not by the name that it has here.
+    """
+    parts = {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
+    given = {**arguments(config), "BASE_IMAGE": base_id}
+    return hashlib.sha256(canonical_json([parts, given]).encode()).hexdigest()
+
+
+def archive(content: Mapping[str, bytes]) -> bytes:
+    """A tar in which only names and contents differ, so that an engine's own cache holds too."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, data in sorted(content.items()):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            entry.mode = 0o644
+            tar.addfile(entry, io.BytesIO(data))
+    return stream.getvalue()

@@ -1,0 +1,27 @@
+"""How found accelerators differ from those that `conf/hardware` declares."""
+
+from collections.abc import Sequence
+
+from steps.config.accelerators import Accelerator
+from steps.machine.probes.values import Accelerator as Found
+
+MEMORY_TOLERANCE = 0.03
+"""Firmware keeps a part: an MI300X of 192 GB shows 191.98 GiB, an H100 of 80 GB 79.65 GiB."""
+
+
+def differs(wanted: Accelerator, found: Sequence[Found]) -> str:
+    """How the first device that isn't the wanted one differs from it; "" if all are."""
+    return next(filter(None, (_difference(wanted, one) for one in found)), "")
+
+
+def _difference(wanted: Accelerator, found: Found) -> str:
+    if found.model is not None and not found.model.startswith(wanted.model):
+        return f"there are {found.model}"
+    if found.architecture is not None and found.architecture != wanted.architecture:
+        return f"there are some of {found.architecture}, not {wanted.architecture}"
+    # A partition shows its share, so memory tells devices apart only where they are whole.
+    if found.memory_mib is not None and found.compute_partition in (None, "SPX"):
+        gib = found.memory_mib / 1024
+        if abs(gib / wanted.memory_gb - 1) > MEMORY_TOLERANCE:
+            return f"there are some with {gib:.0f} GB, not {wanted.memory_gb:g}"
+    return ""

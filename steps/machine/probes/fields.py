@@ -1,0 +1,205 @@
+"""Fields of MLCommons' system description from probed nodes; a cluster's nodes are merged."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+
+from steps.base.errors import UserError
+from steps.machine.probes.values import Node
+
+NUMBERS = ("host_processors_per_node", "accelerators_per_node")
+"""The final report takes these as one integer for the whole system."""
+
+
+def probed(nodes: Mapping[str, Node], configured: Mapping[str, str]) -> dict[str, str]:
+    """Field to text, for what the nodes say; `nodes` maps a name for messages to a node.
+
+    Values that differ are listed with the nodes they hold for. Raises UserError for nodes that
+    can't make one system: another driver, ROCm or image, or differing counts where the round
+    wants one number and `configured` has none.
+    """
+    _agree(nodes)
+    found = {}
+    for name, read in PER_NODE.items():
+        by_node = {node: read(one) for node, one in nodes.items()}
+        if name in NUMBERS and name not in configured and len(set(by_node.values())) > 1:
+            raise UserError(
+                f"nodes disagree about {name}: {_listed(by_node)}, and the system description "
+                f"has one number; configure {name} in the system's fields, or submit the nodes "
+                "as systems of their own"
+            )
+        text = _merged(nodes, by_node)
+        if text:
+            found[name] = text
+    models = _models(nodes)
+    if models:
+        found["accelerator_model_name"] = models
+    return {"number_of_nodes": str(len(nodes)), **found}
+
+
+def kind_of(node: Node) -> str:
+    """What tells nodes of a mixed cluster apart: the accelerator's, else the processor's name."""
+    model = node.accelerators[0].model if node.accelerators else None
+    if model:
+        return model.split(" Instinct ")[-1]
+    return _processor(node) or "CPU"
+
+
+def _agree(nodes: Mapping[str, Node]) -> None:
+    """Runs on several nodes share one software stack, or their result has no one description."""
+    same: Mapping[str, Callable[[Node], str]] = {
+        "the accelerators' driver": lambda n: _distinct(a.driver for a in n.accelerators),
+        "the ROCm release": lambda n: n.rocm or "",
+        "the container image": lambda n: n.image or "",
+    }
+    for what, read in same.items():
+        by_node = {name: read(node) for name, node in nodes.items()}
+        if len(set(by_node.values())) > 1:
+            raise UserError(
+                f"nodes disagree about {what}: {_listed(by_node)}; install one on all nodes and "
+                "describe them again"
+            )
+
+
+def _listed(by_node: Mapping[str, str]) -> str:
+    """ "6.10.5 (a, b), 6.12.12 (c)"."""
+    names: dict[str, list[str]] = {}
+    for node, value in by_node.items():
+        names.setdefault(value or "none", []).append(node)
+    return ", ".join(f"{value} ({', '.join(nodes)})" for value, nodes in names.items())
+
+
+def _merged(nodes: Mapping[str, Node], by_node: Mapping[str, str]) -> str:
+    """One value where all agree, else each with the count and kind of its nodes."""
+    if len(set(by_node.values())) == 1:
+        return next(iter(by_node.values()))
+    kinds: dict[str, Counter[str]] = {}
+    for name, value in by_node.items():
+        kinds.setdefault(value or "unknown", Counter())[kind_of(nodes[name])] += 1
+    return ", ".join(
+        f"{value} ({', '.join(f'{count}x {kind} node' for kind, count in counts.items())})"
+        for value, counts in kinds.items()
+    )
+
+
+def _models(nodes: Mapping[str, Node]) -> str:
+    """One model's name; of several each with its number, as published descriptions do."""
+    counts: Counter[str] = Counter()
+    for node in nodes.values():
+        name = _accelerator(node)
+        if name:
+            counts[name] += node.accelerator_count
+    if len(counts) == 1:
+        return next(iter(counts))
+    return ", ".join(f"{name} (x{count})" for name, count in counts.items())
+
+
+# ---- one node -----------------------------------------------------------------------------------
+
+
+def _distinct(values: Iterable[str | None]) -> str:
+    """Joined: accelerators of one node are alike unless something is wrong."""
+    return " and ".join(dict.fromkeys(value for value in values if value is not None))
+
+
+def _accelerator(node: Node) -> str:
+    """As published: "AMD Instinct MI300X 192GB HBM3"."""
+    one = node.accelerators[0] if node.accelerators else None
+    if one is None or one.model is None:
+        return ""
+    if one.memory_mib is None or "GB" in one.model:
+        return one.model
+    return f"{one.model} {round(one.memory_mib / 1024)}GB {one.memory_type or ''}".strip()
+
+
+def _accelerator_memory(node: Node) -> str:
+    return _distinct(f"{round(a.memory_mib / 1024)} GB" for a in node.accelerators if a.memory_mib)
+
+
+def _processor(node: Node) -> str:
+    return re.sub(r"( \d+-Core)? Processor$", "", node.cpu.model) if node.cpu else ""
+
+
+def _frequency(node: Node) -> str:
+    return f"{node.cpu.max_mhz / 1000:.2f} GHz max" if node.cpu and node.cpu.max_mhz else ""
+
+
+def _memory(node: Node) -> str:
+    gib = float(sum(module.gib for module in node.memory_modules))
+    if not gib and node.memory:
+        gib = node.memory.total_kib / 2**20
+    if not gib:
+        return ""
+    return f"{gib / 1024:.3g} TiB" if gib >= 1024 else f"{gib:.0f} GiB"
+
+
+def _memory_modules(node: Node) -> str:
+    counts = Counter(
+        " ".join(f"{m.gib} GiB {m.kind} {m.maker} {m.part}".split()) for m in node.memory_modules
+    )
+    return ", ".join(f"{count}x {module}" for module, count in counts.items())
+
+
+def _storage(node: Node) -> str:
+    sizes = [f"{d.gb / 1000:.1f} TB" if d.gb >= 1000 else f"{d.gb:.0f} GB" for d in node.disks]
+    return ", ".join(f"{count}x {size}" for size, count in Counter(sizes).items())
+
+
+def _storage_type(node: Node) -> str:
+    return ", ".join(sorted({disk.kind for disk in node.disks} - {"disk"}))
+
+
+def _network(node: Node) -> str:
+    counts = Counter(
+        f"{card.speed_mbit / 1000:g}G {card.kind}" for card in node.cards if card.speed_mbit
+    )
+    return ", ".join(f"{count}x {kind}" for kind, count in counts.items())
+
+
+def _notes(node: Node) -> str:
+    parts = [f"{len(node.numa)} NUMA nodes"] if node.numa else []
+    compute = _distinct(a.compute_partition for a in node.accelerators)
+    memory = _distinct(a.memory_partition for a in node.accelerators)
+    parts += [f"compute partition {compute}"] if compute else []
+    parts += [f"memory partition {memory}"] if memory else []
+    return ", ".join(parts)
+
+
+def _software(node: Node) -> str:
+    parts = [f"Linux {node.kernel}"] if node.kernel else []
+    driver = _distinct(a.driver for a in node.accelerators)
+    vendor = node.accelerators[0].vendor if node.accelerators else None
+    parts += [f"{'amdgpu' if vendor == 'AMD' else 'NVIDIA driver'} {driver}"] if driver else []
+    parts += [f"ROCm {node.rocm}"] if node.rocm else []
+    if node.containers:
+        parts.append(f"{node.containers.engine} {node.containers.version}")
+    parts += [f"image {node.image}"] if node.image else []
+    return ", ".join(parts)
+
+
+PER_NODE: Mapping[str, Callable[[Node], str]] = {
+    "system_name": lambda n: n.product or "",
+    "host_processor_model_name": _processor,
+    "host_processors_per_node": lambda n: str(n.cpu.sockets) if n.cpu else "",
+    "host_processor_core_count": lambda n: str(n.cpu.cores_per_socket) if n.cpu else "",
+    "host_processor_frequency": _frequency,
+    "host_processor_caches": lambda n: n.cpu.caches if n.cpu else "",
+    "host_memory_capacity": _memory,
+    "host_memory_configuration": _memory_modules,
+    "host_storage_capacity": _storage,
+    "host_storage_type": _storage_type,
+    "host_networking": _network,
+    "host_network_card_count": lambda n: str(len(n.cards)) if n.cards else "",
+    "accelerators_per_node": lambda n: str(n.accelerator_count),
+    "accelerator_memory_capacity": _accelerator_memory,
+    "accelerator_memory_configuration": lambda n: _distinct(a.memory_type for a in n.accelerators),
+    "accelerator_frequency": lambda n: _distinct(
+        f"{a.max_clock_mhz} MHz max" for a in n.accelerators if a.max_clock_mhz
+    ),
+    "accelerator_host_interconnect": lambda n: _distinct(a.pcie for a in n.accelerators),
+    "accelerator_interconnect": lambda n: n.interconnect or "",
+    "operating_system": lambda n: n.operating_system or "",
+    "hw_notes": _notes,
+    "other_software_stack": _software,
+}
+"""Machine facts only; nothing that names the host or its addresses. "" where a node doesn't say."""

@@ -1,0 +1,167 @@
+"""`python -m steps.machine.runtime IMAGE SETTINGS [arguments of python]`: Python in a container.
+
+IMAGE is the manifest of a container step, SETTINGS the JSON of a ContainerSettings. The exit status
+is the command's own.
+"""
+
+import os
+import platform
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import docker
+from docker.errors import APIError, NotFound
+from docker.models.containers import Container
+from docker.types import DeviceRequest
+
+from steps import ROOT
+from steps.base.errors import UserError
+from steps.base.record import Manifest
+from steps.config.runtime import ContainerSettings
+from steps.machine.runtime import mounts
+from steps.machine.runtime.host import CHECKOUT, LAUNCHER, connected, image_id, owned
+
+OUTPUT = "org.reprise.output"
+"""Label of a container: what it makes."""
+
+KILLED = 137
+"""Exit status of a process that the kernel ended, for want of memory above all."""
+
+GB = 1 << 30
+
+
+def main(arguments: list[str]) -> int:
+    manifest, settings, *command = arguments
+    try:
+        image = Manifest.read(Path(manifest))
+        return launch(image, ContainerSettings.model_validate_json(settings), command)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def launch(image: Manifest, settings: ContainerSettings, command: list[str]) -> int:
+    """Start the container, pass on what it prints, wait for its end; signals stop it.
+
+    Raises UserError for an engine or image that isn't there and a container that doesn't start.
+    """
+    output = command[command.index("--output") + 1]
+    with connected(settings, settings.start_limit_s) as client:
+        identity = str(image.result["image"])
+        if image_id(client, identity) is None:
+            raise UserError(
+                f"image {identity:.19} is no longer in {settings.engine}; delete {image.directory} "
+                "and run again, which builds it"
+            )
+        _sweep(client, output)
+        container = _create(client, image, settings, command, output)
+        try:
+            return _attend(client, container, settings)
+        finally:
+            _remove(container)
+
+
+def _create(
+    client: docker.DockerClient,
+    image: Manifest,
+    settings: ContainerSettings,
+    command: list[str],
+    output: str,
+) -> Container:
+    (ROOT / "results").mkdir(exist_ok=True)
+    volumes = mounts.of_step(ROOT, settings.mounts)
+    host = client.api.create_host_config(
+        binds=volumes,
+        init=True,
+        read_only=True,
+        tmpfs={"/tmp": f"exec,size={int(settings.tmp_size_gb * GB)}"},
+        shm_size=int(settings.shm_size_gb * GB),
+        mem_limit=int(settings.memory_gb * GB) if settings.memory_gb else None,
+        network_mode=settings.network,
+        devices=[f"{device}:{device}" for device in settings.devices],
+        device_requests=[DeviceRequest(count=-1, capabilities=[["gpu"]])] if settings.gpus else [],
+        group_add=list(settings.groups),
+        cap_drop=["ALL"],
+        cap_add=[*settings.capabilities, *_nested_capabilities(settings)],
+        security_opt=["no-new-privileges", *settings.security, *_nested_security(settings)],
+    )
+    if settings.nested:
+        host |= {"MaskedPaths": [], "ReadonlyPaths": []}
+    made = client.api.create_container(
+        str(image.result["image"]),
+        command,
+        entrypoint=[image.result["python"]],
+        working_dir=str(ROOT),
+        volumes=list(volumes),
+        user=f"{os.getuid()}:{os.getgid()}",
+        # Libraries ask for the user's name and home, and this user is not of the image.
+        environment={"HOME": "/tmp", "USER": "reprise", "PYTHONDONTWRITEBYTECODE": "1"},
+        hostname=platform.node(),
+        labels={**owned(ROOT), OUTPUT: output},
+        tty=sys.stderr.isatty(),
+        host_config=host,
+    )
+    return client.containers.get(made["Id"])
+
+
+def _nested_security(settings: ContainerSettings) -> list[str]:
+    if not settings.nested:
+        return []
+    # Docker takes paths to mask, and podman this.
+    return ["seccomp=unconfined", *(["unmask=ALL"] if settings.engine == "podman" else [])]
+
+
+def _nested_capabilities(settings: ContainerSettings) -> list[str]:
+    """Root gives itself up before it makes a sandbox, and may not without these."""
+    return ["SETUID", "SETGID"] if settings.nested and os.getuid() == 0 else []
+
+
+def _attend(client: docker.DockerClient, container: Container, settings: ContainerSettings) -> int:
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        # The step removes what it has not finished when it is told to end.
+        container.stop(timeout=int(settings.stop_limit_s))
+        raise SystemExit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, stop)
+    stream = container.attach(stream=True, logs=True)
+    container.start()
+    # A run may be silent for longer than any request may take.
+    client.api.timeout = None
+    for chunk in stream:
+        sys.stderr.buffer.write(chunk)
+        sys.stderr.flush()
+    ended = container.wait()
+    status = int(ended["StatusCode"])
+    if status == KILLED:
+        limit = f"its limit is {settings.memory_gb} GB; " if settings.memory_gb else ""
+        raise UserError(
+            f"the container was killed, most likely for want of memory; {limit}free some, or raise "
+            "runtime.memory_gb, and run again"
+        )
+    return status
+
+
+def _sweep(client: docker.DockerClient, output: str) -> None:
+    """Remove what killed launchers left running: it would publish into our output, or hold GPUs."""
+    for found in client.containers.list(all=True, filters={"label": f"{CHECKOUT}={ROOT}"}):
+        waits = Path(f"/proc/{found.labels.get(LAUNCHER, '')}").is_dir()
+        if found.labels.get(OUTPUT) == output or not waits:
+            _remove(found)
+
+
+def _remove(container: Container) -> None:
+    try:
+        container.remove(force=True)
+    except NotFound:
+        pass
+    except APIError as error:
+        if "already in progress" not in str(error):
+            raise
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,95 @@
+"""A container engine, and its errors as sentences."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import docker
+import requests
+import urllib3
+from docker.errors import APIError, DockerException, ImageNotFound
+
+from steps.base.errors import UserError
+from steps.config.runtime import EngineAddress
+
+CALL_LIMIT_S = 60
+
+START = {
+    "docker": "systemctl start docker",
+    "podman": "systemctl start podman.socket",
+}
+
+_UNREACHED = re.compile("timed out|refused|reset|aborted|broken|version:", re.IGNORECASE)
+"""In what the SDK says of an engine that it couldn't speak with."""
+
+_ERRORS = (
+    *(DockerException, OSError, requests.exceptions.RequestException),
+    urllib3.exceptions.HTTPError,  # of a stream that breaks off: the SDK reads it by itself
+)
+
+PYTHON = "/opt/reprise/bin/python"
+"""Of every image that is built from containers/."""
+
+CHECKOUT, LAUNCHER = "org.reprise.checkout", "org.reprise.launcher"
+
+
+def owned(root: Path) -> dict[str, str]:
+    """Labels of a container: what it works for, and the process that waits for it."""
+    return {CHECKOUT: str(root), LAUNCHER: str(os.getpid())}
+
+
+@contextmanager
+def connected(
+    address: EngineAddress, limit_s: float = CALL_LIMIT_S
+) -> Iterator[docker.DockerClient]:
+    """A client of the engine. Raises UserError if it doesn't answer or refuses us.
+
+    `limit_s`: how long it may be silent, in a request inside the block. What it complains of there
+    is raised as a UserError too.
+    """
+    path = Path(address.socket.removeprefix("unix://"))
+    if not path.exists():
+        raise UserError(
+            f"{address.engine} has no socket {path}; start it ({START[address.engine]}), or set "
+            "runtime.socket"
+        )
+    try:
+        client = docker.DockerClient(base_url=address.socket, timeout=CALL_LIMIT_S)
+        try:
+            client.ping()
+            client.api.timeout = limit_s
+            yield client
+        finally:
+            client.close()
+    except _ERRORS as error:
+        raise UserError(_sentence(address, path, error)) from error
+
+
+def _sentence(address: EngineAddress, path: Path, error: Exception) -> str:
+    text = " ".join(str(getattr(error, "explanation", None) or error).split())
+    if "Permission denied" in text or "PermissionError" in text:
+        return (
+            f"{address.engine} refuses you at {path}: no permission; join its group "
+            "(usermod -aG docker USER, then log in again), or set runtime.socket to your own"
+        )
+    if "no space left" in text.lower():
+        return (
+            f"{address.engine} has no space left ({text:.200}); free some with "
+            f"{address.engine} system prune, or move its storage"
+        )
+    if not isinstance(error, APIError) and _UNREACHED.search(text):
+        return (
+            f"{address.engine} at {path} doesn't answer ({text:.200}); look whether it runs "
+            f"({START[address.engine]}), and run again"
+        )
+    return f"{address.engine} says: {text:.400}"
+
+
+def image_id(client: docker.DockerClient, name: str) -> str | None:
+    """Of an image that is on this machine; None if it isn't. Nothing is pulled."""
+    try:
+        return str(client.images.get(name).id)
+    except ImageNotFound:
+        return None

@@ -1,0 +1,27 @@
+"""What of the machine a step's container sees, and where: everything at its own path."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from steps.base.errors import UserError
+
+Mounts = dict[str, dict[str, str]]
+"""As the docker SDK takes them: path of the machine to path in the container, and mode."""
+
+
+def of_step(root: Path, extra: Iterable[str]) -> Mounts:
+    """The checkout to read, its results to write, and what lies elsewhere to read.
+
+    Raises UserError for a mount that isn't there: an engine would make an empty directory of it.
+    """
+    found = {str(root): "ro"}
+    for path in extra:
+        if not Path(path).is_dir():
+            raise UserError(
+                f"{path} is to be mounted into containers, and is no directory; mend runtime.mounts"
+            )
+        found[path] = "ro"
+    results = root / "results"
+    # Where results are kept on another disk, the link is followed in the container too.
+    found |= {str(path): "rw" for path in {results, results.resolve()}}
+    return {path: {"bind": path, "mode": mode} for path, mode in found.items()}

@@ -1,0 +1,1 @@
+"""What MLCommons defines: rounds, LoadGen's logs, accuracy.txt, ROUGE, published results."""

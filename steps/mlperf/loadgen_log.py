@@ -1,0 +1,178 @@
+"""LoadGen's logs, read as streams: mlperf_log_detail.txt and mlperf_log_accuracy.json.
+
+`record_of` and `entries_of` take them apart, for whoever looks at a stranger's log; `read_detail`
+and `read_answers` are for logs of our own runs, where any damage ends the matter.
+"""
+
+import json
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from steps.base.errors import UserError
+from steps.base.untrusted import Damaged, decoded, lines_of
+
+MARKER = b":::MLLOG"
+"""A record's line begins with it (tools/submission/log_parser.py, v5.1.1)."""
+
+TOKEN_BYTES = 4
+"""Answers are logged as little-endian int32 token ids."""
+
+
+class Record(NamedTuple):
+    """One record of a detail log; `time_ms` is whatever stands there."""
+
+    key: str
+    value: Any
+    is_error: bool
+    is_warning: bool
+    time_ms: Any
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One record's key and value: `line` counts from 1."""
+
+    line: int
+    key: str
+    value: Any
+
+
+@dataclass
+class Detail:
+    """What a detail log says. The first occurrence of a key wins, as for the official checker."""
+
+    path: Path
+    values: dict[str, Any] = field(default_factory=dict)
+    errors: list[Entry] = field(default_factory=list)
+    warnings: list[Entry] = field(default_factory=list)
+
+    def get(self, key: str) -> Any:
+        """The value; raises UserError if the log has no such key."""
+        if key not in self.values:
+            raise UserError(f"{self.path} has no {key}; it is truncated or not a log of such a run")
+        return self.values[key]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One logged response. `first_token` is what FirstTokenComplete was given, None if nothing."""
+
+    sample_index: int
+    tokens: list[int]
+    first_token: list[int] | None
+    token_count: int | None
+
+
+def record_of(line: bytes) -> Record | None:
+    """None for a line that is no record; raises Damaged for one that should be."""
+    text = decoded(line)
+    if not line.startswith(MARKER):
+        if line.find(b"\r" + MARKER) >= 0:
+            raise Damaged("a carriage return splits the line")
+        return None
+    if "\r" in text:
+        raise Damaged("a carriage return splits the record")
+    try:
+        record = _object(text, len(MARKER))
+        metadata = record["metadata"]
+        found = Record(
+            record["key"],
+            record["value"],
+            bool(metadata["is_error"]),
+            bool(metadata["is_warning"]),
+            record["time_ms"],
+        )
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise Damaged(f"no record of LoadGen's ({type(error).__name__}: {error})"[:160]) from error
+    if not isinstance(found.key, str):
+        raise Damaged("the record's key is no text")
+    return found
+
+
+_DECODER = json.JSONDecoder()
+_BLANKS = " \t\n\r"
+_SPACES = tuple(_BLANKS)
+
+
+def _object(text: str, start: int) -> Any:
+    """What json.loads says of the text from there on, in half the time of a short line."""
+    while text.startswith(_SPACES, start):
+        start += 1
+    value, end = _DECODER.raw_decode(text, start)
+    if end != len(text) and text[end:].strip(_BLANKS):
+        raise json.JSONDecodeError("Extra data", text, end)
+    return value
+
+
+def entries_of(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The numbered entries of an accuracy log; raises Damaged for one that is cut off."""
+    closed = False
+    for number, line in lines_of(path):
+        text = line.strip().rstrip(b",")
+        closed = closed or text == b"]"
+        if text not in (b"", b"[", b"]"):
+            yield number, text
+    if not closed:
+        raise Damaged("it ends without its closing bracket")
+
+
+def read_detail(path: Path) -> Detail:
+    """Raises UserError for an unreadable file or a damaged record, with its line."""
+    detail = Detail(path)
+    number = 0
+    try:
+        for number, line in lines_of(path):
+            record = record_of(line)
+            if record is None:
+                continue
+            entry = Entry(number, record.key, record.value)
+            detail.values.setdefault(entry.key, entry.value)
+            if record.is_error:
+                detail.errors.append(entry)
+            elif record.is_warning:
+                detail.warnings.append(entry)
+    except Damaged as damage:
+        raise _unusable(path, damage, damage.line or number) from damage
+    if not detail.values:
+        raise UserError(f"{path} holds no record of LoadGen's; re-run")
+    return detail
+
+
+def read_answers(path: Path) -> Iterator[Answer]:
+    """Entries of an accuracy log, one at a time; raises UserError at the first damaged one."""
+    try:
+        for number, text in entries_of(path):
+            try:
+                yield _answer(json.loads(text))
+            except _NO_ENTRY as error:
+                raise UserError(f"{path}:{number}: damaged entry ({error}); re-run") from error
+    except Damaged as damage:
+        raise _unusable(path, damage, damage.line) from damage
+
+
+_NO_ENTRY = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+
+
+def _unusable(path: Path, damage: Damaged, line: int) -> UserError:
+    return UserError(f"{path}{f':{line}' if line else ''}: {damage}; re-run")
+
+
+def _answer(entry: dict[str, Any]) -> Answer:
+    first = entry.get("token_data")
+    count = entry.get("token_count")
+    return Answer(
+        sample_index=int(entry["qsl_idx"]),
+        tokens=_tokens(entry["data"]),
+        first_token=None if first is None else _tokens(first),
+        token_count=None if count is None else int(count),
+    )
+
+
+def _tokens(text: str) -> list[int]:
+    data = bytes.fromhex(text)
+    if len(data) % TOKEN_BYTES:
+        raise ValueError(f"{len(data)} bytes are no whole number of int32 tokens")
+    return array("i", data).tolist()

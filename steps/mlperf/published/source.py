@@ -1,0 +1,85 @@
+"""MLCommons' summary_results.json of a round, read into typed results.
+
+The file is what tools/submission/generate_final_report.py writes; the keys are those of v5.1.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from steps.base.errors import UserError
+from steps.mlperf.published.result import Result, accuracy_metrics, judged, marked_duplicates
+
+REQUIRED = ("ID", "Submitter", "Category", "Model", "Scenario", "Location")
+"""Without these a row can't be told from another; any other key may be absent."""
+
+
+def read_summary(path: Path) -> list[Result]:
+    """Every row, in order. Raises UserError for a file that is none, with row and key."""
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror})") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}; get the file again") from error
+    if not isinstance(rows, list) or not rows or not all(isinstance(r, dict) for r in rows):
+        raise UserError(f"{path} is not a list of results; give a round's summary_results.json")
+    return marked_duplicates([_result(row, f"{path}, row {n}") for n, row in enumerate(rows, 1)])
+
+
+def _result(row: Mapping[str, Any], where: str) -> Result:
+    missing = [key for key in REQUIRED if not str(row.get(key) or "")]
+    if missing:
+        raise UserError(f"{where} has no {', '.join(missing)}; get the file again")
+    unit = str(row.get("Performance_Units") or "")
+    value, problems = judged(row.get("Performance_Result"), unit)
+    return Result(
+        source="published",
+        round=_round(row, where),
+        id=_text(row, "ID"),
+        submitter=_text(row, "Submitter"),
+        availability=_text(row, "Availability"),
+        division=_text(row, "Category"),
+        suite=_text(row, "Suite"),
+        system=_text(row, "System"),
+        platform=_text(row, "Platform"),
+        benchmark=_text(row, "Model"),
+        model=_text(row, "UsedModel") or _text(row, "Model"),
+        scenario=_text(row, "Scenario"),
+        nodes=_count(row, "Nodes"),
+        accelerators_per_node=_count(row, "a#"),
+        accelerator=_text(row, "Accelerator"),
+        processor=_text(row, "Processor"),
+        processors_per_node=_count(row, "host_processors_per_node"),
+        software=_text(row, "Software"),
+        operating_system=_text(row, "operating_system"),
+        precision=_text(row, "weight_data_types"),
+        accuracy=accuracy_metrics(_text(row, "Accuracy")),
+        value=value,
+        unit=unit,
+        location=_text(row, "Location"),
+        problems=problems,
+    )
+
+
+def _round(row: Mapping[str, Any], where: str) -> str:
+    """ "v5.1", from `version` or from the ID's first part."""
+    version = str(row.get("version") or "") or f"v{str(row['ID']).split('-')[0]}"
+    if not version.startswith("v") or not version[1:2].isdigit():
+        raise UserError(f"{where}: neither version nor ID names a round ({version!r})")
+    return version
+
+
+def _text(row: Mapping[str, Any], key: str) -> str:
+    value = row.get(key)
+    return "" if value is None else " ".join(str(value).split())
+
+
+def _count(row: Mapping[str, Any], key: str) -> int | None:
+    """A positive whole number; None for the empty string of systems without accelerators."""
+    try:
+        number = float(row.get(key) or "nan")
+    except (TypeError, ValueError):
+        return None
+    return int(number) if number > 0 and number == int(number) else None

@@ -1,0 +1,284 @@
+"""The rules of a round, read from `conf/round/` without Hydra: start-up counts for a validator.
+
+Hydra composes the same files for the plan; a test holds the two readings equal.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from steps import ROOT
+from steps.base.errors import UserError
+
+ROUNDS = ROOT / "conf/round"
+SCENARIOS = ("Offline", "Server", "Interactive", "SingleStream", "MultiStream")
+DIVISIONS = ("closed", "open", "network")
+STATUSES = ("available", "preview", "rdi")
+SYSTEM_TYPES: Mapping[str, str] = {
+    "datacenter": "datacenter",
+    "edge": "edge",
+    "datacenter,edge": "datacenter-edge",
+    "edge,datacenter": "datacenter-edge",
+}
+"""`system_type` of a system description, and its table of required scenarios."""
+
+MAY_BE_EMPTY = frozenset(
+    (
+        *("hw_notes", "sw_notes", "system_type_detail", "host_processor_frequency"),
+        *("host_processor_caches", "host_processor_interconnect", "accelerator_frequency"),
+        *("accelerator_interconnect_topology", "accelerator_on-chip_memories"),
+    )
+)
+COUNTS = ("number_of_nodes", "host_processors_per_node", "accelerators_per_node")
+"""Of a system description: required fields that may be empty (check_system_desc_id of the checker,
+v5.1.1), and fields that tools/submission/generate_final_report.py turns into integers."""
+
+
+@dataclass(frozen=True)
+class Test:
+    """A compliance test: its audit.config by LoadGen's keys, and what it has to show.
+
+    `speed` bounds the speed of its run over the performance run's, by "minimum", "maximum" (both
+    inclusive) and "below". `delta_percent`: how far metrics may move where answers do. `bounds`: by
+    benchmark, "minimum" and "maximum" (both inclusive) of what the test counts, and "samples", how
+    many answers it needs.
+    """
+
+    min_samples: int
+    audit: Mapping[str, int]
+    speed: Mapping[str, float]
+    delta_percent: Mapping[str, Any]
+    bounds: Mapping[str, Mapping[str, float]]
+
+    def settings(self) -> dict[str, object]:
+        """What the audit.config makes of a run, by the keys of LoadGen's log."""
+        return {
+            f"effective_performance_issue_{kind}": bool(
+                self.audit.get(f"performance_issue_{kind}", 0)
+            )
+            for kind in ("same", "unique")
+        }
+
+    @property
+    def logs_answers(self) -> bool:
+        return self.audit.get("accuracy_log_sampling_target", 0) > 0
+
+    def fast_enough(self, measured: float, reference: float) -> bool:
+        """Whether the speed of the test's run is allowed beside the performance run's."""
+        bounds = self.speed
+        return (
+            reference * bounds.get("minimum", 0.0) <= measured
+            and ("maximum" not in bounds or measured <= reference * bounds["maximum"])
+            and ("below" not in bounds or measured < reference * bounds["below"])
+        )
+
+    def allowed(self) -> str:
+        """The bounds in words."""
+        if "below" in self.speed:
+            return f"less than {self.speed['below']:.0%}"
+        return f"{self.speed['minimum']:.0%} to {self.speed['maximum']:.0%}"
+
+    def delta(self, official: str, metric: str) -> float:
+        """By how many percent a metric may differ; `official` is the benchmark."""
+        level = "*-99.9" if official.endswith("-99.9") else "*"
+        own: Mapping[str, float] = self.delta_percent.get(official, {})
+        return own.get(metric, self.delta_percent[level])
+
+    def moved(self, official: str, metric: str, before: float, after: float) -> str:
+        """In words, how a metric moved too far from the accuracy run's answers; "" if not."""
+        allowed = self.delta(official, metric)
+        if before != 0 and after != 0 and abs(1 - before / after) * 100 <= allowed:
+            return ""
+        return f"{metric} is {before:g} before and {after:g} after, {allowed:g} % are allowed"
+
+    def missed(self, official: str, value: float) -> str:
+        """In words, the bound of what the test counts that `value` doesn't keep; "" if none."""
+        bounds = self.bounds[official]
+        if not value >= bounds["minimum"]:
+            return f"at least {bounds['minimum']:g} is required"
+        if "maximum" in bounds and not value <= bounds["maximum"]:
+            return f"at most {bounds['maximum']:g} is allowed"
+        return ""
+
+    def samples(self, official: str) -> int:
+        """How many answers the test has to log."""
+        return int(self.bounds.get(official, {}).get("samples", self.min_samples))
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One benchmark of a round. Counts are samples; `limits` and `target_latency_ms` are p99.
+
+    `limits` maps scenarios to bounds on tokens (`ttft_ms`, `tpot_ms`), `target_latency_ms` to the
+    bound on the setting that LoadGen logs. `required` and `optional` map a type of system to
+    scenarios. `accuracy_min` and `accuracy_max` map metrics to inclusive bounds, or scenarios to
+    such maps. `extra_accuracy_files` maps a directory beside accuracy.txt to the stems of the files
+    it must hold. `bytes_per_sample`: what the rules reckon to move "in" to the accelerators and
+    "out" of them. `mlperf_conf`: keys that LoadGen's own file sets otherwise than for others.
+    """
+
+    performance_sample_count: int
+    dataset_size: int
+    compliance_tests: list[str]
+    required: Mapping[str, list[str]]
+    optional: Mapping[str, list[str]]
+    accuracy_min: Mapping[str, Any]
+    accuracy_max: Mapping[str, Any]
+    limits: Mapping[str, Mapping[str, int]]
+    target_latency_ms: Mapping[str, int]
+    offline_min_samples: int | None = None
+    accuracy_sample_count: int | Mapping[str, int] | None = None
+    loadgen_model: str | None = None
+    equal_issue: bool = False
+    token_latencies: bool = False
+    result_keys: Mapping[str, str] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)
+    extra_accuracy_files: Mapping[str, list[str]] = field(default_factory=dict)
+    eos_token_ids: list[int] = field(default_factory=list)
+    mlperf_conf: Mapping[str, float] = field(default_factory=dict)
+    bytes_per_sample: Mapping[str, int] | None = None
+
+    def minimum(self, scenario: str) -> Mapping[str, float]:
+        """Lower bounds by metric."""
+        return _of_scenario(self.accuracy_min, scenario)
+
+    def maximum(self, scenario: str) -> Mapping[str, float]:
+        """Upper bounds by metric."""
+        return _of_scenario(self.accuracy_max, scenario)
+
+    def accuracy_samples(self, scenario: str) -> int:
+        """How many samples an accuracy run has to answer."""
+        count = self.accuracy_sample_count
+        if isinstance(count, Mapping):
+            count = count.get(scenario)
+        return self.dataset_size if count is None else count
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round. `layout` is "v5.1" or "v6"; `result_keys` are the keys of other benchmarks.
+
+    `exact_files`: run_1 and accuracy/ hold no other files. `open_images`: open results too owe the
+    `extra_accuracy_files`. `model_parts`: what of an open model's name says which benchmark it is.
+    """
+
+    name: str
+    source: str
+    loadgen_version: str
+    seeds: Mapping[str, int]
+    min_duration_ms: int
+    layout: str
+    exact_files: bool
+    calibration_required: bool
+    open_images: bool
+    model_aliases: Mapping[str, str]
+    model_parts: Mapping[str, str]
+    benchmarks: Mapping[str, Benchmark]
+    compliance: Mapping[str, Test]
+    result_keys: Mapping[str, str]
+    system_fields: list[str]
+    system_fields_network: list[str]
+    system_fields_optional: list[str]
+    measurement_fields: list[str]
+
+    def official(self, model: str) -> str | None:
+        """The official name of a model's directory; None if there is none."""
+        if model in self.benchmarks:
+            return model
+        alias = self.model_aliases.get(model)
+        return alias if alias in self.benchmarks else None
+
+    def inferred(self, model: str) -> str | None:
+        """The benchmark that the official checker infers from the name of an open model."""
+        found = next((part for part in self.model_parts if part in model), None)
+        return None if found is None else self.official(self.model_parts[found])
+
+
+def names() -> list[str]:
+    """The rounds there are data of, oldest first."""
+    return sorted(path.stem for path in ROUNDS.glob("*.yaml"))
+
+
+@cache
+def load(name: str) -> Round:
+    """Raises UserError for a round there is no data of."""
+    if name not in names():
+        raise UserError(f"there are no rules of round {name!r}; choose one of {', '.join(names())}")
+    rules = table(name)
+    for key in ("accuracy_factor_99", "accuracy_factor_99_9", "tokens_per_sample_tolerance"):
+        del rules[key]  # gates of the rehearsal, which has a reference of its own
+    benchmarks = {
+        model: _benchmark(entry)
+        for model, entry in rules.pop("benchmarks").items()
+        if entry is not None
+    }
+    tests = {test: Test(**entry) for test, entry in rules.pop("compliance").items()}
+    return Round(benchmarks=benchmarks, compliance=tests, **rules)
+
+
+@cache
+def round_of_seeds() -> Mapping[tuple[str, int], str]:
+    """Which round a seed belongs to, by the seed's name and value."""
+    return {(key, seed): name for name in names() for key, seed in table(name)["seeds"].items()}
+
+
+def table(name: str) -> dict[str, Any]:
+    """A round's file on those that it names under `defaults`."""
+    own = read_yaml(ROUNDS / f"{name}.yaml")
+    merged: dict[str, Any] = {}
+    for base in own.pop("defaults", []):
+        if base != "_self_":
+            merged = _merged(merged, table(base))
+    return _merged(merged, own)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A mapping of this project's own, by libyaml where PyYAML has it: ten times as fast."""
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    found: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), loader)
+    return found
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Key by key, as Hydra merges; a list or a null takes the place of what was there."""
+    result = dict(base)
+    for key, value in over.items():
+        below = result.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            value = _merged(below, value)
+        result[key] = value
+    return result
+
+
+def _benchmark(entry: Mapping[str, Any]) -> Benchmark:
+    own = _without_nulls(entry)
+    suites, accuracy, limits = (own.pop(key) for key in ("scenarios", "accuracy", "limits"))
+    whole = {scenario: limit["latency_ms"] for scenario, limit in limits.items() if len(limit) == 1}
+    return Benchmark(
+        required={suite: entry["required"] for suite, entry in suites.items()},
+        optional={suite: entry["optional"] for suite, entry in suites.items() if len(entry) > 1},
+        accuracy_min=accuracy["minimum"],
+        accuracy_max=accuracy["maximum"],
+        limits={scenario: limit for scenario, limit in limits.items() if scenario not in whole},
+        target_latency_ms={**whole, **own.pop("target_latency_ms", {})},
+        **own,
+    )
+
+
+def _without_nulls(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_nulls(value) if isinstance(value, Mapping) else value
+        for key, value in entry.items()
+        if value is not None
+    }
+
+
+def _of_scenario(bounds: Mapping[str, Any], scenario: str) -> Mapping[str, float]:
+    if scenario in bounds:
+        found: Mapping[str, float] = bounds[scenario]
+        return found
+    return {metric: bound for metric, bound in bounds.items() if metric not in SCENARIOS}

@@ -1,0 +1,36 @@
+"""What is wrong with a job's result on disk: whether it still belongs to its plan.
+
+Reads manifests and records only, so it holds on another machine and without Snakemake's metadata.
+"""
+
+import json
+from pathlib import Path
+
+from steps.base.errors import UserError
+from steps.base.record import RECORD, Manifest, canonical_json, sha256_file
+from steps.plan.plan import Job
+
+OTHER_CODE = "made by other code than today's"
+
+
+def complaints_of(job: Job, root: Path, code: str) -> list[str]:
+    """What is wrong with one job's output, one phrase each; `code` is today's digest."""
+    try:
+        manifest = Manifest.read(root / job.output)
+        record = json.loads((root / job.output).with_name(RECORD).read_text(encoding="utf-8"))
+    except UserError as error:
+        return [str(error)]
+    except (OSError, ValueError) as error:
+        return [f"{RECORD} is missing or damaged ({error})"]
+    found = list(manifest.damage())
+    if canonical_json(manifest.config) != job.config:
+        found.append("made with another configuration than the plan's")
+    if record.get("code") != code:
+        found.append(OTHER_CODE)
+    for role, path in job.inputs.items():
+        source = root / path
+        if not source.is_file():
+            found.append(f"its input {role} ({path}) is missing")
+        elif manifest.inputs.get(role) != sha256_file(source):
+            found.append(f"its input {role} ({path}) is not what it was made from")
+    return found

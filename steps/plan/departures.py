@@ -1,0 +1,27 @@
+"""Where a cell leaves the rules of its round. A tree with any departure may not be submitted."""
+
+from steps.config.schema import PerformanceCheckConfig
+
+
+def departures(
+    check: PerformanceCheckConfig, evaluation_count: int, *, emulated: bool
+) -> tuple[str, ...]:
+    """One phrase each, with the value here and the value of the rules; empty if none."""
+    rules, loadgen = check.rules, check.loadgen
+    limits = (
+        ("min_duration_ms", loadgen.min_duration_ms, rules.min_duration_ms),
+        (
+            "performance_sample_count",
+            loadgen.performance_sample_count_override,
+            rules.performance_sample_count,
+        ),
+        ("dataset size", evaluation_count, rules.dataset_size),
+    )
+    found = [
+        f"{name} is {value:,} instead of {minimum:,}"
+        for name, value, minimum in limits
+        if value is not None and value < minimum
+    ]
+    if emulated:
+        found.append("precision is emulated, not executed by the accelerator")
+    return tuple(found)

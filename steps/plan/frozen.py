@@ -1,0 +1,87 @@
+"""The frozen plan of a command's overrides, and what it takes to run one.
+
+Heavy modules are imported where they are used: a repeated run whose plan is known costs little more
+than snakemake itself.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+
+from steps import ROOT
+from steps.base.errors import UserError
+from steps.base.record import canonical_json, digest_files, write_atomically
+
+
+def site_file(arguments: list[str]) -> tuple[list[str], Path | None]:
+    """Arguments without `--site FILE`, and the file; a relative path is one from the checkout."""
+    rest, site = [], None
+    waiting = iter(arguments)
+    for argument in waiting:
+        if argument != "--site" and not argument.startswith("--site="):
+            rest.append(argument)
+            continue
+        name = argument.partition("=")[2] or next(waiting, "")
+        if not name or site is not None:
+            raise UserError("--site takes one file, as in --site acme.yaml")
+        site = Path(name)
+    return rest, site
+
+
+def frozen_plan(root: Path, overrides: list[str], site: Path | None = None) -> Path:
+    """The plan of these overrides; composed only if `conf/`, code or locks changed since.
+
+    Composition is a pure function of what the key covers: `conf/` has no resolver that reads the
+    environment, the clock or the machine.
+    """
+    files = [*root.glob("conf/**/*.yaml"), *root.glob("envs/*.lock"), *root.glob("steps/**/*.py")]
+    key = digest_files([*files], root) + canonical_json(overrides)
+    if site is not None and site.is_file():
+        key += site.name + site.read_text(encoding="utf-8", errors="replace")
+    index = root / "results/plans/index" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}"
+    if index.is_file():
+        path = root / "results/plans" / f"{index.read_text().strip()}.json"
+        if path.is_file():
+            return path
+    from steps.plan.make import make
+    from steps.plan.plan import freeze
+
+    path = freeze(make(root, overrides, site), root)
+    write_atomically(index, path.stem + "\n")
+    return path
+
+
+def scheduler(plan: Path) -> str:
+    """Who runs a frozen plan, by its name in `conf/scheduler/`."""
+    return str(json.loads(plan.read_text(encoding="utf-8"))["scheduler"]["name"])
+
+
+def snakemake(plan: Path) -> list[str]:
+    """The command that runs a plan on this machine, as a user could type it."""
+    return [
+        str(Path(sys.executable).parent / "snakemake"),
+        "--configfile",
+        str(plan.relative_to(ROOT)),
+        "--workflow-profile",
+        "workflow/profiles/default",
+    ]
+
+
+def lock(results: Path) -> None:
+    """Held until snakemake and every step it started have ended, however they end."""
+    results.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(results / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.read(descriptor, 32).decode().strip()
+        raise UserError(
+            f"another ./reproduce (process {holder}), or a step it started, is still running "
+            f"in {results}; wait for it or end it"
+        ) from error
+    os.truncate(descriptor, 0)
+    os.write(descriptor, f"{os.getpid()}\n".encode())
+    os.set_inheritable(descriptor, True)

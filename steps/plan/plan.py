@@ -1,0 +1,83 @@
+"""The plan: every job with its configuration and inputs, frozen, content-addressed.
+
+Nothing below the plan knows Hydra or `conf/`; whoever reads a plan doesn't load what makes one.
+"""
+
+import hashlib
+from pathlib import Path
+
+from steps.base.errors import UserError
+from steps.base.record import canonical_json, sha256_file, write_atomically
+from steps.base.strict import Strict
+from steps.config.groups import Requirement
+from steps.config.scheduler import Scheduler
+
+PLANS = Path("results/plans")
+
+
+class Job(Strict):
+    """One job: `output` is the manifest that stands for it, `config` its canonical JSON.
+
+    `inputs` maps roles to paths of manifests (or files). `gates` are manifests that have to be
+    there before it starts and that it doesn't read. `environment` is the directory of the
+    virtual environment it runs in. `log` outlives a failed job. `container`: the JSON of the
+    ContainerSettings (steps/machine/runtime) of a job that runs in the image that its input
+    "environment" stands for; empty for one that runs on the machine itself.
+    """
+
+    step: str
+    key: str
+    config: str
+    inputs: dict[str, str]
+    environment: str
+    output: str
+    log: str
+    gates: tuple[str, ...] = ()
+    container: str = ""
+
+    @property
+    def launcher(self) -> tuple[str, ...]:
+        """What takes the arguments of Python: an environment's, or that of the container."""
+        python = f"{self.environment}/bin/python"
+        if not self.container:
+            return (python,)
+        return (python, "-m", "steps.machine.runtime", self.inputs["environment"], self.container)
+
+
+class Plan(Strict):
+    """All jobs of an experiment, in data order, the machines that they need, and who places them.
+
+    The scheduler is no part of any job: what one has made holds for another.
+    """
+
+    experiment: str
+    jobs: tuple[Job, ...]
+    requirements: tuple[Requirement, ...]
+    scheduler: Scheduler
+
+
+def environment_directory(root: Path, name: str) -> str:
+    """Where the environment of `envs/<name>.lock` lives: named by the lock's content."""
+    lock = root / "envs" / f"{name}.lock"
+    if not lock.is_file():
+        known = ", ".join(sorted(path.stem for path in lock.parent.glob("*.lock")))
+        raise UserError(f"environment {name!r} has no envs/{name}.lock; there are {known}")
+    return f".envs/{name}-{sha256_file(lock)[:12]}"
+
+
+def freeze(plan: Plan, root: Path) -> Path:
+    """Write `results/plans/<first 12 hex digits of its sha256>.json`; same plan, same file."""
+    text = canonical_json(plan.model_dump(mode="json"))
+    path = root / PLANS / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
+    if not path.exists():
+        write_atomically(path, text)
+    return path
+
+
+def load(path: Path) -> Plan:
+    """Read a frozen plan; raises UserError if its content isn't what its name says."""
+    if not path.is_file():
+        raise UserError(f"there is no plan {path}; ./reproduce makes one")
+    if sha256_file(path)[:12] != path.stem:
+        raise UserError(f"{path} was changed after it was frozen; delete it and run ./reproduce")
+    return Plan.model_validate_json(path.read_text(encoding="utf-8"))

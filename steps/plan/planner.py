@@ -1,0 +1,418 @@
+"""From composed cells to a plan: every job's configuration is checked, its inputs are named."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from steps.base.confidential.tokens import refuse_configured
+from steps.base.errors import UserError, explain
+from steps.base.record import canonical_json
+from steps.config import groups, schema
+from steps.config.axes import AXES
+from steps.config.groups import Requirement
+from steps.config.runtime import Runtime
+from steps.config.scheduler import GROUP, Choice, Scheduler
+from steps.plan import capacity
+from steps.plan.departures import departures
+from steps.plan.plan import Job, Plan, environment_directory
+from steps.plan.registry import COMPARED, FOLDER, LOG, PER_CELL, STEPS, StepSpec
+from steps.plan.unsupported import limitation
+
+TENSOR_PARALLEL = "tensor_parallel_size"
+"""vLLM's name for the accelerators of one engine; other engines take one."""
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+@dataclass
+class Making:
+    """What is being planned: a cell, or the whole experiment.
+
+    `made`: its jobs, by what needs them. `containers`: settings of the containers that its steps
+    may run in, by their environment, as JSON.
+    """
+
+    where: str
+    subtrees: Mapping[str, Any]
+    point: Mapping[str, str] = field(default_factory=dict)
+    containers: Mapping[str, str] = field(default_factory=dict)
+    made: dict[str, Job] = field(default_factory=dict)
+
+    def at(self, *axes: str) -> "Making":
+        """The same where only these axes are known: what is made there, other cells share."""
+        return replace(self, point={axis: self.point[axis] for axis in axes})
+
+
+class Planner:
+    """Turns composed cells into jobs; a job that several cells share appears once."""
+
+    def __init__(self, root: Path, experiment: str) -> None:
+        self._root = root
+        self._experiment = experiment
+        self._jobs: dict[tuple[str, str], Job] = {}
+        self._requirements: dict[str, Requirement] = {}
+        self._schedulers: list[Scheduler] = []
+        self._capacity = capacity.load(root / "conf/capacity.yaml")
+
+    def plan(self, cells: Iterable[Mapping[str, Any]], overrides: list[str]) -> Plan:
+        described = [self._cell(composed) for composed in cells]
+        self._whole(described, overrides)
+        return Plan(
+            experiment=self._experiment,
+            jobs=tuple(self._jobs.values()),
+            requirements=tuple(self._requirements.values()),
+            scheduler=self._schedulers[0],
+        )
+
+    # ---- one cell --------------------------------------------------------------------------
+
+    def _cell(self, composed: Mapping[str, Any]) -> schema.Cell:
+        point = {axis: str(composed[axis]["name"]) for axis in AXES}
+        where = " ".join(f"{axis}={value}" for axis, value in point.items())
+        refuse_configured(composed, where)
+        needed = groups.check(composed, self._root / "conf")
+        self._requirements[needed.system] = needed
+        self._schedule(composed, where)
+        subtrees: dict[str, Any] = composed["steps"]
+        runtime = _validated(Runtime, composed["settled"]["runtime"], f"{where}: runtime")
+        containers = {
+            kind: canonical_json(given.model_dump(mode="json"))
+            for kind, given in {
+                "engine": runtime.container(needed.nodes),
+                "prepare": runtime.container(1),
+                "scoring": runtime.judging(),
+            }.items()
+        }
+        cell = Making(where, subtrees, point, containers)
+        self._environments(cell, composed, runtime)
+        self._source(cell)
+        cell.made["dataset"] = self._add_step(cell, "dataset", subtrees["dataset"])
+        self._weights(cell)
+        for step in (
+            *("describe", "performance_run", "accuracy_run"),
+            *("performance_check", "accuracy_check"),
+        ):
+            cell.made[step] = self._add_step(cell, step, subtrees[step])
+        self._compliance(cell)
+        self._require_fit(composed, where)
+        described = {**subtrees["cell"], "departures": self._departures(subtrees)}
+        return _validated(schema.Cell, described, f"{where}: steps.cell")
+
+    def _schedule(self, composed: Mapping[str, Any], where: str) -> None:
+        chosen = _validated(Choice, {GROUP: composed[GROUP]}, where).scheduler
+        self._schedulers.append(chosen)
+        if chosen != self._schedulers[0]:
+            raise UserError(
+                f"{where}: its system chooses another scheduler than the cells before it; choose "
+                "one for all, in conf/site/local.yaml or as scheduler=NAME"
+            )
+
+    def _require_fit(self, composed: Mapping[str, Any], where: str) -> None:
+        """Each kind of node holds a copy of the weights per engine, as far as sizes are known.
+
+        An engine without arguments is one whose settings nobody published.
+        """
+        subtrees, known = composed["steps"], self._capacity
+        model, weights = str(subtrees["model"]["name"]), str(composed["precision"]["name"])
+        arguments = subtrees["performance_run"]["engine"].get("arguments")
+        if model not in known.models or weights not in known.formats or arguments is None:
+            return
+        pruned = subtrees["prune"]
+        kept = 1.0 if pruned is None else 1 - schema.PruneConfig(**pruned).dropped
+        per_engine = int(arguments.get(TENSOR_PARALLEL, 1))
+        for memory_gb in self._memories(composed):
+            try:
+                known.require(model, weights, memory_gb, per_engine, kept)
+            except UserError as error:
+                raise UserError(f"{where}: {error}") from error
+
+    def _memories(self, composed: Mapping[str, Any]) -> set[float]:
+        """Memory of the accelerators that a cell runs on, in GB; of a CPU none."""
+        own, machines = composed["hardware"], self._capacity.hardware
+        others = {group["hardware"] for group in composed["cluster"]["groups"]} - {own["name"]}
+        memories = {machines[name].accelerator.memory_gb for name in others & machines.keys()}
+        return memories | (
+            {float(own["accelerator"]["memory_gb"])} if own["accelerator"] else set()
+        )
+
+    def _environments(self, cell: Making, composed: Mapping[str, Any], runtime: Runtime) -> None:
+        """Native environments, or containers: as the runtime wants it, and as the hardware can."""
+        for role, subtree in cell.subtrees["environment"].items():
+            if role == "prepare" and not _changes(cell.subtrees):
+                continue
+            image = cell.subtrees["container"].get(role)
+            # What judges runs needs no accelerator, and so no container, but perhaps other tools.
+            judges = role == "analysis" or (role == "scoring" and image is None)
+            native = runtime.native or judges
+            if subtree["name"] is not None and native:
+                key = str(subtree["name"])
+                lock = {"lock": f"envs/{key}.lock"}
+                made = self._add(cell, "environment", key, subtree, lock)
+                cell.made[f"environment/{role}"] = made
+                continue
+            if image is None:
+                raise UserError(
+                    f"{cell.where}: runtime {runtime.name} needs a container for {role}, and "
+                    f"neither hardware {composed['hardware']['name']} nor engine "
+                    f"{composed['engine']['name']} names one; add it to conf/hardware/ or "
+                    "conf/engine/, or choose runtime=native if the hardware has an environment"
+                )
+            key = str(image["name"])
+            if "stack" in image:
+                image = {**image, "host": runtime.address()}
+            made = self._add(cell, "container", key, image, self._made_of(image))
+            cell.made[f"environment/{role}"] = made
+
+    def _made_of(self, image: Mapping[str, Any]) -> dict[str, str]:
+        """Nothing, for an image that is only planned."""
+        if "stack" not in image:
+            return {}
+        recipe = f"containers/{image['stack']}/Dockerfile"
+        if not (self._root / recipe).is_file():
+            known = self._root.glob("containers/*/Dockerfile")
+            raise UserError(
+                f"image {image['name']} has no {recipe}; there are "
+                f"{', '.join(sorted(path.parent.name for path in known))}"
+            )
+        return {"lock": f"envs/{image['lock']}.lock", "recipe": recipe}
+
+    def _source(self, cell: Making) -> None:
+        model = cell.subtrees["model"]
+        source = {"source": f"{model['embedded']}/manifest.json"} if "embedded" in model else {}
+        cell.made["model"] = self._add(cell, "model", cell.point["benchmark"], model, source)
+
+    def _weights(self, cell: Making) -> None:
+        """From the source to what the runs load; `made["weights"]` is the last job so far.
+
+        What comes before quantizing is the same for every precision, and so is done once.
+        """
+        subtrees, made = cell.subtrees, cell.made
+        made["weights"] = made["model"]
+        check = _quick_run(subtrees, "source_engine")
+        if check and _changes(subtrees):
+            source = cell.at("system", "benchmark")
+            made["reference"] = self._add_step(source, "quick_run", check)
+        quantized = False
+        for step in _changes(subtrees):
+            quantized = quantized or step == "quantize"
+            known = cell if quantized else cell.at(*(axis for axis in AXES if axis != "precision"))
+            made["weights"] = self._add_step(known, step, subtrees[step])
+            check = _quick_run(subtrees, "engine" if quantized else "source_engine")
+            if check:
+                self._quick(known, step, check)
+
+    def _quick(self, cell: Making, after: str, run: Mapping[str, Any]) -> None:
+        """A look at what a step made, and its verdict, which the runs of this cell wait for."""
+        ran = self._add_step(cell, "quick_run", run, f"/{after}")
+        spec = STEPS["quick_check"]
+        inputs = {role: cell.made[needed].output for role, needed in spec.needs.items()}
+        inputs |= {"run": ran.output, "reference": cell.made["reference"].output}
+        subtree = {"after": after, "minimum": cell.subtrees["quick_check"][after]}
+        cell.made[f"gate/{after}"] = self._add(cell, "quick_check", ran.key, subtree, inputs)
+
+    def _compliance(self, cell: Making) -> None:
+        """A run and its verdict per test. One alone is named by its cell, several by their test."""
+        run = dict(cell.subtrees["compliance_run"])
+        tests, audits, timed = (run.pop(key) for key in ("tests", "audits", "timed_loadgen"))
+        for test in tests:
+            if test not in audits:
+                raise UserError(
+                    f"{cell.where}: round {run['rules']['round']} demands {test}, but its file has "
+                    f"no compliance.{test}; add the settings of its audit.config"
+                )
+            below = f"/{test}" if len(tests) > 1 else ""
+            rule = audits[test]
+            audited = {**run, "test": test, "audit": rule["audit"]}
+            if rule["speed"]:
+                audited["loadgen"] = timed
+            judged = {**cell.subtrees["compliance_check"], "test": test, "rule": rule}
+            for step, subtree in (("compliance_run", audited), ("compliance_check", judged)):
+                compared = COMPARED.get(test, {}) if step == "compliance_check" else {}
+                cell.made[step] = self._add_step(cell, step, subtree, below, compared)
+
+    def _departures(self, subtrees: Mapping[str, Any]) -> tuple[str, ...]:
+        check = _validated(schema.PerformanceCheckConfig, subtrees["performance_check"], "")
+        emulated = bool(subtrees["cell"]["emulated"])
+        return departures(check, subtrees["dataset"]["evaluation_count"], emulated=emulated)
+
+    def _add_step(
+        self,
+        cell: Making,
+        step: str,
+        subtree: Any,
+        below: str = "",
+        compared: Mapping[str, str] = MappingProxyType({}),
+    ) -> Job:
+        spec = STEPS[step]
+        key = "/".join(cell.point[axis] for axis in spec.axes if axis in cell.point) + below
+        inputs = {
+            role: cell.made[needed].output
+            for role, needed in {**spec.needs, **compared}.items()
+            if role != "dataset" or _looks_at_data(step, subtree)
+        }
+        return self._add(cell, step, key, subtree, inputs)
+
+    def _add(self, cell: Making, step: str, key: str, subtree: Any, inputs: dict[str, str]) -> Job:
+        spec = STEPS[step]
+        planned = spec.planned if spec.planned and limitation(step, subtree) else spec.config
+        _validated(planned, subtree, f"{cell.where}: steps.{step}")
+        config = canonical_json(subtree)
+        folder, log = self._paths(step, key, config, inputs)
+        contained = _contained(spec.environment, cell.made)
+        job = Job(
+            step=step,
+            key=key,
+            config=config,
+            inputs=inputs,
+            environment=self._environment(spec.environment, cell.made),
+            container=cell.containers[spec.environment] if contained else "",
+            gates=_gates(spec, cell.made),
+            output=f"{folder}/manifest.json",
+            log=log,
+        )
+        known = self._jobs.setdefault((step, key), job)
+        if known != job:
+            raise UserError(
+                f"{cell.where}: steps.{step} reads an axis outside ({', '.join(spec.axes)}): two "
+                f"cells give {key} different values; give it that axis in steps/plan/registry.py"
+            )
+        return known
+
+    def _paths(
+        self, step: str, key: str, config: str, inputs: Mapping[str, str]
+    ) -> tuple[str, str]:
+        stage = STEPS[step].stage
+        # Another minimum judges again what is there; what comes after doesn't move for it.
+        decisive = "" if step == "quick_check" else config
+        digest = hashlib.sha256(canonical_json([decisive, dict(inputs)]).encode()).hexdigest()
+        names = {
+            "step": step,
+            "experiment": self._experiment,
+            "cell": key,
+            "name": f"{key}-{digest[:12]}",
+        }
+        return FOLDER[stage].format(**names), LOG[stage].format(**names)
+
+    def _environment(self, kind: str, made: Mapping[str, Job]) -> str:
+        """The driver starts what runs in a container; the container itself is an input."""
+        needed = made.get(f"environment/{kind}")
+        if needed is None or needed.step == "container":
+            return environment_directory(self._root, "driver")
+        return environment_directory(self._root, needed.key)
+
+    def _locks(self) -> dict[str, str]:
+        """Of every environment and image of the plan, and of what plans and schedules."""
+        locks = {job.inputs["lock"] for job in self._jobs.values() if "lock" in job.inputs}
+        return {f"lock/{Path(path).stem}": path for path in sorted(locks | {"envs/driver.lock"})}
+
+    # ---- the whole experiment ---------------------------------------------------------------
+
+    def _whole(self, cells: list[schema.Cell], overrides: list[str]) -> None:
+        first = self._jobs["performance_run", cells[0].key]
+        round_name = str(json.loads(first.config)["rules"]["round"])
+        submitters = {
+            str(json.loads(job.config)["fields"]["submitter"])
+            for (step, _), job in self._jobs.items()
+            if step == "describe"
+        }
+        if len(submitters) != 1:
+            raise UserError(
+                f"the systems name different submitters ({', '.join(sorted(submitters))}); "
+                "run one experiment for each"
+            )
+        described_cells = [cell.model_dump(mode="json") for cell in cells]
+        analysis = self._jobs["environment", "analysis"]
+        whole = Making("the experiment", {}, made={"environment/analysis": analysis})
+        inputs = {"environment": analysis.output}
+        for cell in cells:
+            for step, key in self._jobs:
+                if step in PER_CELL and f"{key}/".startswith(f"{cell.key}/"):
+                    inputs[f"{key}/{step}"] = self._jobs[step, key].output
+            inputs[f"describe/{cell.system}"] = self._jobs["describe", cell.system].output
+            # Where weights come from is the site's affair: the tree must not say it.
+            inputs[f"model/{cell.benchmark}"] = self._jobs["model", cell.benchmark].output
+        submission = {
+            "experiment": self._experiment,
+            "round": round_name,
+            "submitter": submitters.pop(),
+            "overrides": overrides,
+            "cells": described_cells,
+        }
+        package = self._add(whole, "submission", "", submission, inputs)
+        report = {
+            "experiment": self._experiment,
+            "round": round_name,
+            "cells": described_cells,
+        }
+        for job in tuple(self._jobs.values()):
+            if STEPS[job.step].stage == "artifacts":
+                inputs[f"{job.step}/{job.key}"] = job.output
+        inputs = {**inputs, "package": package.output}
+        statement = {key: submission[key] for key in ("experiment", "round", "submitter")}
+        stated = {**_stated(inputs), **self._locks()}
+        provenance = self._add(
+            whole, "provenance", "", {**statement, "overrides": overrides}, stated
+        )
+        inputs["provenance"] = provenance.output
+        self._add(whole, "report", "", report, inputs)
+
+
+def _stated(inputs: Mapping[str, str]) -> dict[str, str]:
+    """What a statement is of: quick looks at weights are no part of a submission."""
+    return {role: path for role, path in inputs.items() if not role.startswith("quick_")}
+
+
+def _gates(spec: StepSpec, made: Mapping[str, Job]) -> tuple[str, ...]:
+    """Runs wait for every quick check of their weights."""
+    if spec.stage != "runs":
+        return ()
+    return tuple(job.output for role, job in made.items() if role.startswith("gate/"))
+
+
+def _quick_run(subtrees: Mapping[str, Any], engine: str) -> dict[str, Any] | None:
+    """None: the benchmark has no quick check. Weights that aren't quantized yet have their own
+    engine settings."""
+    subtree = subtrees["quick_run"]
+    if subtree["samples"] is None:
+        return None
+    return {key: subtree[key] for key in ("samples", "generation")} | {"engine": subtree[engine]}
+
+
+def _changes(subtrees: Mapping[str, Any]) -> tuple[str, ...]:
+    """The steps that change the weights, in order."""
+    prune = subtrees["prune"]
+    late = prune is not None and prune["when"] == "after_quantize"
+    order = ("quantize", "prune") if late else ("prune", "finetune", "quantize")
+    wanted = {
+        "quantize": subtrees["quantize"]["format"] != "none",
+        "prune": prune is not None,
+        "finetune": subtrees["finetune"] is not None,
+    }
+    return tuple(step for step in order if wanted[step])
+
+
+def _looks_at_data(step: str, subtree: Any) -> bool:
+    """Pruning a given block and quantizing without calibration don't depend on any prompt."""
+    if step == "prune":
+        return bool(subtree["block"]["by"] != "layers")
+    if step == "quantize":
+        return subtree["tool"] not in ("simulated", "streaming")
+    return True
+
+
+def _contained(kind: str, made: Mapping[str, Job]) -> bool:
+    needed = made.get(f"environment/{kind}")
+    return needed is not None and needed.step == "container"
+
+
+def _validated(config_class: type[Config], subtree: Any, where: str) -> Config:
+    try:
+        return config_class.model_validate_json(canonical_json(subtree))
+    except ValidationError as error:
+        raise UserError(f"{where}: {explain(error)}; mend it in conf/ or the override") from error

@@ -1,0 +1,1 @@
+"""Artifacts before any run: models, datasets, changed weights."""

@@ -1,0 +1,58 @@
+"""Weights that aren't finite, refused while they stream past."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steps.base.errors import UserError
+from steps.prepare.checkpoint.layout import Tensor
+
+# Type of the same width, mask of the magnitude, least magnitude that is no finite number.
+_FORMATS: Mapping[str, tuple[type[np.unsignedinteger], int, int]] = {
+    "BF16": (np.uint16, 0x7FFF, 0x7F80),
+    "F16": (np.uint16, 0x7FFF, 0x7C00),
+    "F32": (np.uint32, 0x7FFF_FFFF, 0x7F80_0000),
+    "F64": (np.uint64, 0x7FFF_FFFF_FFFF_FFFF, 0x7FF0_0000_0000_0000),
+    "F8_E4M3": (np.uint8, 0x7F, 0x7F),
+    "F8_E5M2": (np.uint8, 0x7F, 0x7C),
+    "F8_E8M0": (np.uint8, 0xFF, 0xFF),
+}
+
+
+def refuse_not_finite(tensor: Tensor, chunk: memoryview) -> None:
+    """UserError naming the tensor if a chunk of it holds a NaN or an infinity."""
+    if tensor.dtype not in _FORMATS:
+        return
+    kind, mask, limit = _FORMATS[tensor.dtype]
+    bits: NDArray[np.unsignedinteger] = np.frombuffer(chunk, kind)
+    if bits.size and int((bits & kind(mask)).max()) >= limit:
+        raise UserError(
+            f"{tensor.path}: {tensor.name} holds weights that are NaN or infinite; "
+            "the checkpoint is damaged, fetch or train it again"
+        )
+
+
+FLOATS: Mapping[str, type[np.generic]] = {
+    "BF16": np.uint16,
+    "F16": np.float16,
+    "F32": np.float32,
+}
+"""What numpy reads the elements of unquantized weights as; it has no bfloat16."""
+
+
+def decoded(data: bytes | memoryview, dtype: str) -> NDArray[np.float32]:
+    """Elements of a dtype among FLOATS."""
+    values = np.frombuffer(data, FLOATS[dtype])
+    if dtype == "BF16":
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values.astype(np.float32)
+
+
+def floats(tensor: Tensor) -> NDArray[np.float32] | None:
+    """The values of a small tensor, read from its file; None of a type that isn't such a float."""
+    if tensor.dtype not in FLOATS:
+        return None
+    with tensor.path.open("rb") as stream:
+        stream.seek(tensor.offset)
+        return decoded(stream.read(tensor.size), tensor.dtype)

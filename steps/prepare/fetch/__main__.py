@@ -1,0 +1,8 @@
+"""The command of its own; the model step fetches by the same function."""
+
+from steps.base.step import main
+from steps.config.fetch import FetchConfig
+from steps.prepare.fetch.fetch import fetch
+
+if __name__ == "__main__":
+    main("fetch", FetchConfig, fetch)

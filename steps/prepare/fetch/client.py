@@ -1,0 +1,231 @@
+"""HTTP as far as fetching needs it: what may be tried again, what may not, and no secrets told."""
+
+import email.utils
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+import requests
+import urllib3
+
+from steps.base.errors import UserError
+
+CHUNK = 1 << 20
+SLOWEST = 1024
+"""Bytes per second; less than this over the stall limit is a stall."""
+
+LONGEST_WAIT_S = 300.0
+LARGEST_TEXT = 64 << 20
+"""Bytes of a listing or a list of checksums."""
+
+_TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
+
+Result = TypeVar("Result")
+
+
+class Transient(Exception):
+    """A failure that may pass; `wait_s` is how long the server asked to wait, if it did."""
+
+    def __init__(self, reason: str, wait_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.wait_s = wait_s
+
+
+class Stopped(Exception):
+    """Another file has failed for good."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """Secret request headers, for one host; `what` names their references for error messages."""
+
+    host: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    what: str = ""
+
+    def for_url(self, url: str) -> dict[str, str]:
+        parts = urlsplit(url)
+        if not self.headers or parts.netloc != self.host:
+            return {}
+        if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "localhost"):
+            raise UserError(f"{shown(url)} would send {self.what} unencrypted; give an https URL")
+        return dict(self.headers)
+
+
+def shown(url: str) -> str:
+    """Without what may be a signature or a password."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "", ""))
+
+
+def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Given as authentication, it keeps requests from replacing our header by one of ~/.netrc."""
+    return request
+
+
+class _Session(requests.Session):
+    """Never sends credentials of ~/.netrc: not to the host a redirect leads to either."""
+
+    def rebuild_auth(
+        self, prepared_request: requests.PreparedRequest, response: requests.Response
+    ) -> None:
+        before, after = response.request.url or "", prepared_request.url or ""
+        if self.should_strip_auth(before, after):
+            prepared_request.headers.pop("Authorization", None)
+
+
+@dataclass
+class Client:
+    """A session that several threads share; proxies are those of the environment."""
+
+    stall_limit_s: float
+    attempts: int
+    retry_wait_s: float
+    stop: threading.Event = field(default_factory=threading.Event)
+    session: requests.Session = field(default_factory=_Session)
+
+    @contextmanager
+    def open(
+        self,
+        method: str,
+        url: str,
+        access: Access,
+        *,
+        offset: int = 0,
+        follow: bool = True,
+    ) -> Iterator[requests.Response]:
+        """A response of status 200, 206 or 416; Transient or UserError for any other outcome."""
+        headers = {"Accept-Encoding": "identity", **access.for_url(url)}
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+        try:
+            response = self.session.request(
+                method,
+                url,
+                headers=headers,
+                stream=True,
+                allow_redirects=follow,
+                timeout=self.stall_limit_s,
+                auth=_no_netrc,
+            )
+        except requests.Timeout:
+            raise Transient(f"no answer for {self.stall_limit_s:g} s") from None
+        except requests.ConnectionError:
+            raise Transient("no connection") from None
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            raise Transient(f"{type(error).__name__}") from None
+        with response:
+            _judge(response, url, access)
+            yield response
+
+    def body(self, response: requests.Response) -> Iterator[bytes]:
+        """Chunks as they come; Transient when they come too slowly or end before the length."""
+        began, count = time.monotonic(), 0
+        try:
+            while data := response.raw.read1(CHUNK, decode_content=False):
+                if self.stop.is_set():
+                    raise Stopped
+                yield data
+                count += len(data)
+                if (passed := time.monotonic() - began) > self.stall_limit_s:
+                    if count < SLOWEST * passed:
+                        raise Transient(f"less than 1 KiB/s for {passed:.0f} s")
+                    began, count = time.monotonic(), 0
+        except (urllib3.exceptions.TimeoutError, TimeoutError):
+            raise Transient(f"nothing came for {self.stall_limit_s:g} s") from None
+        except (urllib3.exceptions.HTTPError, OSError):
+            raise Transient("the connection broke") from None
+
+    def retry(self, url: str, attempt: Callable[[], Result], gained: Callable[[], int]) -> Result:
+        """Call until it succeeds or has failed `attempts` times since `gained` last grew."""
+        failures, before = 0, gained()
+        while True:
+            try:
+                return attempt()
+            except Transient as error:
+                now = gained()
+                failures = 1 if now > before else failures + 1
+                before = now
+                if failures >= self.attempts:
+                    raise UserError(
+                        f"{shown(url)} failed {failures} times: {error}; check the network and run "
+                        "it again, what has arrived is kept"
+                    ) from None
+                wait = self.retry_wait_s * 2**failures if error.wait_s is None else error.wait_s
+            if self.stop.wait(min(wait, LONGEST_WAIT_S)):
+                raise Stopped
+
+    def text(self, url: str, access: Access, *, follow: bool = True) -> tuple[bytes, str]:
+        """A small body and the URL of the next page of it, "" if there is none."""
+
+        def attempt() -> tuple[bytes, str]:
+            data = bytearray()
+            with self.open("GET", url, access, follow=follow) as response:
+                stated = length(response)
+                for part in self.body(response):
+                    data += part
+                    if len(data) > LARGEST_TEXT:
+                        raise UserError(f"{shown(url)} is too large to be what it should be")
+                if stated is not None and len(data) != stated:
+                    raise Transient("the answer ended early")
+                return bytes(data), response.links.get("next", {}).get("url", "")
+
+        return self.retry(url, attempt, lambda: 0)
+
+    def pages(self, url: str, access: Access) -> Iterator[Any]:
+        """The entries of a JSON listing, over all its pages."""
+        host = urlsplit(url).netloc
+        while url:
+            data, following = self.text(url, access)
+            try:
+                entries = json.loads(data)
+            except ValueError as error:
+                raise UserError(f"{shown(url)} is no JSON; is this a hub's endpoint?") from error
+            if not isinstance(entries, list):
+                raise UserError(f"{shown(url)} is no listing; is this a hub's endpoint?")
+            yield from entries
+            if following and urlsplit(following).netloc != host:
+                raise UserError(f"{shown(url)} goes on at another host, {shown(following)}")
+            url = following
+
+
+def length(response: requests.Response) -> int | None:
+    """Content-Length; None if absent or no number."""
+    stated = response.headers.get("Content-Length", "")
+    return int(stated) if stated.isdecimal() else None
+
+
+def _judge(response: requests.Response, url: str, access: Access) -> None:
+    status = response.status_code
+    if status in (200, 206, 416):
+        return
+    where = shown(url)
+    if status in _TRANSIENT:
+        raise Transient(f"status {status}", _retry_after(response.headers.get("Retry-After")))
+    if status in (401, 403) or 300 <= status < 400:
+        need = f"what {access.what} holds may not read it" if access.what else "it needs a token"
+        raise UserError(
+            f"{where} is refused (status {status}): {need}; accept its terms on its page, then give"
+            " a token that may read it, by environment or file"
+        )
+    if status in (404, 410):
+        raise UserError(f"{where} doesn't exist (status {status}); correct its name or revision")
+    raise UserError(f"{where} answers with status {status}; check its address")
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Seconds; the header holds a number of them or a date (RFC 9110, section 10.2.3)."""
+    if not value:
+        return None
+    if value.strip().isdecimal():
+        return float(value)
+    try:
+        return max(email.utils.parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
+    except (ValueError, TypeError):
+        return None

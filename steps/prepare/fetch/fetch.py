@@ -1,0 +1,57 @@
+"""A model or a dataset from a hub, from URLs, from MLCommons' storage or from this machine.
+
+Files of a hub are fetched by its HTTP interface: huggingface_hub compares sizes, not digests, and
+brings an engine's environment with it, while URLs and MLCommons' storage need all of this anyway.
+"""
+
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from steps.base.console import Console, Progress
+from steps.base.errors import UserError
+from steps.base.record import Workspace, partial_directory
+from steps.config.fetch import FetchConfig, LocalSource
+from steps.prepare.fetch import local, sources
+from steps.prepare.fetch.client import Client
+from steps.prepare.fetch.download import download
+
+
+class _Counter:
+    """Progress whose total is known late, counted by several threads."""
+
+    def __init__(self, console: Console, label: str) -> None:
+        self._console = console
+        self._label = label
+        self._lock = threading.Lock()
+        self._progress: Progress | None = None
+
+    def total(self, size: int) -> None:
+        self._progress = self._console.progress(self._label, size, "bytes")
+
+    def add(self, size: int) -> None:
+        with self._lock:
+            if self._progress:
+                self._progress.add(size)
+
+
+def fetch(
+    config: FetchConfig, inputs: Mapping[str, Path], workspace: Workspace, console: Console
+) -> None:
+    """UserError if offline and the source isn't local: before a name is looked up."""
+    counter = _Counter(console, f"fetch {config.name}")
+    workspace.result = {"name": config.name, "simulated": False}
+    if isinstance(config.source, LocalSource):
+        local.take(config.source, workspace.directory, counter.add, counter.total)
+        return
+    if config.offline:
+        raise UserError(
+            f"{config.name} comes from a network and offline=true; fetch it elsewhere and give its "
+            "directory as a local source"
+        )
+    client = Client(config.stall_limit_s, config.attempts, config.retry_wait_s)
+    items = sources.items(config.source, client)
+    partial = workspace.partial or partial_directory(workspace.directory)
+    download(items, partial, client, config.connections, counter.add, counter.total)
+    os.replace(partial, workspace.directory)

@@ -1,0 +1,88 @@
+"""Source weights as an artifact: embedded in the repository, or fetched."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from steps import ROOT
+from steps.base.console import Console
+from steps.base.errors import UserError
+from steps.base.record import MANIFEST, Workspace, sha256_file
+from steps.base.step import main
+from steps.config.fetch import FetchConfig, HubSource, LocalSource, MlcommonsSource
+from steps.config.schema import EmbeddedModel, HubModel, LocalModel, ModelConfig, StoredModel
+from steps.prepare.fetch.fetch import fetch
+
+
+def step(
+    config: ModelConfig, inputs: Mapping[str, Path], workspace: Workspace, console: Console
+) -> None:
+    """Every file is checked against a digest, whichever way it comes (steps/prepare/fetch)."""
+    model = config.root
+    if isinstance(model, EmbeddedModel):
+        _take_embedded(model, workspace)
+    else:
+        fetch(_order(model), inputs, workspace, console)
+
+
+def _order(model: HubModel | StoredModel | LocalModel) -> FetchConfig:
+    settings = model.fetch
+    return FetchConfig(
+        name=model.name,
+        source=_source(model),
+        offline=settings.offline,
+        connections=settings.connections,
+        stall_limit_s=settings.stall_limit_s,
+        attempts=settings.attempts,
+        retry_wait_s=settings.retry_wait_s,
+    )
+
+
+def _source(
+    model: HubModel | StoredModel | LocalModel,
+) -> HubSource | MlcommonsSource | LocalSource:
+    if isinstance(model, LocalModel):
+        return LocalSource(kind="local", path=model.path, sha256={})
+    if isinstance(model, StoredModel):
+        if model.uri is None:
+            raise UserError(f"no .uri of {model.repository} is given; set benchmark.model.uri")
+        return MlcommonsSource(kind="mlcommons", uri=model.uri, checksums_sha256=None, headers={})
+    if model.revision is None:
+        raise UserError(
+            f"no revision of {model.repository} is pinned; set benchmark.model.revision"
+        )
+    return HubSource(
+        kind="hub",
+        endpoint=model.fetch.endpoint,
+        repository_type="model",
+        repository=model.repository,
+        revision=model.revision,
+        include=model.fetch.include,
+        exclude=model.fetch.exclude,
+        token=model.fetch.token,
+    )
+
+
+def _take_embedded(model: EmbeddedModel, workspace: Workspace) -> None:
+    """Raises UserError naming the first file that is missing or not what the manifest says."""
+    source = ROOT / model.embedded
+    try:
+        shipped = json.loads((source / MANIFEST).read_text(encoding="utf-8"))
+        files: dict[str, dict[str, str]] = shipped["files"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{source / MANIFEST} is missing or damaged ({error}); restore it with git checkout"
+        ) from error
+    for name, entry in files.items():
+        if not (source / name).is_file() or sha256_file(source / name) != entry["sha256"]:
+            raise UserError(
+                f"{source / name} is missing or not the file that {MANIFEST} lists; "
+                "restore it with git checkout"
+            )
+        shutil.copyfile(source / name, workspace.directory / name)
+    workspace.result = {"name": model.name, "simulated": False, "recipe": shipped["recipe"]}
+
+
+if __name__ == "__main__":
+    main("model", ModelConfig, step)

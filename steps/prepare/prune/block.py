@@ -1,0 +1,128 @@
+"""Drop a block of decoder layers from a checkpoint, shard by shard; no weight changes."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from steps.base.errors import UserError
+from steps.prepare.checkpoint.layout import Checkpoint, Tensor, layers, open_checkpoint
+from steps.prepare.checkpoint.stream import Target, rewrite
+
+# The dots are escaped where a quantization config holds regular expressions ("re:...").
+_NUMBERED = re.compile(r"(?:^|[.:])layers\\?[.](\d+)(?=\\?[.]|$)")
+
+PER_LAYER = ("layer_types",)
+"""Lists of config.json with one entry per decoder layer."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Layers `first` to `last`, both included, counted from 0."""
+
+    first: int
+    last: int
+
+    def __len__(self) -> int:
+        return self.last - self.first + 1
+
+    def renumber(self, name: str) -> str | None:
+        """A tensor's or module's name after pruning; None if it goes, itself if it has no layer."""
+        found = _NUMBERED.search(name)
+        if not found:
+            return name
+        number = int(found[1])
+        if self.first <= number <= self.last:
+            return None
+        if number < self.first:
+            return name
+        return f"{name[: found.start(1)]}{number - len(self)}{name[found.end(1) :]}"
+
+
+@dataclass(frozen=True)
+class Prune:
+    """The transform for `steps.prepare.checkpoint.stream.rewrite`; `layers` of the source."""
+
+    block: Block
+    layers: int
+
+    @property
+    def recipe(self) -> object:
+        return {"prune": [self.block.first, self.block.last]}
+
+    def targets(self, tensor: Tensor) -> tuple[Target, ...]:
+        name = self.block.renumber(tensor.name)
+        return () if name is None else (Target(name, tensor.dtype, tensor.shape),)
+
+    def convert(self, tensor: Tensor, chunks: Iterator[memoryview]) -> Iterator[memoryview]:
+        return chunks
+
+    def config(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        pruned = {**config, "num_hidden_layers": self.layers - len(self.block)}
+        for key in PER_LAYER:
+            if isinstance(config.get(key), list):
+                pruned[key] = [
+                    entry
+                    for number, entry in enumerate(config[key])
+                    if not self.block.first <= number <= self.block.last
+                ]
+        if isinstance(config.get("quantization_config"), Mapping):
+            pruned["quantization_config"] = self._renumbered(config["quantization_config"])
+        return pruned
+
+    def _renumbered(self, value: Any) -> Any:
+        """Layer names wherever a quantization config has them: in lists and as keys.
+
+        Patterns over layers ("*.gate", "model.layers.*.mlp") hold for those that are left.
+        """
+        if isinstance(value, Mapping):
+            named = ((self.block.renumber(key), entry) for key, entry in value.items())
+            return {name: self._renumbered(entry) for name, entry in named if name is not None}
+        if isinstance(value, list):
+            entries = (
+                self.block.renumber(entry) if isinstance(entry, str) else self._renumbered(entry)
+                for entry in value
+            )
+            return [entry for entry in entries if entry is not None]
+        return value
+
+
+def prune_transform(source: Checkpoint, block: Block) -> Prune:
+    """UserError when the block leaves no layer, names one that doesn't exist, or the checkpoint
+    doesn't hold the layers that its config.json counts."""
+    count = layers(source.config, source.directory)
+    if not 0 <= block.first <= block.last < count or len(block) == count:
+        raise UserError(
+            f"can't drop layers {block.first} to {block.last} of {source.directory}: it has "
+            f"layers 0 to {count - 1} and has to keep one"
+        )
+    found = [match for tensor in source.tensors if (match := _NUMBERED.search(tensor.name))]
+    if len(stacks := sorted({match.string[: match.start(1)] for match in found})) > 1:
+        raise UserError(
+            f"{source.directory} has {' and '.join(stacks)}: only models with one stack of "
+            "layers can be pruned"
+        )
+    held = {int(match[1]) for match in found}
+    if held != set(range(count)):
+        odd = sorted(held ^ set(range(count)))[0]
+        raise UserError(
+            f"{source.directory}: config.json counts {count} layers, but the shards "
+            f"{'have a' if odd in held else 'have no'} layer {odd}; fetch the checkpoint again"
+        )
+    return Prune(block, count)
+
+
+def prune(
+    source: Path,
+    destination: Path,
+    block: Block,
+    *,
+    partial: Path | None = None,
+    workers: int = 1,
+    advance: Callable[[int], None] = lambda count: None,
+) -> None:
+    """Write the checkpoint directory `source` without a block; the rest is `rewrite`'s."""
+    checkpoint = open_checkpoint(source)
+    transform = prune_transform(checkpoint, block)
+    rewrite(checkpoint, destination, transform, partial=partial, workers=workers, advance=advance)

@@ -1,0 +1,1 @@
+"""LoadGen runs and the engines behind them."""

@@ -1,0 +1,80 @@
+"""The system description: what the machine says, and what the configuration says.
+
+The step describes the machine it runs on; `./reproduce describe` (steps/commands/describe.py) also
+writes a node's record and merges the records of a cluster.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from steps.base.console import Console
+from steps.base.errors import UserError
+from steps.base.record import Workspace
+from steps.base.step import main
+from steps.base.strict import Strict
+from steps.config.schema import MISSING, DescribeConfig
+from steps.machine.probes.fields import probed
+from steps.machine.probes.machine import probe
+from steps.machine.probes.values import Node
+
+
+class Field(Strict):
+    """A field's value and where it comes from; `probed`: a probe's word that was overruled."""
+
+    value: str
+    origin: Literal["probed", "configured", "missing"]
+    probed: str | None = None
+
+
+def step(
+    config: DescribeConfig, inputs: Mapping[str, Path], workspace: Workspace, console: Console
+) -> None:
+    """Writes system.json, every value text; the result says where each field comes from."""
+    node = probe()
+    fields = described(config, {"this machine": node})
+    (workspace.directory / "system.json").write_text(system(fields), encoding="utf-8")
+    workspace.result = {
+        "fields": {name: f.model_dump(exclude_none=True) for name, f in fields.items()}
+    }
+    for problem in node.problems:
+        print(problem)
+
+
+def described(config: DescribeConfig, nodes: Mapping[str, Node]) -> dict[str, Field]:
+    """Every field that the round requires, in its order, then what else is configured.
+
+    Configuration has the last word: it knows what the submitter wants printed. Raises UserError
+    for nodes that can't be one system, and for a configured number of nodes that isn't theirs.
+    """
+    found = probed(nodes, config.fields)
+    count = config.fields.get("number_of_nodes", found["number_of_nodes"])
+    if len(nodes) > 1 and count != found["number_of_nodes"]:
+        raise UserError(
+            f"number_of_nodes is configured as {count}, and {len(nodes)} nodes were described; "
+            f"choose the cluster of system {config.name} accordingly, or name as many records"
+        )
+    return {
+        name: _field(config.fields.get(name), found.get(name))
+        for name in dict.fromkeys((*config.required, *config.fields))
+    }
+
+
+def _field(configured: str | None, found: str | None) -> Field:
+    if configured is not None:
+        overruled = found if found != configured else None
+        return Field(value=configured, origin="configured", probed=overruled)
+    if found:
+        return Field(value=found, origin="probed")
+    return Field(value=MISSING, origin="missing")
+
+
+def system(fields: Mapping[str, Field]) -> str:
+    """The text of system.json."""
+    system = {name: field.value for name, field in fields.items()}
+    return json.dumps(system, indent=2, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    main("describe", DescribeConfig, step)

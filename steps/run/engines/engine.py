@@ -1,0 +1,154 @@
+"""What a run needs of an engine, whichever it is."""
+
+import importlib
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, compress
+from pathlib import Path
+from typing import NamedTuple, Protocol, cast
+
+from steps.config.schema import Engine as EngineConfig
+from steps.config.schema import Generation
+
+Request = tuple[int, Sequence[int]]
+"""One sample for the engine: the caller's number, and the token ids of its prompt."""
+
+Answer = tuple[int, "array[int]"]
+"""The caller's number, and all token ids as 32-bit integers, the end-of-sequence token included.
+
+LoadGen is shown the array's memory. It is read only: engines may hand out the same one twice.
+"""
+
+
+PART = 512
+"""Answers that are passed on at once."""
+
+
+@dataclass
+class Events:
+    """What one step of an engine brought.
+
+    `first` holds (number, first token id) of requests whose first token has come, `completed` the
+    answers of finished ones.
+    """
+
+    first: list[tuple[int, int]] = field(default_factory=list)
+    completed: list[Answer] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Batch:
+    """Tokens of several samples as columns, so that what a sample costs is a few bytes' handling.
+
+    `tokens` holds 32-bit ids of all of them one after the other, `counts` how many are each one's.
+    """
+
+    numbers: list[int] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    tokens: "array[int]" = field(default_factory=lambda: array("i"))
+
+    @classmethod
+    def of(cls, answers: Sequence[Answer]) -> "Batch":
+        if not answers:
+            return NOTHING
+        numbers, tokens = zip(*answers, strict=True)
+        return cls(list(numbers), list(map(len, tokens)), array("i", b"".join(tokens)))
+
+    @classmethod
+    def of_first(cls, first: Sequence[tuple[int, int]]) -> "Batch":
+        if not first:
+            return NOTHING
+        tokens = array("i", [token for _, token in first])
+        return cls([number for number, _ in first], [1] * len(first), tokens)
+
+    def only(self, chosen: Sequence[bool]) -> "Batch":
+        """Those that are marked, in their order."""
+        if all(chosen):
+            return self
+        ends = accumulate(self.counts)
+        kept = zip(compress(self.counts, chosen), compress(ends, chosen), strict=True)
+        answers = (self.tokens[end - count : end] for count, end in kept)
+        return Batch.of(list(zip(compress(self.numbers, chosen), answers, strict=True)))
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+NOTHING = Batch()
+
+
+class News(NamedTuple):
+    """Events of one engine, in columns."""
+
+    first: Batch = NOTHING
+    completed: Batch = NOTHING
+
+    @classmethod
+    def of(cls, events: Events) -> "Iterator[News]":
+        """In parts: memory for thousands of answers at once would be the kernel's again each time,
+        and come back page by page, which takes longer than all the rest."""
+        completed = events.completed
+        yield cls(Batch.of_first(events.first), Batch.of(completed[:PART]))
+        for at in range(PART, len(completed), PART):
+            yield cls(completed=Batch.of(completed[at : at + PART]))
+
+
+@dataclass(frozen=True)
+class Start:
+    """What an engine is started on. `number`: which of the run's engines it is, from 0.
+
+    `first_tokens` off means that nobody waits for first tokens (Offline), so none are reported.
+    """
+
+    weights: Path
+    config: EngineConfig
+    generation: Generation
+    first_tokens: bool
+    number: int = 0
+
+
+class Engine(Protocol):
+    """An engine is used by one thread only: the one that started it."""
+
+    def start(self, start: Start) -> None:
+        """Load and be ready. Raises UserError if that can't be."""
+
+    def submit(self, requests: Sequence[Request]) -> None: ...
+
+    def step(self) -> Events:
+        """Advance all submitted requests by one token or so."""
+
+    def identity(self) -> dict[str, str]:
+        """Name, version and kind of device, for the result: alike for all engines of a run."""
+
+    def device(self) -> str:
+        """Model name of what it computes on; engines on the same one are to be equally fast."""
+
+
+MAKERS = {
+    "vllm": "steps.run.engines.vllm_engine:VllmEngine",
+    "null": "steps.run.engines.null_engine:NullEngine",
+}
+"""Engines by the `kind` of their configuration, imported when a run starts one."""
+
+
+def started(start: Start, warmup: Sequence[Sequence[int]]) -> Engine:
+    """An engine that has loaded and answered the warm-up's prompts."""
+    module, name = MAKERS[start.config.kind].split(":")
+    engine = cast(Engine, getattr(importlib.import_module(module), name)())
+    engine.start(start)
+    engine.submit([(-1 - i, prompt) for i, prompt in enumerate(warmup)])
+    missing = len(warmup)
+    while missing:
+        missing -= len(engine.step().completed)
+    return engine
+
+
+def depth(config: EngineConfig) -> int:
+    """Requests that an engine is given at most.
+
+    Enough waiting ones that its scheduler never runs dry, few enough that adding them doesn't hold
+    up the first tokens of those already running.
+    """
+    return config.arguments.max_num_seqs * 5 // 4

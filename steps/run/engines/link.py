@@ -1,0 +1,94 @@
+"""LoadGen's end of an engine's process: started, spoken to, and its death put into words."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from multiprocessing.connection import Connection
+from typing import Any
+
+from steps import ROOT
+from steps.run.engines import wire
+
+LAST_WORDS_S = 2.0
+"""How long a process whose connection is closed has to end, before it is killed."""
+
+
+class Link:
+    """One engine's process; `name` is how errors call it, `process` is None on other nodes."""
+
+    def __init__(
+        self,
+        name: str,
+        connection: "Connection[Any, Any]",
+        process: "subprocess.Popen[bytes] | None",
+    ) -> None:
+        self.name = name
+        self.connection = connection
+        self._process = process
+        self._closed = False
+        self._heard_s = time.monotonic()
+
+    @classmethod
+    def to_process(cls, name: str) -> "Link":
+        """A new process on this machine, in a session of its own: what it starts ends with it."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "steps.run.engines.worker",
+                    "--socket",
+                    str(theirs.fileno()),
+                ],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                cwd=ROOT,
+                start_new_session=True,
+            )
+        return cls(name, Connection(ours.detach()), process)
+
+    def fileno(self) -> int:
+        return self.connection.fileno()
+
+    def send(self, message: wire.Message) -> None:
+        """Raises OSError if the process is gone."""
+        wire.send(self.connection, message)
+
+    def receive(self) -> wire.Message:
+        """Raises EOFError or OSError if the process is gone."""
+        message = wire.receive(self.connection)
+        self._heard_s = time.monotonic()
+        return message
+
+    def silent_s(self) -> float:
+        """Seconds since it last said something."""
+        return time.monotonic() - self._heard_s
+
+    def close(self) -> None:
+        """Tell the process that it isn't needed any more."""
+        if not self._closed:
+            self._closed = True
+            self.connection.close()
+
+    def end(self) -> str:
+        """Close, wait a little, kill; returns how the process ended, as far as is known here."""
+        self.close()
+        if self._process is None:
+            return "closed its connection"
+        try:
+            status = self._process.wait(LAST_WORDS_S)
+        except subprocess.TimeoutExpired:
+            status = None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        if status is None:
+            return "did not end by itself"
+        if status < 0:
+            return f"was killed by {signal.Signals(-status).name}"
+        return f"ended with status {status}"

@@ -1,0 +1,1 @@
+"""Engines on other nodes: who starts them there, and how they connect."""

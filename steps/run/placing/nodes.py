@@ -1,0 +1,294 @@
+"""Engines on nodes of a Ray cluster: `python -m steps.run.placing.nodes`, beside LoadGen's process.
+
+Ray finds the nodes, starts an agent on each and ends it with this process or with its node; the
+agent starts the engines' processes, which connect to LoadGen's process by themselves. Samples and
+tokens don't pass through Ray: a socket carries thousands of them in one write, where a call of an
+actor costs a fraction of a millisecond each. Ray stays out of LoadGen's process for the same
+reason: its threads would take turns with those that LoadGen's times depend on.
+
+Asked by one line of JSON on stdin (Order), answers by lines of JSON on stdout (Reply), and ends
+when stdin does.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+from steps import ROOT
+from steps.base.errors import UserError
+from steps.config.engine import SSH, NodeKind
+from steps.machine.probes.differs import differs
+from steps.machine.probes.machine import Prober, of_vendor
+from steps.machine.probes.values import Accelerator, Vendor
+from steps.run.placing import tasks
+from steps.run.placing.hosts import LABEL, Hosts
+from steps.run.placing.launch import LOCAL, Order, Reply, connecting
+
+POLL_S = 0.2
+
+LET_BE = {f"RAY_EXPERIMENTAL_NOSET_{name}_VISIBLE_DEVICES": "1" for name in ("CUDA", "HIP", "ROCR")}
+"""Ray names no accelerators to a process: steps.run.engines.pinning does, and of two such variables
+the one counts within the other."""
+
+
+class Agent:
+    """On each node, as a Ray actor."""
+
+    def launch(self, first: int, count: int, host: str, port: int, key: str, home: str) -> int:
+        """Start this node's engines, numbered from `first`; returns the agent's process id."""
+        self._engines = [connecting(first + n, host, port, key, home) for n in range(count)]
+        return os.getpid()
+
+
+def place(order: Order) -> tuple[str, ...]:
+    """Start the engines of all nodes; returns the nodes' addresses. Raises UserError."""
+    if order.address == tasks.ADDRESS:
+        engines = tasks.Tasks(order, str(ROOT))
+        _AGENTS.append(engines)
+        return engines.started()
+    import ray
+    from ray.exceptions import GetTimeoutError, RayError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    limit = time.monotonic() + order.limit_s
+    nodes = _nodes(order, limit)
+    host = "127.0.0.1" if order.address == LOCAL else ray.util.get_node_ip_address()
+    agent = ray.remote(num_cpus=0, max_restarts=0)(Agent)
+    asked = []
+    for number, node in enumerate(nodes):
+        where = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        # All of the node's: a measured run has it to itself, and counts its accelerators from 0.
+        reserved = _accelerators(node) if order.kinds else 0
+        placed = agent.options(
+            scheduling_strategy=where, num_gpus=reserved, runtime_env=_environment(order)
+        ).remote()
+        _AGENTS.append(placed)
+        first = number * order.engines_per_node
+        asked.append(
+            placed.launch.remote(
+                first, order.engines_per_node, host, order.port, order.key, order.checkout
+            )
+        )
+    try:
+        ray.get(asked, timeout=max(limit - time.monotonic(), POLL_S))
+    except GetTimeoutError as error:
+        held = "; does something else hold their accelerators? (ray status)" if order.kinds else ""
+        raise UserError(
+            f"Ray started no agent on every node within {order.limit_s:g} s{held}"
+        ) from error
+    except RayError as error:
+        line = str(error).strip().splitlines()[-1]
+        raise UserError(f"Ray could not start an agent on every node: {line}") from error
+    return tuple(f"{node['NodeManagerAddress']}" for node in nodes)
+
+
+_AGENTS: list[Any] = []
+"""An actor lives as long as somebody holds its handle."""
+
+
+def _accelerators(node: dict[str, Any]) -> int:
+    """As Ray counts them."""
+    return int(node["Resources"].get("GPU", 0))
+
+
+def _environment(order: Order) -> dict[str, Any]:
+    """Of Ray's processes on a node."""
+    return {"env_vars": {"PYTHONPATH": order.checkout, **LET_BE}}
+
+
+def _nodes(order: Order, limit: float) -> list[dict[str, Any]]:
+    """The cluster's nodes, those of the first kind first, by host or address; waits for them,
+    within the limit."""
+    import ray
+
+    hosts = _join(order)
+    looking = Looking(order)
+    while True:
+        alive = [node for node in ray.nodes() if node["Alive"]]
+        if hosts is not None:
+            hosts.check()
+            alive = [node for node in alive if LABEL in node["Labels"]]
+        late = time.monotonic() > limit
+        if len(alive) >= order.nodes or late:
+            alive.sort(key=_place)
+            if hosts is not None and len(alive) < order.nodes:
+                raise UserError(hosts.missing({int(node["Labels"][LABEL]) for node in alive}))
+            if not order.kinds and len(alive) >= order.nodes:
+                return alive[: order.nodes]
+            if not order.kinds:
+                raise UserError(
+                    f"the Ray cluster has {len(alive)} of {order.nodes} nodes; on each missing "
+                    "one: ray start --address=HEAD:6379"
+                )
+            chosen, reason = looking.chosen(alive)
+            if chosen:
+                return chosen
+            # LoadGen's node may be one without accelerators, and another one still to come.
+            full = sum(bool(_accelerators(node)) for node in alive) >= order.nodes
+            if late or full or hosts is not None:
+                raise UserError(reason)
+        time.sleep(POLL_S)
+
+
+def _place(node: dict[str, Any]) -> tuple[int, str, int]:
+    """What nodes are ordered by: the host's number, where hosts were named."""
+    number = int(node["Labels"].get(LABEL, 0))
+    return number, node["NodeManagerAddress"], node["NodeManagerPort"]
+
+
+class Looking:
+    """What the nodes of a cluster have: each is asked once, by its vendor's tools."""
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._found: dict[str, tuple[Accelerator, ...]] = {}
+
+    def chosen(self, nodes: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
+        """Nodes for every kind, in order; or none, and a sentence that says which lack what."""
+        self._ask([node for node in nodes if node["NodeID"] not in self._found])
+        chosen: list[dict[str, Any]] = []
+        for kind in self._order.kinds:
+            wrong = {node["NodeID"]: self._unfit(kind, node) for node in nodes}
+            fitting = [node for node in nodes if not wrong[node["NodeID"]]]
+            if len(fitting) < kind.nodes:
+                others = [node for node in nodes if wrong[node["NodeID"]] and node not in chosen]
+                reasons = [f"{_address(node)}: {wrong[node['NodeID']]}" for node in others]
+                return [], "; ".join(
+                    [
+                        f"{len(fitting)} of {kind.nodes} nodes of the cluster have "
+                        f"{kind.accelerator.count_per_node} × {kind.accelerator.model}",
+                        *(reasons or ["on each missing one: ray start --address=HEAD:6379"]),
+                    ]
+                )
+            chosen += fitting[: kind.nodes]
+        return chosen, ""
+
+    def _ask(self, nodes: list[dict[str, Any]]) -> None:
+        import ray
+        from ray.exceptions import GetTimeoutError, RayError
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        vendors = {_vendor(kind) for kind in self._order.kinds}
+        look = ray.remote(num_cpus=0, max_retries=0)(_listed)
+        asked = [
+            look.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+                runtime_env=_environment(self._order),
+            ).remote(sorted(vendors))
+            for node in nodes
+        ]
+        for node, answer in zip(nodes, asked, strict=True):
+            try:
+                found = ray.get(answer, timeout=self._order.limit_s)
+            except GetTimeoutError as error:
+                raise UserError(
+                    f"{_address(node)} didn't say within {self._order.limit_s:g} s what "
+                    "accelerators it has; look at it with amd-smi or nvidia-smi, and raise "
+                    "start_limit_s if it is only slow"
+                ) from error
+            except RayError as error:
+                line = str(error).strip().splitlines()[-1]
+                raise UserError(
+                    f"{_address(node)} can't be asked for its accelerators ({line}); is the "
+                    f"checkout at {self._order.checkout} on it?"
+                ) from error
+            self._found[node["NodeID"]] = found
+
+    def _unfit(self, kind: NodeKind, node: dict[str, Any]) -> str:
+        """Why a node isn't of this kind; "" if it is."""
+        wanted, found = kind.accelerator, self._found[node["NodeID"]]
+        if not found:
+            return "its tools list no accelerators"
+        if difference := differs(wanted, found):
+            return difference
+        if len(found) < wanted.count_per_node:
+            return f"its tools list {len(found)} accelerators"
+        if _accelerators(node) < wanted.count_per_node:
+            return (
+                f"Ray was told of {_accelerators(node)} accelerators; start it with "
+                f"--num-gpus={wanted.count_per_node}"
+            )
+        return ""
+
+
+def _vendor(kind: NodeKind) -> Vendor:
+    return "AMD" if kind.accelerator.architecture.startswith("gfx") else "NVIDIA"
+
+
+def _address(node: dict[str, Any]) -> str:
+    return f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}"
+
+
+def _listed(vendors: list[Vendor]) -> tuple[Accelerator, ...]:
+    """On a node, as a task of Ray."""
+    return next(filter(None, (of_vendor(vendor, Prober()) for vendor in vendors)), ())
+
+
+def _join(order: Order) -> Hosts | None:
+    """Become part of the cluster; returns the hosts whose Ray is started here."""
+    import ray
+
+    if order.address in (LOCAL, SSH):
+        from ray.cluster_utils import Cluster
+
+        cluster = Cluster()
+        _AGENTS.append(cluster)
+        alone = order.address == SSH
+        for _ in range(1 if alone else order.nodes):
+            cluster.add_node(
+                num_cpus=0 if alone else 1,
+                include_dashboard=False,
+                object_store_memory=80 * 2**20,
+            )
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        if not alone:
+            return None
+        hosts = Hosts(order.hosts, order.checkout, cluster.address, map(_vendor, order.kinds))
+        _AGENTS.append(hosts)
+        return hosts
+    try:
+        ray.init(address=order.address, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, ValueError) as error:
+        raise UserError(
+            f"there is no Ray cluster at {order.address}; on the head: ray start --head, on every "
+            "other node: ray start --address=HEAD:6379"
+        ) from error
+    return None
+
+
+def main() -> None:
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Replies alone go to the pipe; Ray and its processes print where they like.
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    order = Order.model_validate_json(sys.stdin.readline())
+    try:
+        reply = Reply(addresses=place(order))
+    except UserError as error:
+        reply = Reply(error=str(error))
+    except ImportError as error:
+        reply = Reply(
+            error=f"Ray can't be imported ({error}); its environment is envs/cluster.lock, "
+            "beside vLLM envs/cpu-cluster.lock (hardware=cpu-cluster)"
+        )
+    with contextlib.suppress(OSError):
+        replies.write(reply.model_dump_json() + "\n")
+        replies.flush()
+        sys.stdin.read()
+    _end()
+
+
+def _end() -> None:
+    if "ray" in sys.modules:
+        sys.modules["ray"].shutdown()
+    for kept in reversed(_AGENTS):
+        if hasattr(kept, "shutdown"):
+            kept.shutdown()
+
+
+if __name__ == "__main__":
+    main()

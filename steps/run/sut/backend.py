@@ -1,0 +1,96 @@
+"""What answers LoadGen's samples: one engine in this process, or a fleet of them in others."""
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from steps.run.engines.engine import News, Start, depth, started
+
+POLL_S = 0.2
+"""How long a step waits for work or events before it returns with nothing."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run asks of its engines: `prompts` holds token ids per sample index."""
+
+    start: Start
+    prompts: Sequence[Sequence[int]]
+    warmup: Sequence[Sequence[int]]
+    say: Callable[[str], None]
+    """Takes one line on the progress of a start."""
+
+
+class Backend(Protocol):
+    """Used by one thread, which may be told by others to `wake`."""
+
+    depth: int | None
+    """Samples that it is to be given at most; None: it keeps a queue of its own."""
+
+    def start(self) -> None:
+        """Be ready for samples. Raises UserError, by an engine's name, if that can't be."""
+
+    def submit(self, numbers: Sequence[int], indices: Sequence[int]) -> None:
+        """Samples by number and index in the dataset; a number is answered once."""
+
+    def step(self) -> Iterable[News]:
+        """Wait for something to happen, not much longer than POLL_S, and tell what did.
+
+        Raises UserError if what happened voids the run.
+        """
+
+    def wake(self) -> None:
+        """Let a step that waits return, since there are new samples. Any thread may call this."""
+
+    def identity(self) -> dict[str, str]:
+        """Name, version and device of the engines, for the result."""
+
+    def report(self) -> dict[str, Any]:
+        """For the result: `engines` (of processes of their own), and what was wrong with them:
+        `failures`, which are deaths, and `degraded`, a sentence each that names no site."""
+
+    def close(self) -> None:
+        """Leave no process behind. Any thread may call this."""
+
+
+class InProcess:
+    """One engine in this process: nothing lies between it and LoadGen."""
+
+    def __init__(self, job: Job) -> None:
+        self.depth: int | None = depth(job.start.config)
+        self._job = job
+        self._outstanding = 0
+        self._news = threading.Event()
+
+    def start(self) -> None:
+        self._engine = started(self._job.start, self._job.warmup)
+
+    def submit(self, numbers: Sequence[int], indices: Sequence[int]) -> None:
+        self._outstanding += len(numbers)
+        prompts = map(self._job.prompts.__getitem__, indices)
+        self._engine.submit(list(zip(numbers, prompts, strict=True)))
+
+    def step(self) -> Iterable[News]:
+        if not self._outstanding:
+            self._news.wait(POLL_S)
+            self._news.clear()
+            return []
+        events = self._engine.step()
+        if not events.first and not events.completed:
+            return []
+        self._outstanding -= len(events.completed)
+        return News.of(events)
+
+    def wake(self) -> None:
+        if not self._news.is_set():
+            self._news.set()
+
+    def identity(self) -> dict[str, str]:
+        return self._engine.identity()
+
+    def report(self) -> dict[str, Any]:
+        return {"engines": [], "failures": [], "degraded": []}
+
+    def close(self) -> None:
+        """The engine ends with the process."""

@@ -1,0 +1,235 @@
+"""Who answers what: pulled by whoever has room, each sample answered once.
+
+Pure bookkeeping without processes or LoadGen; moments are given, in seconds. A sample has a number,
+which is the caller's, and an index in the dataset.
+"""
+
+import heapq
+from collections.abc import Mapping, Sequence
+
+from steps.run.engines.engine import Batch
+
+Samples = tuple[list[int], list[int]]
+"""Numbers and indices."""
+
+FIRST_GUESS = 256.0
+"""Tokens of an answer before any has come; alike for all engines, so it decides nothing."""
+
+GAIN = 1 / 64
+"""What the latest answer's length counts in the running mean."""
+
+MEMORY = 4
+"""Speeds are means over so many answers of every place: less is noise, more misses a slowdown."""
+
+
+class Seat:
+    """One engine as the dispatcher sees it.
+
+    `places`: samples it works on at a time. `spare`: how many more it may hold in Offline, so that
+    it never runs dry while its news travel. `rate`: tokens per second of one sample on it, before
+    the run as measured in a warm-up, then lately: all tokens over all time that samples spent.
+    `taken` maps the numbers it has to answer to their indices.
+    """
+
+    def __init__(self, places: int, spare: int, rate: float) -> None:
+        self.places = places
+        self.spare = spare
+        self.rate = rate
+        self.taken: dict[int, int] = {}
+        self.alive = True
+        self.samples = 0
+        self.tokens = 0
+        """What it has answered."""
+        self.sample_s = 0.0
+        """Time that samples have spent on it, all together."""
+        self.prompt_tokens = 0
+        """Of samples that it hasn't brought the first token of; kept for Server only."""
+        self._fade = (1 - 1 / (MEMORY * places)) if MEMORY * places > 1 else 0.0
+        self._recent_tokens = FIRST_GUESS * places
+        self._recent_s = FIRST_GUESS * places / rate
+        self._new_s = 0.0
+        self._at: float | None = None
+
+    @property
+    def speed(self) -> float:
+        """Tokens per second with all places taken."""
+        return self.rate * self.places
+
+    def advance(self, now: float) -> None:
+        """Count the time that its samples have spent since the last call."""
+        if self._at is not None:
+            self._new_s += len(self.taken) * (now - self._at)
+        self._at = now
+
+    def brought(self, samples: int, tokens: int) -> None:
+        """Count answers; what lies back fades."""
+        fade = self._fade**samples
+        self._recent_tokens = self._recent_tokens * fade + tokens
+        self._recent_s = self._recent_s * fade + self._new_s
+        self.rate = self._recent_tokens / self._recent_s
+        self.sample_s += self._new_s
+        self._new_s = 0.0
+        self.samples += samples
+        self.tokens += tokens
+
+
+class Dispatcher:
+    """Hands samples to engines. `lengths`: tokens of the prompt per sample index.
+
+    `latency_bound` (Server, Interactive): a sample goes to the engine with the least work for its
+    speed, as soon as one has a place; work is counted in answer tokens, a prompt's token as
+    `prompt_weight` of one. Otherwise (Offline) engines are kept full.
+    """
+
+    def __init__(
+        self,
+        seats: Sequence[Seat],
+        lengths: Sequence[int],
+        *,
+        prompt_weight: float,
+        latency_bound: bool,
+    ) -> None:
+        self.seats = seats
+        self._lengths = lengths
+        self._prompt_weight = prompt_weight
+        self._latency_bound = latency_bound
+        self._answer_tokens = FIRST_GUESS
+        self._numbers: list[int] = []
+        self._indices: list[int] = []
+        self._at = 0
+        """Where in these the first sample is that no engine has been given."""
+
+    @property
+    def pending(self) -> int:
+        """Samples that no engine has been given."""
+        return len(self._numbers) - self._at
+
+    @property
+    def outstanding(self) -> int:
+        """Samples without an answer."""
+        return self.pending + sum(len(seat.taken) for seat in self.seats)
+
+    def add(self, numbers: Sequence[int], indices: Sequence[int]) -> None:
+        """New samples, to be answered in about this order."""
+        if not self.pending:
+            self._numbers, self._indices, self._at = [], [], 0
+        self._numbers.extend(numbers)
+        self._indices.extend(indices)
+
+    def assign(self, now: float) -> Mapping[int, Samples]:
+        """What each engine is to be given now, by the engine's place among the seats."""
+        if not self.pending:
+            return {}
+        given = self._routed() if self._latency_bound else self._pulled()
+        for n in given:
+            self.seats[n].advance(now)
+        for n, (numbers, indices) in given.items():
+            self.seats[n].taken.update(zip(numbers, indices, strict=True))
+        return given
+
+    def started(self, engine: int, first: Batch) -> Batch:
+        """First tokens have come; returns those whose samples are still this engine's."""
+        seat = self.seats[engine]
+        mine = first.only([number in seat.taken for number in first.numbers])
+        if self._latency_bound:
+            seat.prompt_tokens -= sum(self._lengths[seat.taken[number]] for number in mine.numbers)
+        return mine
+
+    def completed(self, engine: int, answers: Batch, now: float) -> Batch:
+        """Answers have come; returns those whose samples are still this engine's."""
+        seat = self.seats[engine]
+        seat.advance(now)
+        taken = seat.taken
+        mine = answers.only([taken.pop(number, None) is not None for number in answers.numbers])
+        tokens = sum(mine.counts)
+        seat.brought(len(mine), tokens)
+        if mine:
+            kept = (1 - GAIN) ** len(mine)
+            self._answer_tokens = kept * self._answer_tokens + (1 - kept) * tokens / len(mine)
+        return mine
+
+    def lost(self, engine: int) -> None:
+        """The engine is gone; its samples go first to the others."""
+        seat = self.seats[engine]
+        self._numbers[self._at : self._at] = seat.taken.keys()
+        self._indices[self._at : self._at] = seat.taken.values()
+        seat.taken = {}
+        seat.prompt_tokens, seat.alive = 0, False
+
+    # ---- Offline --------------------------------------------------------------------------------
+
+    def _pulled(self) -> dict[int, Samples]:
+        """Fill every engine's places, and its spare ones as long as plenty is left.
+
+        An engine may hold in reserve no more than half of its share of what is left when all
+        places are taken, so that the end of the list goes to whoever is free first.
+        """
+        alive = [(n, seat) for n, seat in enumerate(self.seats) if seat.alive]
+        total = sum(seat.speed for _, seat in alive)
+        free = sum(max(seat.places - len(seat.taken), 0) for _, seat in alive)
+        left = max(self.pending - free, 0)
+        rooms = {}
+        for n, seat in alive:
+            spare = min(seat.spare, int(left * seat.speed / total / 2))
+            room = seat.places + spare - len(seat.taken)
+            if room > 0:
+                rooms[n] = room
+        if sum(rooms.values()) > self.pending:
+            rooms = self._shared(rooms, self.pending)
+        return {n: self.next(room) for n, room in rooms.items()}
+
+    def _shared(self, rooms: Mapping[int, int], left: int) -> dict[int, int]:
+        """The last samples, one by one to the engine that will be done with its own first."""
+        shares = dict.fromkeys(rooms, 0)
+        loads = [(self._load(n, 0), n) for n in rooms]
+        heapq.heapify(loads)
+        for _ in range(left):
+            _, n = loads[0]
+            shares[n] += 1
+            if shares[n] < rooms[n]:
+                heapq.heapreplace(loads, (self._load(n, shares[n]), n))
+            else:
+                heapq.heappop(loads)
+        return {n: share for n, share in shares.items() if share}
+
+    def _load(self, n: int, more: int) -> float:
+        seat = self.seats[n]
+        return (len(seat.taken) + more + 1) / seat.speed
+
+    def next(self, count: int) -> Samples:
+        """The first so many of those that no engine has been given, and they are."""
+        first, self._at = self._at, self._at + count
+        return self._numbers[first : self._at], self._indices[first : self._at]
+
+    # ---- Server and Interactive -----------------------------------------------------------------
+
+    def _routed(self) -> dict[int, Samples]:
+        """Each sample to the engine that has the least work for its speed, of those with a place.
+
+        Engines without one aren't given any: what they would queue, another may begin sooner.
+        """
+        given: dict[int, Samples] = {}
+        loads = [
+            (self._work(seat, len(seat.taken)) / seat.rate, n)
+            for n, seat in enumerate(self.seats)
+            if seat.alive and len(seat.taken) < seat.places
+        ]
+        heapq.heapify(loads)
+        while self.pending and loads:
+            _, n = loads[0]
+            seat = self.seats[n]
+            numbers, indices = given.setdefault(n, ([], []))
+            numbers.append(self._numbers[self._at])
+            indices.append(self._indices[self._at])
+            self._at += 1
+            seat.prompt_tokens += self._lengths[indices[-1]]
+            count = len(seat.taken) + len(numbers)
+            if count < seat.places:
+                heapq.heapreplace(loads, (self._work(seat, count) / seat.rate, n))
+            else:
+                heapq.heappop(loads)
+        return given
+
+    def _work(self, seat: Seat, count: int) -> float:
+        """Of the seat with one sample more than these, in answer tokens."""
+        return (count + 1) * self._answer_tokens + self._prompt_weight * seat.prompt_tokens

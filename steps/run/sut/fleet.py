@@ -1,0 +1,281 @@
+"""Several engines, each in a process of its own, fed by measured speed and watched.
+
+One thread waits for news of all of them, hands out samples and passes answers on. A dead engine is
+noticed by its closed connection, by its silence, or by samples that it doesn't get on with; then
+the run fails with its name, or its samples go to the others (placement.on_failure). News of an
+engine that a sample was taken from are dropped, so no sample is answered twice.
+"""
+
+import os
+import selectors
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from steps.base.errors import UserError
+from steps.config.schema import Engine
+from steps.run.engines import wire
+from steps.run.engines.engine import News, depth
+from steps.run.engines.link import Link
+from steps.run.placing.cluster import Cluster
+from steps.run.sut.backend import POLL_S, Job
+from steps.run.sut.dispatch import Dispatcher, Seat
+from steps.run.sut.health import Speed, degraded
+
+
+class Fleet:
+    """Backend over engine processes."""
+
+    depth: int | None = None
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._config = job.start.config
+        self._placement = job.start.config.placement
+        self._cluster = (
+            None
+            if self._placement.cluster == "none"
+            else Cluster(self._placement, self._config.start_limit_s)
+        )
+        self._links: list[Link] = []
+        self._ready: dict[int, wire.Ready] = {}
+        self._missing: set[int] = set()
+        """Engines that could not start and that the run does without."""
+        self._selector = selectors.DefaultSelector()
+        self._progress: list[float] = []
+        """When each engine last brought something or had nothing to do."""
+        self._failures: list[str] = []
+        self._checked_s = 0.0
+        self._woken = False
+        self._wake_end, self._waker = os.pipe()
+        os.set_blocking(self._wake_end, False)
+        self._selector.register(self._wake_end, selectors.EVENT_READ)
+
+    # ---- start and end --------------------------------------------------------------------------
+
+    def start(self) -> None:
+        begun = time.monotonic()
+        self._links = self._launched()
+        columns = wire.packed(self._job.prompts), wire.packed(self._job.warmup)
+        for number, link in enumerate(self._links):
+            self._selector.register(link, selectors.EVENT_READ, number)
+            try:
+                link.send(self._assignment(number, *columns))
+            except OSError:
+                self._gone(number, None, starting=True)
+        while len(self._ready) + len(self._missing) < len(self._links):
+            for number in self._heard(POLL_S):
+                self._starting(number, begun)
+        for number, share in self._slow({n: r.rate for n, r in self._ready.items()}).items():
+            self._job.say(
+                f"{self._links[number].name} is at {share:.0%} of its equals' speed in the warm-up"
+            )
+        now = time.monotonic()
+        self._progress = [now for _ in self._links]
+        settings = [self._settings(number) for number in range(len(self._links))]
+        places = [one.arguments.max_num_seqs for one in settings]
+        usual = next(iter(self._ready.values()))
+        rates = [self._ready.get(n, usual).rate for n in range(len(self._links))]
+        self._dispatcher = Dispatcher(
+            [
+                Seat(place, depth(one) - place, rate)
+                for place, one, rate in zip(places, settings, rates, strict=True)
+            ],
+            [len(prompt) for prompt in self._job.prompts],
+            prompt_weight=self._placement.prompt_token_weight,
+            latency_bound=self._job.start.first_tokens,
+        )
+        for number in self._missing:
+            self._dispatcher.lost(number)
+
+    def close(self) -> None:
+        for link in self._links:
+            link.close()
+        for link in self._links:
+            link.end()
+        if self._cluster:
+            self._cluster.close()
+
+    def _launched(self) -> list[Link]:
+        if self._cluster:
+            return self._cluster.links()
+        return [Link.to_process(f"engine {n}") for n in range(self._placement.engines_per_node)]
+
+    def _assignment(
+        self, number: int, prompts: tuple[bytes, bytes], warmup: tuple[bytes, bytes]
+    ) -> wire.Assignment:
+        return wire.Assignment(
+            start=replace(self._job.start, config=self._settings(number), number=number),
+            place=number % self._placement.engines_per_node,
+            prompts=prompts,
+            warmup=warmup,
+        )
+
+    def _settings(self, number: int) -> Engine:
+        """Of one engine: its node's hardware may have arguments of its own."""
+        kind = self._placement.kind(number // self._placement.engines_per_node)
+        own = self._config.arguments_on.get(kind.hardware) if kind else None
+        return self._config.model_copy(update={"arguments": own}) if own else self._config
+
+    def _starting(self, number: int, begun: float) -> None:
+        message = self._message(number, starting=True)
+        if isinstance(message, wire.Ready):
+            self._ready[number] = message
+            first = next(iter(self._ready.values()))
+            if message.identity != first.identity:
+                raise UserError(
+                    f"{self._links[number].name} is {message.identity}, another one "
+                    f"{first.identity}: a run has one software; mend the environments"
+                )
+            seconds = time.monotonic() - begun
+            ready, total = len(self._ready), len(self._links)
+            self._job.say(
+                f"{self._links[number].name} is ready, {ready} of {total}, {seconds:.0f} s"
+            )
+
+    # ---- samples --------------------------------------------------------------------------------
+
+    def submit(self, numbers: Sequence[int], indices: Sequence[int]) -> None:
+        self._dispatcher.add(numbers, indices)
+        self._hand_out()
+
+    def step(self) -> list[News]:
+        found = []
+        for number in self._heard(POLL_S):
+            message = self._message(number)
+            if isinstance(message, News):
+                found.append(self._still_its_own(number, message))
+        self._check()
+        self._hand_out()
+        return found
+
+    def wake(self) -> None:
+        if not self._woken:
+            self._woken = True
+            os.write(self._waker, b"x")
+
+    def _hand_out(self) -> None:
+        now = time.monotonic()
+        for number, samples in self._dispatcher.assign(now).items():
+            if len(self._dispatcher.seats[number].taken) == len(samples[0]):
+                self._progress[number] = now
+            try:
+                self._links[number].send(wire.Submit(*samples))
+            except OSError:
+                self._gone(number, None)
+
+    def _still_its_own(self, engine: int, brought: News) -> News:
+        """News of samples that were taken from this engine are dropped."""
+        now = time.monotonic()
+        self._progress[engine] = now
+        first = self._dispatcher.started(engine, brought.first)
+        return News(first, self._dispatcher.completed(engine, brought.completed, now))
+
+    # ---- news and deaths ------------------------------------------------------------------------
+
+    def _heard(self, limit_s: float) -> list[int]:
+        """Engines that said something or whose connection is closed; waits until there is one."""
+        found = []
+        for key, _ in self._selector.select(limit_s):
+            if key.data is None:
+                os.read(self._wake_end, 4096)
+                self._woken = False  # last: whoever wakes before it, is served after this step
+            else:
+                found.append(key.data)
+        return found
+
+    def _message(self, number: int, *, starting: bool = False) -> wire.Message:
+        try:
+            message = self._links[number].receive()
+        except (EOFError, OSError):
+            self._gone(number, None, starting=starting)
+            return wire.Alive()
+        if isinstance(message, wire.Failed):
+            if starting and message.expected and self._placement.on_failure == "fail":
+                raise UserError(f"{self._links[number].name}: {message.text}")
+            self._gone(number, f"died: {message.text}", starting=starting)
+        return message
+
+    def _check(self) -> None:
+        """Engines that say nothing, and those that bring nothing; looked at several times a second,
+        not at every message."""
+        now = time.monotonic()
+        if now - self._checked_s < POLL_S:
+            return
+        self._checked_s = now
+        for number, seat in enumerate(self._dispatcher.seats):
+            if not seat.alive:
+                continue
+            silent_s, still_s = self._links[number].silent_s(), now - self._progress[number]
+            if silent_s > self._placement.silence_limit_s:
+                self._gone(number, f"gave no sign of life for {silent_s:.0f} s")
+            elif seat.taken and still_s > self._config.stall_limit_s:
+                self._gone(number, f"brought nothing for {still_s:.0f} s")
+
+    def _gone(self, number: int, why: str | None, *, starting: bool = False) -> None:
+        """The engine is dead. `why` None: its connection is closed, and its process knows why."""
+        link = self._links[number]
+        self._selector.unregister(link)
+        ended = link.end()
+        phrase = f"{link.name} {why or ended}"
+        if starting:
+            self._missing.add(number)
+            alone = len(self._missing) == len(self._links)
+            if self._placement.on_failure == "fail" or alone:
+                raise UserError(f"{phrase} at start; see the log for its last words")
+            self._failures.append(f"{phrase} at start; the others do without it")
+            self._job.say(self._failures[-1])
+            return
+        waiting = len(self._dispatcher.seats[number].taken)
+        if self._placement.on_failure == "fail":
+            raise UserError(
+                f"{phrase} during the run, {waiting} samples waited for it; the run is void"
+            )
+        self._dispatcher.lost(number)
+        if not any(seat.alive for seat in self._dispatcher.seats):
+            raise UserError(f"{phrase} during the run and was the last one; the run is void")
+        self._failures.append(f"{phrase}; {waiting} samples went to others")
+        self._job.say(self._failures[-1])
+
+    # ---- for the result -------------------------------------------------------------------------
+
+    def identity(self) -> dict[str, str]:
+        return next(iter(self._ready.values())).identity
+
+    def report(self) -> dict[str, Any]:
+        found = []
+        for number, ready in sorted(self._ready.items()):
+            seat = self._dispatcher.seats[number]
+            found.append(
+                {
+                    "name": self._links[number].name,
+                    "device": ready.device,
+                    "accelerators": ready.accelerators,
+                    "start_s": round(ready.start_s, 3),
+                    "samples": seat.samples,
+                    "output_tokens": seat.tokens,
+                    "sample_tokens_per_s": round(seat.rate, 3),
+                    "warmup_sample_tokens_per_s": round(ready.rate, 3),
+                }
+            )
+        return {"engines": found, "failures": self._failures, "degraded": self._degraded()}
+
+    def _degraded(self) -> list[str]:
+        """Of the whole run: what engines answered over the time that samples spent on them."""
+        seats = self._dispatcher.seats
+        rates = {
+            n: seats[n].tokens / seats[n].sample_s
+            for n in self._ready
+            if seats[n].tokens and seats[n].sample_s
+        }
+        slow = self._slow(rates)
+        said = {n: f"ran at {share:.0%} of the speed of its equals" for n, share in slow.items()}
+        said |= {n: "died during the run" for n in self._ready if not seats[n].alive}
+        said |= dict.fromkeys(self._missing, "could not start")
+        per_node = self._placement.engines_per_node
+        return [f"engine {n} of node {n // per_node} {what}" for n, what in sorted(said.items())]
+
+    def _slow(self, rates: Mapping[int, float]) -> dict[int, float]:
+        speeds = {n: Speed(self._ready[n].device, rate) for n, rate in rates.items()}
+        return degraded(speeds, self._placement.degraded_below)

@@ -1,0 +1,278 @@
+"""What the three LoadGen runs have in common: `execute` does one."""
+
+import csv
+import importlib.metadata
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from steps.base.console import Console
+from steps.base.errors import UserError
+from steps.base.record import Manifest, Workspace
+from steps.config.schema import RunConfig
+from steps.mlperf.loadgen_log import read_detail
+from steps.prepare import samples
+from steps.run.sut import user_conf
+from steps.run.sut.harness import EngineLoop, wait_until_ready, watch
+
+Mode = Literal["PerformanceOnly", "AccuracyOnly"]
+
+SAMPLE_COLUMNS = (
+    "sample_index",
+    "input_tokens",
+    "output_tokens",
+    "issued_s",
+    "first_token_s",
+    "completed_s",
+)
+
+AUDIT_WARNING = "Found Audit Config file"
+"""What LoadGen 5.1.2 logs when it applies an audit.config."""
+
+
+Row = tuple[int, int, int, float | str, float | str, float | str]
+"""A sample in samples.csv: SAMPLE_COLUMNS, "" where it hasn't happened."""
+
+
+class TrialEnded(Exception):
+    """Raised by `Trial.look` to end a run. LoadGen can't be told: the process has to end too."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A run that need not go to its end.
+
+    `look` is called several times a second with the samples so far. `seed` takes the place of the
+    round's seeds: such a run is no result. None keeps them.
+    """
+
+    look: Callable[[Iterator[Row]], None]
+    seed: int | None
+
+
+def execute(
+    mode: Mode,
+    config: RunConfig,
+    inputs: Mapping[str, Path],
+    workspace: Workspace,
+    console: Console,
+    audit: Mapping[str, int] | None = None,
+    trial: Trial | None = None,
+) -> None:
+    """Run LoadGen once in this process and leave its logs, user.conf and samples.csv.
+
+    `audit`: settings of a compliance test, written to audit.config and applied by LoadGen last.
+    Raises UserError for anything that voids the run, and what `trial.look` raises; samples.csv then
+    says how far the run came.
+    """
+    _check_loadgen(config)
+    weights = Manifest.read(inputs["model"])
+    for complaint in weights.damage():
+        raise UserError(f"{complaint}; delete {weights.directory} and re-run")
+    prompts = samples.load(inputs["dataset"])
+    _check_prompts(config, prompts)
+    folder = workspace.directory
+    audit_file = folder / "audit.config"
+    if audit is not None:
+        audit_file.write_text(user_conf.render_audit_config(audit), encoding="utf-8")
+    text = user_conf.render_user_conf(config.loadgen, config.scenario)
+    (folder / "user.conf").write_text(text, encoding="utf-8")
+    kind = {"AccuracyOnly": "accuracy", "PerformanceOnly": "performance"}[mode]
+    label = f"{config.scenario} {kind if audit is None else 'compliance'}"
+    expected = _expected(mode, config, len(prompts.evaluation), audit)
+    loop = EngineLoop(
+        config=config,
+        weights=weights.directory,
+        prompts=prompts.evaluation,
+        warmup=prompts.calibration[: config.engine.warmup_samples],
+        progress=lambda issued: console.progress(label, max(issued, expected)),
+        say=console.say,
+    )
+    loop.start()
+    try:
+        wait_until_ready(loop, config.engine.start_limit_s)
+        duration_s, cpu_s = _test(mode, config, loop, folder, audit_file, trial)
+    except TrialEnded:
+        _write_samples(folder / "samples.csv", loop)
+        raise
+    finally:
+        loop.stop()
+    _check_log(folder / "mlperf_log_detail.txt", audited=audit is not None)
+    _check_samples(mode, loop)
+    _write_samples(folder / "samples.csv", loop)
+    emulated = config.engine.emulation or bool(weights.result.get("simulated"))
+    engine = {**loop.backend.identity(), "emulated": emulated}
+    workspace.result = {
+        "mode": mode,
+        "scenario": config.scenario,
+        "engine": engine,
+        **loop.backend.report(),
+        "loadgen_version": config.rules.loadgen_version,
+        "samples": len(loop.book),
+        "output_tokens": loop.book.output_tokens,
+        "duration_s": round(duration_s, 3),
+        "loadgen_process_cpu_s": round(cpu_s, 3),
+        "engine_start_s": round(loop.start_s, 3),
+    }
+
+
+def _check_loadgen(config: RunConfig) -> None:
+    try:
+        installed = importlib.metadata.version("mlcommons-loadgen")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise UserError(
+            f"LoadGen {config.rules.loadgen_version} is not installed in this environment; "
+            "delete its directory below .envs and re-run"
+        ) from error
+    if installed != config.rules.loadgen_version:
+        raise UserError(
+            f"LoadGen {installed} is installed, round {config.rules.round} needs "
+            f"{config.rules.loadgen_version}: its seeds are compiled in; mend envs/*.lock"
+        )
+
+
+def _check_prompts(config: RunConfig, prompts: samples.Samples) -> None:
+    """Raises UserError if LoadGen or the engine would choke on the dataset in mid-run."""
+    evaluation = prompts.evaluation
+    wanted = config.loadgen.sample_count(config.rules)
+    if len(evaluation) < wanted:
+        raise UserError(
+            f"the dataset has {len(evaluation)} samples, LoadGen is to load {wanted}; raise "
+            "length.evaluation_count or lower length.performance_sample_count_override"
+        )
+    room = config.engine.arguments.max_model_len - config.generation.max_tokens
+    for name, tokens in (("evaluation", evaluation), ("calibration", prompts.calibration)):
+        longest = max(range(len(tokens)), key=lambda index: len(tokens[index]))
+        if len(tokens[longest]) > room:
+            raise UserError(
+                f"{name} sample {longest} has {len(tokens[longest])} tokens, but max_model_len "
+                f"leaves room for {room}; raise hardware.engine.arguments.max_model_len"
+            )
+
+
+def _expected(mode: Mode, config: RunConfig, dataset: int, audit: Mapping[str, int] | None) -> int:
+    """Samples of the whole run, for the progress bar: whole copies of LoadGen's sample set."""
+    if audit is not None and "min_query_count" in audit:
+        return audit["min_query_count"]
+    if mode == "AccuracyOnly":
+        return dataset
+    loadgen = config.loadgen
+    copy = loadgen.sample_count(config.rules)
+    duration_s = loadgen.least_ms(config.rules) / 1000
+    queries = max(int(duration_s * loadgen.target_qps), loadgen.min_query_count or 1)
+    return copy * -(-queries // copy)
+
+
+def _test(
+    mode: Mode,
+    config: RunConfig,
+    loop: EngineLoop,
+    folder: Path,
+    audit_file: Path,
+    trial: Trial | None,
+) -> tuple[float, float]:
+    """LoadGen's test; returns its seconds and this process's, of all threads, during it.
+
+    FromConfig is called once: twice voids the run.
+    """
+    import mlperf_loadgen as lg
+
+    settings = lg.TestSettings()
+    scenario = user_conf.loadgen_scenario(config.scenario)
+    model = config.loadgen.model
+    if settings.FromConfig(str(folder / "user.conf"), model, scenario) != 0:
+        raise UserError(f"LoadGen can't read {folder / 'user.conf'}")
+    settings.scenario = getattr(lg.TestScenario, scenario)
+    settings.mode = getattr(lg.TestMode, mode)
+    if trial is not None and trial.seed is not None:
+        for name in ("qsl_rng_seed", "sample_index_rng_seed", "schedule_rng_seed"):
+            setattr(settings, name, trial.seed)
+    log_settings = lg.LogSettings()
+    log_settings.log_output.outdir = str(folder)
+    log_settings.enable_trace = False
+    sut = lg.ConstructFastSUT(loop.issue, lambda: None)
+    qsl = lg.ConstructQSL(
+        len(loop.prompts),
+        config.loadgen.sample_count(config.rules),
+        lambda indices: None,
+        lambda indices: None,
+    )
+
+    def conduct() -> None:
+        try:
+            lg.StartTestWithLogSettings(sut, qsl, settings, log_settings, str(audit_file))
+        except BaseException as error:
+            loop.fail(UserError(f"LoadGen ended with {type(error).__name__}: {error}"))
+
+    test = threading.Thread(target=conduct, name="loadgen", daemon=True)
+    loop.begin_test()
+    begun, spent_s = time.monotonic(), time.process_time()
+    test.start()
+    watch(loop, test, None if trial is None else lambda: trial.look(rows(loop)))
+    duration_s, cpu_s = time.monotonic() - begun, time.process_time() - spent_s
+    lg.DestroyQSL(qsl)
+    lg.DestroyFastSUT(sut)
+    # Empty, since tracing is off; no part of a result.
+    (folder / "mlperf_log_trace.json").unlink(missing_ok=True)
+    return duration_s, cpu_s
+
+
+def _check_log(path: Path, *, audited: bool) -> None:
+    """Raises UserError if LoadGen calls the run void or applied another audit.config than ours."""
+    detail = read_detail(path)
+    if detail.errors:
+        first = detail.errors[0]
+        raise UserError(
+            f"LoadGen reported {len(detail.errors)} errors, first: {first.key}: {first.value}"
+        )
+    found = any(AUDIT_WARNING in str(warning.value) for warning in detail.warnings)
+    if found != audited:
+        raise UserError(
+            "LoadGen read an audit.config that is not this run's"
+            if found
+            else "LoadGen did not read this run's audit.config"
+        )
+
+
+def _check_samples(mode: Mode, loop: EngineLoop) -> None:
+    """Raises UserError unless every issued sample is answered, in accuracy mode each one once."""
+    unanswered = loop.book.unanswered()
+    if unanswered:
+        raise UserError(
+            f"LoadGen ended the test with {len(unanswered)} of {len(loop.book)} samples "
+            f"unanswered, the first is sample {unanswered[0].sample_index}; re-run"
+        )
+    issued = sorted(loop.book.indices)
+    if mode == "AccuracyOnly" and issued != list(range(len(loop.prompts))):
+        raise UserError(
+            f"LoadGen asked for {len(set(issued))} of {len(loop.prompts)} samples, {len(issued)} "
+            "times in all: an accuracy run needs each once; re-run"
+        )
+
+
+def _write_samples(path: Path, loop: EngineLoop) -> None:
+    """One row per sample, in the order in which LoadGen issued them."""
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(SAMPLE_COLUMNS)
+        writer.writerows(rows(loop))
+
+
+def rows(loop: EngineLoop) -> Iterator[Row]:
+    """Of samples.csv, as far as the run has come."""
+    for sample in loop.book.samples():
+        yield (
+            sample.sample_index,
+            len(loop.prompts[sample.sample_index]),
+            sample.output_tokens,
+            _rounded(sample.issued_s),
+            _rounded(sample.first_token_s),
+            _rounded(sample.completed_s),
+        )
+
+
+def _rounded(seconds: float | None) -> float | str:
+    return "" if seconds is None else round(seconds, 6)

@@ -1,0 +1,54 @@
+"""An image, as the nodes of a cluster find it."""
+
+from steps.base.errors import UserError
+from steps.base.record import Manifest
+from steps.config.runtime import EngineAddress
+from steps.machine.container.carried import LABEL
+from steps.machine.runtime.host import PYTHON, connected, image_id
+from steps.schedule.kubernetes.pods import Image
+
+PUSH_LIMIT_S = 600
+"""How long a registry may be silent."""
+
+
+def planned(name: str, registry: str | None) -> Image:
+    """One that isn't built yet."""
+    return Image(f"{registry or 'reprise'}/{name}:not-built-yet", PYTHON, registry is not None)
+
+
+def of_nodes(image: Manifest) -> Image:
+    """One that the nodes have."""
+    name, inputs = image.config["name"], str(image.result["labels"][LABEL])
+    return Image(f"reprise/{name}:{inputs[:12]}", str(image.result["python"]), False)
+
+
+def found(image: Manifest, engine: EngineAddress, registry: str | None) -> Image:
+    """Pushed to the registry, by its digest there, which no other push can move; without one, as
+    it is named on this machine and has to be on the nodes.
+
+    Raises UserError for an image that is no longer here and a registry that doesn't take it.
+    """
+    if registry is None:
+        return of_nodes(image)
+    name, python = str(image.config["name"]), str(image.result["python"])
+    identity = str(image.result["image"])
+    with connected(engine, PUSH_LIMIT_S) as client:
+        if image_id(client, identity) is None:
+            raise UserError(
+                f"image {identity:.19} is no longer in {engine.engine}; delete {image.directory} "
+                "and run again, which builds it"
+            )
+        repository, tag = f"{registry}/{name}", identity.removeprefix("sha256:")[:12]
+        client.images.get(identity).tag(repository, tag)
+        digest = None
+        for event in client.api.push(repository, tag, stream=True, decode=True):
+            if "error" in event:
+                raise UserError(
+                    f"image {name} can't be pushed to {repository} ({event['error']:.200}); log in "
+                    f"there ({engine.engine} login), or mend scheduler.registry"
+                )
+            digest = event.get("aux", {}).get("Digest", digest)
+        if digest is None:
+            digests = client.images.get(identity).attrs["RepoDigests"]
+            digest = next(d.partition("@")[2] for d in digests if d.startswith(f"{repository}@"))
+    return Image(f"{repository}@{digest}", python, True)

@@ -1,0 +1,140 @@
+"""What a job asks of the scheduler: read from the plan, so that nobody types it a second time."""
+
+import math
+import re
+from collections.abc import Mapping
+
+from steps.config.groups import Requirement
+from steps.config.scheduler import Kubernetes, Slurm
+from steps.plan.estimate import computed_cost, evaluation_counts
+from steps.plan.plan import Job, Plan
+from steps.plan.registry import STEPS
+
+SHARING = ("accuracy_check",)
+"""Steps that compute for minutes without an engine: a part of a node is enough for them."""
+
+STAYING = tuple(
+    name
+    for name, spec in STEPS.items()
+    if spec.environment in ("driver", "analysis") and name not in (*SHARING, "describe")
+)
+"""Steps of the machine that `./reproduce` runs on: they install, download, judge or package.
+`describe` isn't one of them: what it describes is a node."""
+
+NAMES: Mapping[str, tuple[str, ...]] = {
+    "local": ("gpu",),
+    "slurm": (
+        *("gpu", "gpu_model", "gres", "nodes", "tasks", "mpi", "runtime", "cpus_per_task"),
+        *("mem_mb", "slurm_partition", "slurm_account", "qos", "slurm_extra"),
+    ),
+    "kubernetes": (),
+}
+"""Names of resources, by scheduler, as Snakemake's executors know them. Kubernetes is asked by the
+job's own command (steps/schedule/kubernetes/place.py)."""
+
+WHOLE = -1
+"""As cpus_per_task: the plugin names no number, and the job has all of its node."""
+
+UNNAMED = 0
+"""As mem_mb: the plugin names no number, and the default holds (steps/schedule/slurm.py)."""
+
+REFUSALS = (r"The error message was '(.*?)'\.\n", r"Job submission failed with exception: (.*)")
+"""What the plugin writes of a job that Slurm didn't take."""
+
+Asked = Mapping[str, int | str]
+
+
+def refused(message: str) -> str | None:
+    """Slurm's own words in what the plugin says of a job that failed; None: it had been taken."""
+    found = (re.search(pattern, message, re.DOTALL) for pattern in REFUSALS)
+    return next((" ".join(match[1].split()) for match in found if match), None)
+
+
+class Resources:
+    """The resources of a plan's jobs, each worked out when it is asked for."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._scheduler = plan.scheduler
+        self._requirements = {needed.system: needed for needed in plan.requirements}
+        self._jobs = plan.jobs
+        self._counts = evaluation_counts(plan.jobs)
+        self._asked: dict[str, Asked] = {}
+
+    def of(self, job: Job) -> Asked:
+        """Values of NAMES; one that is absent isn't asked for."""
+        if job.output not in self._asked:
+            self._asked[job.output] = self._ask(job)
+        return self._asked[job.output]
+
+    def _ask(self, job: Job) -> Asked:
+        if isinstance(self._scheduler, Kubernetes):
+            return {}
+        needed = None if job.step in (*STAYING, *SHARING) else self.requirement(job)
+        if not isinstance(self._scheduler, Slurm):
+            return {} if needed is None else {"gpu": needed.count_per_node}
+        if job.step in STAYING:
+            return {}
+        common = {**_where(self._scheduler), "runtime": self.limit_min(job, self._scheduler)}
+        if needed is None:
+            share = self._scheduler.share
+            asked = {"cpus_per_task": share.cpus, "mem_mb": share.memory_gb * 1000}
+            return common | asked | {"slurm_extra": _extra(self._scheduler)}
+        nodes = nodes_of(job, needed)
+        extra = _extra(self._scheduler, "--exclusive")
+        return common | _nodes(needed, nodes, self._scheduler, extra)
+
+    def limit_min(self, job: Job, scheduler: Slurm | Kubernetes) -> int:
+        """The scheduler's limit of the job, in minutes."""
+        seconds = computed_cost(job, self._counts.get(job.output, 0)).seconds
+        if seconds is None:
+            return scheduler.time.unknown_min
+        return scheduler.time.allowance_min + math.ceil(scheduler.time.factor * seconds / 60)
+
+    def requirement(self, job: Job) -> Requirement:
+        """That of the job's system; weights belong to none: of the first that runs them."""
+        waiting, seen = [job], {job.output}
+        while waiting:
+            at = waiting.pop(0)
+            system = at.key.split("/")[0]
+            if STEPS[at.step].axes[:1] == ("system",) and system in self._requirements:
+                return self._requirements[system]
+            users = [j for j in self._jobs if at.output in j.inputs.values()]
+            waiting += [user for user in users if user.output not in seen]
+            seen |= {user.output for user in users}
+        return next(iter(self._requirements.values()))
+
+
+def nodes_of(job: Job, needed: Requirement) -> int:
+    """Weights are made on one node, also those of a system that has several."""
+    return needed.nodes if STEPS[job.step].stage == "runs" else 1
+
+
+def _where(scheduler: Slurm) -> dict[str, int | str]:
+    given = {
+        "slurm_partition": scheduler.partition,
+        "slurm_account": scheduler.account,
+        "qos": scheduler.qos,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _extra(scheduler: Slurm, *options: str) -> str:
+    reserved = [f"--reservation={scheduler.reservation}"] if scheduler.reservation else []
+    return " ".join([*options, *reserved])
+
+
+def _nodes(needed: Requirement, nodes: int, scheduler: Slurm, extra: str) -> dict[str, int | str]:
+    """Nodes of their own. On several, the step itself starts what runs on the others."""
+    asked: dict[str, int | str] = {"nodes": nodes, "cpus_per_task": WHOLE, "mem_mb": UNNAMED}
+    asked["slurm_extra"] = extra
+    kind = scheduler.gpu_types.get(needed.hardware or "", needed.hardware)
+    if nodes > 1:
+        asked |= {"mpi": "srun", "tasks": nodes}
+        asked["slurm_extra"] = f"{extra} --ntasks-per-node=1"
+        if needed.model:
+            asked["gres"] = ":".join(filter(None, ("gpu", kind, str(needed.count_per_node))))
+    elif needed.model:
+        asked["gpu"] = needed.count_per_node
+        if kind:
+            asked["gpu_model"] = kind
+    return asked

@@ -1,0 +1,331 @@
+"""A plan on Slurm: snakemake submits its jobs, and what becomes of them is said here.
+
+Snakemake itself is silent (its profile), asks for states ever less often, waits for ever for a node
+and, if Slurm doesn't answer for a while, for jobs that it has lost. So its queue is watched.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from steps.base.errors import UserError
+from steps.config.scheduler import Slurm
+from steps.plan.plan import Job, Plan, load
+from steps.schedule.adopt import adopt, begin, end
+from steps.schedule.environment import make
+from steps.schedule.slurm import (
+    Entry,
+    SilenceError,
+    ask,
+    check,
+    comment,
+    prefix_of,
+    queue,
+    status_command,
+)
+
+POLL_S = 10.0
+SAID_FIRST_S = 300.0
+"""A job that waits for a node is mentioned after this time, then each time that it has doubled."""
+
+REACT_S = 0.2
+LEAVE_S = 15.0
+"""How long snakemake has to end by itself once its jobs are cancelled."""
+
+COMPLETING = "COMPLETING"
+
+LOGS = Path("results/logs/slurm")
+
+GO_ON = "./reproduce goes on from what is finished"
+
+
+def run(path: Path, passed_on: list[str], root: Path) -> int:
+    """Run a frozen plan; returns snakemake's exit status.
+
+    Raises UserError for what would wait for ever, before anything is submitted.
+    """
+    plan = load(path)
+    scheduler = plan.scheduler
+    assert isinstance(scheduler, Slurm)
+    home = make(scheduler.name, root)
+    command = [
+        *(str(home / "bin/snakemake"), "--configfile", str(path.relative_to(root))),
+        *("--workflow-profile", f"workflow/profiles/{scheduler.name}", *passed_on),
+    ]
+    prefix = prefix_of(root / "results")
+    try:
+        check(plan, scheduler, [job for job in plan.jobs if not (root / job.output).exists()])
+        status = status_command()
+        _finish_earlier(prefix, scheduler)
+        adopt(home / "bin/snakemake", root)
+    except SilenceError as error:
+        raise UserError(f"Slurm doesn't answer ({error}); nothing was started") from error
+    options = ["--slurm-jobname-prefix", prefix, "--slurm-status-command", status]
+    # The plugin can't say --mem=0, all memory of the node; what it says goes before this.
+    environment = {**os.environ, "SBATCH_MEM_PER_NODE": "0"}
+    watch = Watch(plan, scheduler, root, prefix)
+    begin(path, root)
+    # The lock of ./reproduce is an open file that is handed on.
+    child = subprocess.Popen([*command, *options], cwd=root, env=environment, close_fds=False)
+    ended = _supervise(child, watch)
+    if child.returncode >= 0 and not watch.interrupted:
+        end(root)
+    return ended
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _supervise(child: "subprocess.Popen[bytes]", watch: "Watch") -> int:
+    """Until snakemake ends, is ended by the user, or waits for what will never come."""
+    wanted = threading.Event()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        wanted.set()
+
+    ends = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, end) for number in ends}
+    try:
+        while not _ended(child, REACT_S):
+            if wanted.is_set():
+                return _interrupt(child, watch)
+            if (reason := watch.look(child.pid)) is not None:
+                _kill(child)
+                raise UserError(reason)
+        watch.look(child.pid, last=True)
+        return child.returncode
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _ended(child: "subprocess.Popen[bytes]", limit_s: float) -> bool:
+    try:
+        child.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _kill(child: "subprocess.Popen[bytes]") -> None:
+    child.kill()
+    child.wait()
+
+
+def _interrupt(child: "subprocess.Popen[bytes]", watch: "Watch") -> int:
+    """Cancel the jobs in Slurm, then end snakemake, which may be asleep for minutes."""
+    cancelled = watch.cancel()
+    child.send_signal(signal.SIGINT)
+    if not _ended(child, LEAVE_S):
+        _kill(child)
+    watch.cancel()  # what was submitted meanwhile
+    say(f"error: interrupted; {cancelled}; {GO_ON}")
+    watch.failed = watch.interrupted = True
+    return 130
+
+
+@dataclass
+class Watch:
+    """What is known of the run's jobs in Slurm; `failed`: it was said why the run can't finish."""
+
+    plan: Plan
+    scheduler: Slurm
+    root: Path
+    prefix: str
+    clock: Callable[[], float] = time.monotonic
+    failed: bool = False
+    interrupted: bool = False
+    _jobs: Mapping[str, Job] = field(init=False)
+    _known: dict[str, Entry] = field(default_factory=dict)
+    _since: dict[str, float] = field(default_factory=dict)
+    _mention: dict[str, float] = field(default_factory=dict)
+    _given_up: set[str] = field(default_factory=set)
+    _looked: float | None = None
+
+    def __post_init__(self) -> None:
+        self._jobs = {comment(job, self.plan.experiment): job for job in self.plan.jobs}
+        self._heard = self._busy = self.clock()
+        self._earlier = {entry.number for entry in self._entries()}
+
+    def look(self, snakemake: int, last: bool = False) -> str | None:
+        """Say what has changed; returns why there is nothing more to wait for, if so."""
+        now = self.clock()
+        if not last and self._looked is not None and now - self._looked < POLL_S:
+            return None
+        self._looked = now
+        limit_s = self.scheduler.silence_limit_min * 60
+        try:
+            entries = queue(self.prefix)
+        except SilenceError as error:
+            if now - self._heard < limit_s:
+                return None
+            return (
+                f"Slurm hasn't answered for {self.scheduler.silence_limit_min} min ({error}); what "
+                f"runs there goes on, and once Slurm is back, {GO_ON}"
+            )
+        self._heard = now
+        entries = [entry for entry in entries if entry.number not in self._earlier]
+        for entry in entries:
+            self._follow(entry, now)
+        # A node that is gone may leave a job completing for ever.
+        going = [entry for entry in entries if entry.active and entry.state != COMPLETING]
+        if going or _children(snakemake):
+            self._busy = now
+        if now - self._busy >= limit_s:
+            return (
+                f"snakemake has waited for {self.scheduler.silence_limit_min} min for jobs that "
+                f"Slurm no longer runs; {GO_ON}"
+            )
+        return None
+
+    def cancel(self) -> str:
+        """Cancel what is in the queue; says in words what was done."""
+        numbers = [entry.number for entry in self._entries() if entry.active]
+        numbers = [number for number in numbers if number not in self._earlier]
+        if not numbers:
+            return "nothing was in Slurm's queue"
+        return self._cancel(numbers)
+
+    def _cancel(self, numbers: list[str]) -> str:
+        try:
+            ask("scancel", *numbers)
+        except SilenceError as error:
+            return f"Slurm didn't cancel jobs {', '.join(numbers)} ({error}), so they go on"
+        return f"Slurm's jobs {', '.join(numbers)} were cancelled"
+
+    def _entries(self) -> list[Entry]:
+        try:
+            return queue(self.prefix)
+        except SilenceError:
+            return list(self._known.values())
+
+    def _follow(self, entry: Entry, now: float) -> None:
+        known = self._known.get(entry.number)
+        self._known[entry.number] = entry
+        label = self._label(entry)
+        if known is None or known.state != entry.state:
+            self._since[entry.number] = now
+            if entry.state == "RUNNING":
+                say(f"{label}: runs on {entry.nodes} (Slurm job {entry.number})")
+            if not entry.active and (known is None or known.active):
+                self._end(entry, known, label)
+        if entry.waiting:
+            self._wait(entry, label, now)
+
+    def _wait(self, entry: Entry, label: str, now: float) -> None:
+        waited = now - self._since[entry.number]
+        if waited >= self.scheduler.pending_limit_min * 60:
+            if entry.number not in self._given_up:
+                self._given_up.add(entry.number)
+                self._fail(
+                    f"{label}: no node for {self.scheduler.pending_limit_min} min (Slurm job "
+                    f"{entry.number} says {entry.reason}), which is scheduler.pending_limit_min; "
+                    f"it was taken out of the queue; {GO_ON}"
+                )
+                self._cancel([entry.number])
+            return
+        if waited >= self._mention.get(entry.number, SAID_FIRST_S):
+            self._mention[entry.number] = 2 * waited
+            say(
+                f"{label}: waits for a node since {waited / 60:.0f} min (Slurm job {entry.number} "
+                f"says {entry.reason})"
+            )
+
+    def _end(self, entry: Entry, known: Entry | None, label: str) -> None:
+        where = f"Slurm job {entry.number}"
+        if nodes := entry.nodes or (known.nodes if known else ""):
+            where += f" on {nodes}"
+        step = label.split()[0]
+        if entry.state == "COMPLETED":
+            say(self._line(entry, f"{step}: ") or f"{label}: done ({where})")
+            return
+        if entry.number in self._given_up:
+            return
+        if entry.state == "FAILED" and (line := self._line(entry, "error: ")):
+            self._fail(f"{line.removeprefix('error: ')} ({where})")
+            return
+        log = _log(entry)
+        words = {
+            "NODE_FAIL": f"its node vanished ({where}); nothing of this job was kept; {GO_ON}",
+            "TIMEOUT": f"it ran into its limit ({where}); raise scheduler.time.allowance_min; "
+            f"{GO_ON}",
+            "OUT_OF_MEMORY": f"it needed more memory than it had ({where}); a job that shares a "
+            f"node has scheduler.share.memory_gb; {GO_ON}",
+            "CANCELLED": f"somebody cancelled it ({where}); {GO_ON}",
+            "PREEMPTED": f"others were preferred to it ({where}); {GO_ON}",
+        }
+        self._fail(f"{label}: {words.get(entry.state, f'{entry.state} ({where}); see {log}')}")
+
+    def _fail(self, text: str) -> None:
+        self.failed = True
+        say(f"error: {text}")
+
+    def _label(self, entry: Entry) -> str:
+        job = self._jobs.get(entry.comment)
+        return f"{job.step} {job.key}" if job else entry.comment
+
+    def _line(self, entry: Entry, start: str) -> str | None:
+        """The last line of the job's output with this start: the step's own words."""
+        try:
+            text = (self.root / _log(entry)).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return None
+        found = [line for line in text.splitlines() if line.startswith(start)]
+        return found[-1] if found else None
+
+
+def _log(entry: Entry) -> Path:
+    """As the plugin names it."""
+    rule, _, wildcards = entry.comment.removeprefix("rule_").partition("_wildcards_")
+    return LOGS / f"rule_{rule}" / wildcards / f"{entry.number}.log"
+
+
+def _finish_earlier(prefix: str, scheduler: Slurm) -> None:
+    """What a killed ./reproduce left in the queue: waiting jobs go, running ones are waited for.
+
+    They write what this one would make, and what they finish holds.
+    """
+    heard = going = time.monotonic()
+    left, said = list[Entry](), set[str]()
+    while True:
+        now = time.monotonic()
+        try:
+            left = [entry for entry in queue(prefix) if entry.active]
+            if waiting := [entry.number for entry in left if entry.waiting]:
+                ask("scancel", *waiting)
+            heard = now
+        except SilenceError:
+            if not said or now - heard > scheduler.silence_limit_min * 60:
+                raise
+        if any(entry.state != COMPLETING for entry in left):
+            going = now
+        if not left or now - going > scheduler.silence_limit_min * 60:
+            return
+        running = {entry.number for entry in left} - said
+        if running:
+            said |= running
+            numbers = " ".join(sorted(said))
+            say(
+                f"an earlier ./reproduce left jobs {numbers} in Slurm; waiting for them, as what "
+                f"they finish holds (to end them: scancel {numbers})"
+            )
+        time.sleep(POLL_S / 5)
+
+
+def _children(pid: int) -> bool:
+    """Whether a process has children: steps that run on this machine."""
+    try:
+        return any(
+            path.read_text(encoding="utf-8").strip()
+            for path in Path(f"/proc/{pid}/task").glob("*/children")
+        )
+    except OSError:
+        return False

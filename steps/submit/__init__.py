@@ -1,0 +1,1 @@
+"""The submission tree, its rules, its provenance."""

@@ -1,0 +1,67 @@
+"""`./reproduce migrate DIR --to v6|v5.1 --output NEW`: the same submission in another layout."""
+
+import argparse
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from steps.base.errors import UserError
+from steps.mlperf.rounds import DIVISIONS
+from steps.submit.migrate.moves import LAYOUTS, moves
+from steps.submit.validate.tree import Tree, layout_of
+
+
+def command(arguments: list[str]) -> int:
+    """Writes NEW as a whole or not at all; the tree it reads stays as it is."""
+    parser = argparse.ArgumentParser(
+        prog="./reproduce migrate",
+        description="Write a submission tree in the layout of other rounds: v5.1 (code/, "
+        "measurements/, compliance/) or v6 (src/, everything else beside the results). Only "
+        "places change: logs keep their seeds, so validate tells whose round they are.",
+    )
+    parser.add_argument("directory", type=Path, help="the directory that holds closed/ or open/")
+    parser.add_argument("--to", required=True, choices=LAYOUTS)
+    parser.add_argument("--output", required=True, type=Path, metavar="NEW", help="must not exist")
+    chosen = parser.parse_args(arguments)
+    left_out = migrate(chosen.directory, chosen.output, chosen.to)
+    for path in left_out:
+        print(f"left out, it belongs to no result: {path}")
+    print(f"{chosen.output} has the layout of {chosen.to}")
+    return 0
+
+
+def migrate(root: Path, output: Path, layout: str) -> list[str]:
+    """What was left out. Raises UserError if `output` exists or the tree can't be migrated."""
+    if not root.is_dir():
+        raise UserError(f"{root} is no directory; name the one that holds closed/ or open/")
+    if os.path.lexists(output):
+        raise UserError(f"{output} exists; name a directory that doesn't")
+    inside, resolved = os.path.realpath(output), os.path.realpath(root)
+    if os.path.commonpath([inside, resolved]) == resolved:
+        raise UserError(f"{output} lies in the tree that is migrated; name another place")
+    tree = Tree(root)
+    if not any(tree.is_directory(division) for division in DIVISIONS):
+        raise UserError(f"{root} is no submission; name the directory that holds closed/ or open/")
+    if layout_of(tree) == layout:
+        raise UserError(f"{root} has the layout of {layout} already")
+    plan = moves(tree, layout)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    except OSError as error:
+        raise UserError(f"{output.parent} can't be written ({error.strerror})") from error
+    try:
+        for new, old in plan.files.items():
+            target = scratch / new
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(root / old, target, follow_symlinks=False)
+        scratch.chmod(0o755)
+        os.rename(scratch, output)
+    except OSError as error:
+        raise UserError(
+            f"{output} can't be written ({error.strerror}: {error.filename})"
+        ) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return plan.left_out

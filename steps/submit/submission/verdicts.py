@@ -1,0 +1,74 @@
+"""What a cell can show: its runs, and verdicts on these very runs."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from steps.base.errors import UserError
+from steps.base.record import MANIFEST, Manifest, canonical_json, sha256_file
+from steps.config.schema import Cell
+
+SUBMITTABLE_ENGINES = ("vllm",)
+"""Engines that compute what they are asked; a null engine's results never enter a tree."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A run and the verdict on it."""
+
+    run: Manifest
+    check: Manifest
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Manifests of one cell, checked against each other; `compliance` by the test's name.
+
+    `digest` changes with the cell and with any of them.
+    """
+
+    cell: Cell
+    performance: Verdict
+    accuracy: Verdict
+    compliance: Mapping[str, Verdict]
+    digest: str
+
+    def verdicts(self) -> Iterator[tuple[str, Verdict]]:
+        """Each with a name: "performance", "accuracy" or the test's."""
+        yield "performance", self.performance
+        yield "accuracy", self.accuracy
+        yield from self.compliance.items()
+
+
+def gather(cell: Cell, inputs: Mapping[str, Path]) -> Evidence:
+    """Raises UserError if a verdict is of another run or an engine is null."""
+    digests: dict[str, str] = {}
+
+    def verdict(subject: str, test: str = "") -> Verdict:
+        roles = [cell.role(f"{subject}_{kind}", test) for kind in ("run", "check")]
+        run, check = (Manifest.read(inputs[role]) for role in roles)
+        for role in roles:
+            digests[role] = sha256_file(inputs[role])
+        if check.inputs["run"] != sha256_file(run.directory / MANIFEST):
+            raise UserError(f"{check.directory} is a verdict on another run; re-run ./reproduce")
+        engine = run.result["engine"]["name"]
+        if engine not in SUBMITTABLE_ENGINES:
+            raise UserError(
+                f"{run.directory} was made by the {engine} engine, whose results can't be "
+                "submitted; choose an engine that computes"
+            )
+        return Verdict(run, check)
+
+    performance, accuracy = verdict("performance"), verdict("accuracy")
+    compliance = {test: verdict("compliance", test) for test in cell.compliance_tests}
+    whole = canonical_json([cell.model_dump(mode="json"), digests])
+    digest = hashlib.sha256(whole.encode()).hexdigest()
+    return Evidence(cell, performance, accuracy, compliance, digest)
+
+
+def require_unchanged(found: Evidence) -> None:
+    """Raises UserError if a file of a run or verdict is not what its manifest says."""
+    for _, verdict in found.verdicts():
+        for complaint in (*verdict.run.damage(), *verdict.check.damage()):
+            raise UserError(f"{complaint}; delete {verdict.run.directory} and re-run")

@@ -1,0 +1,81 @@
+"""What describes a measurement: user.conf, README.md, the JSON beside them, the code."""
+
+from steps.base.untrusted import Damaged, object_of, text_of
+from steps.mlperf.rounds import Round
+from steps.submit.validate.findings import Findings, Severity, shown
+from steps.submit.validate.tree import Place, Tree
+
+REQUIRED_FILES = ("user.conf", "README.md")
+
+
+def check_measurement(tree: Tree, place: Place, rules: Round, findings: Findings) -> None:
+    """Everything but what user.conf says, which is held against the log."""
+    folder = place.measurements
+    if not tree.is_directory(folder):
+        findings.add("measurement-missing", folder, "the directory is missing")
+        return
+    files = tree.files(folder)
+    for name in REQUIRED_FILES:
+        if name not in files:
+            findings.add("measurement-file-missing", f"{folder}/{name}", f"{name} is missing")
+        elif files[name] == 0:
+            findings.add("measurement-file-empty", f"{folder}/{name}", f"{name} is empty")
+    names = _descriptions(place, files)
+    if not names:
+        wanted = "measurements.json" if place.layout == "v6" else f"{place.system}*.json"
+        findings.add("measurement-json-missing", folder, f"no {wanted}")
+    for name in names:
+        _check_json(tree, f"{folder}/{name}", rules, findings)
+        _check_code(tree, place, _implementation(place, name), findings)
+
+
+def _descriptions(place: Place, files: dict[str, int]) -> list[str]:
+    """All that the official checker may pick: it takes the first that its directory lists."""
+    if place.layout == "v6":
+        return [name for name in files if name == "measurements.json"]
+    return [name for name in files if name.startswith(place.system) and name.endswith(".json")]
+
+
+def _implementation(place: Place, name: str) -> str:
+    """What names the implementation in <system>_<implementation>[_<scenario>].json."""
+    ending = f"_{place.scenario}.json"
+    end = len(ending) if name.endswith(ending) else len(".json")
+    return name[len(place.system) + 1 : -end]
+
+
+def _check_json(tree: Tree, path: str, rules: Round, findings: Findings) -> None:
+    try:
+        fields, twice = object_of(tree.at(path))
+    except Damaged as damage:
+        findings.add("measurement-json-damaged", path, str(damage), line=damage.line)
+        return
+    for key in twice:
+        what = f"{key} is given more than once, the last time as {shown(fields[key])}"
+        findings.add("measurement-json-damaged", path, what, severity=Severity.WARNING)
+    for name in rules.measurement_fields:
+        if not fields.get(name):
+            found = shown(fields[name]) if name in fields else "missing"
+            findings.add("measurement-field", path, f"{name} is {found}")
+
+
+def _check_code(tree: Tree, place: Place, implementation: str, findings: Findings) -> None:
+    if place.layout == "v6":
+        if not tree.leads_to_directory(f"{place.home}/src"):
+            findings.add("code-missing", f"{place.home}/src", "the directory is missing")
+        return
+    path = f"{place.home}/code/{place.model}"
+    if tree.leads_to_directory(path):
+        return
+    if not tree.is_file(path):
+        findings.add("code-missing", path, "the directory is missing")
+        return
+    try:
+        target = text_of(tree.at(path)).strip()
+    except Damaged as damage:
+        findings.add("code-missing", path, str(damage), line=damage.line)
+        return
+    if not target or target.startswith("/") or ".." in target.split("/"):
+        findings.add("code-outside", path, f"it names {target!r}, which is not below code/")
+    elif not tree.is_directory(f"{place.home}/code/{target}"):
+        where = f"code/{target}" + (f" (for {implementation})" if implementation else "")
+        findings.add("code-missing", path, f"it names {where}, which is missing")

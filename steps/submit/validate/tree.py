@@ -1,0 +1,128 @@
+"""Where things lie in a submission tree, and what its directories hold."""
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from steps.mlperf.rounds import DIVISIONS
+
+SCENARIO_SPELLINGS: Mapping[str, str] = {
+    "offline": "Offline",
+    "server": "Server",
+    "interactive": "Interactive",
+    "singlestream": "SingleStream",
+    "multistream": "MultiStream",
+}
+"""Lower-case directory names that the official checker takes too (SCENARIO_MAPPING, v5.1.1)."""
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A directory on disk; all names and paths are relative to `root`, with slashes."""
+
+    root: Path
+
+    def at(self, path: str) -> Path:
+        return self.root / path
+
+    def files(self, path: str) -> dict[str, int]:
+        """Names and sizes (bytes) of the regular files of a directory; empty if there is none."""
+        return {
+            entry.name: entry.stat(follow_symlinks=False).st_size
+            for entry in self._entries(path)
+            if entry.is_file(follow_symlinks=False)
+        }
+
+    def directories(self, path: str) -> list[str]:
+        """Names of the real directories of a directory, sorted; links don't count."""
+        return sorted(
+            entry.name for entry in self._entries(path) if entry.is_dir(follow_symlinks=False)
+        )
+
+    def is_directory(self, path: str) -> bool:
+        try:
+            return stat.S_ISDIR(os.lstat(self.at(path)).st_mode)
+        except (OSError, ValueError):
+            return False
+
+    def leads_to_directory(self, path: str) -> bool:
+        """Whether it is a directory of this tree, or a link to one."""
+        return self.is_directory(path) or (self.leads_inside(path) and os.path.isdir(self.at(path)))
+
+    def leads_inside(self, path: str) -> bool:
+        """Whether a link leads to something that is there, in this tree."""
+        root, target = os.path.realpath(self.root), os.path.realpath(self.at(path))
+        return os.path.exists(target) and os.path.commonpath([root, target]) == root
+
+    def is_file(self, path: str) -> bool:
+        try:
+            return stat.S_ISREG(os.lstat(self.at(path)).st_mode)
+        except (OSError, ValueError):
+            return False
+
+    def _entries(self, path: str) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(self.at(path)) as entries:
+                return sorted(entries, key=lambda entry: entry.name)
+        except (OSError, ValueError):
+            return []  # whoever walks the tree reports it
+
+
+@dataclass(frozen=True)
+class Place:
+    """One result in the tree. `layout` is "v5.1" or "v6"; `scenario` as the directory spells it."""
+
+    layout: str
+    division: str
+    submitter: str
+    system: str
+    model: str
+    scenario: str
+
+    @property
+    def home(self) -> str:
+        return f"{self.division}/{self.submitter}"
+
+    @property
+    def results(self) -> str:
+        return f"{self.home}/results/{self.system}/{self.model}/{self.scenario}"
+
+    @property
+    def measurements(self) -> str:
+        """Where user.conf, README.md and the measurement's JSON lie."""
+        if self.layout == "v6":
+            return self.results
+        return f"{self.home}/measurements/{self.system}/{self.model}/{self.scenario}"
+
+    @property
+    def compliance(self) -> str:
+        """What the directories of the compliance tests lie in."""
+        if self.layout == "v6":
+            return self.results
+        return f"{self.home}/compliance/{self.system}/{self.model}/{self.scenario}"
+
+    @property
+    def official_scenario(self) -> str:
+        return SCENARIO_SPELLINGS.get(self.scenario, self.scenario)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the stricter rules of closed and network hold."""
+        return self.division != "open"
+
+
+def layout_of(tree: Tree) -> str:
+    """The layout of the first submitter that shows one; "v5.1" if none does."""
+    homes = (f"{d}/{submitter}" for d in DIVISIONS for submitter in tree.directories(d))
+    return next(filter(None, (home_layout(tree, home) for home in homes)), "v5.1")
+
+
+def home_layout(tree: Tree, home: str) -> str:
+    """The layout of one submitter: "v6" if sources lie in src/, "v5.1" if there are measurements/
+    beside the results; "" if neither.
+    """
+    if tree.is_directory(f"{home}/measurements"):
+        return "v5.1"
+    return "v6" if tree.leads_to_directory(f"{home}/src") else ""

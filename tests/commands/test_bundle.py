@@ -1,0 +1,285 @@
+"""A bundle sets up a machine that has no network; one that isn't whole sets up nothing."""
+
+import base64
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from steps.base.errors import UserError
+from steps.base.record import publish
+from steps.commands.bundle import command, unbundle
+from steps.commands.bundle.wheels import gather
+from steps.plan.make import make
+from steps.plan.plan import Job, Plan
+from tests.conftest import ROOT, planned
+
+LIMIT_S = 180
+
+
+def wheel(folder: Path) -> Path:
+    """A package of one line, as a wheel."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "tiny-1.0-py3-none-any.whl"
+    files = {
+        "tiny.py": "VERDICT = 'VALID'\n",
+        "tiny-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n",
+        "tiny-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: test\n"
+        "Root-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = ""
+    for name, text in files.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=")
+        record += f"{name},sha256={digest.decode()},{len(text)}\n"
+    files["tiny-1.0.dist-info/RECORD"] = record + "tiny-1.0.dist-info/RECORD,,\n"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return path
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a project whose only command prints a verdict that needs a package."""
+    home = tmp_path_factory.mktemp("project")
+    (home / "envs").mkdir()
+    (home / "steps").mkdir()
+    (home / "steps/__init__.py").touch()
+    shutil.copy(ROOT / "reproduce", home / "reproduce")
+    (home / "steps/commands/cli.py").write_text(
+        "import tiny\nprint(tiny.VERDICT)\n", encoding="utf-8"
+    )
+    lock = home / "envs/driver.lock"
+    lock.write_text("tiny==1.0\n", encoding="utf-8")
+    files = command.checkout(home)
+    files["wheels/tiny-1.0-py3-none-any.whl"] = wheel(home / "links")
+    command.write(home / "out.bundle", files, "./reproduce")
+    return home / "out.bundle"
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(directory).as_posix(): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_what_comes_out_is_what_went_in(bundle: Path, tmp_path: Path) -> None:
+    assert unbundle.command([str(bundle), str(tmp_path / "there")]) == 0
+    home = bundle.parent
+    made = contents(tmp_path / "there")
+    assert made.keys() == {
+        *("reproduce", "steps/__init__.py", "steps/commands/cli.py", "envs/driver.lock"),
+        *("unbundle.py", "wheels/tiny-1.0-py3-none-any.whl"),
+    }
+    assert made["steps/commands/cli.py"] == (home / "steps/commands/cli.py").read_bytes()
+    assert os.access(tmp_path / "there/reproduce", os.X_OK)
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_an_ended_one_goes_on(bundle: Path, tmp_path: Path) -> None:
+    partial = tmp_path / "there.partial"
+    (partial / "steps").mkdir(parents=True)
+    whole = bundle.parent / "steps/commands/cli.py"
+    shutil.copy(whole, partial / "steps/commands/cli.py")
+    inode = (partial / "steps/commands/cli.py").stat().st_ino
+    (partial / "reproduce").write_text("half", encoding="utf-8")
+    assert unbundle.command([str(bundle), str(tmp_path / "there")]) == 0
+    assert (tmp_path / "there/steps/commands/cli.py").stat().st_ino == inode
+    assert (tmp_path / "there/reproduce").read_bytes() == (ROOT / "reproduce").read_bytes()
+
+
+@given(st.floats(0, 1, exclude_max=True), st.integers(0, 7), st.booleans())
+def test_an_altered_or_truncated_bundle_writes_nothing_wrong(
+    bundle: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    where: float,
+    bit: int,
+    cut: bool,
+) -> None:
+    """A tar has bytes that mean nothing: with one of those flipped, all is as it was."""
+    home = tmp_path_factory.mktemp("altered")
+    data = bytearray(bundle.read_bytes())
+    at = int(where * len(data))
+    if cut:
+        del data[at:]
+    else:
+        data[at] ^= 1 << bit
+    (home / "b").write_bytes(data)
+    if unbundle.command([str(home / "b"), str(home / "there")]) == 0:
+        unbundle.command([str(bundle), str(home / "whole")])
+        assert contents(home / "there") == contents(home / "whole")
+    else:
+        assert [path.name for path in home.iterdir()] == ["b"]
+
+
+def test_a_flipped_byte_of_a_file_is_named(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = bundle.read_bytes()
+    assert data.count(b"tiny.VERDICT") == 1
+    (tmp_path / "b").write_bytes(data.replace(b"tiny.VERDICT", b"tiny.VERDIKT"))
+    assert unbundle.command([str(tmp_path / "b"), str(tmp_path / "there")]) == 1
+    assert "steps/commands/cli.py is not what its list says" in capsys.readouterr().err
+    assert not (tmp_path / "there").exists()
+
+
+def test_another_machine_is_told(
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    assert unbundle.command([str(bundle), str(tmp_path / "there")]) == 1
+    said = capsys.readouterr().err
+    assert "this is Python" in said and "riscv64" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def _isolated() -> list[str] | None:
+    """What runs a command without any route; None where that isn't allowed."""
+    for flags in (["-n"], ["-r", "-n"]):
+        tried = ["unshare", *flags]
+        try:
+            if subprocess.run([*tried, "true"], capture_output=True, timeout=30).returncode == 0:
+                return tried
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+    return None
+
+
+def test_without_a_network_the_verdict_is_the_same(bundle: Path, tmp_path: Path) -> None:
+    isolated = _isolated()
+    if isolated is None:
+        pytest.skip("no network namespaces here (unshare -n is missing or not allowed)")
+
+    def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHON": sys.executable, "PIP_RETRIES": "0"}
+        return subprocess.run(
+            [*isolated, *arguments],
+            cwd=cwd,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+        )
+
+    subprocess.run(["tar", "-xf", str(bundle), "unbundle.py"], cwd=tmp_path, check=True)
+    done = run(sys.executable, "-I", "unbundle.py", str(bundle), "there", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = run("./reproduce", cwd=tmp_path / "there")
+    assert done.stdout == "VALID\n", done.stderr
+
+    (python,) = (tmp_path / "there/.envs").glob("driver-*/bin/python")
+    install = [str(python), "-m", "pip", "install", "--no-deps", "--force-reinstall", "tiny==1.0"]
+    done = run(*install, cwd=tmp_path)
+    assert done.returncode == 1, "without the bundle's wheels a network would be needed"
+
+
+def test_wheels_of_a_lock_are_fetched_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    links = tmp_path / "links"
+    wheel(links)
+    lock = tmp_path / "x.lock"
+    lock.write_text(f"--no-index\n--find-links {links}\nTiny==1.0\n", encoding="utf-8")
+    (found,) = gather([lock], tmp_path / "wheels")
+    assert found.name == "tiny-1.0-py3-none-any.whl"
+    assert "1 of 1 wheels to fetch" in capsys.readouterr().out
+    shutil.rmtree(links)
+    assert gather([lock, lock], tmp_path / "wheels") == [found]
+    assert capsys.readouterr().out == ""
+
+
+def test_a_package_that_cant_be_had_is_named(tmp_path: Path) -> None:
+    lock = tmp_path / "x.lock"
+    lock.write_text("--no-index\nno-such-thing==1.0\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"x.lock can't be had: .*no-such-thing==1.0"):
+        gather([lock], tmp_path / "wheels")
+
+
+def local_model(home: Path) -> tuple[Plan, Job]:
+    """A plan whose weights come from a directory, and the job that brings them."""
+    plan = make(
+        ROOT,
+        [
+            *("scenario=Server", "~benchmark.model.embedded", "+benchmark.model.source=local"),
+            *("+benchmark.model.repository=a/b", f"+benchmark.model.path={home}/weights"),
+            "+benchmark.model.fetch=${fetch}",
+        ],
+    )
+    return plan, next(job for job in plan.jobs if job.step == "model")
+
+
+def test_weights_that_come_from_elsewhere_go_along_checked(tmp_path: Path) -> None:
+    plan, job = local_model(tmp_path)
+    with pytest.raises(UserError, match="--until model"):
+        command.artifacts(plan, tmp_path)
+    home = (tmp_path / job.output).parent
+    with publish(home, step="model", config={}, inputs={}, code="") as workspace:
+        (workspace.directory / "model.safetensors").write_bytes(b"weights")
+    found = command.artifacts(plan, tmp_path)
+    assert {Path(name).name for name in found} == {
+        *("model.safetensors", "manifest.json", "record.json")
+    }
+    assert all(name.startswith("results/artifacts/model/") for name in found)
+    (home / "model.safetensors").write_bytes(b"weighty")
+    with pytest.raises(UserError, match="does not match its sha256"):
+        command.artifacts(plan, tmp_path)
+
+
+def test_a_bundle_has_the_checkout_and_nothing_else_that_lies_there(tmp_path: Path) -> None:
+    for name in (
+        "conf/a.yaml",
+        "steps/x.py",
+        "steps/__pycache__/x.pyc",
+        "secret",
+        ".envs/y",
+        "README.md",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert set(command.checkout(tmp_path)) == {"conf/a.yaml", "steps/x.py", "README.md"}
+
+
+def test_a_scheduler_brings_its_packages() -> None:
+    def names(*overrides: str) -> list[str]:
+        return [path.stem for path in command.locks(planned(*overrides))]
+
+    assert names() == ["analysis", "cpu", "driver"]
+    assert names("scheduler=slurm") == ["analysis", "cpu", "driver", "slurm"]
+
+
+def test_images_have_to_be_built_first(tmp_path: Path) -> None:
+    plan = planned("runtime=docker", "scenario=Offline")
+    with pytest.raises(UserError, match=r"image cpu is not built yet.*--until container"):
+        command.images(plan, tmp_path)
+    assert command.images(planned("scenario=Offline"), tmp_path) == {}
+
+
+def test_the_list_names_the_command_for_the_other_machine(bundle: Path) -> None:
+    found = unbundle.checked(bundle)
+    assert found["command"] == "./reproduce"
+    assert json.dumps(found)  # plain data, read without the project
+
+
+@pytest.mark.parametrize(
+    ("place", "words"), [("", "is a directory; name a file in it"), ("file/x", "can't be written")]
+)
+def test_where_no_bundle_can_be_written_nothing_is_fetched(
+    tmp_path: Path, place: str, words: str
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=words):
+        command.command(["--output", str(tmp_path / place)])
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -1,0 +1,121 @@
+"""`./reproduce compare`: what a side may be, and what is said of two."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from steps.base.errors import UserError
+from steps.commands.compare import command, rendered, side
+from steps.mlperf.published.result import Result
+from steps.report.comparison.difference import Side, compare
+from tests.synthetic import published_row as row
+
+
+def own(*results: Result, **changes: object) -> Side:
+    return Side(name="x", results=results, configurations={}, systems={}).model_copy(update=changes)
+
+
+def test_published_results_by_id(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["5.1-0002/llama2-70b-99.9/Server", "5.1-0095/llama2-70b-99.9/Server"]) == 0
+    text = capsys.readouterr().out
+    assert "B -5.27 % against A" in text
+    assert "32,027.6" in text
+    assert "5.1.0@091d51f041" in text
+    assert "target_qps" in text
+
+
+def test_a_system_is_compared_result_by_result() -> None:
+    found = compare(side("5.1-0002"), side("5.1-0095"))
+    assert len(found.pairs) == 4
+    assert {p.title.split(",")[0] for p in found.pairs} == {
+        "llama2-70b-99 Offline fp8",
+        "llama2-70b-99 Server fp8",
+        "llama2-70b-99.9 Offline fp8",
+        "llama2-70b-99.9 Server fp8",
+    }
+    assert len(found.only_a) == 2  # Mixtral
+    assert len(found.only_b) == 2  # Interactive
+
+
+def test_json_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    command(["--json", "5.1-0002/mixtral-8x7b/Offline", "5.1-0096/mixtral-8x7b/Offline"])
+    [pair] = json.loads(capsys.readouterr().out)["pairs"]
+    assert pair["ratio"] == pytest.approx(70035.6 / 68781.4)
+
+
+def test_configuration_is_compared_where_both_state_it() -> None:
+    a = own(row(100.0, platform="s"), configurations={"closed/Maker": {"x.seed": "0", "x.y": "1"}})
+    b = own(
+        row(110.0, platform="s", software="another"),
+        configurations={"closed/Maker": {"x.seed": "1", "x.y": "1"}},
+        systems={"s": {"cooling": "air"}},
+    )
+    [pair] = compare(a, b).pairs
+    assert {(c.what, c.a, c.b) for c in pair.configuration} == {
+        ("software", "an engine", "another"),
+        ("x.seed", "0", "1"),
+    }
+    assert "+10.00 % against A" in rendered(compare(a, b))
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (row(None), "not a positive number"),
+        (row(1.0, unit="Samples/s"), "different units, Tokens/s and Samples/s"),
+        (row(1.0, scenario="Server"), "different benchmarks or scenarios"),
+    ],
+)
+def test_what_can_not_be_compared_is_said_and_not_divided(other: Result, words: str) -> None:
+    [pair] = compare(own(row(100.0)), own(other)).pairs
+    assert pair.ratio is None
+    assert words in pair.reason
+    assert "not compared" in rendered(compare(own(row(100.0)), own(other)))
+
+
+def test_several_results_pair_by_precision_and_platform() -> None:
+    a = own(row(100.0, precision="fp8"), row(50.0, precision="bf16"))
+    b = own(row(51.0, precision="bf16"), row(99.0, precision="fp8"))
+    assert [pair.ratio for pair in compare(a, b).pairs] == pytest.approx([0.99, 1.02])
+
+
+def test_an_experiment_half_done_is_shown_as_such(tmp_path: Path) -> None:
+    cell = "s/b/p"
+    done = tmp_path / "runs" / cell / "Offline/performance_run/manifest.json"
+    done.parent.mkdir(parents=True)
+    fields = {"step": "performance_run", "config": {}, "inputs": {}, "files": {}, "result": {}}
+    done.write_text(json.dumps(fields))
+    log = tmp_path / "logs" / cell / "Server/performance_run.log"
+    log.parent.mkdir(parents=True)
+    log.touch()
+    found = side(str(tmp_path))
+    assert found.name.endswith("(not finished)")
+    assert found.missing == (
+        "s/b/p/Offline: run, not reported yet",
+        "s/b/p/Server: begun, no performance run yet",
+    )
+    text = rendered(compare(found, own(row(1.0))))
+    assert "no result of A has a counterpart in B" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [("{", "is no summary.json"), ("{}", "experiment"), ("[]", "is no summary.json")],
+)
+def test_a_damaged_summary_is_named(tmp_path: Path, content: str, words: str) -> None:
+    path = tmp_path / "summary.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=words):
+        side(str(path))
+
+
+def test_a_side_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is no directory, no summary.json and no published ID"):
+        side("elsewhere")
+    with pytest.raises(UserError, match=r"has no result '5.1-9999'"):
+        side("5.1-9999")
+    with pytest.raises(UserError, match=r"no table of round 'v4.0'"):
+        side("4.0-0001")
+    with pytest.raises(UserError, match="holds no results"):
+        side(str(tmp_path))

@@ -1,0 +1,335 @@
+"""Every published AMD-GPU row of v5.1 against what the configuration composes to.
+
+Numbers: tests/golden. Where a package contradicts its own log, the log is what ran.
+"""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from steps.config import schema
+from steps.config.layers import SELECTORS, merged, settled
+from steps.plan.plan import Job
+from steps.run.sut.user_conf import render_user_conf
+from tests.conftest import ROOT, planned
+
+GOLDEN = ROOT / "tests" / "golden"
+CODE = "/lab-mlperf-inference/code/"
+OURS = {  # AMD's paths lack the benchmark's directory and name no file of what it published
+    f"{CODE}scripts/{name}": f"{CODE}llama2-70b-99/scripts/{name}"
+    for name in (
+        "llama2-mi325x-server-tuning.txt",
+        "gemm_llama2-70b/aa0bda7b/tuning_spx_1700_formatted.txt",
+    )
+}
+PARTNERS_KIT: Mapping[str, Mapping[str, Any]] = {  # what partners published of their own engines
+    "vultr-mi325x-epyc-9554/Offline": {
+        "arguments": {
+            "gpu_memory_utilization": 0.97,
+            "max_num_batched_tokens": 65000,
+            "num_scheduler_steps": 11,
+        },
+        "environment": {
+            "VLLM_LLAMA2_MLPERF_MAX_TARGET_DECODE_BATCH": "2000",
+            "VLLM_LLAMA2_MLPERF_MIN_TARGET_DECODE_BATCH": "2000",
+            "VLLM_MLPERF_SWIZZLE_FP8_LINEAR": None,
+        },
+        "dispatch": {"sorting": "ignore"},
+    },
+    "vultr-mi325x-epyc-9554/Server": {
+        "environment": {
+            "HIPBLASLT_TUNING_OVERRIDE_FILE": None,
+            "VLLM_LLAMA2_MLPERF_MIN_REQUIRE_PREFILL_QUERY": "13",
+        }
+    },
+    "asustek-mi325x/Offline": {"dispatch": {"sorting": "ignore"}},
+    "mitac-mi325x/Offline": {"dispatch": {"sorting": "ignore"}},
+}
+PARTNERS_KIT = {
+    **PARTNERS_KIT,
+    "gigacomputing-mi325x/Offline": PARTNERS_KIT["vultr-mi325x-epyc-9554/Offline"],
+}
+
+Row = Mapping[str, str]
+
+
+def table(name: str) -> list[dict[str, str]]:
+    with (GOLDEN / name).open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf/experiment").glob("*.yaml"))
+ROWS = table("amd-v5.1-rows.csv")
+CONTRADICTIONS = table("amd-v5.1-contradictions.csv")
+KEY = ("division", "submitter", "platform", "model", "scenario")
+
+
+def key(row: Row) -> str:
+    return "/".join(row[column] for column in KEY)
+
+
+@pytest.fixture(scope="module")
+def published() -> dict[str, tuple[schema.Cell, dict[str, Job]]]:
+    """Every row that the experiments of v5.1 become: its cell and the cell's jobs by step."""
+    found: dict[str, tuple[schema.Cell, dict[str, Job]]] = {}
+    for plan in (planned(f"experiment={name}") for name in EXPERIMENTS if name.endswith("-v5.1")):
+        by_step = {step: job for job in plan.jobs for step in [job.step]}
+        submission = schema.SubmissionConfig.model_validate_json(by_step["submission"].config)
+        for cell in submission.cells:
+            jobs = {job.step: job for job in plan.jobs if job.key == cell.key}
+            for package in cell.packages:
+                row = f"{cell.division}/{submission.submitter}/{cell.system_id}/{package.name}"
+                assert f"{row}/{cell.scenario}" not in found
+                found[f"{row}/{cell.scenario}"] = cell, jobs
+    return found
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_plans(experiment: str) -> None:
+    """Here, since the rows need the same plans, and a file's tests share one worker's."""
+    plan = planned(f"experiment={experiment}")
+    assert plan.experiment == experiment
+    assert [job.step for job in plan.jobs].count("report") == 1
+
+
+Published = Mapping[str, tuple[schema.Cell, Mapping[str, Job]]]
+
+
+def test_cells_are_the_published_rows_and_no_others(published: Published) -> None:
+    measured = {key(row) for row in ROWS}
+    twice = {name.replace("70b-99.9/", "70b-99/") for name in measured if "70b-99.9/" in name}
+    assert (len(measured), len(twice)) == (67, 44)
+    assert set(published) == measured | twice
+
+
+def test_both_gates_of_llama2_package_one_run(published: Published) -> None:
+    for name, (cell, jobs) in published.items():
+        if "/llama2-70b-99/" in name:
+            strict, same = published[name.replace("-99/", "-99.9/")]
+            assert strict is cell and same["performance_run"] is jobs["performance_run"]
+            check = json.loads(jobs["accuracy_check"].config)
+            assert check["required"] == "99.9"
+
+
+def loadgen_of(job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
+    config = json.loads(job.config)
+    return config["loadgen"], config["rules"]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=key)
+def test_user_conf_says_what_the_log_says(row: Row, published: Published) -> None:
+    _, jobs = published[key(row)]
+    loadgen, rules = loadgen_of(jobs["performance_run"])
+    settings = rendered(loadgen, row["scenario"])
+    assert settings.pop("target_qps") == float(row["target_qps"])
+    duration = settings.pop("min_duration", rules["min_duration_ms"])
+    assert duration == float(row["min_duration_ms"])
+    assert "performance_sample_count_override" not in settings  # the round's own count holds
+    if row["scenario"] == "Offline":
+        # 1.1: LoadGen 5.1 issues a tenth more than the rate needs for the duration.
+        computed = round(float(row["target_qps"]) * duration / 1000 * 1.1)
+        assert int(row["samples"]) == settings.pop("min_query_count", computed)
+    assert settings == {}
+
+
+def rendered(loadgen: Mapping[str, Any], scenario: str) -> dict[str, float]:
+    """Settings of user.conf as LoadGen reads them; every line is of this model and scenario."""
+    typed = schema.Loadgen.model_validate_json(json.dumps(loadgen))
+    text = render_user_conf(typed, scenario)  # type: ignore[arg-type]
+    prefix = f"{loadgen['model']}.{'Server' if scenario == 'Interactive' else scenario}."
+    found = {}
+    for line in text.splitlines():
+        name, value = line.split(" = ")
+        assert name.startswith(prefix)
+        found[name.removeprefix(prefix)] = float(value)
+    return found
+
+
+def test_packages_contradict_their_logs_where_the_list_says(published: Published) -> None:
+    """AMD's own files, setting by setting; the rows of partners are only checked for the log."""
+    packaged = json.loads((GOLDEN / "amd-v5.1-user-conf.json").read_text(encoding="utf-8"))
+    listed = {(key(row), row["setting"]): row for row in CONTRADICTIONS}
+    found = set()
+    for row in ROWS:
+        if row["submitter"] != "AMD":
+            continue
+        said, (_, jobs) = packaged[key(row)], published[key(row)]
+        loadgen, rules = loadgen_of(jobs["performance_run"])
+        ran = {
+            "target_qps": loadgen["target_qps"],
+            "min_duration": loadgen["min_duration_ms"] or rules["min_duration_ms"],
+            "performance_sample_count_override": rules["performance_sample_count"],
+        }
+        for setting, value in ran.items():
+            if setting not in said and setting != "target_qps":
+                continue
+            if said.get(setting) != value:
+                entry = listed[key(row), setting]
+                assert entry["packaged"] == str(said.get(setting, ""))
+                found.add((key(row), setting))
+    assert found == {name for name in listed if name[0].split("/")[1] == "AMD"}
+    contradicting = {key(row) for row in CONTRADICTIONS if row["packaged"]}
+    silent = {key(row) for row in CONTRADICTIONS if not row["packaged"]}
+    assert (len(contradicting), len(silent)) == (12, 5)
+
+
+def test_the_log_wins_wherever_a_contradiction_is_listed(published: Published) -> None:
+    for row in CONTRADICTIONS:
+        loadgen, rules = loadgen_of(published[key(row)][1]["performance_run"])
+        ran = {
+            "target_qps": loadgen["target_qps"],
+            "min_duration": loadgen["min_duration_ms"] or rules["min_duration_ms"],
+            "performance_sample_count_override": rules["performance_sample_count"],
+        }
+        assert ran[row["setting"]] == float(row["logged"])
+
+
+def test_engines_are_the_published_ones(published: Published) -> None:
+    """Arguments, environment, sampling and dispatch of every row that AMD's harness ran."""
+    golden = json.loads((GOLDEN / "amd-v5.1-engine.json").read_text(encoding="utf-8"))
+    models = {"llama2-70b-99.9": "llama2-70b", "mixtral-8x7b": "mixtral-8x7b"}
+    compared = 0
+    for row in ROWS:
+        cell, jobs = published[key(row)]
+        engine = json.loads(jobs["performance_run"].config)["engine"]
+        if engine["kind"] != "vllm-rocm":
+            continue
+        gpu = next(gpu for gpu in ("mi300x", "mi325x", "mi355x") if gpu in cell.system)
+        model = models.get(cell.benchmark, cell.benchmark)
+        expected = golden[f"{model}/{cell.scenario.lower()}_{gpu}"]
+        if model == "llama2-70b":
+            own = PARTNERS_KIT.get(f"{cell.system}/{cell.scenario}", {})
+            expected = settled([expected, own], dict.fromkeys(SELECTORS, ""))
+        environment = {name: OURS.get(v, v) for name, v in expected["environment"].items()}
+        assert engine["environment"] == environment, key(row)
+        assert engine["arguments"] == expected["arguments"], key(row)
+        assert engine["sampling"] == expected["sampling"], key(row)
+        dispatch = {**engine["dispatch"], "sorting": engine["dispatch"]["sorting"]["strategy"]}
+        if "engine_version" not in expected["dispatch"]:
+            del dispatch["engine_version"]
+        assert dispatch == expected["dispatch"], key(row)
+        compared += 1
+    assert compared == 45
+
+
+def test_mi355x_clusters_have_llmboosts_published_arguments(published: Published) -> None:
+    for name, (cell, jobs) in published.items():
+        if "/AMD_MangoBoost/" in name:
+            engine = json.loads(jobs["performance_run"].config)["engine"]
+            assert engine["vllm_arguments"]["gpu_memory_utilization"] == 0.94
+            assert engine["vllm_arguments"]["max_num_seqs"] == 3450
+            assert cell.division == "open"
+
+
+# ---- one fact once -----------------------------------------------------------------------------
+
+
+def leaves(layer: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, value in layer.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, (*path, name))
+        else:
+            yield (*path, name)
+
+
+def without(layer: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+    head, *rest = path
+    if not rest:
+        return {name: value for name, value in layer.items() if name != head}
+    return {**layer, head: without(layer[head], tuple(rest))}
+
+
+def repeated(base: list[Mapping[str, Any]], layer: Mapping[str, Any]) -> list[str]:
+    """Paths of a layer that can go without any point changing: something says them already."""
+    points = [
+        {
+            **dict.fromkeys(SELECTORS, ""),
+            **{"by_scenario": scenario, "by_hardware": hardware, "by_model": model},
+        }
+        for scenario in ("Offline", "Server", "Interactive")
+        for hardware in ("mi300x", "mi325x", "mi355x")
+        for model in ("llama2-70b", "mixtral-8x7b")
+    ]
+    whole = [settled([*base, layer], point) for point in points]
+    return [
+        ".".join(path)
+        for path in leaves(layer)
+        if [settled([*base, without(layer, path)], point) for point in points] == whole
+    ]
+
+
+def settings(name: str) -> dict[str, Any]:
+    import yaml
+
+    raw = yaml.safe_load((ROOT / "conf/engine" / f"{name}.yaml").read_text(encoding="utf-8"))
+    return dict(raw["settings"])
+
+
+@pytest.mark.parametrize("name", ["llama2-70b", "mixtral-8x7b", "llama3.1-405b"])
+def test_no_engine_setting_repeats_what_another_layer_says(name: str) -> None:
+    assert repeated([settings("vllm-rocm")], settings(name)) == []
+
+
+def test_the_count_of_repeated_settings_can_fail() -> None:
+    again = merged(settings("mixtral-8x7b"), {"arguments": {"block_size": 16}})
+    assert "arguments.block_size" in repeated([settings("vllm-rocm")], again)
+
+
+def test_eight_configurations_of_llama2_are_a_quarter_of_the_published_entries() -> None:
+    """AMD's eight files have 404 entries, 131 of them distinct (key, value) pairs."""
+    assert len(list(leaves(settings("llama2-70b")))) == 105
+
+
+def test_no_system_repeats_what_it_builds_on() -> None:
+    """A target or duration of a system that equals the benchmark's own says nothing."""
+    import yaml
+
+    models = {"llama2-70b": "llama2-70b-99", "mixtral-8x7b": "mixtral-8x7b"}
+    for path in sorted((ROOT / "conf/system").glob("*.yaml")):
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        system, chain = raw["system"], [path.stem]
+        while (parent := _parent(chain[-1])) is not None:
+            chain.append(parent)
+        layers = [_system(name).get("loadgen", {}) for name in reversed(chain[1:])]
+        hardware = _hardware(chain)
+        for model, benchmark in models.items():
+            text = (ROOT / "conf/benchmark" / f"{benchmark}.yaml").read_text(encoding="utf-8")
+            own = yaml.safe_load(text)["benchmark"]["loadgen"]
+            for scenario in ("Offline", "Server", "Interactive"):
+                point = {
+                    **dict.fromkeys(SELECTORS, ""),
+                    **{"by_scenario": scenario, "by_model": model, "by_hardware": hardware},
+                }
+                before = settled([own, *layers], point)
+                for name, value in settled([system.get("loadgen", {})], point).items():
+                    assert before.get(name) != value, f"{path.stem} repeats {name} of {scenario}"
+
+
+def _system(name: str) -> dict[str, Any]:
+    import yaml
+
+    text = (ROOT / "conf/system" / f"{name}.yaml").read_text(encoding="utf-8")
+    return dict(yaml.safe_load(text)["system"])
+
+
+def _defaults(name: str) -> list[Any]:
+    import yaml
+
+    text = (ROOT / "conf/system" / f"{name}.yaml").read_text(encoding="utf-8")
+    return list(yaml.safe_load(text)["defaults"])
+
+
+def _parent(name: str) -> str | None:
+    named = (entry for entry in _defaults(name) if isinstance(entry, str) and entry != "_self_")
+    return next(named, None)
+
+
+def _hardware(chain: list[str]) -> str:
+    for name in chain:
+        for entry in _defaults(name):
+            if isinstance(entry, dict) and "override /hardware" in entry:
+                return str(entry["override /hardware"])
+    raise AssertionError(f"{chain[0]} names no hardware")

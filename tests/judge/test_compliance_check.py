@@ -1,0 +1,158 @@
+"""TEST06 on token sequences; TEST01 and TEST04 as the plan has them, on LoadGen's logs."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from steps.base.errors import UserError
+from steps.base.record import Manifest, publish
+from steps.config import schema
+from steps.judge.compliance.tokens import BAD_END, BAD_FIRST, BAD_LENGTH, examine
+from steps.judge.compliance_check import step
+from steps.mlperf.loadgen_log import Answer
+from steps.plan.plan import Job, Plan
+from steps.submit.validate.findings import Severity
+from steps.submit.validate.submission import validate
+from tests.conftest import planned
+from tests.submit.validate import trees
+
+EOS = 2
+BODY = st.lists(st.integers(3, 100), min_size=1, max_size=20)
+
+
+def answer(tokens: list[int], **changes: object) -> Answer:
+    fields: dict[str, object] = {
+        "sample_index": 7,
+        "tokens": tokens,
+        "first_token": tokens[:1],
+        "token_count": len(tokens),
+    }
+    return Answer(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+@given(BODY)
+def test_a_proper_answer_passes(body: list[int]) -> None:
+    found = examine([answer([*body, EOS])], EOS, timed=True)
+    assert found.faults == {}
+    assert found.terminated == 1
+
+
+@given(BODY, st.integers(2, 5))
+def test_padding_with_end_tokens_fails(body: list[int], count: int) -> None:
+    found = examine([answer(body + [EOS] * count)], EOS, timed=True)
+    assert found.faults == {BAD_END: 7}
+    assert found.terminated == 0
+
+
+@given(BODY)
+def test_an_answer_cut_at_its_limit_passes_but_does_not_count(body: list[int]) -> None:
+    found = examine([answer(body)], EOS, timed=True)
+    assert found.faults == {}
+    assert found.terminated == 0
+
+
+@given(BODY)
+def test_another_first_token_fails_where_it_is_timed(body: list[int]) -> None:
+    wrong = [answer([*body, EOS], first_token=[body[0] + 1])]
+    assert examine(wrong, EOS, timed=True).faults == {BAD_FIRST: 7}
+    assert examine(wrong, EOS, timed=False).faults == {}
+    untimed = [answer([*body, EOS], first_token=None)]
+    assert examine(untimed, EOS, timed=True).faults == {BAD_FIRST: 7}
+
+
+@given(BODY, st.integers(-3, 3).filter(bool))
+def test_another_count_fails(body: list[int], off: int) -> None:
+    wrong = [answer(body, token_count=len(body) + off)]
+    assert examine(wrong, EOS, timed=True).faults == {BAD_LENGTH: 7}
+
+
+PLACE = f"{trees.CLOSED}/compliance/{trees.SYSTEM}/stable-diffusion-xl/Offline"
+ANSWERS = trees.answers(200, timed=False, salt=7)
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return planned("experiment=amd-v5.1", "benchmark=stable-diffusion-xl", "scenario=Offline")
+
+
+def job_of(plan: Plan, name: str, test: str = "") -> Job:
+    return next(job for job in plan.jobs if job.step == name and job.key.endswith(test))
+
+
+def published(home: Path, mode: str, answers: str, audit: Mapping[str, Any]) -> Path:
+    """A finished run of stable-diffusion-xl, Offline; returns its manifest."""
+    with publish(home, step="", config={}, inputs={}, code="") as workspace:
+        folder = workspace.directory
+        trees.run(folder, "stable-diffusion-xl", "Offline", mode, trees.Clock(), dict(audit))
+        trees.write(folder / "mlperf_log_accuracy.json", answers)
+    return home / "manifest.json"
+
+
+def judged(plan: Plan, test: str, home: Path, answers: str = ANSWERS, **audit: Any) -> Path:
+    """The directory of the verdict on a test's run with these answers and settings."""
+    job = job_of(plan, "compliance_check", test)
+    runs = {
+        "performance": published(home / "performance", "PerformanceOnly", "[\n]\n", {}),
+        "accuracy": published(home / "accuracy", "AccuracyOnly", ANSWERS, {}),
+        "run": published(home / "run", "PerformanceOnly", answers, audit),
+    }
+    inputs = {role: runs[role] for role in job.inputs if role in runs}
+    config = schema.ComplianceCheckConfig.model_validate_json(job.config)
+    with publish(home / test, step=job.step, config={}, inputs=inputs, code="") as workspace:
+        step(config, inputs, workspace, None)  # type: ignore[arg-type]
+    return home / test
+
+
+SETTINGS: Mapping[str, dict[str, Any]] = {
+    "TEST01": {"effective_accuracy_log_sampling_target": 128},
+    "TEST04": {"effective_performance_issue_same": True},
+}
+
+
+@pytest.mark.parametrize("test", ["TEST01", "TEST04"])
+def test_a_timed_test_is_judged_and_packaged_for_the_tree(
+    plan: Plan, tmp_path: Path, test: str
+) -> None:
+    verdict = judged(plan, test, tmp_path, **SETTINGS[test])
+    assert Manifest.read(verdict / "manifest.json").result == {"test": test, "passed": True}
+    tree = tmp_path / "tree"
+    trees.build(tree)
+    shutil.rmtree(tree / PLACE / test)
+    ignored = shutil.ignore_patterns("manifest.json", "record.json")
+    shutil.copytree(verdict, tree / PLACE / test, ignore=ignored)
+    report = validate(tree, "v5.1", processes=1)
+    errors = {found.code for found in report.findings if found.severity is Severity.ERROR}
+    # Its runs are timed by a clock of their own, so their times are those of others in the tree.
+    assert errors <= {"audit-copied-log", "audit-overlap"}
+
+
+def test_a_test_that_answers_otherwise_fails(plan: Plan, tmp_path: Path) -> None:
+    other = ANSWERS.replace('"qsl_idx" : 33, "data" : "07', '"qsl_idx" : 33, "data" : "08')
+    with pytest.raises(UserError, match="sample 33 differs, 1 in all"):
+        judged(plan, "TEST01", tmp_path, other, **SETTINGS["TEST01"])
+
+
+def test_a_test_that_is_too_fast_fails(plan: Plan, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="less than 110% are allowed"):
+        judged(plan, "TEST04", tmp_path, result_samples_per_second=44.0, **SETTINGS["TEST04"])
+
+
+def test_a_run_without_the_tests_settings_proves_nothing(plan: Plan, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="performance_issue_same is False, the test needs True"):
+        judged(plan, "TEST04", tmp_path)
+
+
+def test_the_plan_gives_a_timed_test_the_settings_of_the_performance_run(plan: Plan) -> None:
+    performance = json.loads(job_of(plan, "performance_run").config)
+    for test, roles in (("TEST01", {"performance", "accuracy"}), ("TEST04", {"performance"})):
+        run = json.loads(job_of(plan, "compliance_run", test).config)
+        assert run["loadgen"] == performance["loadgen"]
+        assert run["audit"]["mode"] == 2
+        inputs = job_of(plan, "compliance_check", test).inputs
+        assert {"performance", "accuracy"} & set(inputs) == roles

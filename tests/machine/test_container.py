@@ -1,0 +1,327 @@
+"""Images and the containers of steps: what is planned, what they are made of, what is refused."""
+
+import io
+import json
+import shutil
+import socket
+import socketserver
+import threading
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+from unittest.mock import create_autospec
+
+import docker
+import pytest
+from pydantic import ValidationError
+
+from steps.base.console import Console
+from steps.base.errors import UserError
+from steps.base.record import Manifest
+from steps.config.container import ImageConfig
+from steps.config.runtime import ContainerSettings, EngineAddress, Runtime
+from steps.machine.container import build, carried, context
+from steps.machine.runtime import __main__ as runtime
+from steps.machine.runtime import host
+from steps.machine.runtime.mounts import of_step
+from steps.plan.unsupported import limitation
+from tests.conftest import ROOT, edit, planned
+from tests.prepare.test_artifacts import command
+
+IMAGE: dict[str, Any] = {
+    "name": "tiny",
+    "stack": "python",
+    "base": "debian:12",
+    "python": "3.11",
+    "arguments": {"PACKAGES": "libnuma1"},
+    "lock": "cpu",
+    "first": ["Big_Package"],
+    "probes": ["json"],
+    "build_limit_s": 60,
+    "host": {"engine": "docker", "socket": "unix:///nowhere.sock"},
+}
+RECIPE = ROOT / "containers/python/Dockerfile"
+AMD = ("experiment=amd-v5.1", "scenario=Offline")
+LOCK = "big.package==1.0\nother==2.0\nthird==3.0\n"
+
+
+def settings(name: str = "docker", **changes: object) -> ContainerSettings:
+    plan = planned(f"runtime={name}", "scenario=Offline")
+    job = next(job for job in plan.jobs if job.step == "performance_run")
+    return ContainerSettings.model_validate_json(
+        json.dumps({**json.loads(job.container), **changes})
+    )
+
+
+# ---- plan ---------------------------------------------------------------------------------------
+
+
+def test_natively_nothing_is_contained() -> None:
+    plan = planned("precision=fp8", "scenario=Offline")
+    assert not any(job.container or job.step == "container" for job in plan.jobs)
+
+
+@pytest.mark.parametrize("engine", ["docker", "podman"])
+def test_engines_and_their_weights_come_from_containers(engine: str) -> None:
+    plan = planned(f"runtime={engine}", "precision=fp8", "scenario=Offline")
+    images = {job.key: job for job in plan.jobs if job.step == "container"}
+    assert images.keys() == {"cpu", "compress"}
+    for job in plan.jobs:
+        contained = job.step.endswith("_run") or job.step == "quantize"
+        assert bool(job.container) == contained, job.key
+        if contained:
+            name = "compress" if job.step == "quantize" else "cpu"
+            assert job.inputs["environment"] == images[name].output
+            given = ContainerSettings.model_validate_json(job.container)
+            assert given.engine == engine
+            assert given.network == "none"
+    recipe = "containers/python/Dockerfile"
+    assert images["cpu"].inputs == {"lock": "envs/cpu.lock", "recipe": recipe}
+    assert limitation("container", json.loads(images["cpu"].config)) is None
+
+
+def test_accelerators_bring_their_devices() -> None:
+    plan = planned("experiment=amd-v5.1", "hardware=mi325x", "scenario=Server")
+    job = next(job for job in plan.jobs if job.step == "performance_run")
+    given = ContainerSettings.model_validate_json(job.container)
+    assert given.devices == ("/dev/kfd", "/dev/dri")
+    assert given.groups == ("video",)
+
+
+def test_generated_code_is_judged_in_an_image_with_its_compilers() -> None:
+    chosen = ["experiment=amd-v5.1", "benchmark=mixtral-8x7b", "system=amd-mi325x"]
+    for runtime_name, image_key in (("native", None), ("podman", "accuracy")):
+        plan = planned(*chosen, "scenario=Offline", f"runtime={runtime_name}")
+        (job,) = [job for job in plan.jobs if job.step == "accuracy_check"]
+        made = {other.output: other for other in plan.jobs}[job.inputs["environment"]]
+        if image_key is None:
+            assert made.step == "environment" and not job.container
+            continue
+        assert (made.step, made.key) == ("container", image_key)
+        given = ContainerSettings.model_validate_json(job.container)
+        assert given.nested and not given.devices and given.network == "none"
+        packages = json.loads(made.config)["arguments"]["PACKAGES"].split()
+        assert {"bubblewrap", "g++", "node-typescript", "php-cli", "ruby"} <= set(packages)
+        # The image brings the sandbox, whatever is installed here.
+        assert limitation("accuracy_check", json.loads(job.config), contained=True) is None
+        (run,) = [job for job in plan.jobs if job.step == "performance_run"]
+        assert not ContainerSettings.model_validate_json(run.container).nested
+
+
+def test_several_nodes_share_the_network_of_their_machines() -> None:
+    raw = json.loads(settings().model_dump_json())
+    given = Runtime.model_validate_json(json.dumps({**raw, "name": "docker", "native": False}))
+    assert given.container(1).network == "none"
+    assert given.container(2).network == "host"
+
+
+def test_a_runtime_without_an_image_is_refused() -> None:
+    with pytest.raises(UserError, match=r"runtime docker needs a container for engine"):
+        planned("hardware.containers=null", "runtime=docker")
+
+
+def test_a_mount_needs_an_absolute_path() -> None:
+    with pytest.raises(UserError, match=r"runtime: mounts\.0: needs an absolute path"):
+        planned("runtime=docker", "runtime.mounts=[data]")
+
+
+def test_amds_images_have_recipes_that_take_what_they_are_given() -> None:
+    plan = planned(*AMD)
+    images = {job.key: job for job in plan.jobs if job.step == "container"}
+    assert len(images) == 8
+    for key, job in images.items():
+        config = json.loads(job.config)
+        if key == "stable-diffusion-xl-prepare-gfx942":
+            assert "no recipe of image" in str(limitation("container", config))
+            continue
+        made = ImageConfig.model_validate_json(job.config)
+        files = context.files(made, ROOT / job.inputs["lock"], ROOT / job.inputs["recipe"])
+        assert files["Dockerfile"].rstrip().endswith(b"USER reprise\nWORKDIR /home/reprise")
+        assert limitation("container", config) is None
+        assert "brings Python 3.9" in str(limitation("container", {**config, "python": "3.9"}))
+    runs = [job for job in plan.jobs if job.step == "performance_run"]
+    used = {job.inputs["environment"] for job in runs}
+    assert used == {job.output for key, job in images.items() if "prepare" not in key}
+
+
+def test_benchmarks_of_one_architecture_differ_by_arguments() -> None:
+    plan = planned(*AMD)
+    given = {
+        job.key: json.loads(job.config)["arguments"]
+        for job in plan.jobs
+        if job.inputs.get("recipe") == "containers/vllm-rocm/Dockerfile"
+    }
+    assert given.keys() == {
+        *("llama2-70b-gfx942", "llama2-70b-gfx950"),
+        *("mixtral-8x7b-gfx942", "llama3.1-405b-gfx950"),
+    }
+    assert len({arguments["LOADGEN"] for arguments in given.values()}) == 1
+    assert given["llama2-70b-gfx950"]["VLLM_SOURCE"] == "/app/vllm"
+    assert "AITER" not in given["llama2-70b-gfx950"]
+    assert len(given["mixtral-8x7b-gfx942"]["AITER_PATCHES"].split()) == 6
+
+
+@pytest.mark.parametrize("value", ["$(id)", "a;b", "a\nb", "'a'", "a&b"])
+def test_no_argument_of_a_dockerfile_is_code(value: str) -> None:
+    with pytest.raises(ValidationError):
+        image(arguments={"PACKAGES": value})
+
+
+# ---- images -------------------------------------------------------------------------------------
+
+
+def image(**changes: object) -> ImageConfig:
+    return ImageConfig.model_validate_json(json.dumps({**IMAGE, **changes}))
+
+
+@pytest.fixture
+def lock(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.lock"
+    path.write_text(LOCK, encoding="utf-8")
+    return path
+
+
+def test_a_changed_line_changes_one_layers_file(lock: Path) -> None:
+    before = context.files(image(), lock, RECIPE)
+    assert before["first.lock"] == b"big.package==1.0\n"
+    edit(lock, "third==3.0", "third==3.1")
+    after = context.files(image(), lock, RECIPE)
+    assert {name for name in before if after[name] != before[name]} == {"lock"}
+    digests = [
+        context.digest(image(), before, "base"),
+        context.digest(image(), after, "base"),
+        context.digest(image(), before, "another base"),
+        context.digest(image(arguments={"PACKAGES": "g++"}), before, "base"),
+    ]
+    assert len(set(digests)) == len(digests)
+    assert context.digest(image(base="another:name"), before, "base") == digests[0]
+
+
+def test_times_and_owners_are_no_part_of_an_image(tmp_path: Path, lock: Path) -> None:
+    other = tmp_path / "Dockerfile"
+    shutil.copyfile(RECIPE, other)
+    one, two = (context.files(image(), lock, recipe) for recipe in (RECIPE, other))
+    assert context.archive(one) == context.archive(two)
+    assert context.digest(image(), one, "base") == context.digest(image(), two, "base")
+
+
+def test_an_image_without_its_parts_is_refused(lock: Path) -> None:
+    with pytest.raises(UserError, match="pins no absent"):
+        context.files(image(first=["absent"]), lock, RECIPE)
+    with pytest.raises(UserError, match="Dockerfile takes no NONSENSE"):
+        context.files(image(arguments={"NONSENSE": "1"}), lock, RECIPE)
+    with pytest.raises(UserError, match="no containers/missing/Dockerfile; there are python, sh"):
+        planned("runtime=docker", "hardware.containers.engine.stack=missing")
+
+
+def test_a_damaged_archive_of_an_image_is_named(tmp_path: Path, lock: Path) -> None:
+    content = context.files(image(), lock, RECIPE)
+    console, client = create_autospec(Console), create_autospec(docker.DockerClient)
+    assert carried.load(client, image(), content, tmp_path, console) is None
+    (tmp_path / "tiny.tar").write_bytes(b"no archive")
+    with pytest.raises(UserError, match=r"tiny\.tar is no image archive .*; unbundle it again"):
+        carried.load(client, image(), content, tmp_path, console)
+
+
+def test_a_failed_build_says_what_is_wrong_and_not_what_came_after() -> None:
+    said = ["Collecting a", "ERROR: no a", "hint: look", "Removing intermediate container 0"]
+    assert build._cause(said) == ["ERROR: no a"]
+    assert build._cause(["gcc: no input files", "---> 0"]) == ["gcc: no input files"]
+    assert build._cause([]) == []
+
+
+def test_without_an_engine_nothing_is_made(tmp_path: Path, lock: Path) -> None:
+    done = command("container", IMAGE, tmp_path, ROOT, lock=lock, recipe=RECIPE)
+    assert done.returncode == 1
+    assert "docker has no socket /nowhere.sock; start it (systemctl start docker)" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_engine_that_does_not_answer_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "CALL_LIMIT_S", 0.2)
+    path = tmp_path / "silent.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        address = EngineAddress(engine="podman", socket=f"unix://{path}")
+        with (
+            pytest.raises(UserError, match=r"podman at .*silent.sock doesn't answer"),
+            host.connected(address),
+        ):
+            pass
+
+
+class _DiesWhileBuilding(BaseHTTPRequestHandler):
+    """An engine that answers everything, and is killed in the middle of a build's output."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def answer(self, fields: Mapping[str, str], body: bytes) -> None:
+        self.send_response(200)
+        for key, value in fields.items():
+            self.send_header(key, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self) -> None:
+        body = b'{"ApiVersion": "1.41", "Id": "sha256:base"}'
+        self.answer({"Content-Length": str(len(body))}, body)
+
+    def do_POST(self) -> None:
+        self.answer({"Transfer-Encoding": "chunked"}, b'16\r\n{"stream": "Step 1/9"}\r\n')
+        self.connection.shutdown(socket.SHUT_RDWR)
+        self.close_connection = True
+
+
+def test_an_engine_that_is_killed_while_it_builds_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "dies.sock"
+    with socketserver.ThreadingUnixStreamServer(str(path), _DiesWhileBuilding) as engine:
+        threading.Thread(target=engine.serve_forever, daemon=True).start()
+        address = EngineAddress(engine="podman", socket=f"unix://{path}")
+        with (
+            pytest.raises(UserError, match=r"podman at .*dies.sock doesn't answer \(.*run again"),
+            host.connected(address) as client,
+        ):
+            list(client.api.build(fileobj=io.BytesIO(), custom_context=True, decode=True))
+        engine.shutdown()
+
+
+# ---- containers ---------------------------------------------------------------------------------
+
+
+def test_the_checkout_is_read_and_results_are_written(tmp_path: Path) -> None:
+    disk, weights = tmp_path / "disk", tmp_path / "weights"
+    for path in (disk, weights):
+        path.mkdir()
+    root = tmp_path / "checkout"
+    root.mkdir()
+    (root / "results").symlink_to(disk)
+    found = {path: mount["mode"] for path, mount in of_step(root, [str(weights)]).items()}
+    assert found == {
+        str(root): "ro",
+        str(root / "results"): "rw",
+        str(disk): "rw",
+        str(weights): "ro",
+    }
+    with pytest.raises(UserError, match=r"is no directory; mend runtime\.mounts"):
+        of_step(root, [str(tmp_path / "absent")])
+
+
+def test_the_launcher_says_that_no_engine_is_there(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    manifest = Manifest(tmp_path, "container", {}, {}, {}, {"image": "sha256:0", "python": "p"})
+    path = tmp_path / "manifest.json"
+    fields = {key: value for key, value in vars(manifest).items() if key != "directory"}
+    path.write_text(json.dumps(fields), encoding="utf-8")
+    given = settings(socket="unix:///nowhere.sock").model_dump_json()
+    status = runtime.main([str(path), given, "-m", "steps.x", "--output", "results/x"])
+    assert status == 1
+    assert capfd.readouterr().err.startswith("error: docker has no socket /nowhere.sock")

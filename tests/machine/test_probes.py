@@ -1,0 +1,294 @@
+"""Parsers of tool output: on outputs after the tools' documentation, and on anything at all."""
+
+import json
+import os
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from steps.base.errors import UserError
+from steps.machine.probes import accelerators, devices, host, tools
+from steps.machine.probes.values import Accelerator
+from tests.conftest import ROOT
+
+RECORDED = ROOT / "tests/recorded"
+
+PARSERS: dict[str, Callable[[str], Any]] = {
+    "lscpu-epyc-9575f.txt": host.lscpu,
+    "meminfo-2304gib.txt": host.meminfo,
+    "dmidecode-24x96gb.txt": host.dmidecode,
+    "numactl-2-nodes.txt": host.numactl,
+    "os-release-ubuntu.txt": host.os_release,
+    "amd-smi-static-8xmi300x.json": accelerators.amd_smi,
+    "amd-smi-static-8xmi355x.json": accelerators.amd_smi,
+    "rocm-smi-8xmi300x.json": accelerators.rocm_smi,
+    "rocm-smi-topology-xgmi.json": accelerators.rocm_topology,
+    "rocminfo-1xmi300x.txt": accelerators.rocminfo,
+    "nvidia-smi-8xh100.csv": accelerators.nvidia_smi,
+    "ip-link.json": devices.ip_link,
+    "ethtool-400g.txt": devices.ethtool,
+    "lsblk.json": devices.lsblk,
+    "docker-info.json": devices.docker_info,
+    "podman-info.json": devices.podman_info,
+    "ray-status.txt": devices.ray_status,
+}
+"""One well-formed output for every parser."""
+
+
+def recorded(name: str) -> str:
+    return (RECORDED / name).read_text(encoding="utf-8")
+
+
+# ---- what they read -----------------------------------------------------------------------------
+
+
+def test_processor() -> None:
+    cpu = host.lscpu(recorded("lscpu-epyc-9575f.txt"))
+    assert (cpu.model, cpu.sockets, cpu.cores_per_socket) == (
+        "AMD EPYC 9575F 64-Core Processor",
+        2,
+        64,
+    )
+    assert cpu.max_mhz == pytest.approx(5008.0068)
+    assert cpu.caches.endswith("L2 128 MiB (128 instances), L3 512 MiB (16 instances)")
+
+
+def test_memory_and_its_modules() -> None:
+    memory = host.meminfo(recorded("meminfo-2304gib.txt"))
+    assert (memory.total_kib, memory.huge_pages) == (2377654272, 0)
+    modules = host.dmidecode(recorded("dmidecode-24x96gb.txt"))
+    assert len(modules) == 24 and sum(module.gib for module in modules) == 2304
+    assert {(m.maker, m.part, m.kind) for m in modules} == {
+        ("Samsung", "M321RYGA0PB0-CWMXJ", "DDR5")
+    }
+    assert len(host.dmidecode(recorded("dmidecode-half-filled.txt"))) == 12
+
+
+def test_dmidecode_of_a_user_names_root() -> None:
+    with pytest.raises(UserError, match="only as root"):
+        host.dmidecode(recorded("dmidecode-not-root.txt"))
+
+
+def test_numa_nodes() -> None:
+    nodes = host.numactl(recorded("numactl-2-nodes.txt"))
+    assert [(node.cpus, node.memory_mb) for node in nodes] == [(128, 1160762), (128, 1161078)]
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "gib", "kind", "watts", "driver", "architecture", "mode", "pstate"),
+    [
+        ("8xmi300x", "MI300X", 192, "HBM3", 750, "6.10.5", "gfx942", "SPX", 1),
+        ("8xmi325x", "MI325X", 256, "HBM3E", 1000, "6.10.5", "gfx942", "SPX", 0),
+        # The newer form: "gpu_data" around the list, limits below "ppt0", no partition.
+        ("8xmi355x", "MI355X", 288, "HBM3E", 1400, "6.14.14", "gfx950", None, 0),
+    ],
+)
+def test_amd_smi_in_both_forms(
+    name: str,
+    model: str,
+    gib: int,
+    kind: str,
+    watts: int,
+    driver: str,
+    architecture: str,
+    mode: str | None,
+    pstate: int,
+) -> None:
+    found = accelerators.amd_smi(recorded(f"amd-smi-static-{name}.json"))
+    assert len(found) == 8 and len(set(found)) == 1
+    one = found[0]
+    assert one.model == f"AMD Instinct {model}"
+    assert one.memory_mib is not None and round(one.memory_mib / 1024) == gib
+    assert (one.memory_type, one.driver) == (kind, driver)
+    assert (one.power_limit_w, one.power_cap_w) == (watts, watts)
+    assert (one.architecture, one.compute_partition, one.soc_pstate) == (
+        architecture,
+        mode,
+        pstate,
+    )
+    assert one.pcie == "PCIe Gen5 x16"
+
+
+def test_rocm_smi_knows_partitions_clock_and_performance_level() -> None:
+    one = accelerators.rocm_smi(recorded("rocm-smi-8xmi300x.json"))[0]
+    assert (one.compute_partition, one.memory_partition) == ("SPX", "NPS1")
+    assert (one.performance_level, one.max_clock_mhz) == ("perf_determinism", 1400)
+    assert (one.power_limit_w, one.power_cap_w) == (None, 750)
+    cards = accelerators.rocm_smi(recorded("rocm-smi-64xmi325x-cpx.json"))
+    assert len(cards) == 64 and {card.compute_partition for card in cards} == {"CPX"}
+
+
+def test_rocm_smi_after_a_warning_and_without_a_name_is_told_by_its_power() -> None:
+    (one,) = accelerators.rocm_smi(recorded("rocm-smi-warning.json"))
+    assert one.model == "AMD Instinct MI300X"
+
+
+def test_two_tools_complete_each_other_and_may_not_disagree() -> None:
+    by_amd = accelerators.amd_smi(recorded("amd-smi-static-8xmi355x.json"))
+    by_rocm = accelerators.rocm_smi(recorded("rocm-smi-8xmi355x.json"))
+    one = accelerators.combined(by_amd, by_rocm)[0]
+    assert (one.memory_type, one.compute_partition, one.max_clock_mhz) == ("HBM3E", "SPX", 2400)
+    assert accelerators.combined((), by_rocm) == by_rocm
+    with pytest.raises(UserError, match="amd-smi counts 8 accelerators and rocm-smi 64"):
+        accelerators.combined(
+            by_amd, accelerators.rocm_smi(recorded("rocm-smi-64xmi325x-cpx.json"))
+        )
+
+
+def test_topology_rocminfo_and_nvidia_smi() -> None:
+    assert accelerators.rocm_topology(recorded("rocm-smi-topology-xgmi.json")) == "XGMI"
+    assert accelerators.rocm_topology("{}") is None
+    assert accelerators.rocminfo(recorded("rocminfo-1xmi300x.txt")) == (
+        Accelerator(
+            vendor="AMD", model="AMD Instinct MI300X", architecture="gfx942", max_clock_mhz=2100
+        ),
+    )
+    found = accelerators.nvidia_smi(recorded("nvidia-smi-8xh100.csv"))
+    assert len(found) == 8
+    assert found[0] == Accelerator(
+        vendor="NVIDIA",
+        model="NVIDIA H100 80GB HBM3",
+        memory_mib=81559,
+        architecture="sm_90",
+        driver="550.54.15",
+        pcie="PCIe Gen5 x16",
+        power_limit_w=700.0,
+        power_cap_w=700.0,
+        max_clock_mhz=1980,
+    )
+    (unsure,) = accelerators.nvidia_smi(recorded("nvidia-smi-na.csv"))
+    assert (unsure.memory_mib, unsure.pcie, unsure.power_limit_w) == (None, None, None)
+    assert accelerators.nvidia_smi("No devices were found\n") == ()
+
+
+def test_network_leaves_out_what_is_no_card() -> None:
+    links = devices.ip_link(recorded("ip-link.json"))
+    assert [link.kind for link in links].count("Ethernet") == 10
+    assert [link.name for link in links if link.kind == "InfiniBand"] == ["ib0"]
+    assert [link.name for link in links if not link.up] == ["eno2"]
+    assert devices.ethtool(recorded("ethtool-400g.txt")) == 400_000
+    assert devices.ethtool(recorded("ethtool-no-link.txt")) is None
+
+
+def test_disks_engines_and_ray() -> None:
+    disks = devices.lsblk(recorded("lsblk.json"))
+    assert [(round(disk.gb), disk.kind) for disk in disks] == [
+        (480, "SATA SSD"),
+        (7682, "NVMe SSD"),
+        (7682, "NVMe SSD"),
+    ]
+    docker = devices.docker_info(recorded("docker-info.json"))
+    assert (docker.version, docker.runtimes[0]) == ("27.5.1", "amd")
+    with pytest.raises(UserError, match="no running engine: Cannot connect"):
+        devices.docker_info(recorded("docker-info-no-engine.json"))
+    assert devices.podman_info(recorded("podman-info.json")).runtimes == ("crun",)
+    ray = devices.ray_status(recorded("ray-status.txt"))
+    assert (ray.nodes, ray.gpus) == (6, 48.0)
+
+
+# ---- what they do with anything else ------------------------------------------------------------
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=8) | st.sampled_from(["gpu_data", "asic"]), inner)
+    ),
+    max_leaves=12,
+)
+
+
+def only_user_errors(parse: Callable[[str], Any], text: str) -> None:
+    try:
+        parse(text)
+    except UserError as error:
+        assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("name", PARSERS)
+@given(text=st.text() | JSON.map(json.dumps))
+def test_arbitrary_text_is_read_or_refused_in_one_sentence(name: str, text: str) -> None:
+    only_user_errors(PARSERS[name], text)
+
+
+@pytest.mark.parametrize("name", PARSERS)
+@given(data=st.data())
+def test_a_damaged_output_is_read_or_refused_in_one_sentence(
+    name: str, data: st.DataObject
+) -> None:
+    """A stretch of the well-formed output is replaced: most damage still reaches deep."""
+    text = recorded(name)
+    begin = data.draw(st.integers(0, len(text)))
+    end = data.draw(st.integers(begin, min(len(text), begin + 40)))
+    patch = data.draw(st.text(max_size=6) | st.sampled_from(['"N/A"', "null", "-1", "[]", "{}"]))
+    only_user_errors(PARSERS[name], text[:begin] + patch + text[end:])
+
+
+@pytest.mark.parametrize("name", [name for name in PARSERS if name.endswith(".json")])
+@given(data=st.data())
+def test_a_value_of_another_type_is_read_or_refused_in_one_sentence(
+    name: str, data: st.DataObject
+) -> None:
+    tree = json.loads(recorded(name))
+    place = tree
+    while True:
+        keys = list(place) if isinstance(place, dict) else range(len(place))
+        key = data.draw(st.sampled_from(keys))
+        inner = place[key]
+        if not isinstance(inner, dict | list) or not inner or data.draw(st.booleans()):
+            place[key] = data.draw(JSON)
+            break
+        place = inner
+    only_user_errors(PARSERS[name], json.dumps(tree))
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_an_output_without_what_is_looked_for_names_the_tool(name: str) -> None:
+    tool = name.split(".")[0].split("-")[0]
+    tool = {"meminfo": "/proc/meminfo", "os": "/etc/os-release"}.get(tool, tool)
+    with pytest.raises(UserError) as caught:
+        PARSERS[name]("usage: something else altogether\n")
+    assert tool in str(caught.value) and "format" in str(caught.value)
+
+
+# ---- calling tools ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Installs a shell script as the tool `probe-me`."""
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    def install(script: str) -> None:
+        path = tmp_path / "probe-me"
+        path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+    return install
+
+
+def test_a_tool_speaks_english_and_gets_no_input(tool: Callable[[str], None]) -> None:
+    tool('echo "$LC_ALL $1"; cat')
+    assert tools.run(["probe-me", "--json"]) == "C --json\n"
+
+
+def test_a_tool_that_hangs_is_ended_with_its_children(tool: Callable[[str], None]) -> None:
+    tool("sleep 60 & sleep 60")
+    begun = time.monotonic()
+    with pytest.raises(UserError, match=r"probe-me gave no answer in 0\.3 s"):
+        tools.run(["probe-me"], limit_s=0.3)
+    assert time.monotonic() - begun < 10
+
+
+def test_a_tool_that_fails_or_is_missing_is_named(tool: Callable[[str], None]) -> None:
+    tool("echo first >&2; echo 'Unable to open driver' >&2; exit 3")
+    with pytest.raises(UserError, match="probe-me fails with status 3: Unable to open driver"):
+        tools.run(["probe-me"])
+    with pytest.raises(tools.MissingTool, match="surely-absent is not installed"):
+        tools.run(["surely-absent"])

@@ -1,0 +1,79 @@
+"""Rounds as data, against the numbers that were read from each round's checker and LoadGen."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from steps.base.errors import UserError
+from steps.mlperf import rounds
+from tests.conftest import ROOT, planned
+
+GOLDEN = json.loads((ROOT / "tests/golden/rounds.json").read_text(encoding="utf-8"))
+
+
+def composed(name: str) -> Mapping[str, Any]:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        raw = compose("config", overrides=[f"round={name}"])["round"]
+    found: Mapping[str, Any] = OmegaConf.to_container(raw)  # type: ignore[assignment]
+    return found
+
+
+def rounded(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: rounded(inner) for key, inner in value.items()}
+    return round(float(value), 7)
+
+
+@pytest.mark.parametrize("name", sorted(GOLDEN))
+def test_a_round_holds_the_published_numbers(name: str) -> None:
+    found, expected = composed(name), GOLDEN[name]
+    assert found["seeds"] == expected["seeds"]
+    assert found["min_duration_ms"] == expected["min_duration_ms"]
+    benchmarks = {key: value for key, value in found["benchmarks"].items() if value is not None}
+    assert set(benchmarks) == set(expected["benchmarks"])
+    for benchmark, numbers in expected["benchmarks"].items():
+        have = benchmarks[benchmark]
+        for key in ("performance_sample_count", "dataset_size", "offline_min_samples"):
+            assert have.get(key) == numbers[key], (benchmark, key)
+        assert have.get("accuracy_sample_count") == numbers["accuracy_sample_count"]
+        assert have["compliance_tests"] == numbers["tests"]
+        assert have["limits"] == numbers["limits"], benchmark
+        suites = {suite: value for suite, value in have["scenarios"].items() if value is not None}
+        assert {s: v["required"] for s, v in suites.items()} == numbers["required"]
+        optional = {s: v["optional"] for s, v in suites.items() if v.get("optional")}
+        assert optional == numbers["optional"], benchmark
+        for bound in ("minimum", "maximum"):
+            values = {k: v for k, v in have["accuracy"][bound].items() if v is not None}
+            assert rounded(values) == rounded(numbers[bound]), benchmark
+
+
+@pytest.mark.parametrize("name", rounds.names())
+def test_the_validator_reads_what_hydra_composes(name: str) -> None:
+    assert rounds.table(name) == composed(name)
+
+
+def test_every_round_is_whole() -> None:
+    for name in rounds.names():
+        found = rounds.load(name)
+        assert found.name == name
+        assert set(found.seeds) == {
+            *("qsl_rng_seed", "sample_index_rng_seed", "schedule_rng_seed"),
+        }
+        assert all(benchmark.required for benchmark in found.benchmarks.values())
+
+
+def test_a_round_without_the_benchmark_says_so() -> None:
+    with pytest.raises(UserError, match="mixtral-8x7b"):
+        planned("experiment=amd-v5.1", "benchmark=mixtral-8x7b", "round=v6.1")
+
+
+def test_a_bound_of_a_test_is_a_benchmark_of_its_round() -> None:
+    for name in rounds.names():
+        found = rounds.load(name)
+        for test, rule in found.compliance.items():
+            for benchmark in rule.bounds:
+                assert test in found.benchmarks[benchmark].compliance_tests

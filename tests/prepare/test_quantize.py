@@ -1,0 +1,224 @@
+"""The quantize step: streaming in any environment, AMD Quark in its own."""
+
+import json
+import math
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from steps.base.errors import UserError
+from steps.base.record import Manifest, publish
+from steps.config.schema import QuarkOptions
+from steps.prepare import calibration
+from steps.prepare.checkpoint import mxfp4
+from steps.prepare.quantize.quark import refuse_bad_scales, samples
+from steps.prepare.rehearsal import dataset
+from tests import checkpoints
+from tests.conftest import ROOT, planned
+from tests.interpreter import interpreter
+from tests.running import command
+
+STREAMING: dict[str, Any] = {
+    "model": "tiny",
+    "tool": "streaming",
+    "format": "mxfp4",
+    "options": {
+        "rounded": False,
+        "activations": "mxfp4",
+        "scale_calculation_mode": "even",
+        "exclude": ["lm_head"],
+        "workers": 1,
+    },
+}
+QUARK: dict[str, Any] = {
+    "version": "0.13",
+    "quant_scheme": "w_fp8_a_fp8",
+    "kv_cache_dtype": "fp8",
+    "exclude_layers": ["lm_head"],
+    "seq_len": 8,
+}
+
+
+def published(home: Path, source: Path) -> Path:
+    with publish(home / "model", step="model", config={}, inputs={}, code="") as workspace:
+        for path in source.iterdir():
+            if path.name != "manifest.json":
+                shutil.copy(path, workspace.directory)
+        workspace.result = {"name": "tiny"}
+    return home / "model/manifest.json"
+
+
+def step(
+    home: Path, config: dict[str, Any], inputs: dict[str, Path], python: str = sys.executable
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command("quantize", config, inputs, home, python),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_streaming_writes_mxfp4_and_says_so(tmp_path: Path) -> None:
+    source = checkpoints.write(tmp_path / "source", checkpoints.llama(3), shards=2)
+    done = step(tmp_path, STREAMING, {"model": published(tmp_path, source)})
+    assert done.returncode == 0, done.stderr
+    made = Manifest.read(tmp_path / "out/manifest.json")
+    assert made.damage() == []
+    assert made.result == {"name": "tiny", "simulated": False, "format": "mxfp4"}
+    dtypes = {name: dtype for name, (dtype, _, _) in checkpoints.read(tmp_path / "out").items()}
+    assert dtypes["model.layers.2.mlp.down_proj.weight"] == "U8"
+    assert dtypes["lm_head.weight"] == "BF16"
+
+
+def test_rounded_weights_are_those_of_the_format_in_the_sources_dtype(tmp_path: Path) -> None:
+    source = checkpoints.write(tmp_path / "source", checkpoints.mixtral(2), shards=2)
+    rounded = {**STREAMING["options"], "rounded": True, "activations": "none"}
+    rounded["exclude"] = ["lm_head", "*.gate"]
+    done = step(tmp_path, {**STREAMING, "options": rounded}, {"model": published(tmp_path, source)})
+    assert done.returncode == 0, done.stderr
+    assert Manifest.read(tmp_path / "out/manifest.json").result["simulated"] is True
+    made, before = checkpoints.read(tmp_path / "out"), checkpoints.read(source)
+    assert {name: entry[:2] for name, entry in made.items()} == {
+        name: entry[:2] for name, entry in before.items()
+    }
+    for name, (dtype, _, data) in before.items():
+        kept = ".experts." not in name and "_proj" not in name
+        if kept:
+            assert made[name][2] == data, name
+            continue
+        packed, scales = mxfp4.quantize(memoryview(data), dtype, "even")
+        again, same = mxfp4.quantize(memoryview(made[name][2]), dtype, "even")
+        assert (again == packed).all() and (same == scales).all(), name
+        assert made[name][2] != data
+
+
+def test_what_is_quantized_already_is_refused(tmp_path: Path) -> None:
+    source = checkpoints.write(
+        tmp_path / "source",
+        checkpoints.llama(1),
+        config={"quantization_config": {"quant_method": "quark"}},
+    )
+    done = step(tmp_path, STREAMING, {"model": published(tmp_path, source)})
+    assert done.returncode == 1
+    assert "is quantized already" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+class Model:
+    vocab_size = 100
+
+
+def quark(**changes: Any) -> QuarkOptions:
+    return QuarkOptions.model_validate_json(json.dumps({**QUARK, **changes}))
+
+
+def test_calibration_samples_are_prompts_or_for_gptq_pieces_of_equal_length() -> None:
+    prompts = [list(range(1, 7)), list(range(10, 22)), [5]]
+    plain = list(samples(prompts, quark(), Model))
+    assert plain == [prompts[0], prompts[1][:8], prompts[2]]
+    cut = list(samples(prompts, quark(quant_algo="gptq"), Model))
+    assert [len(piece) for piece in cut] == [8, 8]
+    assert cut[0] == [*prompts[0], 10, 11]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "options", "words"),
+    [
+        ([], {}, "is empty, or there is none"),
+        ([[1], []], {}, "is empty, or there is none"),
+        ([[1, 100]], {}, "knows token ids below 100, the calibration prompts have 100"),
+        ([[1, 2]], {"quant_algo": "gptq"}, "wants samples of 8 tokens"),
+    ],
+)
+def test_prompts_that_quark_cannot_use(
+    prompts: list[list[int]], options: dict[str, str], words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        list(samples(prompts, quark(**options), Model))
+
+
+def test_a_declared_scale_that_is_missing_is_named(tmp_path: Path) -> None:
+    """What Quark's file-to-file mode leaves of static FP8: vLLM would load it."""
+    from steps.prepare.checkpoint.layout import open_checkpoint
+
+    name = "model.layers.0.self_attn.k_proj"
+    declared = {
+        "global_quant_config": {"input_tensors": {"is_dynamic": False}},
+        "export": {"kv_cache_group": ["*k_proj"]},
+    }
+    one = struct.pack("<f", 1.0)
+    tensors: checkpoints.Tensors = {
+        f"{name}.weight": ("U8", (2, 2), bytes(4)),
+        f"{name}.weight_scale": ("F32", (1,), one),
+        f"{name}.input_scale": ("F32", (1,), one),
+        f"{name}.output_scale": ("F32", (1,), one),
+    }
+    for number, missing in enumerate(("weight_scale", "input_scale", "output_scale")):
+        held = {key: value for key, value in tensors.items() if not key.endswith(missing)}
+        directory = checkpoints.write(
+            tmp_path / str(number), held, config={"quantization_config": declared}
+        )
+        with pytest.raises(UserError, match=rf"k_proj\.{missing} and has none"):
+            refuse_bad_scales(open_checkpoint(directory))
+    for number, value in enumerate((0.0, -1.0, math.inf, math.nan)):
+        odd = {**tensors, f"{name}.input_scale": ("F32", (1,), struct.pack("<f", value))}
+        directory = checkpoints.write(
+            tmp_path / f"odd{number}", odd, config={"quantization_config": declared}
+        )
+        with pytest.raises(UserError, match=rf"k_proj\.input_scale is {value}: .*num_calib_data"):
+            refuse_bad_scales(open_checkpoint(directory))
+    whole = checkpoints.write(tmp_path / "whole", tensors, config={"quantization_config": declared})
+    refuse_bad_scales(open_checkpoint(whole))
+
+
+def test_calibration_samples_go_on_with_their_answers(tmp_path: Path) -> None:
+    table = dataset.calibration(3)
+    with publish(tmp_path / "set", step="dataset", config={}, inputs={}, code="") as workspace:
+        dataset.evaluation(3).to_pickle(workspace.directory / "evaluation.pkl")
+        table.to_pickle(workspace.directory / "calibration.pkl")
+    path = tmp_path / "set/manifest.json"
+    assert calibration.load(path, 2) == list(table["tok_input"][:2])
+    whole = [
+        [*asked, *told] for asked, told in zip(table["tok_input"], table["tok_output"], strict=True)
+    ]
+    assert calibration.load(path, None, answers=True) == whole
+    with pytest.raises(UserError, match=r"4 calibration prompts are wanted, .* has 3"):
+        calibration.load(path, 4)
+
+
+@pytest.mark.engine
+def test_quark_quantizes_the_rehearsal_model(tmp_path: Path) -> None:
+    plan = planned("precision=fp8", "scenario=Offline")
+    job = next(job for job in plan.jobs if job.step == "quantize")
+    python = interpreter(plan, job, tmp_path)
+    inputs = {"model": published(tmp_path, ROOT / "steps/prepare/rehearsal/model")}
+    config = json.loads(job.config)
+    config["options"]["num_calib_data"] = 4
+    for overlap in (True, False):
+        home = tmp_path / f"dataset-{overlap}"
+        with publish(home, step="dataset", config={}, inputs={}, code="") as workspace:
+            tested = dataset.evaluation if not overlap else dataset.calibration
+            tested(4).to_pickle(workspace.directory / "evaluation.pkl")
+            dataset.calibration(4).to_pickle(workspace.directory / "calibration.pkl")
+        inputs["dataset"] = home / "manifest.json"
+        done = step(tmp_path, config, inputs, python)
+        if overlap:
+            assert done.returncode == 1
+            assert "calibration prompt 0 of" in done.stderr
+            assert "is an evaluation prompt too" in done.stderr
+            assert not (tmp_path / "out").exists()
+    assert done.returncode == 0, done.stderr
+    made, source = (checkpoints.read(tmp_path / name) for name in ("out", "model"))
+    kept = [name for name in source if "_proj" not in name]
+    assert all(made[name] == source[name] for name in kept), "what isn't quantized is the source's"
+    assert made["model.layers.0.self_attn.k_proj.weight"][0] == "F8_E4M3"
+    assert "model.layers.0.self_attn.k_proj.output_scale" in made
+    assert not (tmp_path / "out/exported").exists()
+    assert not (tmp_path / "out/reference.json").exists()

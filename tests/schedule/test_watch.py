@@ -1,0 +1,265 @@
+"""What is said of jobs in Slurm's queue; its tools are stand-ins that print what a test wants."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from steps.base.errors import UserError
+from steps.config.scheduler import Slurm
+from steps.plan.plan import Plan
+from steps.schedule import slurm
+from steps.schedule.run import POLL_S, Watch
+from tests.conftest import planned
+
+TOOLS = ("squeue", "scancel", "sinfo", "scontrol")
+KEY = "rehearsal-cpu/rehearsal/none/bf16/Server"
+COMMENT = "rule_performance_run_wildcards_rehearsal_rehearsal-cpu_rehearsal_none_bf16_Server"
+NO_PROCESS = 2**22 + 1
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return planned("scheduler=slurm", "scenario=Server", "scheduler.pending_limit_min=30")
+
+
+class Bench:
+    """A watch on stand-ins, and a clock that a test turns."""
+
+    def __init__(self, home: Path, plan: Plan) -> None:
+        self.home, self.now = home, 0.0
+        for tool in TOOLS:
+            path = home / tool
+            path.write_text(
+                f'#!/bin/sh\necho {tool} "$@" >>{home}/asked\ncat {home}/{tool}.out\n'
+                f"test ! -e {home}/silent\n"
+            )
+            path.chmod(0o755)
+            (home / f"{tool}.out").touch()
+        assert isinstance(plan.scheduler, Slurm)
+        self.watch = Watch(plan, plan.scheduler, home, "reprise-1", clock=lambda: self.now)
+
+    def shows(self, state: str, reason: str = "None", nodes: str = "", number: int = 7) -> None:
+        line = f"{number}|{state}|reprise-1_x|{reason}|{nodes}|{COMMENT}\n"
+        (self.home / "squeue.out").write_text(line)
+
+    def log(self, text: str, number: int = 7) -> None:
+        rule, wildcards = COMMENT.removeprefix("rule_").split("_wildcards_")
+        path = self.home / f"results/logs/slurm/rule_{rule}/{wildcards}/{number}.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def after(self, seconds: float) -> str | None:
+        self.now += seconds
+        return self.watch.look(NO_PROCESS)
+
+    @property
+    def asked(self) -> str:
+        return (self.home / "asked").read_text()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    return Bench(tmp_path, plan)
+
+
+Said = Callable[[], list[str]]
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Said:
+    return lambda: capsys.readouterr().err.splitlines()
+
+
+def test_a_job_is_said_to_run_and_ends_in_its_steps_own_words(bench: Bench, said: Said) -> None:
+    bench.shows("PENDING", "Resources")
+    assert bench.after(POLL_S) is None
+    assert said() == []
+    bench.shows("RUNNING", nodes="n2")
+    bench.after(POLL_S)
+    assert said() == [f"performance_run {KEY}: runs on n2 (Slurm job 7)"]
+    bench.log("Building DAG\nperformance_run: results/x (70 s)\nFinished\n")
+    bench.shows("COMPLETED", nodes="n2")
+    bench.after(POLL_S)
+    assert said() == ["performance_run: results/x (70 s)"]
+    bench.after(POLL_S)
+    assert said() == []
+    assert not bench.watch.failed
+
+
+@pytest.mark.parametrize(
+    ("state", "log", "words"),
+    [
+        ("FAILED", "error: performance_run: no model\n", "error: performance_run: no model (Slurm"),
+        ("FAILED", "Killed\n", "FAILED (Slurm job 7 on n2); see results/logs/slurm/"),
+        ("NODE_FAIL", "", "its node vanished (Slurm job 7 on n2); nothing of this job was kept"),
+        ("TIMEOUT", "", "raise scheduler.time.allowance_min"),
+        ("OUT_OF_MEMORY", "", "scheduler.share.memory_gb"),
+        ("CANCELLED", "", "somebody cancelled it (Slurm job 7 on n2)"),
+        ("BOOT_FAIL", "", "BOOT_FAIL (Slurm job 7 on n2)"),
+    ],
+)
+def test_a_job_that_fails_gets_one_sentence(
+    bench: Bench, said: Said, state: str, log: str, words: str
+) -> None:
+    bench.shows("RUNNING", nodes="n2")
+    bench.after(POLL_S)
+    said()
+    bench.log(log)
+    bench.shows(state, nodes="n2")
+    bench.after(POLL_S)
+    (line,) = said()
+    assert line.startswith("error: ") and words in line
+    assert bench.watch.failed
+
+
+def test_a_job_that_waits_is_mentioned_ever_less_often_and_then_given_up(
+    bench: Bench, said: Said
+) -> None:
+    bench.shows("PENDING", "(ReqNodeNotAvail, UnavailableNodes:n1)")
+    for _ in range(29 * 6):
+        assert bench.after(POLL_S) is None
+    waits = said()
+    assert 2 <= len(waits) <= 4 and all("UnavailableNodes:n1" in line for line in waits)
+    assert "scancel" not in bench.asked
+    for _ in range(2 * 6):
+        bench.after(POLL_S)
+    (line,) = said()
+    assert f"performance_run {KEY}: no node for 30 min" in line
+    assert "scheduler.pending_limit_min" in line and "UnavailableNodes:n1" in line
+    assert bench.asked.count("scancel 7") == 1
+    bench.shows("CANCELLED")
+    bench.after(POLL_S)
+    assert said() == [], "it was said why"
+
+
+def test_silence_ends_the_wait_and_an_answer_before_that_does_not(bench: Bench, said: Said) -> None:
+    bench.shows("RUNNING", nodes="n2")
+    bench.after(POLL_S)
+    (bench.home / "silent").touch()
+    for _ in range(14):
+        assert bench.after(60) is None
+    (bench.home / "silent").unlink()
+    assert bench.after(60) is None
+    (bench.home / "silent").touch()
+    reasons = [bench.after(60) for _ in range(16)]
+    assert reasons[:14] == [None] * 14
+    assert "Slurm hasn't answered for 15 min" in str(reasons[-1])
+    assert "goes on" in str(reasons[-1])
+
+
+def test_jobs_that_snakemake_has_lost_end_the_wait(bench: Bench) -> None:
+    bench.shows("COMPLETED", nodes="n2")
+    reasons = [bench.after(60) for _ in range(17)]
+    assert reasons[:14] == [None] * 14
+    assert "jobs that Slurm no longer runs" in str(reasons[-1])
+
+
+def test_other_peoples_jobs_and_earlier_ones_are_none_of_ours(
+    tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch, said: Said
+) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    line = f"3|FAILED|reprise-1_old|None|n1|{COMMENT}\n4|RUNNING|other|None|n1|{COMMENT}\n"
+    bench = Bench(tmp_path, plan)
+    (tmp_path / "squeue.out").write_text(line)
+    assert isinstance(plan.scheduler, Slurm)
+    watch = Watch(plan, plan.scheduler, tmp_path, "reprise-1", clock=lambda: bench.now)
+    assert watch.look(NO_PROCESS) is None
+    assert said() == [] and not watch.failed
+
+
+# ---- before anything is submitted --------------------------------------------------------------
+
+NODES = """\
+main*|2-00:00:00|gpu:mi325x:8(S:0-1),nvme:1|n1
+main*|2-00:00:00|gpu:mi325x:8|n2
+short|30:00|(null)|n3
+"""
+
+
+@pytest.fixture(scope="module")
+def amd(plan: Plan) -> Plan:
+    whole = planned("experiment=amd-v5.1")
+    jobs = tuple(job for job in whole.jobs if job.key.startswith("amd-mi325x/"))
+    return whole.model_copy(update={"jobs": jobs, "scheduler": plan.scheduler})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"partition": "gpu"}, "no partition gpu; set scheduler.partition to one of main, short"),
+        ({"partition": "short"}, "partition short ends jobs after 30"),
+        ({"gpu_types": {"mi325x": "big"}}, "1 node with 8 × big, and partition main has 0 (of 2"),
+    ],
+)
+def test_what_would_wait_for_ever_is_refused(
+    bench: Bench, amd: Plan, changes: dict[str, object], words: str
+) -> None:
+    (bench.home / "sinfo.out").write_text(NODES)
+    assert isinstance(amd.scheduler, Slurm)
+    slurm.check(amd, amd.scheduler, amd.jobs)
+    other = amd.scheduler.model_copy(update=changes)
+    changed = amd.model_copy(update={"scheduler": other})
+    with pytest.raises(UserError) as refused:
+        slurm.check(changed, other, amd.jobs)
+    assert words in str(refused.value)
+
+
+def test_a_machine_without_slurm_is_told_so(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert isinstance(plan.scheduler, Slurm)
+    with pytest.raises(UserError, match="there is no sinfo here"):
+        slurm.check(plan, plan.scheduler, plan.jobs)
+
+
+@pytest.mark.parametrize(
+    ("configured", "command"),
+    [
+        ("AccountingStorageType   = accounting_storage/none\n", "squeue"),
+        ("AccountingStorageType   = accounting_storage/slurmdbd\n", "sacct"),
+        ("", "squeue"),
+    ],
+)
+def test_states_come_from_accounting_where_there_is_any(
+    bench: Bench, configured: str, command: str
+) -> None:
+    (bench.home / "scontrol.out").write_text(configured)
+    assert slurm.status_command() == command
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("infinite", None),
+        ("30:00", 30),
+        ("30:01", 31),
+        ("1:00:00", 60),
+        ("2-00:00:00", 2880),
+        ("1-01:30:00", 1530),
+    ],
+)
+def test_limits_as_sinfo_writes_them(text: str, expected: int | None) -> None:
+    assert slurm.minutes(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("gres", "expected"),
+    [
+        ("(null)", {}),
+        ("gpu:8", {"": 8}),
+        ("gpu:mi300x:8(S:0-1)", {"mi300x": 8}),
+        ("gpu:a100-40:2,gpu:a100-80:6,nvme:1", {"a100-40": 2, "a100-80": 6}),
+    ],
+)
+def test_accelerators_of_a_node(gres: str, expected: dict[str, int]) -> None:
+    assert slurm.accelerators(gres) == expected
+
+
+def test_every_job_of_a_plan_is_known_by_its_comment(plan: Plan) -> None:
+    comments = {slurm.comment(job, plan.experiment): job for job in plan.jobs}
+    assert len(comments) == len(plan.jobs)
+    assert comments[COMMENT].step == "performance_run"

@@ -1,0 +1,371 @@
+"""What published rounds showed to be no fault, made anew here, and the fault next to each."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from steps.mlperf.rounds import load
+from steps.submit.validate.findings import Finding, Severity
+from steps.submit.validate.submission import validate
+from tests.submit.validate import trees
+from tests.submit.validate.damages import (
+    ACCURACY_LOG,
+    DETAIL,
+    OFFLINE_LOG,
+    PERFORMANCE,
+    Damage,
+    append,
+    delete,
+    each,
+    field,
+    link,
+    log,
+    move,
+    replace,
+    write,
+)
+from tests.submit.validate.trees import CLOSED, OPEN, SERVER, SYSTEM, record
+
+SERVER_CONF = f"{CLOSED}/measurements/{SYSTEM}/llama2-70b-99/Server"
+POWER = "%m-%d-%Y %H:%M:%S.%f"
+
+
+def errors(root: Path, round_name: str = "v5.1") -> list[Finding]:
+    report = validate(root, round_name, processes=1)
+    return [found for found in report.findings if found.severity is Severity.ERROR]
+
+
+def values(root: Path, path: str) -> dict[str, tuple[object, float]]:
+    """Keys of a detail log: the first value and its time in ms."""
+    found: dict[str, tuple[object, float]] = {}
+    for line in (root / path).read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line.removeprefix(":::MLLOG "))
+        found.setdefault(entry["key"], (entry["value"], entry["time_ms"]))
+    return found
+
+
+def began_elsewhere(path: str, hours: float, loading_s: float = 0) -> Damage:
+    """LoadGen prints local time as test_datetime, and loads samples before the queries begin."""
+
+    def damage(root: Path) -> None:
+        begin = datetime.strptime(str(values(root, path)["power_begin"][0]), POWER)
+        local = begin + timedelta(hours=hours, seconds=-loading_s)
+        log(path, "test_datetime", f"{local:%FT%TZ}")(root)
+        shifted(path, loading_s)(root)
+
+    return damage
+
+
+def shifted(path: str, seconds: float) -> Damage:
+    """Let a log's own clock say that the run ended so much later."""
+
+    def damage(root: Path) -> None:
+        lines = (root / path).read_text(encoding="utf-8").splitlines(keepends=True)
+        for at, line in enumerate(lines):
+            entry = json.loads(line.removeprefix(":::MLLOG "))
+            if entry["time_ms"] > 1:
+                lines[at] = record(entry["key"], entry["value"], entry["time_ms"] + seconds * 1000)
+        (root / path).write_text("".join(lines), encoding="utf-8")
+
+    return damage
+
+
+def sets(path: str, *spans: tuple[float, float]) -> Damage:
+    """power_begin and power_end once for every loaded set, in seconds from the first begin."""
+
+    def damage(root: Path) -> None:
+        begin = datetime.strptime(str(values(root, path)["power_begin"][0]), POWER)
+        lines = [
+            line
+            for line in (root / path).read_text(encoding="utf-8").splitlines(keepends=True)
+            if '"power_' not in line
+        ]
+        for start, end in spans:
+            for key, at in (("power_begin", start), ("power_end", end)):
+                time = begin + timedelta(seconds=at)
+                lines.append(record(key, f"{time:%m-%d-%Y %H:%M:%S.000}", end * 1000))
+        (root / path).write_text("".join(lines), encoding="utf-8")
+
+    return damage
+
+
+HOLDS: Mapping[str, Damage] = {
+    "a machine in Los Angeles": began_elsewhere(OFFLINE_LOG, -8),
+    "a machine in Kolkata": began_elsewhere(OFFLINE_LOG, 5.5),
+    "a machine in Kathmandu": began_elsewhere(ACCURACY_LOG, 5.75),
+    "twenty minutes of loading": began_elsewhere(OFFLINE_LOG, 0, 1200),
+    "loading on the Chatham Islands": began_elsewhere(OFFLINE_LOG, 13.75, 407),
+    "code of a model behind a link": each(
+        move(f"{CLOSED}/code/llama2-70b-99", f"{CLOSED}/code/llama2-70b"),
+        link(f"{CLOSED}/code/llama2-70b-99", "llama2-70b"),
+    ),
+    "a colon in a name": write(f"{CLOSED}/code/llama2-70b-99/12:30.json", "{}"),
+    "a key of a measurement twice": replace(
+        f"{SERVER_CONF}/{SYSTEM}.json", "{", '{"retraining": "Yes", '
+    ),
+    "three loaded sets of samples": sets(ACCURACY_LOG, (0, 100), (130, 240), (251, 615)),
+    "what mlperf.conf sets anyway": append(
+        f"{SERVER_CONF}/user.conf",
+        "*.*.sample_concatenate_permutation = 1\nllama2-70b.*.use_token_latencies = 1\n"
+        "*.Server.ttft_latency = 2000\n*.Server.tpot_latency = 200\n*.*.target_latency = 0\n"
+        "*.Server.target_latency_percentile = 99\n*.*.infer_token_latencies = 0\n",
+    ),
+    "keys that LoadGen reads in other scenarios": append(
+        f"{SERVER_CONF}/user.conf",
+        "*.*.samples_per_query = 248\n*.MultiStream.target_latency = 13\n",
+    ),
+    "the latency limit of image generation": append(
+        f"{CLOSED}/measurements/{SYSTEM}/stable-diffusion-xl/Server/user.conf",
+        "*.Server.target_latency = 20000\n",
+    ),
+}
+STILL: Mapping[str, tuple[Damage, str]] = {
+    "a link out of the tree": (link(f"{CLOSED}/code/more", "/usr"), "symlink"),
+    "code behind a link out of the tree": (
+        each(delete(f"{CLOSED}/code/llama2-70b-99"), link(f"{CLOSED}/code/llama2-70b-99", "/usr")),
+        "code-missing",
+    ),
+    "a link that leads nowhere": (link(f"{CLOSED}/code/more", "llama3"), "symlink"),
+    "a newline in a name": (write(f"{CLOSED}/code/llama2-70b-99/a\nb", "a"), "unsafe-name"),
+    "a power log without power": (
+        write(f"{SERVER}/{PERFORMANCE}/spl.txt", "Time"),
+        "performance-files",
+    ),
+    "a day that no time zone explains": (began_elsewhere(OFFLINE_LOG, 24), "audit-time"),
+    "minutes that no time zone explains": (began_elsewhere(OFFLINE_LOG, -7.9), "audit-time"),
+    "a run longer than the log's clock": (
+        each(began_elsewhere(OFFLINE_LOG, 0), shifted(OFFLINE_LOG, -60)),
+        "audit-time",
+    ),
+    "another percentile": (
+        append(f"{SERVER_CONF}/user.conf", "*.Server.target_latency_percentile = 97\n"),
+        "user-conf-open-only",
+    ),
+    "another limit of the whole sample": (
+        append(
+            f"{CLOSED}/measurements/{SYSTEM}/stable-diffusion-xl/Server/user.conf",
+            "*.Server.target_latency = 30000\n",
+        ),
+        "user-conf-open-only",
+    ),
+    "no equal issue": (
+        each(
+            append(f"{SERVER_CONF}/user.conf", "*.*.sample_concatenate_permutation = 0\n"),
+            log(
+                f"{SERVER}/{PERFORMANCE}/{DETAIL}",
+                "effective_sample_concatenate_permutation",
+                False,
+            ),
+        ),
+        "performance-equal-issue",
+    ),
+    "sets that overlap": (sets(ACCURACY_LOG, (0, 100), (90, 615)), "log-conflict"),
+    "two sets in a performance run": (sets(OFFLINE_LOG, (0, 100), (110, 900)), "log-conflict"),
+    "a set that began twice": (
+        each(
+            sets(ACCURACY_LOG, (0, 615)),
+            log(ACCURACY_LOG, "loaded_qsl_set", None),
+            lambda root: began_again(root),
+        ),
+        "log-conflict",
+    ),
+}
+
+
+def began_again(root: Path) -> None:
+    lines = (root / ACCURACY_LOG).read_text(encoding="utf-8").splitlines(keepends=True)
+    at = next(number for number, line in enumerate(lines) if "power_begin" in line)
+    (root / ACCURACY_LOG).write_text("".join([*lines[: at + 1], *lines[at:]]), encoding="utf-8")
+
+
+GPT_OSS = f"{CLOSED}/results/{SYSTEM}/gpt-oss-120b/Server"
+WAN = f"{OPEN}/results/{SYSTEM}/wan-2.2-t2v-a14b/SingleStream"
+GPT_OSS_LOG = f"{GPT_OSS}/accuracy/{DETAIL}"
+HOLDS_IN_V6: Mapping[str, Damage] = {
+    "two datasets and no token count": lambda root: None,
+    "files of a harness beside the logs": each(
+        write(f"{GPT_OSS}/accuracy/metadata.json", "{}"),
+        write(f"{GPT_OSS}/performance/run_1/metadata.json", "{}"),
+    ),
+    "a calibration document for each engine": move(
+        f"{CLOSED}/documentation/calibration.md", f"{CLOSED}/documentation/calibration_engine.md"
+    ),
+    "no calibration document": delete(f"{CLOSED}/documentation/calibration.md"),
+    "src is a link": each(move(f"{CLOSED}/src", f"{CLOSED}/code"), link(f"{CLOSED}/src", "code")),
+    "a log of LoadGen 5, without the count": log(
+        GPT_OSS_LOG, "effective_accuracy_sample_count", None
+    ),
+}
+STILL_IN_V6: Mapping[str, tuple[Damage, str]] = {
+    "no summary": (delete(f"{GPT_OSS}/accuracy/mlperf_log_summary.txt"), "accuracy-files"),
+    "src is a link to nothing": (
+        each(delete(f"{CLOSED}/src"), link(f"{CLOSED}/src", "code")),
+        "code-missing",
+    ),
+    "open, without the videos": (delete(f"{WAN}/accuracy/videos"), "accuracy-images-missing"),
+    "open, without one of them": (
+        delete(f"{WAN}/accuracy/videos/130.mp4"),
+        "accuracy-images-missing",
+    ),
+    "accuracy over the performance dataset": (
+        each(
+            log(GPT_OSS_LOG, "effective_accuracy_sample_count", None),
+            log(GPT_OSS_LOG, "qsl_reported_total_count", 6396),
+        ),
+        "accuracy-dataset",
+    ),
+    "accuracy over a part": (
+        log(GPT_OSS_LOG, "effective_accuracy_sample_count", 100),
+        "accuracy-dataset",
+    ),
+    "more answers than samples": (
+        log(GPT_OSS_LOG, "qsl_reported_total_count", 100),
+        "accuracy-dataset",
+    ),
+    "no exact_match": (
+        replace(f"{GPT_OSS}/accuracy/accuracy.txt", "'exact_match': 83.396", ""),
+        "accuracy-metric",
+    ),
+    "answers longer than they can be": (
+        append(f"{GPT_OSS}/accuracy/accuracy.txt", "'tokens_per_sample': 11000.5\n"),
+        "accuracy-high",
+    ),
+}
+
+
+@pytest.fixture(scope="session")
+def valid_v6(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("valid") / "v6"
+    trees.build_v6(root)
+    return root
+
+
+@pytest.fixture
+def fresh_v6(valid_v6: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(valid_v6, tmp_path / "v6"))
+
+
+@pytest.mark.parametrize("shape", HOLDS_IN_V6)
+def test_what_v6_has_holds(shape: str, fresh_v6: Path) -> None:
+    HOLDS_IN_V6[shape](fresh_v6)
+    assert errors(fresh_v6, "v6.0") == []
+
+
+@pytest.mark.parametrize("fault", STILL_IN_V6)
+def test_the_fault_next_to_it_is_found_in_v6(fault: str, fresh_v6: Path) -> None:
+    damage, code = STILL_IN_V6[fault]
+    damage(fresh_v6)
+    assert code in {found.code for found in errors(fresh_v6, "v6.0")}
+
+
+@pytest.mark.parametrize("shape", HOLDS)
+def test_what_rounds_have_holds(shape: str, fresh_tree: Callable[[], Path]) -> None:
+    root = fresh_tree()
+    HOLDS[shape](root)
+    assert errors(root) == []
+
+
+@pytest.mark.parametrize("fault", STILL)
+def test_the_fault_next_to_it_is_found(fault: str, fresh_tree: Callable[[], Path]) -> None:
+    root = fresh_tree()
+    damage, code = STILL[fault]
+    damage(root)
+    assert code in {found.code for found in errors(root)}
+
+
+@pytest.fixture
+def edge(tmp_path: Path) -> Path:
+    trees.build_edge(tmp_path / "edge")
+    return tmp_path / "edge"
+
+
+EDGE = f"{OPEN}/results/{SYSTEM}/retinanet"
+
+
+def test_edge_results_may_be_inferred(edge: Path) -> None:
+    """Inference rules, edge suite: 8 x the latency of one query, and its throughput."""
+    assert errors(edge) == []
+    rows = {row.scenario: (row.result, row.units) for row in validate(edge, "v5.1").rows}
+    assert rows == {
+        "SingleStream": (20.0, "Latency (ms)"),
+        "MultiStream": (200.0, "Latency (ms)"),
+        "Offline": (52.5, "Samples/s"),
+    }
+
+
+def test_a_datacenter_infers_nothing(edge: Path) -> None:
+    field(f"{OPEN}/systems/{SYSTEM}.json", "system_type", "datacenter")(edge)
+    found = {(item.code, item.path.split("/")[5]) for item in errors(edge) if EDGE in item.path}
+    assert {("performance-scenario", "Offline"), ("accuracy-scenario", "MultiStream")} <= found
+
+
+def test_nothing_is_inferred_from_offline(edge: Path) -> None:
+    log(f"{EDGE}/MultiStream/performance/run_1/{DETAIL}", "effective_scenario", "Offline")(edge)
+    assert "performance-scenario" in {item.code for item in errors(edge)}
+
+
+def test_too_few_queries_infer_no_multistream(edge: Path) -> None:
+    path = f"{EDGE}/MultiStream/performance/run_1/{DETAIL}"
+    log(path, "early_stopping_latency_ms", 0)(edge)
+    assert "performance-result" in {item.code for item in errors(edge)}
+
+
+def test_the_inferred_result_has_the_accuracy_of_its_source(edge: Path) -> None:
+    log(f"{EDGE}/Offline/accuracy/{DETAIL}", "effective_scenario", "Offline")(edge)
+    assert "accuracy-scenario" in {item.code for item in errors(edge)}
+
+
+def test_expected_latencies_are_no_limits(edge: Path) -> None:
+    """In SingleStream and MultiStream target_latency is what the user expects."""
+    (edge / "open").rename(edge / "closed")
+    field(f"{CLOSED}/systems/{SYSTEM}.json", "division", "closed")(edge)
+    path = f"{CLOSED}/measurements/{SYSTEM}/retinanet/SingleStream/user.conf"
+    append(path, "*.SingleStream.target_latency = 132.2\n")(edge)
+    assert "user-conf-open-only" not in {item.code for item in errors(edge)}
+    append(path, "*.SingleStream.target_latency_percentile = 50\n")(edge)
+    assert "user-conf-open-only" in {item.code for item in errors(edge)}
+
+
+def test_power_has_its_log(fresh_tree: Callable[[], Path]) -> None:
+    root = fresh_tree()
+    write(f"{SERVER}/{PERFORMANCE}/spl.txt", "Time")(root)
+    write(f"{SERVER}/performance/power/client.json", "{}")(root)
+    assert {item.code for item in errors(root)} == {"power-not-checked"}
+
+
+@pytest.mark.parametrize(
+    ("name", "benchmark"),
+    [
+        ("mobilenet-v2-precision_int8-224", "resnet"),
+        ("efficientnet-fp32-lite3", "resnet"),
+        ("my-resnet50", "resnet"),
+        ("bert-99.9-distilled", "bert-99.9"),
+        ("bert-99-pruned", "bert-99"),
+        ("bert-pruned", None),
+        ("llama2-70b-pruned", None),
+    ],
+)
+def test_names_that_the_official_checker_infers(name: str, benchmark: str | None) -> None:
+    assert load("v5.1").inferred(name) == benchmark
+
+
+def test_an_inferred_name_is_for_the_open_division(edge: Path) -> None:
+    for tree in ("results", "measurements", "code"):
+        home = edge / OPEN / (f"{tree}/{SYSTEM}" if tree != "code" else tree)
+        (home / "retinanet").rename(home / "mobilenet-v1")
+    found = {item.code for item in errors(edge)}
+    assert "model-unknown" not in found
+    assert "accuracy-dataset" in found, "it is judged as resnet"
+    (edge / "open").rename(edge / "closed")
+    assert "model-unknown" in {item.code for item in errors(edge)}
+
+
+def test_each_submitter_has_a_layout_of_its_own(fresh_v6: Path, valid_tree: Path) -> None:
+    shutil.copytree(valid_tree / CLOSED, fresh_v6 / "closed/Another")
+    found = [item for item in errors(fresh_v6, "v6.0") if item.code == "tree-layout"]
+    assert [item.path for item in found] == ["closed/Another"]
+    assert not [item for item in errors(fresh_v6, "v6.0") if item.path.startswith(CLOSED)]
