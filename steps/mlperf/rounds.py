@@ -155,6 +155,10 @@ class Benchmark:
             count = count.get(scenario)
         return self.dataset_size if count is None else count
 
+    def one_dataset(self, scenario: str) -> bool:
+        """Whether accuracy and performance are measured on the same samples."""
+        return self.accuracy_samples(scenario) == self.dataset_size
+
 
 @dataclass(frozen=True)
 class Round:

@@ -4,7 +4,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from steps.base.untrusted import Damaged, open_regular, sha256_of
+from steps.base.untrusted import Damaged, open_regular, reason_of, sha256_of
 from steps.mlperf.accuracy_text import Scores, read_scores
 from steps.submit.validate.detail import Detail, read_detail
 from steps.submit.validate.findings import Severity
@@ -22,8 +22,8 @@ SCORES = "accuracy.txt"
 MAX_LOG_BYTES = 10 << 10
 """MAX_ACCURACY_LOG_SIZE of the official checker (v5.1.1), inclusive."""
 
-GAP = b"\n\n...\n\n"
-"""What tools/submission/truncate_accuracy_log.py puts between the ends of a log."""
+GAP = re.compile(rb"(\r?\n){2}\.{3}(\r?\n){2}")
+"""What tools/submission/truncate_accuracy_log.py puts between the ends of a log, on any system."""
 
 FIRST_ENTRY = re.compile(rb'\s*\[\s*\{\s*"seq_id"\s*:\s*\d+\s*,\s*"qsl_idx"\s*:\s*\d+\s*,')
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -32,11 +32,14 @@ IMAGE_SIDE_PIXELS = 1024
 
 @dataclass(frozen=True)
 class Scored:
-    """`text` is the cell of the results table; `hash` the digest in accuracy.txt, if one."""
+    """`text` is the cell of the results table; `hashes` are the digests in accuracy.txt, `packaged`
+    that of the log as it is in the tree ("" if it isn't).
+    """
 
     detail: Detail
     text: str
-    hash: str
+    hashes: tuple[str, ...]
+    packaged: str
 
 
 def check_accuracy(judge: Judge) -> Scored | None:
@@ -54,11 +57,12 @@ def check_accuracy(judge: Judge) -> Scored | None:
         detail = read_detail(judge.tree.at(path))
         _check_run(judge, detail, path)
         check_summary(judge.tree, f"{folder}/{RUN_FILES[0]}", detail, findings)
-    text, digest = _check_scores(judge, f"{folder}/{SCORES}")
+    text, hashes = _check_scores(judge, f"{folder}/{SCORES}")
+    packaged = ""
     if ANSWERS in files:
-        check_answers(judge, f"{folder}/{ANSWERS}", files[ANSWERS], digest)
+        packaged = check_answers(judge, f"{folder}/{ANSWERS}", files[ANSWERS], hashes)
     _check_compliance_files(judge, folder)
-    return Scored(detail, text, digest)
+    return Scored(detail, text, hashes, packaged)
 
 
 def _check_run(judge: Judge, detail: Detail, path: str) -> None:
@@ -99,8 +103,8 @@ def _check_dataset(judge: Judge, detail: Detail, path: str) -> None:
         judge.findings.add("accuracy-dataset", path, what, line=detail.line(key))
 
 
-def _check_scores(judge: Judge, path: str) -> tuple[str, str]:
-    """The table's cell and the hash; either may be empty."""
+def _check_scores(judge: Judge, path: str) -> tuple[str, tuple[str, ...]]:
+    """The table's cell and the hashes; either may be empty."""
     findings = judge.findings
     minimum = judge.benchmark.minimum(judge.scenario)
     maximum = judge.benchmark.maximum(judge.scenario)
@@ -109,7 +113,7 @@ def _check_scores(judge: Judge, path: str) -> tuple[str, str]:
         scores = read_scores(judge.tree.at(path), metrics)
     except Damaged as damage:
         findings.add("accuracy-text-damaged", path, str(damage), line=damage.line)
-        return "", ""
+        return "", ()
     # The open division reports what it reached.
     missed = None if judge.place.closed else Severity.WARNING
     for metric in metrics:
@@ -126,7 +130,7 @@ def _check_scores(judge: Judge, path: str) -> tuple[str, str]:
                 findings.add("accuracy-high", path, what, line=line, severity=missed)
     _check_sample_count(judge, path, scores)
     cell = "  ".join(f"{name}: {scores[name][-1][1]}" for name in minimum if name in scores)
-    return cell, _hash(judge, path, scores)
+    return cell, _hashes(judge, path, scores)
 
 
 def _check_sample_count(judge: Judge, path: str, scores: Scores) -> None:
@@ -137,25 +141,23 @@ def _check_sample_count(judge: Judge, path: str, scores: Scores) -> None:
             judge.findings.add("accuracy-sample-count", path, what, line=line)
 
 
-def _hash(judge: Judge, path: str, scores: Scores) -> str:
+def _hashes(judge: Judge, path: str, scores: Scores) -> tuple[str, ...]:
+    """The truncation tool adds one each time that it finds a log too long."""
     hashes = scores.get("hash", [])
-    softer = None if judge.place.closed else Severity.WARNING
     if not hashes:
+        softer = None if judge.place.closed else Severity.WARNING
         judge.findings.add("accuracy-hash-missing", path, "no hash= line", severity=softer)
-        return ""
-    if len({value for _, value in hashes}) > 1:
-        line = hashes[1][0]
-        judge.findings.add("accuracy-hash-format", path, "two different hashes", line=line)
-    line, value = hashes[0]
-    if not SHA256.fullmatch(value):
-        what = f"hash={value[:64]} is no sha256"
-        judge.findings.add("accuracy-hash-format", path, what, line=line)
-        return ""
-    return value
+    for line, value in hashes:
+        if not SHA256.fullmatch(value):
+            what = f"hash={value[:64]} is no sha256"
+            judge.findings.add("accuracy-hash-format", path, what, line=line)
+    return tuple(dict.fromkeys(value for _, value in hashes if SHA256.fullmatch(value)))
 
 
-def check_answers(judge: Judge, path: str, size: int, digest: str) -> None:
-    """mlperf_log_accuracy.json as packaged: at most 10 KiB, whole or its two ends."""
+def check_answers(judge: Judge, path: str, size: int, hashes: tuple[str, ...]) -> str:
+    """mlperf_log_accuracy.json as packaged: at most 10 KiB, whole or its two ends. Its sha256, ""
+    for a longer one.
+    """
     findings = judge.findings
     if size > MAX_LOG_BYTES:
         softer = None if judge.place.closed else Severity.WARNING
@@ -168,11 +170,23 @@ def check_answers(judge: Judge, path: str, size: int, digest: str) -> None:
             findings.add("accuracy-log-shape", path, "it doesn't begin with an answer of LoadGen's")
         elif size <= MAX_LOG_BYTES and not head.rstrip().endswith(b"]"):
             findings.add("accuracy-log-shape", path, "it doesn't end with a closing bracket")
-        elif digest and GAP not in head and sha256_of(judge.tree.at(path)) != digest:
-            what = f"the log is whole and its sha256 is not {digest[:12]}…"
+        packaged = sha256_of(judge.tree.at(path)) if size <= MAX_LOG_BYTES else ""
+        if hashes and packaged and not GAP.search(head) and packaged not in hashes:
+            what = f"the log is whole and its sha256 is not {hashes[-1][:12]}…"
             findings.add("accuracy-hash-wrong", path, what)
+        return packaged
     except (Damaged, OSError) as error:
         findings.add("accuracy-log-shape", path, str(error))
+        return ""
+
+
+def is_shortened(judge: Judge, path: str) -> bool:
+    """Whether only the ends of an accuracy log are there; raises Damaged if it can't be read."""
+    with open_regular(judge.tree.at(path)) as stream:
+        try:
+            return GAP.search(stream.read(MAX_LOG_BYTES)) is not None
+        except OSError as error:
+            raise Damaged(f"it can't be read ({reason_of(error)})") from error
 
 
 def _check_compliance_files(judge: Judge, folder: str) -> None:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 
 from steps.submit.validate.detail import Detail
-from steps.submit.validate.findings import Findings
+from steps.submit.validate.findings import Findings, Severity
 
 SLOWEST, FASTEST = 0.5, 1.25
 """Accuracy-run speed over performance-run speed. Between 0.71 and 1.01 in AMD's v5.1 results: the
@@ -42,6 +42,8 @@ class Evidence:
     """What one result leaves for comparison with others; digests are sha256, "" is none.
 
     `inferred_from`: the scenario that its runs were made in if that isn't its own, else "".
+    `accuracy_hashes`: what accuracy.txt says of the whole accuracy log, `packaged` is of the log in
+    the tree. `batched`: its answers are logged as they are ready, in an order of their own.
     """
 
     path: str
@@ -50,7 +52,9 @@ class Evidence:
     scenario: str
     inferred_from: str
     runs: tuple[Run, ...]
-    accuracy_hash: str
+    accuracy_hashes: tuple[str, ...]
+    packaged: str
+    batched: bool
     test_digests: tuple[tuple[str, str], ...]
 
 
@@ -159,28 +163,46 @@ def _level_less(official: str) -> str:
 
 def _check_copies(evidence: list[Evidence], findings: Findings) -> None:
     tests = {digest: (found, test) for found in evidence for test, digest in found.test_digests}
-    hashes: dict[str, Evidence] = {}
     digests: dict[str, Evidence] = {}
     spans: dict[Span, Evidence] = {}
+    _check_hashes(evidence, findings)
     for found in evidence:
-        if found.accuracy_hash in tests:
-            other, test = tests[found.accuracy_hash]
+        for other, test in (tests[item] for item in found.accuracy_hashes if item in tests):
             what = f"accuracy.txt's hash is that of the {test} log of {other.path}"
             findings.add("audit-copied-log", f"{found.path}/accuracy/accuracy.txt", what)
-        links: list[tuple[str, dict[str, Evidence], str]] = [
-            (found.accuracy_hash, hashes, "accuracy log"),
-            *((digest, digests, f"{test} log") for test, digest in found.test_digests),
-        ]
-        for digest, seen, kind in links:
-            other_one = seen.setdefault(digest, found) if digest else found
+        for test, digest in found.test_digests:
+            other_one = digests.setdefault(digest, found)
             if other_one is not found and not _same_run(other_one, found):
-                what = f"its {kind} is that of {other_one.path}"
+                what = f"its {test} log is that of {other_one.path}"
                 findings.add("audit-copied-log", found.path, what)
         for run in found.runs:
             first = spans.setdefault(run.span, found) if run.span else found
             if first is not found and not _same_run(first, found):
                 what = f"its {run.kind} run has the times of one of {first.path}"
                 findings.add("audit-copied-log", run.path, what)
+
+
+def _check_hashes(evidence: list[Evidence], findings: Findings) -> None:
+    """An accuracy.txt with several hashes is asked last: the others say whose they are.
+
+    LoadGen logs an answer when it is complete (logging.cc, LogAccuracy), so batched generation
+    gives no two logs alike; queries that are answered one by one may.
+    """
+    owners: dict[str, Evidence] = {}
+    for found in sorted(evidence, key=lambda item: len(item.accuracy_hashes)):
+        for digest in found.accuracy_hashes:
+            owner = owners.setdefault(digest, found)
+            if owner is found or _same_run(owner, found):
+                continue
+            alike = not found.batched and found.packaged == owner.packaged != ""
+            if alike:
+                what = f"its accuracy log is that of {owner.path}, or all answers are equal"
+            elif len(found.accuracy_hashes) > 1:
+                what = f"accuracy.txt has the hash of the accuracy log of {owner.path} too"
+            else:
+                what = f"its accuracy log is that of {owner.path}"
+            softer = Severity.WARNING if alike else None
+            findings.add("audit-copied-log", found.path, what, severity=softer)
 
 
 def _check_overlaps(runs: list[Run], findings: Findings) -> None:

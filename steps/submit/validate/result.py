@@ -77,7 +77,7 @@ def check_result(
     judge = Judge(tree, place, rules, rules.benchmarks[official], findings, edge)
     check_measurement(tree, place, rules, findings)
     runs: list[Run] = []
-    result, cell, digest, digests = None, "", "", {}
+    result, cell, scored, digests = None, "", None, {}
     if place.layout == "v6" and tree.is_file(f"{place.results}/config.yaml"):
         findings.add("endpoint-not-checked", f"{place.results}/config.yaml", "no LoadGen logs")
     else:
@@ -91,10 +91,11 @@ def check_result(
             rate = _rate(performed.detail)
         scored = check_accuracy(judge)
         if scored is not None:
-            cell, digest = scored.text, scored.hash
+            cell = scored.text
             _take(runs, "accuracy", f"{place.results}/accuracy", scored.detail, findings)
-            samples = _answered(judge, scored.detail)
-            check_speed(f"{place.results}/accuracy", samples, scored.detail, rate, findings)
+            if judge.benchmark.one_dataset(judge.scenario):
+                samples = _answered(judge, scored.detail)
+                check_speed(f"{place.results}/accuracy", samples, scored.detail, rate, findings)
         if place.closed:
             digests = check_compliance(judge, official, rate)
             _take_tests(judge, runs)
@@ -119,7 +120,9 @@ def check_result(
         judge.scenario,
         judge.inferred_from,
         tuple(runs),
-        digest,
+        scored.hashes if scored else (),
+        scored.packaged if scored else "",
+        judge.benchmark.token_latencies,
         tuple(digests.items()),
     )
     return Outcome(row, tuple(findings), evidence)

@@ -37,8 +37,8 @@ WINDOW = 64
 
 @dataclass
 class Report:
-    """What `validate` found. `rows` holds one for every result that could be looked at; `layout` all
-    that its submitters have.
+    """What `validate` found. `rows` holds one for every result that could be looked at; `layout` is
+    what its submitters have.
     """
 
     root: str
