@@ -1,5 +1,6 @@
 """What published rounds showed to be no fault, made anew here, and the fault next to each."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -14,9 +15,12 @@ from steps.submit.validate.submission import validate
 from tests.submit.validate import trees
 from tests.submit.validate.damages import (
     ACCURACY_LOG,
+    ANSWERS,
     DETAIL,
     OFFLINE_LOG,
     PERFORMANCE,
+    SCORES,
+    TEST06,
     Damage,
     append,
     delete,
@@ -28,7 +32,7 @@ from tests.submit.validate.damages import (
     replace,
     write,
 )
-from tests.submit.validate.trees import CLOSED, OPEN, SERVER, SYSTEM, record
+from tests.submit.validate.trees import CLOSED, OFFLINE, OPEN, SDXL, SERVER, SYSTEM, record
 
 SERVER_CONF = f"{CLOSED}/measurements/{SYSTEM}/llama2-70b-99/Server"
 POWER = "%m-%d-%Y %H:%M:%S.%f"
@@ -93,6 +97,66 @@ def sets(path: str, *spans: tuple[float, float]) -> Damage:
     return damage
 
 
+def crlf(path: str) -> Damage:
+    def damage(root: Path) -> None:
+        data = (root / path).read_bytes()
+        (root / path).write_bytes(data.replace(b"\n", b"\r\n"))
+
+    return damage
+
+
+def shortened(path: str) -> Damage:
+    def damage(root: Path) -> None:
+        text = (root / path).read_text(encoding="utf-8")
+        trees.write(root / path, f"{text[:4096]}\n\n...\n\n{text[-4096:]}")
+
+    return damage
+
+
+def hashed_twice(root: Path) -> None:
+    text = trees.answers(3, timed=False, salt=1)
+    trees.write(root / OFFLINE / "accuracy" / ANSWERS, text)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    append(f"{OFFLINE}/accuracy/{SCORES}", f"\nhash={digest}\n")(root)
+
+
+LATER = 365 * 24 * 3600
+
+
+def two_systems(model: str, result: str, later_s: float) -> Damage:
+    """A second system with copies of a model's results, run so much later."""
+
+    def damage(root: Path) -> None:
+        other = "16xExample"
+        for tree in ("results", "measurements", "compliance"):
+            source = root / CLOSED / tree / SYSTEM / model
+            copied = root / CLOSED / tree / other / model
+            shutil.copytree(source, copied)
+            for path in copied.rglob(f"{SYSTEM}.json"):
+                path.rename(path.with_name(f"{other}.json"))
+            for path in copied.rglob(DETAIL):
+                moved(path, later_s)
+        systems = root / CLOSED / "systems"
+        shutil.copyfile(systems / f"{SYSTEM}.json", systems / f"{other}.json")
+        for path in (root / CLOSED / "compliance" / other).rglob(f"TEST06/accuracy/{ANSWERS}"):
+            path.unlink()
+
+    return damage
+
+
+def moved(path: Path, seconds: float) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    for at, line in enumerate(lines):
+        entry = json.loads(line.removeprefix(":::MLLOG "))
+        if entry["key"].startswith("power_"):
+            time = datetime.strptime(entry["value"], POWER) + timedelta(seconds=seconds)
+            lines[at] = record(entry["key"], f"{time:%m-%d-%Y %H:%M:%S.000}", entry["time_ms"])
+        elif entry["key"] == "test_datetime":
+            time = datetime.fromisoformat(entry["value"]) + timedelta(seconds=seconds)
+            lines[at] = record(entry["key"], f"{time:%FT%TZ}")
+    path.write_text("".join(lines), encoding="utf-8")
+
+
 HOLDS: Mapping[str, Damage] = {
     "a machine in Los Angeles": began_elsewhere(OFFLINE_LOG, -8),
     "a machine in Kolkata": began_elsewhere(OFFLINE_LOG, 5.5),
@@ -107,6 +171,16 @@ HOLDS: Mapping[str, Damage] = {
     "a key of a measurement twice": replace(
         f"{SERVER_CONF}/{SYSTEM}.json", "{", '{"retraining": "Yes", '
     ),
+    "a mark between lines that end in CRLF": crlf(f"{OFFLINE}/accuracy/{ANSWERS}"),
+    "a second hash of the truncation tool": append(
+        f"{OFFLINE}/accuracy/{SCORES}", f"\nhash={'a' * 64}\n"
+    ),
+    "a whole log under the second of two hashes": hashed_twice,
+    "93 answers of a test that asks for 100": write(
+        f"{TEST06}/accuracy/{ANSWERS}", trees.answers(93, timed=True, salt=51)
+    ),
+    "a shortened log of a test": shortened(f"{TEST06}/accuracy/{ANSWERS}"),
+    "equal answers of two systems, one by one": two_systems("stable-diffusion-xl", SDXL, LATER),
     "three loaded sets of samples": sets(ACCURACY_LOG, (0, 100), (130, 240), (251, 615)),
     "what mlperf.conf sets anyway": append(
         f"{SERVER_CONF}/user.conf",
@@ -124,6 +198,32 @@ HOLDS: Mapping[str, Damage] = {
     ),
 }
 STILL: Mapping[str, tuple[Damage, str]] = {
+    "a test that logged no answer": (
+        write(f"{TEST06}/accuracy/{ANSWERS}", "[\n]\n"),
+        "compliance-log",
+    ),
+    "a shortened log with a wrong answer": (
+        each(
+            shortened(f"{TEST06}/accuracy/{ANSWERS}"),
+            replace(f"{TEST06}/accuracy/{ANSWERS}", '"token_count" : 40', '"token_count" : 41'),
+        ),
+        "compliance-log",
+    ),
+    "the run of another system": (two_systems("stable-diffusion-xl", SDXL, 0), "audit-copied-log"),
+    "batched answers of another system": (
+        two_systems("llama2-70b-99", OFFLINE, LATER),
+        "audit-copied-log",
+    ),
+    "a hash of another system's log": (
+        each(
+            two_systems("stable-diffusion-xl", SDXL, LATER),
+            write(
+                f"{SDXL}/accuracy/{ANSWERS}",
+                trees.answers(3, timed=False, salt=3) + "\n\n...\n\n]",
+            ),
+        ),
+        "audit-copied-log",
+    ),
     "a link out of the tree": (link(f"{CLOSED}/code/more", "/usr"), "symlink"),
     "code behind a link out of the tree": (
         each(delete(f"{CLOSED}/code/llama2-70b-99"), link(f"{CLOSED}/code/llama2-70b-99", "/usr")),
@@ -369,3 +469,29 @@ def test_each_submitter_has_a_layout_of_its_own(fresh_v6: Path, valid_tree: Path
     found = [item for item in errors(fresh_v6, "v6.0") if item.code == "tree-layout"]
     assert [item.path for item in found] == ["closed/Another"]
     assert not [item for item in errors(fresh_v6, "v6.0") if item.path.startswith(CLOSED)]
+
+
+def test_the_one_with_two_hashes_is_named(fresh_tree: Callable[[], Path]) -> None:
+    """Not the system whose hash it has besides its own."""
+    root = fresh_tree()
+    digest = (root / SERVER / "accuracy" / SCORES).read_text(encoding="utf-8").split("hash=")[1]
+    append(f"{OFFLINE}/accuracy/{SCORES}", f"hash={digest}")(root)
+    named = [item for item in errors(root) if item.code == "audit-copied-log"]
+    assert [item.path for item in named] == [OFFLINE]
+    assert SERVER in named[0].what
+
+
+def test_a_shortened_test_log_is_called_so(fresh_tree: Callable[[], Path]) -> None:
+    root = fresh_tree()
+    shortened(f"{TEST06}/accuracy/{ANSWERS}")(root)
+    found = validate(root, "v5.1", processes=1).findings
+    (told,) = [item for item in found if item.path.startswith(TEST06)]
+    assert (told.code, told.severity) == ("compliance-log-missing", Severity.WARNING)
+    assert "two ends" in told.what
+
+
+def test_another_dataset_says_nothing_of_speed(fresh_v6: Path) -> None:
+    log(GPT_OSS_LOG, "power_end", "07-30-2025 23:00:00.000")(fresh_v6)
+    shifted(GPT_OSS_LOG, 86400)(fresh_v6)
+    codes = {item.code for item in validate(fresh_v6, "v6.0").findings}
+    assert "audit-accuracy-speed" not in codes
