@@ -6,7 +6,7 @@ and `read_answers` are for logs of our own runs, where any damage ends the matte
 
 import json
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,10 @@ MARKER = b":::MLLOG"
 """A record's line begins with it (tools/submission/log_parser.py, v5.1.1)."""
 
 TOKEN_BYTES = 4
-"""Answers are logged as little-endian int32 token ids."""
+"""Answers of ours are logged as little-endian int32 token ids."""
+
+TOKEN_TYPES: Mapping[str, str] = {"int32": "i", "int64": "q", "int16": "h"}
+"""What others log them as, for array (compliance/TEST06/run_verification.py, v5.1.1)."""
 
 
 class Record(NamedTuple):
@@ -141,12 +144,15 @@ def read_detail(path: Path) -> Detail:
     return detail
 
 
-def read_answers(path: Path) -> Iterator[Answer]:
-    """Entries of an accuracy log, one at a time; raises UserError at the first damaged one."""
+def read_answers(path: Path, token_type: str = "i") -> Iterator[Answer]:
+    """Entries of an accuracy log, one at a time; raises UserError at the first damaged one.
+
+    `token_type`: of the logged tokens, one of the values of `TOKEN_TYPES`.
+    """
     try:
         for number, text in entries_of(path):
             try:
-                yield _answer(json.loads(text))
+                yield _answer(json.loads(text), token_type)
             except _NO_ENTRY as error:
                 raise UserError(f"{path}:{number}: damaged entry ({error}); re-run") from error
     except Damaged as damage:
@@ -160,19 +166,20 @@ def _unusable(path: Path, damage: Damaged, line: int) -> UserError:
     return UserError(f"{path}{f':{line}' if line else ''}: {damage}; re-run")
 
 
-def _answer(entry: dict[str, Any]) -> Answer:
+def _answer(entry: dict[str, Any], token_type: str) -> Answer:
     first = entry.get("token_data")
     count = entry.get("token_count")
     return Answer(
         sample_index=int(entry["qsl_idx"]),
-        tokens=_tokens(entry["data"]),
-        first_token=None if first is None else _tokens(first),
+        tokens=_tokens(entry["data"], token_type),
+        first_token=None if first is None else _tokens(first, token_type),
         token_count=None if count is None else int(count),
     )
 
 
-def _tokens(text: str) -> list[int]:
-    data = bytes.fromhex(text)
-    if len(data) % TOKEN_BYTES:
-        raise ValueError(f"{len(data)} bytes are no whole number of int32 tokens")
-    return array("i", data).tolist()
+def _tokens(text: str, token_type: str) -> list[int]:
+    data, tokens = bytes.fromhex(text), array(token_type)
+    if len(data) % tokens.itemsize:
+        raise ValueError(f"{len(data)} bytes are no whole number of tokens")
+    tokens.frombytes(data)
+    return tokens.tolist()
