@@ -8,8 +8,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from steps.mlperf.rounds import load
+from steps.submit.validate.detail import without_indices
 from steps.submit.validate.findings import Finding, Severity
 from steps.submit.validate.submission import validate
 from tests.submit.validate import trees
@@ -495,3 +498,26 @@ def test_another_dataset_says_nothing_of_speed(fresh_v6: Path) -> None:
     shifted(GPT_OSS_LOG, 86400)(fresh_v6)
     codes = {item.code for item in validate(fresh_v6, "v6.0").findings}
     assert "audit-accuracy-speed" not in codes
+
+
+@given(st.text("0123456789,] -.x", max_size=30))
+def test_a_list_of_indices_is_skipped_only_if_it_is_one(inside: str) -> None:
+    line = f':::MLLOG {{"key": "loaded_qsl_set", "value": [{inside}], "time_ms": 1}}'.encode()
+    short = without_indices(line)
+
+    def said(text: bytes) -> object:
+        try:
+            return json.loads(text.removeprefix(b":::MLLOG ")) | {"value": []}
+        except ValueError:
+            return None
+
+    assert said(short) == said(line)
+    if inside and set(inside) <= set("0123456789,") and said(line):
+        assert b'"value": []' in short
+
+
+def test_a_damaged_list_of_indices_is_found(fresh_tree: Callable[[], Path]) -> None:
+    root = fresh_tree()
+    damaged = ",".join(map(str, range(1000, 2000))) + ",,7"
+    replace(OFFLINE_LOG, json.dumps(list(range(20))), f"[{damaged}]")(root)
+    assert "log-damaged" in {item.code for item in errors(root)}
