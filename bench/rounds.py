@@ -24,7 +24,7 @@ from typing import TypeVar
 
 from steps.mlperf.rounds import DIVISIONS, names, read_yaml
 from steps.submit.validate.findings import Finding, Severity
-from steps.submit.validate.official import Official, blame, run_official
+from steps.submit.validate.official import Official, blame, run_official, same
 from steps.submit.validate.render import place
 from steps.submit.validate.submission import Report, validate
 
@@ -37,7 +37,8 @@ OPTIONS = ("--skip-extra-files-in-root-check", "--skip-extra-accuracy-files-chec
 UNPUBLISHED = ("accuracy-images-missing", "root-file", "root-directory")
 """What Reprise says of the same."""
 
-NOTHING = "no result"
+NOTHING, UNSEEN, OTHERWISE = "no result", "not looked at", "another value"
+"""Codes of differences that are no finding of ours."""
 
 Found = TypeVar("Found")
 
@@ -46,8 +47,9 @@ Found = TypeVar("Found")
 class Entry:
     """A reviewed kind of difference, and how many results or submitters' trees it is about.
 
-    `code` is ours, or `NOTHING` where only the official checker refuses; `says` a regular
-    expression that the finding's place and words have to match. `source`: the sentence of the
+    `code` is ours, or one of `NOTHING` (only the official checker refuses), `UNSEEN`, `OTHERWISE`;
+    `says` a regular expression that the finding's place and words have to match, `shows` one of
+    them. `source`: the sentence of the
     rules, or the line of LoadGen or of the checker, that the kind rests on.
     """
 
@@ -147,8 +149,12 @@ def differing(found: Verdicts) -> Iterator[Judged]:
         elif row.path in found.official.accepted:
             for item in errors:
                 yield Judged(row.path, False, item.code, f"{place(item)}: {item.what}")
+            theirs = found.official.accepted[row.path]
+            if not errors and not same(theirs, (row.result, row.units, row.accuracy)):
+                words = f"{' '.join(theirs)}, not {row.result} {row.units} {row.accuracy}"
+                yield Judged(row.path, False, OTHERWISE, words)
     for path in sorted(set(found.official.accepted) - {row.path for row in found.report.rows}):
-        yield Judged(path, False, "not looked at", "the official checker has a result")
+        yield Judged(path, False, UNSEEN, "the official checker has a result")
     accepted = {"/".join(path.split("/")[:2]) for path in found.official.accepted}
     for item in found.report.findings:
         home = "/".join(item.path.split("/")[:2])

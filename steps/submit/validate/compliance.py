@@ -145,7 +145,7 @@ def _complaint(judge: Judge, text: bytes) -> str:
     if not width:
         return f"sample {index} has {len(data)} bytes, {count} tokens were counted"
     whole = b"" if len(first) % width else first
-    tokens, began = (array(TOKEN_TYPES[width], part).tolist() for part in (data, whole))
+    tokens, began = (array(TOKEN_TYPES[width], part) for part in (data, whole))
     timed = judge.ran != "Offline"
     wrong = fault(tokens, began, count, judge.benchmark.eos_token_ids, timed=timed)
     return f"sample {index} {wrong}" if wrong else ""

@@ -110,7 +110,7 @@ def differences(report: Report, official: Official) -> list[Difference]:
         codes = {finding.code for finding in blamed[row.path]}
         ours = f"errors: {', '.join(sorted(codes))}" if codes else "holds"
         if (theirs is None) == bool(codes):
-            if theirs is not None and not _same(theirs, (row.result, row.units, row.accuracy)):
+            if theirs is not None and not same(theirs, (row.result, row.units, row.accuracy)):
                 mine = f"{row.result} {row.units}, {row.accuracy}"
                 differing.append(
                     Difference(row.path, f"{theirs[0]} {theirs[1]}, {theirs[2]}", mine)
@@ -147,7 +147,8 @@ def _blamed(
         yield from below.get(f"{home}/{tree}/{system}/{model}/{scenario}", ())
 
 
-def _same(theirs: tuple[str, str, str], ours: tuple[float | None, str, str]) -> bool:
+def same(theirs: tuple[str, str, str], ours: tuple[float | None, str, str]) -> bool:
+    """Whether result, units and accuracy are equal."""
     try:
         number = float(theirs[0])
     except ValueError:

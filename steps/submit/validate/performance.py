@@ -35,6 +35,9 @@ LATENCIES = {
     "tpot": "result_time_per_output_token_99.00_percentile_ns",
 }
 NS_PER_MS = 1_000_000
+MS_PER_S = 1000
+SECONDS = "Latency (s)"
+"""Unit of benchmarks whose latencies a round gives in seconds."""
 
 
 @dataclass(frozen=True)
@@ -308,7 +311,7 @@ def _check_unaudited(judge: Judge, detail: Detail, path: str) -> None:
 
 
 def _result(judge: Judge, detail: Detail, path: str) -> float | None:
-    """Edge latencies in ms, everything else as logged."""
+    """Edge latencies in ms or the unit of the benchmark, everything else as logged."""
     default = judge.rules.result_keys[judge.ran]
     key = judge.benchmark.result_keys.get(judge.ran, default)
     found = detail.number(key)
@@ -323,4 +326,7 @@ def _result(judge: Judge, detail: Detail, path: str) -> float | None:
             judge.findings.add("performance-result", path, f"{needed} is {shown}", line=line)
     if judge.inferred_from or judge.scenario not in ("SingleStream", "MultiStream"):
         return found
-    return None if found is None else found / NS_PER_MS
+    if found is None:
+        return None
+    in_seconds = judge.benchmark.units.get(judge.scenario) == SECONDS
+    return found / NS_PER_MS / MS_PER_S if in_seconds else found / NS_PER_MS

@@ -521,3 +521,8 @@ def test_a_damaged_list_of_indices_is_found(fresh_tree: Callable[[], Path]) -> N
     damaged = ",".join(map(str, range(1000, 2000))) + ",,7"
     replace(OFFLINE_LOG, json.dumps(list(range(20))), f"[{damaged}]")(root)
     assert "log-damaged" in {item.code for item in errors(root)}
+
+
+def test_a_latency_has_the_unit_of_its_benchmark(valid_v6: Path) -> None:
+    rows = {row.model: (row.result, row.units) for row in validate(valid_v6, "v6.0").rows}
+    assert rows["wan-2.2-t2v-a14b"] == (pytest.approx(27.4), "Latency (s)")
