@@ -4,7 +4,11 @@
 damages in step.
 """
 
+from collections.abc import Iterator
+
+from bench.rounds import table
 from steps import ROOT
+from steps.mlperf.rounds import names
 from steps.submit.validate.findings import codes
 
 DOCUMENT = ROOT / "docs/validator.md"
@@ -157,6 +161,31 @@ This document is written by `python -m tests.submit.validate.table`. Each code i
 """
 
 
+ROUNDS = """\
+## Whole rounds
+
+`make rounds ROUNDS=DIR` holds the validator and the official checker against every result of two
+published rounds (`python -m bench.rounds`). What they judge differently stands in a reviewed table,
+`bench/differences.yaml`, with one place for each; any other difference fails. A *true find* is a
+fault that the official checker passed, *stricter on purpose* a rule that it doesn't enforce. There
+is no false alarm and no result that it alone refuses.
+"""
+
+
+def rounds() -> Iterator[str]:
+    """The reviewed differences of each round."""
+    yield ROUNDS
+    yield "| round | kind | of | code | what | rests on |"
+    yield "|---|---|---|---|---|---|"
+    for name in names():
+        for entry in table(name):
+            counts = {"results": entry.results, "trees": entry.trees}
+            told = " and ".join(f"{count} {what}" for what, count in counts.items() if count)
+            cells = (name, entry.kind, told, f"`{entry.code}`", entry.reason, entry.source)
+            yield "| " + " | ".join(cell.replace("*", "\\*") for cell in cells) + " |"
+    yield ""
+
+
 def document() -> str:
     """The whole text."""
     lines = [HEAD, "## What the official checker (v5.1.1) rejects", ""]
@@ -164,7 +193,8 @@ def document() -> str:
     lines += [f"| `{name}` | {what} | `{code}` |" for name, what, code in OFFICIAL]
     lines += ["", "## What it lets pass", "", "| what passes | code |", "|---|---|"]
     lines += [f"| {what} | `{code}` |" for what, code in PASSED]
-    lines += ["", "## Every code", "", "| code | severity | why |", "|---|---|---|"]
+    lines += ["", *rounds()]
+    lines += ["## Every code", "", "| code | severity | why |", "|---|---|---|"]
     for code in codes().values():
         why = code.why.replace("|", "\\|").replace("*", "\\*")
         lines.append(f"| `{code.name}` | {code.severity.value} | {why} |")
