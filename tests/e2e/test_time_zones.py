@@ -16,7 +16,8 @@ ZONES = {"UTC": 0.0, "America/Los_Angeles": -7.5, "Asia/Kolkata": 5.5}
 """Hours from UTC; in Los Angeles the half hour stands for summer and winter time."""
 
 CHOSEN = ("experiment=null-engine", "scenario=Offline,Server", "--", "--until", "performance_check")
-CELL = "results/null-engine/runs/null-engine/rehearsal/none/bf16"
+HOME = "results/null-engine"
+CELL = "null-engine/rehearsal/none/bf16"
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +30,13 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         (home / ".envs").symlink_to(ROOT / ".envs")
         status, text = reproduce(home, *CHOSEN, environment={"TZ": zone})
         assert status == 0, text
-        homes[zone] = home / CELL
+        homes[zone] = home / HOME
     return homes
 
 
-def verdict(cell: Path, scenario: str) -> dict[str, Any]:
+def verdict(home: Path, scenario: str) -> dict[str, Any]:
     """What was judged, without what was measured."""
-    path = cell / scenario / "performance_check/manifest.json"
+    path = home / "verdicts" / CELL / scenario / "performance_check/manifest.json"
     result = json.loads(path.read_text(encoding="utf-8"))["result"]
     return {name: result[name] for name in ("valid", "metric", "unit", "limits")}
 
@@ -45,7 +46,8 @@ def verdict(cell: Path, scenario: str) -> dict[str, Any]:
 @pytest.mark.parametrize("zone", ZONES)
 def test_a_zone_changes_no_verdict(zone: str, scenario: str, verdicts: dict[str, Path]) -> None:
     assert verdict(verdicts[zone], scenario) == verdict(verdicts["UTC"], scenario)
-    log = verdicts[zone] / scenario / "performance_run/mlperf_log_detail.txt"
+    run = verdicts[zone] / "runs" / CELL / scenario / "performance_run"
+    log = run / "mlperf_log_detail.txt"
     detail, findings = read_detail(log), Findings()
     check_times(str(log), detail, findings)
     assert list(findings) == []
