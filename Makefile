@@ -4,7 +4,8 @@ LOCKS := envs/driver.lock envs/analysis.lock envs/dev.lock
 DEV := .envs/dev-$(shell cat $(LOCKS) | sha256sum | cut -c1-12)
 BIN := $(DEV)/bin
 
-.PHONY: test lint format bench rounds
+.PHONY: test lint format bench rounds locks
+unexport PYTHONPATH PYTHONHOME
 
 # Tests share both cores; what measures itself has them alone.
 test: lint
@@ -35,9 +36,9 @@ rounds: $(DEV)/complete
 	$(BIN)/python -m bench.rounds $(ROUNDS)/v5.1 $(ROUNDS)/v5.1-official --round v5.1
 	$(BIN)/python -m bench.rounds $(ROUNDS)/v6.0 $(ROUNDS)/v6.0-official --round v6.0
 
+# Versions stay as the locks have them; the digests of their files are looked up again.
+locks: $(DEV)/complete
+	$(BIN)/python -m steps.commands.relock
+
 $(DEV)/complete:
-	rm -rf $(DEV)
-	mkdir -p .envs
-	$(PYTHON) -m venv $(DEV)
-	$(BIN)/python -m pip install --quiet --no-deps --no-input $(LOCKS:%=-r %) >.envs/dev.log 2>&1 || (tail -n 3 .envs/dev.log; exit 1)
-	touch $@
+	$(PYTHON) -I -c 'import sys; sys.path.insert(0, "."); from steps.base.venv import command; sys.exit(command(sys.argv[1:]))' $(DEV) .envs/dev.log $(LOCKS)

@@ -37,8 +37,19 @@ onstart:
     if reason := refusal(Path(workflow.configfiles[0]), Path(workflow.basedir)):
         print(f"error: {reason}", file=sys.stderr)
         raise WorkflowError(reason)
-    due = sum(1 for job in workflow.dag.needrun_jobs() if job.output)
-    print(f"{PLAN.experiment}: {due} of {len(PLAN.jobs)} jobs to run", flush=True)
+    due = [str(job.output[0]) for job in workflow.dag.needrun_jobs() if job.output]
+    print(
+        f"{PLAN.experiment}: {len(due)} of {len(PLAN.jobs)} jobs to run", flush=True
+    )
+    try:
+        restore(PLAN, due, Path(workflow.basedir))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise WorkflowError(str(error))
+    if PLAN.scheduler.name == "local":
+        runs = [JOBS[path] for path in due if path in JOBS]
+        if sentence := asked(PLAN.requirements, runs, busy_share):
+            print(f"{PLAN.experiment}: {sentence}", flush=True)
 
 
 onsuccess:

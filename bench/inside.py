@@ -1,6 +1,7 @@
 """Benches of the real engine: begun in any environment, measured in the engine's own."""
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing_extensions import Self
 
 from steps import ROOT
+from steps.base import threads
 from steps.base.record import MANIFEST
 from steps.config.schema import PerformanceRunConfig
 from steps.plan.frozen import frozen_plan
 from steps.plan.plan import load
+from steps.run.engines import pinning
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,19 @@ class Subject:
         """What the command line of `run` names."""
         config = PerformanceRunConfig.model_validate_json(arguments.config)
         return cls(config, arguments.model / MANIFEST, arguments.dataset / MANIFEST)
+
+    def engine_environment(self) -> None:
+        """Its engine's, for this process; before vLLM is imported."""
+        threads.take(self.config.engine.threads)
+        os.environ.update(self.config.engine.environment)
+
+    def engine_place(self) -> None:
+        """Threads and CPUs of this process, for an engine that isn't started by a run: those that
+        a run gives it."""
+        threads.told(self.config.engine.threads)
+        cpus = pinning.apart(self.config.engine).engine
+        if cpus:
+            pinning.keep_to(cpus)
 
     @property
     def inputs(self) -> dict[str, Path]:

@@ -1,6 +1,7 @@
 """What LoadGen and our harness cost: LoadGen Offline tokens/s over raw vLLM generate tokens/s.
 
-Same weights, samples in the same order, engine arguments and environment; measurements alternate,
+Same weights, samples in the same order, engine arguments, environment and threads of arithmetic;
+measurements alternate,
 so that a machine that speeds up or slows down does so for both. Each is a process of its own,
 forked from one that has vLLM imported already.
 """
@@ -55,6 +56,7 @@ class Subject(inside.Subject):
         """vLLM's own `LLM.generate`, all samples in one call."""
         from vllm import LLM, SamplingParams
 
+        self.engine_place()
         config = self.config
         prompts = samples.load(self.dataset)
         engine = LLM(
@@ -103,7 +105,7 @@ def main() -> None:
         inside.run(MODULE, ["scenario=Offline"], sys.argv[1:])
         return
     subject = Subject.of(arguments)
-    os.environ.update(subject.config.engine.environment)
+    subject.engine_environment()
     import vllm  # noqa: F401  (imported once, inherited by every fork)
 
     # Not counted: it brings the order and warms the machine's caches.

@@ -25,7 +25,7 @@ from bench import ratios
 from bench.scaling import GENERATIONS, HAND_WEIGHTS, JITTER, speeds_of
 from bench.subjects import OUTPUT_LIMIT, OUTPUT_SIGMA, OUTPUT_TOKENS
 from steps.commands.tune.arrivals import arrivals
-from steps.commands.tune.early_stopping import allowed_misses
+from steps.mlperf.early_stopping import allowed_misses
 from steps.run.engines.engine import Batch
 from steps.run.sut.dispatch import Dispatcher, Samples, Seat
 

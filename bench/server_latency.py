@@ -112,6 +112,7 @@ def bare(
     from vllm import EngineArgs, LLMEngine, SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
+    subject.engine_place()
     generation, prompts = config.generation, samples.load(subject.dataset)
     engine = LLMEngine.from_engine_args(
         EngineArgs(
@@ -216,7 +217,7 @@ def main() -> None:
         inside.run(MODULE, ["scenario=Server"], sys.argv[1:])
         return
     subject = inside.Subject.of(arguments)
-    os.environ.update(subject.config.engine.environment)
+    subject.engine_environment()
     import vllm  # noqa: F401  (imported once, inherited by every fork)
 
     measure(subject, arguments.queries, arguments.rounds)

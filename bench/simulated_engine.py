@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from steps.commands.tune.arrivals import Length, arrivals
-from steps.commands.tune.early_stopping import allowed_misses
 from steps.commands.tune.measure import METRICS, Limits, Measurement, Probe, Samples, reason_to_stop
 from steps.commands.tune.watching import LOOK_S
+from steps.mlperf.early_stopping import allowed_misses
 
 NOISES = 1 << 15
 """Factors of jitter, one a step, before they come again."""

@@ -57,6 +57,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def copy_project(destination: Path) -> Path:
     """What `./reproduce` needs, without results and without this machine's own site file."""
+    destination.mkdir(exist_ok=True)
     for part in PARTS:
         source = ROOT / part
         if source.is_dir():

@@ -4,12 +4,14 @@ Runs a run step as its command does, with this engine in vLLM's place; its name 
 result, so nothing made here could ever enter a submission.
 """
 
+import hashlib
 import importlib
 import sys
 import time
 from array import array
 from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from steps.base.errors import UserError
 from steps.run.engines import engine as engines
@@ -46,6 +48,8 @@ class FakeEngine:
         for number, tokens in self._started:
             events.completed.append((number, array("i", tokens)))
         self._started.clear()
+        if BEHAVIOUR == "spin":  # as threads that no library admits
+            list(SPINNING.map(_hash, range(2)))
         while self._waiting:
             number, prompt = self._waiting.popleft()
             if BEHAVIOUR == "lose" and number == LOST_REQUEST:
@@ -60,8 +64,19 @@ class FakeEngine:
         time.sleep(0.5 if BEHAVIOUR == "slow" else STEP_S)
         return events
 
+    def threads(self) -> int:
+        return 2 if BEHAVIOUR == "two-threads" else 1
+
     def identity(self) -> dict[str, str]:
         return {"name": "fake", "version": "0", "device": "cpu"}
+
+
+SPINNING = ThreadPoolExecutor(2)
+
+
+def _hash(number: int) -> None:
+    """Computes without Python's lock."""
+    hashlib.sha256(bytes([number]) * 2**27)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import faulthandler
 import json
 import os
 import signal
@@ -18,26 +19,35 @@ from pydantic import BaseModel, ValidationError
 from steps import ROOT
 from steps.base.confidential.logs import scrub
 from steps.base.console import Console
+from steps.base.deaths import kept
 from steps.base.errors import UserError, explain
-from steps.base.record import Workspace, digest_files, partial_directory, publish
+from steps.base.processes import die_with_parent
+from steps.base.record import Workspace, digest_files, publish
 
 Config = TypeVar("Config", bound=BaseModel)
 Step = Callable[[Config, Mapping[str, Path], Workspace, Console], None]
 
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    for further in ENDS:  # a second one would break off what the first one lets us remove
+        signal.signal(further, signal.SIG_IGN)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
     # SystemExit lets the temporary directory be removed; the default action would not.
     raise SystemExit(128 + number)
 
 
-def _kept(output: Path) -> str:
-    if partial_directory(output.parent).exists():
-        return "what is finished is kept, the next run goes on from there"
-    return "nothing was kept, the next run starts it again"
-
-
-def main(name: str, config_class: type[Config], step: Step[Config]) -> NoReturn:
+def main(
+    name: str,
+    config_class: type[Config],
+    step: Step[Config],
+    published: Callable[[Path], None] = lambda directory: None,
+) -> NoReturn:
     """Parse, validate, run, publish, exit: 0 done, 1 the user's to mend, 2 a defect.
+
+    `published` is called with the step's directory once it is in place.
 
     Arguments: --config JSON; --input ROLE=PATH... (manifests or files); --output
     MANIFEST (its directory is published as a whole); --log FILE; --code PATH... (sources whose
@@ -50,9 +60,10 @@ def main(name: str, config_class: type[Config], step: Step[Config]) -> NoReturn:
     parser.add_argument("--log", type=Path, required=True)
     parser.add_argument("--code", type=Path, nargs="*", default=[])
     arguments = parser.parse_args()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in ENDS:
         signal.signal(number, _terminate)
+    die_with_parent(signal.SIGTERM)
+    faulthandler.enable()
     console = Console(arguments.log)
     begun = time.monotonic()
     status = 0
@@ -66,6 +77,7 @@ def main(name: str, config_class: type[Config], step: Step[Config]) -> NoReturn:
             arguments.output.parent, step=name, config=raw, inputs=inputs, code=code
         ) as workspace:
             step(config, inputs, workspace, console)
+        published(arguments.output.parent)
         console.say(f"{name}: {arguments.output.parent} ({time.monotonic() - begun:.0f} s)")
     except UserError as error:
         console.say(f"error: {name}: {error}")
@@ -74,10 +86,10 @@ def main(name: str, config_class: type[Config], step: Step[Config]) -> NoReturn:
         console.say(f"error: {name}: {explain(error)}")
         status = 1
     except SystemExit as error:  # of _terminate
-        console.say(f"error: {name}: ended by a signal; {_kept(arguments.output)}")
+        console.say(f"error: {name}: ended by a signal; {kept(arguments.output.parent)}")
         status = error.code if isinstance(error.code, int) else 2
     except KeyboardInterrupt:
-        console.say(f"error: {name}: interrupted; {_kept(arguments.output)}")
+        console.say(f"error: {name}: interrupted; {kept(arguments.output.parent)}")
         status = 130
     except OSError as error:
         traceback.print_exc()

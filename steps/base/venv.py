@@ -1,24 +1,47 @@
-"""Virtual environments of locks: whole and marked as such, or made anew."""
+"""Virtual environments of locks: whole and marked as such, or made anew.
 
+`./reproduce` and `make` begin with `command`, in a Python that has no packages yet: nothing is
+imported but Python's own library.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
 import shutil
 import subprocess
-import threading
-import venv
-from collections.abc import Callable, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from steps.base import installer
 from steps.base.errors import UserError
+from steps.base.locks import normal, packages
 
-LIMIT_S = 3600.0
-WHEELS = "wheels"
-"""Directory of a checkout that came as a bundle: no index is asked then."""
+WAIT_LIMIT_S = 3600.0
+LIST_LIMIT_S = 600.0
+NAMED = 3
+"""Packages that a sentence names."""
 
 COMPLETE = "complete"
 """File that a finished environment carries: a venv can't be moved into place, so it is marked."""
 
+TOOL = "install"
+"""The environment of uv, and of what builds packages without a wheel."""
+
+_LIST = """
+import importlib.metadata, json
+found = [(str(d.metadata["Name"]), str(d.version)) for d in importlib.metadata.distributions()]
+print(json.dumps(found))
+"""
+
+Check = Callable[[Path], None]
+
 
 def is_whole(home: Path) -> bool:
-    return (home / COMPLETE).exists()
+    return (home / COMPLETE).exists() and (home / "bin/python").exists()
 
 
 def make(
@@ -26,52 +49,185 @@ def make(
     locks: Sequence[Path],
     root: Path,
     log: Path,
-    heard: Callable[[str], object],
-    check: Callable[[Path], None] = lambda python: None,
+    heard: installer.Heard,
+    check: Check = lambda python: None,
 ) -> None:
-    """In place of whatever is there. Raises UserError if a package can't be had.
+    """In place of what is there, unless that is whole. Raises UserError if it can't be had.
 
-    `heard` gets pip's lines, which end up in `log`; `check` gets the environment's Python and looks
-    at what was installed before it counts as whole.
+    `heard` gets the installer's lines, which end up in `log`; `check` gets the environment's Python
+    and looks at what was installed before it counts as whole. Of several processes that want the
+    same environment one makes it.
     """
-    python = home / "bin" / "python"
-    shutil.rmtree(home, ignore_errors=True)
     try:
-        venv.create(home, with_pip=True)
-    except (OSError, subprocess.CalledProcessError) as error:
+        with _alone(home):
+            if not is_whole(home):
+                _make(home, locks, root, log, heard, check)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{home} can't be made: {reason}; mend it and run again") from error
+
+
+def _make(
+    home: Path,
+    locks: Sequence[Path],
+    root: Path,
+    log: Path,
+    heard: installer.Heard,
+    check: Check,
+) -> None:
+    uv = tool(home.parent, root, log, heard)
+    given = installer.sources(uv / "bin/python", root)
+    python = _empty(home)
+    wrong = installer.uv(uv, python, locks, given, heard)
+    if wrong:
+        raise _failure(locks, wrong, log)
+    wrong = "; ".join(differences(python, locks))
+    if wrong:
+        raise _failure(locks, f"what was installed is something else: {wrong}", log)
+    check(python)
+    (home / COMPLETE).touch()
+    shutil.rmtree(installer.downloads(home), ignore_errors=True)
+
+
+def _failure(locks: Sequence[Path], wrong: str, log: Path) -> UserError:
+    return UserError(f"{' and '.join(map(str, locks))} can't be installed: {wrong:.400}; see {log}")
+
+
+def tool(homes: Path, root: Path, log: Path, heard: installer.Heard) -> Path:
+    """The directory that has uv, made on first use by the pip that comes with Python."""
+    lock = root / f"envs/{TOOL}.lock"
+    home = homes / f"{TOOL}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
+    with _alone(home):
+        if not is_whole(home):
+            python = _empty(home)
+            if wrong := installer.bring_pip(python, heard):
+                raise UserError(f"{python} can't get pip: {wrong:.400}; see {log}")
+            wrong = installer.pip(python, lock, installer.sources(python, root), heard)
+            if wrong:
+                raise _failure([lock], wrong, log)
+            shutil.copyfile(lock, home / "lock")
+            (home / COMPLETE).touch()
+    return home
+
+
+def _empty(home: Path) -> Path:
+    """An environment without packages, in place of whatever is there; returns its Python."""
+    discard(home)
+    try:
+        import venv
+    except ImportError as error:
         raise UserError(
             f"{home} can't be made ({error}); on Debian install python3-venv"
         ) from error
-    _install(python, locks, root, log, heard)
-    check(python)
-    (home / COMPLETE).touch()
+    venv.create(home, symlinks=True)
+    return home / "bin/python"
 
 
-def _install(
-    python: Path, locks: Sequence[Path], root: Path, log: Path, heard: Callable[[str], object]
-) -> None:
-    """The locks list everything, so nothing is resolved: what is not in them is not installed."""
-    command = [str(python), "-m", "pip", "install", "--no-deps", "--no-input"]
-    if (root / WHEELS).is_dir():
-        command += ["--no-index", "--find-links", str(root / WHEELS)]
-    command += [part for lock in locks for part in ("-r", str(lock))]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+def discard(home: Path) -> None:
+    """The mark goes first: what is left of an interrupted removal doesn't count as whole."""
+    (home / COMPLETE).unlink(missing_ok=True)
+    if home.exists():
+        shutil.rmtree(home)
+
+
+def differences(python: Path, locks: Sequence[Path]) -> list[str]:
+    """What is installed otherwise than the locks say, a few words each; empty if nothing is.
+
+    Packages outside the environment don't count: its Python is asked without the shell's paths.
+    """
+    wanted: dict[str, str] = {}
+    for lock in locks:
+        wanted |= packages(lock)
+    found: dict[str, str] = {}
+    twice = []
+    for name, version in listed(python):
+        twice += [f"{name} is there twice"] if normal(name) in found else []
+        found[normal(name)] = version
+    return shortened(
+        [
+            *twice,
+            *(f"{name} is missing" for name in wanted.keys() - found.keys()),
+            *(f"{name} {found[name]} is in no lock" for name in found.keys() - wanted.keys()),
+            *(
+                f"{name} is {found[name]}, not {wanted[name]}"
+                for name in wanted.keys() & found.keys()
+                if wanted[name] != found[name]
+            ),
+        ]
     )
-    timer = threading.Timer(LIMIT_S, process.kill)
-    timer.start()
-    errors = []
+
+
+def shortened(words: Sequence[str]) -> list[str]:
+    rest = len(words) - NAMED
+    return [*sorted(words)[:NAMED], *([f"and {rest} more"] if rest > 0 else [])]
+
+
+def listed(python: Path) -> list[tuple[str, str]]:
+    """Name and version of every package in an environment, as its own metadata has them.
+
+    Raises UserError for a Python that doesn't answer.
+    """
     try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            heard(line)
-            if line.startswith("ERROR: "):
-                errors.append(line.removeprefix("ERROR: ").strip())
-        status = process.wait(LIMIT_S)
-    finally:
-        timer.cancel()
-        process.kill()
-    if status:
-        reason = errors[-1] if errors else f"pip ended with status {status}"
-        wanted = " and ".join(map(str, locks))
-        raise UserError(f"{wanted} can't be installed: {reason}; see {log}")
+        said = subprocess.run(
+            [str(python), "-I", "-c", _LIST],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=LIST_LIMIT_S,
+        )
+        return [(name, version) for name, version in json.loads(said.stdout)]
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        raise UserError(
+            f"{python} can't say what it has installed ({error}); delete {python.parent.parent} "
+            "and run again, which makes it anew"
+        ) from error
+
+
+@contextlib.contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """One process at a time; the installer that a killed one left is waited for.
+
+    Where the file system has no locks there are none.
+    """
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with open(home.with_name(f".{home.name}.lock"), "a", encoding="utf-8") as turn:
+        os.set_inheritable(turn.fileno(), True)
+        until = time.monotonic() + WAIT_LIMIT_S
+        waiting = False
+        while not _taken(turn.fileno()):
+            if not waiting:
+                print(f"waiting for another process that makes {home}", file=sys.stderr)
+                waiting = True
+            if time.monotonic() > until:
+                raise UserError(
+                    f"another process has been making {home} for {WAIT_LIMIT_S / 60:.0f} minutes; "
+                    "end it and run again"
+                )
+            time.sleep(0.2)
+        yield
+
+
+def _taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def command(arguments: Sequence[str]) -> int:
+    """`HOME LOG LOCK...`: exit status 1 with one sentence if it can't be made."""
+    home, log, *locks = map(Path, arguments)
+    try:
+        home.parent.mkdir(parents=True, exist_ok=True)
+        with open(log, "w", encoding="utf-8") as words:
+            make(home.parent.resolve() / home.name, locks, Path.cwd(), log, words.write)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}; mend it and re-run", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+    return 0 if is_whole(home) else 1

@@ -1,9 +1,10 @@
 """`./reproduce [run|plan|verify|...] [hydra overrides] [-- snakemake arguments]`.
 
-Composes and freezes the plan, then becomes snakemake. Heavy modules are imported where they are
+Composes and freezes the plan, then runs snakemake on it. Heavy modules are imported where they are
 used (steps/plan/frozen.py says why).
 """
 
+import errno
 import importlib
 import os
 import sys
@@ -13,7 +14,8 @@ from typing import NoReturn
 
 from steps import ROOT
 from steps.base.errors import UserError
-from steps.plan.frozen import frozen_plan, lock, scheduler, site_file, snakemake
+from steps.plan.frozen import frozen_plan, scheduler, site_file, snakemake
+from steps.schedule import supervisor
 
 PLANNED: Mapping[str, str] = {
     "run": "(default) make the plan and run what of it is missing or outdated",
@@ -74,6 +76,16 @@ OTHERS: Mapping[str, tuple[str, str]] = {
 }
 """Commands that need no plan: the module whose `command(arguments) -> exit status` does it."""
 
+REMEDIES: Mapping[int, str] = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space or have your quota raised",
+    errno.EROFS: "give results/ and .envs/ (links may lead elsewhere) a disk that can be written",
+    errno.EACCES: "give yourself the right to it, or run as its owner",
+    errno.EPERM: "give yourself the right to it, or run as its owner",
+    errno.EIO: "look at the disk (dmesg)",
+}
+"""By errno; what else there is says enough of itself."""
+
 USAGE = """\
 ./reproduce [run|plan|manifests|verify] [--site FILE] [hydra overrides] [-- snakemake arguments]
 ./reproduce COMMAND [arguments]
@@ -104,6 +116,18 @@ def main(arguments: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        print(f"error: {unusable(error)}", file=sys.stderr)
+        return 1
+
+
+def unusable(error: OSError) -> str:
+    """A file or disk that can't be used, as a sentence with what to do."""
+    where = f"{error.filename}: " if error.filename else ""
+    remedy = REMEDIES.get(error.errno or 0, "mend that")
+    return f"{where}{error.strerror or error}; {remedy}, and run again"
 
 
 def _planned(arguments: list[str]) -> int:
@@ -139,13 +163,12 @@ def _planned(arguments: list[str]) -> int:
 
     if reason := refusal(path, ROOT):
         raise UserError(reason)
-    lock(ROOT / "results")
+    supervisor.lock(ROOT)
     os.chdir(ROOT)
     if (name := scheduler(path)) != "local":
         found = {"slurm": "steps.schedule.run", "kubernetes": "steps.schedule.kubernetes.run"}
         return int(importlib.import_module(found[name]).run(path, passed_on, ROOT))
-    binary, *rest = snakemake(path)
-    os.execv(binary, [binary, *rest, *passed_on])
+    return supervisor.supervise([*snakemake(path), *passed_on], ROOT)
 
 
 def command_line() -> NoReturn:
@@ -156,6 +179,7 @@ def command_line() -> NoReturn:
         status = 130
     except BrokenPipeError:
         status = 1
+    supervisor.release()
     raise SystemExit(status)
 
 

@@ -14,6 +14,7 @@ from tabulate import tabulate
 from steps import ROOT
 from steps.base.errors import UserError, explain
 from steps.base.record import write_atomically
+from steps.base.untrusted import Damaged, text_of
 from steps.config.schema import DescribeConfig
 from steps.machine.probes.machine import probe
 from steps.machine.probes.values import Node
@@ -76,14 +77,16 @@ def read(paths: list[Path]) -> dict[str, Node]:
         if str(path) in nodes:
             raise UserError(f"{path} is named twice; name every node's record once")
         try:
-            nodes[str(path)] = Node.model_validate_json(path.read_bytes())
+            nodes[str(path)] = Node.model_validate_json(text_of(path.resolve()))
         except ValidationError as error:
             raise UserError(
                 f"{path} is no node's record ({explain(error)}); make it anew on that node with "
                 "./reproduce describe --node FILE"
             ) from error
-        except OSError as error:
-            raise UserError(f"{path} can't be read ({error.strerror})") from error
+        except (Damaged, OSError, RuntimeError) as error:
+            raise UserError(
+                f"{path}: {error}; make it anew on that node with ./reproduce describe --node FILE"
+            ) from error
     return nodes
 
 

@@ -13,11 +13,17 @@ from pathlib import Path
 from typing import IO, Any
 
 from steps.base.errors import UserError
+from steps.base.untrusted import Damaged, open_regular
 from steps.commands.seal import key_lines, scratch
 from steps.submit.provenance.package import FOLDER, TREE, complaints_of, verify
 
 AGE = b"age-encryption.org/v1"
 """How a file of age begins."""
+
+
+RATIO, FREE_BYTES = 200, 64 << 20
+"""Logs of a submission shrink to a fifth or a twentieth, a file of zeros to a thousandth; what is
+small may be as it likes."""
 
 
 def command(arguments: list[str]) -> int:
@@ -57,12 +63,19 @@ def _unseal(given: argparse.Namespace, directory: Path) -> None:
 
 
 def _unpack(plain: IO[bytes], directory: Path, name: Path) -> None:
+    packed, size = os.fstat(plain.fileno()).st_size, 0
     try:
         with tarfile.open(fileobj=plain, mode="r:gz") as archive:
             for entry in archive:
                 parts = entry.name.split("/")
                 if not entry.isfile() or parts[0] not in (TREE, FOLDER) or ".." in parts:
                     raise UserError(f"{name} holds {entry.name!r}, which no package of seal's does")
+                size += entry.size
+                if size > max(FREE_BYTES, RATIO * packed):
+                    raise UserError(
+                        f"{name} unpacks to more than {RATIO} times its size, which no package of "
+                        "seal's does; nothing was written"
+                    )
                 _write(directory / entry.name, archive.extractfile(entry))
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, ValueError) as error:
         raise UserError(f"{name} is no package, truncated or altered; get it again") from error
@@ -111,8 +124,10 @@ def _identities(path: Path) -> list[Any]:
 
 @contextmanager
 def _open(path: Path) -> Iterator[IO[bytes]]:
+    """A regular file: a pipe would be waited for for ever, and a device has no end."""
     try:
-        with path.open("rb") as stream:
-            yield stream
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; correct the path") from error
+        stream = open_regular(path.resolve())
+    except (Damaged, OSError, RuntimeError) as error:
+        raise UserError(f"{path}: {error}; give the file that seal made") from error
+    with stream:
+        yield stream

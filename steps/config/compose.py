@@ -1,6 +1,7 @@
 """The only module that knows Hydra: overrides in, one resolved dictionary per cell out."""
 
 import itertools
+import math
 import re
 import shutil
 import tempfile
@@ -10,20 +11,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import Glob, Override, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from omegaconf.errors import OmegaConfBaseException, UnsupportedInterpolationType
 
 from steps.base.errors import UserError
 from steps.config.axes import AXES
 from steps.config.engine import SSH
 from steps.config.groups import hardware_file
 from steps.config.layers import SELECTORS, settled
+from steps.config.site import site_text
 
 MATRIX_KEYS = ("experiment", "matrix", "cells", "experiment_name")
 """What the choice of cells depends on; every other override holds for each of them."""
@@ -31,6 +33,9 @@ MATRIX_KEYS = ("experiment", "matrix", "cells", "experiment_name")
 
 ROW = "row"
 """`row=8xMI300X_2xEPYC_9575F/llama2-70b-99/Server`: the cell that becomes this published row."""
+
+VALUES = 1000
+"""An axis has no more; conf/ has some dozens of any."""
 
 UNRESOLVED = ("round", "matrix", "cells")
 """What only other groups read: the large tables of a round are resolved where they are used."""
@@ -142,6 +147,28 @@ RESOLVERS: Mapping[str, Callable[..., Any]] = {
 }
 
 
+FOREIGN = (
+    *("oc.create", "oc.decode", "oc.deprecated", "oc.dict.keys", "oc.dict.values", "oc.env"),
+    *("oc.select", "hydra", "now", "python_version"),
+)
+"""Of OmegaConf and Hydra. A plan is found again by `conf/`, the overrides and the site's file, so
+nothing in it may come from the environment, the clock or the machine."""
+
+
+@contextmanager
+def _our_resolvers(home: Path) -> Iterator[None]:
+    """Within it, and within Hydra's own, no interpolation reaches anything else."""
+    ours: dict[str, Callable[..., Any]] = {**RESOLVERS, "engine": partial(_engine, home)}
+    for name, function in ours.items():
+        OmegaConf.register_new_resolver(name, function, replace=True)
+    for name in FOREIGN:
+        OmegaConf.clear_resolver(name)
+    try:
+        yield
+    finally:
+        OmegaConf.clear_resolvers()  # and brings back OmegaConf's
+
+
 # ---- cells -------------------------------------------------------------------------------------
 
 
@@ -157,10 +184,31 @@ def compose(
     `stand_in` names a system that takes the place of whichever was chosen. Returns the experiment's
     name and one dictionary per cell, in order. Raises UserError for anything that Hydra refuses.
     """
-    for name, function in RESOLVERS.items():
-        OmegaConf.register_new_resolver(name, function, replace=True)
-    with _with_site(conf, site) as home, initialize_config_dir(str(home), version_base="1.3"):
-        OmegaConf.register_new_resolver("engine", partial(_engine, home), replace=True)
+    try:
+        return _cells(conf, overrides, site, stand_in)
+    except RecursionError as error:
+        raise UserError(
+            f"{_given(site)} is nested too deeply, or refers to itself; make it flat"
+        ) from error
+    except OSError as error:
+        name = str(error.filename or "")[:80]
+        raise UserError(
+            f"{_given(site)} can't be composed: {error.strerror or error} ({name})"
+        ) from error
+
+
+def _given(site: Path | None) -> str:
+    return "an override" if site is None else f"an override or --site {site}"
+
+
+def _cells(
+    conf: Path, overrides: list[str], site: Path | None, stand_in: str | None
+) -> tuple[str, list[dict[str, Any]]]:
+    with (
+        _with_site(conf, site) as home,
+        initialize_config_dir(str(home), version_base="1.3"),
+        _our_resolvers(home),
+    ):
         fixed, axes = _split(home, overrides)
         if site is not None:
             stand_in = site.stem
@@ -199,6 +247,7 @@ def _with_site(conf: Path, site: Path | None) -> Iterator[Path]:
         return
     if not site.is_file():
         raise UserError(f"--site {site} is no file; docs/partner-rerun.md shows how to write one")
+    text = site_text(site)
     if (conf / "system" / f"{site.stem}.yaml").exists():
         raise UserError(
             f"--site {site} has the name of conf/system/{site.stem}.yaml; give it its own name"
@@ -206,7 +255,7 @@ def _with_site(conf: Path, site: Path | None) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "conf"
         shutil.copytree(conf, home)
-        shutil.copyfile(site, home / "system" / site.name)
+        (home / "system" / site.name).write_text(text, encoding="utf-8")
         yield home.resolve()
 
 
@@ -267,12 +316,14 @@ def _entries(base: DictConfig) -> Iterator[dict[str, str]]:
 def base_of(site: Path) -> str:
     """The first system that a site file builds on."""
     try:
-        raw = OmegaConf.load(site)
-    except (OSError, YAMLError) as error:
+        raw = yaml.safe_load(site_text(site))
+    except (OSError, yaml.YAMLError) as error:
         raise UserError(f"--site {site} can't be read: {' '.join(str(error).split())}") from error
-    defaults = raw.get("defaults", []) if isinstance(raw, DictConfig) else []
-    for entry in defaults:
+    defaults = raw.get("defaults") if isinstance(raw, dict) else None
+    for entry in defaults if isinstance(defaults, list) else []:
         if isinstance(entry, str) and entry != "_self_":
+            if entry.split("@")[0].rpartition("/")[2] == site.stem:
+                raise UserError(f"--site {site} names itself as its base; name a system of conf/")
             return entry
     raise UserError(f"--site {site} names no base: start it with `defaults: [amd-mi325x, _self_]`")
 
@@ -316,16 +367,25 @@ def _values(conf: Path, override: Override) -> list[str]:
     if not override.is_sweep_override():
         return [str(override.value())]
     value = override.value()
+    if isinstance(value, RangeSweep):
+        _check_range(override.key_or_group, value)
     if isinstance(value, Glob):
         folder = conf / override.key_or_group
         return cast(list[str], value.filter(sorted(path.stem for path in folder.glob("*.yaml"))))
     return list(override.sweep_string_iterator())
 
 
+def _check_range(axis: str, value: RangeSweep) -> None:
+    """Raises UserError for one that counts for ever, or for as good as ever."""
+    start, stop, step = (float(part or 0) for part in (value.start, value.stop, value.step))
+    if not step or not math.isfinite(start + stop + step) or (stop - start) / step > VALUES:
+        raise UserError(f"{axis} has more than {VALUES} values in its range; name those you mean")
+
+
 def _composed(overrides: list[str], what: str) -> DictConfig:
     try:
         return hydra_compose("config", overrides=overrides)
-    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         raise _refused(what, error) from error
 
 
@@ -369,6 +429,11 @@ def _resolved(config: DictConfig, what: str) -> dict[str, Any]:
 
 
 def _refused(what: str, error: Exception) -> UserError:
+    if isinstance(error, UnsupportedInterpolationType):
+        return UserError(
+            f"{what} can't be composed: {str(error).splitlines()[0]}; of what ${{NAME:...}} stands "
+            f"for there is only {', '.join(sorted([*RESOLVERS, 'engine']))}: write the value itself"
+        )
     # Hydra goes on with the override to type instead, and so with its value, which may be a token,
     # or with every place that it searched.
     said = re.split("To append to your config use|Config search path:", str(error))[0]

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
+from steps.base import threads
 from steps.base.strict import Fraction, Name, NotNegative, Positive, PositiveNumber, Strict
 from steps.config.accelerators import Accelerator
 
@@ -68,7 +69,8 @@ class Placement(Strict):
 
     `in_process`: the node's only engine runs in LoadGen's own process, which saves a hop; else each
     engine is a process. `pinned`: engine processes share the CPUs out evenly, NUMA node by NUMA
-    node. `device_variable`: what names an engine's accelerators to it; `tensor_parallel_size` of
+    node; the engine in LoadGen's process has the idlest, one per thread, and LoadGen's threads the
+    others. `device_variable`: what names an engine's accelerators to it; `tensor_parallel_size` of
     them each, in order. `prompt_token_weight`: the work of a prompt's token over that of an
     answer's, for routing. `on_failure` "redispatch" gives a dead engine's samples to the others and
     does without one that can't start. `silence_limit_s`: an engine process without a sign of life
@@ -105,8 +107,10 @@ class Placement(Strict):
                 f"{self.engines_per_node} engines can't share LoadGen's process; "
                 "set placement.in_process to false"
             )
-        if self.in_process and (self.pinned or self.device_variable != "none"):
-            raise ValueError("only engine processes are pinned; set placement.in_process to false")
+        if self.in_process and self.device_variable != "none":
+            raise ValueError(
+                "only engine processes are given accelerators; set placement.in_process to false"
+            )
         return self
 
     @model_validator(mode="after")
@@ -156,11 +160,23 @@ class EngineSettings(Strict):
     stall_limit_s: PositiveNumber
     emulation: bool = False
 
+    @model_validator(mode="after")
+    def threads_are_said_once(self) -> Self:
+        for name in (*threads.COUNTS, *threads.OVERRULING, threads.BINDING):
+            if name in self.environment:
+                raise ValueError(
+                    f"environment.{name} is about threads of arithmetic, which one number says for "
+                    "all libraries; set engine.threads and take it out"
+                )
+        return self
+
 
 class VllmEngine(EngineSettings):
-    """`arguments_on`: of engines on another hardware of a mixed cluster."""
+    """`threads` of arithmetic on the CPU, of each engine. `arguments_on`: of engines on another
+    hardware of a mixed cluster."""
 
     kind: Literal["vllm"]
+    threads: Positive
     arguments: VllmArguments
     arguments_on: dict[Name, VllmArguments] = Field(default_factory=dict)
 
@@ -192,6 +208,7 @@ class NullEngine(EngineSettings):
     """Token counts and timing only: what it serves measures the harness and nothing else."""
 
     kind: Literal["null"]
+    threads: Literal[0] = 0
     arguments: NullArguments
     arguments_on: dict[Name, NullArguments] = Field(default_factory=dict)
 

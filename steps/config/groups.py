@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from steps.base.errors import UserError, explain
 from steps.base.record import canonical_json
@@ -64,7 +64,9 @@ class System(Strict):
     """A system under test. `id` names it in the submission tree.
 
     `target_qps` by scenario is the last word on LoadGen's target; `loadgen`, `engine` and `fields`
-    are layers (steps/config/layers.py) on what benchmark, engine and hardware say.
+    are layers (steps/config/layers.py) on what benchmark, engine and hardware say. `rates`: for
+    target_qps to choose from where it depends on the length. `idle`: lengths whose rates hold on an
+    idle machine only, which is said before runs start.
     """
 
     name: Name
@@ -75,6 +77,8 @@ class System(Strict):
     loadgen: dict[str, Any]
     engine: dict[str, Any]
     fields: dict[str, Any]
+    rates: dict[Name, dict[Scenario, PositiveNumber]] = Field(default_factory=dict)
+    idle: tuple[Name, ...] = ()
 
 
 class NodeKind(Strict):
@@ -89,7 +93,8 @@ class NodeKind(Strict):
 class Requirement(Strict):
     """What a system needs of the machines it runs on; `model` None: a CPU is enough.
 
-    `hardware` None: nodes of several kinds. `kinds`: each of them.
+    `hardware` None: nodes of several kinds. `kinds`: each of them. `idle`: its rates hold only
+    where nothing else runs.
     """
 
     system: Name
@@ -99,6 +104,7 @@ class Requirement(Strict):
     count_per_node: int
     nodes: Positive
     kinds: tuple[NodeKind, ...]
+    idle: bool = False
 
 
 DERIVED_FIELDS = ("number_of_nodes", "division", "submitter")
@@ -152,6 +158,7 @@ def check(composed: Mapping[str, Any], conf: Path) -> Requirement:
         count_per_node=accelerator.count_per_node if accelerator else 0,
         nodes=cluster.nodes,
         kinds=tuple(_kind(group, hardware, conf) for group in cluster.groups),
+        idle=composed["length"]["name"] in system.idle,
     )
 
 

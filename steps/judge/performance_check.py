@@ -10,6 +10,7 @@ from steps.base.errors import UserError
 from steps.base.record import Manifest, Workspace
 from steps.base.step import main
 from steps.config.schema import PerformanceCheckConfig
+from steps.mlperf.early_stopping import allowed_misses
 from steps.mlperf.loadgen_log import Detail, read_detail
 
 NS_PER_MS = 1e6
@@ -49,8 +50,8 @@ def complaints(detail: Detail, config: PerformanceCheckConfig) -> Iterator[str]:
     audit settings, nor at errors that num_errors doesn't count.
     """
     yield from _errors(detail)
-    yield from _validity(detail)
     yield from _latencies(detail, config)
+    yield from _validity(detail, config)
     for key, expected in _expected(config).items():
         value = detail.get(key)
         if value != expected:
@@ -102,10 +103,10 @@ def _errors(detail: Detail) -> Iterator[str]:
         yield f"num_errors is {detail.get('num_errors')}"
 
 
-def _validity(detail: Detail) -> Iterator[str]:
+def _validity(detail: Detail, config: PerformanceCheckConfig) -> Iterator[str]:
     if detail.get("result_validity") != "VALID":
         reason = detail.values.get("result_invalid_reason") or "early stopping was not met"
-        yield f"LoadGen says {detail.get('result_validity')}: {reason}"
+        yield f"LoadGen says {detail.get('result_validity')}: {reason}{_advice(detail, config)}"
     for key in ("result_min_duration_met", "result_min_queries_met"):
         if detail.get(key) is not True:
             yield f"{key} is {detail.get(key)!r}"
@@ -113,6 +114,18 @@ def _validity(detail: Detail) -> Iterator[str]:
     for key in ("result_perf_constraints_met", "early_stopping_met"):
         if detail.values.get(key, True) is not True:
             yield f"{key} is {detail.values[key]!r}"
+
+
+def _advice(detail: Detail, config: PerformanceCheckConfig) -> str:
+    """What to do where the p99 keeps its limit and too many queries all the same do not."""
+    if config.scenario == "Offline" or detail.values.get("early_stopping_met", True) is True:
+        return ""
+    queries = int(detail.get("result_query_count"))
+    allowed = max(allowed_misses(queries), 0)
+    return (
+        f"; of {queries:,} queries {allowed} may be over a limit; lower "
+        f"system.target_qps.{config.scenario}, or end what else runs on this machine"
+    )
 
 
 def _latencies(detail: Detail, config: PerformanceCheckConfig) -> Iterator[str]:
@@ -130,8 +143,9 @@ def _latencies(detail: Detail, config: PerformanceCheckConfig) -> Iterator[str]:
         value_ms = detail.get(template.format("99.00_percentile")) / NS_PER_MS
         if not (value_ms < limit_ms or (may_reach and value_ms == limit_ms)):
             yield (
-                f"p99 {name} is {value_ms:.1f} ms, the limit of {config.scenario} is "
-                f"{limit_ms:g} ms; lower system.target_qps.{config.scenario}"
+                f"p99 {name} is {value_ms:.1f} ms at {detail.get('effective_target_qps'):g} "
+                f"queries/s, the limit of {config.scenario} is {limit_ms:g} ms; lower "
+                f"system.target_qps.{config.scenario}, or end what else runs on this machine"
             )
 
 

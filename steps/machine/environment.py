@@ -3,63 +3,122 @@
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from steps import ROOT
 from steps.base import venv
 from steps.base.console import Console
 from steps.base.errors import UserError
-from steps.base.record import Workspace
+from steps.base.installer import Heard
+from steps.base.locks import packages
+from steps.base.record import Manifest, Workspace
 from steps.base.step import main
 from steps.config.schema import EnvironmentConfig
-from steps.plan.plan import environment_directory
+from steps.plan.plan import Job, Plan, environment_directory
 
 PROBE_LIMIT_S = 600.0
+LISTING = "packages.json"
 
 
 def step(
     config: EnvironmentConfig, inputs: Mapping[str, Path], workspace: Workspace, console: Console
 ) -> None:
     """Writes packages.json (name to version). Raises UserError if a package can't be had."""
-    # Commands of an environment carry its path: the real one, for .envs may be a link.
-    directory = (ROOT / environment_directory(ROOT, config.name)).resolve()
-    python = directory / "bin" / "python"
-    if not venv.is_whole(directory):
+    directory = _directory(ROOT, config.name)
+    if not _holds(directory, inputs["lock"]):
         _make(directory, inputs["lock"], config, console)
-    packages = _packages(python)
-    text = json.dumps(packages, indent=1, sort_keys=True) + "\n"
-    (workspace.directory / "packages.json").write_text(text, encoding="utf-8")
-    workspace.result = {"name": config.name, "python": sys.version.split()[0]}
+    (workspace.directory / LISTING).write_text(_listing(directory), encoding="utf-8")
+    workspace.result = {"name": config.name, "python": _python()}
+
+
+def restore(plan: Plan, due: Collection[str], root: Path) -> None:
+    """Before jobs start: environments that they need and that are gone, or have become something
+    else than their lock, are made again. What was measured in them stays.
+
+    `due`: outputs of the jobs that will run. Raises UserError if one can't be made as it was.
+    """
+    needed = {job.environment for job in plan.jobs if job.output in due and not job.container}
+    for job in plan.jobs:
+        if job.step != "environment" or job.output in due or not (root / job.output).is_file():
+            continue
+        directory, lock = _directory(root, job.key), root / job.inputs["lock"]
+        if environment_directory(root, job.key) in needed and not _holds(directory, lock):
+            print(f"environment {job.key} is gone or damaged: made again", flush=True)
+            _make_again(directory, job, root)
+
+
+def _make_again(directory: Path, job: Job, root: Path) -> None:
+    config = EnvironmentConfig.model_validate_json(job.config)
+    made = Manifest.read(root / job.output)
+    if made.result["python"] != _python():
+        raise UserError(
+            f"environment {job.key} was of Python {made.result['python']} when results were made "
+            f"in it, and this is {_python()}; run with that one (PYTHON=... after deleting "
+            f".envs/driver-*), or delete {made.directory}: what needs it is then made again"
+        )
+    log = root / job.log
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "w", encoding="utf-8") as words:
+        lock = root / job.inputs["lock"]
+
+        def check(python: Path) -> None:
+            _probe(python, config, words.write)
+
+        venv.make(directory, [lock], root, log, words.write, check)
+    if _listing(directory) != made.file(LISTING).read_text(encoding="utf-8"):
+        raise UserError(
+            f"{directory} has other packages than {made.directory / LISTING} says; delete "
+            f"{made.directory}: what needs it is then made again"
+        )
+
+
+def _directory(root: Path, name: str) -> Path:
+    """Commands of an environment carry its path: the real one, for .envs may be a link."""
+    return (root / environment_directory(root, name)).resolve()
+
+
+def _holds(directory: Path, lock: Path) -> bool:
+    """Whole, and exactly its lock; one that isn't loses its mark."""
+    if venv.is_whole(directory) and not venv.differences(directory / "bin/python", [lock]):
+        return True
+    (directory / venv.COMPLETE).unlink(missing_ok=True)
+    return False
 
 
 def _make(directory: Path, lock: Path, config: EnvironmentConfig, console: Console) -> None:
-    packages = sum(1 for line in lock.read_text(encoding="utf-8").splitlines() if "==" in line)
-    progress = console.progress(f"environment {lock.stem}", packages, "packages")
+    wanted = len(packages(lock))
+    progress = console.progress(f"environment {lock.stem}", wanted, "packages")
+    seen = 0
 
     def heard(line: str) -> None:
-        print(line, end="")
-        if line.startswith("Collecting "):
-            progress.add()
+        """uv names large packages when they are there, and says when all are installed."""
+        nonlocal seen
+        print(line, end="", flush=True)
+        if line.startswith((" Downloaded ", "Installed ")):
+            new = 1 if line.startswith(" ") else wanted - seen
+            seen += new
+            progress.add(new)
+
+    def check(python: Path) -> None:
+        _probe(python, config, print)
 
     try:
-        venv.make(
-            directory, [lock], ROOT, console.log, heard, lambda python: _probe(python, config)
-        )
+        venv.make(directory, [lock], ROOT, console.log, heard, check)
     finally:
         progress.close()
 
 
-def _probe(python: Path, config: EnvironmentConfig) -> None:
+def _probe(python: Path, config: EnvironmentConfig, heard: Heard) -> None:
     for module in config.probes:
         done = subprocess.run(
-            [str(python), "-c", f"import {module}"],
+            [str(python), "-I", "-c", f"import {module}"],
             capture_output=True,
             text=True,
             errors="replace",
             timeout=PROBE_LIMIT_S,
         )
-        print(done.stdout, done.stderr)
+        heard(f"{done.stdout}{done.stderr}\n")
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise UserError(
@@ -68,15 +127,13 @@ def _probe(python: Path, config: EnvironmentConfig) -> None:
             )
 
 
-def _packages(python: Path) -> dict[str, str]:
-    listing = subprocess.run(
-        [str(python), "-m", "pip", "list", "--format=json", "--disable-pip-version-check"],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=PROBE_LIMIT_S,
-    )
-    return {entry["name"]: entry["version"] for entry in json.loads(listing.stdout)}
+def _listing(directory: Path) -> str:
+    found = dict(venv.listed(directory / "bin/python"))
+    return json.dumps(found, indent=1, sort_keys=True) + "\n"
+
+
+def _python() -> str:
+    return sys.version.split()[0]
 
 
 if __name__ == "__main__":

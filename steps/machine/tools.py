@@ -20,12 +20,9 @@ PROBES: Mapping[str, tuple[str, ...]] = {
 def environment_python(root: Path, name: str) -> Path:
     """The interpreter of an environment of `PROBES`, made if it isn't there; raises UserError."""
     directory = root / environment_directory(root, name)
-    python = directory / "bin" / "python"
     if not is_whole(directory):
         make_environment(root, name)
-    if not python.is_file():
-        raise UserError(f"{directory} is damaged; delete it and run the command again")
-    return python
+    return directory / "bin" / "python"
 
 
 def make_environment(root: Path, name: str) -> None:
@@ -33,7 +30,7 @@ def make_environment(root: Path, name: str) -> None:
     home = root / "results" / name
     log, manifest = home / "environment.log", home / "environment/manifest.json"
     log.parent.mkdir(parents=True, exist_ok=True)
-    print(f"making the {name} environment, once (a minute)", file=sys.stderr)
+    print(f"making the {name} environment, once (some seconds)", file=sys.stderr)
     arguments = {
         "--config": json.dumps({"name": name, "probes": PROBES[name]}),
         "--input": f"lock=envs/{name}.lock",
@@ -45,4 +42,4 @@ def make_environment(root: Path, name: str) -> None:
         [sys.executable, "-m", "steps.machine.environment", *words], cwd=root, check=False
     )
     if done.returncode:
-        raise UserError(f"the {name} environment can't be made; {log} has pip's words")
+        raise UserError(f"the {name} environment can't be made; {log} says why")

@@ -4,16 +4,14 @@ Heavy modules are imported where they are used: a repeated run whose plan is kno
 than snakemake itself.
 """
 
-import fcntl
 import hashlib
 import json
-import os
 import sys
 from pathlib import Path
 
 from steps import ROOT
 from steps.base.errors import UserError
-from steps.base.record import canonical_json, digest_files, write_atomically
+from steps.base.record import canonical_json, digest_files, sha256_file, write_atomically
 
 
 def site_file(arguments: list[str]) -> tuple[list[str], Path | None]:
@@ -43,8 +41,10 @@ def frozen_plan(root: Path, overrides: list[str], site: Path | None = None) -> P
         key += site.name + site.read_text(encoding="utf-8", errors="replace")
     index = root / "results/plans/index" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}"
     if index.is_file():
-        path = root / "results/plans" / f"{index.read_text().strip()}.json"
-        if path.is_file():
+        name = index.read_text(encoding="utf-8", errors="replace").strip()
+        path = root / "results/plans" / f"{name}.json"
+        # A loss of power leaves files that are empty or zeros.
+        if path.is_file() and sha256_file(path)[:12] == name:
             return path
     from steps.plan.make import make
     from steps.plan.plan import freeze
@@ -68,20 +68,3 @@ def snakemake(plan: Path) -> list[str]:
         "--workflow-profile",
         "workflow/profiles/default",
     ]
-
-
-def lock(results: Path) -> None:
-    """Held until snakemake and every step it started have ended, however they end."""
-    results.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(results / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.read(descriptor, 32).decode().strip()
-        raise UserError(
-            f"another ./reproduce (process {holder}), or a step it started, is still running "
-            f"in {results}; wait for it or end it"
-        ) from error
-    os.truncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
-    os.set_inheritable(descriptor, True)

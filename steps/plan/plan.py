@@ -69,7 +69,7 @@ def freeze(plan: Plan, root: Path) -> Path:
     """Write `results/plans/<first 12 hex digits of its sha256>.json`; same plan, same file."""
     text = canonical_json(plan.model_dump(mode="json"))
     path = root / PLANS / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
-    if not path.exists():
+    if not path.is_file() or sha256_file(path)[:12] != path.stem:
         write_atomically(path, text)
     return path
 

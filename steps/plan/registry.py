@@ -48,6 +48,7 @@ _RUN_SOURCES = (
     "steps/run/sut/*.py",
     "steps/run/engines/*.py",
     "steps/run/placing/*.py",
+    "steps/base/threads.py",
     "steps/prepare/samples.py",
     "steps/prepare/checkpoint/mxfp4.py",
     "steps/prepare/checkpoint/formats.py",
@@ -75,7 +76,7 @@ STEPS: Mapping[str, StepSpec] = {
         "driver",
         ("system",),
         {},
-        ("steps/base/venv.py",),
+        ("steps/base/venv.py", "steps/base/installer.py", "steps/base/locks.py"),
     ),
     "container": StepSpec(
         "steps.machine.container",
@@ -183,6 +184,7 @@ STEPS: Mapping[str, StepSpec] = {
         AXES,
         {"run": "performance_run", "environment": "environment/analysis"},
         (
+            "steps/mlperf/early_stopping.py",
             "steps/mlperf/loadgen_log.py",
             "steps/base/untrusted.py",
         ),

@@ -5,9 +5,13 @@ Reads a frozen plan as plain JSON: a repeated run pays for this check, so it imp
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from steps.config.groups import Requirement
+    from steps.plan.plan import Job
 
 ENGINES = ("vllm", "null")
 """Kinds of engines that steps/run/sut can start."""
@@ -62,6 +66,24 @@ def refusal(plan: Path, root: Path) -> str | None:
     return (
         f"{frozen['experiment']} can't be run here, and nothing was started: {'; '.join(reasons)}; "
         "./reproduce plan shows what it consists of"
+    )
+
+
+def asked(
+    requirements: "Iterable[Requirement]", due: "Iterable[Job]", busy: Callable[[], float]
+) -> str | None:
+    """One sentence for whoever starts runs that hold on an idle machine only; None if none do.
+
+    `busy`: the share of this machine's processors that somebody has now.
+    """
+    idle = {needed.system for needed in requirements if needed.idle}
+    running = {job.key.split("/")[0] for job in due if job.step == "performance_run"}
+    if not idle & running:
+        return None
+    return (
+        f"{', '.join(sorted(idle & running))} asks for an idle machine at this length: its rates "
+        "leave other work no room, and a run beside it may miss its limits; other programs have "
+        f"{busy():.0%} of the processors now"
     )
 
 

@@ -17,7 +17,7 @@ from steps.base.record import Manifest, Workspace
 from steps.base.step import main
 from steps.config.schema import QuickRunConfig
 from steps.prepare import samples
-from steps.run.engines.engine import Start
+from steps.run.engines.engine import Start, require_threads
 from steps.run.engines.vllm_engine import VllmEngine
 
 ANSWERS = "answers.json"
@@ -39,6 +39,7 @@ def step(
     engine = VllmEngine()
     with _limited(config.engine.start_limit_s, f"vLLM is not ready on {weights.directory}"):
         engine.start(Start(weights.directory, config.engine, config.generation, first_tokens=False))
+    require_threads(config.engine, engine.threads())
     engine.submit(list(enumerate(prompts)))
     progress = console.progress("quick run", len(prompts))
     answers: dict[int, list[int]] = {}
@@ -57,7 +58,7 @@ def step(
     workspace.result = {
         "samples": len(prompts),
         "output_tokens": tokens,
-        "engine": engine.identity(),
+        "engine": {**engine.identity(), "threads": engine.threads()},
     }
 
 

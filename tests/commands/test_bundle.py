@@ -1,13 +1,10 @@
 """A bundle sets up a machine that has no network; one that isn't whole sets up nothing."""
 
-import base64
-import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -20,47 +17,21 @@ from steps.commands.bundle import command, unbundle
 from steps.commands.bundle.wheels import gather
 from steps.plan.make import make
 from steps.plan.plan import Job, Plan
+from tests import wheels
 from tests.conftest import ROOT, planned
 
 LIMIT_S = 180
-
-
-def wheel(folder: Path) -> Path:
-    """A package of one line, as a wheel."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "tiny-1.0-py3-none-any.whl"
-    files = {
-        "tiny.py": "VERDICT = 'VALID'\n",
-        "tiny-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n",
-        "tiny-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: test\n"
-        "Root-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    record = ""
-    for name, text in files.items():
-        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=")
-        record += f"{name},sha256={digest.decode()},{len(text)}\n"
-    files["tiny-1.0.dist-info/RECORD"] = record + "tiny-1.0.dist-info/RECORD,,\n"
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, text in files.items():
-            archive.writestr(name, text)
-    return path
+KEPT = ROOT / ".envs/wheels"
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a project whose only command prints a verdict that needs a package."""
-    home = tmp_path_factory.mktemp("project")
-    (home / "envs").mkdir()
-    (home / "steps").mkdir()
-    (home / "steps/__init__.py").touch()
-    shutil.copy(ROOT / "reproduce", home / "reproduce")
-    (home / "steps/commands/cli.py").write_text(
-        "import tiny\nprint(tiny.VERDICT)\n", encoding="utf-8"
-    )
-    lock = home / "envs/driver.lock"
-    lock.write_text("tiny==1.0\n", encoding="utf-8")
+    home = wheels.checkout(tmp_path_factory.mktemp("project") / "home")
+    tiny = wheels.wheel(home / "links")
+    (home / "envs/driver.lock").write_text(wheels.locked(tiny), encoding="utf-8")
     files = command.checkout(home)
-    files["wheels/tiny-1.0-py3-none-any.whl"] = wheel(home / "links")
+    files[f"wheels/{tiny.name}"] = tiny
     command.write(home / "out.bundle", files, "./reproduce")
     return home / "out.bundle"
 
@@ -78,9 +49,9 @@ def test_what_comes_out_is_what_went_in(bundle: Path, tmp_path: Path) -> None:
     home = bundle.parent
     made = contents(tmp_path / "there")
     assert made.keys() == {
-        *("reproduce", "steps/__init__.py", "steps/commands/cli.py", "envs/driver.lock"),
-        *("unbundle.py", "wheels/tiny-1.0-py3-none-any.whl"),
+        *(*command.checkout(home), "unbundle.py", "wheels/tiny-1.0-py3-none-any.whl"),
     }
+    assert "steps/commands/cli.py" in made
     assert made["steps/commands/cli.py"] == (home / "steps/commands/cli.py").read_bytes()
     assert os.access(tmp_path / "there/reproduce", os.X_OK)
     assert not list(tmp_path.glob("*.partial"))
@@ -162,6 +133,11 @@ def test_without_a_network_the_verdict_is_the_same(bundle: Path, tmp_path: Path)
     isolated = _isolated()
     if isolated is None:
         pytest.skip("no network namespaces here (unshare -n is missing or not allowed)")
+    home = bundle.parent
+    files = command.checkout(home)
+    for file in (wheels.wheel(home / "links"), *gather([ROOT / "envs/install.lock"], KEPT)):
+        files[f"wheels/{file.name}"] = file
+    command.write(tmp_path / "b", files, "./reproduce")
 
     def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PYTHON": sys.executable, "PIP_RETRIES": "0"}
@@ -174,36 +150,50 @@ def test_without_a_network_the_verdict_is_the_same(bundle: Path, tmp_path: Path)
             timeout=LIMIT_S,
         )
 
-    subprocess.run(["tar", "-xf", str(bundle), "unbundle.py"], cwd=tmp_path, check=True)
-    done = run(sys.executable, "-I", "unbundle.py", str(bundle), "there", cwd=tmp_path)
+    subprocess.run(["tar", "-xf", "b", "unbundle.py"], cwd=tmp_path, check=True)
+    done = run(sys.executable, "-I", "unbundle.py", "b", "there", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     done = run("./reproduce", cwd=tmp_path / "there")
     assert done.stdout == "VALID\n", done.stderr
 
-    (python,) = (tmp_path / "there/.envs").glob("driver-*/bin/python")
-    install = [str(python), "-m", "pip", "install", "--no-deps", "--force-reinstall", "tiny==1.0"]
-    done = run(*install, cwd=tmp_path)
+    shutil.rmtree(tmp_path / "there/wheels")
+    (mark,) = (tmp_path / "there/.envs").glob("driver-*/complete")
+    mark.unlink()
+    done = run("./reproduce", cwd=tmp_path / "there")
     assert done.returncode == 1, "without the bundle's wheels a network would be needed"
+    assert done.stderr.count("\nerror: ") == 1
 
 
 def test_wheels_of_a_lock_are_fetched_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     links = tmp_path / "links"
-    wheel(links)
     lock = tmp_path / "x.lock"
-    lock.write_text(f"--no-index\n--find-links {links}\nTiny==1.0\n", encoding="utf-8")
+    text = wheels.locked(wheels.wheel(links)).replace("tiny", "Tiny")
+    lock.write_text(f"--no-index\n--find-links {links}\n{text}", encoding="utf-8")
     (found,) = gather([lock], tmp_path / "wheels")
     assert found.name == "tiny-1.0-py3-none-any.whl"
-    assert "1 of 1 wheels to fetch" in capsys.readouterr().out
+    assert "1 of 1 packages to fetch" in capsys.readouterr().out
     shutil.rmtree(links)
     assert gather([lock, lock], tmp_path / "wheels") == [found]
     assert capsys.readouterr().out == ""
 
 
+def test_a_wheel_that_the_lock_doesnt_know_is_not_taken(tmp_path: Path) -> None:
+    """Neither one that is there already nor one that an index offers."""
+    lock = tmp_path / "x.lock"
+    text = wheels.locked(wheels.wheel(tmp_path / "right"))
+    links = tmp_path / "links"
+    for folder in (links, tmp_path / "wheels"):
+        wheels.wheel(folder, verdict="FORGED")
+    lock.write_text(f"--no-index\n--find-links {links}\n{text}", encoding="utf-8")
+    with pytest.raises(UserError, match=r"x.lock can't be had: THESE PACKAGES DO NOT MATCH"):
+        gather([lock], tmp_path / "wheels")
+
+
 def test_a_package_that_cant_be_had_is_named(tmp_path: Path) -> None:
     lock = tmp_path / "x.lock"
-    lock.write_text("--no-index\nno-such-thing==1.0\n", encoding="utf-8")
+    lock.write_text(f"--no-index\nno-such-thing==1.0 --hash=sha256:{'0' * 64}\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"x.lock can't be had: .*no-such-thing==1.0"):
         gather([lock], tmp_path / "wheels")
 
@@ -256,8 +246,8 @@ def test_a_scheduler_brings_its_packages() -> None:
     def names(*overrides: str) -> list[str]:
         return [path.stem for path in command.locks(planned(*overrides))]
 
-    assert names() == ["analysis", "cpu", "driver"]
-    assert names("scheduler=slurm") == ["analysis", "cpu", "driver", "slurm"]
+    assert names() == ["analysis", "cpu", "driver", "install"]
+    assert names("scheduler=slurm") == ["analysis", "cpu", "driver", "install", "slurm"]
 
 
 def test_images_have_to_be_built_first(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from steps.base.errors import UserError
+from steps.base.locks import Entry, entries
 from steps.commands import describe
 from steps.commands.cli import main
 from steps.commands.diff import difference
@@ -15,7 +16,7 @@ from steps.config.layers import merged
 from steps.plan.frozen import site_file
 from steps.plan.make import make
 from steps.plan.plan import Job, Plan, freeze
-from steps.plan.unsupported import limitation, missing, refusal
+from steps.plan.unsupported import asked, limitation, missing, refusal
 from tests.conftest import MIXED, ROOT, edit, planned
 
 SERVER = ["experiment=amd-v5.1", "benchmark=llama2-70b-99.9", "scenario=Server"]
@@ -49,6 +50,28 @@ def one(plan: Plan, step: str) -> dict[str, Any]:
 
 def job(plan: Plan, step: str) -> Job:
     return next(job for job in plan.jobs if job.step == step)
+
+
+def test_runs_that_need_an_idle_machine_say_so_before_they_start() -> None:
+    full, short = planned("experiment=rehearsal-full"), planned()
+    sentence = asked(full.requirements, full.jobs, lambda: 0.371)
+    assert sentence is not None
+    assert sentence.startswith("rehearsal-cpu asks for an idle machine")
+    assert "37% of the processors" in sentence
+    assert asked(short.requirements, short.jobs, lambda: 1.0) is None
+    verdicts = [job for job in full.jobs if job.step.endswith("_check")]
+    assert asked(full.requirements, verdicts, lambda: 1.0) is None
+
+
+def test_rates_follow_the_length_and_can_be_overridden() -> None:
+    def rates(*overrides: str) -> list[float]:
+        plan = planned(*overrides)
+        jobs = [job for job in plan.jobs if job.step == "performance_run"]
+        return [json.loads(job.config)["loadgen"]["target_qps"] for job in jobs]
+
+    short, full = rates(), rates("experiment=rehearsal-full")
+    assert all(short[n] < full[n] for n in (1, 2)), "Server and Interactive hold beside other work"
+    assert rates("system.target_qps.Server=39") == [short[0], 39, short[2]]
 
 
 def test_a_site_is_its_base_with_its_own_values(site: Path) -> None:
@@ -150,13 +173,13 @@ def test_nodes_of_the_rehearsal_have_its_engine_and_ray_beside_it() -> None:
 def test_vllm_beside_ray_is_the_rehearsals_vllm_and_the_null_engines_ray() -> None:
     """Otherwise a difference between one node and several could be the software's."""
 
-    def pinned(name: str) -> set[str]:
-        return set((ROOT / f"envs/{name}.lock").read_text(encoding="utf-8").split())
+    def pinned(name: str) -> set[Entry]:
+        return set(entries(ROOT / f"envs/{name}.lock"))
 
     more = pinned("cpu-cluster") - pinned("cpu")
     assert pinned("cpu") <= pinned("cpu-cluster")
     assert more <= pinned("cluster")
-    assert {line.split("==")[0] for line in more} == {"ray", "msgpack"}
+    assert {entry.name for entry in more} == {"ray", "msgpack"}
 
 
 def test_a_precision_that_the_hardware_lacks_is_refused() -> None:

@@ -23,9 +23,9 @@ from steps.machine.container import carried
 from steps.machine.runtime.host import connected, image_id
 from steps.plan.make import make
 from tests import running
-from tests.commands.test_bundle import wheel
 from tests.conftest import ROOT, copy_project, edit, reproduce
 from tests.e2e.test_rehearsal import digests
+from tests.wheels import locked, wheel
 
 pytestmark = pytest.mark.e2e
 
@@ -172,7 +172,7 @@ def offline(engine: EngineAddress, tmp_path_factory: pytest.TempPathFactory) -> 
     home = copy_project(tmp_path_factory.mktemp(f"offline-{engine.engine}"))
     recipe = home / "containers/python/Dockerfile"
     edit(recipe, "RUN useradd", 'RUN [ "$(ls /sys/class/net)" = lo ]\nRUN useradd')
-    (home / "tiny.lock").write_text("tiny==1.0\n", encoding="utf-8")
+    (home / "tiny.lock").write_text(locked(wheel(home / "links")), encoding="utf-8")
     config: dict[str, object] = {
         **{"name": "test-offline", "stack": "python", "base": BASE, "python": "3.11"},
         **{"arguments": {}, "lock": "tiny", "first": [], "probes": ["tiny"]},

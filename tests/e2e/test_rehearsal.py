@@ -5,6 +5,7 @@ One scenario, the shortest, keeps it to a minute; the environments are those of 
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -117,6 +118,35 @@ def test_verify_needs_nothing_of_snakemakes_and_finds_a_flipped_byte(finished: P
         assert "another configuration" in text
     finally:
         aside.rename(finished / ".snakemake")
+
+
+@pytest.mark.e2e
+def test_an_environment_that_is_gone_is_made_again_and_nothing_is_measured_again(
+    finished: Path,
+) -> None:
+    """As where results were brought from elsewhere, and one verdict is due."""
+    shared, home = (finished / ".envs").resolve(), finished / ".envs"
+    check = finished / f"results/rehearsal/verdicts/{CELL}/accuracy_check"
+    home.unlink()
+    home.mkdir()
+    for made in shared.iterdir():
+        if not made.name.startswith("analysis-"):
+            (home / made.name).symlink_to(made)
+    before = digests(finished / "results")
+    try:
+        status, text = reproduce(finished, *OVERRIDES)
+        assert (status, "nothing to do" in text) == (0, True), text
+        assert not list(home.glob("analysis-*")), "nobody needs it"
+        shutil.rmtree(check)
+        status, text = reproduce(finished, *OVERRIDES)
+        assert status == 0, text
+        assert "environment analysis is gone or damaged: made again" in text
+        assert "environment: " not in text and "_run: " not in text
+        assert list(home.glob("analysis-*/complete"))
+        assert digests(finished / "results") == before
+    finally:
+        shutil.rmtree(home)
+        home.symlink_to(shared)
 
 
 @pytest.mark.e2e

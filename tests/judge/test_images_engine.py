@@ -16,6 +16,7 @@ import PIL
 import pytest
 
 from steps.base.errors import UserError
+from steps.base.locks import packages
 from steps.judge.scoring.whole import chosen, samples_of
 from steps.mlperf.loadgen_log import Answer
 from tests.conftest import ROOT, planned
@@ -30,6 +31,7 @@ import json, sys
 from pathlib import Path
 import numpy
 from steps.base.errors import UserError
+from steps.base.locks import packages
 from steps.judge.scoring.images import Files, Gallery, frechet_distance, score
 for name, home, only, digests in json.load(sys.stdin):
     home = Path(home)
@@ -195,10 +197,10 @@ def test_the_distance_of_two_normal_distributions(said: dict[str, str]) -> None:
 
 def test_the_lock_is_of_what_these_tests_ran_with() -> None:
     images, compress, analysis = (
-        (ROOT / f"envs/{name}.lock").read_text(encoding="utf-8").split()
+        set(packages(ROOT / f"envs/{name}.lock").items())
         for name in ("images", "compress", "analysis")
     )
-    assert set(images) - set(compress) == {line for line in analysis if line.startswith("pillow=")}
+    assert images - compress == {pin for pin in analysis if pin[0] == "pillow"}
 
 
 def answer(index: int) -> Answer:

@@ -18,7 +18,8 @@ P99 = "99.00"
 
 @pytest.fixture(scope="module")
 def config() -> schema.PerformanceCheckConfig:
-    plan = planned("experiment=rehearsal-full", "scenario=Interactive")
+    rate = "system.target_qps.Interactive=25"
+    plan = planned("experiment=rehearsal-full", "scenario=Interactive", rate)
     job = next(job for job in plan.jobs if job.step == "performance_check")
     return schema.PerformanceCheckConfig.model_validate_json(job.config)
 
@@ -107,7 +108,11 @@ def test_a_valid_run_has_no_complaint(
         ("result_min_duration_met", False, "result_min_duration_met is False"),
         ("early_stopping_met", False, "early_stopping_met is False"),
         ("num_errors", 3, "num_errors is 3"),
-        (f"result_first_token_{P99}_percentile_latency_ns", 450_000_000, "p99 TTFT is 450.0 ms"),
+        (
+            f"result_first_token_{P99}_percentile_latency_ns",
+            450_000_000,
+            "p99 TTFT is 450.0 ms at 25 queries/s",
+        ),
         (f"result_time_per_output_token_{P99}_percentile_ns", 40_000_000, "p99 TPOT is 40.0 ms"),
     ],
 )
@@ -119,6 +124,27 @@ def test_each_fault_is_named(
     found = list(complaints(detail, config))
     assert len(found) == 1
     assert words in found[0]
+
+
+def test_too_many_misses_below_the_p99_say_how_many_may(
+    config: schema.PerformanceCheckConfig, tmp_path: Path
+) -> None:
+    found = {**values(config), "result_validity": "INVALID", "early_stopping_met": False}
+    first = next(complaints(detail_of(tmp_path, found), config))
+    assert "of 24,576 queries 209 may be over a limit; lower system.target_qps.Inter" in first
+
+
+def test_a_limit_that_was_missed_is_named_first(
+    config: schema.PerformanceCheckConfig, tmp_path: Path
+) -> None:
+    found = {
+        **values(config),
+        "result_validity": "INVALID",
+        "early_stopping_met": False,
+        f"result_time_per_output_token_{P99}_percentile_ns": 52_100_000,
+    }
+    first = next(complaints(detail_of(tmp_path, found), config))
+    assert first.startswith("p99 TPOT is 52.1 ms at 25 queries/s, the limit of Interactive is 40")
 
 
 def test_an_error_that_num_errors_hides_is_found(

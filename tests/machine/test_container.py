@@ -3,14 +3,15 @@
 import io
 import json
 import shutil
+import signal
 import socket
 import socketserver
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
-from unittest.mock import create_autospec
+from unittest.mock import MagicMock, create_autospec
 
 import docker
 import pytest
@@ -19,6 +20,7 @@ from pydantic import ValidationError
 from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.record import Manifest
+from steps.base.step import ENDS
 from steps.config.container import ImageConfig
 from steps.config.runtime import ContainerSettings, EngineAddress, Runtime
 from steps.machine.container import build, carried, context
@@ -325,3 +327,69 @@ def test_the_launcher_says_that_no_engine_is_there(
     status = runtime.main([str(path), given, "-m", "steps.x", "--output", "results/x"])
     assert status == 1
     assert capfd.readouterr().err.startswith("error: docker has no socket /nowhere.sock")
+
+
+# ---- deaths -------------------------------------------------------------------------------------
+
+
+class _Ended:
+    """A container whose command has ended."""
+
+    def __init__(self, status: int, oom: bool = False) -> None:
+        self.status = status
+        self.attrs = {"State": {"OOMKilled": False}}
+        self._oom = oom
+
+    def attach(self, **_: object) -> list[bytes]:
+        return []
+
+    def start(self) -> None:
+        pass
+
+    def wait(self) -> dict[str, int]:
+        return {"StatusCode": self.status}
+
+    def reload(self) -> None:
+        self.attrs = {"State": {"OOMKilled": self._oom}}
+
+
+STEP = ["-m", "steps.run.performance_run", "--output", "results/x/run/manifest.json"]
+STEP += ["--log", "results/x/run.log"]
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in ENDS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.parametrize(
+    ("status", "oom", "words"),
+    [
+        (137, True, "SIGKILL: docker says that the kernel ended it for want of memory; its limit"),
+        (137, False, "SIGKILL: most likely the kernel, for want of memory; its limit is 8"),
+        (139, False, "SIGSEGV: native code crashed"),
+        (134, False, "SIGABRT: native code crashed"),
+    ],
+)
+def test_a_step_that_a_signal_ended_in_its_container_is_named(
+    status: int, oom: bool, words: str
+) -> None:
+    ended: Any = _Ended(status, oom)
+    with pytest.raises(UserError) as caught:
+        runtime._attend(MagicMock(), ended, settings(memory_gb=8), STEP)
+    text = str(caught.value)
+    assert text.startswith("performance_run in its container: its process was ended by ")
+    assert words in text and "log: results/x/run.log" in text
+    assert "the next run starts it again" in text
+
+
+@pytest.mark.parametrize("status", [0, 1, 2, 130, 143])
+@pytest.mark.usefixtures("handlers")
+def test_a_step_that_said_itself_why_it_ended_is_left_alone(status: int) -> None:
+    ended: Any = _Ended(status)
+    found = runtime._attend(MagicMock(), ended, settings(), STEP)
+    assert found == status

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas
 import pytest
 
+from steps.base.locks import entries
 from steps.base.record import MANIFEST, publish
 from steps.base.venv import is_whole
 from steps.config.layers import merged
@@ -44,16 +45,16 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> str:
     base = found()
     if base is None:
         pytest.skip(f"no Python {VERSION} is on this machine")
-    text = (ROOT / "envs/cluster.lock").read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines() if not line.startswith("ray==")]
+    wanted = [entry for entry in entries(ROOT / "envs/cluster.lock") if entry.name != "ray"]
+    text = "".join(entry.text for entry in wanted)
     home = ROOT / f".envs/oldest-{unsupported.OLDEST_PYTHON}"
     lock, made = home / "lock", home / "bin/python"
-    if not is_whole(home) or lock.read_text(encoding="utf-8").splitlines() != lines:
+    if not is_whole(home) or lock.read_text(encoding="utf-8") != text:
         shutil.rmtree(home, ignore_errors=True)
         subprocess.run([base, "-m", "venv", home], check=True, timeout=120)
-        lock.write_text("\n".join(lines), encoding="utf-8")
-        pip = [made, "-m", "pip", "install", "--quiet", "--no-deps", "--no-input", "-r", lock]
-        subprocess.run(pip, check=True, timeout=600)
+        lock.write_text(text, encoding="utf-8")
+        pip = [made, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
+        subprocess.run([*pip, "--no-input", "-r", lock], check=True, timeout=600)
         (home / "complete").touch()
     return str(made)
 

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -76,6 +78,68 @@ def test_a_lost_nodes_samples_go_to_the_others(
     while left := [command_of(pid) for pid in everything if alive(pid)]:
         assert time.monotonic() < limit, left
         time.sleep(0.1)
+
+
+def listening(pids: set[int]) -> set[str]:
+    """Addresses that any of these processes listens on, as the kernel writes them."""
+    sockets = set()
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").glob("*"):
+            try:
+                name = os.readlink(link)
+            except OSError:
+                continue
+            if name.startswith("socket:["):
+                sockets.add(name.removeprefix("socket:[").removesuffix("]"))
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in sockets:
+                found.add(fields[1].split(":")[0])
+    return found
+
+
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F"}
+
+TASK = """
+import os, sys, ray
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+print("RAN AS", ray.get(ray.remote(os.getuid).options(num_cpus=0).remote(), timeout=20))
+"""
+
+
+def test_a_cluster_on_this_machine_is_closed_to_others(
+    made: tuple[Plan, Job], python: str, inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    asked = config(made[1])
+    asked["loadgen"]["min_query_count"] = 8192
+    running = Running("performance_run", asked, inputs, tmp_path, NODES, python)
+    running.wait_until_running()
+    everything = {running.process.pid, *below(running.process.pid)}
+    assert listening(everything) <= LOOPBACK
+    commands = " ".join(map(command_of, everything))
+    (address, *_) = re.findall(r"--gcs-address=(127\.0\.0\.1:\d+)", commands)
+    tokens = {
+        entry.removeprefix("RAY_AUTH_TOKEN=")
+        for pid in everything
+        for entry in Path(f"/proc/{pid}/environ").read_text(errors="replace").split("\0")
+        if entry.startswith("RAY_AUTH_TOKEN=")
+    }
+    assert len(tokens) == 1
+    assert not any(tokens.pop() in command_of(pid) for pid in everything)
+    for mode in ("disabled", "token"):
+        stranger = {"HOME": str(tmp_path), "RAY_AUTH_MODE": mode, "RAY_AUTH_TOKEN": "wrong"}
+        done = subprocess.run(
+            ["timeout", "10", python, "-c", TASK, address],
+            env={**os.environ, **stranger},
+            capture_output=True,
+            text=True,
+        )
+        assert "RAN AS" not in done.stdout and done.returncode
+    status, text = running.ended()
+    assert status == 0, text
+    assert running.manifest().result["exposed"] == []
 
 
 def test_a_cluster_that_is_not_there_gets_one_sentence(

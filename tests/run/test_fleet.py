@@ -177,6 +177,20 @@ def test_an_engine_that_cannot_start_is_done_without_if_so_configured(
         assert running.manifest().result["degraded"][0] == "engine 0 of node 0 could not start"
 
 
+@pytest.mark.parametrize("on_failure", ["fail", "redispatch"])
+def test_an_engine_that_is_stopped_at_start_is_not_waited_for(
+    start: Start, on_failure: str
+) -> None:
+    placement = {"on_failure": on_failure, "silence_limit_s": 2}
+    running = start("performance_run", "Offline", placement=placement)
+    os.kill(running.first_engine(), signal.SIGSTOP)
+    begun = time.monotonic()
+    status, text = running.ended()
+    assert time.monotonic() - begun < 30
+    assert "engine 0 is stopped and gave no sign of life for 2 s at start" in text
+    assert status == (1 if on_failure == "fail" else 0)
+
+
 def test_the_last_engines_death_ends_the_run(start: Start) -> None:
     running = start("performance_run", "Offline", placement={"on_failure": "redispatch"})
     running.wait_until_running()

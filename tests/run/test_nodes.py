@@ -6,6 +6,7 @@ the one part that isn't there.
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -133,6 +134,10 @@ def test_engines_get_their_own_accelerators_on_nodes_of_their_kind(
     assert [engine["accelerators"] for engine in engines] == ["0", "1", "0", "1"]
     kinds = [engine["name"].rsplit(", ", 1)[1] for engine in engines]
     assert kinds == ["mi325x)", "mi325x)", "mi300x)", "mi300x)"]
+    (sentence,) = running.manifest().result["exposed"]
+    port = cluster.rpartition(":")[2]  # Ray has another address for 127.0.0.1
+    assert re.match(rf"Ray's cluster at \S+:{port} asks for no token: whoever reaches", sentence)
+    assert f"warning: {sentence}" in text
 
 
 @pytest.mark.engine
@@ -268,6 +273,8 @@ def test_hosts_are_started_over_ssh_and_ended(
     assert (
         len([pid for pid in ours if "steps.run.engines.worker" in command_of(pid)]) == 2 * PER_NODE
     )
+    said = (tmp_path / "log").read_text()
+    assert "asks for no token" not in said
     running.process.kill()
     running.ended()
     limit = time.monotonic() + LIMIT_S

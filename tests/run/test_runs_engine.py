@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from steps.base.record import Manifest, publish
+from steps.base.threads import COUNTS
 from steps.mlperf.loadgen_log import read_answers, read_detail
 from steps.plan.plan import Job, Plan
 from steps.prepare.rehearsal import dataset
@@ -76,6 +78,7 @@ def run(
         return subprocess.run(
             command(step, config, given, tmp_path, python),
             cwd=ROOT,
+            env={**os.environ, **dict.fromkeys(COUNTS, "2")},  # as of a job with two cores
             capture_output=True,
             text=True,
             timeout=LIMIT_S,
@@ -101,6 +104,10 @@ def test_offline_performance(run: Run, tmp_path: Path) -> None:
     assert detail.get("num_errors") == 0
     assert manifest.result["engine"]["name"] == "vllm"
     assert manifest.result["engine"]["device"] == "cpu"
+    assert manifest.result["engine"]["threads"] == 1
+    engine, others = (manifest.result["cpus"][name] for name in ("engine", "others"))
+    if len(os.sched_getaffinity(0)) > 1:
+        assert engine and others and not set(engine.split(",")) & set(others.split(","))
     # LoadGen's own rate counts the tokens that we told it of.
     tokens = detail.get("result_tokens_per_second") * detail.get("result_max_latency_ns") / 1e9
     assert tokens == pytest.approx(manifest.result["output_tokens"], rel=1e-4)

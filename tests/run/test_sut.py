@@ -119,6 +119,18 @@ def run(
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
+@pytest.mark.parametrize("scenario", ["Offline", "Server"])
+def test_an_accuracy_run_asks_for_every_sample_whatever_loadgen_holds_at_once(
+    run: Run, tmp_path: Path, configs: dict[tuple[str, str], dict[str, Any]], scenario: str
+) -> None:
+    held = {"performance_sample_count_override": SAMPLES * 2 // 3}
+    loadgen = configs["accuracy_run", scenario]["loadgen"] | held
+    done = run("accuracy_run", scenario, loadgen=loadgen)
+    assert done.returncode == 0, done.stderr
+    answers = read_answers(tmp_path / "out" / "mlperf_log_accuracy.json")
+    assert sorted(answer.sample_index for answer in answers) == list(range(SAMPLES))
+
+
 @pytest.mark.parametrize("scenario", ["Offline", "Server", "Interactive"])
 def test_a_performance_run_is_valid_and_complete(run: Run, tmp_path: Path, scenario: str) -> None:
     done = run("performance_run", scenario)
@@ -220,6 +232,7 @@ DURING = {
 }
 AT_START = {
     "no-start": ["no accelerator is there"],
+    "two-threads": ["computes with 2 threads", "engine.threads is 1"],
     "slow-start": [f"not ready within start_limit_s = {START_LIMIT_S} s"],
 }
 
@@ -241,6 +254,18 @@ def test_a_failing_engine_ends_the_run_with_one_sentence(
     assert "Traceback" not in done.stderr
     for word in words:
         assert word in errors[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["log"], "nothing half-written is left"
+
+
+def test_threads_that_no_library_admits_end_the_run_before_loadgen(
+    run: Run, configs: dict[tuple[str, str], dict[str, Any]], tmp_path: Path
+) -> None:
+    engine = configs["performance_run", "Offline"]["engine"] | {"start_limit_s": 60.0}
+    done = run("performance_run", "Offline", "spin", engine=engine)
+    assert done.returncode == 1
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "2 threads did the work of the engine's warm-up" in error
+    assert "engine.threads is 1" in error
     assert [path.name for path in tmp_path.iterdir()] == ["log"], "nothing half-written is left"
 
 

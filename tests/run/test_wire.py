@@ -1,5 +1,6 @@
 """What engines' processes and LoadGen's process say to each other arrives as it was sent."""
 
+import contextlib
 import os
 import threading
 from array import array
@@ -96,3 +97,22 @@ def test_a_part_of_a_batch_keeps_each_answer_whole(
     for number, count in zip(found.numbers, found.counts, strict=True):
         assert [next(tokens) for _ in range(count)] == answers[number]
     assert next(tokens, None) is None
+
+
+@given(st.binary(min_size=wire.HEAD.size, max_size=400))
+def test_what_is_no_message_is_garbled_or_ends(data: bytes) -> None:
+    here, there = Pipe()
+    with there:
+        with here:
+            os.write(here.fileno(), data)
+        with contextlib.suppress(wire.Garbled, EOFError):
+            assert isinstance(wire.receive(there), wire.Message)
+
+
+@pytest.mark.parametrize("kind", [wire.PICKLED, wire.SUBMIT, wire.NEWS, wire.HELLO, 99])
+def test_a_length_beyond_reason_takes_no_memory(kind: int) -> None:
+    here, there = Pipe()
+    with here, there:
+        os.write(here.fileno(), wire.HEAD.pack(kind, 1 << 62, 1 << 62, 1 << 62, 1 << 62))
+        with pytest.raises(wire.Garbled):
+            wire.receive(there)

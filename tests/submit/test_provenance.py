@@ -15,12 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steps.base.errors import UserError
+from steps.base.locks import packages
 from steps.base.record import Manifest, sha256_file
 from steps.commands import seal
 from steps.commands.cli import main
 from steps.plan.plan import Plan, freeze
 from steps.submit.provenance.package import disagreements
-from steps.submit.provenance.sbom import bill, packages
+from steps.submit.provenance.sbom import bill
 from steps.submit.provenance.statement import Statement, read
 from tests import synthetic
 from tests.conftest import ROOT, planned
@@ -96,7 +97,7 @@ def test_a_bill_of_materials_is_valid_and_lists_the_lock() -> None:
     text = bill(lock, datetime(2026, 1, 1, tzinfo=UTC))
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
     listed = {(c["name"], c["version"]) for c in json.loads(text)["components"]}
-    assert listed == set(packages(lock))
+    assert listed == set(packages(lock).items())
     assert ("snakemake", "9.27.1") in listed
     assert bill(lock, datetime(2026, 1, 1, tzinfo=UTC)) == text
 
@@ -104,7 +105,7 @@ def test_a_bill_of_materials_is_valid_and_lists_the_lock() -> None:
 def test_a_lock_that_pins_nothing_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.lock").write_text("# a remark\nsix==1.17.0\nattrs>=26\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"x.lock, line 3: 'attrs>=26' pins no version"):
-        list(packages(tmp_path / "x.lock"))
+        packages(tmp_path / "x.lock")
 
 
 def test_a_result_that_was_made_again_disagrees_with_the_statement(

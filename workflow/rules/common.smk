@@ -9,8 +9,12 @@ from snakemake.logging import logger
 
 from steps.plan import plan as plans
 from steps.plan import registry
+from steps.base import threads
+from steps.base.deaths import Deaths
 from steps.base.errors import UserError
-from steps.plan.unsupported import refusal
+from steps.machine.environment import restore
+from steps.plan.unsupported import asked, refusal
+from steps.run.engines.pinning import busy_share
 from steps.schedule import resources as scheduling
 from steps.schedule.kubernetes import placed
 
@@ -35,6 +39,10 @@ RUN = (
     "{params.place:q} {params.launcher:q} -m {params.module} --config {params.config:q} --input {params.inputs:q}"
     " --output {output.manifest:q} --log {log:q} --code {input.code:q}"
 )
+
+# Snakemake exports a job's cores as threads of arithmetic, by six of their names. A step has one, until
+# it takes more. Its parent is snakemake itself, which learns of the signal that ends one.
+shell.prefix(f"set -euo pipefail; {threads.prefix(1)}exec ")
 
 
 wildcard_constraints:
@@ -126,5 +134,16 @@ def tell_of_refusal(record):
     return True
 
 
+DEATHS = Deaths()
+
+
+def tell_of_death(record):
+    """The same for a job whose process couldn't say what ended it."""
+    if sentence := DEATHS.heard(record):
+        print(f"error: {sentence}", file=sys.stderr, flush=True)
+    return True
+
+
 logger.addFilter(tell_of_nothing)
 logger.addFilter(tell_of_refusal)
+logger.addFilter(tell_of_death)

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from steps import ROOT
 from steps.base.errors import UserError
+from steps.base.installer import WHEELS
 from steps.base.record import Manifest, sha256_file
-from steps.base.venv import WHEELS
+from steps.base.venv import TOOL
 from steps.commands.bundle.unbundle import CHECKOUT_TIME, FORMAT, SELF
 from steps.commands.bundle.wheels import gather
 from steps.config.runtime import EngineAddress
@@ -61,7 +62,7 @@ def command(arguments: list[str]) -> int:
     files |= {f"{WHEELS}/{path.name}": path for path in wheels}
     size = write(given.output.absolute(), files, shlex.join(run))
     print(
-        f"{given.output}: {size / 1e9:.2f} GB, {len(files)} files, {len(wheels)} wheels, sha256 "
+        f"{given.output}: {size / 1e9:.2f} GB, {len(files)} files, {len(wheels)} packages, sha256 "
         f"{sha256_file(given.output)}; on the other machine:"
     )
     name = shlex.quote(given.output.name)
@@ -107,8 +108,8 @@ def _is_fetched(job: Job) -> bool:
 
 
 def locks(plan: Plan) -> list[Path]:
-    """Of every environment that the plan and its scheduler need."""
-    names = {job.key for job in plan.jobs if job.step == "environment"} | {"driver"}
+    """Of every environment that the plan and its scheduler need, and of what installs them."""
+    names = {job.key for job in plan.jobs if job.step == "environment"} | {"driver", TOOL}
     if not isinstance(plan.scheduler, Local):
         names.add(plan.scheduler.name)
     return [ROOT / f"envs/{name}.lock" for name in sorted(names)]

@@ -1,79 +1,68 @@
-"""Wheels of locks: fetched, or built where a package has none, once each."""
+"""Files of locks: a wheel of every package, or its source where it has none, fetched once each."""
 
-import re
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from steps import ROOT
+from steps.base import installer, venv
 from steps.base.errors import UserError
-from steps.submit.provenance.sbom import packages
+from steps.base.locks import Entry, entries, normal
+from steps.base.record import sha256_file
 
-FETCH_LIMIT_S = 3600.0
 AT_ONCE = 20
 """Packages that one pip is asked for: what an ended one had fetched is lost."""
 
+LOG = Path(".envs/install.log")
+
 
 def gather(locks: Iterable[Path], folder: Path) -> list[Path]:
-    """Every wheel of the locks, in `folder`; those that are there already are not fetched again.
+    """A file of every package of the locks, in `folder`; those that are there aren't fetched again.
 
-    Raises UserError with pip's own words for a package that can't be had.
+    Each has one of the digests that its lock gives. Raises UserError with pip's own words for a
+    package that can't be had.
     """
     folder.mkdir(parents=True, exist_ok=True)
     found: dict[Path, None] = {}
     for lock in locks:
-        wanted = list(packages(lock))
-        missing = [pin for pin in wanted if _wheel(folder, *pin) is None]
+        wanted = [entry for entry in entries(lock) if entry.name]
+        missing = [entry for entry in wanted if _file(folder, entry) is None]
         if missing:
-            print(f"{lock.name}: {len(missing)} of {len(wanted)} wheels to fetch", flush=True)
+            print(f"{lock.name}: {len(missing)} of {len(wanted)} packages to fetch", flush=True)
             for start in range(0, len(missing), AT_ONCE):
                 _fetch(lock, missing[start : start + AT_ONCE], folder)
-        for name, version in wanted:
-            wheel = _wheel(folder, name, version)
-            if wheel is None:
-                raise UserError(f"{lock}: pip left no wheel of {name}=={version}; run it again")
-            found[wheel] = None
+        for entry in wanted:
+            file = _file(folder, entry)
+            if file is None:
+                raise UserError(
+                    f"{lock}: pip left no file of {entry.name}=={entry.version} that the lock "
+                    "knows; run make locks"
+                )
+            found[file] = None
     return list(found)
 
 
-def _wheel(folder: Path, name: str, version: str) -> Path | None:
-    """The wheel of a pinned version; a local version label (+cpu) in its name is as good."""
-    from packaging.utils import canonicalize_name, parse_wheel_filename
-    from packaging.version import Version
-
-    wanted = Version(version)
-    for path in folder.glob("*.whl"):
-        stem = path.name.partition("-")[0]
-        if canonicalize_name(stem) != name:
-            continue
-        found = parse_wheel_filename(path.name)[1]
-        if found == wanted or (wanted.local is None and found.public == wanted.public):
+def _file(folder: Path, entry: Entry) -> Path | None:
+    for path in sorted(folder.iterdir()):
+        named = normal(path.name).startswith(f"{entry.name}-")
+        if named and path.is_file() and sha256_file(path) in entry.digests:
             return path
     return None
 
 
-def _fetch(lock: Path, missing: list[tuple[str, str]], folder: Path) -> None:
+def _fetch(lock: Path, missing: Sequence[Entry], folder: Path) -> None:
     """Into the folder, once all of them are there."""
-    options = re.findall(r"^-.*$", lock.read_text(encoding="utf-8"), re.MULTILINE)
-    lines = [*options, *(f"{name}=={version}" for name, version in missing)]
+    options = [entry.text for entry in entries(lock) if not entry.name]
     with tempfile.NamedTemporaryFile("w", suffix=".lock", encoding="utf-8") as wanted:
-        wanted.write("\n".join(lines) + "\n")
+        wanted.write("".join([*options, *(entry.text for entry in missing)]))
         wanted.flush()
+        tool = venv.tool((ROOT / ".envs").resolve(), ROOT, LOG, lambda line: None)
         command = [
-            *(sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-input"),
-            *("--wheel-dir", str(folder), "-r", wanted.name),
+            *(str(tool / "bin/python"), "-I", "-m", "pip", "download", "--no-deps", "--no-input"),
+            *("--require-hashes", "--no-build-isolation", "--quiet"),
+            *("--dest", str(folder), "-r", wanted.name),
         ]
-        try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, errors="replace", timeout=FETCH_LIMIT_S
-            )
-        except subprocess.TimeoutExpired as error:
-            raise UserError(
-                f"wheels of {lock} took longer than {FETCH_LIMIT_S:.0f} s; run it again, what is "
-                "there is kept"
-            ) from error
-    if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
-        reason = (said or [f"pip ended with status {done.returncode}"])[-1].removeprefix("ERROR: ")
-        raise UserError(f"wheels of {lock} can't be had: {reason}")
+        given = installer.for_pip(installer.sources(tool / "bin/python", ROOT))
+        wrong = installer.run(command, given, lambda line: None)
+    if wrong:
+        raise UserError(f"packages of {lock} can't be had: {wrong:.400}")

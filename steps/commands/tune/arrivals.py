@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from steps.commands.tune.early_stopping import allowed_misses
 from steps.config.schema import PerformanceRunConfig
+from steps.mlperf.early_stopping import allowed_misses
 
 WORD = 2.0**32
 LOADGEN_MIN_QUERIES = 100

@@ -44,12 +44,14 @@ from steps.commands.tune.settings_request import (
 )
 from steps.config import schema
 from steps.config.scheduler import Local
+from steps.machine.environment import restore
 from steps.machine.tools import environment_python
-from steps.plan.frozen import frozen_plan, lock, site_file, snakemake
+from steps.plan.frozen import frozen_plan, site_file, snakemake
 from steps.plan.plan import Job, Plan, load
 from steps.plan.registry import code_digest, sources
 from steps.plan.unsupported import refusal
 from steps.report.frontier import FRONTIER
+from steps.schedule.supervisor import lock, supervise
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -91,7 +93,7 @@ def command(arguments: list[str]) -> int:
     if reason := refusal(path, ROOT):
         raise UserError(reason)
     os.chdir(ROOT)
-    lock(ROOT / "results")
+    lock(ROOT)
     plan = load(path)
     if not isinstance(plan.scheduler, Local):
         raise UserError(
@@ -141,8 +143,7 @@ def _searchable(job: Job) -> bool:
 
 def _offline(path: Path, job: Job) -> None:
     """What the Offline run of the plan says of its own length; it is made if it isn't there."""
-    done = subprocess.run([*snakemake(path), job.output], cwd=ROOT, check=False)
-    if done.returncode:
+    if supervise([*snakemake(path), job.output], ROOT):
         raise UserError("the Offline run can't be made; see the messages above")
     config = schema.PerformanceRunConfig.model_validate_json(job.config)
     loadgen, rules = config.loadgen, config.rules
@@ -228,9 +229,9 @@ def _key(override: str) -> str:
 def _prepare(path: Path, jobs: Sequence[Job]) -> None:
     """Weights, prompts and environments of these jobs, by the same rules as a run's."""
     needed = sorted({source for job in jobs for source in job.inputs.values()})
-    done = subprocess.run([*snakemake(path), *needed], cwd=ROOT, check=False)
-    if done.returncode:
+    if supervise([*snakemake(path), *needed], ROOT):
         raise UserError("what the runs need can't be made; see the messages above")
+    restore(load(path), {job.output for job in jobs}, ROOT)
 
 
 def request_of(plan: Plan, job: Job, guess: float | None, budget_s: float | None) -> Request:

@@ -4,8 +4,8 @@ import itertools
 import math
 
 from steps.base.errors import UserError
-from steps.commands.tune.early_stopping import PERCENTILE, missing_odds
 from steps.commands.tune.measure import Limits, Measurement, Metric, quantile
+from steps.mlperf.early_stopping import PERCENTILE, missing_odds
 
 CHANCE = 1e-3
 """So unlikely a number of misses is not chance."""

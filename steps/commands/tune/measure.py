@@ -7,7 +7,7 @@ import numpy as np
 
 from steps.base.strict import NotNegative, Positive, PositiveNumber, Strict
 from steps.commands.tune.config import Metric as Metric
-from steps.commands.tune.early_stopping import needed_share
+from steps.mlperf.early_stopping import needed_share
 
 METRICS: tuple[Metric, ...] = ("ttft", "tpot")
 

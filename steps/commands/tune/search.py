@@ -13,11 +13,11 @@ from steps.base.errors import UserError
 from steps.commands.tune.arrivals import Length
 from steps.commands.tune.concurrency import Concurrency
 from steps.commands.tune.config import SearchSettings
-from steps.commands.tune.early_stopping import allowed_misses
 from steps.commands.tune.hopeless import HopelessError, hopeless, unlikely
 from steps.commands.tune.measure import METRICS, Limits, Measurement, Metric, Probe
 from steps.commands.tune.request import OUT_OF_BUDGET
 from steps.commands.tune.tail import Forecast, Forecaster, Traffic, normal_cdf
+from steps.mlperf.early_stopping import allowed_misses
 
 DIGITS = 4
 """Significant digits of a rate: finer than any limit is known."""

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from steps.commands.tune.arrivals import Length, arrivals
-from steps.commands.tune.early_stopping import needed_share
 from steps.commands.tune.measure import METRICS, Limits, Measurement, Metric, Samples, quantile
 from steps.commands.tune.model import Engine, fit
+from steps.mlperf.early_stopping import needed_share
 
 TAIL_QUERIES = 5
 """A probe's tail is read where so many queries are beyond it."""

@@ -11,7 +11,7 @@ from docker.errors import APIError
 
 from steps.base.console import Console
 from steps.base.errors import UserError
-from steps.base.venv import WHEELS
+from steps.base.installer import WHEELS
 from steps.config.container import ImageConfig
 from steps.machine.container import carried, context, wheelhouse
 from steps.machine.container.wheelhouse import Reached

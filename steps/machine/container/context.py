@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from steps.base.errors import UserError
+from steps.base.locks import entries, normal
 from steps.base.record import canonical_json
 from steps.config.container import ImageConfig
 
-_SEPARATORS = re.compile(r"[-_.]+")
 _TAKEN = re.compile(r"^ARG (\w+)", re.MULTILINE)
 
 
@@ -22,19 +22,18 @@ def files(config: ImageConfig, lock: Path, recipe: Path) -> dict[str, bytes]:
     and an argument that the Dockerfile doesn't take.
     """
     try:
-        lines = lock.read_text(encoding="utf-8").splitlines(keepends=True)
+        pins = entries(lock)
         dockerfile = recipe.read_bytes()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"image {config.name}: {error}; restore it with git checkout") from error
-    wanted = {_normal(package) for package in config.first}
-    packages = [_normal(line.partition("==")[0].strip()) for line in lines]
-    if missing := wanted.difference(packages):
+    wanted = {normal(package) for package in config.first}
+    if missing := wanted.difference(pin.name for pin in pins):
         raise UserError(f"image {config.name}: {lock} pins no {', '.join(sorted(missing))}")
     taken = set(_TAKEN.findall(dockerfile.decode(errors="replace")))
     if unknown := arguments(config).keys() - taken:
         raise UserError(f"image {config.name}: {recipe} takes no {', '.join(sorted(unknown))}")
-    below = [line for line, package in zip(lines, packages, strict=True) if package in wanted]
-    above = [line for line, package in zip(lines, packages, strict=True) if package not in wanted]
+    below = [pin.text for pin in pins if pin.name in wanted]
+    above = [pin.text for pin in pins if pin.name not in wanted]
     return {
         "Dockerfile": dockerfile,
         "first.lock": "".join(below).encode(),
@@ -46,11 +45,6 @@ def arguments(config: ImageConfig) -> dict[str, str]:
     """What the Dockerfile is given; those that are empty are left out."""
     given = {"BASE_IMAGE": config.base, "PYTHON": config.python, **config.arguments}
     return {name: value for name, value in given.items() if value}
-
-
-def _normal(package: str) -> str:
-    """PEP 503: the forms of a package's name that mean the same."""
-    return _SEPARATORS.sub("-", package).lower()
 
 
 def digest(config: ImageConfig, content: Mapping[str, bytes], base_id: str) -> str:

@@ -18,8 +18,11 @@ from docker.models.containers import Container
 from docker.types import DeviceRequest
 
 from steps import ROOT
+from steps.base.deaths import kept, sentence, signal_of
 from steps.base.errors import UserError
+from steps.base.processes import die_with_parent
 from steps.base.record import Manifest
+from steps.base.step import ENDS
 from steps.config.runtime import ContainerSettings
 from steps.machine.runtime import mounts
 from steps.machine.runtime.host import CHECKOUT, LAUNCHER, connected, image_id, owned
@@ -27,13 +30,11 @@ from steps.machine.runtime.host import CHECKOUT, LAUNCHER, connected, image_id, 
 OUTPUT = "org.reprise.output"
 """Label of a container: what it makes."""
 
-KILLED = 137
-"""Exit status of a process that the kernel ended, for want of memory above all."""
-
 GB = 1 << 30
 
 
 def main(arguments: list[str]) -> int:
+    die_with_parent(signal.SIGTERM)
     manifest, settings, *command = arguments
     try:
         image = Manifest.read(Path(manifest))
@@ -59,7 +60,7 @@ def launch(image: Manifest, settings: ContainerSettings, command: list[str]) -> 
         _sweep(client, output)
         container = _create(client, image, settings, command, output)
         try:
-            return _attend(client, container, settings)
+            return _attend(client, container, settings, command)
         finally:
             _remove(container)
 
@@ -119,14 +120,21 @@ def _nested_capabilities(settings: ContainerSettings) -> list[str]:
     return ["SETUID", "SETGID"] if settings.nested and os.getuid() == 0 else []
 
 
-def _attend(client: docker.DockerClient, container: Container, settings: ContainerSettings) -> int:
+def _attend(
+    client: docker.DockerClient,
+    container: Container,
+    settings: ContainerSettings,
+    command: list[str],
+) -> int:
     def stop(number: int, frame: FrameType | None) -> NoReturn:
+        for further in ENDS:  # a second one would break this off
+            signal.signal(further, signal.SIG_IGN)
         # The step removes what it has not finished when it is told to end.
         container.stop(timeout=int(settings.stop_limit_s))
         raise SystemExit(128 + number)
 
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, stop)
+    for ending in ENDS:
+        signal.signal(ending, stop)
     stream = container.attach(stream=True, logs=True)
     container.start()
     # A run may be silent for longer than any request may take.
@@ -136,13 +144,30 @@ def _attend(client: docker.DockerClient, container: Container, settings: Contain
         sys.stderr.flush()
     ended = container.wait()
     status = int(ended["StatusCode"])
-    if status == KILLED:
-        limit = f"its limit is {settings.memory_gb} GB; " if settings.memory_gb else ""
-        raise UserError(
-            f"the container was killed, most likely for want of memory; {limit}free some, or raise "
-            "runtime.memory_gb, and run again"
-        )
+    if (number := signal_of(status)) is not None:
+        raise UserError(_death(container, settings, command, number))
     return status
+
+
+def _death(
+    container: Container, settings: ContainerSettings, command: list[str], number: signal.Signals
+) -> str:
+    """What ended the step in it, which couldn't say so itself."""
+    container.reload()
+    limit = f"its limit is {settings.memory_gb} GB; " if settings.memory_gb else ""
+    memory = (
+        f"most likely the kernel, for want of memory; {limit}free some, or raise runtime.memory_gb"
+    )
+    if container.attrs.get("State", {}).get("OOMKilled"):
+        memory = (
+            f"{settings.engine} says that the kernel ended it for want of memory; {limit}free "
+            "some, or raise runtime.memory_gb"
+        )
+    step, log, output = (
+        command[command.index(option) + 1] for option in ("-m", "--log", "--output")
+    )
+    left = kept(Path(output).parent)
+    return sentence(f"{step.rpartition('.')[2]} in its container", number, log, memory, left)
 
 
 def _sweep(client: docker.DockerClient, output: str) -> None:

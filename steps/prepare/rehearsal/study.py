@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 
 from steps import ROOT
+from steps.base import threads
 from steps.base.bootstrap import ratio_interval
 from steps.base.errors import UserError
 from steps.prepare.rehearsal import compress, dataset, notes, tokenizer
@@ -57,9 +58,10 @@ class Scores:
 
 def generate(directory: Path, prompts: Sequence[list[int]]) -> tuple[list[list[int]], float]:
     """Greedy answers (token ids) of one vLLM engine in a child process, and its seconds."""
-    # OpenMP and vLLM read these when they are imported, so only a fresh process sees them. With
+    # Libraries and vLLM read these when they are imported, so only a fresh process sees them. With
     # two threads, engines on shared cores lose most of their time waiting.
-    os.environ |= {"OMP_NUM_THREADS": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+    threads.take(1)
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)

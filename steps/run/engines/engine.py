@@ -8,6 +8,8 @@ from itertools import accumulate, compress
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
+from steps.base import threads
+from steps.base.errors import UserError
 from steps.config.schema import Engine as EngineConfig
 from steps.config.schema import Generation
 
@@ -119,6 +121,9 @@ class Engine(Protocol):
     def step(self) -> Events:
         """Advance all submitted requests by one token or so."""
 
+    def threads(self) -> int:
+        """Threads of arithmetic, by what its libraries say; 0 if it computes nothing."""
+
     def identity(self) -> dict[str, str]:
         """Name, version and kind of device, for the result: alike for all engines of a run."""
 
@@ -134,15 +139,41 @@ MAKERS = {
 
 
 def started(start: Start, warmup: Sequence[Sequence[int]]) -> Engine:
-    """An engine that has loaded and answered the warm-up's prompts."""
+    """An engine that has loaded and answered the warm-up's prompts.
+
+    Raises UserError if it computes with another number of threads than it is configured to.
+    """
     module, name = MAKERS[start.config.kind].split(":")
     engine = cast(Engine, getattr(importlib.import_module(module), name)())
     engine.start(start)
+    require_threads(start.config, engine.threads())
     engine.submit([(-1 - i, prompt) for i, prompt in enumerate(warmup)])
     missing = len(warmup)
+    before = threads.spent()
     while missing:
         missing -= len(engine.step().completed)
+    if engine.identity()["device"] == "cpu":
+        found = threads.computed(before, threads.spent(), start.config.threads)
+        _require_no_more(start.config, found)
     return engine
+
+
+def require_threads(config: EngineConfig, computing: int) -> None:
+    """Raises UserError if what an engine's libraries say isn't what is configured."""
+    if computing != config.threads:
+        raise UserError(
+            f"the engine computes with {computing} threads, engine.threads is {config.threads}; "
+            "set engine.threads to what is to run, or look in the log for what else sets it"
+        )
+
+
+def _require_no_more(config: EngineConfig, computed: int) -> None:
+    """Too few is no fault: a short warm-up may leave some of them without work."""
+    if computed > config.threads:
+        raise UserError(
+            f"{computed} threads did the work of the engine's warm-up, more than its libraries "
+            f"say, and engine.threads is {config.threads}; see the log for what starts them"
+        )
 
 
 def depth(config: EngineConfig) -> int:

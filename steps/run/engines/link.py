@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from steps import ROOT
+from steps.base.processes import STOPPED, state
 from steps.run.engines import wire
 
 LAST_WORDS_S = 2.0
@@ -68,6 +69,10 @@ class Link:
     def silent_s(self) -> float:
         """Seconds since it last said something."""
         return time.monotonic() - self._heard_s
+
+    def stopped(self) -> bool:
+        """Whether it stands still by a signal; of a process on another node that isn't known."""
+        return self._process is not None and state(self._process.pid) == STOPPED
 
     def close(self) -> None:
         """Tell the process that it isn't needed any more."""

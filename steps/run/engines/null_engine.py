@@ -77,6 +77,9 @@ class NullEngine:
             first.extend(zip(heapq.heappop(self._firsts)[1], repeat(FILLER)))
         return Events(first, completed)
 
+    def threads(self) -> int:
+        return 0
+
     def identity(self) -> dict[str, str]:
         return {"name": "null", "version": "1", "device": "none"}
 

@@ -2,15 +2,33 @@
 
 import itertools
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
-from steps.config.schema import Engine
+if TYPE_CHECKING:  # the Snakefile asks how busy CPUs are, and needs no schema
+    from steps.config.schema import Engine
 
 NODES = Path("/sys/devices/system/node")
+LOADS = Path("/proc/stat")
+QUOTAS = Path("/sys/fs/cgroup")
+MEMBER = Path("/proc/self/cgroup")
+LOOK_S = 0.3
+"""How long CPUs are watched for other work."""
 
 
-def take_place(config: Engine, place: int) -> str:
+class Apart(NamedTuple):
+    """CPUs of the engine's thread and of all others in one process; none: left to the system."""
+
+    engine: tuple[int, ...]
+    others: tuple[int, ...]
+
+
+TOGETHER = Apart((), ())
+
+
+def take_place(config: "Engine", place: int) -> str:
     """Bind this process to the CPUs and accelerators of one of its node's engines; returns the
     numbers of these.
 
@@ -19,11 +37,112 @@ def take_place(config: Engine, place: int) -> str:
     placement = config.placement
     if placement.pinned:
         shares = cpu_shares(placement.engines_per_node, cpus_by_numa_node())
-        os.sched_setaffinity(0, shares[place])
+        keep_to(shares[place])
     if placement.device_variable != "none":
         per_engine = getattr(config.arguments, "tensor_parallel_size", 1)
         os.environ[placement.device_variable] = devices(place, per_engine)
     return os.environ.get(placement.device_variable, "")
+
+
+def keep_to(cpus: Collection[int]) -> bool:
+    """Bind the calling thread, and those that it will start; False where the system won't have it.
+
+    CPUs can be taken from a process at any time, and some sandboxes bind nothing at all: a run goes
+    on there, wherever its threads are put.
+    """
+    try:
+        os.sched_setaffinity(0, cpus)
+    except OSError:
+        return False
+    return True
+
+
+def apart(config: "Engine") -> Apart:
+    """CPUs for an engine in LoadGen's process: the idlest, as many as it has threads.
+
+    Nothing where it needs all of them. Takes LOOK_S.
+    """
+    ordered = cpus_by_numa_node()
+    if not config.placement.pinned or not 0 < config.threads < len(ordered):
+        return TOGETHER
+    return split(config.threads, ordered, busy(LOOK_S))
+
+
+def split(threads: int, ordered: Sequence[int], load: dict[int, float]) -> Apart:
+    """Of equally busy CPUs the last ones are the engine's: the first has interrupts to serve."""
+    idle_first = sorted(reversed(ordered), key=lambda cpu: round(load.get(cpu, 0.0), 1))
+    engine = set(idle_first[:threads])
+    others = (cpu for cpu in ordered if cpu not in engine)
+    return Apart(tuple(sorted(engine)), tuple(sorted(others)))
+
+
+def busy(seconds: float, stat: Path = LOADS) -> dict[int, float]:
+    """Each CPU's share of time that somebody had it; empty where the kernel doesn't tell."""
+    before = _ticks(stat)
+    time.sleep(seconds)
+    after = _ticks(stat)
+    found = {}
+    for cpu in before.keys() & after.keys():
+        idle, whole = (after[cpu][n] - before[cpu][n] for n in (0, 1))
+        found[cpu] = 1 - idle / whole if whole > 0 else 0.0
+    return found
+
+
+def busy_share() -> float:
+    """Of the CPUs that this process may use, over LOOK_S."""
+    load, allowed = busy(LOOK_S), os.sched_getaffinity(0)
+    shares = [share for cpu, share in load.items() if cpu in allowed]
+    return sum(shares) / len(shares) if shares else 0.0
+
+
+def _ticks(stat: Path) -> dict[int, tuple[int, int]]:
+    """Idle and all ticks since the start of the machine, by CPU."""
+    try:
+        lines = stat.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return {}
+    found = {}
+    for name, *values in filter(None, (line.split() for line in lines)):
+        if name.startswith("cpu") and name[3:].isdecimal():
+            numbers = [int(value) for value in values[:8]]  # what follows is counted in them
+            found[int(name[3:])] = (sum(numbers[3:5]), sum(numbers))
+    return found
+
+
+def quota(home: Path = QUOTAS, member: Path = MEMBER) -> float | None:
+    """CPUs' worth of time that this process may use by its control groups, of either version and
+    whoever made them (a container, Slurm, systemd); None without a limit."""
+    shares = map(_share, _groups(home, member))
+    return min((share for share in shares if share is not None), default=None)
+
+
+def _groups(home: Path, member: Path) -> Iterator[Path]:
+    """Folders of this process's groups; a container may see its own as the uppermost."""
+    yield from (home, home / "cpu")
+    try:
+        lines = member.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        top = home / "cpu" if controllers else home
+        if not controllers or "cpu" in controllers.split(","):
+            for below in (Path(path), *Path(path).parents):
+                yield top / below.relative_to("/")
+
+
+def _share(group: Path) -> float | None:
+    try:
+        if (group / "cpu.max").is_file():
+            limit, period = (group / "cpu.max").read_text(encoding="ascii").split()
+        else:
+            limit, period = (
+                (group / f"cpu.cfs_{name}_us").read_text(encoding="ascii").strip()
+                for name in ("quota", "period")
+            )
+        return None if limit in ("max", "-1") else int(limit) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
 
 
 def cpu_shares(engines: int, ordered: Sequence[int]) -> list[tuple[int, ...]]:
@@ -55,6 +174,11 @@ def parsed_list(text: str) -> list[int]:
             first, _, last = part.partition("-")
             found.extend(range(int(first), int(last or first) + 1))
     return found
+
+
+def listed(cpus: Iterable[int]) -> str:
+    """CPUs as taskset takes them."""
+    return ",".join(map(str, cpus))
 
 
 def devices(engine: int, per_engine: int) -> str:

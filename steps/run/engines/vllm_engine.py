@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from steps.base import threads
 from steps.base.errors import UserError, explain
 from steps.run.engines.engine import Events, Request, Start
 
@@ -29,8 +30,10 @@ class VllmEngine:
         config, generation, weights = start.config, start.generation, start.weights
         first_tokens = start.first_tokens
         # vLLM reads its environment while it is imported.
+        threads.take(config.threads)
         os.environ.update(config.environment)
         try:
+            threads.told(config.threads)
             from vllm import EngineArgs, LLMEngine, SamplingParams
             from vllm.sampling_params import RequestOutputKind
         except ImportError as error:
@@ -66,6 +69,9 @@ class VllmEngine:
             line = (text.strip().splitlines() or [type(error).__name__])[0]
             sentence = line.split(". ")[0].rstrip(".")
             raise UserError(f"vLLM can't start on {weights}: {sentence}; see the log") from error
+
+    def threads(self) -> int:
+        return threads.computing()
 
     def submit(self, requests: Sequence[Request]) -> None:
         for number, prompt in requests:

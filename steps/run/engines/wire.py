@@ -21,9 +21,13 @@ HEARTBEAT_S = 1.0
 HEAD = struct.Struct("<5Q")
 """Before a message: what it is, and up to four sizes of what follows."""
 
-PICKLED, SUBMIT, NEWS = range(3)
-"""Submit and News, of which Server has one for every sample, are columns of 64-bit integers, and
-tokens as they are: a pickle took up to twice as long. The rest is said once, or once a second."""
+PICKLED, SUBMIT, NEWS, HELLO = range(4)
+"""Hello is its head alone, for it isn't known yet who says it. Submit and News, of which Server has
+one for every sample, are columns of 64-bit integers, and tokens as they are: a pickle took up to
+twice as long. The rest is said once, or once a second."""
+
+LARGEST = 1 << 33
+"""No message has more bytes: the prompts of a dataset are the longest."""
 
 Part: TypeAlias = "bytes | bytearray | memoryview | array[int]"
 
@@ -61,13 +65,14 @@ class Submit:
 class Ready:
     """The engine takes samples. `rate`: tokens per second of one sample of the warm-up.
 
-    `device`: model name of what it computes on; `accelerators`: their numbers on its node, as
-    "0,1", "" where it isn't told which.
+    `threads` of arithmetic, by what its libraries say. `device`: model name of what it computes
+    on; `accelerators`: their numbers on its node, as "0,1", "" where it isn't told which.
     """
 
     identity: dict[str, str]
     device: str
     accelerators: str
+    threads: int
     start_s: float
     rate: float
 
@@ -88,10 +93,16 @@ class Failed:
 Message = Assignment | Hello | Submit | Ready | News | Alive | Failed
 
 
+class Garbled(OSError):
+    """The other side sent what is no message."""
+
+
 def send(connection: "Connection[Any, Any]", message: Message) -> None:
     """Raises OSError if nobody listens any more."""
     parts: list[Part]
-    if isinstance(message, Submit):
+    if isinstance(message, Hello):
+        parts = [HEAD.pack(HELLO, message.number, 0, 0, 0)]
+    elif isinstance(message, Submit):
         columns = array("q", message.numbers)
         columns.extend(message.indices)
         parts = [HEAD.pack(SUBMIT, len(message.numbers), 0, 0, 0), columns]
@@ -107,10 +118,12 @@ def send(connection: "Connection[Any, Any]", message: Message) -> None:
 
 
 def receive(connection: "Connection[Any, Any]") -> Message:
-    """Raises EOFError or OSError if the other side is gone."""
+    """Raises EOFError or OSError if the other side is gone, Garbled for what is no message."""
     head = bytearray(HEAD.size)
     _moved(os.readv, connection, [head])
     kind, size, tokens, answers, answers_tokens = HEAD.unpack(head)
+    if kind >= HELLO or 16 * (size + answers) + 4 * (tokens + answers_tokens) > LARGEST:
+        raise Garbled(f"its head is {head.hex()}")
     if kind == SUBMIT:
         columns = _zeros("q", 2 * size)
         _moved(os.readv, connection, [columns])
@@ -127,8 +140,23 @@ def receive(connection: "Connection[Any, Any]") -> Message:
         )
     text = bytearray(size)
     _moved(os.readv, connection, [text])
-    message: Message = pickle.loads(text)
+    try:
+        message = pickle.loads(text)
+    except Exception as error:  # of a pickle's bytes anything may come
+        raise Garbled(f"{type(error).__name__}: {error}") from error
+    if not isinstance(message, Message):
+        raise Garbled(f"it is a {type(message).__name__}")
     return message
+
+
+def receive_hello(connection: "Connection[Any, Any]") -> int:
+    """The number of an engine's process that has connected. Raises as `receive` does."""
+    head = bytearray(HEAD.size)
+    _moved(os.readv, connection, [head])
+    kind, number, *rest = HEAD.unpack(head)
+    if kind != HELLO or any(rest):
+        raise Garbled(f"its head is {head.hex()}")
+    return int(number)
 
 
 def _zeros(code: str, count: int) -> "array[int]":

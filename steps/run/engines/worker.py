@@ -55,7 +55,16 @@ class Worker:
         engine = started(assignment.start, warmup)
         rate = measured_rate(engine, warmup)
         seconds = time.monotonic() - begun
-        self._say(wire.Ready(engine.identity(), engine.device(), self._accelerators, seconds, rate))
+        self._say(
+            wire.Ready(
+                engine.identity(),
+                engine.device(),
+                self._accelerators,
+                engine.threads(),
+                seconds,
+                rate,
+            )
+        )
         return engine
 
     def _drive(self, engine: Engine, prompts: "list[Any]") -> NoReturn:

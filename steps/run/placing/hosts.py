@@ -5,7 +5,7 @@ the other `python -m steps.run.placing.hosts ADDRESS NUMBER VENDORS` in the chec
 and ends it when its stdin does, which closes with this process however that ends.
 """
 
-import ctypes
+import contextlib
 import os
 import re
 import shlex
@@ -21,8 +21,10 @@ from typing import NoReturn
 
 from steps import ROOT
 from steps.base.errors import UserError
+from steps.base.processes import die_with_parent
 from steps.machine.probes.machine import Prober, of_vendor
 from steps.machine.probes.values import Vendor
+from steps.run.placing.protection import with_token
 
 LABEL = "reprise-host"
 """Label of a node of Ray: the number of its host in the list."""
@@ -39,8 +41,6 @@ UNREACHABLE = 255
 """Status of ssh where the connection failed."""
 
 END_S = 8.0
-DIE_WITH_PARENT = 1
-"""PR_SET_PDEATHSIG of prctl(2)."""
 
 
 def command(
@@ -70,7 +70,12 @@ class Hosts:
     """The hosts of one run, from the first connection on."""
 
     def __init__(
-        self, names: Sequence[str], checkout: str, address: str, vendors: Iterable[Vendor]
+        self,
+        names: Sequence[str],
+        checkout: str,
+        address: str,
+        vendors: Iterable[Vendor],
+        token: str,
     ) -> None:
         self._names = names
         self._checkout = checkout
@@ -93,6 +98,10 @@ class Hosts:
             except OSError as error:
                 raise UserError(f"ssh can't be started ({error.strerror}); install it") from error
             self._processes.append(process)
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):  # `check` says why it has ended
+                process.stdin.write(token + "\n")
+                process.stdin.flush()
             reader = threading.Thread(target=self._read, args=(number, process), daemon=True)
             reader.start()
             self._readers.append(reader)
@@ -161,17 +170,13 @@ def main() -> NoReturn:
         ],
         stdin=subprocess.DEVNULL,
         stderr=subprocess.STDOUT,
+        env={**os.environ, **with_token(sys.stdin.readline().strip())},
         preexec_fn=die_with_parent,
     )
     threading.Thread(target=_end_with_stdin, args=(ray,), daemon=True).start()
     status = ray.wait()
     sys.stdout.flush()
     os._exit(status if 0 <= status < UNREACHABLE else 1)
-
-
-def die_with_parent() -> None:
-    """For a process that is about to start another program: that gets SIGKILL at our end."""
-    ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
 
 
 def _end_with_stdin(ray: "subprocess.Popen[bytes]") -> None:

@@ -4,18 +4,24 @@ node the engines' processes, which connect to LoadGen's by themselves.
 
 import subprocess
 import sys
+from collections.abc import Callable
 
 from steps import ROOT
+from steps.base.processes import die_with_parent
 from steps.base.strict import Positive, PositiveNumber, Strict
 from steps.config.engine import Host, NodeKind
-from steps.run.placing.hosts import die_with_parent
 
 LOCAL = "local"
 """Address of a cluster that is made for the run: every node a raylet of its own on this machine."""
 
 
+Door = Callable[[str], int]
+"""Told the address by which the nodes know this machine, says on which of its ports LoadGen's
+process listens."""
+
+
 class Order(Strict):
-    """What is to be started. `port`: where LoadGen's process listens; `key`: its secret, in hex.
+    """What is to be started. `key`: the secret of LoadGen's process, in hex.
 
     `kinds`, `hosts`, `checkout`: see steps.config.engine.Placement.
     """
@@ -26,15 +32,20 @@ class Order(Strict):
     hosts: tuple[Host, ...] = ()
     checkout: str = str(ROOT)
     engines_per_node: Positive
-    port: Positive
     key: str
     limit_s: PositiveNumber
 
 
 class Reply(Strict):
-    """`addresses` of the nodes, in order, once their engines are started; or what went wrong."""
+    """First `host`, the address by which the nodes know this machine: LoadGen's process listens
+    there and answers with its port, in a line. Then `addresses` of the nodes, in order, once their
+    engines are started. `exposed`: sentences on what others on the network can reach. Or what went
+    wrong.
+    """
 
+    host: str | None = None
     addresses: tuple[str, ...] = ()
+    exposed: tuple[str, ...] = ()
     error: str | None = None
 
 

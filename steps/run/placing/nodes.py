@@ -25,7 +25,8 @@ from steps.machine.probes.machine import Prober, of_vendor
 from steps.machine.probes.values import Accelerator, Vendor
 from steps.run.placing import tasks
 from steps.run.placing.hosts import LABEL, Hosts
-from steps.run.placing.launch import LOCAL, Order, Reply, connecting
+from steps.run.placing.launch import LOCAL, Door, Order, Reply, connecting
+from steps.run.placing.protection import MODE, REFUSED, TOKEN_FILE, exposed, protect
 
 POLL_S = 0.2
 
@@ -43,19 +44,22 @@ class Agent:
         return os.getpid()
 
 
-def place(order: Order) -> tuple[str, ...]:
-    """Start the engines of all nodes; returns the nodes' addresses. Raises UserError."""
+def place(order: Order, door: Door) -> Reply:
+    """Start the engines of all nodes. Raises UserError."""
     if order.address == tasks.ADDRESS:
-        engines = tasks.Tasks(order, str(ROOT))
+        engines = tasks.Tasks(order, str(ROOT), door)
         _AGENTS.append(engines)
-        return engines.started()
+        return Reply(addresses=engines.started())
+    token = protect(local=order.address == LOCAL) if order.address in (LOCAL, SSH) else ""
     import ray
     from ray.exceptions import GetTimeoutError, RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     limit = time.monotonic() + order.limit_s
-    nodes = _nodes(order, limit)
+    nodes = _nodes(order, token, limit)
+    found = exposed(ray.get_runtime_context().gcs_address)
     host = "127.0.0.1" if order.address == LOCAL else ray.util.get_node_ip_address()
+    port = door(host)
     agent = ray.remote(num_cpus=0, max_restarts=0)(Agent)
     asked = []
     for number, node in enumerate(nodes):
@@ -69,7 +73,7 @@ def place(order: Order) -> tuple[str, ...]:
         first = number * order.engines_per_node
         asked.append(
             placed.launch.remote(
-                first, order.engines_per_node, host, order.port, order.key, order.checkout
+                first, order.engines_per_node, host, port, order.key, order.checkout
             )
         )
     try:
@@ -82,7 +86,10 @@ def place(order: Order) -> tuple[str, ...]:
     except RayError as error:
         line = str(error).strip().splitlines()[-1]
         raise UserError(f"Ray could not start an agent on every node: {line}") from error
-    return tuple(f"{node['NodeManagerAddress']}" for node in nodes)
+    return Reply(
+        addresses=tuple(f"{node['NodeManagerAddress']}" for node in nodes),
+        exposed=(found,) if found else (),
+    )
 
 
 _AGENTS: list[Any] = []
@@ -99,12 +106,12 @@ def _environment(order: Order) -> dict[str, Any]:
     return {"env_vars": {"PYTHONPATH": order.checkout, **LET_BE}}
 
 
-def _nodes(order: Order, limit: float) -> list[dict[str, Any]]:
+def _nodes(order: Order, token: str, limit: float) -> list[dict[str, Any]]:
     """The cluster's nodes, those of the first kind first, by host or address; waits for them,
     within the limit."""
     import ray
 
-    hosts = _join(order)
+    hosts = _join(order, token)
     looking = Looking(order)
     while True:
         alive = [node for node in ray.nodes() if node["Alive"]]
@@ -227,9 +234,10 @@ def _listed(vendors: list[Vendor]) -> tuple[Accelerator, ...]:
     return next(filter(None, (of_vendor(vendor, Prober()) for vendor in vendors)), ())
 
 
-def _join(order: Order) -> Hosts | None:
-    """Become part of the cluster; returns the hosts whose Ray is started here."""
+def _join(order: Order, token: str) -> Hosts | None:
+    """Become part of the cluster; returns the hosts whose Ray is started here, with this token."""
     import ray
+    from ray import exceptions
 
     if order.address in (LOCAL, SSH):
         from ray.cluster_utils import Cluster
@@ -246,7 +254,8 @@ def _join(order: Order) -> Hosts | None:
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
         if not alone:
             return None
-        hosts = Hosts(order.hosts, order.checkout, cluster.address, map(_vendor, order.kinds))
+        kinds = map(_vendor, order.kinds)
+        hosts = Hosts(order.hosts, order.checkout, cluster.address, kinds, token)
         _AGENTS.append(hosts)
         return hosts
     try:
@@ -255,6 +264,11 @@ def _join(order: Order) -> Hosts | None:
         raise UserError(
             f"there is no Ray cluster at {order.address}; on the head: ray start --head, on every "
             "other node: ray start --address=HEAD:6379"
+        ) from error
+    except getattr(exceptions, REFUSED, ConnectionError) as error:
+        raise UserError(
+            f"the Ray cluster at {order.address} asks for a token that ./reproduce doesn't have; "
+            f"run it with {MODE}=token and {TOKEN_FILE}=FILE in the environment"
         ) from error
     return None
 
@@ -266,8 +280,17 @@ def main() -> None:
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     order = Order.model_validate_json(sys.stdin.readline())
+
+    def say(reply: Reply) -> None:
+        replies.write(reply.model_dump_json() + "\n")
+        replies.flush()
+
+    def door(host: str) -> int:
+        say(Reply(host=host))
+        return int(sys.stdin.readline())
+
     try:
-        reply = Reply(addresses=place(order))
+        reply = place(order, door)
     except UserError as error:
         reply = Reply(error=str(error))
     except ImportError as error:
@@ -276,8 +299,7 @@ def main() -> None:
             "beside vLLM envs/cpu-cluster.lock (hardware=cpu-cluster)"
         )
     with contextlib.suppress(OSError):
-        replies.write(reply.model_dump_json() + "\n")
-        replies.flush()
+        say(reply)
         sys.stdin.read()
     _end()
 

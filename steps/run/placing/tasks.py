@@ -7,13 +7,14 @@ from its stdin, which srun passes on to all of them, and ends when that does.
 
 import os
 import platform
+import socket
 import subprocess
 import sys
 import threading
 
 from steps import ROOT
 from steps.base.errors import UserError
-from steps.run.placing.launch import Order, connecting
+from steps.run.placing.launch import Door, Order, connecting
 
 ADDRESS = "slurm"
 END_S = 10.0
@@ -21,19 +22,31 @@ JOB, TASK = "SLURM_JOB_ID", "SLURM_PROCID"
 """How Slurm tells a process its job, and a task its number."""
 
 
+def own_address() -> str:
+    """The address that this node's name stands for; the name, where that is itself alone."""
+    name = platform.node()
+    try:
+        found = socket.gethostbyname(name)
+    except OSError:
+        return name
+    return name if found.startswith("127.") else found
+
+
 class Tasks:
     """The tasks of one run."""
 
-    def __init__(self, order: Order, root: str) -> None:
+    def __init__(self, order: Order, root: str, door: Door) -> None:
         if JOB not in os.environ:
             raise UserError("placement.cluster=slurm needs a job of Slurm; choose scheduler=slurm")
         number = str(order.nodes)
+        host = own_address()
+        port = door("" if host == platform.node() else host)
         self._order = order
         self._process = subprocess.Popen(
             [
                 *("srun", "--nodes", number, "--ntasks", number, "--ntasks-per-node", "1"),
                 *("--cpu-bind=none", sys.executable, "-m", "steps.run.placing.tasks"),
-                *(platform.node(), str(order.port), str(order.engines_per_node)),
+                *(host, str(port), str(order.engines_per_node)),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -46,6 +46,9 @@ class Backend(Protocol):
     def identity(self) -> dict[str, str]:
         """Name, version and device of the engines, for the result."""
 
+    def threads(self) -> int:
+        """Threads of arithmetic of each engine."""
+
     def report(self) -> dict[str, Any]:
         """For the result: `engines` (of processes of their own), and what was wrong with them:
         `failures`, which are deaths, and `degraded`, a sentence each that names no site."""
@@ -88,6 +91,9 @@ class InProcess:
 
     def identity(self) -> dict[str, str]:
         return self._engine.identity()
+
+    def threads(self) -> int:
+        return self._engine.threads()
 
     def report(self) -> dict[str, Any]:
         return {"engines": [], "failures": [], "degraded": []}

@@ -67,6 +67,7 @@ class Fleet:
         while len(self._ready) + len(self._missing) < len(self._links):
             for number in self._heard(POLL_S):
                 self._starting(number, begun)
+            self._check_starts()
         for number, share in self._slow({n: r.rate for n, r in self._ready.items()}).items():
             self._job.say(
                 f"{self._links[number].name} is at {share:.0%} of its equals' speed in the warm-up"
@@ -99,7 +100,10 @@ class Fleet:
 
     def _launched(self) -> list[Link]:
         if self._cluster:
-            return self._cluster.links()
+            links = self._cluster.links()
+            for sentence in self._cluster.exposed:
+                self._job.say(f"warning: {sentence}")
+            return links
         return [Link.to_process(f"engine {n}") for n in range(self._placement.engines_per_node)]
 
     def _assignment(
@@ -133,6 +137,18 @@ class Fleet:
             self._job.say(
                 f"{self._links[number].name} is ready, {ready} of {total}, {seconds:.0f} s"
             )
+
+    def _check_starts(self) -> None:
+        """An engine that loads may be silent for long; one that is stopped loads nothing."""
+        for number, link in enumerate(self._links):
+            if number in self._ready or number in self._missing or not link.stopped():
+                continue
+            if (silent_s := link.silent_s()) > self._placement.silence_limit_s:
+                self._gone(
+                    number,
+                    f"is stopped and gave no sign of life for {silent_s:.0f} s",
+                    starting=True,
+                )
 
     # ---- samples --------------------------------------------------------------------------------
 
@@ -188,6 +204,9 @@ class Fleet:
     def _message(self, number: int, *, starting: bool = False) -> wire.Message:
         try:
             message = self._links[number].receive()
+        except wire.Garbled as error:
+            self._gone(number, f"sent what is no message ({error})", starting=starting)
+            return wire.Alive()
         except (EOFError, OSError):
             self._gone(number, None, starting=starting)
             return wire.Alive()
@@ -243,6 +262,9 @@ class Fleet:
     def identity(self) -> dict[str, str]:
         return next(iter(self._ready.values())).identity
 
+    def threads(self) -> int:
+        return next(iter(self._ready.values())).threads
+
     def report(self) -> dict[str, Any]:
         found = []
         for number, ready in sorted(self._ready.items()):
@@ -252,6 +274,7 @@ class Fleet:
                     "name": self._links[number].name,
                     "device": ready.device,
                     "accelerators": ready.accelerators,
+                    "threads": ready.threads,
                     "start_s": round(ready.start_s, 3),
                     "samples": seat.samples,
                     "output_tokens": seat.tokens,
@@ -259,7 +282,13 @@ class Fleet:
                     "warmup_sample_tokens_per_s": round(ready.rate, 3),
                 }
             )
-        return {"engines": found, "failures": self._failures, "degraded": self._degraded()}
+        exposed = {"exposed": list(self._cluster.exposed)} if self._cluster else {}
+        return {
+            "engines": found,
+            "failures": self._failures,
+            "degraded": self._degraded(),
+            **exposed,
+        }
 
     def _degraded(self) -> list[str]:
         """Of the whole run: what engines answered over the time that samples spent on them."""

@@ -6,9 +6,11 @@ move samples, everything that can fail runs on the engine's thread, and the main
 """
 
 import gc
+import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -18,6 +20,7 @@ from steps.base.console import Progress
 from steps.base.errors import UserError
 from steps.config.schema import RunConfig
 from steps.mlperf.loadgen_log import TOKEN_BYTES
+from steps.run.engines import pinning
 from steps.run.engines.engine import Batch, News, Start
 from steps.run.sut.backend import Backend, InProcess, Job
 from steps.run.sut.book import Book
@@ -50,6 +53,8 @@ class EngineLoop:
     book: Book = field(default_factory=Book)
     start_s: float = 0.0
     """How long the engines took to be ready for the first sample."""
+    cpus: pinning.Apart = pinning.TOGETHER
+    """Where the engine's thread and LoadGen's run, if they are in one process and kept apart."""
     error: BaseException | None = None
 
     def __post_init__(self) -> None:
@@ -78,6 +83,18 @@ class EngineLoop:
     def start(self) -> None:
         """Begin loading; `ready` is set when samples may come, or `error` when they can't."""
         self._thread.start()
+
+    @contextmanager
+    def beside_engine(self) -> Iterator[None]:
+        """Keeps the calling thread, and those that it starts, off the engine's CPUs."""
+        before = os.sched_getaffinity(0)
+        if self.cpus.others and not pinning.keep_to(self.cpus.others):
+            self.cpus = self.cpus._replace(others=())
+        try:
+            yield
+        finally:
+            if self.cpus.others:
+                pinning.keep_to(before)
 
     def begin_test(self) -> None:
         # A collection would look at every prompt and note there is; what a run makes has no cycles.
@@ -137,6 +154,7 @@ class EngineLoop:
     def _run(self) -> None:
         try:
             begun = time.monotonic()
+            self._take_place()
             self.backend.start()
             self.start_s = time.monotonic() - begun
             self.ready.set()
@@ -146,6 +164,21 @@ class EngineLoop:
                     self._deliver(news)
         except BaseException as error:
             self.fail(error)
+
+    def _take_place(self) -> None:
+        """Before libraries are loaded, whose threads stay with the one that started them."""
+        if not self.config.engine.placement.in_process:
+            return
+        share = pinning.quota()
+        if share is not None and share < self.config.engine.threads:
+            self.say(
+                f"this container may use {share:g} of a processor and the engine computes with "
+                f"{self.config.engine.threads}: it is stopped for part of the time, and rates of a "
+                "whole one may miss their limits"
+            )
+        cpus = pinning.apart(self.config.engine)
+        if cpus.engine and pinning.keep_to(cpus.engine):
+            self.cpus = cpus
 
     def _feed(self) -> None:
         """Give the engines what has arrived, as much as they take."""

@@ -15,6 +15,7 @@ from steps.base.record import Manifest, Workspace
 from steps.config.schema import RunConfig
 from steps.mlperf.loadgen_log import read_detail
 from steps.prepare import samples
+from steps.run.engines import pinning
 from steps.run.sut import user_conf
 from steps.run.sut.harness import EngineLoop, wait_until_ready, watch
 
@@ -94,7 +95,8 @@ def execute(
     loop.start()
     try:
         wait_until_ready(loop, config.engine.start_limit_s)
-        duration_s, cpu_s = _test(mode, config, loop, folder, audit_file, trial)
+        with loop.beside_engine():
+            duration_s, cpu_s = _test(mode, config, loop, folder, audit_file, trial)
     except TrialEnded:
         _write_samples(folder / "samples.csv", loop)
         raise
@@ -104,11 +106,16 @@ def execute(
     _check_samples(mode, loop)
     _write_samples(folder / "samples.csv", loop)
     emulated = config.engine.emulation or bool(weights.result.get("simulated"))
-    engine = {**loop.backend.identity(), "emulated": emulated}
+    engine = {
+        **loop.backend.identity(),
+        "threads": loop.backend.threads(),
+        "emulated": emulated,
+    }
     workspace.result = {
         "mode": mode,
         "scenario": config.scenario,
         "engine": engine,
+        "cpus": {name: pinning.listed(cpus) for name, cpus in loop.cpus._asdict().items()},
         **loop.backend.report(),
         "loadgen_version": config.rules.loadgen_version,
         "samples": len(loop.book),

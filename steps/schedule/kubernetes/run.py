@@ -5,10 +5,8 @@ Snakemake is the same as on one machine. Its jobs that need a node are commands 
 """
 
 import json
-import os
 import subprocess
 from pathlib import Path
-from typing import NoReturn
 
 from steps.base.errors import UserError
 from steps.config.scheduler import Kubernetes
@@ -16,14 +14,18 @@ from steps.plan.plan import Job, Plan, load
 from steps.schedule.environment import make
 from steps.schedule.kubernetes.placed import image_job, placed
 from steps.schedule.resources import Resources, nodes_of
+from steps.schedule.supervisor import supervise
 
 CHECK_LIMIT_S = 600.0
 DRY = ("-n", "--dry-run", "--dryrun", "--summary", "--dag", "--rulegraph", "--lint", "--report")
 """What snakemake is asked without running anything."""
 
 
-def run(path: Path, passed_on: list[str], root: Path) -> NoReturn:
-    """Become snakemake on a frozen plan. Raises UserError for what no pod would get right."""
+def run(path: Path, passed_on: list[str], root: Path) -> int:
+    """Run snakemake on a frozen plan; returns its exit status.
+
+    Raises UserError for what no pod would get right.
+    """
     plan = load(path)
     scheduler = plan.scheduler
     assert isinstance(scheduler, Kubernetes)
@@ -36,7 +38,7 @@ def run(path: Path, passed_on: list[str], root: Path) -> NoReturn:
         *(binary, "--configfile", str(path.relative_to(root))),
         *("--workflow-profile", f"workflow/profiles/{scheduler.name}", *passed_on),
     ]
-    os.execv(binary, command)
+    return supervise(command, root)
 
 
 def show(path: Path, root: Path) -> int:

@@ -4,11 +4,10 @@ By cyclonedx-python-lib, which its standard's authors keep. It is loaded where a
 """
 
 import uuid
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from steps.base.errors import UserError
+from steps.base.locks import packages
 from steps.base.record import sha256_file
 
 NAMESPACE = uuid.UUID("0d1f2a52-6a0e-5a45-9c1b-5a5a0c6f3c51")
@@ -41,23 +40,9 @@ def bill(lock: Path, made: datetime) -> str:
             bom_ref=f"{name}=={version}",
             purl=PackageURL("pypi", name=name, version=version),
         )
-        for name, version in packages(lock)
+        for name, version in packages(lock).items()
     ]
     for component in components:
         bom.components.add(component)
     bom.register_dependency(root, components)
     return JsonV1Dot6(bom).output_as_string(indent=1) + "\n"
-
-
-def packages(lock: Path) -> Iterator[tuple[str, str]]:
-    """Names, normalized as the index does, and versions."""
-    from packaging.utils import canonicalize_name
-
-    for number, line in enumerate(lock.read_text(encoding="utf-8").splitlines(), 1):
-        text = line.partition("#")[0].partition(";")[0].strip()
-        if not text or text.startswith("-"):
-            continue
-        name, pinned, version = text.partition("==")
-        if not pinned:
-            raise UserError(f"{lock}, line {number}: {text!r} pins no version; write NAME==VERSION")
-        yield canonicalize_name(name.strip()), version.strip()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steps.commands.tune.early_stopping import allowed_misses
+from steps.mlperf.early_stopping import allowed_misses
 
 # The least number of queries that holds with so many misses: what LoadGen 5.1.2 says of its runs.
 LEAST = {0: 459, 1: 662, 2: 838, 5: 1307, 10: 2010, 50: 6898, 100: 12571, 200: 23527}

@@ -7,10 +7,10 @@ import pytest
 
 from bench.simulated_engine import Answers, Behaviour, Kind, SimulatedProber, full_run, tokens_of
 from steps.commands.tune.arrivals import Length
-from steps.commands.tune.early_stopping import needed_share
 from steps.commands.tune.lanes import lanes
 from steps.commands.tune.measure import Limits, Metric, Probe, Samples, quantile
 from steps.commands.tune.model import fit
+from steps.mlperf.early_stopping import needed_share
 
 LENGTH = Length(18209322760996052031, 1024, 100, 60.0)
 ONE = Kind(

@@ -1,0 +1,65 @@
+"""Locks: packages, each pinned to a version and to the digests of its files.
+
+Read by Pythons that have no packages yet: nothing here is imported but Python's own library.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from steps.base.errors import UserError
+
+_SEPARATORS = re.compile(r"[-_.]+")
+_DIGEST = re.compile(r"--hash=sha256:([0-9a-f]{64})(?=\s|$)")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A package of a lock; `name` as the index writes it, `text` as it stands in the file.
+
+    `digests` are the sha256 of the files that may be installed, hexadecimal. `text` alone is an
+    option or a remark, whose other fields are empty.
+    """
+
+    text: str
+    name: str = ""
+    version: str = ""
+    digests: tuple[str, ...] = ()
+
+
+def normal(package: str) -> str:
+    """PEP 503: one form for all ways to write a package's name."""
+    return _SEPARATORS.sub("-", package).lower()
+
+
+def entries(lock: Path) -> list[Entry]:
+    """All of a lock in its order. Raises UserError for a line that pins no version."""
+    return list(_entries(lock))
+
+
+def _entries(lock: Path) -> Iterator[Entry]:
+    text, begun = "", 1
+    for number, line in enumerate(lock.read_text(encoding="utf-8").splitlines(keepends=True), 1):
+        begun = begun if text else number
+        text += line
+        if not line.rstrip("\n").endswith("\\"):
+            yield _entry(text, f"{lock}, line {begun}")
+            text = ""
+    if text:
+        yield _entry(text, f"{lock}, line {begun}")
+
+
+def _entry(text: str, where: str) -> Entry:
+    said = text.partition("#")[0].partition(";")[0].partition("--hash")[0].strip(" \t\n\\")
+    if not said or said.startswith("-"):
+        return Entry(text)
+    name, pinned, version = (part.strip() for part in said.partition("=="))
+    if not pinned or not version:
+        raise UserError(f"{where}: {said!r} pins no version; write NAME==VERSION")
+    return Entry(text, normal(name), version, tuple(_DIGEST.findall(text)))
+
+
+def packages(lock: Path) -> dict[str, str]:
+    """Name to version. Raises UserError for a line that pins no version."""
+    return {entry.name: entry.version for entry in entries(lock) if entry.name}

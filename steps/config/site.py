@@ -1,0 +1,62 @@
+"""A system's file from outside `conf/`, read so that nothing in it stops or fills the machine."""
+
+from pathlib import Path
+
+import yaml
+
+from steps.base.errors import UserError
+from steps.base.untrusted import Damaged, text_of
+
+MAX_DEPTH = 50
+MAX_NODES = 100_000
+"""With every alias (`*name`) written out, as OmegaConf does; systems of conf/ have hundreds."""
+
+
+def site_text(site: Path) -> str:
+    """The file's text; raises UserError for what is no text of reasonable size and depth.
+
+    Not for YAML that is wrong: whoever parses it says where.
+    """
+    try:
+        text = text_of(site.resolve(strict=True))
+    except (Damaged, OSError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise UserError(f"--site {site}: {reason}; it has to be YAML in UTF-8") from error
+    try:
+        reason = _excess(text)
+    except yaml.YAMLError:
+        return text
+    if reason:
+        raise UserError(
+            f"--site {site} {reason}; write it out, it needs no more than conf/system/*"
+        )
+    return text
+
+
+def _excess(text: str) -> str | None:
+    """What of a document is too much: depth, or size once its aliases are written out.
+
+    From the parser's events, which come one after the other whatever the document is nested like.
+    """
+    sizes: dict[str, int] = {}
+    open_: list[tuple[str | None, int]] = []
+    size = 0
+    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_.append((event.anchor, size))
+            size += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = open_.pop()
+            if anchor is not None:
+                sizes[anchor] = size - before
+        elif isinstance(event, yaml.AliasEvent):
+            if any(event.anchor == anchor for anchor, _ in open_):
+                return f"has an alias *{event.anchor} within what it stands for"
+            size += sizes.get(str(event.anchor), 1)
+        elif isinstance(event, yaml.ScalarEvent):
+            size += 1
+        if len(open_) > MAX_DEPTH:
+            return f"is nested more than {MAX_DEPTH} deep"
+        if size > MAX_NODES:
+            return f"has more than {MAX_NODES:,} entries, its aliases written out"
+    return None

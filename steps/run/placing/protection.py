@@ -1,0 +1,71 @@
+"""Who may use a Ray cluster: whoever can open a connection to it runs programs as its user, unless
+it asks for a token.
+"""
+
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Mapping
+
+MODE, TOKEN, TOKEN_FILE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+"""How Ray is told of its token (2.52 and later; earlier versions have none)."""
+
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Ray's own way to stay on 127.0.0.1; on Linux it takes the address of the default route else."""
+
+ASK_LIMIT_S = 30.0
+
+ASK = """
+import sys
+from ray._raylet import GcsClient
+GcsClient(address=sys.argv[1]).internal_kv_keys(b"", None, timeout=5)
+"""
+"""A question that a cluster answers to everybody, or to whoever has its token."""
+
+REFUSED = "AuthenticationError"
+
+
+def with_token(token: str) -> dict[str, str]:
+    """What Ray's processes of one cluster have in their environment."""
+    return {MODE: "token", TOKEN: token}
+
+
+def protect(*, local: bool) -> str:
+    """Give this process, before it imports Ray, a token for the cluster that it makes; `local`: of
+    this machine alone. Returns the token.
+    """
+    token = secrets.token_hex(32)
+    os.environ.pop(TOKEN_FILE, None)
+    os.environ.update(with_token(token) | (LOOPBACK if local else {}))
+    return token
+
+
+def exposed(address: str) -> str | None:
+    """A sentence if a cluster answers who has no token; asked as a stranger asks."""
+    try:
+        asked = subprocess.run(
+            [sys.executable, "-c", ASK, address],
+            env=stranger(os.environ),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=ASK_LIMIT_S,
+        )
+    except subprocess.TimeoutExpired:
+        return f"whether Ray's cluster at {address} asks for a token could not be learned"
+    if not asked.returncode:
+        return (
+            f"Ray's cluster at {address} asks for no token: whoever reaches it over the network "
+            "runs programs as its user, and could have during this run"
+        )
+    if REFUSED in asked.stderr:
+        return None
+    return f"whether Ray's cluster at {address} asks for a token could not be learned"
+
+
+def stranger(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of somebody on this machine who knows no token."""
+    kept = {key: value for key, value in environment.items() if key not in (TOKEN, TOKEN_FILE)}
+    return {**kept, MODE: "disabled", "HOME": os.devnull}

@@ -1,0 +1,312 @@
+"""`./reproduce` beside snakemake: one at a time, ended in time, and no death without a word.
+
+What is started has a mark in its environment, by which the next ./reproduce finds what one that was
+killed or stopped has left behind.
+"""
+
+import base64
+import binascii
+import contextlib
+import fcntl
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+from steps.base import processes
+from steps.base.errors import UserError
+
+MARK = "REPRISE_RUN"
+
+INCOMPLETE = Path(".snakemake/incomplete")
+"""Snakemake has a file there for every output whose job has begun and not ended."""
+
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+POLL_S = 1.0
+STOPPED_S = 10.0
+"""So long a stopped process may be continued; then it has ended: nothing waits for it for ever."""
+GROUP_S = 2.0
+"""How long to see whether those below us got a SIGINT too."""
+LEAVE_S = 5.0
+"""How long snakemake has to end once no step is left."""
+STEPS_S = 70.0
+"""How long steps have to end when told to: a container has 60 s (runtime.stop_limit_s)."""
+KILL_S = 10.0
+"""How long the kernel has to end what was killed; a driver may hold a process longer."""
+
+SENT_BY_TERMINAL = 0x80
+"""SI_KERNEL: Ctrl-C, which the whole group got."""
+
+SHOWN = 3
+GO_ON = "./reproduce goes on from what is finished"
+
+
+def say(text: str) -> None:
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+
+
+# ---- one at a time -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who wrote the lock file: the process's identity and machine; `since`: when."""
+
+    mark: str
+    host: str
+    since: float
+
+    @classmethod
+    def read(cls, descriptor: int) -> "Holder | None":
+        """None if it ended in order, or is of a version that wrote nothing but its number."""
+        words = os.pread(descriptor, 512, 0).decode(errors="replace").split()
+        if len(words) != 2 or "-" not in words[0]:
+            return None
+        return cls(words[0], words[1], os.fstat(descriptor).st_mtime)
+
+    @property
+    def pid(self) -> int:
+        return int(self.mark.partition("-")[0])
+
+    @property
+    def here(self) -> bool:
+        return self.host == platform.node()
+
+    @property
+    def alive(self) -> bool:
+        return processes.identity(self.pid) == self.mark
+
+    @property
+    def stopped(self) -> bool:
+        return self.alive and processes.state(self.pid) == processes.STOPPED
+
+
+_held: int | None = None
+
+
+def lock(root: Path) -> None:
+    """Held until this process ends and what it hands it on to. Says what an earlier ./reproduce
+    that was killed or stopped has cut short, and ends what that left. Raises UserError if one runs.
+    """
+    global _held
+    results = root / "results"
+    results.mkdir(parents=True, exist_ok=True)
+    path = results / ".lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    earlier = Holder.read(descriptor)
+    if not _taken(descriptor):
+        if earlier is None or not earlier.here or (earlier.alive and not earlier.stopped):
+            raise UserError(_runs(descriptor, earlier, results))
+        _clear(earlier, root)
+        limit = time.monotonic() + KILL_S
+        while not _taken(descriptor):
+            if time.monotonic() > limit:
+                raise UserError(_runs(descriptor, earlier, results))
+            time.sleep(processes.GONE_POLL_S)
+    elif earlier is not None:
+        _clear(earlier, root)
+    mark = processes.identity(os.getpid())
+    os.truncate(descriptor, 0)
+    os.pwrite(descriptor, f"{mark} {platform.node()}\n".encode(), 0)
+    os.set_inheritable(descriptor, True)
+    os.environ[MARK] = mark
+    _held = descriptor
+
+
+def release() -> None:
+    """The run has ended in order: the next one has nothing to say of it."""
+    if _held is not None:
+        with contextlib.suppress(OSError):
+            os.truncate(_held, 0)
+
+
+def _taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _runs(descriptor: int, earlier: Holder | None, results: Path) -> str:
+    number = os.pread(descriptor, 32, 0).decode(errors="replace").split("-")[0].strip()
+    where = f" on {earlier.host}" if earlier is not None and not earlier.here else ""
+    return (
+        f"another ./reproduce (process {number}{where}), or a step it started, is still running "
+        f"in {results}; wait for it or end it"
+    )
+
+
+def _clear(earlier: Holder, root: Path) -> None:
+    """End what is left of an earlier run, and say what it was at."""
+    what = "was stopped and is ended now" if earlier.here and earlier.stopped else "was killed"
+    if earlier.here:
+        left = processes.killed(processes.with_variable(MARK, earlier.mark), KILL_S)
+        if earlier.alive:
+            left += processes.killed([earlier.pid], KILL_S)
+        if left:
+            numbers = " ".join(map(str, left))
+            raise UserError(
+                f"the last ./reproduce (process {earlier.pid}) {what}, but of what it started "
+                f"processes {numbers} don't end, even when killed: a driver holds them; see "
+                "dmesg, restart the machine if nothing else helps, and run again"
+            )
+    say(
+        f"the last ./reproduce (process {earlier.pid}) {what}; "
+        f"{_listed(cut_short(root, earlier.since))}; going on from what is finished"
+    )
+
+
+def cut_short(root: Path, since: float) -> list[str]:
+    """Output directories of jobs that began after a time and have not ended."""
+    found = []
+    for path in (root / INCOMPLETE).rglob("*"):
+        try:
+            if path.is_file() and path.stat().st_mtime >= since:
+                name = str(path.relative_to(root / INCOMPLETE)).replace("/", "").replace("@", "")
+                output = base64.urlsafe_b64decode(name).decode()
+                found.append((path.stat().st_mtime, str(Path(output).parent)))
+        except (OSError, binascii.Error, UnicodeDecodeError):
+            continue
+    return [output for _, output in sorted(found)]
+
+
+def _listed(outputs: list[str]) -> str:
+    if not outputs:
+        return "no step was under way"
+    more = f" and {len(outputs) - SHOWN} more" if len(outputs) > SHOWN else ""
+    return f"cut short: {', '.join(outputs[:SHOWN])}{more}"
+
+
+# ---- beside snakemake --------------------------------------------------------------------------
+
+
+def supervise(command: list[str], root: Path) -> int:
+    """Run snakemake; returns its exit status, or 128 and a signal's number.
+
+    Signals that end us are taken here, for its own handler may wait for ever for a lock that the
+    thread holds which it interrupts.
+    """
+    waited = {signal.SIGCHLD, *ENDS}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, waited)
+
+    def begin() -> None:
+        processes.die_with_parent()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    begun = time.time()
+    try:
+        # The lock is an open file that is handed on.
+        child = subprocess.Popen(command, cwd=root, close_fds=False, preexec_fn=begin)
+        try:
+            return _Watch(child, root, begun, waited).status()
+        finally:
+            _end_all(child)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_all(child: "subprocess.Popen[bytes]") -> None:
+    """Whatever way we leave, nothing of the run goes on."""
+    if child.poll() is None:
+        child.kill()
+        child.wait()
+    left = processes.with_variable(MARK, os.environ.get(MARK, ""))
+    processes.killed([pid for pid in left if pid != os.getpid()], KILL_S)
+
+
+@dataclass
+class _Watch:
+    child: "subprocess.Popen[bytes]"
+    root: Path
+    begun: float
+    waited: set[signal.Signals]
+    _stopped: dict[int, float] = field(default_factory=dict)
+
+    def status(self) -> int:
+        while self.child.poll() is None:
+            found = self._signalled(POLL_S)
+            if found is not None:
+                return self._ended_by(found)
+            if (status := self._look()) is not None:
+                return status
+        status = self.child.returncode
+        if status >= 0:
+            return status
+        name = signal.Signals(-status).name
+        cut = _listed(cut_short(self.root, self.begun))
+        say(f"error: snakemake (process {self.child.pid}) was ended by {name}; {cut}; {GO_ON}")
+        return 128 - status
+
+    def _signalled(self, limit_s: float) -> signal.struct_siginfo | None:
+        found = signal.sigtimedwait(self.waited, limit_s)
+        return None if found is None or found.si_signo == signal.SIGCHLD else found
+
+    def _look(self) -> int | None:
+        """End what has been stopped for too long; a status if that is snakemake itself."""
+        now = time.monotonic()
+        watched = [self.child.pid, *self._steps()]
+        stopped = [pid for pid in watched if processes.state(pid) == processes.STOPPED]
+        self._stopped = {pid: self._stopped.get(pid, now) for pid in stopped}
+        late = [pid for pid, since in self._stopped.items() if now - since >= STOPPED_S]
+        for pid in late:
+            if pid == self.child.pid:
+                cut = _listed(cut_short(self.root, self.begun))
+                say(
+                    f"error: snakemake (process {pid}) has been stopped for {STOPPED_S:.0f} s "
+                    f"(SIGSTOP) and is ended; {cut}; {GO_ON}"
+                )
+                return 128 + signal.SIGSTOP
+            say(
+                f"error: {_label(pid)} has been stopped for {STOPPED_S:.0f} s (SIGSTOP) and is "
+                "ended: what a run measures while it stands still is void"
+            )
+            processes.killed([pid], KILL_S)
+        return None
+
+    def _ended_by(self, found: signal.struct_siginfo) -> int:
+        """End steps, then snakemake, each with a limit; a second signal ends all at once."""
+        number, cut = signal.Signals(found.si_signo), cut_short(self.root, self.begun)
+        sender = processes.name(found.si_pid)
+        by = f"{number.name} from process {found.si_pid} ({sender})" if sender else number.name
+        told = number == signal.SIGINT and found.si_code == SENT_BY_TERMINAL
+        begun = alone = time.monotonic()
+        while self.child.poll() is None:
+            now = time.monotonic()
+            # A SIGINT may have gone to the whole group, and snakemake takes one only.
+            if not told and (number != signal.SIGINT or now - begun > GROUP_S):
+                told = True
+                self._tell(self.child.pid, signal.SIGINT)  # not SIGTERM: see supervise
+                for pid in self._steps():
+                    self._tell(pid, signal.SIGTERM)
+            if self._signalled(0.1) is not None:
+                break
+            if self._steps():
+                alone = now
+            if now - alone > LEAVE_S or now - begun > STEPS_S:
+                break
+        say(f"error: ended by {by}; {_listed(cut)}; {GO_ON}")
+        return 128 + number
+
+    def _steps(self) -> list[int]:
+        found = processes.children(self.child.pid)
+        return [pid for pid in found if processes.state(pid) not in processes.GONE]
+
+    def _tell(self, pid: int, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _label(pid: int) -> str:
+    """A step by its name and what it makes."""
+    words = processes.command(pid)
+    output = next((after for word, after in pairwise(words) if word == "--output"), "")
+    step = next((word for word in words if word.startswith("steps.")), "").rpartition(".")[2]
+    return f"{step}: {Path(output).parent} (process {pid})" if step and output else f"process {pid}"

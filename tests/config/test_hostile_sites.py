@@ -1,0 +1,194 @@
+"""Site files and overrides that were made to stop, fill or fool the planner."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from steps.base.errors import UserError
+from steps.config.site import site_text
+from steps.plan.make import make
+from tests.conftest import ROOT
+
+HEAD = (
+    "# @package _global_\ndefaults: [null-engine, _self_]\n"
+    "system:\n  name: acme\n  submitter: Acme\n"
+)
+OVERRIDES = ["experiment=null-engine", "scenario=Offline"]
+AT_ONCE_S = 20.0
+
+
+def bomb(levels: int) -> str:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    for n in range(1, levels):
+        lines.append(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]")
+    return "\n".join(lines) + "\n" + HEAD
+
+
+REFUSED: dict[str, tuple[str, str]] = {
+    "billion laughs": (bomb(10), "more than 100,000 entries"),
+    "a few laughs": (bomb(6), "more than 100,000 entries"),
+    "recursive alias": (HEAD + "  fields: &f {a: *f}\n", r"an alias \*f within what it stands for"),
+    "recursive list": (HEAD + "  loadgen: &f [*f]\n", r"an alias \*f within"),
+    "deep map": (HEAD + "  loadgen: " + "{a: " * 3000 + "1" + "}" * 3000 + "\n", "50 deep"),
+    "deep list": (HEAD + "  loadgen: {a: " + "[" * 5000 + "]" * 5000 + "}\n", "50 deep"),
+    "itself": (HEAD.replace("null-engine", "acme"), "names itself as its base"),
+    "itself elsewhere": (
+        HEAD.replace("null-engine", "/system/acme@_global_"),
+        "names itself as its base",
+    ),
+    "itself beside": (
+        HEAD.replace("null-engine,", "null-engine, acme,"),
+        "can't be composed|itself",
+    ),
+    "variable": (HEAD + "  fields: {hw_notes: '${oc.env:HOME}'}\n", "interpolation type oc.env"),
+    "variable that isn't": (HEAD + "  fields: {hw_notes: '${oc.env:NO_SUCH}'}\n", "oc.env"),
+    "variable as base": (
+        HEAD.replace("null-engine", "'${oc.env:HOME}'"),
+        "oc.env|can't be composed",
+    ),
+    "decode": (HEAD + "  fields: {hw_notes: '${oc.decode:\"[1]\"}'}\n", "type oc.decode"),
+    "create": (HEAD + "  fields: '${oc.create:{a: b}}'\n", "type oc.create"),
+    "hydra": (HEAD + "  fields: {a: '${hydra:runtime.cwd}'}\n", "interpolation type hydra"),
+    "now": (HEAD + "  fields: {a: '${now:%s}'}\n", "interpolation type now"),
+    "cycle": (
+        HEAD + "  fields: {a: '${system.fields.b}', b: '${system.fields.a}'}\n",
+        "composed|itself",
+    ),
+    "deep interpolation": (
+        HEAD + "  fields: {a: '" + "${text:" * 300 + "x" + "}" * 300 + "'}\n",
+        "nested too deeply|composed",
+    ),
+}
+
+
+def site(home: Path, text: str | bytes, name: str = "acme.yaml") -> Path:
+    path = home / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_would_never_end_or_reach_outside_is_refused(tmp_path: Path, name: str) -> None:
+    text, words = REFUSED[name]
+    begun = time.monotonic()
+    with pytest.raises(UserError, match=words):
+        make(ROOT, OVERRIDES, site(tmp_path, text))
+    assert time.monotonic() - begun < AT_ONCE_S
+
+
+def test_only_what_conf_has_is_offered(tmp_path: Path) -> None:
+    path = site(tmp_path, HEAD + "  fields: {hw_notes: '${oc.env:HOME}'}\n")
+    with pytest.raises(UserError, match="there is only at, engine, first, layers, maybe"):
+        make(ROOT, OVERRIDES, path)
+
+
+def test_aliases_that_people_write_are_good(tmp_path: Path) -> None:
+    text = HEAD + "  fields: {hw_notes: &n 'eight of them', sw_notes: *n}\n"
+    assert make(ROOT, OVERRIDES, site(tmp_path, text)).jobs
+
+
+def test_our_own_interpolations_are_good_after_others_were_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        make(ROOT, OVERRIDES, site(tmp_path, REFUSED["variable"][0]))
+    text = HEAD + "  fields: {hw_notes: '${system.submitter}'}\n"
+    (job, *_) = [
+        job for job in make(ROOT, OVERRIDES, site(tmp_path, text)).jobs if job.step == "describe"
+    ]
+    assert json.loads(job.config)["fields"]["hw_notes"] == "Acme"
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (HEAD.encode("utf-16"), "is not UTF-8"),
+        (HEAD.encode("utf-32"), "is not UTF-8"),
+        (HEAD.encode() + b"  id: \xff\xfe\n", "byte 0xff is not UTF-8"),
+        (HEAD.encode() + b"# " + b"x" * (5 << 20), "more than 4 MiB"),
+        (HEAD.encode() + b"\x00\x01", "can't be read"),
+        (b"", "names no base"),
+        (b"[1, 2]", "names no base"),
+        (b"5\n", "names no base"),
+    ],
+    ids=["UTF-16", "UTF-32", "no text", "large", "NUL", "empty", "list", "scalar"],
+)
+def test_what_is_no_text_of_a_site_is_named(tmp_path: Path, data: bytes, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        make(ROOT, OVERRIDES, site(tmp_path, data))
+
+
+PLACES: dict[str, Callable[[Path], object]] = {
+    "pipe": lambda path: os.mkfifo(path),
+    "directory": lambda path: path.mkdir(),
+    "dangling": lambda path: path.symlink_to("/nowhere"),
+    "loop": lambda path: path.symlink_to(path),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_is_no_file_is_named(tmp_path: Path, place: str) -> None:
+    PLACES[place](tmp_path / "acme.yaml")
+    with pytest.raises(UserError, match=r"--site .*acme.yaml"):
+        make(ROOT, OVERRIDES, tmp_path / "acme.yaml")
+
+
+def test_a_link_to_a_site_is_good(tmp_path: Path) -> None:
+    site(tmp_path, HEAD, "real.yaml")
+    (tmp_path / "acme.yaml").symlink_to("real.yaml")
+    assert make(ROOT, OVERRIDES, tmp_path / "acme.yaml").jobs
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "precision=range(0,1000000000)",
+        "precision=shuffle(range(0,1000000000))",
+        "precision=range(0,10,0)",
+        "precision=range(0,1e18,1)",
+        "scenario=range(1000000000,0,-1)",
+        "system.fields=" + "{a:" * 2000 + "1" + "}" * 2000,
+        "system.fields=" + "[" * 5000 + "]" * 5000,
+        "a" + ".b" * 5000 + "=1",
+        "precision=${oc.env:HOME}",
+        "system.target_qps.Offline=${oc.env:HOME}",
+        "+system.fields.a=${oc.env:HOME}",
+    ],
+    ids=lambda text: text[:40],
+)
+def test_an_override_that_would_never_end_is_refused(override: str) -> None:
+    begun = time.monotonic()
+    with pytest.raises(UserError) as caught:
+        make(ROOT, [*OVERRIDES, override])
+    assert time.monotonic() - begun < AT_ONCE_S
+    assert len(str(caught.value)) < 25_000 and "\n" not in str(caught.value)
+
+
+NODES = st.recursive(
+    st.sampled_from(["x", "*a", "*b", "&a x", "&b [x, x]"]),
+    lambda inner: (
+        st.lists(inner, max_size=4).map(lambda found: f"[{', '.join(found)}]")
+        | st.lists(inner, max_size=3).map(
+            lambda found: "{" + ", ".join(f"k{n}: {value}" for n, value in enumerate(found)) + "}"
+        )
+    ),
+    max_leaves=30,
+)
+
+
+@settings(max_examples=200)
+@given(NODES, st.integers(0, 70))
+def test_whatever_is_written_ends_in_text_or_a_sentence(
+    tmp_path_factory: pytest.TempPathFactory, node: str, depth: int
+) -> None:
+    path = tmp_path_factory.mktemp("site") / "acme.yaml"
+    text = "a: " + "[" * depth + node + "]" * depth + "\n"
+    path.write_text(text, encoding="utf-8")
+    try:
+        assert site_text(path) == text
+    except UserError as error:
+        assert "acme.yaml" in str(error)

@@ -1,0 +1,270 @@
+"""`./reproduce` beside snakemake: signals, deaths, and what the next one finds.
+
+Snakemake is a script here that ends when it likes.
+"""
+
+import base64
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from steps.base import processes
+from tests.conftest import ROOT
+
+LIMIT_S = 30.0
+OUTPUT = "results/demo/runs/a/b/performance_run/manifest.json"
+
+DRIVER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from steps.schedule import supervisor
+from steps.base.errors import UserError
+supervisor.LEAVE_S, supervisor.STEPS_S, supervisor.STOPPED_S = 1.0, 4.0, 1.0
+supervisor.GROUP_S = 0.5
+supervisor.POLL_S = 0.1
+root = Path({home!r})
+try:
+    supervisor.lock(root)
+    status = supervisor.supervise([sys.executable, "-c", sys.argv[1]], root)
+except UserError as error:
+    print("error:", error, file=sys.stderr)
+    status = 1
+supervisor.release()
+raise SystemExit(status)
+"""
+
+BEGIN = f"""
+import base64, os, signal, subprocess, sys, time
+from pathlib import Path
+marker = Path(".snakemake/incomplete") / base64.urlsafe_b64encode({OUTPUT!r}.encode()).decode()
+marker.parent.mkdir(parents=True, exist_ok=True)
+def step(code):
+    words = ["-c", code, "-m", "steps.performance_run", "--output", {OUTPUT!r}]
+    return subprocess.Popen([sys.executable, *words])
+def ready():
+    marker.write_text("{{}}")
+"""
+"""Snakemake as far as it is needed."""
+
+DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.signal(signal.SIGINT, signal.SIG_IGN)"
+SLEEP = "import time; time.sleep(60)"
+DEAF_STEP = f"import signal, time; {DEAF}; time.sleep(60)"
+
+
+class Reproduce:
+    """A ./reproduce whose snakemake is some code."""
+
+    def __init__(self, home: Path, code: str) -> None:
+        self.home = home
+        text = DRIVER.replace("{root!r}", repr(str(ROOT))).replace("{home!r}", repr(str(home)))
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", text, BEGIN + code],
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def snakemake(self) -> int:
+        """As soon as its step runs."""
+        wait_for(lambda: any(self.home.glob(".snakemake/incomplete/*")))
+        (found,) = processes.children(self.process.pid)
+        return found
+
+    def step(self) -> int:
+        (found,) = processes.children(self.snakemake())
+        return found
+
+    def ended(self) -> tuple[int, str]:
+        _, text = self.process.communicate(timeout=LIMIT_S)
+        return self.process.returncode, text
+
+
+def wait_for(what: object) -> None:
+    limit = time.monotonic() + LIMIT_S
+    while not what():  # type: ignore[operator]
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path
+    for pid in processes.with_variable("HOME_OF_TEST", str(tmp_path)):
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture(autouse=True)
+def marked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME_OF_TEST", str(tmp_path))
+
+
+def left_over(home: Path) -> list[int]:
+    found = processes.with_variable("HOME_OF_TEST", str(home))
+    return [pid for pid in found if processes.state(pid) not in processes.GONE]
+
+
+RUN = f"p = step({SLEEP!r}); ready(); sys.exit(p.wait() != 0)"
+
+
+def test_snakemake_s_status_is_ours_and_nothing_is_said(home: Path) -> None:
+    assert Reproduce(home, "sys.exit(0)").ended() == (0, "")
+    assert Reproduce(home, "sys.exit(1)").ended() == (1, "")
+
+
+def test_one_at_a_time(home: Path) -> None:
+    first = Reproduce(home, RUN)
+    first.snakemake()
+    status, text = Reproduce(home, "sys.exit(0)").ended()
+    assert status == 1 and f"another ./reproduce (process {first.process.pid})" in text
+    first.process.terminate()
+    first.ended()
+    assert Reproduce(home, "sys.exit(0)").ended() == (0, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT], ids=str)
+@pytest.mark.parametrize(
+    "code",
+    [
+        RUN,
+        # As Snakemake 9.27: a handler that waits for a lock of the thread that it interrupts.
+        f"p = step({SLEEP!r}); {DEAF}; ready()\nwhile True: time.sleep(1)",
+        # A step that doesn't end either.
+        f"{DEAF}\np = step({DEAF_STEP!r}); time.sleep(0.5); ready()\nwhile True: time.sleep(1)",
+    ],
+    ids=["ends", "snakemake hangs", "both hang"],
+)
+def test_a_signal_ends_everything_within_a_limit(
+    home: Path, code: str, number: signal.Signals
+) -> None:
+    run = Reproduce(home, code)
+    run.snakemake()
+    begun = time.monotonic()
+    run.process.send_signal(number)
+    status, text = run.ended()
+    assert time.monotonic() - begun < 8
+    assert status == 128 + number
+    assert f"error: ended by {number.name} from process {os.getpid()}" in text
+    assert "cut short: results/demo/runs/a/b/performance_run" in text
+    assert left_over(home) == []
+    assert Reproduce(home, "sys.exit(0)").ended() == (0, "")
+
+
+ONCE = """
+def second(*_):
+    (Path("results") / "twice").touch()
+def first(*_):
+    signal.signal(signal.SIGINT, second)
+signal.signal(signal.SIGINT, first)
+"""
+
+
+def test_snakemake_gets_the_group_s_sigint_once(home: Path) -> None:
+    run = Reproduce(home, f"p = step({SLEEP!r}); {ONCE}\nready(); p.wait(); time.sleep(0.2)")
+    run.snakemake()
+    os.killpg(run.process.pid, signal.SIGINT)
+    status, _ = run.ended()
+    assert status == 128 + signal.SIGINT
+    assert not (home / "results/twice").exists()
+
+
+def test_the_group_s_sigterm_is_no_other(home: Path) -> None:
+    run = Reproduce(home, f"p = step({SLEEP!r}); {DEAF}; ready()\nwhile True: time.sleep(1)")
+    run.snakemake()
+    os.killpg(run.process.pid, signal.SIGTERM)
+    status, text = run.ended()
+    assert status == 128 + signal.SIGTERM and "error: ended by SIGTERM" in text
+    assert left_over(home) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV], ids=str)
+def test_the_death_of_snakemake_is_named_and_its_steps_end(
+    home: Path, number: signal.Signals
+) -> None:
+    run = Reproduce(home, RUN)
+    snakemake = run.snakemake()
+    os.kill(snakemake, number)
+    status, text = run.ended()
+    assert status == 128 + number
+    assert f"error: snakemake (process {snakemake}) was ended by {number.name}; cut short: " in text
+    assert left_over(home) == []
+
+
+def test_a_snakemake_that_is_stopped_is_named_and_ended(home: Path) -> None:
+    run = Reproduce(home, RUN)
+    snakemake = run.snakemake()
+    os.kill(snakemake, signal.SIGSTOP)
+    status, text = run.ended()
+    assert status == 128 + signal.SIGSTOP
+    assert f"error: snakemake (process {snakemake}) has been stopped for 1 s (SIGSTOP)" in text
+    assert left_over(home) == []
+
+
+def test_a_step_that_is_stopped_is_named_and_ended(home: Path) -> None:
+    run = Reproduce(home, RUN)
+    step = run.step()
+    os.kill(step, signal.SIGSTOP)
+    status, text = run.ended()
+    assert status == 1
+    assert "error: performance_run: results/demo/runs/a/b/performance_run (process" in text
+    assert "has been stopped for 1 s (SIGSTOP) and is ended" in text
+
+
+def test_a_step_that_goes_on_in_time_is_let_be(home: Path) -> None:
+    run = Reproduce(home, "p = step('import time; time.sleep(3)'); ready(); sys.exit(p.wait())")
+    step = run.step()
+    os.kill(step, signal.SIGSTOP)
+    time.sleep(0.3)
+    os.kill(step, signal.SIGCONT)
+    assert run.ended() == (0, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP], ids=str)
+def test_after_our_own_death_the_next_one_says_what_was_cut_short(
+    home: Path, number: signal.Signals
+) -> None:
+    run = Reproduce(home, RUN)
+    run.step()
+    os.kill(run.process.pid, number)
+    time.sleep(0.2)
+    begun = time.monotonic()
+    status, text = Reproduce(home, "sys.exit(0)").ended()
+    assert status == 0 and time.monotonic() - begun < 5
+    what = "was stopped and is ended now" if number == signal.SIGSTOP else "was killed"
+    assert f"the last ./reproduce (process {run.process.pid}) {what}; cut short: " in text
+    assert "results/demo/runs/a/b/performance_run; going on from what is finished" in text
+    run.process.wait(LIMIT_S)
+    assert left_over(home) == []
+    assert Reproduce(home, "sys.exit(0)").ended() == (0, ""), "said once"
+
+
+def test_a_lock_of_an_older_version_says_nothing(home: Path) -> None:
+    (home / "results").mkdir()
+    (home / "results/.lock").write_text("4711\n")
+    assert Reproduce(home, "sys.exit(0)").ended() == (0, "")
+
+
+def test_what_was_cut_short_on_another_machine_is_said(home: Path) -> None:
+    (home / "results").mkdir()
+    (home / "results/.lock").write_text("4711-123-abcdef00 elsewhere\n")
+    status, text = Reproduce(home, "sys.exit(0)").ended()
+    assert status == 0 and "(process 4711) was killed; no step was under way" in text
+
+
+def test_long_names_of_outputs_are_read(tmp_path: Path) -> None:
+    from steps.schedule.supervisor import cut_short
+
+    name = "results/" + "x" * 300 + "/performance_run/manifest.json"
+    text = base64.urlsafe_b64encode(name.encode()).decode()
+    folder = tmp_path / ".snakemake/incomplete" / f"@{text[:254]}"
+    folder.mkdir(parents=True)
+    (folder / text[254:]).touch()
+    (folder.parent / "no base64 at all").touch()
+    assert cut_short(tmp_path, 0.0) == [name.removesuffix("/manifest.json")]
+    assert cut_short(tmp_path, time.time() + 60) == []
