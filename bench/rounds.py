@@ -239,6 +239,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if item.code in chosen.show:
             print(f"{item.code}: {item.where}: {item.words}")
     wrong = list(complaints(known, unknown))
+    if found.official.crash:
+        wrong.append(f"the official checker stopped, so it judged a part: {found.official.crash}")
     if found.ours_s > found.theirs_s:
         wrong.append(f"Reprise took {found.ours_s:.1f} s of CPU, more than the official checker")
     for line in wrong:

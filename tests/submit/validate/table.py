@@ -148,7 +148,8 @@ may wait. In the open division missed accuracy targets, a missing hash and an un
 warnings, as for the official checker.
 
 The rules of a round are data (`conf/round/`). In every round the checks of v5.1.1 hold:
-the checker of v6.0 and v6.1 dropped many of them and accepts INVALID results.
+the checker of v6.0 and v6.1 dropped many of them and accepts INVALID results. Only what it permits
+on purpose is no error there: other files beside the logs, and no calibration document.
 
 What it does not judge, and says so by an error: power measurements, v6.1's endpoint submissions.
 A result of an edge system that is inferred from another scenario is judged by that scenario's runs.
@@ -179,11 +180,15 @@ def rounds() -> Iterator[str]:
     yield "|---|---|---|---|---|---|"
     for name in names():
         for entry in table(name):
-            counts = {"results": entry.results, "trees": entry.trees}
-            told = " and ".join(f"{count} {what}" for what, count in counts.items() if count)
+            counts = {"result": entry.results, "tree": entry.trees}
+            told = " and ".join(_counted(count, what) for what, count in counts.items() if count)
             cells = (name, entry.kind, told, f"`{entry.code}`", entry.reason, entry.source)
             yield "| " + " | ".join(cell.replace("*", "\\*") for cell in cells) + " |"
     yield ""
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def document() -> str:
