@@ -217,7 +217,7 @@ def _check_overlaps(runs: list[Run], findings: Findings) -> None:
 
 def _time(text: str) -> datetime | None:
     try:
-        found = datetime.fromisoformat(text)
+        found = datetime.fromisoformat(text.removesuffix("Z"))  # Python 3.10 knows no Z
     except ValueError:
         return None
     return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
