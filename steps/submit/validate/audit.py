@@ -76,18 +76,20 @@ def check_times(path: str, detail: Detail, findings: Findings) -> None:
         return
     begin, end = span
     line = detail.line("power_begin")
-    since = timedelta(milliseconds=detail.ended_ms)
+    try:
+        since = timedelta(milliseconds=detail.ended_ms)
+        began = end - since
+    except OverflowError:
+        findings.add("audit-time", path, "its times are out of all reach", line=line)
+        return
     if end < begin:
         findings.add("audit-time", path, "the run ends before it begins", line=line)
     elif end - begin > since + ROUNDED:
         what = f"the run took {_seconds(end - begin)} s, its log was begun {_seconds(since)} s ago"
         findings.add("audit-time", path, what, line=detail.line("power_end"))
     started = _time(detail.text("test_datetime"))
-    if started and not _is_zone(started - (end - since)):
-        what = (
-            f"the test began at {started:%F %T} of some zone, by its log's clock at "
-            f"{end - since:%F %T} UTC"
-        )
+    if started and not _is_zone(started - began):
+        what = f"the test began at {started:%F %T} of some zone, by its clock at {began:%F %T} UTC"
         findings.add("audit-time", path, what, line=detail.line("test_datetime"))
     built = _time(detail.text("loadgen_build_date_utc"))
     if built and built > end:

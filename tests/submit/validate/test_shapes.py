@@ -266,6 +266,14 @@ STILL: Mapping[str, tuple[Damage, str]] = {
         ),
         "performance-equal-issue",
     ),
+    "a clock that ran for ever": (shifted(OFFLINE_LOG, 1e290), "audit-time"),
+    "a run before all calendars": (
+        each(
+            log(OFFLINE_LOG, "power_begin", "01-01-0001 00:00:00.000"),
+            log(OFFLINE_LOG, "power_end", "01-01-0001 00:00:01.000"),
+        ),
+        "audit-time",
+    ),
     "sets that overlap": (sets(ACCURACY_LOG, (0, 100), (90, 615)), "log-conflict"),
     "two sets in a performance run": (sets(OFFLINE_LOG, (0, 100), (110, 900)), "log-conflict"),
     "a set that began twice": (
