@@ -425,6 +425,28 @@ def test_too_few_queries_infer_no_multistream(edge: Path) -> None:
     assert "performance-result" in {item.code for item in errors(edge)}
 
 
+@pytest.mark.parametrize(("mean", "samples"), [(5e-324, 8), (1e308, 8), (1e-300, 2**63), (0, 8)])
+def test_a_mean_that_is_none_infers_nothing(mean: float, samples: int, edge: Path) -> None:
+    path = f"{EDGE}/Offline/performance/run_1/{DETAIL}"
+    append(path, record("result_mean_query_latency_ns", mean))(edge)
+    log(path, "effective_scenario", "MultiStream")(edge)
+    log(path, "effective_samples_per_query", samples)(edge)
+    report = validate(edge, "v5.1", processes=1)
+    (row,) = [row for row in report.rows if row.scenario == "Offline"]
+    assert row.result is None or 0 <= row.result < 1
+    assert row.result or "performance-result" in {item.code for item in report.findings}
+
+
+def test_offline_is_inferred_from_multistream(edge: Path) -> None:
+    """200 ms for a query of eight samples are 40 samples/s."""
+    path = f"{EDGE}/Offline/performance/run_1/{DETAIL}"
+    append(path, record("result_mean_query_latency_ns", 200_000_000))(edge)
+    log(path, "effective_scenario", "MultiStream")(edge)
+    log(path, "effective_samples_per_query", 8)(edge)
+    rows = {row.scenario: row.result for row in validate(edge, "v5.1", processes=1).rows}
+    assert rows["Offline"] == pytest.approx(40)
+
+
 def test_the_inferred_result_has_the_accuracy_of_its_source(edge: Path) -> None:
     log(f"{EDGE}/Offline/accuracy/{DETAIL}", "effective_scenario", "Offline")(edge)
     assert "accuracy-scenario" in {item.code for item in errors(edge)}
