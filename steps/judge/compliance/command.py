@@ -12,7 +12,6 @@ from steps.base.errors import UserError
 from steps.judge.compliance import verify
 from steps.judge.compliance.answers import FORMATS
 from steps.judge.compliance.tokens import Findings
-from steps.mlperf.loadgen_log import TOKEN_TYPES
 from steps.mlperf.rounds import Round, load, names
 
 
@@ -35,7 +34,6 @@ def command(arguments: list[str]) -> int:
     test01.add_argument("--scores", type=Path, nargs=2, metavar=("BASELINE", "TEST"), help=BOTH)
     for counted in (test06, test07, test09):
         counted.add_argument("--benchmark", required=True, metavar="NAME")
-    test06.add_argument("--dtype", choices=sorted(TOKEN_TYPES), default="int32")
     test06.add_argument("--eos", type=int, nargs="+", metavar="TOKEN", help=ENDS)
     test07.add_argument("--scores", type=Path, nargs=1, required=True, metavar="FILE", help=SCORED)
     chosen = parser.parse_args(arguments)
@@ -104,7 +102,7 @@ def _consistent(chosen: argparse.Namespace, rules: Round) -> tuple[str, Findings
     ends = chosen.eos or rules.benchmarks[official].eos_token_ids
     if not ends:
         raise UserError(f"the rules don't say how answers of {official} end; name it with --eos")
-    return verify.consistency(rules.compliance["TEST06"], chosen.run, ends, chosen.dtype)
+    return verify.consistency(rules.compliance["TEST06"], chosen.run, ends)
 
 
 def _tell(found: Findings) -> None:

@@ -12,7 +12,7 @@ from steps.judge.compliance.answers import compare
 from steps.judge.compliance.speed import compare_speeds
 from steps.judge.scoring.whole import samples_of
 from steps.mlperf.accuracy_text import read_scores
-from steps.mlperf.loadgen_log import TOKEN_TYPES, read_answers, read_detail
+from steps.mlperf.loadgen_log import read_answers, read_detail
 from steps.mlperf.rounds import Benchmark, Test
 from steps.mlperf.truncate import truncated
 
@@ -63,7 +63,17 @@ def answers(
         if scored is not None:
             raise UserError("both runs answer alike, so TEST01 has no scores; leave --scores out")
         return {ACCURACY: found.text()}
-    if scored is None or not found.matched:
+    if not found.performance_entries:
+        raise UserError(
+            f"TEST01 fails: {run / ANSWERS} holds no answer, so nothing was compared; place the "
+            "test's audit.config where LoadGen looks for it, and run it again"
+        )
+    if not found.matched:
+        raise UserError(
+            f"TEST01 fails: none of the {found.performance_entries} answers is to a sample that "
+            f"{accuracy / ANSWERS} answers; give the untruncated logs of one system and dataset"
+        )
+    if scored is None:
         differ = f"sample {found.mismatched} differs, {found.mismatches} in all"
         raise UserError(
             f"TEST01 fails: of {found.performance_entries} answers {found.matched} have one in the "
@@ -128,12 +138,10 @@ def output_lengths(rule: Test, run: Path, official: str) -> dict[str, str]:
     return {lengths.LENGTHS: lengths.text(found, rule, official)}
 
 
-def consistency(
-    rule: Test, run: Path, ends: Collection[int], token_type: str
-) -> tuple[str, tokens.Findings]:
+def consistency(rule: Test, run: Path, ends: Collection[int]) -> tuple[str, tokens.Findings]:
     """verify_accuracy.txt of TEST06, and what was counted; raises UserError unless its log holds.
 
-    `ends`: the model's end-of-sequence tokens; `token_type` is one of `TOKEN_TYPES`.
+    `ends`: the model's end-of-sequence tokens.
     """
     detail = read_detail(run / RUN_FILES[1])
     for key, wanted in (
@@ -146,8 +154,7 @@ def consistency(
                 "audit.config where LoadGen looks for it"
             )
     timed = detail.get("effective_scenario") != "Offline"
-    answers_of = read_answers(run / ANSWERS, TOKEN_TYPES[token_type])
-    found = tokens.examine(answers_of, ends, timed=timed)
+    found = tokens.examine(read_answers(run / ANSWERS), ends, timed=timed)
     tokens.require(found, "TEST06 fails", rule.min_samples)
     return tokens.text(timed=timed), found
 
