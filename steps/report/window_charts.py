@@ -106,13 +106,13 @@ def _chart(run: Watched) -> Chart:
     strip = _strip(run, span)
     for plot in (above, strip):
         plot.min_border_left = MARGIN
-    clean = "Nothing else disturbed it."
-    causes = ". ".join(_capital(str(one)) for one in run.window.disturbances)
+    causes = [_capital(f"{one}.") for one in run.window.disturbances]
+    said = " ".join(causes or ["Nothing did."])
     return Chart(
         f"Second by second: {run.label}",
         "Below, on the same axis: what other processes took of the cores that the run may use, and "
-        "what disturbed the run.",
-        f"{run.label}, {end_s:,.0f} s. {causes or clean}",
+        f"what disturbed the run. {said}",
+        f"{run.label}, {end_s:,.0f} s. {said}",
         column([above, strip], sizing_mode="stretch_width"),
     )
 
@@ -125,7 +125,10 @@ def _latencies(run: Watched, span: Range1d) -> Any:
         if first is not None:
             part = int(issued / width_s)
             slowest[part] = max(slowest.get(part, 0.0), 1000 * (first - issued))
-    plot = plain_figure("", "slowest time to first token, ms", x_range=span, height=240)
+    top = 1.05 * max([1.0, *slowest.values(), run.ttft_limit_ms or 0.0])
+    plot = plain_figure(
+        "", "slowest time to first token, ms", x_range=span, y_range=Range1d(0, top), height=240
+    )
     _bars(plot, slowest, width_s, "TTFT", "0,0", "ms")
     if run.ttft_limit_ms is not None:
         limit = Span(location=run.ttft_limit_ms, dimension="width", line_color=LIMIT_COLOUR)

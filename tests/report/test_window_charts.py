@@ -64,7 +64,7 @@ def test_a_disturbed_run_shows_what_when_and_at_what_cost(tmp_path: Path) -> Non
         "then" in first.description
     )
     assert "From second 11 to 11 a file appeared in the cache of Triton" in first.description
-    assert second.description.endswith("Nothing else disturbed it.")
+    assert second.description.endswith("Nothing did.")
     above, strip = first.figure.children
     assert above.x_range is strip.x_range, "one time axis"
     assert "Second by second: busy one" in page_of([first, second])
