@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import json
 import os
 import re
 import resource
@@ -11,10 +10,19 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
-from steps.machine.probes.tools import PLACES, parser, text_or_none, unknown_format
+from steps.machine.probes.losses import Losses
+from steps.machine.probes.tools import (
+    PLACES,
+    Parser,
+    are_records,
+    json_in,
+    parser,
+    record_of,
+    unknown_format,
+)
 from steps.run.journal.order import Tool
 
 Device = dict[str, Any]
@@ -42,10 +50,12 @@ VIOLATION = "_violation_status"
 
 
 @parser("nvidia-smi")
-def nvidia_smi(answer: str) -> list[Device]:
-    """`nvidia-smi --query-gpu=NVIDIA_FIELDS --format=csv,noheader,nounits`."""
-    rows = [row for row in csv.reader(answer.splitlines(), skipinitialspace=True) if row]
-    if not rows or any(len(row) != len(NVIDIA_FIELDS) for row in rows):
+def nvidia_smi(answer: str, lost: Losses) -> list[Device]:
+    """`nvidia-smi --query-gpu=NVIDIA_FIELDS --format=csv,noheader,nounits`; warnings of single
+    devices before and after the lines haven't as many fields."""
+    lines = csv.reader(answer.splitlines(), skipinitialspace=True)
+    rows = [row for row in lines if len(row) == len(NVIDIA_FIELDS)]
+    if not rows:
         raise unknown_format("nvidia-smi", f"line of {len(NVIDIA_FIELDS)} fields")
     return [_nvidia(row) for row in rows]
 
@@ -60,23 +70,26 @@ def _nvidia(row: Sequence[str]) -> Device:
 
 
 @parser("amd-smi")
-def amd_smi(answer: str) -> list[Device]:
+def amd_smi(answer: str, lost: Losses) -> list[Device]:
     """`amd-smi metric --json`: a list, in releases since ROCm 7 inside {"gpu_data": ...}."""
-    devices = json.loads(answer)
-    if isinstance(devices, dict):
-        devices = devices["gpu_data"]
+    whole = json_in(answer, "amd-smi", "list of devices", _has_devices)
+    devices = whole["gpu_data"] if isinstance(whole, dict) else whole
     return [_amd(device) for device in devices if "clock" in device or "power" in device]
+
+
+def _has_devices(value: Any) -> bool:
+    return are_records(value.get("gpu_data") if isinstance(value, dict) else value)
 
 
 def _amd(device: Mapping[str, Any]) -> Device:
     clock, power, heat, memory, ecc, throttle = (
-        device[name] if isinstance(device.get(name), dict) else {}
+        record_of(device.get(name))
         for name in ("clock", "power", "temperature", "mem_usage", "ecc", "throttle")
     )
-    clocks = [one["clk"] for name, one in clock.items() if name.startswith("gfx_")]
-    running = [float(text) for value in clocks if (text := _plain(value))]
+    clocks = [record_of(one).get("clk") for name, one in clock.items() if name.startswith("gfx_")]
+    running = [mhz for value in clocks for mhz in _known(mhz=_plain(value)).values()]
     found = _known(
-        memory_mhz=_plain(clock.get("mem_0", {}).get("clk")),
+        memory_mhz=_plain(record_of(clock.get("mem_0")).get("clk")),
         w=_plain(power.get("socket_power")),
         c=_plain(heat.get("hotspot")),
         used_mib=_plain(memory.get("used_vram")),
@@ -104,13 +117,16 @@ def _leaves(value: Any) -> list[str]:
 
 
 @parser("rocm-smi")
-def rocm_smi(answer: str) -> list[Device]:
+def rocm_smi(answer: str, lost: Losses) -> list[Device]:
     """`rocm-smi --showclocks --showpower --showtemp --showmemuse... --json`; no throttling."""
-    cards = json.loads(answer[max(answer.find("{"), 0) :])
-    names = sorted((n for n in cards if re.fullmatch(r"card\d+", n)), key=lambda n: int(n[4:]))
-    if not names:
-        raise unknown_format("rocm-smi", "'card0'")
-    return [_rocm({key.lower(): value for key, value in cards[name].items()}) for name in names]
+    cards = json_in(answer, "rocm-smi", "'card0'", lambda value: bool(_cards(value)))
+    return [_rocm({k.lower(): str(v) for k, v in cards[n].items()}) for n in _cards(cards)]
+
+
+def _cards(value: Any) -> list[str]:
+    """Names of an answer's cards, in their order."""
+    names = value if isinstance(value, dict) else {}
+    return sorted((n for n in names if re.fullmatch(r"card\d+", n)), key=lambda n: int(n[4:]))
 
 
 def _rocm(card: Mapping[str, str]) -> Device:
@@ -132,7 +148,8 @@ def _rocm(card: Mapping[str, str]) -> Device:
 
 def _plain(value: Any) -> str | None:
     """A reading: a number, or a value with its unit."""
-    return text_or_none(value.get("value") if isinstance(value, dict) else value)
+    found = value.get("value") if isinstance(value, dict) else value
+    return None if found is None else str(found)
 
 
 def _known(**fields: str | None) -> Device:
@@ -144,7 +161,7 @@ def _known(**fields: str | None) -> Device:
     return found
 
 
-ASKED: Mapping[Tool, tuple[tuple[str, ...], Callable[[str], list[Device]]]] = {
+ASKED: Mapping[Tool, tuple[tuple[str, ...], Parser[list[Device]]]] = {
     "amd-smi": (("metric", "--json"), amd_smi),
     "rocm-smi": (
         ("--showclocks", "--showpower", "--showtemp", "--showmeminfo", "vram", "--json"),
@@ -223,12 +240,10 @@ class Accelerators:
         self._output.seek(0)
         answer = self._output.read().decode(errors="replace")
         self._output.close()
-        if status:
-            return self._failed(f"fails with status {status}")
         try:
-            devices = ASKED[self._tool][1](answer)
+            devices = ASKED[self._tool][1](answer)  # there may be one beside a status of failure
         except Exception as error:  # whatever it is, it costs this column only
-            return self._failed(str(error))
+            return self._failed(f"fails with status {status}" if status else str(error))
         self._failures_left = self._failures
         return {"accelerators": devices}
 
