@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from steps.base.errors import UserError
-from steps.base.record import Manifest
+from steps.base.errors import UserError, shown
+from steps.base.record import FORMAT, Manifest
 from steps.commands.results import Asked, broken, lines
 from steps.config import verdicts
 from steps.config.verdicts import Verdict
@@ -19,22 +19,28 @@ def verify(path: Path, root: Path, typed: Sequence[str] = ()) -> int:
     asked = Asked(path, load(path), root, typed)
     plan = asked.plan
     codes = {step: code_digest(step, root) for step in {job.step for job in plan.jobs}}
-    failed = 0
+    failed, unvouched = 0, 0
     stated = _stated(plan, root)
     for job in plan.jobs:
         complaints = complaints_of(job, root, codes[job.step]) or _not_valid(job, root)
         if job.step == "provenance" and not complaints:
             complaints = stated
         failed += bool(complaints)
+        unvouched += not complaints and not Manifest.read(root / job.output).vouched
         for complaint in complaints:
-            print(f"{job.step} {job.key}: {complaint}".replace(" :", ":"))
+            print(shown(f"{job.step} {job.key}: {complaint}".replace(" :", ":")))
     bad = [cell for cell in asked.cells() if cell.state in ("invalid", "damaged")]
     for line in (*lines(bad, asked), *broken(asked)):
-        print(line)
+        print(shown(line))
     held = len(plan.jobs) - failed
     print(
         f"{held} of {len(plan.jobs)} results hold (experiment {plan.experiment}, plan {path.stem})"
     )
+    if unvouched:
+        print(
+            f"{unvouched} of them of format 1, whose conclusions no digest vouches for; their "
+            f"files have one, and what is made again is of format {FORMAT}"
+        )
     return 1 if failed else 0
 
 

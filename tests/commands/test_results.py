@@ -14,7 +14,7 @@ import pytest
 
 from steps.base import earlier
 from steps.base.errors import UserError
-from steps.base.record import Manifest
+from steps.base.record import Manifest, sha256_file
 from steps.commands import results
 from steps.commands.results import Asked
 from steps.commands.seal import _require_held
@@ -23,7 +23,7 @@ from steps.plan.plan import Plan, freeze
 from steps.plan.states import CellState, States, selected, word_for
 from tests import synthetic
 from tests.conftest import planned
-from tests.synthetic import LATE, changed, gone, invalid, job_of
+from tests.synthetic import LATE, gone, invalid, job_of, made_otherwise
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_what_is_behind_a_failed_gate_or_step_says_so(tmp_path: Path) -> None:
     gone(plan, tmp_path, "performance_run", "Offline")
     gate = next(job for job in plan.jobs if job.step == "quick_check")
     lost = {"holds": False, "complaints": [{**LATE, "words": "9 % are kept", "fix": ""}]}
-    changed(tmp_path / gate.output, lambda fields: fields["result"].update(lost))
+    made_otherwise(tmp_path / gate.output, lambda fields: fields["result"].update(lost))
     (cell,) = States(plan, tmp_path).cells()
     assert (cell.state, cell.why) == ("blocked", "performance: quick_check: 9 % are kept")
     quantize = next(job for job in plan.jobs if job.step == "quantize")
@@ -129,7 +129,7 @@ def test_other_settings_or_inputs_are_not_the_plan_s(asked: Asked, home: Path) -
         cells["Server"].state == "due" and "other settings than the plan's" in cells["Server"].why
     )
     model = next(job for job in asked.plan.jobs if job.step == "model")
-    changed(home / model.output, lambda fields: fields.update(result={"simulated": 1}))
+    made_otherwise(home / model.output, lambda fields: fields.update(result={"simulated": 1}))
     assert "its input model" in by_scenario(asked)["Offline"].why
 
 
@@ -208,19 +208,23 @@ def test_what_is_set_aside_keeps_its_reason_and_counts(asked: Asked) -> None:
 
 
 def test_only_short_disturbed_runs_are_measured_once_more(asked: Asked) -> None:
-    window = {"disturbances": [{"words": "others took 1.3 of 2 cores", "from_s": 1, "to_s": 2}]}
+    window = {
+        "disturbances": [
+            {"by": "processes", "words": "others took 1.3 of 2 cores", "from_s": 1, "to_s": 2}
+        ]
+    }
     path = asked.root / job_of(asked.plan, "performance_run", "Server").output
     invalid(asked.plan, asked.root, "Server")
     assert list(results.disturbed(asked)) == []
-    changed(path, lambda fields: fields["result"].update(window=window))
+    made_otherwise(path, lambda fields: fields["result"].update(window=window))
     check = asked.root / job_of(asked.plan, "performance_check", "Server").output
-    digest = synthetic.sha256(path)
-    changed(check, lambda fields: fields["inputs"].update(run=digest))
-    changed(check, lambda fields: fields["result"].update(window=window))
+    digest = sha256_file(path)
+    made_otherwise(check, lambda fields: fields["inputs"].update(run=digest))
+    made_otherwise(check, lambda fields: fields["result"].update(window=window))
     (part,) = results.disturbed(asked)
     assert part.why.endswith("; from second 1 to 2 others took 1.3 of 2 cores")
-    changed(path, lambda fields: fields["result"].update(tries=2))
-    changed(check, lambda fields: fields["inputs"].update(run=synthetic.sha256(path)))
+    made_otherwise(path, lambda fields: fields["result"].update(tries=2))
+    made_otherwise(check, lambda fields: fields["inputs"].update(run=sha256_file(path)))
     assert list(results.disturbed(asked)) == []
 
 
@@ -285,7 +289,7 @@ def test_a_damaged_or_older_verdict_is_judged_again_and_no_run_is(
     told: Told, capsys: pytest.CaptureFixture[str]
 ) -> None:
     check = told.root / job_of(told.plan, "performance_check", "Server").output
-    changed(check, lambda fields: fields.update(result={"valid": True, "value": 1.0}))
+    made_otherwise(check, lambda fields: fields.update(result={"valid": True, "value": 1.0}))
     log = damaged_log(told)
     results.remake(told)
     assert not check.exists() and log.exists()

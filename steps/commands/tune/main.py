@@ -8,11 +8,13 @@ import csv
 import math
 import signal
 import sys
+import time
 from collections.abc import Callable, Generator, Sequence
 
 import numpy as np
 
 from steps import ROOT
+from steps.base.console import plain_output
 from steps.base.errors import UserError
 from steps.base.record import write_atomically
 from steps.commands.tune.arrivals import Length
@@ -54,9 +56,11 @@ class Task:
         try:
             if self.asked is None:
                 self.asked = next(self._steps)
-            measured = self.journal.measure(self.asked)
+            measured = self.journal.measure(self.asked, self.search.cut_s(self.asked))
             say(self.line(measured))
+            begun = time.monotonic()
             self.asked = self._steps.send(measured)
+            self.search.between_s += time.monotonic() - begun
         except StopIteration as stop:
             self.outcome = stop.value
         except UserError as error:
@@ -191,4 +195,5 @@ def guarded(body: Callable[[], int]) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(guarded(lambda: main(sys.argv[1:])))
+    with plain_output():
+        raise SystemExit(guarded(lambda: main(sys.argv[1:])))
