@@ -97,6 +97,8 @@ def test_a_planted_compiled_file_is_named_with_its_second(tmp_path: Path) -> Non
         (cache / "b" / "new.lock").write_text("x")
         time.sleep(0.2)
     journal = read(tmp_path / "journal.jsonl")
+    files = [file for line in journal.lines for _, file, _ in line.compiled]
+    assert files == ["b/new.hsaco"], "below the cache: a journal names no site"
     (found,) = [one for one in window(journal, 2, BOUNDS).disturbances if one.by == "compiled"]
     assert 1.0 <= found.from_s <= 3.0
     assert found.words == "a file appeared in the cache of Triton (new.hsaco)"
