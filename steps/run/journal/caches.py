@@ -9,8 +9,8 @@ from steps.run.journal.rested import Rested
 
 
 class Caches:
-    """`compiled`: cache, file (below the cache: a journal names no site), and when it appeared, in s
-    of the monotonic clock."""
+    """`compiled`: cache, file (below the cache: a journal names no site), and when it appeared, in
+    s of the monotonic clock."""
 
     def __init__(
         self, caches: Sequence[tuple[str, str]], passing: Sequence[str], share: float
