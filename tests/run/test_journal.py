@@ -367,11 +367,26 @@ def test_what_is_no_journal_is_told_in_a_sentence(tmp_path: Path, text: str) -> 
         read(path)
     keeper = object.__new__(beside.Keeper)
     said: list[str] = []
-    keeper.path, keeper._say, keeper._cores, keeper._begun = path, said.append, 2, 0.0
+    keeper.path, keeper._say, keeper._cores = path, said.append, 2
+    keeper._begun = keeper._ended = 0.0
     keeper._process = subprocess.Popen(["true"], text=True)
     assert keeper.window([], load()) is None
     keeper._process.wait()
     assert len(said) == 1 and "nothing is known" in said[0]
+
+
+def test_a_journal_that_ends_before_its_run_says_nothing_of_it(tmp_path: Path) -> None:
+    said: list[str] = []
+    keeper = beside.Keeper(tmp_path, ORDER, said.append)
+    keeper.begin(time.perf_counter())
+    time.sleep(1.5)
+    assert keeper._process is not None
+    keeper._process.kill()
+    time.sleep(4)
+    keeper.end()
+    assert keeper.window([], load()) is None
+    assert len(said) == 1
+    assert said[0].startswith("warning: the run's journal ends at second 1 of ")
 
 
 def test_a_killed_journals_last_line_may_be_half(tmp_path: Path) -> None:
