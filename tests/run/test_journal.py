@@ -244,6 +244,11 @@ def test_answers_of_tools_are_read() -> None:
     assert amd == {
         **{"mhz": 1702, "memory_mhz": 2000, "w": 941, "c": 71, "used_mib": 240120},
         **{"errors": 0, "throttled": ["ppt"]},
+        "violations": {
+            **{"prochot": 0, "ppt": 41, "socket thermal": 0, "vr thermal": 0, "hbm thermal": 0},
+            **{"gfx clk below host limit power": 0, "gfx clk below host limit thermal": 0},
+            "low utilization": 0,
+        },
     }
     assert throttled["throttled"] == ["socket thermal", "hbm thermal"]
     (rocm,) = accelerators.rocm_smi((RECORDED / "rocm-smi-state-1xmi300x.json").read_text())
@@ -309,6 +314,20 @@ def test_each_cause_is_named_with_its_seconds(columns: dict[str, Any], words: st
     journal = Journal(changed(lines(40, **quiet), 11, 20, **columns), ())
     (found,) = window(journal, 2, BOUNDS).disturbances
     assert (found.words, found.from_s, found.to_s) == (words, 10.0, 20.0)
+
+
+def test_a_throttle_between_two_answers_of_a_slow_tool_is_counted() -> None:
+    """A tool that costs a second of processor time is asked every few minutes."""
+    asked = [Device(violations={"ppt": 40.0 * n, "hbm thermal": float(n > 1)}) for n in range(4)]
+    journal = tuple(
+        line.model_copy(update={"accelerators": (asked[int(line.s) // 100],)})
+        if line.s % 100 == 0
+        else line
+        for line in lines(399)
+    )
+    (found,) = window(Journal(journal, ()), 2, BOUNDS).disturbances
+    assert found.words == "accelerator 0 was throttled (hbm thermal)"
+    assert (found.from_s, found.to_s) == (100.0, 200.0)
 
 
 def test_errors_are_those_that_came_in_the_window() -> None:
