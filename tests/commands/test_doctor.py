@@ -396,7 +396,7 @@ def test_the_token_does_not_follow_a_redirect(hub: tuple[str, list[str]]) -> Non
     [
         ("meta-llama/granted", {"HF_TOKEN": "good"}, "granted", "grants access"),
         ("meta-llama/denied", {"HF_TOKEN": "good"}, "denied", "licence isn't accepted"),
-        ("meta-llama/granted", {"HF_TOKEN": "bad"}, "denied", "refuses what $HF_TOKEN holds"),
+        ("meta-llama/granted", {"HF_TOKEN": "bad"}, "denied", "refuses $HF_TOKEN"),
         ("meta-llama/granted", {}, "denied", "no token"),
         ("meta-llama/broken", {"HF_TOKEN": "good"}, "unknown", "answers 500"),
     ],
