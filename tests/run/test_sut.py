@@ -358,7 +358,7 @@ def test_a_small_dataset_is_refused(
         loadgen={**config["loadgen"], "performance_sample_count_override": 65},
     )
     assert done.returncode == 1
-    assert "the dataset has 64 samples, LoadGen is to load 65" in done.stderr
+    assert "the dataset has 64 samples, LoadGen loads 65" in done.stderr
 
 
 def test_a_changed_dataset_is_never_unpickled(
