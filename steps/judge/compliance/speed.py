@@ -51,7 +51,7 @@ def compare_speeds(rule: Test, performance: Path, run: Path) -> Speeds:
     key = "effective_target_latency_ns"
     if scenario == "Server" and measured.values.get(key) != reference.values.get(key):
         raise UserError(
-            f"{run} was judged by another target latency than {performance}; run the test with the "
+            f"{run} has another target latency than {performance}; run the test with the "
             "settings of the performance run"
         )
     for name, value in rule.settings().items():

@@ -28,7 +28,7 @@ def fault(
     *,
     timed: bool,
 ) -> str:
-    """What one answer fails of TEST06; "" if nothing.
+    """The check of TEST06 that one answer fails; "" if none.
 
     The three checks of compliance/TEST06/run_verification.py (v5.1.1), on integers: the length of
     an answer must be the count that was reported; its first token must be the one that was timed;
@@ -44,7 +44,7 @@ def fault(
 
 
 def examine(answers: Iterable[Answer], eos_token_id: int, *, timed: bool) -> Findings:
-    """Every answer of a test's log."""
+    """Check every answer of a test's log."""
     found = Findings()
     for answer in answers:
         found.samples += 1
@@ -59,7 +59,7 @@ def examine(answers: Iterable[Answer], eos_token_id: int, *, timed: bool) -> Fin
 
 
 def require(found: Findings, where: str, min_samples: int, eos_token_id: int) -> None:
-    """Raises UserError, beginning with `where`, unless all three checks hold and prove anything."""
+    """Raises UserError, beginning with `where`, unless all three checks pass and show something."""
     if found.samples < min_samples:
         raise UserError(f"{where}: {found.samples} samples were logged, it needs {min_samples}")
     for what, index in found.faults.items():
@@ -73,7 +73,8 @@ def require(found: Findings, where: str, min_samples: int, eos_token_id: int) ->
 
 
 def text(*, timed: bool) -> str:
-    """verify_accuracy.txt of a test that holds, in the words that the official checker looks for.
+    """verify_accuracy.txt of a test that passes, with the lines that the official checker looks
+    for.
 
     An Offline run has no first tokens to check.
     """

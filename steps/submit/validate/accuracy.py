@@ -23,7 +23,7 @@ MAX_LOG_BYTES = 10 << 10
 """MAX_ACCURACY_LOG_SIZE of the official checker (v5.1.1), inclusive."""
 
 GAP = b"\n\n...\n\n"
-"""What tools/submission/truncate_accuracy_log.py puts between the ends of a log."""
+"""The text that tools/submission/truncate_accuracy_log.py puts between the ends of a log."""
 
 FIRST_ENTRY = re.compile(rb'\s*\[\s*\{\s*"seq_id"\s*:\s*\d+\s*,\s*"qsl_idx"\s*:\s*\d+\s*,')
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -144,7 +144,7 @@ def _hash(judge: Judge, path: str, scores: Scores) -> str:
         judge.findings.add("accuracy-hash-format", path, "two different hashes", line=line)
     line, value = hashes[0]
     if not SHA256.fullmatch(value):
-        what = f"hash={value[:64]} is no sha256"
+        what = f"hash={value[:64]} isn't a sha256"
         judge.findings.add("accuracy-hash-format", path, what, line=line)
         return ""
     return value
@@ -172,7 +172,7 @@ def check_answers(judge: Judge, path: str, size: int, digest: str) -> None:
 
 
 def _check_compliance_files(judge: Judge, folder: str) -> None:
-    """Only the closed division owes them."""
+    """Only the closed division must have them."""
     if not judge.place.closed:
         return
     for kind, stems in judge.benchmark.extra_accuracy_files.items():

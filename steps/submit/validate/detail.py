@@ -80,7 +80,7 @@ KINDS = {
     **dict.fromkeys(_FLAGS, "flag"),
     **dict.fromkeys(_TEXTS, "text"),
 }
-"""The keys that checks ask for, and what kind of value each has."""
+"""The keys that checks need, and the type of each value."""
 
 
 @dataclass
@@ -124,7 +124,7 @@ class Detail:
 
 
 def read_detail(path: Path) -> Detail:
-    """Never raises for what the file holds: damage is part of the answer."""
+    """Never raises for the file's content: damage is part of the result."""
     detail = Detail()
     try:
         for number, line in lines_of(path):

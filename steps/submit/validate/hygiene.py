@@ -23,7 +23,7 @@ _Report = Callable[[str, str, str], None]
 
 
 def check_root(tree: Tree, findings: Findings) -> None:
-    """What lies above the submitters."""
+    """Check everything above the submitters."""
     for name in tree.files(""):
         if not name.endswith(ROOT_SUFFIXES):
             findings.add("root-file", name, "a file beside the divisions")
@@ -90,7 +90,7 @@ def _check_name(name: str, path: str, report: _Report) -> None:
 
 
 def _check_entry(entry: os.DirEntry[str], path: str, report: _Report) -> bool:
-    """Whether to go on below it."""
+    """Whether to check below it."""
     try:
         status = entry.stat(follow_symlinks=False)
     except OSError as error:

@@ -12,7 +12,7 @@ from steps.submit.validate.findings import Severity, printable
 from steps.submit.validate.submission import Report
 
 LIMIT_SECONDS = 1800
-"""All submitters of v5.1 (1,435 results) take it a minute; nothing may wait for ever."""
+"""All submitters of v5.1 (1,435 results) take it a minute; every wait has a limit."""
 
 TABLE = "summary.csv"
 
@@ -84,7 +84,7 @@ def run_official(checkout: Path, tree: Path, round_name: str, scratch: Path) -> 
 
 
 def home_of(checkout: Path) -> Path:
-    """Where the tools of a checkout lie; raises UserError if there are none."""
+    """The directory of a checkout's tools; raises UserError without it."""
     return _checker(checkout)[1]
 
 
@@ -111,7 +111,7 @@ def differences(report: Report, official: Official) -> list[Difference]:
 
 
 def _concerns(finding_path: str, result: str) -> bool:
-    """Whether a finding speaks of the result: in its directories or above it."""
+    """Whether a finding concerns the result: in its directories or above it."""
     division, submitter, _, system, model, scenario = result.split("/", 5)
     home = f"{division}/{submitter}"
     trees = ("results", "measurements", "compliance")

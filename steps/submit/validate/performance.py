@@ -1,4 +1,4 @@
-"""Performance runs, and the runs of compliance tests that are measured like them."""
+"""Performance runs, and compliance tests' runs that are measured in the same way."""
 
 from dataclasses import dataclass
 
@@ -35,7 +35,7 @@ NS_PER_MS = 1_000_000
 
 @dataclass(frozen=True)
 class Judge:
-    """What a performance log is held against."""
+    """What a performance log is compared with."""
 
     tree: Tree
     place: Place
@@ -96,7 +96,7 @@ def check_performance(judge: Judge) -> tuple[Detail | None, float | None]:
 
 
 def check_measured(judge: Judge, detail: Detail, folder: str) -> float | None:
-    """What holds for every timed run of full length; the result, None if there is none."""
+    """The checks of every timed run of full length; returns the result, None without one."""
     path = f"{folder}/{RUN_FILES[1]}"
     findings = judge.findings
     check_log(detail, path, findings)
@@ -147,7 +147,7 @@ def _check_scenario(judge: Judge, detail: Detail, path: str) -> None:
 
 
 def check_seeds(judge: Judge, detail: Detail, path: str, code: str) -> None:
-    """The round's three seeds; says whose another one is."""
+    """Check the round's three seeds; the finding names the round of another one."""
     for name, seed in judge.rules.seeds.items():
         key = f"effective_{name}"
         found = detail.number(key)

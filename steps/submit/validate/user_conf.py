@@ -1,4 +1,4 @@
-"""user.conf: what LoadGen was told, beside what its log says it did."""
+"""user.conf: the settings for LoadGen, compared with its log."""
 
 import math
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ LOGGED: Mapping[str, str] = {
     "min_duration": "requested_min_duration_ms",
     "performance_sample_count_override": "requested_performance_sample_count_override",
 }
-"""Keys of user.conf, and where LoadGen logs what it took."""
+"""Keys of user.conf, and where LoadGen logs the value it used."""
 
 OPEN_ONLY = (
     "use_token_latencies",
@@ -71,7 +71,7 @@ def loadgen_model(official: str, scenario: str) -> str:
 def _settings(
     path: str, text: str, model: str, place: Place, findings: Findings
 ) -> dict[str, tuple[int, float]]:
-    """Line and value of each key that holds for this run: the more exact key wins."""
+    """Line and value of each key that applies to this run: the more specific key wins."""
     scenario = place.official_scenario
     loadgen_scenario = "Server" if scenario == "Interactive" else scenario
     found: dict[str, tuple[int, int, float]] = {}
