@@ -1,4 +1,4 @@
-"""`./reproduce plan`: what would run, why, and what it costs. Runs nothing."""
+"""`./reproduce plan`: what would run, why, and its cost. Runs nothing."""
 
 import subprocess
 from collections import Counter
@@ -43,7 +43,7 @@ def preview(path: Path, root: Path, snakemake: list[str]) -> str:
     total = f"{len(reasons)} of {len(plan.jobs)} jobs would run: about {spent} "
     total += f"and {gigabytes:.1f} GB of disk"
     if unknown:
-        total += f", without {', '.join(unknown)}, whose cost is not known"
+        total += f", without {', '.join(unknown)}, whose cost is unknown"
     if not reasons:
         total = f"nothing to do: all {len(plan.jobs)} jobs hold"
     title = f"experiment {plan.experiment}, plan {path.stem}"

@@ -112,7 +112,7 @@ def check_result(tree: Tree, round_name: str, place: Place, official: str) -> Ou
 
 
 def _answered(judge: Judge, accuracy: Detail) -> float:
-    """How many samples the accuracy run answered: a short tree's has fewer than the rules require."""
+    """How many samples the accuracy run answered: a short tree's has fewer than the rules want."""
     wanted = judge.benchmark.accuracy_samples(judge.scenario)
     reported = accuracy.number("qsl_reported_total_count")
     return wanted if reported is None else min(reported, wanted)
