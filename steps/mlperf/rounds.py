@@ -117,7 +117,7 @@ class Benchmark:
     scenarios. `accuracy_min` and `accuracy_max` map metrics to inclusive bounds, or scenarios to
     such maps. `extra_accuracy_files` maps a directory beside accuracy.txt to the stems of the files
     it must hold. `bytes_per_sample`: what the rules count as moved "in" to the accelerators and
-    "out" of them.
+    "out" of them. `mlperf_conf`: keys that LoadGen's own file sets differently from others.
     """
 
     performance_sample_count: int
@@ -138,6 +138,7 @@ class Benchmark:
     units: Mapping[str, str] = field(default_factory=dict)
     extra_accuracy_files: Mapping[str, list[str]] = field(default_factory=dict)
     eos_token_ids: list[int] = field(default_factory=list)
+    mlperf_conf: Mapping[str, float] = field(default_factory=dict)
     bytes_per_sample: Mapping[str, int] | None = None
 
     def minimum(self, scenario: str) -> Mapping[str, float]:
@@ -155,10 +156,18 @@ class Benchmark:
             count = count.get(scenario)
         return self.dataset_size if count is None else count
 
+    def one_dataset(self, scenario: str) -> bool:
+        """Whether accuracy and performance are measured on the same samples."""
+        return self.accuracy_samples(scenario) == self.dataset_size
+
 
 @dataclass(frozen=True)
 class Round:
-    """One round. `layout` is "v5.1" or "v6"; `result_keys` are the keys of other benchmarks."""
+    """One round. `layout` is "v5.1" or "v6"; `result_keys` are the keys of other benchmarks.
+
+    `exact_files`: run_1 and accuracy/ hold no other files. `open_images`: open results too owe the
+    `extra_accuracy_files`. `model_parts`: what of an open model's name says which benchmark it is.
+    """
 
     name: str
     source: str
@@ -166,7 +175,11 @@ class Round:
     seeds: Mapping[str, int]
     min_duration_ms: int
     layout: str
+    exact_files: bool
+    calibration_required: bool
+    open_images: bool
     model_aliases: Mapping[str, str]
+    model_parts: Mapping[str, str]
     benchmarks: Mapping[str, Benchmark]
     compliance: Mapping[str, Test]
     result_keys: Mapping[str, str]
@@ -181,6 +194,11 @@ class Round:
             return model
         alias = self.model_aliases.get(model)
         return alias if alias in self.benchmarks else None
+
+    def inferred(self, model: str) -> str | None:
+        """The benchmark that the official checker infers from the name of an open model."""
+        found = next((part for part in self.model_parts if part in model), None)
+        return None if found is None else self.official(self.model_parts[found])
 
 
 def names() -> list[str]:

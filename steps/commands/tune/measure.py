@@ -19,6 +19,9 @@ don't happen by chance.
 HOPELESS_SHARE = 0.1
 """A rate at which this many of the latest queries miss a limit is far beyond any valid one."""
 
+NO_TAIL = ("overload", "cut")
+"""Ends of probes whose slowest answers weren't waited for."""
+
 FEWEST_COMPLETED = 50
 LATENCIES = 3.0
 """An overloaded probe goes on until it has this many answers, and for this many times the median
@@ -87,14 +90,16 @@ class Samples:
 
 @dataclass(frozen=True)
 class Measurement:
-    """`ended`: stopped early because the queue could only grow, or because it could no longer be
-    VALID. `valid`: LoadGen's verdict on a final run that went to its end. `measured_s` includes
-    what an engine takes to answer the last query, not its start; `start_s` is that.
+    """`ended` early because the queue could only grow, because it could no more be VALID, or
+    ("cut") because there was no time to wait for the last answers.
+
+    `valid`: LoadGen's word on a final run that went to its end. `measured_s` includes what an
+    engine takes to answer the last query, not its start; `start_s` is that.
     """
 
     probe: Probe
     samples: Samples
-    ended: Literal["complete", "overload", "futile"]
+    ended: Literal["complete", "overload", "futile", "cut"]
     measured_s: float
     start_s: float
     valid: bool | None

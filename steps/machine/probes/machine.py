@@ -1,4 +1,4 @@
-"""Probes one machine: asks every tool once; each missing answer is a problem by field."""
+"""Probes one machine: asks every tool once; each missing answer is a problem that names a field."""
 
 import platform
 from collections.abc import Iterable, Mapping, Sequence
@@ -145,7 +145,7 @@ def probe(image: str | None = None, prober: Prober | None = None) -> Node:
         ["dmidecode", "--type", "memory"], host.dmidecode, "host_memory_configuration"
     )
     numa = asked.ask(["numactl", "--hardware"], host.numactl, "NUMA (in hw_notes)")
-    present = _on_the_bus(asked)
+    present = vendors(asked)
     found, interconnect = _accelerators(asked, present)
     containers = _containers(asked)
     return Node(
@@ -230,7 +230,7 @@ def _amd(asked: Prober) -> tuple[tuple[Accelerator, ...], str | None]:
     return found, topology
 
 
-def _on_the_bus(asked: Prober) -> list[Vendor]:
+def vendors(asked: Prober) -> list[Vendor]:
     """The vendor of every accelerator on the PCI bus, whether or not a driver is loaded."""
     found = []
     for device in sorted((asked.root / "sys/bus/pci/devices").glob("*")):
