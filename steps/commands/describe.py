@@ -85,7 +85,7 @@ def read(paths: list[Path]) -> dict[str, Node]:
             ) from error
         except (Damaged, OSError, RuntimeError) as error:
             raise UserError(
-                f"{path} can't be read ({error}); make it anew on that node with "
+                f"{path} can't be read ({error}); make it again on that node with "
                 "./reproduce describe --node FILE"
             ) from error
     return nodes

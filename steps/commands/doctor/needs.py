@@ -94,9 +94,9 @@ class _Weights(_Read):
 class Needs(Strict):
     """The needs of all cells of a plan on one machine; they run on the same kind of hardware.
 
-    `accelerators`: kinds that the machine may be, several in a mixed cluster; none: CPUs do.
-    `clocks`: by "benchmark scenario", None for performance level auto. `disk_gb`: of the jobs that
-    aren't done. `repositories`: gated ones that are still to be downloaded. `containers`:
+    `accelerators`: kinds that the machine may have, several in a mixed cluster; empty: CPUs
+    suffice. `clocks`: by "benchmark scenario", None for performance level auto. `disk_gb`: of the
+    jobs that aren't done. `repositories`: gated ones that are still to be downloaded. `containers`:
     whether any job runs in one, `engines`: those that such jobs name. `environments`: native ones
     that are still to be made.
     """

@@ -62,7 +62,7 @@ class Journal:
         return self._root / self._request.home / PROBES / name
 
     def measure(self, probe: Probe, cut_s: float | None = None) -> Measurement:
-        """From the journal, else made, and ended after `cut_s` of its test if that is given.
+        """Read from the journal, else made, and ended after `cut_s` of its test if given.
 
         Raises UserError if the engine can't be measured.
         """

@@ -90,10 +90,10 @@ class Samples:
 
 @dataclass(frozen=True)
 class Measurement:
-    """`ended` early because the queue could only grow, because it could no more be VALID, or
-    ("cut") because there was no time to wait for the last answers.
+    """`ended`: stopped early because the queue could only grow, because it could no longer be
+    VALID, or ("cut") because there was no time to wait for the last answers.
 
-    `valid`: LoadGen's word on a final run that went to its end. `measured_s` includes what an
+    `valid`: LoadGen's verdict on a final run that went to its end. `measured_s` includes what an
     engine takes to answer the last query, not its start; `start_s` is that.
     """
 

@@ -53,12 +53,14 @@ go this many tolerances further until one fails.
 """
 
 LEAST_EXPLORED = 0.125
-"""A first probe is shortened for a budget's sake to so much of explore_s at least: a shorter one
-sees too few answers."""
+"""A small budget shortens a first probe to no less than this share of explore_s: a shorter one gets
+too few answers.
+"""
 
 CUT = 1.2
-"""Where the budget is short, a probe's last answers are waited for until so many times its schedule
-have passed."""
+"""With a small budget, a probe waits for its last answers until this many times its schedule has
+passed.
+"""
 
 UNSURE = 0.5
 """If runs are valid by chance, another one is worthwhile while the limit may be this many
@@ -85,7 +87,7 @@ class Outcome:
 class Search:
     """One scenario's search.
 
-    `budget_s` covers measured time and starts, what other searches took of the same budget
+    `budget_s` covers measured time and starts, what other searches spent of the same budget
     (`elsewhere_s`), and the time in which nothing was measured (`between_s`); None: no bound.
     """
 
@@ -211,11 +213,11 @@ class Search:
         )
 
     def _explorable_s(self) -> float | None:
-        """Of schedule; None if a probe leaves no time for a run after it.
+        """Seconds of schedule; None if a probe leaves no time for a run after it.
 
-        Half of what that run leaves: one probe tells little, and an engine whose limit it is beyond
-        takes longer to answer than it was asked for. Of the first one it isn't known what the
-        engine's starts take.
+        Half of what that run leaves: one probe shows little, and an engine beyond its limit
+        takes longer to answer than the schedule. Before the first one, the time of the engine's
+        starts isn't known.
         """
         if self.budget_s is None:
             return self.settings.explore_s
@@ -228,8 +230,9 @@ class Search:
         return min(room_s, self.settings.explore_s) if room_s >= least_s else None
 
     def cut_s(self, asked: Probe) -> float | None:
-        """When a probe is to be ended, however many answers are missing; None: whenever they are
-        there. A run is never cut: it wouldn't be a result."""
+        """When a probe is ended, with any number of answers missing; None: when all have come. A
+        run is never cut: it wouldn't be a result.
+        """
         if self.budget_s is None or asked.final:
             return None
         near = self.forecast.limit if self.forecast else asked.rate
@@ -402,7 +405,7 @@ class Search:
         return max((p.start_s for p in self.probes), default=0.0)
 
     def _drain_s(self) -> float:
-        """What the engine took for its last answers, at most, at a rate that it can hold."""
+        """The longest time for the last answers at a rate that the engine can keep up with."""
         return max(
             (
                 max(p.measured_s - float(p.samples.arrived[-1]), 0.0)

@@ -18,8 +18,9 @@ LOOK_S = 5.0
 
 
 class Watched(Strict):
-    """A probe with the limits in ms that it is watched for, None in Offline; `cut_s`: when it ends
-    whatever is missing."""
+    """A probe and the limits in ms to watch for, None in Offline; `cut_s`: when it ends even if
+    answers are missing.
+    """
 
     probe: Probe
     ttft_ms: float | None

@@ -44,7 +44,7 @@ def fault(
 
 
 def examine(answers: Iterable[Answer], ends: Container[int], *, timed: bool) -> Findings:
-    """Every answer of a test's log; `ends` are the model's end-of-sequence tokens."""
+    """Check every answer of a test's log; `ends` are the model's end-of-sequence tokens."""
     found = Findings()
     for answer in answers:
         found.samples += 1
@@ -57,7 +57,7 @@ def examine(answers: Iterable[Answer], ends: Container[int], *, timed: bool) -> 
 
 
 def require(found: Findings, where: str, min_samples: int) -> None:
-    """Raises UserError, beginning with `where`, unless all three checks hold."""
+    """Raises UserError, beginning with `where`, unless all three checks pass."""
     if found.samples < min_samples:
         raise UserError(f"{where}: {found.samples} samples were logged, it needs {min_samples}")
     for what, index in found.faults.items():

@@ -52,7 +52,7 @@ class Backend(Protocol):
 
     def slow(self) -> list[tuple[int, Slow]]:
         """Steps of the engines' that took many times their median, each with its engine's number;
-        moments of an engine on another node are those at which it was told of."""
+        moments of an engine on another node are those of its messages."""
 
     def report(self) -> dict[str, Any]:
         """For the result: `engines` (of processes of their own), and their problems: `failures`

@@ -39,11 +39,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one result leaves for comparison with others; digests are sha256, "" is none.
+    """One result's values for comparison with others; digests are sha256, "" if absent.
 
     `inferred_from`: the scenario that its runs were made in if that isn't its own, else "".
-    `accuracy_hashes`: what accuracy.txt says of the whole accuracy log, `packaged` is of the log in
-    the tree. `batched`: its answers are logged as they are ready, in an order of their own.
+    `accuracy_hashes`: accuracy.txt's hashes of the whole accuracy log, `packaged`: the hash of the
+    log in the tree. `batched`: its answers are logged as they are ready, in an order of their own.
     """
 
     path: str

@@ -159,7 +159,7 @@ def read_detail(path: Path) -> Detail:
 
 
 INDICES = b'"value": ['
-"""Of loaded_qsl_set, whose line holds the index of every sample: half of reading two rounds."""
+"""loaded_qsl_set's line begins with it and has every sample's index: half of reading two rounds."""
 
 
 def without_indices(line: bytes) -> bytes:

@@ -20,7 +20,7 @@ TABLE = "summary.csv"
 RUN, LOG = "performance/run_1", "mlperf_log_detail.txt"
 TREES = ("results", "measurements", "compliance")
 RESULT_PARTS = 6
-"""Of a result's path: division, submitter, tree, system, model, scenario."""
+"""The parts of a result's path: division, submitter, tree, system, model, scenario."""
 
 
 @dataclass(frozen=True)

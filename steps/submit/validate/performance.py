@@ -107,7 +107,7 @@ class Performed:
 
 
 def check_performance(judge: Judge) -> Performed:
-    """Of performance/run_1."""
+    """Check performance/run_1."""
     parent = f"{judge.place.results}/performance"
     folder = f"{parent}/run_1"
     findings = judge.findings
