@@ -1,6 +1,5 @@
-"""A run's end of its journal: the process that keeps it, and what it says in the end.
-
-Whatever goes wrong with a journal is a sentence; the run goes on without one.
+"""A run's side of its journal: starts the process that writes it, and reads the result. An error of
+a journal is a sentence; the run continues without one.
 """
 
 import getpass
@@ -27,15 +26,15 @@ from steps.run.journal.settings import JournalSettings, load
 from steps.run.journal.window import window
 
 READY_S = 10.0
-"""How long the process may take to be there; the test waits for it."""
+"""How long the process may take to be ready; the test waits for it."""
 
 END_S = 3.0
 NO_ACCELERATOR = ("cpu", "none")
-"""What engines say that compute on none."""
+"""The `device` of engines that compute on no accelerator."""
 
 
 class Keeper:
-    """The process; None where it didn't start."""
+    """The process; None if it didn't start."""
 
     def __init__(self, folder: Path, order: Order, say: Callable[[str], None]) -> None:
         self.path = folder / JOURNAL
@@ -128,7 +127,7 @@ def kept(
     cpus: Sequence[int],
     say: Callable[[str], None],
 ) -> Iterator[Keeper]:
-    """A journal for what happens within. `device`: what the engines say that they compute on."""
+    """A journal for what happens within. `device`: the engines' own."""
     keeper = Keeper(folder, order_of(engine, device, cpus), say)
     try:
         yield keeper
@@ -170,7 +169,7 @@ def _user() -> str:
 
 
 def _tool() -> Tool | None:
-    """The tool of the vendor whose accelerators are there, as steps/machine/probes asks it."""
+    """The tool of the present accelerators' vendor, called as in steps/machine/probes."""
     found = vendors(Prober())
     if "NVIDIA" in found:
         return "nvidia-smi"

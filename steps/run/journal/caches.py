@@ -28,7 +28,7 @@ class Caches:
         return {"compiled": found} if found else {}
 
     def last(self) -> list[tuple[str, str, float]]:
-        """What came since, however lately a look was."""
+        """Files that are new since the last call, even a recent one."""
         return self._look() if self._caches else []
 
     def _look(self) -> list[tuple[str, str, float]]:

@@ -27,8 +27,9 @@ class Tools(Strict):
 
 
 class Cache(Strict):
-    """A directory of compiled kernels, or a file: where `variable` of the engine's environment
-    says, else the `usual` place, if there is one and engines compute on accelerators."""
+    """A directory of compiled kernels, or a file: at the path in `variable` of the engine's
+    environment, else the `usual` one, if set and engines compute on accelerators.
+    """
 
     name: str
     variable: str
