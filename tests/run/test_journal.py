@@ -202,7 +202,8 @@ def test_a_machine_that_tells_nothing_costs_columns_and_a_sentence_each(tmp_path
     (tmp_path / "proc").mkdir()
     found = [reading.missing() for reading in readings(ORDER, tmp_path)]
     assert [words for words in found if words] == [
-        f"{tmp_path}/proc/stat has no values of this run's CPUs: others, steal and busy are missing",
+        f"{tmp_path}/proc/stat has no values of this run's CPUs: "
+        "others, steal and busy are missing",
         f"{tmp_path}/proc/pressure can't be read: cpu, memory and io pressure are missing",
         f"{tmp_path}/proc/meminfo can't be read: memory is missing",
         "sysfs shows no temperature and no frequency of processors",
