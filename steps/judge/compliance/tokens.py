@@ -76,8 +76,7 @@ def require_ends(found: Findings, where: str, eos_token_id: int) -> None:
 
 
 def text(*, timed: bool) -> str:
-    """verify_accuracy.txt of a test that passes, with the lines that the official checker looks
-    for.
+    """verify_accuracy.txt of a test that passes, with the lines that the checker looks for.
 
     An Offline run has no first tokens to check.
     """
