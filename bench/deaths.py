@@ -1,5 +1,4 @@
-"""Kill a ./reproduce's processes at random moments: is the dead one named, does the next run
-continue?
+"""Kill processes of ./reproduce at random: is the dead one named, does the next run continue?
 
 Null engines under the real LoadGen. The fifteen kinds are the victim (a step, LoadGen's
 process, an engine's, snakemake, ./reproduce itself) times SIGKILL, SIGSEGV and SIGSTOP; they take

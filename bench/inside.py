@@ -60,9 +60,7 @@ def parser(module: str) -> argparse.ArgumentParser:
 
 
 def run(module: str, overrides: Sequence[str], given: Sequence[str] = ()) -> None:
-    """Run the bench in the environment of these overrides' performance run, after making its
-    inputs.
-    """
+    """Run the bench in the environment of these overrides' performance run; makes its inputs."""
     needed = ("environment", "model", "dataset")
     made = [str(ROOT / "reproduce"), *overrides, "--", "--until", *needed]
     subprocess.run(made, check=True, stdout=sys.stderr)

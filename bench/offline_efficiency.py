@@ -85,9 +85,7 @@ class Subject(inside.Subject):
         return Measurement(rate, order, time.process_time())
 
     def _once(self) -> PerformanceRunConfig:
-        """Counts that make LoadGen's one query contain every sample once, for any number of
-        samples.
-        """
+        """Counts that make LoadGen's one query contain every sample once, for any number."""
         size = len(samples.load(self.dataset).evaluation)
         counts = {
             "target_qps": 1.0,

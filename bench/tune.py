@@ -76,9 +76,7 @@ class Truth:
         return self.chance < KNOWN
 
     def met(self, rate: float) -> bool:
-        """Whether a rate is within 1 % of the limit; if that isn't known, among those where chance
-        decides.
-        """
+        """Whether a rate is within 1 % of the limit; if unknown, where chance decides."""
         if self.known:
             return abs(rate / self.limit - 1) <= KNOWN
         return self.low <= rate <= self.high

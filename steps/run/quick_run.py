@@ -1,4 +1,4 @@
-"""Generates answers to the first evaluation prompts: seconds of an engine, before hours of runs. It
+"""Answers the first evaluation prompts: seconds of an engine, before hours of runs. It
 doesn't use LoadGen, so nothing here is an MLPerf result.
 """
 

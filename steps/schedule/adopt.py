@@ -1,5 +1,4 @@
-"""Records results of a killed ./reproduce: Slurm's jobs went on, and Snakemake has no record of
-them.
+"""Records the results of Slurm's jobs that outlived a killed ./reproduce.
 
 Only the process that submits a job records it. A result without a record would be made again, or,
 if it is the first, be taken for a result of the next plan.

@@ -12,9 +12,7 @@ from steps.base import venv
 
 
 def directory(name: str, root: Path) -> Path:
-    """Named by the content of its two locks; the path is resolved, as a virtual environment holds
-    it.
-    """
+    """Named by the content of its two locks; resolved, because environments contain their path."""
     digest = hashlib.sha256()
     for lock in locks(name, root):
         digest.update(lock.read_bytes())

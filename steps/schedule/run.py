@@ -134,9 +134,7 @@ def _interrupt(child: "subprocess.Popen[bytes]", watch: "Watch") -> int:
 
 @dataclass
 class Watch:
-    """The states of the run's jobs in Slurm; `failed`: the reason why the run can't finish was
-    printed.
-    """
+    """The states of the run's jobs in Slurm; `failed`: why the run can't finish was printed."""
 
     plan: Plan
     scheduler: Slurm

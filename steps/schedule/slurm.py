@@ -141,9 +141,7 @@ def status_command() -> str:
 
 
 def has_accounting(configured: str) -> bool:
-    """From `scontrol show config`. Without accounting, it says accounting_storage/none, and since
-    23.11 (null).
-    """
+    """From `scontrol show config`: without, accounting_storage/none, and since 23.11 (null)."""
     found = re.search(r"^\s*AccountingStorageType\s*=[ \t]*(\S*)", configured, re.MULTILINE)
     kind = text_or_none(found[1]) if found else None
     return kind is not None and kind.rpartition("/")[2].lower() != "none"

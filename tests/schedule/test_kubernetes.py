@@ -220,7 +220,7 @@ def test_several_nodes_without_ray_are_refused() -> None:
     ("settings", "words"),
     [
         ({"groups": ["render"]}, r"scheduler\.group_ids\.render .*getent group render"),
-        ({"security": ["label=disable"]}, r"runtime\.security=label=disable can't be said"),
+        ({"security": ["label=disable"]}, r"runtime\.security=label=disable can't be expressed"),
         ({"devices": ["/dev/kfd"]}, r"names /dev/kfd: .*set runtime\.devices=\[\]"),
     ],
 )

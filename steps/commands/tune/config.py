@@ -84,9 +84,7 @@ class SettingsSearch(Strict):
 
 
 class TuneConfig(Strict):
-    """`offline_share`: the share of an endless Offline run's throughput beyond which longer runs
-    aren't worth it.
-    """
+    """`offline_share` of an endless Offline run's throughput: longer runs aren't worth it."""
 
     offline_share: Fraction
     search: SearchSettings

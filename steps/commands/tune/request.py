@@ -87,9 +87,7 @@ def result_of(home: Path) -> Result | None:
 
 
 def request_in(home: Path) -> Request | None:
-    """The request of the search that was begun in a directory; None without one, or if another
-    version wrote it.
-    """
+    """The request of the search begun in a directory; None without one, or from another version."""
     path = home / REQUEST
     try:
         return Request.model_validate_json(path.read_text(encoding="utf-8"))

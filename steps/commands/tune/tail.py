@@ -233,9 +233,7 @@ class Forecaster:
         return [engine.play(arrived, np.random.default_rng(draw), tokens) for draw in range(draws)]
 
     def forecast(self, near: float, tolerance: float = ROOT_TOLERANCE) -> Forecast | None:
-        """The forecast, searched up and down from a rate; None while nothing is known about the
-        engine.
-        """
+        """The forecast, searched up and down from a rate; None before anything is known."""
         if self._engine is None:
             return None
         self._exact = tolerance < SURE

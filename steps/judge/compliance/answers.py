@@ -53,8 +53,7 @@ class Comparison:
 
 
 def compare(accuracy_log: Path, test_log: Path, dtype: str) -> Comparison:
-    """Compare the first element of every answer of the test with the accuracy run's for that
-    sample.
+    """Compare the first element of every answer of the test with the accuracy run's.
 
     Raises UserError for a log that can't be read or is cut off.
     """

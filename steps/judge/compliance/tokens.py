@@ -84,8 +84,7 @@ def unended(found: Findings, where: str, eos_token_id: int) -> Iterator[Complain
 
 
 def text(*, timed: bool) -> str:
-    """verify_accuracy.txt of a test that passes, with the lines that the official checker looks
-    for.
+    """verify_accuracy.txt of a test that passes, with the lines that the checker looks for.
 
     An Offline run has no first tokens to check.
     """

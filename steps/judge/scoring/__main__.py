@@ -142,9 +142,7 @@ def published() -> set[str]:
 
 
 def _table(path: Path, trusted: str | None) -> Any:
-    """Unpickling runs code, so the digest must be a published one or `trusted`, the user's own
-    sha256.
-    """
+    """Unpickling runs code, so the digest must be published or `trusted`, the user's own sha256."""
     import pandas
 
     if trusted is not None and not re.fullmatch("[0-9a-fA-F]{64}", trusted):

@@ -1,5 +1,4 @@
-"""Sentences as the reference scripts find them, with NLTK's data from a directory: nothing is
-fetched.
+"""Sentences as the reference scripts find them, with NLTK's data from a directory.
 
 The data is `punkt_tab`. The wheel of llama-index-core on PyPI carries it, and
 `nltk.download("punkt_tab")` fetches it.

@@ -1,5 +1,4 @@
-"""The system calls that generated code may not make, as a filter that bubblewrap installs
-(seccomp).
+"""System calls that generated code may not make, as a filter for bubblewrap (seccomp).
 
 Those for memory outside of a process's limits: files without a name, shared segments and mappings.
 And those that reach out of the sandbox or deep into the kernel: key rings, rings of I/O, tracing,

@@ -15,9 +15,7 @@ from steps.prepare.checkpoint.stream import Target
 
 @dataclass(frozen=True)
 class Rounded:
-    """The transform for steps.prepare.checkpoint.stream.rewrite: rounds what `format` would
-    quantize.
-    """
+    """A transform for `stream.rewrite`: rounds what `format` would quantize."""
 
     format: Mxfp4
 

@@ -133,9 +133,7 @@ def rewrite(
 
 
 def _code(transform: Transform) -> str:
-    """The digest of the code that makes shards, so that an output never mixes those of two
-    versions.
-    """
+    """The digest of the code that makes shards: an output never mixes those of two versions."""
     home = Path(__file__).parent
     own = Path(inspect.getfile(type(transform)))
     return hashlib.sha256(

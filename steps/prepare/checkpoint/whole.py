@@ -1,6 +1,4 @@
-"""Whether a directory of weights is complete: no shard missing, cut off or left as a git-lfs
-pointer.
-"""
+"""Whether a directory of weights is complete: no shard missing, cut off or a git-lfs pointer."""
 
 import json
 from pathlib import Path

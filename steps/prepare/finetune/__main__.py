@@ -15,9 +15,7 @@ from steps.prepare.finetune import adapters
 def step(
     config: FinetuneConfig, inputs: Mapping[str, Path], workspace: Workspace, console: Console
 ) -> None:
-    """A killed training continues from its last checkpoint, to the same weights as without the
-    kill.
-    """
+    """A killed training continues from its last checkpoint, to the same weights."""
     source = Manifest.read(inputs["model"])
     source.require_whole()
     checkpoint = open_checkpoint(source.directory)

@@ -43,9 +43,7 @@ class Block:
         return self.last - self.first + 1
 
     def renumber(self, name: str) -> str | None:
-        """A tensor's or module's name after pruning; None if it is dropped; unchanged if it has no
-        layer.
-        """
+        """A tensor's or module's name after pruning; None if dropped; unchanged without a layer."""
         found = _NUMBERED.search(name)
         if not found:
             return name

@@ -1,6 +1,4 @@
-"""vLLM in the process that LoadGen runs in: one Python loop drives the engine, with no hop in
-between.
-"""
+"""vLLM in LoadGen's process: one Python loop drives the engine, with no hop in between."""
 
 import os
 from array import array

@@ -37,9 +37,7 @@ class Backend(Protocol):
         """Samples by number and index in the dataset; a number is answered once."""
 
     def step(self) -> Iterable[News]:
-        """Wait for events, not much longer than POLL_S, and return them. Raises UserError if one
-        voids the run.
-        """
+        """Wait for events, about POLL_S at most. Raises UserError if one voids the run."""
 
     def wake(self) -> None:
         """Make a waiting step return, because there are new samples. Any thread may call this."""

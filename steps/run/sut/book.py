@@ -1,5 +1,4 @@
-"""What LoadGen has issued and when it was answered: one column per fact; a sample's number is its
-row.
+"""LoadGen's samples and their answers' times: one column per fact; a sample's number is its row.
 
 Columns and not objects: an Offline query can hold millions of samples, and an object for each would
 delay the engines.

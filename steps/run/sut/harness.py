@@ -168,9 +168,7 @@ class EngineLoop:
             self.fail(error)
 
     def _take_place(self) -> None:
-        """Call it before libraries are loaded: their threads inherit the CPUs of the one that
-        starts them.
-        """
+        """Call it before libraries are loaded: their threads inherit the CPUs of this one."""
         if not self.config.engine.placement.in_process:
             return
         share = pinning.quota()

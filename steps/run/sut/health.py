@@ -11,9 +11,7 @@ from statistics import median
 
 @dataclass(frozen=True)
 class Speed:
-    """`rate`: tokens per second of one sample; engines with the same `device` (model name) are
-    equals.
-    """
+    """`rate`: tokens per second of one sample; engines of one `device` (model name) are equals."""
 
     device: str
     rate: float

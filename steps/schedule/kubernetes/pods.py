@@ -39,9 +39,7 @@ AMD = "gfx"
 
 @dataclass(frozen=True)
 class Image:
-    """An image as the nodes find it; `python` is its interpreter. `pulled` False: it must exist
-    there.
-    """
+    """An image as nodes find it, with its interpreter. `pulled` False: it must exist there."""
 
     reference: str
     python: str

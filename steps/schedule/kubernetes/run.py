@@ -1,5 +1,4 @@
-"""A plan on Kubernetes: checks everything that can be known before the start, then snakemake runs
-it.
+"""A plan on Kubernetes: checks what can be known before the start, then snakemake runs it.
 
 Snakemake is the same as on one machine. Its jobs that need a node are commands that wait for a pod
 (steps/schedule/kubernetes/place.py).

@@ -32,9 +32,7 @@ def command(arguments: list[str]) -> int:
 
 
 def migrate(root: Path, output: Path, layout: str) -> list[str]:
-    """The files that were left out. Raises UserError if `output` exists or the tree can't be
-    migrated.
-    """
+    """The files left out. Raises UserError if `output` exists or the tree can't be migrated."""
     if not root.is_dir():
         raise UserError(f"{root} isn't a directory; name the one that holds closed/ or open/")
     if os.path.lexists(output):

@@ -1,3 +1,1 @@
-"""One statement per submission: the sha256 of everything it is made from, in in-toto's form,
-signable.
-"""
+"""One statement per submission: the sha256 of all that it is made from, in in-toto's form."""

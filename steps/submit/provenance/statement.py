@@ -95,9 +95,7 @@ def read(path: Path) -> Statement:
 
 
 def damage(statement: Statement, files: Mapping[str, Path]) -> list[str]:
-    """One phrase per file that is missing or differs from the statement; `files` maps names to
-    paths.
-    """
+    """One phrase per file that is missing or differs; `files` maps names to paths."""
     found = []
     for resource in statement.resources():
         path = files.get(resource.name)

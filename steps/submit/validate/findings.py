@@ -43,9 +43,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong: `path` is relative to the tree, `line` counts from 1; 0 means no
-    line.
-    """
+    """One thing that is wrong: `path` is relative to the tree, `line` counts from 1, 0: no line."""
 
     code: str
     severity: Severity
