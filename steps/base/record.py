@@ -197,7 +197,7 @@ class Record:
 
     @classmethod
     def read(cls, manifest: Path) -> "Record":
-        """The one beside `manifest`. Raises UserError if absent, damaged, edited or another's."""
+        """The record beside `manifest`. Raises UserError if absent, damaged or not its own."""
         path = manifest.with_name(RECORD)
         fields, vouched = _read_stamped(path)
         if not vouched and _is_of_today(manifest):

@@ -216,8 +216,10 @@ def _on_plan(
         return results.report(asked)
     if command == "status":
         return results.status(asked)
+    from steps.plan.older import refuse_older
     from steps.plan.unsupported import refusal
 
+    refuse_older(path, ROOT)
     if reason := refusal(path, ROOT):
         raise UserError(reason)
     supervisor.lock(ROOT)

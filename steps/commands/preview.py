@@ -1,4 +1,4 @@
-"""`./reproduce plan`: what would run, why, and what it costs. Runs nothing."""
+"""`./reproduce plan`: what would run, why, and its cost. Runs nothing."""
 
 import subprocess
 from collections import Counter
@@ -56,7 +56,7 @@ def preview(path: Path, root: Path, snakemake: list[str], typed: Sequence[str] =
     total = f"{len(reasons)} of {len(plan.jobs)} jobs would run: about {spent} "
     total += f"and {gigabytes:.1f} GB of disk"
     if unknown:
-        total += f", without {', '.join(unknown)}, whose cost is not known"
+        total += f", without {', '.join(unknown)}, whose cost is unknown"
     if not reasons:
         total = f"nothing to do: all {len(plan.jobs)} jobs hold"
     if not reasons and wrong.lines:

@@ -371,7 +371,7 @@ def test_diff_shows_what_differs_and_where(site: Path) -> None:
 
 def test_diff_of_a_system_with_itself_is_empty() -> None:
     text = difference(ROOT / "conf", "amd-mi325x", "amd-mi325x", ["scenario=Server"])
-    assert text == "amd-mi325x sets nothing otherwise than amd-mi325x"
+    assert text == "amd-mi325x sets nothing differently from amd-mi325x"
 
 
 def test_diff_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,7 +29,7 @@ def fault(
     *,
     timed: bool,
 ) -> str:
-    """What one answer fails of TEST06; "" if nothing.
+    """The check of TEST06 that one answer fails; "" if none.
 
     The three checks of compliance/TEST06/run_verification.py (v5.1.1), on integers: the length of
     an answer must be the count that was reported; its first token must be the one that was timed;
@@ -45,7 +45,7 @@ def fault(
 
 
 def examine(answers: Iterable[Answer], ends: Container[int], *, timed: bool) -> Findings:
-    """Every answer of a test's log; `ends` are the model's end-of-sequence tokens."""
+    """Check every answer of a test's log; `ends` are the model's end-of-sequence tokens."""
     found = Findings()
     for answer in answers:
         found.samples += 1
@@ -84,7 +84,7 @@ def unended(found: Findings, where: str, eos_token_id: int) -> Iterator[Complain
 
 
 def text(*, timed: bool) -> str:
-    """verify_accuracy.txt of a test that holds, in the words that the official checker looks for.
+    """verify_accuracy.txt of a test that passes, with the lines that the checker looks for.
 
     An Offline run has no first tokens to check.
     """

@@ -1,4 +1,4 @@
-"""The verdict on a test, as files of the directory that a submission carries."""
+"""The verdict on a test, as files of the test's directory in a submission."""
 
 import shutil
 from collections.abc import Collection, Mapping
@@ -21,15 +21,15 @@ RUN_FILES = ("mlperf_log_summary.txt", "mlperf_log_detail.txt")
 ANSWERS = "mlperf_log_accuracy.json"
 SPEED, ACCURACY = "verify_performance.txt", "verify_accuracy.txt"
 SCORED = ("baseline_accuracy.txt", "compliance_accuracy.txt")
-"""Of TEST01 where answers differ: scores of the accuracy run and of the test, on its samples."""
+"""Scores for TEST01 where answers differ: the accuracy run's and the test's, on its samples."""
 
 SCORE = "exact_match"
-"""What TEST07 bounds."""
+"""The metric that TEST07 bounds."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Files of scores as reference scripts print them, and the benchmark that they are of."""
+    """Files of scores as the reference scripts print them, and their benchmark."""
 
     official: str
     benchmark: Benchmark
@@ -126,7 +126,7 @@ def _alike(rule: Test, scored: Scored) -> Found:
 
 
 def score_in(path: Path, metric: str) -> float:
-    """What an accuracy.txt says of a metric; raises UserError if that is nothing."""
+    """The value of a metric in an accuracy.txt; raises UserError without one."""
     try:
         printed = read_scores(path, (metric,))
     except Damaged as damage:
@@ -141,9 +141,8 @@ def _text(path: Path) -> str:
 
 
 def full_accuracy(rule: Test, run: Path, scored: Scored) -> dict[str, str]:
-    """verify_accuracy.txt of TEST07; raises UserError unless its run scores as it must.
-
-    `scored` has one file, of the benchmark's own script on the test's log.
+    """verify_accuracy.txt of TEST07; raises UserError unless its run scores as required. `scored`
+    has one file: the output of the benchmark's own script for the test's log.
     """
     (path,) = scored.files
     logged, wanted = len(samples_of(run / ANSWERS)), rule.samples(scored.official)
@@ -165,7 +164,7 @@ def full_accuracy(rule: Test, run: Path, scored: Scored) -> dict[str, str]:
 
 
 def output_lengths(rule: Test, run: Path, official: str) -> dict[str, str]:
-    """verify_output_len.txt of TEST09; raises UserError unless answers are as long as they must."""
+    """verify_output_len.txt of TEST09; raises UserError unless answers are as long as required."""
     found = lengths.measure(read_answers(run / ANSWERS))
     lengths.require(found, rule, official)
     return {lengths.LENGTHS: lengths.text(found, rule, official)}
@@ -203,7 +202,7 @@ def package_answers(target: Path, run: Path, text: str) -> None:
 def package(target: Path, run: Path, texts: Mapping[str, str], *, whole: bool = False) -> None:
     """Fill `target` with `texts` and the test's logs; its answers too if they were verified.
 
-    `whole`: the answers aren't shortened, and so have no hash.
+    `whole`: the log of answers isn't truncated, and so has no hash.
     """
     logs = target / "performance/run_1"
     logs.mkdir(parents=True)
