@@ -177,7 +177,8 @@ class States:
         return None if found.altered() else found
 
     def whole(self) -> Iterator[tuple[str, str]]:
-        """Of what sums the experiment up: steps without a result that the plan can use, and why."""
+        """Of what sums the experiment up: the first step without a result that the plan can use,
+        and why."""
         for step in ("submission", "provenance"):
             try:
                 found = self._current(self._jobs[step, ""])
@@ -186,6 +187,7 @@ class States:
                 why = unmade.why
             if why:
                 yield step, below(why, self._root)
+                return
 
     # ---- one job ---------------------------------------------------------------------------
 
