@@ -207,7 +207,7 @@ def test_what_is_set_aside_keeps_its_reason_and_counts(asked: Asked) -> None:
     assert earlier.count(run, lambda one: False) == 1
 
 
-def test_only_short_disturbed_runs_are_measured_once_more(asked: Asked) -> None:
+def test_only_short_disturbed_runs_are_measured_once_more(asked: Asked, told: "Told") -> None:
     window = {
         "disturbances": [
             {"by": "processes", "words": "others took 1.3 of 2 cores", "from_s": 1, "to_s": 2}
@@ -222,7 +222,16 @@ def test_only_short_disturbed_runs_are_measured_once_more(asked: Asked) -> None:
     made_otherwise(check, lambda fields: fields["inputs"].update(run=digest))
     made_otherwise(check, lambda fields: fields["result"].update(window=window))
     (cell,) = results.disturbed(asked)
-    assert cell.parts[0].why.endswith("; from second 1 to 2 others took 1.3 of 2 cores")
+    part = cell.parts[0]
+    assert part.why.endswith("; from second 1 to 2 others took 1.3 of 2 cores")
+    kept = told.root / earlier.home(Path(part.run).parent) / "1"  # type: ignore[operator]
+    shutil.copytree(path.parent, told.root / "copy")
+    assert results.run(told, ()) == 1
+    first, second = told.asked_for
+    assert first == ("judged",) and {part.run, part.check} < set(second)
+    assert not any("accuracy" in target for target in second)
+    assert (kept / "manifest.json").is_file()
+    shutil.copytree(told.root / "copy", path.parent)
     made_otherwise(path, lambda fields: fields["result"].update(tries=2))
     made_otherwise(check, lambda fields: fields["inputs"].update(run=sha256_file(path)))
     assert list(results.disturbed(asked)) == []
