@@ -19,7 +19,7 @@ from bench import ratios as kept
 from bench.forks import forked
 from steps.base.console import Console
 from steps.base.record import Manifest, Workspace
-from steps.config.schema import PerformanceRunConfig
+from steps.config.runs import PerformanceRunConfig
 from steps.mlperf.loadgen_log import read_detail
 from steps.prepare import samples
 from steps.run.sut.run import execute

@@ -33,7 +33,7 @@ from steps.base.console import Console
 from steps.base.record import Manifest, Workspace
 from steps.commands.tune.arrivals import arrivals
 from steps.config.layers import merged
-from steps.config.schema import PerformanceRunConfig
+from steps.config.runs import PerformanceRunConfig
 from steps.mlperf.loadgen_log import read_detail
 from steps.prepare import samples
 from steps.run.sut.run import execute

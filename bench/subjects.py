@@ -17,7 +17,7 @@ from steps.base.console import Console
 from steps.base.record import MANIFEST, Workspace, publish
 from steps.base.strict import Scenario
 from steps.config.layers import merged
-from steps.config.schema import PerformanceRunConfig
+from steps.config.runs import PerformanceRunConfig
 from steps.mlperf.loadgen_log import read_detail
 from steps.plan.make import make
 from steps.run.sut.run import execute

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from steps.base.record import Workspace, publish
-from steps.config import schema
+from steps.config.artifacts import DescribeConfig
+from steps.config.checks import AccuracyCheckConfig, Bounds, Gates, QuickCheckConfig
+from steps.config.submission import ProvenanceConfig, ReportConfig, SubmissionConfig
 from steps.judge.compliance import verify
 from steps.mlperf.accuracy_text import LABELS
 from steps.mlperf.published.result import Result
@@ -39,7 +41,7 @@ class Maker:
         self.clock = trees.Clock()
         self.made = 0
         job = next(job for job in plan.jobs if job.step == "submission")
-        cells = schema.SubmissionConfig.model_validate_json(job.config).cells
+        cells = SubmissionConfig.model_validate_json(job.config).cells
         # What a run is submitted as comes with rising bounds, and it holds the last of them.
         self.official = {cell.key: cell.packages[-1].official for cell in cells}
 
@@ -89,7 +91,7 @@ def publish_job(maker: Maker, job: Job, root: Path) -> None:
 def package(plan: Plan, root: Path, submitter: str | None = None) -> None:
     """The real submission step on what `build` left; `submitter` is what it says it is of."""
     job = next(job for job in plan.jobs if job.step == "submission")
-    config = schema.SubmissionConfig.model_validate_json(job.config)
+    config = SubmissionConfig.model_validate_json(job.config)
     folder = (root / job.output).parent
     with publish(folder, step="submission", config={}, inputs={}, code="c") as workspace:
         submission_step(config, inputs_of(plan, root, "submission"), workspace, None)  # type: ignore[arg-type]
@@ -100,7 +102,7 @@ def package(plan: Plan, root: Path, submitter: str | None = None) -> None:
 def provenance(plan: Plan, root: Path) -> Path:
     """The real provenance step on the same; returns its directory."""
     job = next(job for job in plan.jobs if job.step == "provenance")
-    config = schema.ProvenanceConfig.model_validate_json(job.config)
+    config = ProvenanceConfig.model_validate_json(job.config)
     folder = (root / job.output).parent
     inputs = inputs_of(plan, root, "provenance")
     for path in inputs.values():
@@ -117,7 +119,7 @@ def provenance(plan: Plan, root: Path) -> Path:
 def report(plan: Plan, root: Path) -> Path:
     """The real report step on what `build` and `package` left; returns the report's directory."""
     job = next(job for job in plan.jobs if job.step == "report")
-    config = schema.ReportConfig.model_validate_json(job.config)
+    config = ReportConfig.model_validate_json(job.config)
     made = Workspace(root / "made")
     made.directory.mkdir(exist_ok=True)
     report_step(config, inputs_of(plan, root, "report"), made, None)  # type: ignore[arg-type]
@@ -164,7 +166,7 @@ def published_row(value: float | None, **changes: object) -> Result:
 
 def _write(maker: Maker, job: Job, folder: Path, inputs: Mapping[str, Path]) -> dict[str, Any]:
     if job.step == "describe":
-        fields = schema.DescribeConfig.model_validate_json(job.config)
+        fields = DescribeConfig.model_validate_json(job.config)
         counts = dict.fromkeys(("host_processors_per_node", "accelerators_per_node"), "8")
         probed = {name: counts.get(name, "probed") for name in fields.required}
         system = {name: fields.fields.get(name, probed[name]) for name in fields.required}
@@ -268,9 +270,9 @@ def _performance(job: Job) -> dict[str, Any]:
     }
 
 
-def _metrics(gate: schema.Gates | schema.Bounds) -> dict[str, dict[str, float]]:
+def _metrics(gate: Gates | Bounds) -> dict[str, dict[str, float]]:
     """Scores of 0.4 per mille above the reference, or above the least of a round's bounds."""
-    if isinstance(gate, schema.Gates):
+    if isinstance(gate, Gates):
         return {
             name: {"score": 1.0004 * score, "minimum": gate.factor * score, "ratio": 1.0004}
             for name, score in gate.reference.items()
@@ -292,7 +294,7 @@ def _accuracy(job: Job, benchmark: Benchmark, folder: Path) -> dict[str, Any]:
         for stem in stems:
             (folder / kind / f"{stem}.png").write_bytes(trees.png())
         _text(folder / kind / "captions.txt", "a cat\n")
-    config = schema.AccuracyCheckConfig.model_validate_json(job.config)
+    config = AccuracyCheckConfig.model_validate_json(job.config)
     gates = {
         name: {"passed": name == config.required, "metrics": _metrics(gate)}
         for name, gate in config.gates.items()
@@ -303,7 +305,7 @@ def _accuracy(job: Job, benchmark: Benchmark, folder: Path) -> dict[str, Any]:
 
 
 def _quick(job: Job) -> dict[str, Any]:
-    config = schema.QuickCheckConfig.model_validate_json(job.config)
+    config = QuickCheckConfig.model_validate_json(job.config)
     share = 99.18 if config.after == "quantize" else 9.02
     return {
         "after": config.after,

@@ -7,7 +7,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from steps.base.errors import UserError
-from steps.config import schema
+from steps.config.submission import Cell, ReportConfig
 from steps.plan.estimate import cost, evaluation_counts
 from steps.plan.plan import Plan, load
 from steps.plan.unsupported import refusal
@@ -94,9 +94,9 @@ def _reason(status: str) -> str:
     )
 
 
-def _described(plan: Plan) -> tuple[schema.Cell, ...]:
+def _described(plan: Plan) -> tuple[Cell, ...]:
     report = next(job for job in plan.jobs if job.step == "report")
-    return schema.ReportConfig.model_validate_json(report.config).cells
+    return ReportConfig.model_validate_json(report.config).cells
 
 
 def _notes(plan: Plan) -> list[str]:

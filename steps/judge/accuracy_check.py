@@ -9,7 +9,7 @@ from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.record import Manifest, Workspace
 from steps.base.step import main
-from steps.config.schema import NO_GATE, AccuracyCheckConfig, Bounds, Gates
+from steps.config.checks import NO_GATE, AccuracyCheckConfig, Bounds, Gates
 from steps.mlperf.accuracy_text import read_scores
 from steps.mlperf.loadgen_log import Detail, read_detail
 

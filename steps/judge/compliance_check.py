@@ -8,7 +8,7 @@ from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.record import Manifest, Workspace
 from steps.base.step import main
-from steps.config.schema import ComplianceCheckConfig
+from steps.config.checks import ComplianceCheckConfig
 from steps.judge.compliance import tokens, verify
 from steps.mlperf.loadgen_log import read_answers, read_detail
 from steps.mlperf.rounds import Test

@@ -9,7 +9,7 @@ from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.record import Manifest, Workspace
 from steps.base.step import main
-from steps.config.schema import PerformanceCheckConfig
+from steps.config.checks import PerformanceCheckConfig
 from steps.mlperf.early_stopping import allowed_misses
 from steps.mlperf.loadgen_log import Detail, read_detail
 

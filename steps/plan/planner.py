@@ -13,11 +13,14 @@ from pydantic import BaseModel, ValidationError
 from steps.base.confidential.tokens import refuse_configured
 from steps.base.errors import UserError, explain
 from steps.base.record import canonical_json
-from steps.config import groups, schema
+from steps.config import groups
 from steps.config.axes import AXES
+from steps.config.checks import PerformanceCheckConfig
+from steps.config.compression import PruneConfig
 from steps.config.groups import Requirement
 from steps.config.runtime import Runtime
 from steps.config.scheduler import GROUP, Choice, Scheduler
+from steps.config.submission import Cell
 from steps.plan import capacity
 from steps.plan.departures import departures
 from steps.plan.plan import Job, Plan, environment_directory
@@ -72,7 +75,7 @@ class Planner:
 
     # ---- one cell --------------------------------------------------------------------------
 
-    def _cell(self, composed: Mapping[str, Any]) -> schema.Cell:
+    def _cell(self, composed: Mapping[str, Any]) -> Cell:
         point = {axis: str(composed[axis]["name"]) for axis in AXES}
         where = " ".join(f"{axis}={value}" for axis, value in point.items())
         refuse_configured(composed, where)
@@ -102,7 +105,7 @@ class Planner:
         self._compliance(cell)
         self._require_fit(composed, where)
         described = {**subtrees["cell"], "departures": self._departures(subtrees)}
-        return _validated(schema.Cell, described, f"{where}: steps.cell")
+        return _validated(Cell, described, f"{where}: steps.cell")
 
     def _schedule(self, composed: Mapping[str, Any], where: str) -> None:
         chosen = _validated(Choice, {GROUP: composed[GROUP]}, where).scheduler
@@ -124,7 +127,7 @@ class Planner:
         if model not in known.models or weights not in known.formats or arguments is None:
             return
         pruned = subtrees["prune"]
-        kept = 1.0 if pruned is None else 1 - schema.PruneConfig(**pruned).dropped
+        kept = 1.0 if pruned is None else 1 - PruneConfig(**pruned).dropped
         per_engine = int(arguments.get(TENSOR_PARALLEL, 1))
         for memory_gb in self._memories(composed):
             try:
@@ -237,7 +240,7 @@ class Planner:
                 cell.made[step] = self._add_step(cell, step, subtree, below, compared)
 
     def _departures(self, subtrees: Mapping[str, Any]) -> tuple[str, ...]:
-        check = _validated(schema.PerformanceCheckConfig, subtrees["performance_check"], "")
+        check = _validated(PerformanceCheckConfig, subtrees["performance_check"], "")
         emulated = bool(subtrees["cell"]["emulated"])
         return departures(check, subtrees["dataset"]["evaluation_count"], emulated=emulated)
 
@@ -313,7 +316,7 @@ class Planner:
 
     # ---- the whole experiment ---------------------------------------------------------------
 
-    def _whole(self, cells: list[schema.Cell], overrides: list[str]) -> None:
+    def _whole(self, cells: list[Cell], overrides: list[str]) -> None:
         first = self._jobs["performance_run", cells[0].key]
         round_name = str(json.loads(first.config)["rules"]["round"])
         submitters = {

@@ -11,8 +11,31 @@ from typing import Literal
 from pydantic import BaseModel
 
 from steps.base.record import digest_files
-from steps.config import schema
+from steps.config.artifacts import (
+    DatasetConfig,
+    DescribeConfig,
+    EnvironmentConfig,
+    ModelConfig,
+    PlannedImage,
+    RemoteDatasetConfig,
+)
 from steps.config.axes import AXES
+from steps.config.checks import (
+    AccuracyCheckConfig,
+    ComplianceCheckConfig,
+    PerformanceCheckConfig,
+    QuickCheckConfig,
+)
+from steps.config.compression import FinetuneConfig, PruneConfig, QuantizeConfig
+from steps.config.container import ImageConfig
+from steps.config.runs import (
+    AccuracyRunConfig,
+    ComplianceRunConfig,
+    PerformanceRunConfig,
+    PlannedRunConfig,
+    QuickRunConfig,
+)
+from steps.config.submission import ProvenanceConfig, ReportConfig, SubmissionConfig
 
 Stage = Literal["artifacts", "runs", "verdicts", "submission", "provenance", "report"]
 Environment = Literal["driver", "engine", "prepare", "analysis", "scoring"]
@@ -64,14 +87,14 @@ _NOTES = (
 
 def _run(module: str, config: type[BaseModel]) -> StepSpec:
     """One of LoadGen's runs of a cell."""
-    planned = schema.PlannedRunConfig
+    planned = PlannedRunConfig
     return StepSpec(module, config, "runs", "engine", AXES, _RUN_NEEDS, _RUN_SOURCES, planned)
 
 
 STEPS: Mapping[str, StepSpec] = {
     "environment": StepSpec(
         "steps.machine.environment",
-        schema.EnvironmentConfig,
+        EnvironmentConfig,
         "artifacts",
         "driver",
         ("system",),
@@ -80,7 +103,7 @@ STEPS: Mapping[str, StepSpec] = {
     ),
     "container": StepSpec(
         "steps.machine.container",
-        schema.ImageConfig,
+        ImageConfig,
         "artifacts",
         "driver",
         ("system",),
@@ -91,11 +114,11 @@ STEPS: Mapping[str, StepSpec] = {
             "steps/config/container.py",
             "steps/config/runtime.py",
         ),
-        planned=schema.PlannedImage,
+        planned=PlannedImage,
     ),
     "model": StepSpec(
         "steps.prepare.model",
-        schema.ModelConfig,
+        ModelConfig,
         "artifacts",
         "driver",
         ("benchmark",),
@@ -104,7 +127,7 @@ STEPS: Mapping[str, StepSpec] = {
     ),
     "quantize": StepSpec(
         "steps.prepare.quantize",
-        schema.QuantizeConfig,
+        QuantizeConfig,
         "artifacts",
         "prepare",
         _WEIGHTS,
@@ -120,7 +143,7 @@ STEPS: Mapping[str, StepSpec] = {
     ),
     "prune": StepSpec(
         "steps.prepare.prune",
-        schema.PruneConfig,
+        PruneConfig,
         "artifacts",
         "prepare",
         _WEIGHTS,
@@ -129,7 +152,7 @@ STEPS: Mapping[str, StepSpec] = {
     ),
     "finetune": StepSpec(
         "steps.prepare.finetune",
-        schema.FinetuneConfig,
+        FinetuneConfig,
         "artifacts",
         "prepare",
         _WEIGHTS,
@@ -138,17 +161,17 @@ STEPS: Mapping[str, StepSpec] = {
     ),
     "dataset": StepSpec(
         "steps.prepare.dataset",
-        schema.DatasetConfig,
+        DatasetConfig,
         "artifacts",
         "analysis",
         ("benchmark",),
         {"model": "model", "environment": "environment/analysis"},
         _NOTES,
-        planned=schema.RemoteDatasetConfig,
+        planned=RemoteDatasetConfig,
     ),
     "quick_run": StepSpec(
         "steps.run.quick_run",
-        schema.QuickRunConfig,
+        QuickRunConfig,
         "artifacts",
         "engine",
         ("system", *_WEIGHTS),
@@ -157,7 +180,7 @@ STEPS: Mapping[str, StepSpec] = {
     ),
     "quick_check": StepSpec(
         "steps.judge.quick_check",
-        schema.QuickCheckConfig,
+        QuickCheckConfig,
         "artifacts",
         "analysis",
         ("system", *_WEIGHTS),
@@ -166,19 +189,19 @@ STEPS: Mapping[str, StepSpec] = {
     ),
     "describe": StepSpec(
         "steps.run.describe",
-        schema.DescribeConfig,
+        DescribeConfig,
         "artifacts",
         "driver",
         ("system",),
         {},
         ("steps/machine/probes/*.py",),
     ),
-    "performance_run": _run("steps.run.performance_run", schema.PerformanceRunConfig),
-    "accuracy_run": _run("steps.run.accuracy_run", schema.AccuracyRunConfig),
-    "compliance_run": _run("steps.run.compliance_run", schema.ComplianceRunConfig),
+    "performance_run": _run("steps.run.performance_run", PerformanceRunConfig),
+    "accuracy_run": _run("steps.run.accuracy_run", AccuracyRunConfig),
+    "compliance_run": _run("steps.run.compliance_run", ComplianceRunConfig),
     "performance_check": StepSpec(
         "steps.judge.performance_check",
-        schema.PerformanceCheckConfig,
+        PerformanceCheckConfig,
         "verdicts",
         "analysis",
         AXES,
@@ -191,7 +214,7 @@ STEPS: Mapping[str, StepSpec] = {
     ),
     "accuracy_check": StepSpec(
         "steps.judge.accuracy_check",
-        schema.AccuracyCheckConfig,
+        AccuracyCheckConfig,
         "verdicts",
         "scoring",
         AXES,
@@ -213,7 +236,7 @@ STEPS: Mapping[str, StepSpec] = {
     ),
     "compliance_check": StepSpec(
         "steps.judge.compliance_check",
-        schema.ComplianceCheckConfig,
+        ComplianceCheckConfig,
         "verdicts",
         "analysis",
         AXES,
@@ -230,7 +253,7 @@ STEPS: Mapping[str, StepSpec] = {
     ),
     "submission": StepSpec(
         "steps.submit.submission",
-        schema.SubmissionConfig,
+        SubmissionConfig,
         "submission",
         "analysis",
         (),
@@ -252,7 +275,7 @@ STEPS: Mapping[str, StepSpec] = {
     ),
     "provenance": StepSpec(
         "steps.submit.provenance",
-        schema.ProvenanceConfig,
+        ProvenanceConfig,
         "provenance",
         "driver",
         (),
@@ -261,7 +284,7 @@ STEPS: Mapping[str, StepSpec] = {
     ),
     "report": StepSpec(
         "steps.report",
-        schema.ReportConfig,
+        ReportConfig,
         "report",
         "analysis",
         (),

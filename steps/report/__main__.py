@@ -6,7 +6,7 @@ from pathlib import Path
 from steps.base.console import Console
 from steps.base.record import Workspace
 from steps.base.step import main
-from steps.config.schema import ReportConfig
+from steps.config.submission import ReportConfig
 from steps.report import own_page, own_report
 from steps.report.claims import model
 from steps.report.markdown import to_markdown

@@ -11,7 +11,8 @@ from steps.base.errors import UserError
 from steps.base.record import RECORD, Manifest, sha256_file
 from steps.base.strict import Strict
 from steps.config.axes import AXES
-from steps.config.schema import NO_GATE, Cell, ReportConfig
+from steps.config.checks import NO_GATE
+from steps.config.submission import Cell, ReportConfig
 from steps.mlperf.published import table
 from steps.submit.confidential import Redaction
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from steps.config import schema
 from steps.config.layers import SELECTORS, merged, settled
+from steps.config.loadgen import Loadgen
+from steps.config.submission import Cell, SubmissionConfig
 from steps.plan.plan import Job
 from steps.run.sut.user_conf import render_user_conf
 from tests.conftest import ROOT, planned
@@ -72,12 +73,12 @@ def key(row: Row) -> str:
 
 
 @pytest.fixture(scope="module")
-def published() -> dict[str, tuple[schema.Cell, dict[str, Job]]]:
+def published() -> dict[str, tuple[Cell, dict[str, Job]]]:
     """Every row that the experiments of v5.1 become: its cell and the cell's jobs by step."""
-    found: dict[str, tuple[schema.Cell, dict[str, Job]]] = {}
+    found: dict[str, tuple[Cell, dict[str, Job]]] = {}
     for plan in (planned(f"experiment={name}") for name in EXPERIMENTS if name.endswith("-v5.1")):
         by_step = {step: job for job in plan.jobs for step in [job.step]}
-        submission = schema.SubmissionConfig.model_validate_json(by_step["submission"].config)
+        submission = SubmissionConfig.model_validate_json(by_step["submission"].config)
         for cell in submission.cells:
             jobs = {job.step: job for job in plan.jobs if job.key == cell.key}
             for package in cell.packages:
@@ -95,7 +96,7 @@ def test_every_experiment_plans(experiment: str) -> None:
     assert [job.step for job in plan.jobs].count("report") == 1
 
 
-Published = Mapping[str, tuple[schema.Cell, Mapping[str, Job]]]
+Published = Mapping[str, tuple[Cell, Mapping[str, Job]]]
 
 
 def test_cells_are_the_published_rows_and_no_others(published: Published) -> None:
@@ -137,7 +138,7 @@ def test_user_conf_says_what_the_log_says(row: Row, published: Published) -> Non
 
 def rendered(loadgen: Mapping[str, Any], scenario: str) -> dict[str, float]:
     """Settings of user.conf as LoadGen reads them; every line is of this model and scenario."""
-    typed = schema.Loadgen.model_validate_json(json.dumps(loadgen))
+    typed = Loadgen.model_validate_json(json.dumps(loadgen))
     text = render_user_conf(typed, scenario)  # type: ignore[arg-type]
     prefix = f"{loadgen['model']}.{'Server' if scenario == 'Interactive' else scenario}."
     found = {}

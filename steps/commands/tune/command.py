@@ -42,7 +42,8 @@ from steps.commands.tune.settings_request import (
     trials_in,
     with_values,
 )
-from steps.config import schema
+from steps.config.checks import PerformanceCheckConfig
+from steps.config.runs import PerformanceRunConfig
 from steps.config.scheduler import Local
 from steps.machine.environment import restore
 from steps.machine.tools import environment_python
@@ -145,7 +146,7 @@ def _offline(path: Path, job: Job) -> None:
     """What the Offline run of the plan says of its own length; it is made if it isn't there."""
     if supervise([*snakemake(path), job.output], ROOT):
         raise UserError("the Offline run can't be made; see the messages above")
-    config = schema.PerformanceRunConfig.model_validate_json(job.config)
+    config = PerformanceRunConfig.model_validate_json(job.config)
     loadgen, rules = config.loadgen, config.rules
     duration_s = loadgen.least_ms(rules) / 1000
     count = loadgen.sample_count(rules)
@@ -256,7 +257,7 @@ def request_of(plan: Plan, job: Job, guess: float | None, budget_s: float | None
     request = Request(
         cell=job.key,
         planned=job.config,
-        check=schema.PerformanceCheckConfig.model_validate_json(canonical_json(check)),
+        check=PerformanceCheckConfig.model_validate_json(canonical_json(check)),
         inputs=job.inputs,
         launcher=job.launcher,
         code=tuple(str(file.relative_to(ROOT)) for file in sources(job.step, ROOT)),

@@ -22,7 +22,7 @@ from steps.commands.tune.measure import Measurement, Probe
 from steps.commands.tune.probe import PROBE
 from steps.commands.tune.request import PROBES, Request
 from steps.commands.tune.watching import Watched, of_rows
-from steps.config.schema import PerformanceRunConfig
+from steps.config.runs import PerformanceRunConfig
 from steps.judge.performance_check import complaints
 from steps.mlperf.loadgen_log import read_detail
 from steps.run.sut.run import Row

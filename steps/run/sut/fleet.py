@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from steps.base.errors import UserError
-from steps.config.schema import Engine
+from steps.config.engine import Engine
 from steps.run.engines import wire
 from steps.run.engines.engine import News, depth
 from steps.run.engines.link import Link

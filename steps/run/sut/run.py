@@ -12,7 +12,7 @@ from typing import Literal
 from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.record import Manifest, Workspace
-from steps.config.schema import RunConfig
+from steps.config.runs import RunConfig
 from steps.mlperf.loadgen_log import read_detail
 from steps.prepare import samples
 from steps.run.engines import pinning

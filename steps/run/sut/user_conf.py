@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from steps.base.strict import Scenario
-from steps.config.schema import Loadgen
+from steps.config.loadgen import Loadgen
 
 
 def loadgen_scenario(scenario: Scenario) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from steps.base.record import MANIFEST, Manifest, canonical_json, sha256_file
-from steps.config.schema import Cell, SubmissionConfig
+from steps.config.submission import Cell, SubmissionConfig
 from steps.mlperf.rounds import load
 from steps.plan.registry import STEPS
 from steps.submit.submission.verdicts import Evidence

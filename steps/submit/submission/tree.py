@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from steps.base.record import Manifest
-from steps.config.schema import Cell, SubmissionConfig
+from steps.config.submission import Cell, SubmissionConfig
 from steps.mlperf.truncate import truncated
 from steps.submit.submission import texts
 from steps.submit.submission.parts import link

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from steps.base.errors import UserError
 from steps.base.record import MANIFEST, Manifest, canonical_json, sha256_file
-from steps.config.schema import Cell
+from steps.config.submission import Cell
 
 SUBMITTABLE_ENGINES = ("vllm",)
 """Engines that compute what they are asked; a null engine's results never enter a tree."""
