@@ -24,8 +24,8 @@ from steps.config.submission import Cell
 from steps.plan import capacity
 from steps.plan.departures import departures
 from steps.plan.plan import Job, Plan, environment_directory
-from steps.plan.registry import COMPARED, FOLDER, LOG, PER_CELL, STEPS, StepSpec
-from steps.plan.unsupported import limitation
+from steps.plan.registry import COMPARED, FOLDER, LOG, PER_CELL, STEPS
+from steps.plan.spec import StepSpec
 
 TENSOR_PARALLEL = "tensor_parallel_size"
 """vLLM's name for the accelerators of one engine; other engines take one."""
@@ -97,11 +97,9 @@ class Planner:
         self._source(cell)
         cell.made["dataset"] = self._add_step(cell, "dataset", subtrees["dataset"])
         self._weights(cell)
-        for step in (
-            *("describe", "performance_run", "accuracy_run"),
-            *("performance_check", "accuracy_check"),
-        ):
-            cell.made[step] = self._add_step(cell, step, subtrees[step])
+        for step, spec in STEPS.items():
+            if spec.every_cell:
+                cell.made[step] = self._add_step(cell, step, subtrees[step])
         self._compliance(cell)
         self._require_fit(composed, where)
         described = {**subtrees["cell"], "departures": self._departures(subtrees)}
@@ -263,8 +261,9 @@ class Planner:
 
     def _add(self, cell: Making, step: str, key: str, subtree: Any, inputs: dict[str, str]) -> Job:
         spec = STEPS[step]
-        planned = spec.planned if spec.planned and limitation(step, subtree) else spec.config
-        _validated(planned, subtree, f"{cell.where}: steps.{step}")
+        limitation = spec.limitation(subtree)
+        checked = spec.planned if spec.planned and limitation else spec.config
+        _validated(checked, subtree, f"{cell.where}: steps.{step}")
         config = canonical_json(subtree)
         folder, log = self._paths(step, key, config, inputs)
         contained = _contained(spec.environment, cell.made)
@@ -278,12 +277,15 @@ class Planner:
             gates=_gates(spec, cell.made),
             output=f"{folder}/manifest.json",
             log=log,
+            limitation=limitation,
+            programs={} if contained else dict(spec.programs(subtree)),
         )
         known = self._jobs.setdefault((step, key), job)
         if known != job:
             raise UserError(
                 f"{cell.where}: steps.{step} reads an axis outside ({', '.join(spec.axes)}): two "
-                f"cells give {key} different values; give it that axis in steps/plan/registry.py"
+                f"cells give {key} different values; give it that axis in "
+                f"steps/plan/specs/{step}.py"
             )
         return known
 

@@ -17,7 +17,8 @@ from steps.config.submission import SubmissionConfig
 from steps.plan.frozen import site_file
 from steps.plan.make import make
 from steps.plan.plan import Job, Plan, freeze
-from steps.plan.unsupported import asked, limitation, missing, refusal
+from steps.plan.registry import limitation
+from steps.plan.unsupported import asked, missing, refusal
 from tests.conftest import MIXED, ROOT, edit, planned
 
 SERVER = ["experiment=amd-v5.1", "benchmark=llama2-70b-99.9", "scenario=Server"]

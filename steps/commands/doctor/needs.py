@@ -12,8 +12,8 @@ from steps.base.strict import Name, Positive, Scenario, Strict
 from steps.commands.doctor.settings import Clock, Partition, Settings
 from steps.config.accelerators import Accelerator
 from steps.plan.capacity import Capacity
-from steps.plan.estimate import ENVIRONMENTS
 from steps.plan.plan import Job, Plan
+from steps.plan.specs.shared import ENVIRONMENTS
 
 HUB = "huggingface"
 WORK = ("model", "quantize", "prune", "finetune")
