@@ -34,7 +34,7 @@ Config = TypeVar("Config", bound=BaseModel)
 
 
 @dataclass
-class Making:
+class Scope:
     """What is being planned: a cell, or the whole experiment.
 
     `made`: its jobs, by what needs them. `containers`: settings of the containers that its steps
@@ -47,7 +47,7 @@ class Making:
     containers: Mapping[str, str] = field(default_factory=dict)
     made: dict[str, Job] = field(default_factory=dict)
 
-    def at(self, *axes: str) -> "Making":
+    def at(self, *axes: str) -> "Scope":
         """The same where only these axes are known: what is made there, other cells share."""
         return replace(self, point={axis: self.point[axis] for axis in axes})
 
@@ -83,7 +83,7 @@ class Planner:
         self._requirements[needed.system] = needed
         self._schedule(composed, where)
         subtrees: dict[str, Any] = composed["steps"]
-        runtime = _validated(Runtime, composed["settled"]["runtime"], f"{where}: runtime")
+        runtime = _validated(Runtime, composed["effective"]["runtime"], f"{where}: runtime")
         containers = {
             kind: canonical_json(given.model_dump(mode="json"))
             for kind, given in {
@@ -92,7 +92,7 @@ class Planner:
                 "scoring": runtime.judging(),
             }.items()
         }
-        cell = Making(where, subtrees, point, containers)
+        cell = Scope(where, subtrees, point, containers)
         self._environments(cell, composed, runtime)
         self._source(cell)
         cell.made["dataset"] = self._add_step(cell, "dataset", subtrees["dataset"])
@@ -142,7 +142,7 @@ class Planner:
             {float(own["accelerator"]["memory_gb"])} if own["accelerator"] else set()
         )
 
-    def _environments(self, cell: Making, composed: Mapping[str, Any], runtime: Runtime) -> None:
+    def _environments(self, cell: Scope, composed: Mapping[str, Any], runtime: Runtime) -> None:
         """Native environments, or containers: as the runtime wants it, and as the hardware can."""
         for role, subtree in cell.subtrees["environment"].items():
             if role == "prepare" and not _changes(cell.subtrees):
@@ -183,12 +183,12 @@ class Planner:
             )
         return {"lock": f"envs/{image['lock']}.lock", "recipe": recipe}
 
-    def _source(self, cell: Making) -> None:
+    def _source(self, cell: Scope) -> None:
         model = cell.subtrees["model"]
         source = {"source": f"{model['embedded']}/manifest.json"} if "embedded" in model else {}
         cell.made["model"] = self._add(cell, "model", cell.point["benchmark"], model, source)
 
-    def _weights(self, cell: Making) -> None:
+    def _weights(self, cell: Scope) -> None:
         """From the source to what the runs load; `made["weights"]` is the last job so far.
 
         What comes before quantizing is the same for every precision, and so is done once.
@@ -208,7 +208,7 @@ class Planner:
             if check:
                 self._quick(known, step, check)
 
-    def _quick(self, cell: Making, after: str, run: Mapping[str, Any]) -> None:
+    def _quick(self, cell: Scope, after: str, run: Mapping[str, Any]) -> None:
         """A look at what a step made, and its verdict, which the runs of this cell wait for."""
         ran = self._add_step(cell, "quick_run", run, f"/{after}")
         spec = STEPS["quick_check"]
@@ -217,7 +217,7 @@ class Planner:
         subtree = {"after": after, "minimum": cell.subtrees["quick_check"][after]}
         cell.made[f"gate/{after}"] = self._add(cell, "quick_check", ran.key, subtree, inputs)
 
-    def _compliance(self, cell: Making) -> None:
+    def _compliance(self, cell: Scope) -> None:
         """A run and its verdict per test. One alone is named by its cell, several by their test."""
         run = dict(cell.subtrees["compliance_run"])
         tests, audits, timed = (run.pop(key) for key in ("tests", "audits", "timed_loadgen"))
@@ -244,7 +244,7 @@ class Planner:
 
     def _add_step(
         self,
-        cell: Making,
+        cell: Scope,
         step: str,
         subtree: Any,
         below: str = "",
@@ -259,7 +259,7 @@ class Planner:
         }
         return self._add(cell, step, key, subtree, inputs)
 
-    def _add(self, cell: Making, step: str, key: str, subtree: Any, inputs: dict[str, str]) -> Job:
+    def _add(self, cell: Scope, step: str, key: str, subtree: Any, inputs: dict[str, str]) -> Job:
         spec = STEPS[step]
         limitation = spec.limitation(subtree)
         checked = spec.planned if spec.planned and limitation else spec.config
@@ -333,7 +333,7 @@ class Planner:
             )
         described_cells = [cell.model_dump(mode="json") for cell in cells]
         analysis = self._jobs["environment", "analysis"]
-        whole = Making("the experiment", {}, made={"environment/analysis": analysis})
+        whole = Scope("the experiment", {}, made={"environment/analysis": analysis})
         inputs = {"environment": analysis.output}
         for cell in cells:
             for step, key in self._jobs:

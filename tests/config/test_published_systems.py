@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from steps.config.layers import SELECTORS, merged, settled
+from steps.config.layers import SELECTORS, effective, merged
 from steps.config.loadgen import Loadgen
 from steps.config.submission import Cell, SubmissionConfig
 from steps.plan.plan import Job
@@ -203,7 +203,7 @@ def test_engines_are_the_published_ones(published: Published) -> None:
         expected = golden[f"{model}/{cell.scenario.lower()}_{gpu}"]
         if model == "llama2-70b":
             own = PARTNERS_KIT.get(f"{cell.system}/{cell.scenario}", {})
-            expected = settled([expected, own], dict.fromkeys(SELECTORS, ""))
+            expected = effective([expected, own], dict.fromkeys(SELECTORS, ""))
         environment = {name: OURS.get(v, v) for name, v in expected["environment"].items()}
         assert engine["environment"] == environment, key(row)
         assert engine["arguments"] == expected["arguments"], key(row)
@@ -254,11 +254,11 @@ def repeated(base: list[Mapping[str, Any]], layer: Mapping[str, Any]) -> list[st
         for hardware in ("mi300x", "mi325x", "mi355x")
         for model in ("llama2-70b", "mixtral-8x7b")
     ]
-    whole = [settled([*base, layer], point) for point in points]
+    whole = [effective([*base, layer], point) for point in points]
     return [
         ".".join(path)
         for path in leaves(layer)
-        if [settled([*base, without(layer, path)], point) for point in points] == whole
+        if [effective([*base, without(layer, path)], point) for point in points] == whole
     ]
 
 
@@ -304,8 +304,8 @@ def test_no_system_repeats_what_it_builds_on() -> None:
                     **dict.fromkeys(SELECTORS, ""),
                     **{"by_scenario": scenario, "by_model": model, "by_hardware": hardware},
                 }
-                before = settled([own, *layers], point)
-                for name, value in settled([system.get("loadgen", {})], point).items():
+                before = effective([own, *layers], point)
+                for name, value in effective([system.get("loadgen", {})], point).items():
                     assert before.get(name) != value, f"{path.stem} repeats {name} of {scenario}"
 
 

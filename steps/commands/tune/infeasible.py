@@ -11,7 +11,7 @@ CHANCE = 1e-3
 """So unlikely a number of misses is not chance."""
 
 
-class HopelessError(UserError):
+class InfeasibleError(UserError):
     """No rate keeps the limits; the sentence says which limit, where and by how much."""
 
 
@@ -20,7 +20,7 @@ def unlikely(misses: int, count: int) -> bool:
     return 1 - sum(itertools.islice(missing_odds(count), misses)) < CHANCE
 
 
-def hopeless(
+def infeasible(
     measured: Measurement, metric: Metric, limits: Limits, begin: str = "no rate meets"
 ) -> str:
     """As in: no rate meets TPOT 40 ms: at 0.1 queries a second its p99 is 61 ms."""

@@ -1,4 +1,4 @@
-"""Whether requests are dealt in turn to several engines, each with a queue of its own.
+"""Whether requests are dealt in turn to several replicas of an engine, each with its own queue.
 
 An engine starts requests in the order in which they came. Where later ones overtake earlier ones,
 but never within every fourth, they were dealt to four.
@@ -15,11 +15,11 @@ FEW = 0.005
 """So small a share of requests that are overtaken by the next is chance."""
 
 FEWER = 0.2
-"""The right number of lanes leaves less than this part of what one more or one fewer leaves."""
+"""The right number of replicas leaves less than this part of what one more or one fewer leaves."""
 
 
-def lanes(probes: Sequence[Samples]) -> int:
-    """The fewest engines by which the order of first tokens is explained; 1 if none explains it."""
+def replica_count(probes: Sequence[Samples]) -> int:
+    """The fewest replicas that explain the order of first tokens; 1 if none does."""
     if _overtaken(probes, 1) <= FEW:
         return 1
     shares = [_overtaken(probes, count) for count in range(1, MOST + 2)]
@@ -31,8 +31,8 @@ def lanes(probes: Sequence[Samples]) -> int:
 
 
 def dealt(samples: Samples, count: int) -> list[Samples]:
-    """What each of so many engines was dealt."""
-    parts = [slice(lane, None, count) for lane in range(count)]
+    """What each of so many replicas was dealt."""
+    parts = [slice(replica, None, count) for replica in range(count)]
     return [
         Samples(samples.arrived[p], samples.first[p], samples.completed[p], samples.tokens[p])
         for p in parts
@@ -40,7 +40,7 @@ def dealt(samples: Samples, count: int) -> list[Samples]:
 
 
 def _overtaken(probes: Sequence[Samples], count: int) -> float:
-    """The share of requests whose next one in the same lane had its first token sooner."""
+    """The share of requests whose next one on the same replica had its first token sooner."""
     earlier = [samples.first[count:] < samples.first[:-count] for samples in probes]
     found = np.concatenate(earlier)
     return float(found.mean()) if len(found) else 0.0
