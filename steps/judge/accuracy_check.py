@@ -11,6 +11,7 @@ from steps.base.record import Manifest, Workspace
 from steps.base.step import main
 from steps.config.checks import NO_GATE, AccuracyCheckConfig, Bounds, Gates
 from steps.mlperf.accuracy_text import read_scores
+from steps.mlperf.loadgen import ANSWERS, DETAIL, loadgen_scenario
 from steps.mlperf.loadgen_log import Detail, read_detail
 
 REHEARSAL, IMAGES = "rehearsal", "stable-diffusion-xl"
@@ -26,8 +27,8 @@ def step(
     required gate.
     """
     run, dataset = (Manifest.read(inputs[role]) for role in ("run", "dataset"))
-    prove_whole(read_detail(run.file("mlperf_log_detail.txt")), config)
-    log = run.file("mlperf_log_accuracy.json")
+    prove_whole(read_detail(run.file(DETAIL)), config)
+    log = run.file(ANSWERS)
     if config.scorer == IMAGES:
         scores, text = _images(config, log, dataset, workspace.directory)
     else:
@@ -107,7 +108,7 @@ def prove_whole(detail: Detail, config: AccuracyCheckConfig) -> None:
     """Raises UserError unless LoadGen itself says that this was a whole accuracy run."""
     expected = {
         "effective_test_mode": "AccuracyOnly",
-        "effective_scenario": "Offline" if config.scenario == "Offline" else "Server",
+        "effective_scenario": loadgen_scenario(config.scenario),
         "qsl_reported_total_count": config.dataset_size,
     }
     for key, value in expected.items():

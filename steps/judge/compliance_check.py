@@ -10,6 +10,7 @@ from steps.base.record import Manifest, Workspace
 from steps.base.step import main
 from steps.config.checks import ComplianceCheckConfig
 from steps.judge.compliance import tokens, verify
+from steps.mlperf.loadgen import ANSWERS, DETAIL
 from steps.mlperf.loadgen_log import read_answers, read_detail
 from steps.mlperf.rounds import Test
 
@@ -40,14 +41,14 @@ def step(
 
 
 def _tokens(config: ComplianceCheckConfig, run: Manifest, workspace: Workspace) -> None:
-    detail = read_detail(run.file("mlperf_log_detail.txt"))
+    detail = read_detail(run.file(DETAIL))
     if detail.get("effective_accuracy_log_sampling_target") == 0:
         raise UserError("the compliance run was not under TEST06's audit.config; re-run it")
     if config.eos_token_id is None:
         raise UserError(
             "TEST06 needs the model's end-of-sequence token; set benchmark.generation.eos_token_id"
         )
-    log = run.file(verify.ANSWERS)
+    log = run.file(ANSWERS)
     timed = config.scenario != "Offline"
     found = tokens.examine(read_answers(log), config.eos_token_id, timed=timed)
     where = f"{config.test} of {config.scenario} fails"

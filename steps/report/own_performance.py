@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from steps.base.record import Manifest
+from steps.mlperf.loadgen import SAMPLES_FILE
 from steps.report import latency_charts
 from steps.report.blocks import (
     Block,
@@ -148,4 +149,4 @@ def _frontiers(points: Points, inputs: Mapping[str, Path]) -> list[Chart]:
 
 
 def _samples(cell: CellResult, inputs: Mapping[str, Path]) -> Path:
-    return Manifest.read(inputs[f"{cell.key}/performance_run"]).file("samples.csv")
+    return Manifest.read(inputs[f"{cell.key}/performance_run"]).file(SAMPLES_FILE)

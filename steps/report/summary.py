@@ -13,14 +13,15 @@ from steps.base.strict import Strict
 from steps.config.axes import AXES
 from steps.config.checks import NO_GATE
 from steps.config.submission import Cell, ReportConfig
+from steps.mlperf.loadgen import DETAIL, SAMPLES_FILE, SUMMARY, USER_CONF
 from steps.mlperf.published import table
 from steps.submit.confidential import Redaction
 
 EVIDENCE: Mapping[str, tuple[str, str]] = {
-    "performance log": ("performance_run", "mlperf_log_summary.txt"),
-    "detail log": ("performance_run", "mlperf_log_detail.txt"),
-    "samples": ("performance_run", "samples.csv"),
-    "user.conf": ("performance_run", "user.conf"),
+    "performance log": ("performance_run", SUMMARY),
+    "detail log": ("performance_run", DETAIL),
+    "samples": ("performance_run", SAMPLES_FILE),
+    "user.conf": ("performance_run", USER_CONF),
     "configuration": ("performance_run", "manifest.json"),
     "accuracy": ("accuracy_check", "accuracy.txt"),
     "gates": ("accuracy_check", "accuracy.json"),

@@ -47,6 +47,7 @@ from steps.config.runs import PerformanceRunConfig
 from steps.config.scheduler import Local
 from steps.machine.environment import restore
 from steps.machine.tools import environment_python
+from steps.mlperf.loadgen import SAMPLES_FILE
 from steps.plan.frozen import frozen_plan, site_file, snakemake
 from steps.plan.plan import Job, Plan, load
 from steps.plan.registry import code_digest, sources
@@ -150,7 +151,7 @@ def _offline(path: Path, job: Job) -> None:
     loadgen, rules = config.loadgen, config.rules
     duration_s = loadgen.least_ms(rules) / 1000
     count = loadgen.sample_count(rules)
-    found = offline.read((ROOT / job.output).with_name("samples.csv"))
+    found = offline.read((ROOT / job.output).with_name(SAMPLES_FILE))
     print(f"{job.key}:")
     print(offline.advice(found, duration_s, count, settings().offline_share))
 
@@ -296,7 +297,7 @@ def _answers(plan: Plan, job: Job) -> str | None:
         if other.step != "accuracy_run" or not path.is_file():
             continue
         if all(other.inputs[role] == job.inputs[role] for role in ("model", "dataset")):
-            return str(path.with_name("samples.csv").relative_to(ROOT))
+            return str(path.with_name(SAMPLES_FILE).relative_to(ROOT))
     return None
 
 

@@ -12,12 +12,11 @@ from steps.judge.compliance.answers import compare
 from steps.judge.compliance.speed import compare_speeds
 from steps.judge.scoring.whole import samples_of
 from steps.mlperf.accuracy_text import read_scores
+from steps.mlperf.loadgen import ANSWERS, RUN_FILES
 from steps.mlperf.loadgen_log import read_answers
 from steps.mlperf.rounds import Benchmark, Test
 from steps.mlperf.truncate import truncated
 
-RUN_FILES = ("mlperf_log_summary.txt", "mlperf_log_detail.txt")
-ANSWERS = "mlperf_log_accuracy.json"
 SPEED, ACCURACY = "verify_performance.txt", "verify_accuracy.txt"
 SCORED = ("baseline_accuracy.txt", "compliance_accuracy.txt")
 """Of TEST01 where answers differ: scores of the accuracy run and of the test, on its samples."""

@@ -62,6 +62,7 @@ SPEC = StepSpec(
         "environment": "environment/scoring",
     },
     sources=(
+        "steps/mlperf/loadgen.py",
         "steps/mlperf/loadgen_log.py",
         "steps/base/untrusted.py",
         "steps/mlperf/rouge.py",

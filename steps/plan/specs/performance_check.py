@@ -15,6 +15,7 @@ SPEC = StepSpec(
     needs={"run": "performance_run", "environment": "environment/analysis"},
     sources=(
         "steps/mlperf/early_stopping.py",
+        "steps/mlperf/loadgen.py",
         "steps/mlperf/loadgen_log.py",
         "steps/base/untrusted.py",
     ),

@@ -20,6 +20,7 @@ RUN_SOURCES = (
     "steps/run/engines/*.py",
     "steps/run/placing/*.py",
     "steps/base/threads.py",
+    "steps/mlperf/loadgen.py",
     "steps/prepare/samples.py",
     "steps/prepare/checkpoint/mxfp4.py",
     "steps/prepare/checkpoint/formats.py",

@@ -15,6 +15,7 @@ SPEC = StepSpec(
     needs={"environment": "environment/analysis"},
     sources=(
         "steps/mlperf/accuracy_text.py",
+        "steps/mlperf/loadgen.py",
         "steps/mlperf/loadgen_log.py",
         "steps/base/untrusted.py",
         "steps/mlperf/rounds.py",

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 from steps.base.untrusted import Damaged, open_regular, sha256_of
 from steps.mlperf.accuracy_text import Scores, read_scores
+from steps.mlperf.loadgen import ANSWERS, DETAIL, RUN_FILES, SUMMARY, loadgen_scenario
 from steps.submit.validate.detail import Detail, read_detail
 from steps.submit.validate.findings import Severity
 from steps.submit.validate.performance import (
-    ANSWERS,
-    RUN_FILES,
     TOLERATED_FILES,
     Judge,
     check_log,
@@ -53,11 +52,11 @@ def check_accuracy(judge: Judge) -> Scored | None:
     for name in sorted(set(files) - wanted - set(TOLERATED_FILES)):
         findings.add("accuracy-files", f"{folder}/{name}", f"{name} does not belong here")
     detail = Detail()
-    if RUN_FILES[1] in files:
-        path = f"{folder}/{RUN_FILES[1]}"
+    if DETAIL in files:
+        path = f"{folder}/{DETAIL}"
         detail = read_detail(judge.tree.at(path))
         _check_run(judge, detail, path)
-        check_summary(judge.tree, f"{folder}/{RUN_FILES[0]}", detail, findings)
+        check_summary(judge.tree, f"{folder}/{SUMMARY}", detail, findings)
     text, digest = _check_scores(judge, f"{folder}/{SCORES}")
     if ANSWERS in files:
         check_answers(judge, f"{folder}/{ANSWERS}", files[ANSWERS], digest)
@@ -88,7 +87,7 @@ def _check_run(judge: Judge, detail: Detail, path: str) -> None:
         what = f"{key} is {shown}, the dataset has {benchmark.dataset_size}"
         findings.add("accuracy-dataset", path, what, line=detail.line(key))
     key = "effective_scenario"
-    wanted = "Server" if judge.scenario == "Interactive" else judge.scenario
+    wanted = loadgen_scenario(judge.scenario)
     if (scenario := detail.text(key)) != wanted:
         what = f"{key} is {scenario or 'missing'}, {judge.scenario} needs {wanted}"
         findings.add("accuracy-scenario", path, what, line=detail.line(key))

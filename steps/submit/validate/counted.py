@@ -5,11 +5,12 @@ import json
 from steps.base.untrusted import Damaged, lines_in, open_regular, reason_of, text_of
 from steps.judge.compliance.lengths import LENGTHS, MEAN
 from steps.mlperf.accuracy_text import LABELS
+from steps.mlperf.loadgen import ANSWERS
 from steps.mlperf.loadgen_log import TOKEN_BYTES, entries_of
 from steps.mlperf.rounds import Test
 from steps.submit.validate.accuracy import GAP, MAX_LOG_BYTES
 from steps.submit.validate.findings import Severity
-from steps.submit.validate.performance import ANSWERS, Judge
+from steps.submit.validate.performance import Judge
 
 PASSED = "TEST PASS"
 PRINTED = {"TEST07": "verify_accuracy.txt", "TEST08": "verify_accuracy.txt", "TEST09": LENGTHS}

@@ -2,15 +2,24 @@
 
 from dataclasses import dataclass
 
+from steps.mlperf.loadgen import (
+    ANSWERS,
+    DETAIL,
+    P99,
+    RUN_FILES,
+    SUMMARY,
+    TPOT_KEY,
+    TRACE,
+    TTFT_KEY,
+    loadgen_scenario,
+)
 from steps.mlperf.rounds import Benchmark, Round, round_of_seeds
 from steps.submit.validate.detail import Detail, read_detail
 from steps.submit.validate.findings import Findings
 from steps.submit.validate.summary import check_summary
 from steps.submit.validate.tree import Place, Tree
 
-RUN_FILES = ("mlperf_log_summary.txt", "mlperf_log_detail.txt")
-TOLERATED_FILES = ("mlperf_log_trace.json", "results.json")
-ANSWERS = "mlperf_log_accuracy.json"
+TOLERATED_FILES = (TRACE, "results.json")
 EMPTY_ANSWERS_BYTES = 16
 """A performance run logs no answers: its accuracy log holds two brackets."""
 
@@ -27,8 +36,8 @@ AUDIT_NUMBERS = (
 )
 AUDIT_FLAGS = ("effective_performance_issue_unique", "effective_performance_issue_same")
 LATENCIES = {
-    "ttft": "result_first_token_99.00_percentile_latency_ns",
-    "tpot": "result_time_per_output_token_99.00_percentile_ns",
+    "ttft": TTFT_KEY.format(P99),
+    "tpot": TPOT_KEY.format(P99),
 }
 NS_PER_MS = 1_000_000
 
@@ -55,7 +64,7 @@ def check_files(judge: Judge, folder: str, code: str, *optional: str) -> bool:
         judge.findings.add(code, f"{folder}/{name}", f"{name} is missing")
     for name in sorted(files - {*RUN_FILES, *TOLERATED_FILES, *optional}):
         judge.findings.add(code, f"{folder}/{name}", f"{name} does not belong here")
-    return RUN_FILES[1] in files
+    return DETAIL in files
 
 
 def check_log(detail: Detail, path: str, findings: Findings) -> None:
@@ -84,7 +93,7 @@ def check_performance(judge: Judge) -> tuple[Detail | None, float | None]:
         return None, None
     if not check_files(judge, folder, "performance-files", ANSWERS):
         return None, None
-    path = f"{folder}/{RUN_FILES[1]}"
+    path = f"{folder}/{DETAIL}"
     detail = read_detail(judge.tree.at(path))
     result = check_measured(judge, detail, folder)
     _check_unaudited(judge, detail, path)
@@ -97,10 +106,10 @@ def check_performance(judge: Judge) -> tuple[Detail | None, float | None]:
 
 def check_measured(judge: Judge, detail: Detail, folder: str) -> float | None:
     """What holds for every timed run of full length; the result, None if there is none."""
-    path = f"{folder}/{RUN_FILES[1]}"
+    path = f"{folder}/{DETAIL}"
     findings = judge.findings
     check_log(detail, path, findings)
-    check_summary(judge.tree, f"{folder}/{RUN_FILES[0]}", detail, findings)
+    check_summary(judge.tree, f"{folder}/{SUMMARY}", detail, findings)
     validity = detail.text("result_validity")
     if validity != "VALID":
         line = detail.line("result_validity")
@@ -134,7 +143,7 @@ def _check_errors(detail: Detail, path: str, findings: Findings) -> None:
 
 
 def _check_scenario(judge: Judge, detail: Detail, path: str) -> None:
-    wanted = "Server" if judge.scenario == "Interactive" else judge.scenario
+    wanted = loadgen_scenario(judge.scenario)
     found = detail.text("effective_scenario")
     if found != wanted:
         what = f"effective_scenario is {found or 'missing'}, {judge.scenario} needs {wanted}"
@@ -273,7 +282,7 @@ def _check_unaudited(judge: Judge, detail: Detail, path: str) -> None:
 
 def _result(judge: Judge, detail: Detail, path: str) -> float | None:
     """Edge latencies in ms, everything else as logged."""
-    generic = "Server" if judge.scenario == "Interactive" else judge.scenario
+    generic = loadgen_scenario(judge.scenario)
     default = judge.rules.result_keys[generic]
     key = judge.benchmark.result_keys.get(generic, default)
     found = detail.number(key)

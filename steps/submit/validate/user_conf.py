@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 
 from steps.base.untrusted import Damaged, text_of
+from steps.mlperf.loadgen import USER_CONF, loadgen_scenario
 from steps.submit.validate.detail import Detail
 from steps.submit.validate.findings import Findings
 from steps.submit.validate.tree import Place, Tree
@@ -35,7 +36,7 @@ def check_user_conf(
     tree: Tree, place: Place, official: str, detail: Detail, findings: Findings
 ) -> None:
     """`official`: the benchmark's official name."""
-    path = f"{place.measurements}/user.conf"
+    path = f"{place.measurements}/{USER_CONF}"
     if not tree.is_file(path):
         return  # reported with the other files of the measurement
     try:
@@ -72,8 +73,7 @@ def _settings(
     path: str, text: str, model: str, place: Place, findings: Findings
 ) -> dict[str, tuple[int, float]]:
     """Line and value of each key that holds for this run: the more exact key wins."""
-    scenario = place.official_scenario
-    loadgen_scenario = "Server" if scenario == "Interactive" else scenario
+    scenario = loadgen_scenario(place.official_scenario)
     found: dict[str, tuple[int, int, float]] = {}
     for number, raw in enumerate(text.splitlines(), start=1):
         line = raw.split("#", 1)[0].strip()
@@ -88,7 +88,7 @@ def _settings(
         if not equals or len(parts) != 3 or math.isnan(value):
             findings.add("user-conf-damaged", path, f"no setting: {line[:80]}", line=number)
             continue
-        if parts[0] not in (model, "*") or parts[1] not in (loadgen_scenario, "*"):
+        if parts[0] not in (model, "*") or parts[1] not in (scenario, "*"):
             continue
         # LoadGen looks for model.scenario, *.scenario, model.*, *.* in this order.
         rank = 2 * (parts[1] != "*") + (parts[0] != "*")
