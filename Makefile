@@ -4,7 +4,7 @@ LOCKS := envs/driver.lock envs/analysis.lock envs/dev.lock
 DEV := .envs/dev-$(shell cat $(LOCKS) | sha256sum | cut -c1-12)
 BIN := $(DEV)/bin
 
-.PHONY: test lint format bench locks
+.PHONY: test lint format bench locks reference
 unexport PYTHONPATH PYTHONHOME
 
 # Tests share both cores; what measures itself has them alone.
@@ -18,11 +18,16 @@ lint: $(DEV)/complete
 	$(BIN)/mypy
 	$(BIN)/python -m tests.layering
 	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/python -m tests.plain_english
 
 format: $(DEV)/complete
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile workflow
+
+# The reference of configuration keys and the schema for editors, from the types.
+reference: $(DEV)/complete
+	$(BIN)/python -m tests.docs.reference
 
 # Ratios measured in one run, never part of the tests.
 bench: $(DEV)/complete

@@ -19,7 +19,7 @@ import subprocess
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,7 +141,7 @@ def named(trial: Trial, pid: int, step: str, words: str) -> bool:
     """Whether a sentence says what died."""
     name = trial.signal.name
     ended = rf"stopped for \d+ s \({name}\)" if name == "SIGSTOP" else f"ended by {name}"
-    silent = f"(was killed by {name}|.*gave no sign of life)"
+    silent = ".*gave no sign of life" if name == "SIGSTOP" else f"was killed by {name}"
     by_what = {
         "engine": rf"\w+: engine \d+ {silent}.*(void|at start)",
         "snakemake": rf"snakemake \(process {pid}\) .*{ended}.*(cut short|no step)",
@@ -240,7 +240,22 @@ def main() -> None:
     arguments = parser.parse_args()
     random.seed(arguments.seed)
     kinds = itertools.cycle(itertools.product(SIGNALS, arguments.what.split(",")))
-    outcomes = []
+    outcomes: list[tuple[Trial, Outcome]] = []
+    # Told to end before all are done, it says what it has seen.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt):
+        take(itertools.islice(kinds, arguments.trials), outcomes)
+    shutil.rmtree(ROOT / "results" / EXPERIMENT, ignore_errors=True)
+    wrong = sum(outcome.wrong is not None for _, outcome in outcomes)
+    print(table(outcomes))
+    print(f"{len(outcomes)} kills: {wrong} not as they should be")
+    raise SystemExit(1 if wrong else 0)
+
+
+def take(
+    kinds: Iterable[tuple[signal.Signals, str]], outcomes: list[tuple[Trial, Outcome]]
+) -> None:
+    """One trial after the other; each is printed and added to the outcomes."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         shutil.rmtree(ROOT / "results" / EXPERIMENT, ignore_errors=True)
@@ -251,7 +266,7 @@ def main() -> None:
             raise SystemExit(f"undisturbed it ends with {status}: {whole.words()}")
         whole_s = time.monotonic() - begun
         print(f"undisturbed: {whole_s:.1f} s", flush=True)
-        for number, (name, what) in enumerate(itertools.islice(kinds, arguments.trials)):
+        for number, (name, what) in enumerate(kinds):
             trial = Trial(what, name, random.uniform(0, 0.9))
             outcome = attempt(trial, number, home, whole_s)
             outcomes.append((trial, outcome))
@@ -260,11 +275,6 @@ def main() -> None:
                 f"{outcome.wrong or 'right'}, {outcome.seconds:.1f} s; {outcome.words}",
                 flush=True,
             )
-    shutil.rmtree(ROOT / "results" / EXPERIMENT, ignore_errors=True)
-    wrong = sum(outcome.wrong is not None for _, outcome in outcomes)
-    print(table(outcomes))
-    print(f"{len(outcomes)} kills: {wrong} not as they should be")
-    raise SystemExit(1 if wrong else 0)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,44 @@
 """A step's two audiences: its log file gets everything, the terminal gets progress and errors."""
 
+import contextlib
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO, cast
+
+from steps.base.errors import plain
 
 LINE_INTERVAL_S = 30.0
 """Without a terminal, progress is a line at most this often."""
+
+
+class _Plain:
+    """A stream that passes on no escape sequence, whoever's text it is given."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(plain(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def plain_output() -> Iterator[None]:
+    """What is printed meanwhile can't move the cursor, colour or hide anything.
+
+    Names of files, logs and words of servers are a stranger's, and get into many messages.
+    """
+    with (
+        contextlib.redirect_stdout(cast(TextIO, _Plain(sys.stdout))),
+        contextlib.redirect_stderr(cast(TextIO, _Plain(sys.stderr))),
+    ):
+        yield
 
 
 class Console:
@@ -30,8 +61,8 @@ class Console:
 
     def say(self, text: str) -> None:
         """One line to the terminal and to the log."""
-        self._terminal.write(text + "\n")
-        print(text, flush=True)
+        self._terminal.write(plain(text) + "\n")
+        print(plain(text), flush=True)
 
     def progress(self, label: str, total: int, unit: str = "samples") -> "Progress":
         """A bar with time left on a terminal, a line every half minute elsewhere."""

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from steps import ROOT
-from steps.base.errors import UserError
+from steps.base.console import plain_output
+from steps.base.errors import UserError, shown
 from steps.plan.frozen import frozen_plan, scheduler, site_file, snakemake
 from steps.schedule import supervisor
 
@@ -76,6 +77,14 @@ OTHERS: Mapping[str, tuple[str, str]] = {
 }
 """Commands that need no plan: the module whose `command(arguments) -> exit status` does it."""
 
+PLAIN: Mapping[str, str] = {
+    "ls": "",
+    "doctor": "[--site FILE] [overrides]",
+    "capacity": "[MODEL | BILLIONS of parameters ...]",
+    "diff": "system=A base=B [overrides], or --site FILE [overrides]",
+}
+"""What those of the others take that have no parser of their own, for `--help`."""
+
 REMEDIES: Mapping[int, str] = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space or have your quota raised",
@@ -104,22 +113,31 @@ def usage() -> str:
 
 def main(arguments: list[str]) -> int:
     """Exit status: 0 done, 1 the user's to mend, 2 usage."""
+    with plain_output():
+        return _main(arguments)
+
+
+def _main(arguments: list[str]) -> int:
     name = arguments[0] if arguments and "=" not in arguments[0] else ""
     try:
+        _go_back()
         if name == "verify" and len(arguments) > 1 and Path(arguments[1]).is_dir():
             return int(
                 importlib.import_module("steps.submit.provenance.package").command(arguments[1:])
             )
+        if name in PLAIN and {"-h", "--help"} & set(arguments[1:]):
+            print(f"./reproduce {name} {PLAIN[name]}".strip(), OTHERS[name][1], sep="\n\n")
+            return 0
         if name in OTHERS:
             return int(importlib.import_module(OTHERS[name][0]).command(arguments[1:]))
         return _planned(arguments)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(str(error))}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         raise
     except OSError as error:
-        print(f"error: {unusable(error)}", file=sys.stderr)
+        print(f"error: {shown(unusable(error))}", file=sys.stderr)
         return 1
 
 
@@ -128,6 +146,19 @@ def unusable(error: OSError) -> str:
     where = f"{error.filename}: " if error.filename else ""
     remedy = REMEDIES.get(error.errno or 0, "mend that")
     return f"{where}{error.strerror or error}; {remedy}, and run again"
+
+
+def _go_back() -> None:
+    """To where the user stands, whose relative paths are from there; `reproduce` left it."""
+    directory = os.environ.pop("REPRISE_DIRECTORY", None)
+    if directory is None:
+        return
+    try:
+        os.chdir(directory)
+    except OSError as error:
+        raise UserError(
+            f"{directory} can't be entered ({error.strerror}); start from a directory that is there"
+        ) from error
 
 
 def _planned(arguments: list[str]) -> int:

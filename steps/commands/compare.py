@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from steps import ROOT
 from steps.base.errors import UserError, explain
 from steps.base.record import Manifest
 from steps.mlperf.published import table
@@ -41,8 +42,13 @@ def command(arguments: list[str]) -> int:
 
 
 def side(name: str) -> Side:
-    """What a name stands for. Raises UserError saying what would be one."""
+    """What a name stands for: a path from here, or results/NAME of the checkout from anywhere.
+
+    Raises UserError saying what would be one.
+    """
     path = Path(name)
+    if not path.exists() and Path(name).parts[:1] == ("results",):
+        path = ROOT / name
     if path.is_dir():
         return _directory(path)
     if path.is_file():

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from steps.base.record import Manifest
+from steps.base.errors import shown
+from steps.base.record import FORMAT, Manifest
 from steps.plan.complaints import complaints_of
 from steps.plan.plan import Plan, load
 from steps.plan.registry import code_digest
@@ -12,19 +13,25 @@ def verify(path: Path, root: Path) -> int:
     """Print one line per job that doesn't hold, and a total; 0 if all hold, else 1."""
     plan = load(path)
     codes = {step: code_digest(step, root) for step in {job.step for job in plan.jobs}}
-    failed = 0
+    failed, unvouched = 0, 0
     stated = _stated(plan, root)
     for job in plan.jobs:
         complaints = complaints_of(job, root, codes[job.step])
         if job.step == "provenance" and not complaints:
             complaints = stated
         failed += bool(complaints)
+        unvouched += not complaints and not Manifest.read(root / job.output).vouched
         for complaint in complaints:
-            print(f"{job.step} {job.key}: {complaint}".replace(" :", ":"))
+            print(shown(f"{job.step} {job.key}: {complaint}".replace(" :", ":")))
     held = len(plan.jobs) - failed
     print(
         f"{held} of {len(plan.jobs)} results hold (experiment {plan.experiment}, plan {path.stem})"
     )
+    if unvouched:
+        print(
+            f"{unvouched} of them of format 1, whose conclusions no digest vouches for; their "
+            f"files have one, and what is made again is of format {FORMAT}"
+        )
     return 1 if failed else 0
 
 

@@ -1,6 +1,6 @@
 """Configuration of LoadGen: what a round demands of a benchmark, and the settings of a run."""
 
-from steps.base.strict import Name, Positive, PositiveNumber, Strict
+from steps.base.strict import Name, Positive, PositiveNumber, Rate, Strict
 
 
 class Seeds(Strict):
@@ -42,15 +42,23 @@ class RunRules(Strict):
     performance_sample_count: Positive
 
 
+MOST_QUERIES = 10**9
+"""Of a run: what LoadGen and the harness keep of each takes tens of bytes."""
+
+
 class Loadgen(Strict):
     """LoadGen settings of a run; `user.conf` is rendered from these and from nothing else.
 
-    `model` is the name LoadGen's compiled-in mlperf.conf knows ("llama2-70b",
-    "llama2-70b-interactive"). None means: keep LoadGen's own value, write no line.
+    `model`: the name that LoadGen's compiled-in mlperf.conf knows ("llama2-70b",
+    "llama2-70b-interactive"). `target_qps`: queries per second, Offline's samples per second.
+    `min_duration_ms`: the least duration of a performance run. `min_query_count`: the least number
+    of queries. `performance_sample_count_override`: samples that LoadGen loads.
+
+    None keeps LoadGen's own value and writes no line.
     """
 
     model: Name
-    target_qps: PositiveNumber
+    target_qps: Rate
     min_duration_ms: Positive | None
     min_query_count: Positive | None
     performance_sample_count_override: Positive | None

@@ -2,11 +2,14 @@
 
 from typing import Literal
 
+from pydantic import model_validator
+from typing_extensions import Self
+
 from steps.base.strict import Positive, Scenario, Strict
 from steps.config.engine import Engine
 from steps.config.engine_planned import PlannedEngine
 from steps.config.generation import Generation, ImageGeneration
-from steps.config.loadgen import Loadgen, RunRules
+from steps.config.loadgen import MOST_QUERIES, Loadgen, RunRules
 
 ComplianceTest = Literal["TEST01", "TEST04", "TEST06"]
 """Those that steps/judge/compliance judges."""
@@ -18,6 +21,16 @@ class RunSettings(Strict):
     scenario: Scenario
     rules: RunRules
     loadgen: Loadgen
+
+    @model_validator(mode="after")
+    def loadgen_can_keep_its_samples(self) -> Self:
+        queries = self.loadgen.target_qps * self.loadgen.least_ms(self.rules) / 1000
+        if queries > MOST_QUERIES:
+            raise ValueError(
+                f"target_qps {self.loadgen.target_qps:g} is {queries:.2g} queries in the run's "
+                f"duration, and LoadGen keeps every one in memory ({MOST_QUERIES:.0e} at most)"
+            )
+        return self
 
 
 class RunConfig(RunSettings):

@@ -26,18 +26,25 @@ def step(
     Inputs besides the test's own `run`: `performance` for a test whose speed is judged, and
     `accuracy` for TEST01.
     """
-    run = Manifest.read(inputs["run"])
+    run = _whole(inputs["run"])
     if config.test == "TEST06":
         _tokens(config, run, workspace)
         return
     rule = Test(**config.rule.model_dump())
-    performance = Manifest.read(inputs["performance"]).directory
+    performance = _whole(inputs["performance"]).directory
     texts = {verify.SPEED: verify.speed(config.test, rule, performance, run.directory)}
     if config.test == "TEST01":
-        accuracy = Manifest.read(inputs["accuracy"]).directory
+        accuracy = _whole(inputs["accuracy"]).directory
         texts |= verify.answers(rule, accuracy, run.directory, config.answer_type)
     verify.package(workspace.directory, run.directory, texts)
     workspace.result = {"test": config.test, "passed": True}
+
+
+def _whole(path: Path) -> Manifest:
+    """A run whose every file is what it wrote; UserError otherwise."""
+    run = Manifest.read(path)
+    run.require_whole()
+    return run
 
 
 def _tokens(config: ComplianceCheckConfig, run: Manifest, workspace: Workspace) -> None:

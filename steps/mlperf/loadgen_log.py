@@ -18,7 +18,12 @@ MARKER = b":::MLLOG"
 """A record's line begins with it (tools/submission/log_parser.py, v5.1.1)."""
 
 TOKEN_BYTES = 4
-"""Answers are logged as little-endian int32 token ids."""
+"""Our answers are logged as little-endian int32 token ids."""
+
+WIDE_BYTES = 8
+"""Those of the reference's Offline SUTs for llama2-70b and mixtral-8x7b are int64, torch's own."""
+
+LARGEST_TOKEN = 2**31 - 1
 
 
 class Record(NamedTuple):
@@ -141,12 +146,34 @@ def read_detail(path: Path) -> Detail:
     return detail
 
 
+def token_bytes(path: Path) -> int:
+    """How wide a token of an accuracy log is, in bytes; raises Damaged for one that is cut off.
+
+    An entry's token_count says it. Where none does, a log whose every other int32 is 0 is one of
+    int64: as int32 each answer would alternate between a token and token 0.
+    """
+    wide = False
+    for number, text in entries_of(path):
+        try:
+            entry = json.loads(text)
+            data, count = bytes.fromhex(entry["data"]), int(entry.get("token_count") or 0)
+        except _NO_ENTRY as error:
+            raise Damaged(f"damaged entry ({error})"[:160], number) from error
+        if data and count and len(data) in (TOKEN_BYTES * count, WIDE_BYTES * count):
+            return len(data) // count
+        if len(data) % WIDE_BYTES or any(array("i", data)[1::2]):
+            return TOKEN_BYTES
+        wide = wide or bool(data)
+    return WIDE_BYTES if wide else TOKEN_BYTES
+
+
 def read_answers(path: Path) -> Iterator[Answer]:
     """Entries of an accuracy log, one at a time; raises UserError at the first damaged one."""
     try:
+        width = token_bytes(path)
         for number, text in entries_of(path):
             try:
-                yield _answer(json.loads(text))
+                yield _answer(json.loads(text), width)
             except _NO_ENTRY as error:
                 raise UserError(f"{path}:{number}: damaged entry ({error}); re-run") from error
     except Damaged as damage:
@@ -160,19 +187,26 @@ def _unusable(path: Path, damage: Damaged, line: int) -> UserError:
     return UserError(f"{path}{f':{line}' if line else ''}: {damage}; re-run")
 
 
-def _answer(entry: dict[str, Any]) -> Answer:
+def _answer(entry: dict[str, Any], width: int) -> Answer:
     first = entry.get("token_data")
     count = entry.get("token_count")
+    tokens = _tokens(entry["data"], width)
+    other = TOKEN_BYTES + WIDE_BYTES - width
+    if count and len(tokens) != count and len(tokens) * width == count * other:
+        raise ValueError(f"token_count says {count}, as int{8 * width} there are {len(tokens)}")
     return Answer(
         sample_index=int(entry["qsl_idx"]),
-        tokens=_tokens(entry["data"]),
-        first_token=None if first is None else _tokens(first),
+        tokens=tokens,
+        first_token=None if first is None else _tokens(first, width),
         token_count=None if count is None else int(count),
     )
 
 
-def _tokens(text: str) -> list[int]:
+def _tokens(text: str, width: int) -> list[int]:
     data = bytes.fromhex(text)
-    if len(data) % TOKEN_BYTES:
-        raise ValueError(f"{len(data)} bytes are no whole number of int32 tokens")
-    return array("i", data).tolist()
+    if len(data) % width:
+        raise ValueError(f"{len(data)} bytes are no whole number of int{8 * width} tokens")
+    tokens = array("i" if width == TOKEN_BYTES else "q", data).tolist()
+    if width == WIDE_BYTES and tokens and max(map(abs, tokens)) > LARGEST_TOKEN:
+        raise ValueError(f"{max(tokens, key=abs)} is no token")
+    return tokens

@@ -12,18 +12,22 @@ from steps.base.record import MANIFEST, Workspace, sha256_file
 from steps.base.step import main
 from steps.config.artifacts import EmbeddedModel, HubModel, LocalModel, ModelConfig, StoredModel
 from steps.config.fetch import FetchConfig, HubSource, LocalSource, MlcommonsSource
+from steps.prepare.checkpoint.whole import check_whole
 from steps.prepare.fetch.fetch import fetch
 
 
 def step(
     config: ModelConfig, inputs: Mapping[str, Path], workspace: Workspace, console: Console
 ) -> None:
-    """Every file is checked against a digest, whichever way it comes (steps/prepare/fetch)."""
+    """Every file is checked against a digest, whichever way it comes (steps/prepare/fetch); a
+    directory of this machine, which may have none, is checked to be whole."""
     model = config.root
     if isinstance(model, EmbeddedModel):
         _take_embedded(model, workspace)
-    else:
-        fetch(_order(model), inputs, workspace, console)
+        return
+    if isinstance(model, LocalModel) and (home := Path(model.path).expanduser()).is_dir():
+        check_whole(home)
+    fetch(_order(model), inputs, workspace, console)
 
 
 def _order(model: HubModel | StoredModel | LocalModel) -> FetchConfig:

@@ -62,7 +62,7 @@ def performance_section(
     ]
     blocks: list[Block] = [
         Table("performance-table", "One row a result", columns, rows, too_long(rows)),
-        *_degraded(points),
+        *_named(points),
         throughput(_rates(points, partners)),
         *_distributions(points, inputs),
         *_frontiers(points, inputs),
@@ -74,12 +74,13 @@ def performance_section(
     return Section("performance", "Performance", lead.strip(), blocks)
 
 
-def _degraded(points: Points) -> list[Block]:
-    """Engines that were no match for their equals: the system is faster than these results."""
+def _named(points: Points) -> list[Block]:
+    """Engines that were no match for their equals: the system is faster than these results. And
+    what of a run others on the network could reach."""
     found = [
         f"{points.label(cell) or cell.scenario}: {what}."
         for cell in points.cells
-        for what in cell.degraded
+        for what in (*cell.degraded, *cell.exposed)
     ]
     more = len(found) - MOST_NAMED
     rest = [f"And {more} more; the results' manifests have all."] if more > 0 else []

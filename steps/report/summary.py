@@ -7,8 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from steps.base.errors import UserError
-from steps.base.record import RECORD, Manifest, sha256_file
+from steps.base.record import Manifest, Record, sha256_file
 from steps.base.strict import Strict
 from steps.config.axes import AXES
 from steps.config.checks import NO_GATE
@@ -117,7 +116,8 @@ class CellResult(Strict):
     evidence: dict[str, str]
     configuration: dict[str, str]
     degraded: tuple[str, ...] = ()
-    """Summaries made before this was measured lack it."""
+    exposed: tuple[str, ...] = ()
+    """Summaries made before these were measured lack them."""
 
 
 class Summary(Strict):
@@ -223,6 +223,7 @@ def _cell(cell: Cell, inputs: Mapping[str, Path], folder: Path) -> CellResult:
         compliance={test: passed for test, (passed, _) in compliance.items()},
         engine=f"{engine['name']} {engine['version']} ({engine['device']})",
         degraded=tuple(run.result.get("degraded", ())),
+        exposed=tuple(run.result.get("exposed", ())),
         loadgen=performance["loadgen_version"],
         min_duration_s=minimum_ms / 1000,
         duration_s=run.result["duration_s"],
@@ -290,19 +291,15 @@ def _described(path: Path) -> dict[str, str]:
 
 
 def _trace(role: str, path: Path, folder: Path) -> Trace:
-    manifest = Manifest.read(path)
-    try:
-        record = json.loads(path.with_name(RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path.with_name(RECORD)} is missing or damaged; re-run") from error
+    manifest, record = Manifest.read(path), Record.read(path)
     return Trace(
         step=manifest.step,
         key=role.removesuffix(f"/{manifest.step}").removeprefix(f"{manifest.step}/"),
         manifest=os.path.relpath(path, folder),
         manifest_sha256=sha256_file(path),
-        code_sha256=record["code"],
-        started=record["started"],
-        finished=record["finished"],
+        code_sha256=record.code,
+        started=record.started,
+        finished=record.finished,
         inputs=manifest.inputs,
         image=manifest.result.get("image") if manifest.step == "container" else None,
     )

@@ -28,8 +28,7 @@ def step(
 ) -> None:
     """Leaves answers.json: token ids per prompt, the end of sequence included."""
     weights = Manifest.read(inputs["model"])
-    for complaint in weights.damage():
-        raise UserError(f"{complaint}; delete {weights.directory} and re-run")
+    weights.require_whole()
     prompts = samples.load(inputs["dataset"]).evaluation[: config.samples]
     if len(prompts) < config.samples:
         raise UserError(

@@ -1,9 +1,11 @@
 """What a job asks of the scheduler: read from the plan, so that nobody types it a second time."""
 
+import json
 import math
 import re
 from collections.abc import Mapping
 
+from steps.config.accelerators import Modes
 from steps.config.groups import Requirement
 from steps.config.scheduler import Kubernetes, Slurm
 from steps.plan.estimate import computed_cost, evaluation_counts
@@ -81,7 +83,7 @@ class Resources:
             return common | asked | {"slurm_extra": _extra(self._scheduler)}
         nodes = nodes_of(job, needed)
         extra = _extra(self._scheduler, "--exclusive")
-        return common | _nodes(needed, nodes, self._scheduler, extra)
+        return common | _nodes(needed, nodes, modes_of(job).devices, self._scheduler, extra)
 
     def limit_min(self, job: Job, scheduler: Slurm | Kubernetes) -> int:
         """The scheduler's limit of the job, in minutes."""
@@ -104,6 +106,14 @@ class Resources:
         return next(iter(self._requirements.values()))
 
 
+def modes_of(job: Job) -> Modes:
+    """The partition modes that the job's engine runs in; whole accelerators if it names none."""
+    engine = json.loads(job.config).get("engine")
+    settings = engine if isinstance(engine, dict) else {}
+    named = {"compute": "compute_partition", "memory": "memory_partition"}
+    return Modes.model_validate({k: settings[v] for k, v in named.items() if v in settings})
+
+
 def nodes_of(job: Job, needed: Requirement) -> int:
     """Weights are made on one node, also those of a system that has several."""
     return needed.nodes if STEPS[job.step].stage == "runs" else 1
@@ -123,8 +133,14 @@ def _extra(scheduler: Slurm, *options: str) -> str:
     return " ".join([*options, *reserved])
 
 
-def _nodes(needed: Requirement, nodes: int, scheduler: Slurm, extra: str) -> dict[str, int | str]:
-    """Nodes of their own. On several, the step itself starts what runs on the others."""
+def _nodes(
+    needed: Requirement, nodes: int, devices: int, scheduler: Slurm, extra: str
+) -> dict[str, int | str]:
+    """Nodes of their own. On several, the step itself starts what runs on the others.
+
+    `devices`: of each accelerator; Gres of a node in CPX mode counts partitions.
+    """
+    count = needed.count_per_node * devices
     asked: dict[str, int | str] = {"nodes": nodes, "cpus_per_task": WHOLE, "mem_mb": UNNAMED}
     asked["slurm_extra"] = extra
     kind = scheduler.gpu_types.get(needed.hardware or "", needed.hardware)
@@ -132,9 +148,9 @@ def _nodes(needed: Requirement, nodes: int, scheduler: Slurm, extra: str) -> dic
         asked |= {"mpi": "srun", "tasks": nodes}
         asked["slurm_extra"] = f"{extra} --ntasks-per-node=1"
         if needed.model:
-            asked["gres"] = ":".join(filter(None, ("gpu", kind, str(needed.count_per_node))))
+            asked["gres"] = ":".join(filter(None, ("gpu", kind, str(count))))
     elif needed.model:
-        asked["gpu"] = needed.count_per_node
+        asked["gpu"] = count
         if kind:
             asked["gpu_model"] = kind
     return asked

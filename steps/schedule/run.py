@@ -17,6 +17,7 @@ from types import FrameType
 
 from steps.base.errors import UserError
 from steps.config.scheduler import Slurm
+from steps.machine.probes.losses import Losses
 from steps.plan.plan import Job, Plan, load
 from steps.schedule.adopt import adopt, begin, end
 from steps.schedule.environment import make
@@ -148,6 +149,7 @@ class Watch:
     _since: dict[str, float] = field(default_factory=dict)
     _mention: dict[str, float] = field(default_factory=dict)
     _given_up: set[str] = field(default_factory=set)
+    _unsaid: set[str] = field(default_factory=set)
     _looked: float | None = None
 
     def __post_init__(self) -> None:
@@ -162,8 +164,9 @@ class Watch:
             return None
         self._looked = now
         limit_s = self.scheduler.silence_limit_min * 60
+        lost = Losses()
         try:
-            entries = queue(self.prefix)
+            entries = queue(self.prefix, lost)
         except SilenceError as error:
             if now - self._heard < limit_s:
                 return None
@@ -172,6 +175,9 @@ class Watch:
                 f"runs there goes on, and once Slurm is back, {GO_ON}"
             )
         self._heard = now
+        for loss in sorted({str(loss) for loss in lost.counts} - self._unsaid):
+            self._unsaid.add(loss)
+            say(f"{loss}; the job is followed all the same")
         entries = [entry for entry in entries if entry.number not in self._earlier]
         for entry in entries:
             self._follow(entry, now)

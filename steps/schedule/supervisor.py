@@ -20,6 +20,7 @@ from pathlib import Path
 
 from steps.base import processes
 from steps.base.errors import UserError
+from steps.plan.frozen import refuse_broken_link
 
 MARK = "REPRISE_RUN"
 
@@ -97,16 +98,17 @@ def lock(root: Path) -> None:
     """
     global _held
     results = root / "results"
+    refuse_broken_link(results)
     results.mkdir(parents=True, exist_ok=True)
     path = results / ".lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     earlier = Holder.read(descriptor)
-    if not _taken(descriptor):
+    if not _taken(descriptor, results):
         if earlier is None or not earlier.here or (earlier.alive and not earlier.stopped):
             raise UserError(_runs(descriptor, earlier, results))
         _clear(earlier, root)
         limit = time.monotonic() + KILL_S
-        while not _taken(descriptor):
+        while not _taken(descriptor, results):
             if time.monotonic() > limit:
                 raise UserError(_runs(descriptor, earlier, results))
             time.sleep(processes.GONE_POLL_S)
@@ -127,12 +129,34 @@ def release() -> None:
             os.truncate(_held, 0)
 
 
-def _taken(descriptor: int) -> bool:
+def _taken(descriptor: int, results: Path) -> bool:
+    """Raises UserError where no file can be locked: NFS without locks, Lustre without flock."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise UserError(
+            f"{results} lies on {_file_system(results)}, which locks no files ({error.strerror}), "
+            "and two ./reproduce would write over each other; make results a link to a directory "
+            "of another file system, or mount this one with locks (Lustre: -o flock, NFS: without "
+            "nolock)"
+        ) from error
     return True
+
+
+def _file_system(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
+    """Its type and where it is mounted, in words."""
+    try:
+        lines = [line.split() for line in mounts.read_text(encoding="utf-8").splitlines()]
+    except OSError:
+        return "a file system"
+    real = path.resolve()
+    above = [(where, kind) for _, where, kind, *_ in lines if real.is_relative_to(where)]
+    if not above:
+        return "a file system"
+    where, kind = max(above, key=lambda found: len(found[0]))
+    return f"{where} ({kind})"
 
 
 def _runs(descriptor: int, earlier: Holder | None, results: Path) -> str:

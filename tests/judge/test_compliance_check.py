@@ -1,6 +1,7 @@
 """TEST06 on token sequences; TEST01 and TEST04 as the plan has them, on LoadGen's logs."""
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -135,6 +136,18 @@ def test_a_timed_test_is_judged_and_packaged_for_the_tree(
 def test_a_test_that_answers_otherwise_fails(plan: Plan, tmp_path: Path) -> None:
     other = ANSWERS.replace('"qsl_idx" : 33, "data" : "07', '"qsl_idx" : 33, "data" : "08')
     with pytest.raises(UserError, match="sample 33 differs, 1 in all"):
+        judged(plan, "TEST01", tmp_path, other, **SETTINGS["TEST01"])
+
+
+def test_a_test_that_logged_nothing_is_told_so(plan: Plan, tmp_path: Path) -> None:
+    """It isn't the mode that is to blame, but LoadGen's settings."""
+    with pytest.raises(UserError, match=r"holds no answer, so nothing was compared; place the tes"):
+        judged(plan, "TEST01", tmp_path, "[\n]\n", **SETTINGS["TEST01"])
+
+
+def test_a_test_on_other_samples_is_told_so(plan: Plan, tmp_path: Path) -> None:
+    other = re.sub(r'"qsl_idx" : (\d+)', r'"qsl_idx" : 9\g<1>99', ANSWERS)
+    with pytest.raises(UserError, match="none of the 200 answers is to a sample that"):
         judged(plan, "TEST01", tmp_path, other, **SETTINGS["TEST01"])
 
 

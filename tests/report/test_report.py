@@ -79,11 +79,12 @@ class Page(HTMLParser):
             self.text += data
 
 
+OPEN = "Ray asks for no token: whoever reaches it runs programs as its user"
 SLOW = "engine 1 of node 0 ran at 61 % of the speed of its equals"
 
 
 def rendered(plan: Plan, home: Path) -> Path:
-    synthetic.build(plan, home, degraded=[SLOW])
+    synthetic.build(plan, home, degraded=[SLOW], exposed=[OPEN])
     for job in plan.jobs:
         if job.step == "performance_run" and job.key.endswith("bf16/Server"):
             (home / job.output).with_name(FRONTIER).write_text(SEARCH, encoding="utf-8")
@@ -185,9 +186,10 @@ def test_the_page_shows_every_cell_and_every_departure(made: Path) -> None:
     assert "precision is emulated" in page.text
 
 
-def test_a_slow_engine_is_named_beside_the_results(made: Path) -> None:
-    assert SLOW in (made / "index.html").read_text(encoding="utf-8")
-    assert SLOW in (made / "summary.md").read_text(encoding="utf-8")
+def test_a_slow_engine_and_an_open_cluster_are_named_beside_the_results(made: Path) -> None:
+    for sentence in (SLOW, OPEN):
+        assert sentence in (made / "index.html").read_text(encoding="utf-8")
+        assert sentence in (made / "summary.md").read_text(encoding="utf-8")
 
 
 def test_what_a_user_wrote_is_text_not_markup(made: Path) -> None:

@@ -229,13 +229,21 @@ def test_an_audit_config_that_lies_about_is_not_read(run: Run, tmp_path: Path) -
 DURING = {
     "lose": ["sample ", " s for its answer", "1 wait in all"],
     "die": ["the engine died during the run", "out of memory"],
-    "one-token": ["LoadGen reported 1 errors", "tokens"],
+    "too-long": ["was answered with 161 tokens, and generation allows 2 to 160", "void"],
+    "no-token": ["was answered with 0 tokens, and generation allows 2 to 160"],
+    "one-token": ["was answered with 1 tokens, and generation allows 2 to 160"],
 }
 AT_START = {
     "no-start": ["no accelerator is there"],
     "two-threads": ["computes with 2 threads", "engine.threads is 1"],
     "slow-start": [f"not ready within start_limit_s = {START_LIMIT_S} s"],
 }
+
+
+@pytest.mark.parametrize("scenario", ["Offline", "Interactive"])
+def test_the_longest_answers_that_are_allowed_count(run: Run, scenario: str) -> None:
+    done = run("performance_run", scenario, "longest")
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

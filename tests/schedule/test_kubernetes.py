@@ -59,6 +59,29 @@ def pod_of(made: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+SDXL = ("experiment=amd-v5.1", "benchmark=stable-diffusion-xl", "scenario=Offline", *AMD)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "strategy", "expected"),
+    [
+        (MI300X, "single", {"amd.com/gpu": "8"}),
+        (MI300X, "mixed", {"amd.com/spx_nps1": "8"}),
+        ((*SDXL, "system=amd-mi325x-epyc-9655"), "single", {"amd.com/gpu": "64"}),
+        ((*SDXL, "system=amd-mi325x-epyc-9655"), "mixed", {"amd.com/cpx_nps1": "64"}),
+    ],
+)
+def test_a_pod_asks_for_all_devices_of_its_node(
+    overrides: tuple[str, ...], strategy: str, expected: dict[str, str]
+) -> None:
+    plan = told(planned(*overrides), resource_naming_strategy=strategy)
+    spec = pod_of(objects_of(plan, "performance_run")[-1])
+    limits = spec["containers"][0]["resources"]["limits"]
+    assert {name: n for name, n in limits.items() if name.startswith("amd.com/")} == expected
+    tolerated = {one["key"] for one in spec["tolerations"]}
+    assert {"amd.com/gpu", *expected} <= tolerated
+
+
 # ---- manifests ----------------------------------------------------------------------------------
 
 
@@ -389,6 +412,74 @@ def test_an_image_that_never_comes_is_named_at_once(bench: Bench) -> None:
     bench.placed.start()
     bench.api.report(bench.pod, waiting("ErrImageNeverPull", "not present with pull policy Never"))
     with pytest.raises(UserError, match=r"ErrImageNeverPull: not present .*scheduler.registry"):
+        bench.after(1)
+
+
+@pytest.mark.parametrize("reason", ["CreateContainerError", "RunContainerError", "SomethingNew"])
+def test_a_container_that_cannot_be_made_is_given_up_with_its_reason(
+    bench: Bench, reason: str
+) -> None:
+    bench.placed.start()
+    bench.api.bind(bench.pod, "n2")
+    said = 'failed to prepare subPath for volumeMount "site" of container "step"'
+    bench.api.report(bench.pod, waiting(reason, said))
+    assert bench.after(1) is None, "a node has bad minutes"
+    assert bench.after(PULL_LIMIT_S - 1) is None
+    with pytest.raises(UserError, match=rf"can't be started on n2 \({reason}: failed to prepare s"):
+        bench.after(2)
+
+
+@pytest.mark.parametrize("reason", ["ContainerCreating", "PodInitializing"])
+def test_a_container_that_is_being_made_is_waited_for(bench: Bench, reason: str) -> None:
+    bench.placed.start()
+    bench.api.bind(bench.pod, "n2")
+    bench.api.report(bench.pod, waiting(reason, ""))
+    assert [bench.after(PULL_LIMIT_S) for _ in range(3)] == [None] * 3
+
+
+REJECTED = "Pod was rejected: Allocate failed due to no healthy devices present"
+RUNC = 'OCI runtime create failed: error mounting "/data": no such file or directory'
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (
+            {"phase": "Failed", "reason": "UnexpectedAdmissionError", "message": REJECTED},
+            rf"\(UnexpectedAdmissionError: {REJECTED}\)",
+        ),
+        ({"phase": "Failed", "reason": "OutOfcpu"}, r"\(OutOfcpu\)"),
+        (
+            {"terminated": {"exitCode": 128, "reason": "StartError", "message": RUNC}},
+            rf"status 128 .*; Kubernetes says StartError: {RUNC}",
+        ),
+        (
+            {
+                "terminated": {
+                    "exitCode": 1,
+                    "reason": "Error",
+                    "message": "a\nerror: x: no file\nb",
+                }
+            },
+            r": x: no file \(Kubernetes job .* on n2\)",
+        ),
+        (
+            {"terminated": {"exitCode": 3, "reason": "Error", "message": "Bus error\n"}},
+            r"status 3 .*; Kubernetes says Bus error",
+        ),
+        ({"terminated": {"exitCode": 3, "reason": "Error"}}, r"status 3 \(Kubernetes job .* n2\);"),
+    ],
+)
+def test_what_kubernetes_says_of_an_end_is_passed_on(
+    bench: Bench, status: dict[str, Any], words: str
+) -> None:
+    bench.placed.start()
+    bench.api.bind(bench.pod, "n2")
+    bench.api.denied.add(("get", "pods"))  # nor is there a log to be had
+    if "terminated" in status:
+        status = {"phase": "Failed", "containerStatuses": [container(status)]}
+    bench.api.report(bench.pod, status)
+    with pytest.raises(UserError, match=words):
         bench.after(1)
 
 

@@ -1,19 +1,18 @@
 """What names this site: its hosts, users, addresses and paths, and the tokens it holds."""
 
 import ipaddress
-import json
 import os
 import platform
 import pwd
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from steps.base.confidential.tokens import SECRET_NAME, strings
-from steps.base.record import RECORD, Manifest
+from steps.base.record import RECORD, Manifest, Record
 
 SYSTEM_DIRECTORIES = frozenset(
     ("bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "libx32", "lost+found", "opt", "proc")
@@ -123,18 +122,14 @@ def own_tokens() -> set[str]:
     least, most = TOKEN_BYTES
     named = {value.strip() for name, value in os.environ.items() if SECRET_NAME.search(name)}
     found = {value for value in named if least <= len(value) <= most}
-    return found.union(*(token_of(path) for path in _token_files()))
+    return found.union(*(token_of(path) for path in token_files()))
 
 
 def add_evidence(known: Known, manifests: Iterable[Path], overrides: Iterable[str]) -> None:
     """What results and typed overrides name: hosts that ran, paths and hosts in configurations."""
     for path in manifests:
-        try:
-            record = json.loads(path.with_name(RECORD).read_text(encoding="utf-8"))
-            known.add_host(str(record.get("host", "")))
-        except (OSError, ValueError):
-            pass  # not a step's output: a lock, or weights that the repository ships
-        else:
+        if path.with_name(RECORD).exists():  # else a lock, or weights that the repository ships
+            known.add_host(str(Record.read(path).host))
             known.add_config(Manifest.read(path).config)
     for text in overrides:
         name, _, value = text.partition("=")
@@ -156,11 +151,13 @@ def token_of(path: Path) -> set[str]:
     return set()
 
 
-def _token_files() -> Iterator[Path]:
-    """Where Hugging Face's tools keep theirs."""
-    if given := os.environ.get("HF_TOKEN_PATH"):
+def token_files(environment: Mapping[str, str] = os.environ) -> Iterator[Path]:
+    """Where Hugging Face's tools keep theirs, in the order in which they look."""
+    if given := environment.get("HF_TOKEN_PATH"):
         yield Path(given)
-    yield Path(os.environ.get("HF_HOME") or Path.home() / ".cache/huggingface") / "token"
+    caches = environment.get("XDG_CACHE_HOME")
+    cache = Path(caches) if caches else Path.home() / ".cache"
+    yield Path(environment.get("HF_HOME") or cache / "huggingface") / "token"
 
 
 def _has_user(number: int) -> bool:

@@ -19,7 +19,8 @@ from steps.base.errors import UserError
 from steps.base.installer import WHEELS
 from steps.base.record import Manifest, sha256_file
 from steps.base.venv import TOOL
-from steps.commands.bundle.unbundle import CHECKOUT_TIME, FORMAT, SELF
+from steps.commands.bundle import signature
+from steps.commands.bundle.unbundle import CHECKOUT_TIME, FORMAT, SELF, SIGNATURE
 from steps.commands.bundle.wheels import gather
 from steps.config.runtime import EngineAddress
 from steps.config.scheduler import Local
@@ -29,7 +30,10 @@ from steps.plan.frozen import frozen_plan, site_file
 from steps.plan.plan import Job, Plan, load
 
 DIRECTORIES = ("bench", "conf", "containers", "docs", "envs", "steps", "tests", "workflow")
-FILES = ("LICENSE", "Makefile", "README.md", "Snakefile", "pyproject.toml", "reproduce")
+FILES = (
+    *("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md"),
+    *("SECURITY.md", "Snakefile", "pyproject.toml", "reproduce"),
+)
 """Of the checkout; what else lies in it is the user's."""
 
 SITE = "site"
@@ -49,9 +53,14 @@ def command(arguments: list[str]) -> int:
     )
     parser.add_argument("overrides", nargs="*", help="of the plan")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE")
+    parser.add_argument(
+        "--sign", type=Path, metavar="KEY", help="private key; writes FILE.sig for ssh-keygen"
+    )
     rest, site = site_file(arguments)
     given = parser.parse_args(rest)
     _prepare(given.output.absolute())
+    if given.sign:
+        signature.require_key(given.sign)
     plan = load(frozen_plan(ROOT, given.overrides, site))
     files = {**checkout(ROOT), **artifacts(plan, ROOT), **images(plan, ROOT)}
     run = ["./reproduce", *given.overrides]
@@ -61,13 +70,23 @@ def command(arguments: list[str]) -> int:
     wheels = gather(locks(plan), ROOT / CACHE)
     files |= {f"{WHEELS}/{path.name}": path for path in wheels}
     size = write(given.output.absolute(), files, shlex.join(run))
-    print(
-        f"{given.output}: {size / 1e9:.2f} GB, {len(files)} files, {len(wheels)} packages, sha256 "
-        f"{sha256_file(given.output)}; on the other machine:"
-    )
-    name = shlex.quote(given.output.name)
-    print(f"  tar -xf {name} {SELF} && python3.11 {SELF} {name} DIRECTORY")
+    if given.sign:
+        signature.sign(given.sign, given.output.absolute())
+    _tell(given.output, f"{size / 1e9:.2f} GB, {len(files)} files, {len(wheels)} packages", given)
     return 0
+
+
+def _tell(output: Path, what: str, given: argparse.Namespace) -> None:
+    """What was made, and how the other machine takes it: checked by nothing that is in it."""
+    digest, signed = sha256_file(output), bool(given.sign)
+    how = f"signed ({output.name}{SIGNATURE})" if signed else "not signed (--sign KEY)"
+    other = "the public key" if signed else "this digest"
+    print(
+        f"{output}: {what}, sha256 {digest}, {how}; on the other machine, {other} from elsewhere:"
+    )
+    for line in signature.how_to_check(output.name, digest, signed=signed):
+        print(f"  {line}")
+    print(f"  {signature.how_to_unpack(output.name)}")
 
 
 def checkout(root: Path) -> dict[str, Path]:
@@ -92,8 +111,7 @@ def artifacts(plan: Plan, root: Path) -> dict[str, Path]:
                 f"{job.step} {job.key} is not here yet, and can't be fetched without a network; "
                 f"run ./reproduce with the same overrides and `-- --until {job.step}` first"
             )
-        for complaint in Manifest.read(root / job.output).damage():
-            raise UserError(f"{complaint}; delete {home} and run ./reproduce again")
+        Manifest.read(root / job.output).require_whole()
         for path in sorted(home.rglob("*")):
             if path.is_file():
                 found[path.relative_to(root).as_posix()] = path
@@ -179,6 +197,7 @@ def write(output: Path, files: Mapping[str, Path], run: str) -> int:
             for entry, path in _entries(files):
                 with path.open("rb") as stream:
                     archive.addfile(entry, stream)
+        signature.signature_of(output).unlink(missing_ok=True)  # of what lay there before
         os.replace(temporary, output)
     finally:
         temporary.unlink(missing_ok=True)

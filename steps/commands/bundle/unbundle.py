@@ -3,6 +3,9 @@
 Needs Python and nothing else. The bundle carries this file, for a machine that has only the bundle:
 
     tar -xf FILE unbundle.py && python3.11 unbundle.py FILE DIRECTORY
+
+Whoever can alter a bundle can alter this file in it, so there the bundle's signature is checked by
+ssh-keygen first (docs/air-gap.md). In a checkout that is trusted already, --signer does that.
 """
 
 import argparse
@@ -12,8 +15,10 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -21,6 +26,16 @@ from typing import IO, Any
 FORMAT = 1
 SELF = "unbundle.py"
 CHUNK = 1 << 20
+SIGNATURE = ".sig"
+NAMESPACE = "reprise-bundle"
+"""A signature that was made for anything else doesn't count."""
+
+SIGNER = "reprise"
+"""What the signer is called towards ssh-keygen, which wants a name for the key."""
+
+SIGN_LIMIT_S = 6 * 3600
+"""For a terabyte on a slow disk."""
+
 CHECKOUT_TIME = 1_000_000_000
 """Of the checkout's files: older than every result, which snakemake would make again otherwise."""
 
@@ -34,8 +49,13 @@ def command(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="unbundle", description="Set up a machine from a bundle.")
     parser.add_argument("file", type=Path)
     parser.add_argument("directory", type=Path)
+    parser.add_argument(
+        "--signer", type=Path, metavar="KEY", help="public key of OpenSSH's form; checks FILE.sig"
+    )
     given = parser.parse_args(arguments)
     try:
+        if given.signer:
+            require_signed(given.file, given.signer)
         contents = unbundle(given.file, given.directory.absolute())
     except BundleError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -44,7 +64,11 @@ def command(arguments: list[str]) -> int:
         where = error.filename or given.directory
         print(f"error: {where}: {error.strerror or error}; mend it and re-run", file=sys.stderr)
         return 1
-    print(f"{given.directory}: {len(contents['files'])} files, every one checked; now, there:")
+    said = "signed by the key in " + str(given.signer) if given.signer else "signature not checked"
+    print(
+        f"{given.directory}: {len(contents['files'])} files, every one as its list says; {said}; "
+        "now, there:"
+    )
     print(f"  {contents['command']}")
     return 0
 
@@ -68,6 +92,38 @@ def unbundle(file: Path, directory: Path) -> dict[str, Any]:
                 _write(partial / name, stream, contents["files"][name], entry)
     os.rename(partial, directory)
     return contents
+
+
+def require_signed(file: Path, signer: Path) -> None:
+    """Raises BundleError unless FILE.sig is the signature of that public key on the file."""
+    signature = file.with_name(file.name + SIGNATURE)
+    tool = shutil.which("ssh-keygen")
+    if tool is None:
+        raise BundleError("ssh-keygen checks signatures, and it is missing: install OpenSSH")
+    for path, what in ((file, "bundle"), (signature, "signature"), (signer, "public key")):
+        if not path.is_file():
+            raise BundleError(f"{what} {path} is missing; correct the path or bring it along")
+    key = signer.read_text(encoding="utf-8", errors="replace").strip()
+    if not key.startswith(("ssh-", "ecdsa-", "sk-")) or "\n" in key:
+        raise BundleError(f"{signer} is no public key of OpenSSH's, one line that begins with ssh-")
+    with tempfile.TemporaryDirectory() as folder, file.open("rb") as stream:
+        signers = Path(folder) / "signers"
+        signers.write_text(f'{SIGNER} namespaces="{NAMESPACE}" {key}\n', encoding="utf-8")
+        command = [tool, "-Y", "verify", "-f", str(signers), "-I", SIGNER, "-n", NAMESPACE]
+        try:
+            done = subprocess.run(
+                [*command, "-s", str(signature)],
+                stdin=stream,
+                capture_output=True,
+                timeout=SIGN_LIMIT_S,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise BundleError(f"{file} took longer than {SIGN_LIMIT_S} s to check") from error
+    if done.returncode:
+        raise BundleError(
+            f"{file} is not what the key in {signer} signed: it was altered, or someone else "
+            "signed it; nothing was written"
+        )
 
 
 def checked(file: Path) -> dict[str, Any]:

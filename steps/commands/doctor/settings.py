@@ -48,7 +48,6 @@ class Settings(Strict):
     clocks: tuple[Clock, ...]
     partitions: tuple[Partition, ...]
     gated: tuple[str, ...]
-    hub: str
     ray_ports: tuple[Positive, ...]
     memory_floor_gb: PositiveNumber
     run_gb: PositiveNumber

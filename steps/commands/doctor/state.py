@@ -4,27 +4,36 @@ import ctypes.util
 import os
 import shutil
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from steps.base.errors import UserError
 from steps.base.strict import Strict
-from steps.commands.doctor.access import Access, access
 from steps.commands.doctor.needs import Needs
 from steps.commands.doctor.settings import HostSetting, Settings
+from steps.config.runtime import EngineAddress
 from steps.machine.probes.machine import Prober, probe
 from steps.machine.probes.values import Node
+from steps.prepare.fetch.hub import Entry, may_read
 
 ACCELERATOR_FILES = ("dev/kfd", "dev/dri/renderD*")
 """What a process opens to use an AMD accelerator."""
+
+
+class Answer(Strict):
+    """Of a container engine: its version, or why runs can't use it."""
+
+    version: str | None
+    complaint: str
 
 
 class State(Strict):
     """`host`: by path of the setting, the distinct values found; empty if the machine has none.
 
     `closed_files`: those of the accelerators that this user may not open. `taken_ports`: where
-    something listens already. `access`: of every repository that the plan needs. `free_gb`: on
-    the file system `mount`, where results go.
+    something listens already. `access`: of every repository that the plan needs. `engines`: by
+    socket, what a container engine answers. `free_gb`: on the file system `mount`, where results
+    go.
     """
 
     node: Node
@@ -33,8 +42,20 @@ class State(Strict):
     free_gb: float
     mount: str
     taken_ports: tuple[int, ...]
-    access: dict[str, Access]
+    access: dict[str, Entry]
+    engines: dict[str, Answer]
     numa_library: bool
+
+
+def answer(address: EngineAddress) -> Answer:
+    """Asked as a run asks it."""
+    from steps.machine.runtime.host import connected
+
+    try:
+        with connected(address) as client:
+            return Answer(version=str(client.version().get("Version", "")), complaint="")
+    except UserError as error:
+        return Answer(version=None, complaint=f"{error}")
 
 
 def state(
@@ -44,10 +65,10 @@ def state(
     *,
     environment: Mapping[str, str],
     prober: Prober | None = None,
+    ask: Callable[[EngineAddress], Answer] = answer,
 ) -> State:
     """Read the machine as far as these needs ask for it."""
     asked = prober or Prober()
-    endpoint = environment.get("HF_ENDPOINT") or settings.hub
     mount = _existing(results)
     accelerated = bool(needs.accelerators)
     return State(
@@ -57,7 +78,11 @@ def state(
         free_gb=_free_gb(mount),
         mount=str(mount),
         taken_ports=tuple(filter(taken, settings.ray_ports)) if needs.nodes > 1 else (),
-        access={name: access(endpoint, name, environment) for name in needs.repositories},
+        access={
+            one.name: may_read(one.endpoint, one.name, one.token, environment)
+            for one in needs.repositories
+        },
+        engines={address.socket: ask(address) for address in needs.engines},
         numa_library=ctypes.util.find_library("numa") is not None,
     )
 

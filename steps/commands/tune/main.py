@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Sequence
 import numpy as np
 
 from steps import ROOT
+from steps.base.console import plain_output
 from steps.base.errors import UserError
 from steps.base.record import write_atomically
 from steps.commands.tune.arrivals import Length
@@ -191,4 +192,5 @@ def guarded(body: Callable[[], int]) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(guarded(lambda: main(sys.argv[1:])))
+    with plain_output():
+        raise SystemExit(guarded(lambda: main(sys.argv[1:])))

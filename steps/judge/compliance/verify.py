@@ -62,7 +62,17 @@ def answers(
         if scored is not None:
             raise UserError("both runs answer alike, so TEST01 has no scores; leave --scores out")
         return {ACCURACY: found.text()}
-    if scored is None or not found.matched:
+    if not found.performance_entries:
+        raise UserError(
+            f"TEST01 fails: {run / ANSWERS} holds no answer, so nothing was compared; place the "
+            "test's audit.config where LoadGen looks for it, and run it again"
+        )
+    if not found.matched:
+        raise UserError(
+            f"TEST01 fails: none of the {found.performance_entries} answers is to a sample that "
+            f"{accuracy / ANSWERS} answers; give the untruncated logs of one system and dataset"
+        )
+    if scored is None:
         differ = f"sample {found.mismatched} differs, {found.mismatches} in all"
         raise UserError(
             f"TEST01 fails: of {found.performance_entries} answers {found.matched} have one in the "

@@ -93,6 +93,7 @@ def score(
     truths: Sequence[Any] = list(dataset[form.truth])
     kinds: Sequence[str] = list(dataset[form.kind]) if form.kind else [form.only_kind] * len(truths)
     names = [str(name) for name in dataset[form.id]] if form.id else [""] * len(truths)
+    _tokenizer_of(tokenizer)
     tools = Tools(tokenizer, data, _prepared(kinds, names, data))
     items = (
         (
@@ -152,7 +153,9 @@ def _scored(batches: Iterator[list[_Item]], tools: Tools) -> Iterator[_Scored]:
         count, mp_context=context, initializer=_begin, initargs=(tools,)
     ) as pool:
         pending: deque[Future[_Scored]] = deque()
+        started = False
         try:
+            started = pool.submit(_started).result()
             for batch in batches:
                 pending.append(pool.submit(_score, batch))
                 if len(pending) > 2 * count:
@@ -160,6 +163,10 @@ def _scored(batches: Iterator[list[_Item]], tools: Tools) -> Iterator[_Scored]:
             while pending:
                 yield pending.popleft().result()
         except BrokenProcessPool as error:
+            if not started:
+                raise UserError(
+                    "scoring processes can't start; what they said themselves stands above"
+                ) from error
             raise UserError(
                 "a scoring process was killed, probably for want of memory; run it again on fewer "
                 "cores (taskset)"
@@ -167,23 +174,43 @@ def _scored(batches: Iterator[list[_Item]], tools: Tools) -> Iterator[_Scored]:
 
 
 _tools: Tools
+_failure: str | None = None
 _tokenizer: Any = None
 _rouge: Rouge
 
 
 def _begin(tools: Tools) -> None:
-    """What each process needs once."""
-    global _tools, _tokenizer, _rouge
+    """What each process needs once. A failure is kept: raised here, it would be nobody's."""
+    global _tools, _tokenizer, _rouge, _failure
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    try:
+        _tools, _rouge = tools, Rouge()
+        _tokenizer = _tokenizer_of(tools.tokenizer)
+        if tools.data is not None:
+            sentences.use(tools.data)
+    except Exception as error:  # whatever it is, whoever waits for a result has to be told
+        _failure = f"{type(error).__name__}: {error}"
+
+
+def _started() -> bool:
+    """Raises UserError with what kept the process from starting."""
+    if _failure is not None:
+        raise UserError(f"scoring processes can't start: {_failure}")
+    return True
+
+
+def _tokenizer_of(path: Path) -> Any:
+    """Raises UserError for a file that is none."""
     from tokenizers import Tokenizer
 
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    _tools, _rouge = tools, Rouge()
-    _tokenizer = Tokenizer.from_file(str(tools.tokenizer))
-    if tools.data is not None:
-        sentences.use(tools.data)
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise UserError(f"{path} is no tokenizer ({error!s:.120}); name the model's") from error
 
 
 def _score(batch: list[_Item]) -> _Scored:
+    _started()
     tokens = [array("i", data).tolist() for *_, data in batch]
     texts = _tokenizer.decode_batch(tokens, skip_special_tokens=True)
     found: _Scored = []

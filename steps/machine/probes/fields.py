@@ -117,7 +117,12 @@ def _accelerator_memory(node: Node) -> str:
 
 
 def _processor(node: Node) -> str:
-    return re.sub(r"( \d+-Core)? Processor$", "", node.cpu.model) if node.cpu else ""
+    model = node.cpu.model if node.cpu else None
+    return re.sub(r"( \d+-Core)? Processor$", "", model) if model else ""
+
+
+def _count(number: object) -> str:
+    return str(number) if number else ""
 
 
 def _frequency(node: Node) -> str:
@@ -125,9 +130,11 @@ def _frequency(node: Node) -> str:
 
 
 def _memory(node: Node) -> str:
-    gib = float(sum(module.gib for module in node.memory_modules))
-    if not gib and node.memory:
-        gib = node.memory.total_kib / 2**20
+    sizes = [module.gib for module in node.memory_modules]
+    gib = float(sum(size or 0 for size in sizes))
+    if not all(sizes) or not sizes:
+        total = node.memory.total_kib if node.memory else None
+        gib = total / 2**20 if total else 0.0
     if not gib:
         return ""
     return f"{gib / 1024:.3g} TiB" if gib >= 1024 else f"{gib:.0f} GiB"
@@ -135,13 +142,18 @@ def _memory(node: Node) -> str:
 
 def _memory_modules(node: Node) -> str:
     counts = Counter(
-        " ".join(f"{m.gib} GiB {m.kind} {m.maker} {m.part}".split()) for m in node.memory_modules
+        " ".join(f"{_size(m.gib)} {m.kind} {m.maker} {m.part}".split()) for m in node.memory_modules
     )
     return ", ".join(f"{count}x {module}" for module, count in counts.items())
 
 
+def _size(gib: float | None) -> str:
+    return f"{gib:g} GiB" if gib else ""
+
+
 def _storage(node: Node) -> str:
-    sizes = [f"{d.gb / 1000:.1f} TB" if d.gb >= 1000 else f"{d.gb:.0f} GB" for d in node.disks]
+    known = [disk.gb for disk in node.disks if disk.gb]
+    sizes = [f"{gb / 1000:.1f} TB" if gb >= 1000 else f"{gb:.0f} GB" for gb in known]
     return ", ".join(f"{count}x {size}" for size, count in Counter(sizes).items())
 
 
@@ -151,7 +163,9 @@ def _storage_type(node: Node) -> str:
 
 def _network(node: Node) -> str:
     counts = Counter(
-        f"{card.speed_mbit / 1000:g}G {card.kind}" for card in node.cards if card.speed_mbit
+        f"{card.speed_mbit / 1000:g}G {card.kind or ''}".strip()
+        for card in node.cards
+        if card.speed_mbit
     )
     return ", ".join(f"{count}x {kind}" for kind, count in counts.items())
 
@@ -180,8 +194,8 @@ def _software(node: Node) -> str:
 PER_NODE: Mapping[str, Callable[[Node], str]] = {
     "system_name": lambda n: n.product or "",
     "host_processor_model_name": _processor,
-    "host_processors_per_node": lambda n: str(n.cpu.sockets) if n.cpu else "",
-    "host_processor_core_count": lambda n: str(n.cpu.cores_per_socket) if n.cpu else "",
+    "host_processors_per_node": lambda n: _count(n.cpu and n.cpu.sockets),
+    "host_processor_core_count": lambda n: _count(n.cpu and n.cpu.cores_per_socket),
     "host_processor_frequency": _frequency,
     "host_processor_caches": lambda n: n.cpu.caches if n.cpu else "",
     "host_memory_capacity": _memory,

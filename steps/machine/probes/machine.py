@@ -1,18 +1,20 @@
 """One machine, probed: every tool is asked once, and what it doesn't say is a named problem."""
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from steps.base.errors import UserError
 from steps.machine.probes import accelerators, devices, host
-from steps.machine.probes.tools import MissingTool, Run, run
-from steps.machine.probes.values import Accelerator, Card, Containers, Node, Vendor
+from steps.machine.probes.losses import Loss, Losses
+from steps.machine.probes.tools import FailedTool, MissingTool, Parser, Run, run
+from steps.machine.probes.values import Accelerator, Card, Containers, Link, Node, Vendor
 
 Value = TypeVar("Value")
 
+AMD_SMI = ("amd-smi", "static", "--json")
 ROCM_SMI = (
     *("rocm-smi", "--showproductname", "--showmeminfo", "vram", "--showdriverversion"),
     *("--showmaxpower", "--showperflevel", "--showsclkrange"),
@@ -41,31 +43,71 @@ class Prober:
     root: Path = Path("/")
     problems: list[str] = field(default_factory=list)
 
-    def ask(
-        self, command: Sequence[str], parse: Callable[[str], Value], fields: str
+    def ask(self, command: Sequence[str], parse: Parser[Value], fields: str) -> Value | None:
+        """The tool's answer, or None and a sentence that names the fields it would have filled.
+
+        A field that the answer lacks has a sentence of its own.
+        """
+        lost = Losses()
+        found = self.read_as(command, parse, fields, lost)
+        self.name(lost.counts)
+        return found
+
+    def read_as(
+        self, command: Sequence[str], parse: Parser[Value], fields: str, lost: Losses
     ) -> Value | None:
-        """The tool's answer, or None and a sentence that names the fields it would have filled."""
+        """The same; what to say of single fields is left to the caller.
+
+        A tool that fails may have answered all the same: nvidia-smi ends with status 14 when a
+        device's infoROM is damaged, after it has listed all devices.
+        """
         try:
-            return parse(self.run(command))
+            return parse(self.run(command), lost)
         except MissingTool as error:
             package = PACKAGES.get(command[0], command[0])
             self._miss(f"{error}", fields, f"install {package}, or")
+        except FailedTool as error:
+            return self._salvaged(error, parse, fields, lost)
         except UserError as error:
-            root = "run it as root, or" if "root" in str(error) or "ermission" in str(error) else ""
-            self._miss(f"{error}", fields, root)
+            self._refused(error, fields)
         return None
 
-    def read(self, path: str, parse: Callable[[str], Value], fields: str) -> Value | None:
+    def _salvaged(
+        self, error: FailedTool, parse: Parser[Value], fields: str, lost: Losses
+    ) -> Value | None:
+        found, reason = None, UserError(str(error))
+        try:
+            found = parse(error.output, lost) if error.output.strip() else None
+        except UserError as said:
+            reason = said if "root" in str(said) else reason
+        if found is None:
+            self._refused(reason, fields)
+        else:
+            self._miss(f"{error}", f"something of {fields}", "")
+        return found
+
+    def read(self, path: str, parse: Parser[Value], fields: str) -> Value | None:
         """The same for a file of the system."""
         text = self.text(path)
         if not text:
             self._miss(f"{path} can't be read", fields, "")
             return None
+        lost = Losses()
         try:
-            return parse(text)
+            return parse(text, lost)
         except UserError as error:
             self._miss(f"{error}", fields, "")
             return None
+        finally:
+            self.name(lost.counts)
+
+    def name(self, losses: Iterable[Loss]) -> None:
+        """One sentence for each field that was lost, however many records lack it."""
+        for loss in losses:
+            if "_" in loss.field:
+                self._miss(str(loss), loss.field, "")
+            else:
+                self.problems.append(f"{loss}: {loss.field} can't be probed")
 
     def text(self, path: str) -> str:
         try:
@@ -74,12 +116,16 @@ class Prober:
         except OSError:
             return ""
 
-    def quietly(self, command: Sequence[str], parse: Callable[[str], Value]) -> Value | None:
+    def quietly(self, command: Sequence[str], parse: Parser[Value]) -> Value | None:
         """For what a machine may well be without: no problem if it is."""
         try:
             return parse(self.run(command))
         except UserError:
             return None
+
+    def _refused(self, error: UserError, fields: str) -> None:
+        root = "run it as root, or" if "root" in str(error) or "ermission" in str(error) else ""
+        self._miss(f"{error}", fields, root)
 
     def _miss(self, reason: str, fields: str, fix: str) -> None:
         words = f"{reason}: {fields} can't be probed; {fix} set it in the system's fields"
@@ -111,7 +157,7 @@ def probe(image: str | None = None, prober: Prober | None = None) -> Node:
         interconnect=interconnect,
         cards=_cards(asked),
         disks=asked.ask(
-            ["lsblk", "--json", "--bytes", "--output", "NAME,TYPE,SIZE,ROTA,TRAN"],
+            ["lsblk", "--json", "--bytes", "--output", "NAME,TYPE,SIZE,ROTA,TRAN,WWN"],
             devices.lsblk,
             "host_storage_capacity",
         )
@@ -157,12 +203,10 @@ def of_vendor(vendor: Vendor, asked: Prober) -> tuple[Accelerator, ...]:
 
 def _amd(asked: Prober) -> tuple[tuple[Accelerator, ...], str | None]:
     """amd-smi first; rocm-smi adds partitions, performance level and clocks."""
-    by_amd = asked.ask(
-        ["amd-smi", "static", "--json"], accelerators.amd_smi, "accelerator_model_name"
-    )
-    by_rocm = asked.ask(
-        ROCM_SMI, accelerators.rocm_smi, "partition and performance level of accelerators"
-    )
+    lost, more = Losses(), Losses()
+    by_amd = asked.read_as(AMD_SMI, accelerators.amd_smi, "accelerator_model_name", lost)
+    modes = "partition and performance level of accelerators"
+    by_rocm = asked.read_as(ROCM_SMI, accelerators.rocm_smi, modes, more)
     topology = asked.ask(
         ["rocm-smi", "--showtopotype", "--json"],
         accelerators.rocm_topology,
@@ -175,6 +219,7 @@ def _amd(asked: Prober) -> tuple[tuple[Accelerator, ...], str | None]:
         found = by_amd or ()
     if not found:
         found = asked.quietly(["rocminfo"], accelerators.rocminfo) or ()
+    asked.name(accelerators.unsaid((*lost.counts, *more.counts), found))
     if any(one.model is None for one in found):
         known = ", ".join(filter(None, {one.architecture for one in found})) or "unknown"
         asked.problems.append(
@@ -200,13 +245,29 @@ def _cards(asked: Prober) -> tuple[Card, ...]:
     links = asked.ask(command, devices.ip_link, "host_network_card_count") or ()
     cards = []
     for link in links:
+        if not _is_card(asked, link):
+            continue
         speed = None
-        if link.up:
+        if link.up and link.name:
             speed = asked.ask(["ethtool", link.name], devices.ethtool, "host_networking's speed")
         cards.append(Card(kind=link.kind, speed_mbit=speed))
+    if links and not cards:
+        asked.problems.append(
+            "ip lists no interface of a bus: host_network_card_count can't be probed; set it in "
+            "the system's fields"
+        )
     # One missing ethtool is one problem, however many interfaces there are.
     asked.problems[:] = list(dict.fromkeys(asked.problems))
     return tuple(cards)
+
+
+def _is_card(asked: Prober, link: Link) -> bool:
+    """Virtual functions of a card aren't cards; the kernel links each with its function."""
+    if not link.name:
+        return bool(link.of_a_bus)
+    device = asked.root / "sys/class/net" / link.name / "device"
+    there = device.exists() if link.of_a_bus is None else link.of_a_bus
+    return there and not (device / "physfn").exists()
 
 
 def _containers(asked: Prober) -> Containers | None:
@@ -226,8 +287,12 @@ def _image(asked: Prober, name: str | None, containers: Containers | None) -> st
         return None
     engine = (containers.engine if containers else "Docker").lower()
     command = [engine, "image", "inspect", "--format", "{{.Id}}", name]
-    identity = asked.ask(command, str.strip, f"the id of image {name}")
+    identity = asked.ask(command, _stripped, f"the id of image {name}")
     return f"{name} {identity}" if identity else None
+
+
+def _stripped(text: str, lost: Losses | None = None) -> str:
+    return text.strip()
 
 
 def _product(asked: Prober) -> str | None:

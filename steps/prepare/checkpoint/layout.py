@@ -20,11 +20,13 @@ BITS: Mapping[str, int] = {
     **dict.fromkeys(("F4",), 4),
     **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 8),
+    **dict.fromkeys(("F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
     **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
     **dict.fromkeys(("U32", "I32", "F32"), 32),
     **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
 }
-"""Bits of an element by dtype, as safetensors spells them (its README, "Format")."""
+"""Bits of an element by dtype, as safetensors 0.8.0 spells them, all that it knows. FNUZ is the FP8
+of MI300X and MI325X."""
 
 TORCH_NAMES: Mapping[str, str] = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 """How config.json spells the dtypes that unquantized weights come in."""
@@ -113,7 +115,7 @@ def read_shard(path: Path) -> Shard:
             if length > min(LARGEST_HEADER, size):
                 raise UserError(f"{path} is truncated or no safetensors file; fetch it again")
             header = json.loads(stream.read(length))
-        metadata = header.pop("__metadata__", {})
+        metadata = _metadata(header.pop("__metadata__", None))
         entries = [_entry(path, 8 + length, name, fields) for name, fields in header.items()]
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; fetch it again") from error
@@ -133,6 +135,15 @@ def read_shard(path: Path) -> Shard:
     if position != size:
         raise UserError(f"{path} has {size:,} bytes, its header says {position:,}; fetch it again")
     return Shard(path, size, metadata, tuple(entries))
+
+
+def _metadata(value: Any) -> Mapping[str, str]:
+    """The library reads null as none, and refuses what isn't text."""
+    if value is None:
+        return {}
+    if not all(isinstance(text, str) for text in value.values()):
+        raise ValueError("__metadata__ holds something else than texts")
+    return dict(value)
 
 
 def _entry(path: Path, base: int, name: str, fields: Mapping[str, Any]) -> Tensor:

@@ -2,6 +2,8 @@
 
 import email.utils
 import json
+import re
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,17 +25,31 @@ LONGEST_WAIT_S = 300.0
 LARGEST_TEXT = 64 << 20
 """Bytes of a listing or a list of checksums."""
 
+LARGEST_WORDS = 1 << 16
+"""Bytes of an answer that says why it is none."""
+
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 
 Result = TypeVar("Result")
 
 
 class Transient(Exception):
-    """A failure that may pass; `wait_s` is how long the server asked to wait, if it did."""
+    """A failure that may pass; `wait_s` is how long the server asked to wait, if it did; `status`
+    what it answered, 0 if nothing."""
 
-    def __init__(self, reason: str, wait_s: float | None = None) -> None:
+    def __init__(self, reason: str, wait_s: float | None = None, status: int = 0) -> None:
         super().__init__(reason)
         self.wait_s = wait_s
+        self.status = status
+
+
+class RefusedError(UserError):
+    """The server won't; `words`: its own, "" if it has none."""
+
+    def __init__(self, reason: str, status: int, words: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.words = words
 
 
 class Stopped(Exception):
@@ -116,12 +132,10 @@ class Client:
             )
         except requests.Timeout:
             raise Transient(f"no answer for {self.stall_limit_s:g} s") from None
-        except requests.ConnectionError:
-            raise Transient("no connection") from None
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            raise Transient(f"{type(error).__name__}") from None
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            raise _unreached(error, url) from None
         with response:
-            _judge(response, url, access)
+            _judge(response, url, access, self.stall_limit_s)
             yield response
 
     def body(self, response: requests.Response) -> Iterator[bytes]:
@@ -201,22 +215,110 @@ def length(response: requests.Response) -> int | None:
     return int(stated) if stated.isdecimal() else None
 
 
-def _judge(response: requests.Response, url: str, access: Access) -> None:
+def _unreached(error: Exception, url: str) -> UserError | Transient:
+    """What time mends is Transient; an untrusted certificate, a proxy that wants a password and an
+    address that is none are no failures of the network."""
+    host, cause = urlsplit(url).netloc.rpartition("@")[2], _cause(error)
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return UserError(
+            f"the certificate of {host} isn't trusted ({cause.verify_message or cause.reason}); if "
+            "a proxy of your site opens TLS, set REQUESTS_CA_BUNDLE to a file with its authority's "
+            "certificate"
+        )
+    if isinstance(error, requests.exceptions.ProxyError):
+        said = _plain(str(cause))
+        if "407" in said:
+            return UserError(
+                f"the proxy for {host} wants a name and password; put them into HTTPS_PROXY"
+            )
+        return Transient(f"the proxy for it gives no connection ({said})")
+    if isinstance(error, requests.exceptions.SSLError):
+        return Transient(f"no TLS connection ({_plain(str(cause))})")
+    if isinstance(error, requests.ConnectionError):
+        return Transient(f"no connection ({_plain(getattr(cause, 'strerror', '') or '')})")
+    if isinstance(error, ValueError | requests.exceptions.InvalidSchema):
+        return UserError(f"{shown(url)} can't be asked for ({_plain(str(cause))}); correct it")
+    if isinstance(error, OSError) and not isinstance(error, requests.RequestException):
+        return UserError(
+            f"{shown(url)} can't be asked for: {_plain(str(error))}; correct REQUESTS_CA_BUNDLE"
+        )
+    return Transient(f"{type(error).__name__}")
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The innermost exception: requests wraps urllib3's, which wrap Python's."""
+    for _ in range(10):
+        inner = getattr(error, "reason", None)
+        if not isinstance(inner, BaseException):
+            inner = error.__cause__ or next(
+                (part for part in error.args if isinstance(part, BaseException)), None
+            )
+        if inner is None:
+            break
+        error = inner
+    return error
+
+
+def _plain(words: str) -> str:
+    """One printable line, without an address that may hold a password."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in words).split())
+    return re.sub(r"\S+@", "", line)[:160] or "no reason given"
+
+
+def _judge(response: requests.Response, url: str, access: Access, limit_s: float) -> None:
     status = response.status_code
     if status in (200, 206, 416):
         return
-    where = shown(url)
+    where, words = shown(url), _words(response, access, limit_s)
+    said = f"status {status}, {words!r}" if words else f"status {status}"
     if status in _TRANSIENT:
-        raise Transient(f"status {status}", _retry_after(response.headers.get("Retry-After")))
-    if status in (401, 403) or 300 <= status < 400:
+        wait = _retry_after(response.headers.get("Retry-After"))
+        raise Transient(said, wait, status)
+    absent = response.headers.get("X-Error-Code", "") in ("RepoNotFound", "RevisionNotFound")
+    if status in (404, 410) or absent:
+        private = "; one that isn't public needs a token that may read it" if status == 401 else ""
+        reason = f"{where} doesn't exist ({said}); correct its name or revision{private}"
+    elif status in (401, 403) or 300 <= status < 400:
         need = f"what {access.what} holds may not read it" if access.what else "it needs a token"
-        raise UserError(
-            f"{where} is refused (status {status}): {need}; accept its terms on its page, then give"
-            " a token that may read it, by environment or file"
+        reason = (
+            f"{where} is refused ({said}): {need}; accept its terms on its page, then give a token "
+            "that may read it, by environment or file"
         )
-    if status in (404, 410):
-        raise UserError(f"{where} doesn't exist (status {status}); correct its name or revision")
-    raise UserError(f"{where} answers with status {status}; check its address")
+    else:
+        reason = f"{where} answers with {said}; check its address"
+    raise RefusedError(reason, status, words)
+
+
+def _words(response: requests.Response, access: Access, limit_s: float) -> str:
+    """What the server says of its refusal: the hub does so in a header, and in JSON."""
+    text = response.headers.get("X-Error-Message", "")
+    if not text and "html" not in response.headers.get("Content-Type", ""):
+        text = _error_of(_beginning(response, limit_s))
+    for secret in access.headers.values():
+        text = text.replace(secret.rpartition(" ")[2], "***")
+    return _plain(text)[:160] if text.strip() else ""
+
+
+def _beginning(response: requests.Response, limit_s: float) -> bytes:
+    data, until = bytearray(), time.monotonic() + limit_s
+    try:
+        while len(data) < LARGEST_WORDS and time.monotonic() < until:
+            part = response.raw.read1(LARGEST_WORDS, decode_content=True)
+            if not part:
+                break
+            data += part
+    except (urllib3.exceptions.HTTPError, OSError):
+        pass
+    return bytes(data)
+
+
+def _error_of(data: bytes) -> str:
+    try:
+        answer = json.loads(data)
+    except (ValueError, RecursionError):
+        return ""
+    found = answer.get("error") or answer.get("message") if isinstance(answer, dict) else None
+    return found if isinstance(found, str) else ""
 
 
 def _retry_after(value: str | None) -> float | None:

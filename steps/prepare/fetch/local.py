@@ -9,6 +9,7 @@ from pathlib import Path
 from steps.base.errors import UserError
 from steps.base.record import MANIFEST, RECORD
 from steps.config.fetch import LocalSource
+from steps.prepare.checkpoint.whole import refuse_pointer
 from steps.prepare.fetch.download import check_names, file_digest
 
 
@@ -45,6 +46,7 @@ def take(
     for name in names:
         # Hubs' caches hold links to blobs; a link of a link would hang on the cache.
         path = (home / name).resolve()
+        refuse_pointer(path)
         if name in digests and file_digest(path, "sha256") != digests[name]:
             raise UserError(f"{home / name} is not the file whose sha256 is given; restore it")
         (directory / name).parent.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from urllib.parse import quote, urlsplit
 
 from steps.base.errors import UserError
 from steps.config.fetch import HubSource, MlcommonsSource, Secret, UrlSource
+from steps.prepare.fetch import hub
 from steps.prepare.fetch.client import Access, Client, shown
 from steps.prepare.fetch.download import Digest, Item, check_names
 
@@ -30,19 +31,18 @@ def items(source: HubSource | UrlSource | MlcommonsSource, client: Client) -> li
     return found
 
 
-def _access(url: str, headers: Mapping[str, Secret], prefix: str = "") -> Access:
+def _access(url: str, headers: Mapping[str, Secret]) -> Access:
     return Access(
         host=urlsplit(url).netloc,
-        headers={name: prefix + secret.read() for name, secret in headers.items()},
+        headers={name: secret.read() for name, secret in headers.items()},
         what=" and ".join(str(secret) for secret in headers.values()),
     )
 
 
 def _hub(source: HubSource, client: Client) -> list[Item]:
     """By the hub's tree listing. It names sha256 of large files and git's sha1 of small ones."""
-    endpoint = source.endpoint.rstrip("/")
-    secrets = {"Authorization": source.token} if source.token else {}
-    access = _access(endpoint, secrets, "Bearer ")
+    endpoint = hub.address(source.endpoint)
+    access = hub.access(endpoint, source.token)
     kind = f"{source.repository_type}s"
     listing = f"{endpoint}/api/{kind}/{source.repository}/tree/{source.revision}?recursive=true"
     home = f"{endpoint}/" + ("datasets/" if kind == "datasets" else "") + source.repository

@@ -17,8 +17,7 @@ def step(
 ) -> None:
     """A killed training goes on from its last checkpoint, to the weights it would have had."""
     source = Manifest.read(inputs["model"])
-    for complaint in source.damage():
-        raise UserError(f"{complaint}; delete {source.directory} and re-run")
+    source.require_whole()
     checkpoint = open_checkpoint(source.directory)
     if checkpoint.quantized:
         raise UserError(

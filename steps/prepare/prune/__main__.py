@@ -20,6 +20,7 @@ def step(
 ) -> None:
     """Needs the input "model", and "dataset" if importance is to be measured."""
     source = Manifest.read(inputs["model"])
+    source.require_whole()
     checkpoint = open_checkpoint(source.directory)
     held = layers(checkpoint.config, source.directory)
     if held != config.layers:

@@ -13,8 +13,23 @@ from steps.prepare.checkpoint.stream import Target, rewrite
 # The dots are escaped where a quantization config holds regular expressions ("re:...").
 _NUMBERED = re.compile(r"(?:^|[.:])layers\\?[.](\d+)(?=\\?[.]|$)")
 
-PER_LAYER = ("layer_types",)
-"""Lists of config.json with one entry per decoder layer."""
+INDICES = ("moe_layers", "mlp_only_layers", "cross_attention_layers", "attn_layer_indices")
+"""Lists of config.json that hold numbers of layers; any other list with "layer" or "block" in its
+name and one entry per layer holds something of each."""
+
+LEADING = ("first_k_dense_replace", "max_window_layers")
+"""Counts of layers from the first on."""
+
+PERIODS: Mapping[str, tuple[str, ...]] = {
+    "sliding_window_pattern": ("layer_types",),
+    "full_attention_interval": ("layer_types",),
+    "no_rope_layer_interval": ("no_rope_layers",),
+    "interleave_moe_layer_step": ("moe_layers",),
+    "decoder_sparse_step": (),
+    "attn_layer_period": (),
+    "expert_layer_period": (),
+}
+"""What comes back every so many layers, unless one of these lists names the layers."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +75,27 @@ class Prune:
 
     def config(self, config: Mapping[str, Any]) -> dict[str, Any]:
         pruned = {**config, "num_hidden_layers": self.layers - len(self.block)}
-        for key in PER_LAYER:
-            if isinstance(config.get(key), list):
-                pruned[key] = [
-                    entry
-                    for number, entry in enumerate(config[key])
-                    if not self.block.first <= number <= self.block.last
-                ]
+        for key, value in config.items():
+            if isinstance(value, list):
+                pruned[key] = self._listed(key, value)
+            elif key in LEADING and type(value) is int:
+                gone = range(self.block.first, min(self.block.last + 1, value))
+                pruned[key] = value - len(gone)
         if isinstance(config.get("quantization_config"), Mapping):
             pruned["quantization_config"] = self._renumbered(config["quantization_config"])
         return pruned
+
+    def _listed(self, key: str, entries: list[Any]) -> list[Any]:
+        """Without the block's entries, and with the numbers that layers have after it."""
+        first, last = self.block.first, self.block.last
+        numbers = sorted({entry for entry in entries if type(entry) is int})
+        every = numbers == list(range(self.layers)) and len(entries) == self.layers > 2
+        if key in INDICES or ("layer" in key and every):
+            kept = [number for number in entries if not first <= number <= last]
+            return [number - len(self.block) * (number > last) for number in kept]
+        if len(entries) == self.layers and ("layer" in key or "block" in key):
+            return entries[:first] + entries[last + 1 :]
+        return entries
 
     def _renumbered(self, value: Any) -> Any:
         """Layer names wherever a quantization config has them: in lists and as keys.
@@ -110,7 +136,41 @@ def prune_transform(source: Checkpoint, block: Block) -> Prune:
             f"{source.directory}: config.json counts {count} layers, but the shards "
             f"{'have a' if odd in held else 'have no'} layer {odd}; fetch the checkpoint again"
         )
+    _check_periods(source, block, count)
+    _check_lists(source, count)
     return Prune(block, count)
+
+
+def _check_periods(source: Checkpoint, block: Block, count: int) -> None:
+    """UserError where the layers behind the block would change their kind."""
+    for key, lists in PERIODS.items():
+        period = source.config.get(key)
+        named = any(isinstance(source.config.get(name), list) for name in lists)
+        if type(period) is not int or period < 2 or named or block.last == count - 1:
+            continue
+        if len(block) % period:
+            raise UserError(
+                f"{source.directory}: config.json has {key} {period}, so {len(block)} layers less "
+                "would give those behind them another kind; drop a multiple of it"
+            )
+
+
+def _check_lists(source: Checkpoint, count: int) -> None:
+    """UserError for a list of layers that is neither numbers nor one entry each."""
+    for key, value in source.config.items():
+        if not isinstance(value, list) or not value:
+            continue
+        bad = [n for n in value if type(n) is not int or not 0 <= n < count]
+        if key in INDICES and bad:
+            raise UserError(
+                f"{source.directory}: {key} in config.json names layer {bad[0]!r}, which isn't one "
+                f"of its {count}; mend it"
+            )
+        if key not in INDICES and len(value) != count and re.search(r"(^|_)layers?(_|$)", key):
+            raise UserError(
+                f"{source.directory}: {key} in config.json has {len(value)} entries and the model "
+                f"{count} layers; prune can't tell which are whose, so remove it or complete it"
+            )
 
 
 def prune(

@@ -25,8 +25,7 @@ def step(
     were rounded to.
     """
     source = Manifest.read(inputs["model"])
-    for complaint in source.damage():
-        raise UserError(f"{complaint}; delete {source.directory} and re-run")
+    source.require_whole()
     if open_checkpoint(source.directory).quantized:
         raise UserError(f"{source.directory} is quantized already; start from its source weights")
     options = config.options

@@ -207,6 +207,7 @@ class EngineLoop:
             self.book.note_first_tokens(first.numbers, now)
             mlperf_loadgen.FirstTokenComplete(self._responses(first))
         if news.completed:
+            self._require_lengths(news.completed)
             responses = self._responses(news.completed)
             # Noted first: with the last response LoadGen ends the test, and the notes are read.
             self.book.note_answers(news.completed, now)
@@ -214,6 +215,22 @@ class EngineLoop:
             if self._bar:
                 self._bar.add(len(news.completed))
         self._last_progress = time.monotonic()
+
+    def _require_lengths(self, batch: Batch) -> None:
+        """Raises UserError: tokens beyond the limit would count as speed, and are no answer."""
+        least, most = self.config.generation.min_tokens, self.config.generation.max_tokens
+        if least <= min(batch.counts) and max(batch.counts) <= most:
+            return
+        number, count = next(
+            (number, count)
+            for number, count in zip(batch.numbers, batch.counts, strict=True)
+            if not least <= count <= most
+        )
+        raise UserError(
+            f"sample {self.book.indices[number]} was answered with {count:,} tokens, and "
+            f"generation allows {least:,} to {most:,}: the engine doesn't keep to it, and the run "
+            "is void"
+        )
 
     def _responses(self, batch: Batch) -> list[Any]:
         """LoadGen copies what the pointers name before the call that takes them returns."""

@@ -72,8 +72,7 @@ def execute(
     """
     _check_loadgen(config)
     weights = Manifest.read(inputs["model"])
-    for complaint in weights.damage():
-        raise UserError(f"{complaint}; delete {weights.directory} and re-run")
+    weights.require_whole()
     prompts = samples.load(inputs["dataset"])
     _check_prompts(config, prompts)
     folder = workspace.directory

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from steps import ROOT
+from steps.base.console import plain_output
 from steps.base.errors import UserError
 from steps.base.record import Manifest
 from steps.config.scheduler import Kubernetes
@@ -83,4 +84,5 @@ def _image(root: Path, made: Job, scheduler: Kubernetes) -> Image:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    with plain_output():
+        raise SystemExit(main(sys.argv[1:]))

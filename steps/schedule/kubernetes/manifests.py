@@ -29,7 +29,7 @@ from steps.schedule.kubernetes.pods import (
     Object,
     Pods,
 )
-from steps.schedule.resources import Resources, nodes_of
+from steps.schedule.resources import Resources, modes_of, nodes_of
 
 CHECKOUT, SPEC, JOB = (f"{DOMAIN}/{name}" for name in ("checkout", "spec", "job"))
 
@@ -59,7 +59,8 @@ class Manifests:
         Raises UserError for settings of the runtime that Kubernetes can't be told.
         """
         settings = ContainerSettings.model_validate_json(image_job(job, self._plan.jobs).container)
-        pods = Pods(self._scheduler, self._machine, settings, image, self._labels(job))
+        parts = (self._scheduler, self._machine, settings, image, self._labels(job))
+        pods = Pods(*parts, modes_of(job))
         needed = self._resources.requirement(job)
         if nodes_of(job, needed) == 1:
             return self._closed(pods, job, arguments, needed.kinds[0])

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from steps import ROOT
-from steps.base.errors import UserError
+from steps.base.errors import UserError, plain
 from steps.base.record import Manifest
 from steps.config.runtime import ContainerSettings
 from steps.config.scheduler import Kubernetes, User
@@ -38,9 +38,15 @@ SAID_FIRST_S = 300.0
 PULL_LIMIT_S = 300.0
 """How long an image may fail to come; registries have bad minutes."""
 
+IMAGE = (
+    *("InvalidImageName", "ErrImageNeverPull", "ErrImagePull", "ImagePullBackOff"),
+    *("RegistryUnavailable", "ImageInspectError", "SignatureValidationFailed"),
+)
 NEVER = ("InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError")
-PULLING = ("ErrImagePull", "ImagePullBackOff", "RegistryUnavailable")
-"""Reasons of a container that waits: what no time mends, and what time may."""
+"""Reasons of a container that waits: for its image, and what no time mends."""
+
+STARTING = ("ContainerCreating", "PodInitializing", "CrashLoopBackOff")
+"""What is no trouble by itself: Ray's workers are started again until their head is there."""
 
 LOST = ("DeletionByTaintManager", "DeletionByPodGC", "NodeLost")
 """Why a pod was ended whose node isn't heard of."""
@@ -257,8 +263,17 @@ class Placed:
             )
         if pod.status.reason == "DeadlineExceeded":
             raise self._failure(_over(where))
-        if ended.exit_code and not any(line.startswith("error: ") for line in text.splitlines()):
-            raise self._failure(f"it ended with status {ended.exit_code} ({where})")
+        if ended.exit_code and not _errors(text):
+            # The manifest asks for the log's end here (FallbackToLogsOnError): nodes keep it when
+            # their logs can't be read.
+            if errors := _errors(ended.message or ""):
+                raise self._failure(f"{errors[-1].removeprefix('error: '):.400} ({where})")
+            if ended.reason in (None, "Error", "Completed"):
+                said = _line(ended.message)
+            else:
+                said = ": ".join(filter(None, (ended.reason, _line(ended.message))))
+            words = f"it ended with status {ended.exit_code} ({where})"
+            raise self._failure(f"{words}; Kubernetes says {said}" if said else words)
         self.remove()
         return int(ended.exit_code)
 
@@ -285,23 +300,21 @@ class Placed:
             pod is not None and pod.status.reason == "DeadlineExceeded"
         ):
             return _over(f"Kubernetes job {self.name}")
-        words = condition.message or condition.reason or "no reason given"
-        return f"Kubernetes ended job {self.name} ({' '.join(words.split()):.200})"
+        words = _line(condition.message or condition.reason) or "no reason given"
+        if pod is not None and (said := pod.status.message or pod.status.reason):
+            of = f"{pod.status.reason}: " if pod.status.message and pod.status.reason else ""
+            words = f"{of}{_line(said)}"
+        return f"Kubernetes ended job {self.name} ({words})"
 
     def _wait(self, pod: Any | None, now: float) -> None:
         """A pod that hasn't started, or none yet."""
         waited = now - self._since
         stuck = _stuck(pod) if pod is not None else None
-        if stuck is not None:
+        if pod is not None and stuck is not None:
             self._stuck = now if self._stuck is None else self._stuck
             reason, message = stuck
             if reason in NEVER or now - self._stuck >= PULL_LIMIT_S:
-                image = pod.spec.containers[0].image if pod is not None else ""
-                raise self._failure(
-                    f"image {image} can't be had on {pod.spec.node_name if pod else ''} ({reason}: "
-                    f"{message:.200}); push it where the nodes reach it (scheduler.registry, "
-                    "scheduler.image_pull_secrets), or load it there"
-                )
+                raise self._failure(_unstartable(pod, reason, message))
         else:
             self._stuck = None
         limit_min = self.scheduler.pending_limit_min
@@ -332,6 +345,26 @@ class Placed:
     def _removed(self) -> str:
         done = self.remove()
         return "" if done.endswith("was deleted") else f"{done}; "
+
+
+def _unstartable(pod: Any, reason: str, message: str) -> str:
+    said = f"{reason}: {message:.400}" if message else reason
+    if reason in IMAGE:
+        return (
+            f"image {pod.spec.containers[0].image} can't be had on {pod.spec.node_name} ({said}); "
+            "push it where the nodes reach it (scheduler.registry, scheduler.image_pull_secrets), "
+            "or load it there"
+        )
+    return f"its container can't be started on {pod.spec.node_name} ({said})"
+
+
+def _errors(text: str) -> list[str]:
+    """The step's own words of what ended it."""
+    return [line for line in text.splitlines() if line.startswith("error: ")]
+
+
+def _line(words: str | None) -> str:
+    return f"{' '.join((words or '').split()):.400}"
 
 
 def _vanished(where: str) -> str:
@@ -376,8 +409,8 @@ def _stuck(pod: Any) -> tuple[str, str] | None:
     statuses = [*(pod.status.init_container_statuses or ()), *(pod.status.container_statuses or ())]
     for status in statuses:
         waiting = status.state.waiting if status.state else None
-        if waiting and waiting.reason in (*NEVER, *PULLING):
-            return waiting.reason, " ".join(str(waiting.message).split())
+        if waiting and waiting.reason and waiting.reason not in STARTING:
+            return waiting.reason, _line(waiting.message)
     return None
 
 
@@ -388,7 +421,7 @@ def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(plain(text), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

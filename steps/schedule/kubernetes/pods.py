@@ -12,6 +12,7 @@ from typing import Any
 from kubernetes import client
 
 from steps.base.errors import UserError
+from steps.config.accelerators import Modes
 from steps.config.groups import NodeKind
 from steps.config.runtime import ContainerSettings
 from steps.config.scheduler import Kubernetes, User
@@ -30,6 +31,10 @@ UNCONFINED = "seccomp=unconfined"
 
 Object = Any
 """A model of the client."""
+
+
+AMD = "gfx"
+"""How AMD's architectures begin, whose device plugin names partitions."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +56,14 @@ class Machine:
 
 @dataclass(frozen=True)
 class Pods:
-    """Parts of the pods of one job."""
+    """Parts of the pods of one job. `modes`: what its accelerators are split into."""
 
     scheduler: Kubernetes
     machine: Machine
     settings: ContainerSettings
     image: Image
     labels: Mapping[str, str]
+    modes: Modes
 
     @property
     def name(self) -> str:
@@ -133,7 +139,21 @@ class Pods:
                 f"no device plugin is known for {kind.architecture}; name its resource in "
                 f"scheduler.accelerators.{kind.architecture[:3]}"
             )
-        return {resource: str(kind.accelerators)}
+        return {self._resource(resource, kind): str(kind.accelerators * self.modes.devices)}
+
+    def _plain(self, kind: NodeKind) -> tuple[str, ...]:
+        """The name that nodes are closed by, whatever the plugin's strategy."""
+        found = self.scheduler.accelerators.get((kind.architecture or "")[:3])
+        return (found,) if found else ()
+
+    def _resource(self, resource: str, kind: NodeKind) -> str:
+        """As the device plugin's strategy has it: one name, or one for each pair of modes."""
+        if self.scheduler.resource_naming_strategy == "single" or kind.architecture is None:
+            return resource
+        if not kind.architecture.startswith(AMD):
+            return resource
+        modes = f"{self.modes.compute}_{self.modes.memory}".lower()
+        return f"{resource.rpartition('/')[0]}/{modes}".lstrip("/")
 
     def _selector(self, kind: NodeKind) -> dict[str, str]:
         """Raises UserError for a kind of nodes that can't be told from others."""
@@ -183,7 +203,7 @@ class Pods:
         """Nodes with accelerators are often closed to pods that don't ask for any."""
         found = [
             client.V1Toleration(key=resource, operator="Exists", effect="NoSchedule")
-            for resource in self.accelerators(kind)
+            for resource in dict.fromkeys((*self._plain(kind), *self.accelerators(kind)))
         ]
         lost = [
             client.V1Toleration(

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from steps.base.errors import UserError
+from steps.base.errors import UserError, shown
 from steps.mlperf.rounds import DIVISIONS
 from steps.submit.migrate.moves import LAYOUTS, moves
 from steps.submit.validate.tree import Tree, layout_of
@@ -26,7 +26,7 @@ def command(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments)
     left_out = migrate(chosen.directory, chosen.output, chosen.to)
     for path in left_out:
-        print(f"left out, it belongs to no result: {path}")
+        print(f"left out, it belongs to no result: {shown(path)}")
     print(f"{chosen.output} has the layout of {chosen.to}")
     return 0
 

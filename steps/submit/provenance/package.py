@@ -1,11 +1,11 @@
 """A package as it is handed over: `submission/`, `provenance/`, nothing else; checked offline."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from steps.base.errors import UserError
-from steps.base.record import MANIFEST, Manifest, sha256_file
+from steps.base.errors import UserError, shown
+from steps.base.record import MANIFEST, Manifest, sha256_file, strangers
 from steps.submit.provenance.signing import opened
 from steps.submit.provenance.statement import Statement, damage, read
 
@@ -16,6 +16,7 @@ TREE = "submission"
 LOCK = "lock/"
 """What the roles of an environment's lock start with."""
 
+BILLS = "sbom/"
 VALUES = ("configuration", "code", "host")
 """Kinds that are no files of their own."""
 
@@ -33,7 +34,7 @@ def verify(directory: Path, signer: Path | None) -> int:
     """Print what doesn't hold and a total; 0 if all holds, else 1. `signer`: a public key."""
     complaints, statement = complaints_of(directory, signer)
     for complaint in complaints:
-        print(complaint)
+        print(shown(complaint))
     if complaints:
         print(f"{directory} does not hold: {len(complaints)} complaints")
         return 1
@@ -48,18 +49,47 @@ def complaints_of(directory: Path, signer: Path | None) -> tuple[list[str], Stat
     statement = read(home / STATEMENT)
     found = _unsigned(home, signer) if signer else []
     files = {resource.name: directory / resource.name for resource in statement.subject}
-    bills = {f"sbom/{path.name}" for path in (home / "sbom").glob("*")}
-    listed = {r.name for r in statement.resources() if r.name.startswith("sbom/")}
-    files |= {name: home / name for name in listed}
-    found += damage(statement, files)
-    present = {
-        path.relative_to(directory).as_posix()
-        for path in (directory / TREE).rglob("*")
-        if path.is_file()
+    found += _unstated(statement)
+    files |= {
+        resource.name: home / resource.name
+        for resource in statement.resources()
+        if resource.name.startswith(BILLS)
     }
-    found += [f"{name} is not in the statement" for name in sorted(present - files.keys())]
-    found += [f"{name} is not in the statement" for name in sorted(bills - listed)]
+    inside = {name: path for name, path in files.items() if _lies_in(path, directory)}
+    found += [f"{name} leads out of the package" for name in sorted(files.keys() - inside.keys())]
+    found += damage(statement, inside)
+    stated = {path.relative_to(directory).as_posix() for path in inside.values()}
+    known = {*stated, f"{FOLDER}/{STATEMENT}", f"{FOLDER}/{ENVELOPE}"}
+    found += [
+        f"{name} is not in the statement"
+        for name in sorted(strangers(directory, known, folders=True))
+    ]
     return found, statement
+
+
+def _unstated(statement: Statement) -> Iterator[str]:
+    """Files that the statement names and says nothing of, or that it names twice."""
+    if not statement.subject:
+        yield "the statement is of no file"
+    seen: set[str] = set()
+    for resource in statement.subject:
+        if not resource.name.startswith(f"{TREE}/"):
+            yield f"{resource.name} is no file of {TREE}/"
+        if resource.name in seen:
+            yield f"{resource.name} is in the statement twice"
+        seen.add(resource.name)
+    for resource in statement.resources():
+        kind = (resource.annotations or {}).get("kind")
+        if resource.sha256 is None and kind not in VALUES:
+            yield f"{resource.name} has no sha256 in the statement"
+
+
+def _lies_in(path: Path, directory: Path) -> bool:
+    """Whether it is a file of the package itself: no link on the way, and no step outside."""
+    if ".." in path.parts or not path.is_relative_to(directory):
+        return False
+    below = path.relative_to(directory)
+    return not any((directory / part).is_symlink() for part in (below, *below.parents[:-1]))
 
 
 def disagreements(statement: Statement, inputs: Mapping[str, Path], own: Manifest) -> list[str]:
@@ -89,7 +119,7 @@ def disagreements(statement: Statement, inputs: Mapping[str, Path], own: Manifes
 
 def _unsigned(home: Path, signer: Path) -> list[str]:
     envelope = home / ENVELOPE
-    if not envelope.is_file():
+    if not envelope.is_file() or envelope.is_symlink():
         return [f"{FOLDER}/{ENVELOPE} is missing: the package is not signed"]
     try:
         payload = opened(envelope.read_text(encoding="utf-8", errors="replace"), signer, ENVELOPE)

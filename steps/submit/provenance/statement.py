@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from steps.base.errors import UserError, explain
 from steps.base.record import sha256_file
 from steps.base.strict import Strict
+from steps.base.untrusted import Damaged, open_regular
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 BUILD_TYPE = "urn:reprise:submission:1"
@@ -85,9 +86,10 @@ class Statement(Strict):
 def read(path: Path) -> Statement:
     """Raises UserError for a file that is no such statement."""
     try:
-        return Statement.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror}); restore it") from error
+        with open_regular(path) as stream:
+            return Statement.model_validate_json(stream.read())
+    except (Damaged, OSError) as error:
+        raise UserError(f"{path} can't be read: {error}; restore it") from error
     except ValidationError as error:
         raise UserError(f"{path} is no statement of Reprise ({explain(error)})") from error
 

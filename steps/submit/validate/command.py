@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from steps.base.errors import UserError
+from steps.base.errors import UserError, shown
 from steps.mlperf.rounds import names
 from steps.submit.validate.render import as_json, as_object, compared, official_object, page, text
 from steps.submit.validate.submission import Report, validate
@@ -62,8 +62,10 @@ def command(arguments: list[str]) -> int:
         _write(chosen.html, page(report))
     if chosen.json not in (None, STDOUT):
         _write(Path(chosen.json), as_json(content) + "\n")
-    for line in [as_json(content)] if chosen.json == STDOUT else told:
-        print(line)
+    if chosen.json == STDOUT:
+        print(as_json(content))
+    for line in [] if chosen.json == STDOUT else told:
+        print(shown(line))
     return 0 if report.valid() else 1
 
 

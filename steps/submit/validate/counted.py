@@ -6,7 +6,7 @@ from steps.base.untrusted import Damaged, lines_in, open_regular, reason_of, tex
 from steps.judge.compliance.lengths import LENGTHS, MEAN
 from steps.mlperf.accuracy_text import LABELS
 from steps.mlperf.loadgen import ANSWERS
-from steps.mlperf.loadgen_log import TOKEN_BYTES, entries_of
+from steps.mlperf.loadgen_log import entries_of, token_bytes
 from steps.mlperf.rounds import Test
 from steps.submit.validate.accuracy import GAP, MAX_LOG_BYTES
 from steps.submit.validate.findings import Severity
@@ -103,11 +103,12 @@ def _shortened(judge: Judge, path: str) -> bool:
 def _counted(judge: Judge, path: str) -> tuple[int, float]:
     """How many different samples are answered, and the mean of tokens over all answers."""
     samples, answers, tokens = set(), 0, 0
+    width = token_bytes(judge.tree.at(path))
     for number, text in entries_of(judge.tree.at(path)):
         try:
             entry = json.loads(text)
             samples.add(int(entry["qsl_idx"]))
-            tokens += len(entry["data"]) // (2 * TOKEN_BYTES)
+            tokens += len(entry["data"]) // (2 * width)
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise Damaged(f"no answer of LoadGen's ({error})"[:160], number) from error
         answers += 1
