@@ -18,9 +18,12 @@ from steps.base.errors import UserError, shown
 from steps.plan.frozen import frozen_plan, scheduler, site_file, snakemake
 from steps.schedule import supervisor
 
+GRAPH = "--graph"
+"""With `plan`: its steps as a picture."""
+
 PLANNED: Mapping[str, str] = {
     "run": "(default) make the plan and run what of it is missing or outdated",
-    "plan": "print what would run, why, how long and how much disk; runs nothing",
+    "plan": "print what would run, why, how long and how much disk, or --graph; runs nothing",
     "manifests": "print what Kubernetes would be given, with scheduler=kubernetes",
     "verify": "check every result of the plan, or DIRECTORY as unseal left it, against its digests",
 }
@@ -176,7 +179,14 @@ def _planned(arguments: list[str]) -> int:
     if command not in PLANNED or (command != "run" and passed_on):
         print(f"error: {' '.join(arguments)!r} is not a command\n{usage()}", file=sys.stderr)
         return 2
-    path = frozen_plan(ROOT, overrides, site)
+    graph = command == "plan" and GRAPH in overrides
+    path = frozen_plan(ROOT, [text for text in overrides if not graph or text != GRAPH], site)
+    if graph:
+        from steps.commands.graph import flowchart
+        from steps.plan.plan import load
+
+        print(flowchart(load(path)))
+        return 0
     if command == "plan":
         from steps.commands.preview import preview
 

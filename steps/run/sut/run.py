@@ -13,7 +13,14 @@ from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.record import Manifest, Workspace
 from steps.config.runs import RunConfig
-from steps.mlperf.loadgen import AUDIT_CONFIG, DETAIL, SAMPLES_FILE, TRACE, USER_CONF
+from steps.mlperf.loadgen import (
+    AUDIT_CONFIG,
+    DETAIL,
+    SAMPLES_FILE,
+    TRACE,
+    USER_CONF,
+    loadgen_scenario,
+)
 from steps.mlperf.loadgen_log import read_detail
 from steps.prepare import samples
 from steps.run.engines import pinning
@@ -188,7 +195,7 @@ def _test(
     import mlperf_loadgen as lg
 
     settings = lg.TestSettings()
-    scenario = user_conf.loadgen_scenario(config.scenario)
+    scenario = loadgen_scenario(config.scenario)
     model = config.loadgen.model
     if settings.FromConfig(str(folder / USER_CONF), model, scenario) != 0:
         raise UserError(f"LoadGen can't read {folder / USER_CONF}")
