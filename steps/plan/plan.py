@@ -6,7 +6,7 @@ Nothing below the plan knows Hydra or `conf/`; whoever reads a plan doesn't load
 import hashlib
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from steps.base.errors import UserError
 from steps.base.record import canonical_json, sha256_file, write_atomically
@@ -38,8 +38,8 @@ class Job(Strict):
     log: str
     gates: tuple[str, ...] = ()
     container: str = ""
-    limitation: str | None
-    programs: dict[str, str]
+    limitation: str | None = None
+    programs: dict[str, str] = Field(default_factory=dict)
 
     @property
     def launcher(self) -> tuple[str, ...]:

@@ -28,6 +28,8 @@ def refusal(plan: Path, root: Path) -> str | None:
     here.
     """
     frozen = json.loads(plan.read_text(encoding="utf-8"))
+    if not all("limitation" in job for job in frozen["jobs"]):
+        return f"{plan} was frozen by another version of Reprise; run ./reproduce to freeze it anew"
     due = [job for job in frozen["jobs"] if not (root / job["output"]).exists()]
     running = {job["key"].split("/")[0] for job in due if job["step"].endswith("_run")}
     here = frozen["scheduler"]["name"] == "local"

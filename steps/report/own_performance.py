@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from steps.base.record import Manifest
-from steps.mlperf.loadgen import SAMPLES_FILE
+from steps.mlperf.loadgen import SAMPLES_FILE, USER_CONF
 from steps.report import latency_charts
 from steps.report.blocks import (
     Block,
@@ -52,7 +52,7 @@ def performance_section(
             number(cell.value, href=cell.evidence["performance log"]),
             Cell(cell.unit),
             number(cell.samples_per_second, 2, href=cell.evidence["detail log"]),
-            number(cell.target_qps, href=cell.evidence["user.conf"]),
+            number(cell.target_qps, href=cell.evidence[USER_CONF]),
             *_latency(cell.ttft, cell.evidence["detail log"]),
             *_latency(cell.tpot, cell.evidence["detail log"]),
             number(cell.duration_s, 0, href=cell.evidence["detail log"]),

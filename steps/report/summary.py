@@ -20,7 +20,7 @@ EVIDENCE: Mapping[str, tuple[str, str]] = {
     "performance log": ("performance_run", SUMMARY),
     "detail log": ("performance_run", DETAIL),
     "samples": ("performance_run", SAMPLES_FILE),
-    "user.conf": ("performance_run", USER_CONF),
+    USER_CONF: ("performance_run", USER_CONF),
     "configuration": ("performance_run", "manifest.json"),
     "accuracy": ("accuracy_check", "accuracy.txt"),
     "gates": ("accuracy_check", "accuracy.json"),
