@@ -88,14 +88,7 @@ def published(tree: Path) -> int:
         for row in rows
         if row["Submitter"] in submitters
     }
-    ours = {
-        f"{row.division}/{row.submitter}/results/{row.system}/{row.model}/{row.directory}": (
-            row.result,
-            row.units,
-            row.accuracy,
-        )
-        for row in report.rows
-    }
+    ours = {row.path: (row.result, row.units, row.accuracy) for row in report.rows}
     differing = [path for path in sorted(theirs | ours) if theirs.get(path) != ours.get(path)]
     print(f"{len(theirs)} published results, {len(ours)} found, {len(differing)} differ")
     for path in differing:

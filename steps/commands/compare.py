@@ -136,7 +136,8 @@ def _pair(pair: Pair) -> list[str]:
     if pair.ratio is None:
         head = f"{pair.title}: not compared ({pair.reason})"
     else:
-        head = f"{pair.title}: B {100 * (pair.ratio - 1):+.2f} % against A"
+        remark = f" ({pair.remark})" if pair.remark else ""
+        head = f"{pair.title}: B {100 * (pair.ratio - 1):+.2f} % against A{remark}"
     lines = [head, *_columns("numbers", pair.numbers, percent=True)]
     if pair.configuration:
         return [*lines, *_columns("configuration, where it differs", pair.configuration)]

@@ -85,7 +85,8 @@ def read(paths: list[Path]) -> dict[str, Node]:
             ) from error
         except (Damaged, OSError, RuntimeError) as error:
             raise UserError(
-                f"{path}: {error}; make it anew on that node with ./reproduce describe --node FILE"
+                f"{path} can't be read ({error}); make it anew on that node with "
+                "./reproduce describe --node FILE"
             ) from error
     return nodes
 

@@ -1,6 +1,5 @@
 """The verdict on a compliance run, and the files of it that a submission carries."""
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -57,13 +56,11 @@ def _tokens(config: ComplianceCheckConfig, run: Manifest, workspace: Workspace) 
         )
     log = run.file(ANSWERS)
     timed = config.scenario != "Offline"
-    found = tokens.examine(read_answers(log), config.eos_token_id, timed=timed)
+    found = tokens.examine(read_answers(log), {config.eos_token_id}, timed=timed)
     where = f"{config.test} of {config.scenario} fails"
-    tokens.require(found, where, config.rule.min_samples, config.eos_token_id)
-    text = tokens.text(timed=timed)
-    (workspace.directory / verify.ACCURACY).write_text(text, encoding="utf-8")
-    (workspace.directory / "accuracy").mkdir()
-    shutil.copyfile(log, workspace.directory / "accuracy" / log.name)
+    tokens.require(found, where, config.rule.min_samples)
+    tokens.require_ends(found, where, config.eos_token_id)
+    verify.package_answers(workspace.directory, run.directory, tokens.text(timed=timed))
     workspace.result = {
         "test": config.test,
         "passed": True,

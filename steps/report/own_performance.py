@@ -24,6 +24,7 @@ from steps.report.comparison_charts import SHORT, Rate, throughput
 from steps.report.frontier import Frontier
 from steps.report.points import Points
 from steps.report.summary import CellResult, Latency
+from steps.report.window_charts import window_blocks
 
 MOST_NAMED = 20
 """Slow engines; a page's Markdown has to fit a comment."""
@@ -65,6 +66,7 @@ def performance_section(
         *_named(points),
         throughput(_rates(points, partners)),
         *_distributions(points, inputs),
+        *_windows(points, inputs),
         *_frontiers(points, inputs),
     ]
     lead = (
@@ -134,6 +136,17 @@ def _distributions(points: Points, inputs: Mapping[str, Path]) -> list[Chart]:
         for name, runs in found.items()
         if any(len(run.values_ms) for run in runs)
     ]
+
+
+def _windows(points: Points, inputs: Mapping[str, Path]) -> list[Block]:
+    return window_blocks(
+        (
+            points.label(cell),
+            Manifest.read(inputs[f"{cell.key}/performance_run"]),
+            cell.ttft.limit_ms if cell.ttft else None,
+        )
+        for cell in points.cells
+    )
 
 
 def _frontiers(points: Points, inputs: Mapping[str, Path]) -> list[Chart]:

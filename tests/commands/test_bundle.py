@@ -62,7 +62,7 @@ def test_what_comes_out_is_what_went_in(bundle: Path, tmp_path: Path) -> None:
 
 def test_an_ended_one_goes_on(bundle: Path, tmp_path: Path) -> None:
     partial = tmp_path / "there.partial"
-    (partial / "steps").mkdir(parents=True)
+    (partial / "steps/commands").mkdir(parents=True)
     whole = bundle.parent / "steps/commands/cli.py"
     shutil.copy(whole, partial / "steps/commands/cli.py")
     inode = (partial / "steps/commands/cli.py").stat().st_ino

@@ -74,6 +74,27 @@ def test_what_can_not_be_compared_is_said_and_not_divided(other: Result, words: 
     assert "not compared" in rendered(compare(own(row(100.0)), own(other)))
 
 
+def test_a_metric_is_the_same_under_both_names() -> None:
+    """Publications have ROUGE1 where the scripts print rouge1."""
+    a = own(row(100.0, accuracy={"ROUGE1": 44.4, "gsm8k_accuracy": 73.0}))
+    b = own(row(100.0, accuracy={"rouge1": 44.5, "gsm8k": 74.0}))
+    [pair] = compare(a, b).pairs
+    scores = [(c.what, c.a, c.b) for c in pair.numbers if c.what.startswith("accuracy")]
+    assert scores == [("accuracy rouge1", "44.4", "44.5"), ("accuracy gsm8k", "73", "74")]
+
+
+@pytest.mark.parametrize(
+    ("model", "remark"),
+    [
+        ("rehearsal", "+1509.00 % against A (of different models, llama2-70b-99 and rehearsal)"),
+        ("llama2-70b-99.9", "+1509.00 % against A\n"),
+    ],
+)
+def test_another_model_is_said(model: str, remark: str) -> None:
+    text = rendered(compare(own(row(100.0)), own(row(1609.0, model=model))))
+    assert remark in text
+
+
 def test_several_results_pair_by_precision_and_platform() -> None:
     a = own(row(100.0, precision="fp8"), row(50.0, precision="bf16"))
     b = own(row(51.0, precision="bf16"), row(99.0, precision="fp8"))

@@ -72,6 +72,7 @@ def wanted(**changes: Any) -> Needs:
         memory_gb=154.0,
         disk_gb=300.0,
         repositories=(),
+        containers=True,
         engines=(DOCKER,),
         environments=(),
     )
@@ -319,7 +320,9 @@ def test_device_files_that_a_user_may_not_open(tuned: State) -> None:
 
 
 def test_a_plan_without_accelerators_asks_for_none(tmp_path: Path) -> None:
-    need = wanted(accelerators=(), partitions=(), clocks={}, engines=(), memory_gb=4.0)
+    need = wanted(
+        accelerators=(), partitions=(), clocks={}, containers=False, engines=(), memory_gb=4.0
+    )
     prober = Prober(run=printing({}), root=tmp_path)
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/meminfo").write_text(FILES["proc/meminfo"], encoding="utf-8")
@@ -398,7 +401,7 @@ def test_the_token_does_not_follow_a_redirect(hub: tuple[str, list[str]]) -> Non
         ("meta-llama/denied", {"HF_TOKEN": "good"}, "denied", "licence isn't accepted"),
         ("meta-llama/granted", {"HF_TOKEN": "bad"}, "denied", "refuses what $HF_TOKEN holds"),
         ("meta-llama/granted", {}, "denied", "no token"),
-        ("meta-llama/broken", {"HF_TOKEN": "good"}, "unknown", "answers 500"),
+        ("meta-llama/broken", {"HF_TOKEN": "good"}, "unknown", "answers status 500"),
     ],
 )
 def test_access_to_a_gated_model(
@@ -491,7 +494,7 @@ def test_the_rehearsal_needs_disk_memory_and_two_environments(tmp_path: Path) ->
     assert (need.systems, need.nodes, need.accelerators) == (("rehearsal-cpu",), 1, ())
     assert need.memory_gb == SETTINGS.memory_floor_gb
     assert set(need.environments) == {"cpu", "analysis"}
-    assert not need.engines and not need.clocks and not need.repositories
+    assert not need.containers and not need.engines and not need.clocks and not need.repositories
     for job in PLAN.jobs:
         (tmp_path / job.output).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / job.output).write_text("{}", encoding="utf-8")

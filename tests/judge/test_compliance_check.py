@@ -39,21 +39,21 @@ def answer(tokens: list[int], **changes: object) -> Answer:
 
 @given(BODY)
 def test_a_proper_answer_passes(body: list[int]) -> None:
-    found = examine([answer([*body, EOS])], EOS, timed=True)
+    found = examine([answer([*body, EOS])], {EOS}, timed=True)
     assert found.faults == {}
     assert found.terminated == 1
 
 
 @given(BODY, st.integers(2, 5))
 def test_padding_with_end_tokens_fails(body: list[int], count: int) -> None:
-    found = examine([answer(body + [EOS] * count)], EOS, timed=True)
+    found = examine([answer(body + [EOS] * count)], {EOS}, timed=True)
     assert found.faults == {BAD_END: 7}
     assert found.terminated == 0
 
 
 @given(BODY)
 def test_an_answer_cut_at_its_limit_passes_but_does_not_count(body: list[int]) -> None:
-    found = examine([answer(body)], EOS, timed=True)
+    found = examine([answer(body)], {EOS}, timed=True)
     assert found.faults == {}
     assert found.terminated == 0
 
@@ -61,16 +61,16 @@ def test_an_answer_cut_at_its_limit_passes_but_does_not_count(body: list[int]) -
 @given(BODY)
 def test_another_first_token_fails_where_it_is_timed(body: list[int]) -> None:
     wrong = [answer([*body, EOS], first_token=[body[0] + 1])]
-    assert examine(wrong, EOS, timed=True).faults == {BAD_FIRST: 7}
-    assert examine(wrong, EOS, timed=False).faults == {}
+    assert examine(wrong, {EOS}, timed=True).faults == {BAD_FIRST: 7}
+    assert examine(wrong, {EOS}, timed=False).faults == {}
     untimed = [answer([*body, EOS], first_token=None)]
-    assert examine(untimed, EOS, timed=True).faults == {BAD_FIRST: 7}
+    assert examine(untimed, {EOS}, timed=True).faults == {BAD_FIRST: 7}
 
 
 @given(BODY, st.integers(-3, 3).filter(bool))
 def test_another_count_fails(body: list[int], off: int) -> None:
     wrong = [answer(body, token_count=len(body) + off)]
-    assert examine(wrong, EOS, timed=True).faults == {BAD_LENGTH: 7}
+    assert examine(wrong, {EOS}, timed=True).faults == {BAD_LENGTH: 7}
 
 
 PLACE = f"{trees.CLOSED}/compliance/{trees.SYSTEM}/stable-diffusion-xl/Offline"

@@ -128,5 +128,5 @@ def test_a_disk_that_takes_no_more_leaves_nothing(tmp_path: Path) -> None:
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: dataset: ")
-    assert "File too large; mend it and re-run" in line
+    assert "File too large; fix it and re-run" in line
     assert [path.name for path in tmp_path.iterdir()] == ["log"]

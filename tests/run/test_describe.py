@@ -247,7 +247,7 @@ def _shown_below(root: Path) -> object:
 
 def test_what_is_no_record_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    with pytest.raises(UserError, match=r"a\.json can't be read \(No such file"):
+    with pytest.raises(UserError, match=r"a\.json can't be read \(it is missing\); make"):
         read([path])
     path.write_text("[]", encoding="utf-8")
     with pytest.raises(UserError, match=r"record \(input should be an object, got \[\]\); make"):

@@ -96,8 +96,9 @@ class Needs(Strict):
 
     `accelerators`: kinds that the machine may be, several in a mixed cluster; none: CPUs do.
     `clocks`: by "benchmark scenario", None for performance level auto. `disk_gb`: of the jobs that
-    aren't done. `repositories`: gated ones that are still to be downloaded. `engines`: of
-    containers, those that the jobs name. `environments`: native ones that are still to be made.
+    aren't done. `repositories`: gated ones that are still to be downloaded. `containers`:
+    whether any job runs in one, `engines`: those that such jobs name. `environments`: native ones
+    that are still to be made.
     """
 
     systems: tuple[Name, ...]
@@ -108,7 +109,8 @@ class Needs(Strict):
     memory_gb: float
     disk_gb: float
     repositories: tuple[Repository, ...]
-    engines: tuple[EngineAddress, ...]
+    containers: bool
+    engines: tuple[EngineAddress, ...] = ()
     environments: tuple[Name, ...]
 
 
@@ -146,6 +148,7 @@ def needs(
         memory_gb=_memory_gb(due, settings, capacity),
         disk_gb=_disk_gb(due, settings, capacity),
         repositories=_gated(due, settings),
+        containers=any(job.container for job in plan.jobs),
         engines=_engines(plan.jobs),
         environments=tuple(job.key for job in due if job.step == "environment"),
     )

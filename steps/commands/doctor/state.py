@@ -7,6 +7,8 @@ import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from pydantic import Field
+
 from steps.base.errors import UserError
 from steps.base.strict import Strict
 from steps.commands.doctor.needs import Needs
@@ -43,8 +45,8 @@ class State(Strict):
     mount: str
     taken_ports: tuple[int, ...]
     access: dict[str, Entry]
-    engines: dict[str, Answer]
     numa_library: bool
+    engines: dict[str, Answer] = Field(default_factory=dict)
 
 
 def answer(address: EngineAddress) -> Answer:

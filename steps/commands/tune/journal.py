@@ -39,7 +39,7 @@ class Entry(Strict):
     """One probe's line of the journal, written when all of it is there."""
 
     probe: Probe
-    ended: Literal["complete", "overload", "futile"]
+    ended: Literal["complete", "overload", "futile", "cut"]
     measured_s: float
     start_s: float
     valid: bool | None
@@ -61,14 +61,17 @@ class Journal:
         name = f"{probe.number:02d}-{kind}-{probe.rate:g}qps-{digest.hexdigest()[:12]}"
         return self._root / self._request.home / PROBES / name
 
-    def measure(self, probe: Probe) -> Measurement:
-        """From the journal, else made. Raises UserError if the engine can't be measured."""
+    def measure(self, probe: Probe, cut_s: float | None = None) -> Measurement:
+        """From the journal, else made, and ended after `cut_s` of its test if that is given.
+
+        Raises UserError if the engine can't be measured.
+        """
         home = self.directory(probe)
         if (home / ENTRY).is_file():
             return self._read(home)
         home.mkdir(parents=True, exist_ok=True)
         begun = time.monotonic()
-        self._make(probe, home)
+        self._make(probe, home, cut_s)
         entry = self._entry(probe, home, time.monotonic() - begun)
         write_atomically(home / ENTRY, entry.model_dump_json(indent=1) + "\n")
         return self._read(home)
@@ -94,9 +97,10 @@ class Journal:
         run = self._request.run
         return run.loadgen.sample_count(run.rules)
 
-    def _make(self, probe: Probe, home: Path) -> None:
+    def _make(self, probe: Probe, home: Path, cut_s: float | None) -> None:
         request, check = self._request, self._request.check
-        watched = Watched(probe=probe, ttft_ms=check.rules.ttft_ms, tpot_ms=check.rules.tpot_ms)
+        limits = {"ttft_ms": check.rules.ttft_ms, "tpot_ms": check.rules.tpot_ms}
+        watched = Watched(probe=probe, cut_s=cut_s, **limits)
         write_atomically(home / "asked.json", watched.model_dump_json() + "\n")
         inputs = {**request.inputs, PROBE: str(home / "asked.json")}
         module = "steps.commands.tune.final" if probe.final else "steps.commands.tune.probe"

@@ -8,6 +8,7 @@ import csv
 import math
 import signal
 import sys
+import time
 from collections.abc import Callable, Generator, Sequence
 
 import numpy as np
@@ -55,9 +56,11 @@ class Task:
         try:
             if self.asked is None:
                 self.asked = next(self._steps)
-            measured = self.journal.measure(self.asked)
+            measured = self.journal.measure(self.asked, self.search.cut_s(self.asked))
             say(self.line(measured))
+            begun = time.monotonic()
             self.asked = self._steps.send(measured)
+            self.search.between_s += time.monotonic() - begun
         except StopIteration as stop:
             self.outcome = stop.value
         except UserError as error:

@@ -18,6 +18,9 @@ don't happen by chance."""
 OVERLOAD_SHARE = 0.1
 """A rate at which so many of the latest queries miss a limit is far beyond any that holds."""
 
+NO_TAIL = ("overload", "cut")
+"""Ends of probes whose slowest answers weren't waited for."""
+
 FEWEST_COMPLETED = 50
 LATENCIES = 3.0
 """An overloaded probe goes on until it has seen so many answers, and for so many times the median
@@ -85,7 +88,8 @@ class Samples:
 
 @dataclass(frozen=True)
 class Measurement:
-    """`ended` early because the queue could only grow, or because it could no more be VALID.
+    """`ended` early because the queue could only grow, because it could no more be VALID, or
+    ("cut") because there was no time to wait for the last answers.
 
     `valid`: LoadGen's word on a final run that went to its end. `measured_s` includes what an
     engine takes to answer the last query, not its start; `start_s` is that.
@@ -93,7 +97,7 @@ class Measurement:
 
     probe: Probe
     samples: Samples
-    ended: Literal["complete", "overload", "futile"]
+    ended: Literal["complete", "overload", "futile", "cut"]
     measured_s: float
     start_s: float
     valid: bool | None

@@ -51,6 +51,14 @@ CLIFF, CLIFF_STEPS = 60.0, 1.5
 """Where a tail rises so many percent per percent of rate, it says nothing of how far the limit is:
 a run goes so many tolerances further until one fails."""
 
+LEAST_EXPLORED = 0.125
+"""A first probe is shortened for a budget's sake to so much of explore_s at least: a shorter one
+sees too few answers."""
+
+CUT = 1.2
+"""Where the budget is short, a probe's last answers are waited for until so many times its schedule
+have passed."""
+
 UNSURE = 0.5
 """Where runs hold by chance, another is worth while the limit may be so many deviations higher."""
 
@@ -74,8 +82,8 @@ class Outcome:
 class Search:
     """One scenario's search.
 
-    `budget_s` covers measured time and starts, and what other searches took of the same budget
-    (`elsewhere_s`); None: no bound.
+    `budget_s` covers measured time and starts, what other searches took of the same budget
+    (`elsewhere_s`), and the time in which nothing was measured (`between_s`); None: no bound.
     """
 
     settings: SearchSettings
@@ -85,7 +93,9 @@ class Search:
     budget_s: float | None = None
     traffic: Traffic | None = None
     elsewhere_s: float = 0.0
+    between_s: float = 0.0
     exploring: bool = True
+    bracketed: bool = False
     probes: list[Measurement] = field(default_factory=list)
     best: Measurement | None = None
     kept: float = 0.0
@@ -106,6 +116,8 @@ class Search:
         """
         yield from self._explore()
         self.exploring = False
+        if not self.probes or (self.budget_s is not None and self.forecast is None):
+            raise self._no_room()
         self.forecast = self._forecast()
         yield from self._refine()
         return (yield from self._confirm())
@@ -169,7 +181,10 @@ class Search:
     def _explore(self, beat: float = 0.0) -> Generator[Probe, Measurement, None]:
         high, rate = math.inf, self.guess
         for _ in range(self.settings.explore_limit):
-            measured = yield from self._probe(rate, self.settings.explore_s)
+            seconds = self._explorable_s()
+            if seconds is None:
+                return
+            measured = yield from self._probe(rate, seconds)
             share = measured.missed_share(self.limits)
             if measured.ended == "overload" or share > MANY_MISSES:
                 high = min(high, measured.probe.rate)
@@ -184,6 +199,7 @@ class Search:
                 return
             near = expected is not None and self.kept >= NEAR * min(expected, high)
             if near and high <= BRACKET * self.kept:
+                self.bracketed = True
                 return
             rate = self._next_rate(self.kept, high, expected, measured.probe.rate)
         raise UserError(
@@ -192,6 +208,32 @@ class Search:
             f"{max(p.probe.rate for p in self.probes):g} queries a second the engine's limit is "
             "still not bracketed: its latencies don't rise with the rate; see the journal's probes"
         )
+
+    def _explorable_s(self) -> float | None:
+        """Of schedule; None if a probe leaves no time for a run after it.
+
+        Half of what that run leaves: one probe tells little, and an engine whose limit it is beyond
+        takes longer to answer than it was asked for. Of the first one it isn't known what the
+        engine's starts take.
+        """
+        if self.budget_s is None:
+            return self.settings.explore_s
+        limit = self.forecast.limit if self.forecast else math.inf
+        run_s = self.length.duration_s(limit) if self.forecast else self.length.min_duration_s
+        start_s, drain_s = self._start_s(), self._drain_s()
+        room_s = self._left_s() - (run_s + drain_s + start_s) - (drain_s + start_s)
+        room_s /= 2 if self.probes else 3
+        least_s = LEAST_EXPLORED * self.settings.explore_s
+        return min(room_s, self.settings.explore_s) if room_s >= least_s else None
+
+    def cut_s(self, asked: Probe) -> float | None:
+        """When a probe is to be ended, however many answers are missing; None: whenever they are
+        there. A run is never cut: it wouldn't be a result."""
+        if self.budget_s is None or asked.final:
+            return None
+        near = self.forecast.limit if self.forecast else asked.rate
+        after_s = self.length.duration_s(near) + self._drain_s() + 2 * self._start_s()
+        return max(CUT * asked.queries / asked.rate, (self._left_s() - after_s) / 2)
 
     def _next_rate(self, low: float, high: float, expected: float | None, last: float) -> float:
         if not math.isfinite(high):
@@ -239,7 +281,7 @@ class Search:
         run_s = self.length.duration_s(forecast.limit)
         best, best_gain = None, 0.0
         for seconds in self.settings.refine_s:
-            if seconds > 0.6 * run_s or not self._affords(seconds + run_s):
+            if seconds > 0.6 * run_s or not self._affords(seconds, run_s):
                 continue
             again = _misses(forecast.deviation, self.settings.tolerance)
             # So long a probe alone would know the limit this well: as whole runs do, by length.
@@ -263,10 +305,22 @@ class Search:
             if self.best and self._headroom(forecast) <= self.settings.tolerance:
                 stopped = "within the tolerance of the limit"
                 break
-            yield from self._run(self._aim(forecast, run_s))
+            aim = self._aim(forecast, run_s)
+            rate = self._quick_enough(aim, max(aim, forecast.limit))
+            if not self._affords(self.length.duration_s(rate)):
+                stopped = OUT_OF_BUDGET
+                break
+            yield from self._run(rate)
         if self.best is None:
-            raise self._nothing_held()
+            raise self._nothing_held(stopped)
         return Outcome(self.best, self._known(), stopped)
+
+    def _quick_enough(self, rate: float, most: float) -> float:
+        """The rate, or the next above it at which there is time for a run, for fewer queries a
+        second take longer; above `most` if there is none up to it."""
+        while rate <= most and not self._affords(self.length.duration_s(rate)):
+            rate *= 1 + self.settings.tolerance
+        return rate
 
     def _run(self, rate: float) -> Generator[Probe, Measurement, None]:
         measured = yield from self._final(rate)
@@ -280,7 +334,7 @@ class Search:
             self.lowest_failed = min(self.lowest_failed, measured.probe.rate)
 
     def _aim(self, forecast: Forecast, run_s: float) -> float:
-        last = not self.best and not self._affords(2.2 * run_s)
+        last = not self.best and not self._affords(run_s, 1.2 * run_s)
         tolerance, chancy = self.settings.tolerance, self._chancy(forecast)
         below = self.settings.caution * forecast.deviation
         if last:
@@ -289,6 +343,8 @@ class Search:
         elif not chancy:
             below = min(below, BELOW * tolerance)
         rate = min(forecast.limit * math.exp(-below), self._failed() * (1 - tolerance / 2))
+        if last and self.kept and not self.bracketed:
+            rate = min(rate, BRACKET * self.kept)  # no time to see how far the model may be trusted
         if self.best is not None:
             rate = max(rate, self.best.probe.rate * (1 + tolerance / 2))
             if forecast.slope > CLIFF and math.isinf(self.lowest_failed):
@@ -331,11 +387,30 @@ class Search:
         """Whether it is chance, farther than the tolerance from the limit, if a run holds."""
         return forecast.noise > self.settings.tolerance
 
-    def _affords(self, seconds: float) -> bool:
+    def _affords(self, *seconds: float) -> bool:
+        """Whether there is time for probes or runs of so many seconds of schedule each."""
+        each_s = self._start_s() + self._drain_s()
+        return sum(seconds) + each_s * len(seconds) <= self._left_s()
+
+    def _left_s(self) -> float:
         if self.budget_s is None:
-            return True
-        start_s = max((p.start_s for p in self.probes), default=0.0)
-        return self.elsewhere_s + self.spent_s + seconds + start_s <= self.budget_s
+            return math.inf
+        return self.budget_s - self.elsewhere_s - self.between_s - self.spent_s
+
+    def _start_s(self) -> float:
+        """The longest so far."""
+        return max((p.start_s for p in self.probes), default=0.0)
+
+    def _drain_s(self) -> float:
+        """What the engine took for its last answers, at most, at a rate that it can hold."""
+        return max(
+            (
+                max(p.measured_s - float(p.samples.arrived[-1]), 0.0)
+                for p in self.probes
+                if p.ended == "complete" and p.missed_share(self.limits) <= MANY_MISSES
+            ),
+            default=0.0,
+        )
 
     def _known(self) -> Forecast:
         if self.forecast is None:
@@ -351,7 +426,19 @@ class Search:
         deviation = max(self.forecast.deviation, self.surprise, doubt)
         return replace(self.forecast, deviation=deviation).between(self._held(), self._failed())
 
-    def _nothing_held(self) -> UserError:
+    def _no_room(self) -> UserError:
+        if not self.probes:
+            return UserError(
+                f"the budget is {self._left_s():,.0f} s and a run takes "
+                f"{self.length.min_duration_s:,.0f} s at least, the engine's start and one probe "
+                "come before it; raise --budget"
+            )
+        return UserError(
+            f"the budget is spent: {self.spent_s:,.0f} s went into probes that brought too few "
+            "answers to tell how fast the engine is; raise --budget, or give a lower --guess"
+        )
+
+    def _nothing_held(self, stopped: str) -> UserError:
         finals = [p for p in self.probes if p.probe.final]
         if not finals:
             run_s = self.length.duration_s(self._known().limit)
@@ -360,6 +447,11 @@ class Search:
                 f"rules' length takes {run_s:,.0f} s; raise --budget"
             )
         lowest = min(finals, key=lambda p: p.probe.rate)
+        if stopped == OUT_OF_BUDGET:
+            return UserError(
+                f"the budget is spent, and no run held: the last one was at {lowest.probe.rate:g} "
+                "queries a second; raise --budget"
+            )
         metric: Metric = max(METRICS, key=lambda m: lowest.tail(m) / self.limits.of(m))
         return InfeasibleError(infeasible(lowest, metric, self.limits, "no run held a limit of"))
 

@@ -14,7 +14,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from steps.commands.tune.arrivals import Length, arrivals
-from steps.commands.tune.measure import METRICS, Limits, Measurement, Metric, Samples, quantile
+from steps.commands.tune.measure import (
+    METRICS,
+    NO_TAIL,
+    Limits,
+    Measurement,
+    Metric,
+    Samples,
+    quantile,
+)
 from steps.commands.tune.model import Engine, fit
 from steps.mlperf.early_stopping import needed_share
 
@@ -190,7 +198,7 @@ class Forecaster:
         if measured.ended == "futile":
             which = ~np.isnan(samples.completed)
         count = int(which.sum())
-        if measured.ended == "overload" or count < 4 * TAIL_QUERIES:
+        if measured.ended in NO_TAIL or count < 4 * TAIL_QUERIES:
             return
         rate = measured.probe.rate
         share = min(needed_share(self._length.queries(rate)), 1 - TAIL_QUERIES / count)

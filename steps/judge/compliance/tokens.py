@@ -43,29 +43,32 @@ def fault(
     return ""
 
 
-def examine(answers: Iterable[Answer], eos_token_id: int, *, timed: bool) -> Findings:
-    """Every answer of a test's log."""
+def examine(answers: Iterable[Answer], ends: Container[int], *, timed: bool) -> Findings:
+    """Every answer of a test's log; `ends` are the model's end-of-sequence tokens."""
     found = Findings()
     for answer in answers:
         found.samples += 1
-        wrong = fault(
-            answer.tokens, answer.first_token, answer.token_count, {eos_token_id}, timed=timed
-        )
+        wrong = fault(answer.tokens, answer.first_token, answer.token_count, ends, timed=timed)
         if wrong:
             found.faults.setdefault(wrong, answer.sample_index)
-        if wrong != BAD_END and answer.tokens and answer.tokens[-1] == eos_token_id:
+        if wrong != BAD_END and answer.tokens and answer.tokens[-1] in ends:
             found.terminated += 1
     return found
 
 
-def require(found: Findings, where: str, min_samples: int, eos_token_id: int) -> None:
-    """Raises UserError, beginning with `where`, unless all three checks hold and prove anything."""
+def require(found: Findings, where: str, min_samples: int) -> None:
+    """Raises UserError, beginning with `where`, unless all three checks hold."""
     if found.samples < min_samples:
         raise UserError(f"{where}: {found.samples} samples were logged, it needs {min_samples}")
     for what, index in found.faults.items():
         raise UserError(f"{where}: sample {index} {what}")
+
+
+def require_ends(found: Findings, where: str, eos_token_id: int) -> None:
+    """Raises UserError if no answer of a system that keeps them ends in the token: with a wrong id
+    the check of ends could not fail.
+    """
     if not found.terminated:
-        # With a wrong id the check above could not fail, so that none ends proves nothing.
         raise UserError(
             f"{where}: no answer ends in token {eos_token_id}, so the end-of-sequence "
             "check shows nothing; is benchmark.generation.eos_token_id the model's?"

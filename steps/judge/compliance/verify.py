@@ -1,19 +1,19 @@
 """The verdict on a test, as files of the directory that a submission carries."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from steps.base.errors import UserError
 from steps.base.untrusted import Damaged
-from steps.judge.compliance import lengths
+from steps.judge.compliance import lengths, tokens
 from steps.judge.compliance.answers import compare
 from steps.judge.compliance.speed import compare_speeds
 from steps.judge.scoring.whole import samples_of
 from steps.mlperf.accuracy_text import read_scores
-from steps.mlperf.loadgen import ANSWERS, RUN_FILES
-from steps.mlperf.loadgen_log import read_answers
+from steps.mlperf.loadgen import ANSWERS, DETAIL, RUN_FILES
+from steps.mlperf.loadgen_log import read_answers, read_detail
 from steps.mlperf.rounds import Benchmark, Test
 from steps.mlperf.truncate import truncated
 
@@ -135,6 +135,34 @@ def output_lengths(rule: Test, run: Path, official: str) -> dict[str, str]:
     found = lengths.measure(read_answers(run / ANSWERS))
     lengths.require(found, rule, official)
     return {lengths.LENGTHS: lengths.text(found, rule, official)}
+
+
+def consistency(rule: Test, run: Path, ends: Collection[int]) -> tuple[str, tokens.Findings]:
+    """verify_accuracy.txt of TEST06, and what was counted; raises UserError unless its log holds.
+
+    `ends`: the model's end-of-sequence tokens.
+    """
+    detail = read_detail(run / DETAIL)
+    for key, wanted in (
+        ("effective_test_mode", "PerformanceOnly"),
+        ("effective_accuracy_log_sampling_target", rule.audit["accuracy_log_sampling_target"]),
+    ):
+        if (logged := detail.get(key)) != wanted:
+            raise UserError(
+                f"{detail.path}: {key} is {logged}, the test needs {wanted}; place the test's "
+                "audit.config where LoadGen looks for it"
+            )
+    timed = detail.get("effective_scenario") != "Offline"
+    found = tokens.examine(read_answers(run / ANSWERS), ends, timed=timed)
+    tokens.require(found, "TEST06 fails", rule.min_samples)
+    return tokens.text(timed=timed), found
+
+
+def package_answers(target: Path, run: Path, text: str) -> None:
+    """Fill `target` with what TEST06 leaves: its verdict, and the answers as a whole."""
+    (target / ACCURACY).write_text(text, encoding="utf-8")
+    (target / "accuracy").mkdir()
+    shutil.copyfile(run / ANSWERS, target / "accuracy" / ANSWERS)
 
 
 def package(target: Path, run: Path, texts: Mapping[str, str], *, whole: bool = False) -> None:

@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from typing import Any, TypeAlias
 
 from steps.run.engines.engine import Batch, News, Start
+from steps.run.engines.pace import Slow
 
 HEARTBEAT_S = 1.0
 """An engine's process says something at least so often."""
@@ -83,6 +84,15 @@ class Alive:
 
 
 @dataclass(frozen=True)
+class SlowSteps:
+    """Steps that took many times their median, and how long ago each ended, in s: another node's
+    clock says nothing here."""
+
+    steps: list[Slow]
+    ago_s: list[float]
+
+
+@dataclass(frozen=True)
 class Failed:
     """The engine's last words; `expected`: a sentence for the user, no defect."""
 
@@ -90,7 +100,7 @@ class Failed:
     expected: bool
 
 
-Message = Assignment | Hello | Submit | Ready | News | Alive | Failed
+Message = Assignment | Hello | Submit | Ready | News | Alive | SlowSteps | Failed
 
 
 class Garbled(OSError):

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from steps.base.errors import UserError
 from steps.run.engines import pinning, wire
 from steps.run.engines.engine import Engine, News, started
+from steps.run.engines.pace import Pace
 
 
 class Worker:
@@ -68,14 +69,19 @@ class Worker:
         return engine
 
     def _drive(self, engine: Engine, prompts: "list[Any]") -> NoReturn:
-        outstanding = 0
+        outstanding, pace = 0, Pace()
         while True:
             while not outstanding or not self._inbox.empty():
                 given = self._inbox.get()
                 asked = map(prompts.__getitem__, given.indices)
                 engine.submit(list(zip(given.numbers, asked, strict=True)))
                 outstanding += len(given.numbers)
+            begun = time.perf_counter()
             events = engine.step()
+            pace.step(begun, time.perf_counter())
+            if pace.slow:
+                steps, now = pace.taken(), time.perf_counter()
+                self._say(wire.SlowSteps(steps, [now - step.at for step in steps]))
             if events.first or events.completed:
                 outstanding -= len(events.completed)
                 for news in News.of(events):

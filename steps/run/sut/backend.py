@@ -1,11 +1,13 @@
 """What answers LoadGen's samples: one engine in this process, or a fleet of them in others."""
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from steps.run.engines.engine import News, Start, depth, started
+from steps.run.engines.pace import Pace, Slow
 
 POLL_S = 0.2
 """How long a step waits for work or events before it returns with nothing."""
@@ -49,6 +51,10 @@ class Backend(Protocol):
     def threads(self) -> int:
         """Threads of arithmetic of each engine."""
 
+    def slow(self) -> list[tuple[int, Slow]]:
+        """Steps of the engines' that took many times their median, each with its engine's number;
+        moments of an engine on another node are those at which it was told of."""
+
     def report(self) -> dict[str, Any]:
         """For the result: `engines` (of processes of their own), and what was wrong with them:
         `failures`, which are deaths, and `degraded`, a sentence each that names no site."""
@@ -65,6 +71,7 @@ class InProcess:
         self._job = job
         self._outstanding = 0
         self._news = threading.Event()
+        self._pace = Pace()
 
     def start(self) -> None:
         self._engine = started(self._job.start, self._job.warmup)
@@ -79,7 +86,9 @@ class InProcess:
             self._news.wait(POLL_S)
             self._news.clear()
             return []
+        begun = time.perf_counter()
         events = self._engine.step()
+        self._pace.step(begun, time.perf_counter())
         if not events.first and not events.completed:
             return []
         self._outstanding -= len(events.completed)
@@ -94,6 +103,9 @@ class InProcess:
 
     def threads(self) -> int:
         return self._engine.threads()
+
+    def slow(self) -> list[tuple[int, Slow]]:
+        return [(0, step) for step in self._pace.slow]
 
     def report(self) -> dict[str, Any]:
         return {"engines": [], "failures": [], "degraded": []}

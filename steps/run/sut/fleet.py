@@ -18,6 +18,7 @@ from steps.config.engine import Engine
 from steps.run.engines import wire
 from steps.run.engines.engine import News, depth
 from steps.run.engines.link import Link
+from steps.run.engines.pace import Slow
 from steps.run.placing.cluster import Cluster
 from steps.run.sut.backend import POLL_S, Job
 from steps.run.sut.dispatch import Dispatcher, Replica
@@ -46,6 +47,7 @@ class Fleet:
         self._progress: list[float] = []
         """When each engine last brought something or had nothing to do."""
         self._failures: list[str] = []
+        self._slow_steps: list[tuple[int, Slow]] = []
         self._checked_s = 0.0
         self._woken = False
         self._wake_end, self._waker = os.pipe()
@@ -162,6 +164,8 @@ class Fleet:
             message = self._message(number)
             if isinstance(message, News):
                 found.append(self._still_its_own(number, message))
+            elif isinstance(message, wire.SlowSteps):
+                self._note(number, message)
         self._check()
         self._hand_out()
         return found
@@ -258,6 +262,14 @@ class Fleet:
         self._job.say(self._failures[-1])
 
     # ---- for the result -------------------------------------------------------------------------
+
+    def slow(self) -> list[tuple[int, Slow]]:
+        return self._slow_steps
+
+    def _note(self, number: int, told: wire.SlowSteps) -> None:
+        now = time.perf_counter()
+        for step, ago_s in zip(told.steps, told.ago_s, strict=True):
+            self._slow_steps.append((number, step._replace(at=now - ago_s)))
 
     def identity(self) -> dict[str, str]:
         return next(iter(self._ready.values())).identity

@@ -96,13 +96,15 @@ class EngineLoop:
             if self.cpus.others:
                 pinning.keep_to(before)
 
-    def begin_test(self) -> None:
+    def begin_test(self) -> float:
+        """Returns the moment from which times are counted, of time.perf_counter."""
         # A collection would look at every prompt and note there is; what a run makes has no cycles.
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
         self._epoch = time.perf_counter()
         self._last_progress = time.monotonic()
+        return self._epoch
 
     def stop(self) -> None:
         """End the thread after the step it is in, and the engines; leave the progress line."""

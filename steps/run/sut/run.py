@@ -2,6 +2,7 @@
 
 import csv
 import importlib.metadata
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +14,7 @@ from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.record import Manifest, Workspace
 from steps.config.runs import RunConfig
+from steps.config.window import WINDOW
 from steps.mlperf.loadgen import (
     AUDIT_CONFIG,
     DETAIL,
@@ -24,6 +26,8 @@ from steps.mlperf.loadgen import (
 from steps.mlperf.loadgen_log import read_detail
 from steps.prepare import samples
 from steps.run.engines import pinning
+from steps.run.journal import beside
+from steps.run.journal.settings import load
 from steps.run.sut import user_conf
 from steps.run.sut.harness import EngineLoop, wait_until_ready, watch
 
@@ -99,11 +103,16 @@ def execute(
         progress=lambda issued: console.progress(label, max(issued, expected)),
         say=console.say,
     )
+    settings, cpus = load(), sorted(os.sched_getaffinity(0))
     loop.start()
     try:
         wait_until_ready(loop, config.engine.start_limit_s)
-        with loop.beside_engine():
-            duration_s, cpu_s = _test(mode, config, loop, folder, audit_file, trial)
+        device = loop.backend.identity()["device"]
+        with (
+            loop.beside_engine(),
+            beside.kept(folder, config.engine, device, cpus, console.say) as journal,
+        ):
+            duration_s, cpu_s = _test(mode, config, loop, folder, audit_file, trial, journal)
     except TrialEnded:
         _write_samples(folder / SAMPLES_FILE, loop)
         raise
@@ -112,6 +121,9 @@ def execute(
     _check_log(folder / DETAIL, audited=audit is not None)
     _check_samples(mode, loop)
     _write_samples(folder / SAMPLES_FILE, loop)
+    window = journal.window(loop.backend.slow(), settings)
+    for disturbance in window.disturbances if window else ():
+        console.say(f"the run was disturbed: {disturbance}")
     emulated = config.engine.emulation or bool(weights.result.get("simulated"))
     engine = {
         **loop.backend.identity(),
@@ -131,6 +143,8 @@ def execute(
         "loadgen_process_cpu_s": round(cpu_s, 3),
         "engine_start_s": round(loop.start_s, 3),
     }
+    if window is not None:
+        workspace.result[WINDOW] = window.model_dump(mode="json")
 
 
 def _check_loadgen(config: RunConfig) -> None:
@@ -187,6 +201,7 @@ def _test(
     folder: Path,
     audit_file: Path,
     trial: Trial | None,
+    journal: beside.Keeper,
 ) -> tuple[float, float]:
     """LoadGen's test; returns its seconds and this process's, of all threads, during it.
 
@@ -222,7 +237,7 @@ def _test(
             loop.fail(UserError(f"LoadGen ended with {type(error).__name__}: {error}"))
 
     test = threading.Thread(target=conduct, name="loadgen", daemon=True)
-    loop.begin_test()
+    journal.begin(loop.begin_test())
     begun, spent_s = time.monotonic(), time.process_time()
     test.start()
     watch(loop, test, None if trial is None else lambda: trial.look(rows(loop)))

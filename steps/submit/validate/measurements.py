@@ -3,7 +3,7 @@
 from steps.base.untrusted import Damaged, object_of, text_of
 from steps.mlperf.loadgen import USER_CONF
 from steps.mlperf.rounds import Round
-from steps.submit.validate.findings import Findings, shown
+from steps.submit.validate.findings import Findings, Severity, shown
 from steps.submit.validate.tree import Place, Tree
 
 REQUIRED_FILES = (USER_CONF, "README.md")
@@ -51,7 +51,8 @@ def _check_json(tree: Tree, path: str, rules: Round, findings: Findings) -> None
         findings.add("measurement-json-damaged", path, str(damage), line=damage.line)
         return
     for key in twice:
-        findings.add("measurement-json-damaged", path, f"{key} is given more than once")
+        what = f"{key} is given more than once, the last time as {shown(fields[key])}"
+        findings.add("measurement-json-damaged", path, what, severity=Severity.WARNING)
     for name in rules.measurement_fields:
         if not fields.get(name):
             found = shown(fields[name]) if name in fields else "missing"
@@ -60,11 +61,11 @@ def _check_json(tree: Tree, path: str, rules: Round, findings: Findings) -> None
 
 def _check_code(tree: Tree, place: Place, implementation: str, findings: Findings) -> None:
     if place.layout == "v6":
-        if not tree.is_directory(f"{place.home}/src"):
+        if not tree.leads_to_directory(f"{place.home}/src"):
             findings.add("code-missing", f"{place.home}/src", "the directory is missing")
         return
     path = f"{place.home}/code/{place.model}"
-    if tree.is_directory(path):
+    if tree.leads_to_directory(path):
         return
     if not tree.is_file(path):
         findings.add("code-missing", path, "the directory is missing")

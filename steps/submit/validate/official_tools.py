@@ -65,7 +65,7 @@ def _truncated(tree: Path, copy: Path, submitter: str, report: Report) -> Iterat
     for row in report.rows:
         if row.submitter != submitter:
             continue
-        place = f"{row.division}/{submitter}/results/{row.system}/{row.model}/{row.directory}"
+        place = row.path
         names = [f"{place}/accuracy/{name}" for name in PACKAGED]
         changed = any(
             (tree / name).is_file()
@@ -102,7 +102,7 @@ def _report(home: Path, report: Report, official: Official, scratch: Path, pytho
 
 def _unequal(published: dict[str, tuple[object, ...]], report: Report) -> Iterator[Difference]:
     for row in report.rows:
-        place = f"{row.division}/{row.submitter}/results/{row.system}/{row.model}/{row.directory}"
+        place = row.path
         ours = (row.result, row.units, row.accuracy)
         theirs = published.get(place)
         if theirs is None and row.valid:

@@ -47,6 +47,15 @@ class Tree:
         except (OSError, ValueError):
             return False
 
+    def leads_to_directory(self, path: str) -> bool:
+        """Whether it is a directory of this tree, or a link to one."""
+        return self.is_directory(path) or (self.leads_inside(path) and os.path.isdir(self.at(path)))
+
+    def leads_inside(self, path: str) -> bool:
+        """Whether a link leads to something that is there, in this tree."""
+        root, target = os.path.realpath(self.root), os.path.realpath(self.at(path))
+        return os.path.exists(target) and os.path.commonpath([root, target]) == root
+
     def is_file(self, path: str) -> bool:
         try:
             return stat.S_ISREG(os.lstat(self.at(path)).st_mode)
@@ -105,12 +114,15 @@ class Place:
 
 
 def layout_of(tree: Tree) -> str:
-    """The layout that a tree has: "v6" if sources lie in src/ or measurements beside results."""
-    for division in DIVISIONS:
-        for submitter in tree.directories(division):
-            home = f"{division}/{submitter}"
-            if tree.is_directory(f"{home}/measurements"):
-                return "v5.1"
-            if tree.is_directory(f"{home}/src"):
-                return "v6"
-    return "v5.1"
+    """The layout of the first submitter that shows one; "v5.1" if none does."""
+    homes = (f"{d}/{submitter}" for d in DIVISIONS for submitter in tree.directories(d))
+    return next(filter(None, (home_layout(tree, home) for home in homes)), "v5.1")
+
+
+def home_layout(tree: Tree, home: str) -> str:
+    """The layout of one submitter: "v6" if sources lie in src/, "v5.1" if there are measurements/
+    beside the results; "" if neither.
+    """
+    if tree.is_directory(f"{home}/measurements"):
+        return "v5.1"
+    return "v6" if tree.leads_to_directory(f"{home}/src") else ""
