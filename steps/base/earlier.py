@@ -57,7 +57,7 @@ def set_aside(run: Path, reason: str) -> Path:
     """Move a run's directory, with why; returns where it lies now."""
     place = home(run)
     if place is None:
-        raise UserError(f"{run} is no directory of a run")
+        raise UserError(f"{run} isn't the directory of a run")
     place.mkdir(parents=True, exist_ok=True)
     last = max((int(path.name) for path in kept(run)), default=0)
     target = place / str(last + 1)

@@ -37,7 +37,7 @@ class Scored:
 
 
 Found = tuple[dict[str, str], tuple[Complaint, ...]]
-"""Texts of the test's directory, by name, and why the test doesn't hold."""
+"""Texts of the test's directory, each with its name, and why the test fails."""
 
 
 def require(found: Found) -> dict[str, str]:

@@ -25,8 +25,8 @@ from steps.run.sut.dispatch import Dispatcher, Seat
 from steps.run.sut.health import Speed, degraded
 
 READ_SHARE = 0.25
-"""Of the time that a start has: who reads none of its prompts for so long is named before all of it
-is over, and a socket that takes a part first waits twice."""
+"""Share of a start's time: an engine that reads none of its prompts for so long is named before all
+of it is over; a socket that takes a part first waits twice."""
 
 
 class Fleet:
