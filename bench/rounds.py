@@ -4,8 +4,8 @@
 
 CHECKOUT is a checkout of the round's published results, OFFICIAL one of mlcommons/inference (for
 v5.1 at tag v5.1.1). Each result and each submitter's tree that the two judge differently is looked
-up in the reviewed table `bench/differences.yaml`. The exit status is 1 if the table doesn't know a
-difference or says another number, and if Reprise took more CPU time. Nothing is written into either
+up in the reviewed table `bench/differences.yaml`. The exit status is 1 if the table lacks a
+difference or has another number, and if Reprise took more CPU time. Nothing is written into either
 checkout.
 """
 
@@ -36,7 +36,7 @@ OPTIONS = ("--skip-extra-files-in-root-check", "--skip-extra-accuracy-files-chec
 """For the official checker: a published repository has other files in its root, and no images."""
 
 UNPUBLISHED = ("accuracy-images-missing", "root-file", "root-directory")
-"""What Reprise says of the same."""
+"""Reprise's findings on the same."""
 
 NOTHING, UNSEEN, OTHERWISE = "no result", "not looked at", "another value"
 """Codes of differences that are no finding of ours."""
@@ -76,7 +76,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """Of one round. The times are CPU seconds."""
+    """The results of one round. The times are CPU seconds."""
 
     report: Report
     official: Official
@@ -90,7 +90,7 @@ def table(round_name: str) -> list[Entry]:
 
 
 def judge(checkout: Path, official: Path, round_name: str, scratch: Path) -> Verdicts:
-    """Both on the same tree, which is made of links below `scratch`."""
+    """Run both on the same tree, which is made of links below `scratch`."""
     tree, left_out = linked(checkout, scratch / "tree")
     print(f"{left_out} results are left out: the checkout lacks their logs")
     theirs, theirs_s = _timed(lambda: run_official(official, tree, round_name, scratch, OPTIONS))
@@ -172,7 +172,7 @@ def _refusal(official: Official, path: str) -> str:
 def classified(
     items: Iterable[Judged], entries: Sequence[Entry]
 ) -> tuple[dict[Entry, list[Judged]], list[Judged]]:
-    """The differences of each entry, and those that none knows."""
+    """The differences of each entry, and those without one."""
     known: dict[Entry, list[Judged]] = {entry: [] for entry in entries}
     unknown = []
     for item in items:
@@ -186,7 +186,7 @@ def classified(
 
 
 def complaints(known: dict[Entry, list[Judged]], unknown: list[Judged]) -> Iterator[str]:
-    """What the table doesn't say, or says otherwise."""
+    """The differences from the table."""
     for entry, items in known.items():
         for name, tree, told in (("results", False, entry.results), ("trees", True, entry.trees)):
             count = len({item.where for item in items if item.tree == tree})

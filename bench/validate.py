@@ -47,7 +47,8 @@ TABLE = "summary_results.json"
 
 
 def completed(tree: Path, scratch: Path, *, copies: int = 1) -> Path:
-    """A copy of a tree with what publications leave out: code, and the open division's mapping.
+    """A copy of a tree with the parts that publications leave out: code, and the open division's
+    mapping.
 
     The first submitter of each division is repeated under other names.
     """
@@ -143,7 +144,7 @@ def _measure(command: list[str], warm: Path | None = None) -> tuple[float, float
 
 
 def mutate(official: Path, count: int, seed: int) -> int:
-    """Damage a valid tree `count` times; a tree that only the official checker refuses is told."""
+    """Damage a valid tree `count` times; report trees that only the official checker refuses."""
     from tests.submit.validate import trees
     from tests.submit.validate.mutations import damage
 

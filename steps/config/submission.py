@@ -83,9 +83,3 @@ class ProvenanceConfig(Strict):
     round: Name
     submitter: str
     overrides: tuple[str, ...]
-
-
-class ReportConfig(Strict):
-    experiment: Name
-    round: Name
-    cells: tuple[Cell, ...]

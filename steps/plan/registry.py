@@ -4,7 +4,7 @@ The one place that names all steps. Plan, rules and `verify` are derived from it
 step stands in steps/plan/specs/, in the file that has its name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 
@@ -16,7 +16,7 @@ _ORDER = (
     *("quick_run", "quick_check", "describe"),
     *("performance_run", "accuracy_run", "compliance_run"),
     *("performance_check", "accuracy_check", "compliance_check"),
-    *("submission", "provenance", "report"),
+    *("submission", "provenance"),
 )
 
 STEPS: Mapping[str, StepSpec] = {
@@ -29,13 +29,29 @@ COMPARED: Mapping[str, Mapping[str, str]] = {
 }
 """What a compliance_check needs besides its own run: role and step, by test."""
 
+AFTER_PERFORMANCE = tuple(COMPARED)
+"""Tests that wait for a performance run that holds: an earlier one would be of another try."""
+
+PAGE = "results/{experiment}/report"
+"""Where the page of an experiment lies. It is no job: it is made from whatever there is."""
+
+PAGE_SOURCES = (
+    "steps/base/confidential/*.py",
+    "steps/config/verdicts.py",
+    "steps/plan/states.py",
+    "steps/submit/confidential.py",
+    "steps/report/**/*",
+    "steps/mlperf/published/*",
+    "conf/tolerances.yaml",
+)
+"""Code and tables that a page is made by."""
+
 FOLDER: Mapping[Stage, str] = {
     "artifacts": "results/artifacts/{step}/{name}",
     "runs": "results/{experiment}/runs/{cell}/{step}",
     "verdicts": "results/{experiment}/verdicts/{cell}/{step}",
     "submission": "results/{experiment}/package",
     "provenance": "results/{experiment}/provenance",
-    "report": "results/{experiment}/report",
 }
 """Output directory of a step, by stage. Artifacts are shared by experiments, so their names carry
 a digest of what they are made from."""
@@ -46,7 +62,6 @@ LOG: Mapping[Stage, str] = {
     "verdicts": "results/{experiment}/logs/{cell}/{step}.log",
     "submission": "results/{experiment}/logs/{step}.log",
     "provenance": "results/{experiment}/logs/{step}.log",
-    "report": "results/{experiment}/logs/{step}.log",
 }
 
 PER_CELL = tuple(name for name, spec in STEPS.items() if spec.stage in ("runs", "verdicts"))
@@ -60,9 +75,13 @@ def limitation(step: str, config: Config) -> str | None:
 def sources(step: str, root: Path) -> list[Path]:
     """Files whose content can change a step's results: its module and what the table lists."""
     spec = STEPS[step]
+    return _matching((f"{spec.module.replace('.', '/')}.py", *spec.sources), root)
+
+
+def _matching(patterns: Iterable[str], root: Path) -> list[Path]:
     found = {
         path
-        for pattern in (f"{spec.module.replace('.', '/')}.py", *spec.sources)
+        for pattern in patterns
         for path in root.glob(pattern)
         if path.is_file() and "__pycache__" not in path.parts
     }
@@ -72,3 +91,8 @@ def sources(step: str, root: Path) -> list[Path]:
 def code_digest(step: str, root: Path) -> str:
     """What a record's `code` must equal for the record to be of today's code."""
     return digest_files(sources(step, root), root)
+
+
+def page_digest(root: Path) -> str:
+    """Of what makes the page of an experiment."""
+    return digest_files(_matching(PAGE_SOURCES, root), root)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-Stage = Literal["artifacts", "runs", "verdicts", "submission", "provenance", "report"]
+Stage = Literal["artifacts", "runs", "verdicts", "submission", "provenance"]
 Environment = Literal["driver", "engine", "prepare", "analysis", "scoring"]
 Place = Literal["here", "share", "nodes"]
 

@@ -114,7 +114,7 @@ def test_an_experiment_half_done_is_shown_as_such(tmp_path: Path) -> None:
     assert found.name.endswith("(not finished)")
     assert found.missing == (
         "s/b/p/Offline: run, not reported yet",
-        "s/b/p/Server: begun, no performance run yet",
+        "s/b/p/Server: started, no performance run yet",
     )
     text = rendered(compare(found, own(row(1.0))))
     assert "no result of A has a counterpart in B" in text
@@ -122,7 +122,7 @@ def test_an_experiment_half_done_is_shown_as_such(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [("{", "is no summary.json"), ("{}", "experiment"), ("[]", "is no summary.json")],
+    [("{", "isn't a report's"), ("{}", "experiment"), ("[]", "isn't a report's")],
 )
 def test_a_damaged_summary_is_named(tmp_path: Path, content: str, words: str) -> None:
     path = tmp_path / "summary.json"
@@ -132,7 +132,7 @@ def test_a_damaged_summary_is_named(tmp_path: Path, content: str, words: str) ->
 
 
 def test_a_side_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"is no directory, no summary.json and no published ID"):
+    with pytest.raises(UserError, match=r"is neither a directory, a summary.json nor"):
         side("elsewhere")
     with pytest.raises(UserError, match=r"has no result '5.1-9999'"):
         side("5.1-9999")

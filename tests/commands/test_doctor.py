@@ -151,7 +151,7 @@ def test_a_setting_that_the_kernel_lacks_is_not_taken_for_right(tmp_path: Path) 
         ({"disk_gb": 1500.5}, "disk", "1000.0 GB free", "free 500 GB there"),
         (
             {"accelerators": (MI325X.model_copy(update={"count_per_node": 16}),)},
-            *("accelerators", "8 on the PCI bus, the plan needs 16 AMD", "see what dmesg says"),
+            *("accelerators", "8 on the PCI bus, the plan needs 16 AMD", "look in dmesg"),
         ),
         (
             {"accelerators": (MI325X.model_copy(update={"model": "AMD Instinct MI300X"}),)},
@@ -261,7 +261,7 @@ def test_a_mode_that_not_every_device_names_is_said(tuned: State) -> None:
     silent = last.model_copy(update={"compute_partition": None})
     node = tuned.node.model_copy(update={"accelerators": (*devices, silent)})
     (finding,) = trouble(wanted(), tuned.model_copy(update={"node": node}))
-    assert (finding.level, finding.says) == ("warn", "SPX, but not every device says it")
+    assert (finding.level, finding.says) == ("warn", "SPX, but not every device reports it")
 
 
 def answer_of_none(address: EngineAddress) -> Answer:
@@ -399,7 +399,7 @@ def test_the_token_does_not_follow_a_redirect(hub: tuple[str, list[str]]) -> Non
     [
         ("meta-llama/granted", {"HF_TOKEN": "good"}, "granted", "grants access"),
         ("meta-llama/denied", {"HF_TOKEN": "good"}, "denied", "licence isn't accepted"),
-        ("meta-llama/granted", {"HF_TOKEN": "bad"}, "denied", "refuses what $HF_TOKEN holds"),
+        ("meta-llama/granted", {"HF_TOKEN": "bad"}, "denied", "refuses $HF_TOKEN"),
         ("meta-llama/granted", {}, "denied", "no token"),
         ("meta-llama/broken", {"HF_TOKEN": "good"}, "unknown", "answers status 500"),
     ],
@@ -651,6 +651,6 @@ def test_the_command_prints_the_answer_and_its_status(
     assert doctor.command([]) == 1
     text = capsys.readouterr().out
     assert "fail  disk" in text and "fix: free 12 GB there" in text
-    assert "1 fail, 0 warn: a run would fail: mend what says fail" in text
+    assert "1 fail, 0 warn: a run would fail: fix every line with fail" in text
     with pytest.raises(UserError, match="doctor takes overrides"):
         doctor.command(["--fix"])

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from steps.base.errors import UserError
 from steps.base.record import canonical_json
 from steps.config.checks import PerformanceCheckConfig
-from steps.config.submission import Cell, ReportConfig
+from steps.config.submission import Cell
 from steps.plan.departures import departures
 from steps.plan.make import make
 from steps.plan.plan import Plan, freeze, load
 from steps.plan.registry import STEPS, sources
+from steps.plan.states import described
 from tests.conftest import ROOT, edit, planned
 
 
@@ -24,8 +25,7 @@ def counts(plan: Plan) -> dict[str, int]:
 
 
 def cells(plan: Plan) -> tuple[Cell, ...]:
-    report = next(job for job in plan.jobs if job.step == "report")
-    return ReportConfig.model_validate_json(report.config).cells
+    return described(plan).cells
 
 
 def test_the_default_is_the_rehearsal_with_three_scenarios() -> None:
@@ -44,7 +44,6 @@ def test_the_default_is_the_rehearsal_with_three_scenarios() -> None:
         "compliance_check": 3,
         "submission": 1,
         "provenance": 1,
-        "report": 1,
     }
 
 

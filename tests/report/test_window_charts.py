@@ -78,4 +78,4 @@ def test_a_journal_that_cant_be_read_is_a_sentence(tmp_path: Path, text: str) ->
     path.write_text(padded)
     (said,) = window_blocks([("Server", manifest, 2000.0)])
     assert isinstance(said, Text)
-    assert "nothing is known" in said.items[0]
+    assert "are unknown" in said.items[0]

@@ -146,7 +146,7 @@ def test_a_tool_that_hangs_costs_a_column(tmp_path: Path) -> None:
     lines = read(tmp_path / "journal.jsonl").lines
     assert len(lines) >= 4, "the others are noted"
     (said,) = filter(None, (line.unanswered for line in lines))
-    assert said == "amd-smi gave no answer in 0.5 s; it isn't asked any more"
+    assert said == "amd-smi gave no answer in 0.5 s; it is no longer asked"
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,8 @@ def test_a_machine_that_tells_nothing_costs_columns_and_a_sentence_each(tmp_path
     (tmp_path / "proc").mkdir()
     found = [reading.missing() for reading in readings(ORDER, tmp_path)]
     assert [words for words in found if words] == [
-        f"{tmp_path}/proc/stat doesn't tell of this run's CPUs: others, steal and busy are missing",
+        f"{tmp_path}/proc/stat has no values of this run's CPUs: "
+        "others, steal and busy are missing",
         f"{tmp_path}/proc/pressure can't be read: cpu, memory and io pressure are missing",
         f"{tmp_path}/proc/meminfo can't be read: memory is missing",
         "sysfs shows no temperature and no frequency of processors",
@@ -361,7 +362,7 @@ def test_whatever_a_journal_holds_the_window_is_in_it_and_survives_json(
 def test_what_is_no_journal_is_told_in_a_sentence(tmp_path: Path, text: str) -> None:
     path = tmp_path / "journal.jsonl"
     path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(UserError, match="nothing is known"):
+    with pytest.raises(UserError, match="are unknown"):
         read(path)
     keeper = object.__new__(beside.Keeper)
     said: list[str] = []
@@ -369,7 +370,7 @@ def test_what_is_no_journal_is_told_in_a_sentence(tmp_path: Path, text: str) -> 
     keeper._process = subprocess.Popen(["true"], text=True)
     assert keeper.window([], load()) is None
     keeper._process.wait()
-    assert len(said) == 1 and "nothing is known" in said[0]
+    assert len(said) == 1 and "are unknown" in said[0]
 
 
 def test_a_killed_journals_last_line_may_be_half(tmp_path: Path) -> None:

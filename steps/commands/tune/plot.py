@@ -1,4 +1,4 @@
-"""What a search leaves to be looked at: its latency frontier, as data and as a page."""
+"""A search's latency frontier, as data and as a page."""
 
 import math
 from collections.abc import Sequence

@@ -1,8 +1,6 @@
-"""The search: which probe next, when to confirm, when it is done. It makes no probe itself.
-
-A search is a generator: it yields the probe that it wants and is sent what the probe brought. Given
-the same measurements it asks for the same probes, so a search that was killed goes on by being told
-again what its journal holds.
+"""The search: which probe next, when to confirm, when it is done. It makes no probe itself. A
+search is a generator: it yields the probe that it wants and gets its measurements. Given the same
+measurements it asks for the same probes, so a killed search resumes by replaying its journal.
 """
 
 import math
@@ -26,16 +24,17 @@ COARSE, FINE = 0.01, 0.0015
 """How exactly the expected limit is computed while exploring, and later, in ln."""
 
 LEAP = 8.0
-"""How far to go from a rate of which nothing can be concluded."""
+"""How far to go from a rate that shows nothing."""
 
 FLOODED = 1.35
-"""How far beyond the expected limit an engine is asked once, to learn what it does when full."""
+"""How far beyond the expected limit an engine is probed once, to measure it when full."""
 
 FEW_MISSES = 0.02
 MANY_MISSES = 0.10
 NEAR, BRACKET = 0.8, 1.6
-"""Exploring ends once a rate that holds was measured at this share of the expected limit, and one
-that doesn't at so many times that rate. The limit isn't below that share of a rate that held."""
+"""Exploring ends when a valid rate was measured at this share of the expected limit, and an invalid
+one at this many times that rate. The limit isn't below that share of a valid rate.
+"""
 
 FORGOTTEN = 0.6
 """A run that moved the forecast far showed the model to err: for the next runs, by half as much and
@@ -44,31 +43,37 @@ another show the same: each doubles the doubt, from the tolerance; and the earli
 run was lost, the farther beyond the limit it was."""
 
 BELOW = 0.5
-"""So many tolerances below the expected limit a run is tried at most: if it holds there, it will
-do."""
+"""A run is tried at most this many tolerances below the expected limit: if valid there, it
+suffices.
+"""
 
 CLIFF, CLIFF_STEPS = 60.0, 1.5
-"""Where a tail rises so many percent per percent of rate, it says nothing of how far the limit is:
-a run goes so many tolerances further until one fails."""
+"""A tail that rises this many percent per percent of rate doesn't show how far the limit is: runs
+go this many tolerances further until one fails.
+"""
 
 LEAST_EXPLORED = 0.125
-"""A first probe is shortened for a budget's sake to so much of explore_s at least: a shorter one
-sees too few answers."""
+"""A small budget shortens a first probe to no less than this share of explore_s: a shorter one gets
+too few answers.
+"""
 
 CUT = 1.2
-"""Where the budget is short, a probe's last answers are waited for until so many times its schedule
-have passed."""
+"""With a small budget, a probe waits for its last answers until this many times its schedule has
+passed.
+"""
 
 UNSURE = 0.5
-"""Where runs hold by chance, another is worth while the limit may be so many deviations higher."""
+"""If runs are valid by chance, another one is worthwhile while the limit may be this many
+deviations higher.
+"""
 
 CHANCE = 1.5
-"""A run may hold, or not, so many deviations of chance away from where half of them do."""
+"""A run may be valid or not this many deviations of chance from the rate where half of them are."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """`final` is the VALID run; `limit` what the probes say of the rates above it.
+    """`final` is the VALID run; `limit` the forecast for higher rates.
 
     `stopped` says why no further run was made.
     """
@@ -82,7 +87,7 @@ class Outcome:
 class Search:
     """One scenario's search.
 
-    `budget_s` covers measured time and starts, what other searches took of the same budget
+    `budget_s` covers measured time and starts, what other searches spent of the same budget
     (`elsewhere_s`), and the time in which nothing was measured (`between_s`); None: no bound.
     """
 
@@ -111,8 +116,8 @@ class Search:
         return sum(probe.measured_s + probe.start_s for probe in self.probes)
 
     def run(self) -> Generator[Probe, Measurement, Outcome]:
-        """Yields probes, returns the outcome. Raises InfeasibleError, or UserError if the budget
-        can't hold one run of the rules' length.
+        """Yields probes, returns the outcome. Raises InfeasibleError, or UserError if the budget is
+        too small for one run of the rules' length.
         """
         yield from self._explore()
         self.exploring = False
@@ -123,10 +128,8 @@ class Search:
         return (yield from self._confirm())
 
     def appraise(self, beat: float) -> Generator[Probe, Measurement, Forecast]:
-        """As `run`, but for exploring only: where the limit is to be expected.
-
-        It ends at once where the engine is overloaded at `beat`, a limit that another one has
-        (0: none), and can't be hoped to be as good.
+        """Like `run`, but only explores: returns the expected limit. It ends at once if the engine
+        is overloaded at `beat`, the limit of another one (0: none), and can't become as good.
         """
         yield from self._explore(beat)
         return self._known()
@@ -210,11 +213,11 @@ class Search:
         )
 
     def _explorable_s(self) -> float | None:
-        """Of schedule; None if a probe leaves no time for a run after it.
+        """Seconds of schedule; None if a probe leaves no time for a run after it.
 
-        Half of what that run leaves: one probe tells little, and an engine whose limit it is beyond
-        takes longer to answer than it was asked for. Of the first one it isn't known what the
-        engine's starts take.
+        Half of what that run leaves: one probe shows little, and an engine beyond its limit
+        takes longer to answer than the schedule. Before the first one, the time of the engine's
+        starts isn't known.
         """
         if self.budget_s is None:
             return self.settings.explore_s
@@ -227,8 +230,9 @@ class Search:
         return min(room_s, self.settings.explore_s) if room_s >= least_s else None
 
     def cut_s(self, asked: Probe) -> float | None:
-        """When a probe is to be ended, however many answers are missing; None: whenever they are
-        there. A run is never cut: it wouldn't be a result."""
+        """When a probe is ended, with any number of answers missing; None: when all have come. A
+        run is never cut: it wouldn't be a result.
+        """
         if self.budget_s is None or asked.final:
             return None
         near = self.forecast.limit if self.forecast else asked.rate
@@ -273,10 +277,9 @@ class Search:
             yield from self._probe(forecast.limit * (1 - back), seconds)
 
     def _worth(self, forecast: Forecast) -> float | None:
-        """The length of the probe that saves most, None if none saves what it costs.
-
-        A run of the rules' length at the expected limit has to be repeated if the limit is farther
-        off than the tolerance. What a probe saves is how much less likely that is after it.
+        """The length of the probe that saves most, None if none saves its cost. A run of the rules'
+        length at the expected limit must be repeated if the limit is farther off than the
+        tolerance. What a probe saves is how much less likely that is after it.
         """
         run_s = self.length.duration_s(forecast.limit)
         best, best_gain = None, 0.0
@@ -352,18 +355,18 @@ class Search:
         return rate
 
     def _held(self) -> float:
-        """The limit is above this rate, as far as a run that held tells."""
+        """The limit is above this rate, as valid runs show."""
         assert self.forecast is not None
         held = self.best.probe.rate if self.best else 0.0
         return held * math.exp(-CHANCE * self.forecast.noise)
 
     def _failed(self) -> float:
-        """The limit is below this rate, as far as a run that didn't hold tells."""
+        """The limit is below this rate, as invalid runs show."""
         assert self.forecast is not None
         return self.lowest_failed * math.exp(CHANCE * self.forecast.noise)
 
     def _headroom(self, forecast: Forecast) -> float:
-        """What a higher rate could still bring, in ln: what the model says, within what failed.
+        """The possible gain of a higher rate, in ln: the model's, below rates that failed.
 
         A model that the last run moved upwards may move again.
         """
@@ -384,7 +387,7 @@ class Search:
         return self.best.probe.rate * math.exp(CLIFF_STEPS * self.settings.tolerance)
 
     def _chancy(self, forecast: Forecast) -> bool:
-        """Whether it is chance, farther than the tolerance from the limit, if a run holds."""
+        """Whether, farther than the tolerance from the limit, chance decides if a run is valid."""
         return forecast.noise > self.settings.tolerance
 
     def _affords(self, *seconds: float) -> bool:
@@ -402,7 +405,7 @@ class Search:
         return max((p.start_s for p in self.probes), default=0.0)
 
     def _drain_s(self) -> float:
-        """What the engine took for its last answers, at most, at a rate that it can hold."""
+        """The longest time for the last answers at a rate that the engine can keep up with."""
         return max(
             (
                 max(p.measured_s - float(p.samples.arrived[-1]), 0.0)
@@ -415,7 +418,7 @@ class Search:
     def _known(self) -> Forecast:
         if self.forecast is None:
             raise UserError(
-                "the probes brought too few answers to tell how fast the engine is; start it from "
+                "the probes got too few answers to show how fast the engine is; start it from "
                 "a lower rate, or raise explore_s in conf/tune.yaml"
             )
         if math.isinf(self.lowest_failed):
@@ -453,7 +456,7 @@ class Search:
                 "queries a second; raise --budget"
             )
         metric: Metric = max(METRICS, key=lambda m: lowest.tail(m) / self.limits.of(m))
-        return InfeasibleError(infeasible(lowest, metric, self.limits, "no run held a limit of"))
+        return InfeasibleError(infeasible(lowest, metric, self.limits, "no run kept a limit of"))
 
 
 def _misses(deviation: float, tolerance: float) -> float:

@@ -1,4 +1,4 @@
-"""What a probe's process does while LoadGen runs: end it as soon as nothing more can be learnt."""
+"""Watches a probe while LoadGen runs: ends it as soon as nothing more can be learnt."""
 
 import os
 import time
@@ -18,8 +18,9 @@ LOOK_S = 5.0
 
 
 class Watched(Strict):
-    """A probe with the limits in ms that it is watched for, None in Offline; `cut_s`: when it ends
-    whatever is missing."""
+    """A probe and the limits in ms to watch for, None in Offline; `cut_s`: when it ends even if
+    answers are missing.
+    """
 
     probe: Probe
     ttft_ms: float | None

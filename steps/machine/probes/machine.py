@@ -1,4 +1,4 @@
-"""Probes one machine: asks every tool once; each missing answer is a problem that names a field."""
+"""Probes one machine: asks every tool once; each missing answer is a problem by field."""
 
 import platform
 from collections.abc import Iterable, Mapping, Sequence

@@ -62,6 +62,7 @@ SPEC = StepSpec(
         "environment": "environment/scoring",
     },
     sources=(
+        "steps/config/verdicts.py",
         "steps/mlperf/loadgen.py",
         "steps/mlperf/loadgen_log.py",
         "steps/base/untrusted.py",

@@ -14,6 +14,7 @@ SPEC = StepSpec(
     axes=AXES,
     needs={"run": "compliance_run", "environment": "environment/analysis"},
     sources=(
+        "steps/config/verdicts.py",
         "steps/mlperf/loadgen.py",
         "steps/mlperf/loadgen_log.py",
         "steps/base/untrusted.py",

@@ -21,7 +21,7 @@ class Slow(NamedTuple):
 
 
 class Pace:
-    """Told of every step, in a few operations each: an engine may make thousands a second."""
+    """Notes every step, in a few operations each: an engine may make thousands per second."""
 
     def __init__(self) -> None:
         self._usual_s = 0.0

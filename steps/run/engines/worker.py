@@ -1,9 +1,9 @@
 """An engine's process. `python -m steps.run.engines.worker --socket FD` serves an inherited socket,
 `--connect HOST PORT NUMBER` connects to LoadGen's process, whose key it reads from stdin.
 
-Its main thread drives the engine and nothing else. A second one takes what LoadGen's process says,
-and ends this one as soon as that is gone, whatever the engine is doing; a third says at intervals
-that it is alive.
+Its main thread drives the engine and nothing else. A second one reads messages from LoadGen's
+process, and ends this process as soon as that is gone, whatever the engine is doing; a third sends
+signs of life.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ class Worker:
         self._inbox: SimpleQueue[wire.Submit] = SimpleQueue()
 
     def serve(self) -> NoReturn:
-        """Until the other side is gone; the process ends with it."""
+        """Serve until the other side is gone; then the process ends."""
         assignment = wire.receive(self._connection)
         assert isinstance(assignment, wire.Assignment)
         threading.Thread(target=self._listen, name="listen", daemon=True).start()
@@ -114,7 +114,7 @@ class Worker:
 
 
 def measured_rate(engine: Engine, warmup: "list[Any]") -> float:
-    """Tokens per second of one sample, with as many as the warm-up has running at once."""
+    """Tokens per second of one sample, with the warm-up's number of samples at once."""
     begun = time.perf_counter()
     engine.submit([(-1 - i, prompt) for i, prompt in enumerate(warmup)])
     tokens, seconds, missing = 0, 0.0, len(warmup)
@@ -127,7 +127,7 @@ def measured_rate(engine: Engine, warmup: "list[Any]") -> float:
 
 
 def _leave(status: int) -> NoReturn:
-    """At once: engines leave threads whose shutdown may hang."""
+    """Exit at once: engines leave threads whose shutdown may hang."""
     with contextlib.suppress(OSError):
         sys.stdout.flush()
         sys.stderr.flush()

@@ -1,1 +1,1 @@
-"""What a machine does beside a run, noted once a second, and what of it disturbs a measurement."""
+"""What else a machine does during a run, noted once per second, and what disturbs a measurement."""

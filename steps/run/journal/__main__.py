@@ -1,8 +1,8 @@
-"""A run's journal, a process of its own: `python -S -m steps.run.journal FILE ORDER`.
+"""A run's journal, its own process: `python -S -m steps.run.journal FILE ORDER`.
 
-It says "ready" once it knows what there is before the test, reads the test's begin (in s of the
+It prints "ready" when it has read the state before the test, reads the test's begin (in s of the
 monotonic clock) and then adds a line of JSON to FILE every second, until its standard input closes
-or the run's process is gone. Nothing that it can't read ends it: that column is missing.
+or the run's process is gone. A value that it can't read doesn't end it: that column is missing.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from steps.run.journal.order import Order
 
 PERIOD_S = 1.0
 LEAST_S = 0.2
-"""A last line covers no less: ticks are hundredths."""
+"""The least seconds of a last line: ticks are hundredths."""
 
 
 class Reading(Protocol):
@@ -48,7 +48,7 @@ def readings(order: Order, root: Path = Path("/")) -> list[Reading]:
 
 
 def keep(path: Path, order: Order) -> None:
-    """Notes until the run is over."""
+    """Write lines until the run is over."""
     sources = readings(order)
     caches = next(source for source in sources if isinstance(source, Caches))
     for source in sources:
@@ -88,7 +88,7 @@ def _read(source: Reading) -> dict[str, Any]:
 
 
 def _seconds(begun: float, run: int) -> Iterator[float | None]:
-    """At every full second of the test; None, once, when it is over."""
+    """Yields at every full second of the test; None, once, when it is over."""
     due = begun + PERIOD_S
     while True:
         left = max(due - time.monotonic(), 0.0)

@@ -1,4 +1,4 @@
-"""Accelerators as their vendor's tool tells of them now. A call never holds up the journal."""
+"""The accelerators' present state from their vendor's tool. A call never delays the journal."""
 
 import contextlib
 import csv
@@ -26,8 +26,9 @@ from steps.machine.probes.tools import (
 from steps.run.journal.order import Tool
 
 Device = dict[str, Any]
-"""`mhz`, `memory_mhz`, `w`, `c`, `used_mib`, `throttled` (reasons) and `errors` (uncorrectable
-ones since the machine's start), as far as the tool says them."""
+"""`mhz`, `memory_mhz`, `w`, `c`, `used_mib`, `throttled` (reasons), `violations` (how often each
+reason was one since the machine's start) and `errors` (uncorrectable ones since then), as far as
+the tool says them."""
 
 NVIDIA_FIELDS = (
     *("clocks.sm", "clocks.mem", "power.draw", "temperature.gpu", "memory.used"),
@@ -46,13 +47,13 @@ NVIDIA_REASONS = {
 }
 """Bits of clocks_throttle_reasons.active: nvml.h, nvmlClocksEventReasons."""
 
-VIOLATION = "_violation_status"
+VIOLATION, ACCUMULATED = "_violation_status", "_accumulated"
 
 
 @parser("nvidia-smi")
 def nvidia_smi(answer: str, lost: Losses) -> list[Device]:
     """`nvidia-smi --query-gpu=NVIDIA_FIELDS --format=csv,noheader,nounits`; warnings of single
-    devices before and after the lines haven't as many fields."""
+    devices before and after the lines have another number of fields."""
     lines = csv.reader(answer.splitlines(), skipinitialspace=True)
     rows = [row for row in lines if len(row) == len(NVIDIA_FIELDS)]
     if not rows:
@@ -104,11 +105,19 @@ def _amd(device: Mapping[str, Any]) -> Device:
             for name, value in states.items()
             if any(state == "ACTIVE" for state in _leaves(value))
         ]
+    counted = {
+        name.removesuffix(ACCUMULATED).removesuffix("_violation").replace("_", " "): numbers
+        for name, value in throttle.items()
+        if name.endswith(ACCUMULATED)
+        and (numbers := [n for leaf in _leaves(value) for n in _known(n=leaf).values()])
+    }
+    if counted:
+        found["violations"] = {name: sum(numbers) for name, numbers in counted.items()}
     return found
 
 
 def _leaves(value: Any) -> list[str]:
-    """Of one state, or of one for each part of the device."""
+    """Reasons in one state, or in one for each part of the device."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list):
@@ -124,7 +133,7 @@ def rocm_smi(answer: str, lost: Losses) -> list[Device]:
 
 
 def _cards(value: Any) -> list[str]:
-    """Names of an answer's cards, in their order."""
+    """Names of an answer's cards, in order."""
     names = value if isinstance(value, dict) else {}
     return sorted((n for n in names if re.fullmatch(r"card\d+", n)), key=lambda n: int(n[4:]))
 
@@ -153,7 +162,7 @@ def _plain(value: Any) -> str | None:
 
 
 def _known(**fields: str | None) -> Device:
-    """Those that are numbers: tools write "N/A", "[N/A]" or "[Not Supported]" for the others."""
+    """The values that are numbers: tools write "N/A", "[N/A]" or "[Not Supported]" for others."""
     found = {}
     for name, value in fields.items():
         if value and re.fullmatch(r"-?\d+(\.\d+)?", value.strip()):
@@ -180,9 +189,10 @@ def program(tool: str) -> str | None:
 
 
 class Accelerators:
-    """`accelerators`: a Device each, in the tool's order; `unanswered`: why it isn't asked any
-    more. A call is begun, and looked after at the next line; it may take `limit_s`, and calls come
-    so often that they cost `share` of a core."""
+    """`accelerators`: a Device each, in the tool's order; `unanswered`: why it is no longer asked.
+    A call is started, and checked at the next line; it may take `limit_s`, and calls are so
+    frequent that they cost `share` of a core.
+    """
 
     def __init__(self, tool: Tool, limit_s: float, share: float, failures: int) -> None:
         self._tool = tool
@@ -250,10 +260,10 @@ class Accelerators:
     def _failed(self, why: str) -> dict[str, Any]:
         self._failures_left -= 1
         why = why if why.startswith(self._tool) else f"{self._tool} {why}"
-        return {} if self._failures_left else {"unanswered": f"{why}; it isn't asked any more"}
+        return {} if self._failures_left else {"unanswered": f"{why}; it is no longer asked"}
 
     def close(self) -> None:
-        """End a call that is under way; one that hangs in a driver is left to the system."""
+        """End a running call; one that hangs in a driver is left to the system."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)

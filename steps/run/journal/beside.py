@@ -1,6 +1,5 @@
-"""A run's end of its journal: the process that keeps it, and what it says in the end.
-
-Whatever goes wrong with a journal is a sentence; the run goes on without one.
+"""A run's side of its journal: starts the process that writes it, and reads the result. An error of
+a journal is a sentence; the run continues without one.
 """
 
 import getpass
@@ -9,6 +8,7 @@ import os
 import select
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,22 +26,22 @@ from steps.run.journal.settings import JournalSettings, load
 from steps.run.journal.window import window
 
 READY_S = 10.0
-"""How long the process may take to be there; the test waits for it."""
+"""How long the process may take to be ready; the test waits for it."""
 
 END_S = 3.0
 NO_ACCELERATOR = ("cpu", "none")
-"""What engines say that compute on none."""
+"""The `device` of engines that compute on no accelerator."""
 
 
 class Keeper:
-    """The process; None where it didn't start."""
+    """The process; None if it didn't start."""
 
     def __init__(self, folder: Path, order: Order, say: Callable[[str], None]) -> None:
         self.path = folder / JOURNAL
         self._cores = len(order.cpus)
         self._say = say
         self._process = self._started(order)
-        self._begun = 0.0
+        self._begun = self._ended = 0.0
 
     def _started(self, order: Order) -> "subprocess.Popen[str] | None":
         try:
@@ -73,6 +73,7 @@ class Keeper:
                 self._process.stdin.flush()
 
     def end(self) -> None:
+        self._ended = time.perf_counter()
         if self._process is None or self._process.poll() is not None:
             return
         with suppress(OSError):
@@ -94,7 +95,14 @@ class Keeper:
                 for number, step in sorted(slow, key=lambda pair: pair[1].at):
                     if step.at > self._begun:
                         out.write(self._line(number, step))
-            return window(read(self.path), self._cores, settings.window)
+            journal = read(self.path)
+            noted_s, whole_s = journal.lines[-1].s, self._ended - self._begun
+            if whole_s - noted_s > settings.window.still_s:
+                raise UserError(
+                    f"the run's journal ends at second {noted_s:.0f} of {whole_s:.0f}: whether the "
+                    "run was disturbed isn't known"
+                )
+            return window(journal, self._cores, settings.window)
         except UserError as error:
             self._say(f"warning: {error}")
         except OSError as error:
@@ -119,7 +127,7 @@ def kept(
     cpus: Sequence[int],
     say: Callable[[str], None],
 ) -> Iterator[Keeper]:
-    """A journal for what happens within. `device`: what the engines say that they compute on."""
+    """A journal for what happens within. `device`: the engines' own."""
     keeper = Keeper(folder, order_of(engine, device, cpus), say)
     try:
         yield keeper
@@ -161,7 +169,7 @@ def _user() -> str:
 
 
 def _tool() -> Tool | None:
-    """The tool of the vendor whose accelerators are there, as steps/machine/probes asks it."""
+    """The tool of the present accelerators' vendor, called as in steps/machine/probes."""
     found = vendors(Prober())
     if "NVIDIA" in found:
         return "nvidia-smi"

@@ -1,5 +1,5 @@
-"""Readings of the host: processors, pressure, memory, sensors. A class each; `read` returns columns
-of the journal's next line, `missing` says which it will never have.
+"""Readings of the host: processors, pressure, memory, sensors. One class each; `read` returns
+columns of the journal's next line, `missing` lists those it will never have.
 
 Rates are per second since the call before; the first call begins.
 """
@@ -16,16 +16,16 @@ from steps.run.journal.rested import Rested
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 2**20
 MOST_SENSORS = 8
-"""Of a kind: each is a read that may ask a chip, or interrupt a processor."""
+"""The most of a kind: each is a read that may query a chip or interrupt a processor."""
 
 WORKER = b"steps.run.engines.worker"
-"""In the command line of an engine's process."""
+"""Part of the command line of an engine's process."""
 
 Columns = dict[str, Any]
 
 
 def text(path: Path) -> str:
-    """Empty where it can't be read."""
+    """The file's text; empty if it can't be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -33,7 +33,7 @@ def text(path: Path) -> str:
 
 
 class Change:
-    """What counters grew by per second since the last call; nothing of those that are new."""
+    """The growth of counters per second since the last call; new ones are left out."""
 
     def __init__(self) -> None:
         self._before: Mapping[str, float] = {}
@@ -65,7 +65,7 @@ class Own:
         self._spent_s = 0.0
 
     def read(self) -> tuple[float, int]:
-        """Cores that they used since the call before, and how many are stopped."""
+        """Cores that they used since the last call, and how many are stopped."""
         self._tree.read()
         spent, stopped = {}, 0
         for pid in self._tree.latest or ():
@@ -80,7 +80,7 @@ class Own:
         return self._change.of({"own": self._spent_s}).get("own", 0.0), stopped
 
     def _fields(self, pid: int) -> list[str]:
-        """From the state on."""
+        """The fields from the state on."""
         return text(self._proc / str(pid) / "stat").rpartition(")")[2].split()
 
     def _found(self) -> list[int]:
@@ -110,9 +110,10 @@ class Own:
 
 
 class Processors:
-    """Time of the CPUs that the run may use, in cores: `own` and of `others`, `steal`; `busy`, a
-    digit each, tenths of its time that a CPU was used by anybody; `runnable` processes and threads
-    of the whole machine; `stopped` processes of the run."""
+    """Time of the CPUs that the run may use, in cores: `own` and of `others`, `steal`; `busy`, one
+    digit per CPU, the tenths of its time that anything used it; `runnable` processes and threads of
+    the whole machine; `stopped` processes of the run.
+    """
 
     def __init__(self, root: Path, cpus: Iterable[int], own: Own) -> None:
         self._stat = root / "proc/stat"
@@ -124,7 +125,7 @@ class Processors:
         lines = text(self._stat).splitlines()
         if any(line.split()[0] in self._cpus for line in lines if line.strip()):
             return None
-        return f"{self._stat} doesn't tell of this run's CPUs: others, steal and busy are missing"
+        return f"{self._stat} has no values of this run's CPUs: others, steal and busy are missing"
 
     def read(self) -> Columns:
         counters: dict[str, float] = {}

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from steps.base.errors import UserError
 from steps.base.strict import Strict
 
 JOURNAL = "journal.jsonl"
-"""In a run's directory. A line a second, then the engine's slow steps."""
+"""The file in a run's directory: one line per second, then the engine's slow steps."""
 
 
 class Device(Strict):
@@ -21,14 +21,15 @@ class Device(Strict):
     c: float | None = None
     used_mib: float | None = None
     throttled: tuple[str, ...] = ()
+    violations: dict[str, float] = Field(default_factory=dict)
     errors: float | None = None
 
 
 class Line(Strict):
-    """What was read at second `s` of the test, of the time since the line before; None: a column
-    that isn't there. Columns are explained where they are read: steps/run/journal/host.py,
-    accelerators.py, caches.py. `missing` says why columns are, `unanswered` why those of
-    accelerators end."""
+    """The values read at second `s` of the test, for the time since the last line; None: a missing
+    column. Columns are explained where they are read: steps/run/journal/host.py, accelerators.py,
+    caches.py. `missing` says why columns are missing, `unanswered` why accelerators' end.
+    """
 
     s: float
     missing: tuple[str, ...] = ()
@@ -64,21 +65,21 @@ class Step(Strict):
 
 
 class Journal(NamedTuple):
-    """Lines and slow steps, in their order."""
+    """Lines and slow steps, in order."""
 
     lines: tuple[Line, ...]
     steps: tuple[Step, ...]
 
 
 def read(path: Path) -> Journal:
-    """Raises UserError for a file that is no journal; what a killed process left is one."""
+    """Raises UserError for a file that isn't a journal; a killed process's file is one."""
     lines: list[Line] = []
     steps: list[Step] = []
     try:
         whole = path.read_text(encoding="utf-8").split("\n")
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path} can't be read ({error}): of what disturbed the run nothing is known"
+            f"{path} can't be read ({error}): disturbances of the run are unknown"
         ) from error
     for number, text in enumerate(whole[:-1], start=1):  # the last isn't whole, or empty
         try:
@@ -88,9 +89,9 @@ def read(path: Path) -> Journal:
                 lines.append(Line.model_validate_json(text))
         except ValidationError as error:
             raise UserError(
-                f"{path}, line {number}, is no line of a journal: of what disturbed the run "
-                "nothing is known"
+                f"{path}, line {number}, isn't a line of a journal: disturbances of the run "
+                "are unknown"
             ) from error
     if not lines:
-        raise UserError(f"{path} is empty: of what disturbed the run nothing is known")
+        raise UserError(f"{path} is empty: disturbances of the run are unknown")
     return Journal(tuple(lines), tuple(steps))

@@ -1,5 +1,6 @@
-"""What a journal's process is told. Without pydantic, whose import costs it more than a minute's
-notes."""
+"""The order for a journal's process. Without pydantic, whose import costs it more than a minute of
+journal.
+"""
 
 import json
 from dataclasses import asdict, dataclass
@@ -12,7 +13,7 @@ Tool = Literal["amd-smi", "rocm-smi", "nvidia-smi"]
 class Order:
     """`run`: the run's process. `cpus`: those that it may use. `engines_elsewhere`: engines that
     aren't its children belong to it too (a Ray cluster's, on this machine). `caches`: name and
-    path. The rest as in conf/journal.yaml."""
+    path. The others are as in conf/journal.yaml."""
 
     run: int
     cpus: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""What is looked at only as often as it may cost."""
+"""Reads a value only as often as its cost allows."""
 
 import time
 from collections.abc import Callable
@@ -8,8 +8,9 @@ Found = TypeVar("Found")
 
 
 class Rested(Generic[Found]):
-    """Calls a function at most so often that it costs `share` of a core; between, what it said
-    last."""
+    """Calls a function so rarely that it costs at most `share` of a core; keeps its last value
+    between.
+    """
 
     def __init__(self, look: Callable[[], Found], share: float) -> None:
         self._look = look
@@ -18,7 +19,7 @@ class Rested(Generic[Found]):
         self.latest: Found | None = None
 
     def read(self) -> Found | None:
-        """New where it is due, else None."""
+        """A new value if it is due, else None."""
         now = time.monotonic()
         if now < self._due_s:
             return None

@@ -1,4 +1,4 @@
-"""What disturbed a measured window: a function of its journal and of the bounds alone."""
+"""The disturbances of a measured window: a function of its journal and the bounds only."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
@@ -8,10 +8,10 @@ from steps.run.journal.lines import Journal, Line, Step
 from steps.run.journal.settings import Bounds
 
 AROUND_S = 1.0
-"""A step belongs to a disturbance that it is so near to: lines are a second apart."""
+"""A step belongs to a disturbance at most this far away: lines are a second apart."""
 
 NAMED = 2
-"""Files and reasons that a sentence names."""
+"""How many files and reasons a sentence names."""
 
 
 class Stretch:
@@ -31,7 +31,7 @@ class Stretch:
 
 
 def window(journal: Journal, cores: int, bounds: Bounds) -> Window:
-    """`cores`: of the CPUs that the run may use."""
+    """`cores`: the number of CPUs that the run may use."""
     found = [*_of_lines(journal.lines, cores, bounds)]
     shared = [_with_cost(one, journal.steps, bounds) for one in found]
     alone = [
@@ -47,7 +47,7 @@ def window(journal: Journal, cores: int, bounds: Bounds) -> Window:
 
 
 def _of_lines(lines: Sequence[Line], cores: int, bounds: Bounds) -> Iterator[Disturbance]:
-    """Without their costs."""
+    """The disturbances without their costs."""
     pairs = list(zip([0.0, *(line.s for line in lines)], lines, strict=False))
     of = f"of {cores} cores" if cores > 1 else "of the core"
 
@@ -80,7 +80,7 @@ def _of_lines(lines: Sequence[Line], cores: int, bounds: Bounds) -> Iterator[Dis
     for from_s, line in pairs:
         if line.s - from_s >= bounds.still_s:
             yield disturbance(
-                "still", Stretch(from_s, line), "nothing ran here, the journal neither"
+                "still", Stretch(from_s, line), "nothing ran here, not even the journal"
             )
     yield from _of_accelerators(pairs, bounds)
     yield from _compiled(lines, bounds)
@@ -104,7 +104,7 @@ def _stretches(
 
 
 def _of_accelerators(pairs: Sequence[tuple[float, Line]], bounds: Bounds) -> Iterator[Disturbance]:
-    """Lines without an answer of the tool are between those with one: they count to the next."""
+    """Lines without an answer of the tool belong to the next one with an answer."""
     asked: list[tuple[float, Line]] = []
     last_s = 0.0
     for _, line in pairs:
@@ -112,15 +112,11 @@ def _of_accelerators(pairs: Sequence[tuple[float, Line]], bounds: Bounds) -> Ite
             asked.append((last_s, line))
             last_s = line.s
 
-    def throttled(line: Line) -> dict[int, set[str]]:
-        reasons = {
-            n: set(device.throttled) - set(bounds.harmless)
-            for n, device in enumerate(line.accelerators)
-        }
-        return {n: found for n, found in reasons.items() if found}
-
-    for one in _stretches(asked, lambda line: bool(throttled(line)), bounds.bridge_s):
-        every = [throttled(line) for line in one.lines]
+    throttled: dict[float, dict[int, set[str]]] = {}
+    for (_, line), before in zip(asked, [None, *(line for _, line in asked)], strict=False):
+        throttled[line.s] = _throttled(line, before, bounds.harmless)
+    for one in _stretches(asked, lambda line: bool(throttled[line.s]), bounds.bridge_s):
+        every = [throttled[line.s] for line in one.lines]
         numbers = sorted({n for found in every for n in found})
         reasons = sorted({name for found in every for names in found.values() for name in names})
         yield Disturbance(
@@ -145,6 +141,18 @@ def _of_accelerators(pairs: Sequence[tuple[float, Line]], bounds: Bounds) -> Ite
                 from_s=from_s,
                 to_s=line.s,
             )
+
+
+def _throttled(line: Line, before: Line | None, harmless: Sequence[str]) -> dict[int, set[str]]:
+    """Reasons by accelerator: those of now, and those that were one since the answer before."""
+    found = {}
+    for n, device in enumerate(line.accelerators):
+        was = before.accelerators[n].violations if before and n < len(before.accelerators) else {}
+        grown = {name for name, count in device.violations.items() if count > was.get(name, count)}
+        reasons = {*device.throttled, *grown} - set(harmless)
+        if reasons:
+            found[n] = reasons
+    return found
 
 
 def _named(numbers: Sequence[int], verb: str = "") -> str:

@@ -22,7 +22,7 @@ MAX_LOG_BYTES = 10 << 10
 """MAX_ACCURACY_LOG_SIZE of the official checker (v5.1.1), inclusive."""
 
 GAP = re.compile(rb"(\r?\n){2}\.{3}(\r?\n){2}")
-"""What tools/submission/truncate_accuracy_log.py puts between the ends of a log, on any system."""
+"""The text between a log's ends by tools/submission/truncate_accuracy_log.py, on any system."""
 
 FIRST_ENTRY = re.compile(rb'\s*\[\s*\{\s*"seq_id"\s*:\s*\d+\s*,\s*"qsl_idx"\s*:\s*\d+\s*,')
 SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -1,4 +1,4 @@
-"""What single files don't show: runs held against each other."""
+"""Compares runs with each other: errors that no single file shows."""
 
 import re
 from collections import defaultdict
@@ -39,11 +39,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one result leaves for comparison with others; digests are sha256, "" is none.
+    """One result's values for comparison with others; digests are sha256, "" if absent.
 
     `inferred_from`: the scenario that its runs were made in if that isn't its own, else "".
-    `accuracy_hashes`: what accuracy.txt says of the whole accuracy log, `packaged` is of the log in
-    the tree. `batched`: its answers are logged as they are ready, in an order of their own.
+    `accuracy_hashes`: accuracy.txt's hashes of the whole accuracy log, `packaged`: the hash of the
+    log in the tree. `batched`: its answers are logged as they are ready, in an order of their own.
     """
 
     path: str
@@ -59,7 +59,7 @@ class Evidence:
 
 
 def run_of(kind: str, path: str, detail: Detail) -> Run:
-    """The facts of a detail log that are compared."""
+    """The values of a detail log that are compared."""
     status = detail.text("loadgen_git_status_message").strip()
     return Run(kind, path, detail.text("loadgen_version"), bool(status), detail.span())
 
@@ -127,7 +127,7 @@ def check_speed(
 
 
 def check_loadgen(runs: Iterable[Run], path: str, findings: Findings) -> None:
-    """All runs of one result by the same unchanged LoadGen."""
+    """Whether the same unchanged LoadGen made all runs of one result."""
     found = [run for run in runs if run.loadgen]
     versions = {run.loadgen for run in found}
     if len(versions) > 1:
@@ -140,7 +140,7 @@ def check_loadgen(runs: Iterable[Run], path: str, findings: Findings) -> None:
 
 
 def check_across(evidence: list[Evidence], findings: Findings) -> None:
-    """One submitter's results against each other."""
+    """Compare one submitter's results with each other."""
     _check_copies(evidence, findings)
     by_system: dict[str, list[Run]] = defaultdict(list)
     for found in evidence:

@@ -101,7 +101,7 @@ def _check_test06(judge: Judge, folder: str, digests: dict[str, str]) -> None:
 
 
 def _check_test06_log(judge: Judge, path: str) -> None:
-    """The three checks again, on what was logged; raises Damaged at the first bad entry."""
+    """The three checks again, on the log; raises Damaged at the first bad entry."""
     count = 0
     shortened = is_shortened(judge, path)
     if shortened:
@@ -151,7 +151,7 @@ def _complaint(judge: Judge, text: bytes) -> str:
 
 
 def _check_timed(judge: Judge, test: str, folder: str, result: float | None) -> None:
-    """A test of full length: the log, its settings, and what the verification compared."""
+    """Check a test of full length: the log, its settings, and the verification's comparison."""
     verified = f"{folder}/{VERIFY_PERFORMANCE}"
     lines = _lines(judge, verified)
     if judge.tree.is_file(verified) and not any(PASSED in line for line in lines):
@@ -198,7 +198,7 @@ def _check_speed(
     measured: float | None,
     reference: float | None,
 ) -> None:
-    """What the verification printed against the logs, and its verdict again."""
+    """Compare the verification's output with the logs, and repeat its verdict."""
     if measured is None or reference is None or reference <= 0:
         return  # reported with the logs
     actual = {"reference": reference, "test": measured}

@@ -1,4 +1,4 @@
-"""TEST07, TEST08 and TEST09 of v6: what their verification printed, and what the log says of it."""
+"""TEST07, TEST08 and TEST09 of v6: their verification's output, compared with the log."""
 
 import json
 
@@ -65,7 +65,7 @@ def _check_log(
     rule: Test,
     official: str,
 ) -> None:
-    """Counted again, where the log is there as a whole; not every submitter can carry so much."""
+    """Count again if the complete log is there; not every submitter can include it."""
     if not judge.tree.is_file(path):
         what = "the log of the test is missing"
         judge.findings.add("compliance-log-missing", path, what)

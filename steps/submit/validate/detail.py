@@ -87,7 +87,7 @@ KINDS = {
     **dict.fromkeys(_FLAGS, "flag"),
     **dict.fromkeys(_TEXTS, "text"),
 }
-"""The keys that checks ask for, and what kind of value each has."""
+"""The keys that checks need, and the type of each value."""
 
 
 @dataclass
@@ -140,7 +140,7 @@ class Detail:
 
 
 def read_detail(path: Path) -> Detail:
-    """Never raises for what the file holds: damage is part of the answer."""
+    """Never raises for the file's content: damage is part of the result."""
     detail = Detail()
     try:
         for number, line in lines_of(path):
@@ -160,7 +160,7 @@ def read_detail(path: Path) -> Detail:
 
 
 INDICES = b'"value": ['
-"""Of loaded_qsl_set, whose line holds the index of every sample: half of reading two rounds."""
+"""loaded_qsl_set's line begins with it and has every sample's index: half of reading two rounds."""
 
 
 def without_indices(line: bytes) -> bytes:

@@ -26,7 +26,7 @@ _Report = Callable[..., None]
 
 
 def check_root(tree: Tree, findings: Findings) -> None:
-    """What lies above the submitters."""
+    """Check everything above the submitters."""
     for name in tree.files(""):
         if not name.endswith(ROOT_SUFFIXES):
             findings.add("root-file", name, "a file beside the divisions")
@@ -95,7 +95,7 @@ def _check_name(name: str, path: str, report: _Report) -> None:
 
 
 def _check_link(tree: Tree, path: str, report: _Report) -> None:
-    """Of links to files the official checker (v5.1.1) looks for the text from the tree's root."""
+    """The official checker (v5.1.1) looks up the text of links to files from the tree's root."""
     if tree.leads_to_directory(path):
         report("symlink", path, "a symbolic link to a directory of this tree", Severity.WARNING)
     elif not tree.leads_inside(path):

@@ -1,7 +1,7 @@
 """Results of edge systems that are inferred from another scenario's run.
 
 Inference rules, "Required scenarios" of the edge suite: MultiStream from SingleStream, Offline from
-either; the directory of the inferred result holds a copy of the run it was inferred from.
+either; the directory of the inferred result has a copy of the run it was inferred from.
 """
 
 import math
@@ -14,7 +14,7 @@ SOURCES: Mapping[str, tuple[str, ...]] = {
     "MultiStream": ("SingleStream",),
 }
 SAMPLES_PER_QUERY = 8
-"""Of a MultiStream query (mlperf.conf of LoadGen 5.1 and 6.0)."""
+"""A MultiStream query has so many (mlperf.conf of LoadGen 5.1 and 6.0)."""
 
 NS_PER_MS = 1_000_000
 MS_PER_S = 1000

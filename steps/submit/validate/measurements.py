@@ -1,4 +1,4 @@
-"""What describes a measurement: user.conf, README.md, the JSON beside them, the code."""
+"""A measurement's description: user.conf, README.md, the JSON beside them, the code."""
 
 from steps.base.untrusted import Damaged, object_of, text_of
 from steps.mlperf.loadgen import USER_CONF
@@ -10,7 +10,7 @@ REQUIRED_FILES = (USER_CONF, "README.md")
 
 
 def check_measurement(tree: Tree, place: Place, rules: Round, findings: Findings) -> None:
-    """Everything but what user.conf says, which is held against the log."""
+    """Check everything but user.conf's content, which is compared with the log."""
     folder = place.measurements
     if not tree.is_directory(folder):
         findings.add("measurement-missing", folder, "the directory is missing")
@@ -31,14 +31,14 @@ def check_measurement(tree: Tree, place: Place, rules: Round, findings: Findings
 
 
 def _descriptions(place: Place, files: dict[str, int]) -> list[str]:
-    """All that the official checker may pick: it takes the first that its directory lists."""
+    """All candidates of the official checker: it takes the first that the directory lists."""
     if place.layout == "v6":
         return [name for name in files if name == "measurements.json"]
     return [name for name in files if name.startswith(place.system) and name.endswith(".json")]
 
 
 def _implementation(place: Place, name: str) -> str:
-    """What names the implementation in <system>_<implementation>[_<scenario>].json."""
+    """The implementation's name in <system>_<implementation>[_<scenario>].json."""
     ending = f"_{place.scenario}.json"
     end = len(ending) if name.endswith(ending) else len(".json")
     return name[len(place.system) + 1 : -end]

@@ -15,13 +15,13 @@ from steps.submit.validate.findings import Finding, Severity, printable
 from steps.submit.validate.submission import Report
 
 LIMIT_SECONDS = 1800
-"""All submitters of v5.1 (1,435 results) take it a minute; nothing may wait for ever."""
+"""All submitters of v5.1 (1,435 results) take it a minute; every wait has a limit."""
 
 TABLE = "summary.csv"
 RUN = "performance/run_1"
 TREES = ("results", "measurements", "compliance")
 RESULT_PARTS = 6
-"""Of a result's path: division, submitter, tree, system, model, scenario."""
+"""The parts of a result's path: division, submitter, tree, system, model, scenario."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def run_official(
 
 
 def home_of(checkout: Path) -> Path:
-    """Where the tools of a checkout lie; raises UserError if there are none."""
+    """The directory of a checkout's tools; raises UserError without it."""
     return _checker(checkout)[1]
 
 

@@ -1,4 +1,4 @@
-"""The official tools beside the checker: what they would change in a tree, and publish of it."""
+"""The official tools beside the checker: what they would change in a tree, and publish from it."""
 
 import filecmp
 import json
@@ -23,7 +23,7 @@ REPORTED = ("Performance_Result", "Performance_Units", "Accuracy")
 
 @dataclass(frozen=True)
 class Tool:
-    """One tool on a tree. `failed`: why it said nothing, "" if it did."""
+    """One tool on a tree. `failed`: why it had no result, "" if it had one."""
 
     name: str
     failed: str
@@ -46,7 +46,7 @@ def run_tools(
 
 
 def _truncation(home: Path, tree: Path, report: Report, scratch: Path) -> Tool:
-    """The tool's copy differs where it would have shortened a log; ours says where one is due."""
+    """The tool's copy differs where it would have truncated a log; ours says where that is due."""
     if not (home / TRUNCATION).is_file():
         return Tool(TRUNCATION, "it is not in this checkout", [])
     differing: list[Difference] = []

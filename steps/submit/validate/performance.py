@@ -1,4 +1,4 @@
-"""Performance runs, and the runs of compliance tests that are measured like them."""
+"""Performance runs, and compliance tests' runs that are measured in the same way."""
 
 from dataclasses import dataclass, replace
 
@@ -116,7 +116,7 @@ class Performed:
 
 
 def check_performance(judge: Judge) -> Performed:
-    """Of performance/run_1."""
+    """Check performance/run_1."""
     parent = f"{judge.place.results}/performance"
     folder = f"{parent}/run_1"
     findings = judge.findings
@@ -145,7 +145,7 @@ def check_performance(judge: Judge) -> Performed:
 
 
 def check_measured(judge: Judge, detail: Detail, folder: str) -> float | None:
-    """What holds for every timed run of full length; the result, None if there is none."""
+    """The checks of every timed run of full length; returns the result, None without one."""
     path = f"{folder}/{DETAIL}"
     findings = judge.findings
     check_log(detail, path, findings)
@@ -195,7 +195,7 @@ def _check_scenario(judge: Judge, detail: Detail, path: str) -> None:
 
 
 def check_seeds(judge: Judge, detail: Detail, path: str, code: str) -> None:
-    """The round's three seeds; says whose another one is."""
+    """Check the round's three seeds; the finding names the round of another one."""
     for name, seed in judge.rules.seeds.items():
         key = f"effective_{name}"
         found = detail.number(key)

@@ -1,4 +1,4 @@
-"""One result, all its files: what a worker process does."""
+"""Checks one result, all its files: the task of a worker process."""
 
 from dataclasses import dataclass
 
@@ -60,7 +60,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a result's files say."""
+    """The content of a result's files."""
 
     row: Row
     findings: tuple[Finding, ...]
@@ -130,7 +130,7 @@ def check_result(
 
 
 def _answered(judge: Judge, accuracy: Detail) -> float:
-    """How many samples the accuracy run answered: a short tree's has fewer than the rules ask."""
+    """How many samples the accuracy run answered: a short tree's has fewer than the rules want."""
     wanted = judge.benchmark.accuracy_samples(judge.scenario)
     reported = accuracy.number("qsl_reported_total_count")
     return wanted if reported is None else min(reported, wanted)

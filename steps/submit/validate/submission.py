@@ -1,4 +1,4 @@
-"""A whole tree: divisions, submitters, systems, models, and their results in parallel."""
+"""Checks a whole tree: divisions, submitters, systems, models, and their results in parallel."""
 
 import os
 from collections import deque
@@ -29,10 +29,10 @@ CALIBRATED = "calib"
 
 BANDWIDTH = "bandwidth"
 SERIAL = 32
-"""Results of a tree that one process checks before others are started: few trees have more."""
+"""Results of a tree that one process checks before others start: few trees have more."""
 
 WINDOW = 64
-"""Results under way at a time for each process: what bounds the memory of a large tree."""
+"""Results under way per process: they bound the memory for a large tree."""
 
 
 @dataclass
@@ -71,12 +71,12 @@ def validate(
 ) -> Report:
     """Check the tree at `root`; never writes into it. Raises UserError if it can't be entered.
 
-    `known`: outcomes of results that needn't be looked at again, by their directory. `keep` hears
-    of every outcome.
+    `known`: earlier outcomes of results that needn't be checked again, by their directory. `keep`
+    gets every outcome.
     """
     rules = load(round_name)
     if not root.is_dir():
-        raise UserError(f"{root} is no directory; name the one that holds closed/ or open/")
+        raise UserError(f"{root} isn't a directory; name the one that holds closed/ or open/")
     if not os.access(root, os.R_OK | os.X_OK):
         raise UserError(f"{root} can't be read (permission denied); ask its owner for access")
     tree = Tree(root)
@@ -184,7 +184,7 @@ class _Workers:
                 yield pending.popleft().result()
             except BrokenProcessPool as error:
                 raise UserError(
-                    "a process of the validator was killed, probably for want of memory; "
+                    "a process of the validator was killed, probably out of memory; "
                     "run it again with --processes 1"
                 ) from error
             pending.extend(map(submit, islice(waiting, 1)))
@@ -241,7 +241,7 @@ def _model_mapping(tree: Tree, home: str, findings: Findings) -> dict[str, str]:
         return {}
     for name, official in mapping.items():
         if not isinstance(official, str):
-            what = f"{name} maps to {shown(official)}, no name"
+            what = f"{name} maps to {shown(official)}, which isn't a name"
             findings.add("model-mapping-damaged", path, what)
     return {name: official for name, official in mapping.items() if isinstance(official, str)}
 
@@ -257,7 +257,7 @@ def _model(
     mapping: dict[str, str],
     findings: Findings,
 ) -> Iterator[_Task]:
-    """The results to look at; what is required and missing goes to `findings`."""
+    """The results to check; required results that are missing go to `findings`."""
     path = f"{home}/results/{system}/{model}"
     open_division = home.startswith("open/")
     official = rules.official(model) or rules.official(mapping.get(model, ""))
@@ -272,7 +272,7 @@ def _model(
             return
     benchmark = rules.benchmarks[official]
     if kind is not None and kind not in benchmark.required:
-        what = f"{official} is no benchmark for {kind} systems in {rules.name}"
+        what = f"{official} isn't a benchmark for {kind} systems in {rules.name}"
         findings.add("model-not-for-system", path, what)
     required = benchmark.required.get(kind or "", [])
     optional = benchmark.optional.get(kind or "", [])

@@ -1,4 +1,4 @@
-"""Where things lie in a submission tree, and what its directories hold."""
+"""The places in a submission tree, and the contents of its directories."""
 
 import os
 import stat
@@ -98,7 +98,7 @@ class Place:
 
     @property
     def compliance(self) -> str:
-        """What the directories of the compliance tests lie in."""
+        """The directory above those of the compliance tests."""
         if self.layout == "v6":
             return self.results
         return f"{self.home}/compliance/{self.system}/{self.model}/{self.scenario}"
@@ -109,7 +109,7 @@ class Place:
 
     @property
     def closed(self) -> bool:
-        """Whether the stricter rules of closed and network hold."""
+        """Whether the stricter rules of closed and network apply."""
         return self.division != "open"
 
 

@@ -1,4 +1,4 @@
-"""user.conf: what LoadGen was told, beside what its log says it did."""
+"""user.conf: the settings for LoadGen, compared with its log."""
 
 import math
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ LOGGED: Mapping[str, str] = {
     "min_duration": "requested_min_duration_ms",
     "performance_sample_count_override": "requested_performance_sample_count_override",
 }
-"""Keys of user.conf, and where LoadGen logs what it took."""
+"""Keys of user.conf, and where LoadGen logs the value it used."""
 
 OPEN_ONLY: Mapping[str, tuple[str, ...]] = {
     "use_token_latencies": LOADGEN_SCENARIOS,
@@ -32,7 +32,7 @@ SingleStream and MultiStream is what a user expects, as target_qps is."""
 
 PERCENTILES: Mapping[str, float] = {"SingleStream": 90, "MultiStream": 99, "Server": 99}
 SAMPLES_PER_QUERY = 8
-"""Of mlperf.conf, for every benchmark that says nothing else."""
+"""mlperf.conf's value for every benchmark without its own."""
 
 SAME = 1e-5
 """LoadGen logs six significant digits."""
@@ -99,7 +99,7 @@ def loadgen_model(official: str, scenario: str) -> str:
 def _settings(
     path: str, text: str, model: str, scenario: str, findings: Findings
 ) -> dict[str, tuple[int, float]]:
-    """Line and value of each key that holds for this run: the more exact key wins."""
+    """Line and value of each key that applies to this run: the more specific key wins."""
     found: dict[str, tuple[int, int, float]] = {}
     for number, raw in enumerate(text.splitlines(), start=1):
         line = raw.split("#", 1)[0].strip()
