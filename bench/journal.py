@@ -1,7 +1,8 @@
 """What the journal beside a run costs: null engines that answer at once, with it and without.
 
 Offline: samples per second with the journal over those without, of the engine in LoadGen's process
-and of two engine processes, turn about; and the journal's processor time as a share of a core.
+and of two engine processes, turn about. Server, a minute: the journal's processor time as a share
+of a core, its start included.
 """
 
 import argparse
@@ -17,10 +18,10 @@ from unittest import mock
 from bench import ceiling, ratios, subjects
 from bench.forks import forked
 from steps.base.console import Console
-from steps.mlperf.loadgen_log import read_detail
 from steps.run.engines.pace import Slow
 from steps.run.journal import beside
 
+QPS = 100.0
 KINDS = {"in LoadGen's process": None, "2 processes": 2}
 
 
@@ -47,14 +48,15 @@ def run(config: Any, watched: bool, home: Path, console: Console) -> tuple[float
     with mock.patch.object(beside, "kept", kept):
         measured = subjects.run(config, inputs, home, console)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    rate = read_detail(home / "mlperf_log_detail.txt").get("result_samples_per_second")
-    return float(rate), (used.ru_utime + used.ru_stime) / measured.result["duration_s"]
+    spent_s = used.ru_utime + used.ru_stime
+    return measured.samples_per_second, spent_s / measured.result["duration_s"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.journal")
     parser.add_argument("--queries", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=60)
     arguments = parser.parse_args()
     found: dict[str, list[float]] = {name: [] for name in KINDS}
     for number in range(1, arguments.rounds + 1):
@@ -64,9 +66,11 @@ def main() -> None:
             order = (True, False) if number % 2 else (False, True)
             took = {on: forked(partial(run, config, on)) for on in order}
             found[name].append(took[True][0] / took[False][0])
-            share = f", {100 * took[True][1]:.1f} % of a core" if engines is None else ""
-            columns.append(f"{name} {found[name][-1]:.3f}{share}")
+            columns.append(f"{name} {found[name][-1]:.3f}")
         print(f"{number}: {'; '.join(columns)}; load {os.getloadavg()[0]:.1f}", flush=True)
+    queries = int(QPS * arguments.seconds)
+    _, share = forked(partial(run, ceiling.settings("Server", queries, QPS, None), True))
+    print(f"the journal takes {100 * share:.2f} % of a core over {arguments.seconds:g} s")
     ratios.keep("journal", "samples/s with the journal over those without", 0.98, found)
 
 

@@ -15,7 +15,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -154,7 +154,19 @@ class Manifest:
 
     def damage(self) -> list[str]:
         """Files that are absent, changed or not listed, one sentence each; empty if intact."""
-        found = [complaint for name in self.files if (complaint := self._damaged(name))]
+        return self._complaints(lambda path: True)
+
+    def altered(self) -> list[str]:
+        """As `damage`, but reads only what was written after the manifest: a step writes that
+        last. What was changed with an older time than it has is left to `damage`."""
+        try:
+            made = (self.directory / MANIFEST).stat().st_mtime_ns
+        except OSError as error:
+            return [f"{self.directory / MANIFEST} can't be read ({error.strerror})"]
+        return self._complaints(lambda path: path.stat().st_mtime_ns > made)
+
+    def _complaints(self, suspected: Callable[[Path], bool]) -> list[str]:
+        found = [one for name in self.files if (one := self._damaged(name, suspected))]
         listed = {*self.files, *BESIDE, MANIFEST, RECORD}
         return found + [
             f"{self.directory / name} isn't listed in {MANIFEST}; remove it"
@@ -162,11 +174,14 @@ class Manifest:
             if not Path(name).name.startswith(OPEN_OVER_NFS)
         ]
 
-    def _damaged(self, name: str) -> str | None:
+    def _damaged(
+        self, name: str, suspected: Callable[[Path], bool] = lambda path: True
+    ) -> str | None:
         path, entry = self.directory / name, self.files[name]
         if not path.is_file():
             return f"{path} is missing"
-        if path.stat().st_size != entry["bytes"] or sha256_file(path) != entry["sha256"]:
+        same = path.stat().st_size == entry["bytes"]
+        if not same or (suspected(path) and sha256_file(path) != entry["sha256"]):
             return f"{path} does not match its sha256 in {MANIFEST}"
         return None
 
@@ -270,13 +285,14 @@ class Workspace:
 
     `partial` is a directory (not made yet) that outlives a killed step, so that the next one can
     go on from it; it is removed once the step's output is published. `previous` is what the step
-    published before, until this takes its place.
+    published before, until this takes its place. `destination`: where all of it goes.
     """
 
     directory: Path
     result: dict[str, Any] = field(default_factory=dict)
     partial: Path | None = None
     previous: Path | None = None
+    destination: Path | None = None
 
 
 def partial_directory(destination: Path) -> Path:
@@ -311,6 +327,7 @@ def publish(
             temporary,
             partial=partial_directory(destination),
             previous=destination if destination.is_dir() else None,
+            destination=destination,
         )
         yield workspace
         files = {

@@ -16,6 +16,7 @@ from steps.base.errors import UserError, explain
 from steps.base.record import Manifest
 from steps.mlperf.published import table
 from steps.mlperf.published.result import Result
+from steps.plan.states import WORDS
 from steps.report import own
 from steps.report.comparison.difference import Change, Difference, Pair, Side, compare
 from steps.report.own_report import OwnReport
@@ -88,6 +89,9 @@ def _summary(path: Path) -> Side:
             cell.evidence["performance log"]: cell.configuration for cell in summary.cells
         },
         systems=summary.systems,
+        missing=tuple(
+            f"{cell.key}: {WORDS[cell.state]}" for cell in summary.states if cell.state != "valid"
+        ),
     )
 
 

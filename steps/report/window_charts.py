@@ -76,7 +76,7 @@ def window_blocks(runs: Iterable[tuple[str, Manifest, float | None]]) -> list[Bl
         if window is None or JOURNAL not in manifest.files:
             continue
         try:
-            journal = read(manifest.file(JOURNAL))
+            journal = read(manifest.directory / JOURNAL)  # its loss voids no result
         except UserError as error:
             said.append(f"{label}: {error}.")
             continue

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from steps import ROOT
+from steps.base import earlier
 from steps.base.errors import UserError
 from steps.base.record import Manifest, canonical_json, write_atomically
 from steps.commands.tune import offline
@@ -332,17 +333,15 @@ def adopt(
 
 
 def _copy(source: Path, destination: Path, beside_it: Path) -> None:
-    """Move it as a whole, with one more file; an existing directory is renamed first."""
+    """Copy it as a whole, with one more file; an existing run joins the earlier ones."""
     beside = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
-    aside = destination.with_name(f".{destination.name}.{os.getpid()}.old")
     destination.parent.mkdir(parents=True, exist_ok=True)
     shutil.copytree(source, beside)
     if beside_it.is_file():
         shutil.copy(beside_it, beside)
     if destination.exists():
-        destination.rename(aside)
+        earlier.set_aside(destination, "a search for target_qps ended with another run")
     beside.rename(destination)
-    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _report(

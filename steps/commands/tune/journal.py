@@ -143,7 +143,8 @@ class Journal:
         if probe.final and ended == "complete":
             loadgen = self.config(probe).loadgen
             check = self._request.check.model_copy(update={"loadgen": loadgen})
-            found = list(complaints(read_detail(home / RUN / "mlperf_log_detail.txt"), check))
+            log = read_detail(home / RUN / "mlperf_log_detail.txt")
+            found = list(map(str, complaints(log, check)))
         return Entry(
             probe=probe,
             ended=ended,

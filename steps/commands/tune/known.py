@@ -9,8 +9,9 @@ import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from steps.base.record import Manifest
 from steps.commands.tune.request import RESULT, result_of
+from steps.config import verdicts
+from steps.config.verdicts import PerformanceVerdict
 from steps.mlperf.published import table
 from steps.mlperf.published.result import Result as Published
 from steps.mlperf.published.result import short_name
@@ -63,7 +64,7 @@ def _offline(root: Path, plan: Plan, job: Job) -> float | None:
         if (other.step, other.key) != ("performance_check", f"{below}/Offline"):
             continue
         if (root / other.output).is_file():
-            return float(Manifest.read(root / other.output).result["samples_per_second"])
+            return verdicts.read(root / other.output, PerformanceVerdict).samples_per_second
     return None
 
 

@@ -72,14 +72,16 @@ def _test(tests: Any, name: str) -> argparse.ArgumentParser:
 def _verified(chosen: argparse.Namespace, rules: Round) -> dict[str, str]:
     rule = rules.compliance[chosen.test]
     if chosen.test == "TEST04":
-        return {verify.SPEED: verify.speed(chosen.test, rule, chosen.performance, chosen.run)}
+        return verify.require(verify.speed(chosen.test, rule, chosen.performance, chosen.run))
     if chosen.test == "TEST01":
         if (chosen.scores is None) != (chosen.benchmark is None):
             raise UserError("--scores and --benchmark go together; add the other or remove both")
         scored = None if chosen.scores is None else _scored(chosen, rules)
         return {
-            verify.SPEED: verify.speed(chosen.test, rule, chosen.performance, chosen.run),
-            **verify.answers(rule, chosen.accuracy, chosen.run, chosen.dtype, scored),
+            **verify.require(verify.speed(chosen.test, rule, chosen.performance, chosen.run)),
+            **verify.require(
+                verify.answers(rule, chosen.accuracy, chosen.run, chosen.dtype, scored)
+            ),
         }
     if chosen.benchmark not in rule.bounds:
         known = ", ".join(sorted(rule.bounds))

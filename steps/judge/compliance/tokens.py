@@ -1,14 +1,15 @@
 """TEST06: are the logged tokens the ones that were counted and timed?"""
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from steps.base.errors import UserError
+from steps.config.verdicts import Complaint
 from steps.mlperf.loadgen_log import Answer
 
 BAD_LENGTH = "has another length than the token count that was reported"
 BAD_FIRST = "does not begin with the first token that was timed"
 BAD_END = "ends in more than one end-of-sequence token"
+CODES = {BAD_LENGTH: "length", BAD_FIRST: "first", BAD_END: "padding"}
 
 
 @dataclass
@@ -56,22 +57,29 @@ def examine(answers: Iterable[Answer], ends: Container[int], *, timed: bool) -> 
     return found
 
 
-def require(found: Findings, where: str, min_samples: int) -> None:
-    """Raises UserError, beginning with `where`, unless all three checks pass."""
+def complaints(found: Findings, where: str, min_samples: int) -> Iterator[Complaint]:
+    """Why the three checks don't hold, each beginning with `where`."""
     if found.samples < min_samples:
-        raise UserError(f"{where}: {found.samples} samples were logged, it needs {min_samples}")
+        yield Complaint(
+            code="samples",
+            words=f"{where}: {found.samples} samples were logged, it needs {min_samples}",
+            value=float(found.samples),
+            limit=float(min_samples),
+        )
     for what, index in found.faults.items():
-        raise UserError(f"{where}: sample {index} {what}")
+        yield Complaint(code=CODES[what], words=f"{where}: sample {index} {what}")
 
 
-def require_ends(found: Findings, where: str, eos_token_id: int) -> None:
-    """Raises UserError if no answer of a system that keeps them ends in the token: with a wrong id
-    the check of ends could not fail.
+def unended(found: Findings, where: str, eos_token_id: int) -> Iterator[Complaint]:
+    """Whether no answer of a system that keeps them ends in the token: with a wrong id the check
+    of ends could not fail.
     """
     if not found.terminated:
-        raise UserError(
-            f"{where}: no answer ends in token {eos_token_id}, so the end-of-sequence "
-            "check shows nothing; is benchmark.generation.eos_token_id the model's?"
+        yield Complaint(
+            code="end",
+            words=f"{where}: no answer ends in token {eos_token_id}, so the end-of-sequence check "
+            "shows nothing",
+            fix="is benchmark.generation.eos_token_id the model's?",
         )
 
 

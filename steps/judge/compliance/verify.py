@@ -7,9 +7,10 @@ from pathlib import Path
 
 from steps.base.errors import UserError
 from steps.base.untrusted import Damaged
+from steps.config.verdicts import Complaint
 from steps.judge.compliance import lengths, tokens
 from steps.judge.compliance.answers import compare
-from steps.judge.compliance.speed import compare_speeds
+from steps.judge.compliance.speed import IncomparableError, compare_speeds
 from steps.judge.scoring.whole import samples_of
 from steps.mlperf.accuracy_text import read_scores
 from steps.mlperf.loadgen_log import read_answers, read_detail
@@ -35,61 +36,93 @@ class Scored:
     files: tuple[Path, ...]
 
 
-def speed(name: str, rule: Test, performance: Path, run: Path) -> str:
-    """verify_performance.txt; raises UserError unless the test's run is as fast as required.
+Found = tuple[dict[str, str], tuple[Complaint, ...]]
+"""Texts of the test's directory, by name, and why the test doesn't hold."""
 
-    `performance` and `run` are directories of LoadGen's logs.
+
+def require(found: Found) -> dict[str, str]:
+    """The texts of a test that holds; raises UserError naming the first complaint."""
+    texts, complaints = found
+    for complaint in complaints:
+        raise UserError(str(complaint))
+    return texts
+
+
+def speed(name: str, rule: Test, performance: Path, run: Path) -> Found:
+    """verify_performance.txt: is the test's run as fast as it must be?
+
+    `performance` and `run` are directories of LoadGen's logs. Without a text if the two prove
+    nothing together.
     """
-    speeds = compare_speeds(rule, performance, run)
-    if not speeds.passed():
-        raise UserError(
-            f"{name} fails: {speeds.measured:g} samples/s are "
-            f"{speeds.measured / speeds.reference:.1%} of the performance run's "
-            f"{speeds.reference:g}, {rule.allowed()} are allowed; run both under equal conditions"
-        )
-    return speeds.text()
+    try:
+        speeds = compare_speeds(rule, performance, run)
+    except IncomparableError as error:
+        return {}, (Complaint(code="incomparable", words=str(error)),)
+    texts = {SPEED: speeds.text()}
+    if speeds.passed():
+        return texts, ()
+    complaint = Complaint(
+        code="speed",
+        words=f"{name} fails: {speeds.measured:g} samples/s are "
+        f"{speeds.measured / speeds.reference:.1%} of the performance run's "
+        f"{speeds.reference:g}, {rule.allowed()} are allowed",
+        value=speeds.measured,
+        limit=speeds.reference,
+        fix="run both under equal conditions",
+    )
+    return texts, (complaint,)
 
 
 def answers(
     rule: Test, accuracy: Path, run: Path, answer_type: str, scored: Scored | None = None
-) -> dict[str, str]:
-    """verify_accuracy.txt of TEST01, and a name for each file of scores if answers differ.
+) -> Found:
+    """verify_accuracy.txt of TEST01, and the scores where answers differ: do both runs answer
+    alike, or answer otherwise and score alike?
 
-    `accuracy` holds the accuracy run's untruncated log, `answer_type` is one of `FORMATS`. Raises
-    UserError unless both runs answer alike, or differ and score alike.
+    `accuracy` holds the accuracy run's untruncated log, `answer_type` is one of `FORMATS`.
     """
     found = compare(accuracy / ANSWERS, run / ANSWERS, answer_type)
+    texts = {ACCURACY: found.text()}
     if found.passed():
         if scored is not None:
             raise UserError("both runs answer alike, so TEST01 has no scores; leave --scores out")
-        return {ACCURACY: found.text()}
+        return texts, ()
     if not found.performance_entries:
-        raise UserError(
-            f"TEST01 fails: {run / ANSWERS} holds no answer, so nothing was compared; place the "
-            "test's audit.config where LoadGen looks for it, and run it again"
-        )
+        words = f"TEST01 fails: {run / ANSWERS} holds no answer, so nothing was compared"
+        fix = "place the test's audit.config where LoadGen looks for it, and run it again"
+        return texts, (Complaint(code="empty", words=words, fix=fix),)
     if not found.matched:
-        raise UserError(
+        words = (
             f"TEST01 fails: none of the {found.performance_entries} answers is to a sample that "
-            f"{accuracy / ANSWERS} answers; give the untruncated logs of one system and dataset"
+            f"{accuracy / ANSWERS} answers"
         )
-    if scored is None:
-        differ = f"sample {found.mismatched} differs, {found.mismatches} in all"
-        raise UserError(
-            f"TEST01 fails: of {found.performance_entries} answers {found.matched} have one in the "
-            f"accuracy run{'; ' + differ if found.mismatches else ''}; answers may not depend on "
-            "the mode (if they vary from run to run, ./reproduce score both logs with --samples-of "
-            "the test's, and give both texts as --scores)"
-        )
-    return {ACCURACY: found.text(), **_alike(rule, scored)}
+        fix = "give the untruncated logs of one system and dataset"
+        return texts, (Complaint(code="unmatched", words=words, fix=fix),)
+    if scored is not None:
+        more, complaints = _alike(rule, scored)
+        return {**texts, **more}, complaints
+    differ = f"sample {found.mismatched} differs, {found.mismatches} in all"
+    complaint = Complaint(
+        code="answers",
+        words=f"TEST01 fails: of {found.performance_entries} answers {found.matched} have one in "
+        f"the accuracy run{'; ' + differ if found.mismatches else ''}",
+        value=float(found.mismatches),
+        limit=0.0,
+        fix="answers may not depend on the mode (if they vary from run to run, ./reproduce score "
+        "both logs with --samples-of the test's, and give both texts as --scores)",
+    )
+    return texts, (complaint,)
 
 
-def _alike(rule: Test, scored: Scored) -> dict[str, str]:
+def _alike(rule: Test, scored: Scored) -> Found:
+    found = []
     for metric in scored.benchmark.accuracy_min:
         before, after = (score_in(path, metric) for path in scored.files)
         if moved := rule.moved(scored.official, metric, before, after):
-            raise UserError(f"TEST01 fails: {moved}")
-    return {name: _text(path) for name, path in zip(SCORED, scored.files, strict=True)}
+            words = f"TEST01 fails: {moved}"
+            found.append(Complaint(code=metric, words=words, value=after, limit=before))
+    texts = {name: _text(path) for name, path in zip(SCORED, scored.files, strict=True)}
+    return texts, tuple(found)
 
 
 def score_in(path: Path, metric: str) -> float:
@@ -154,7 +187,8 @@ def consistency(rule: Test, run: Path, ends: Collection[int]) -> tuple[str, toke
             )
     timed = detail.get("effective_scenario") != "Offline"
     found = tokens.examine(read_answers(run / ANSWERS), ends, timed=timed)
-    tokens.require(found, "TEST06 fails", rule.min_samples)
+    for complaint in tokens.complaints(found, "TEST06 fails", rule.min_samples):
+        raise UserError(str(complaint))
     return tokens.text(timed=timed), found
 
 

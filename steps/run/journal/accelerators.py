@@ -26,8 +26,9 @@ from steps.machine.probes.tools import (
 from steps.run.journal.order import Tool
 
 Device = dict[str, Any]
-"""`mhz`, `memory_mhz`, `w`, `c`, `used_mib`, `throttled` (reasons) and `errors` (uncorrectable
-ones since the machine's start), as far as the tool reports them."""
+"""`mhz`, `memory_mhz`, `w`, `c`, `used_mib`, `throttled` (reasons), `violations` (how often each
+reason was one since the machine's start) and `errors` (uncorrectable ones since then), as far as
+the tool says them."""
 
 NVIDIA_FIELDS = (
     *("clocks.sm", "clocks.mem", "power.draw", "temperature.gpu", "memory.used"),
@@ -46,7 +47,7 @@ NVIDIA_REASONS = {
 }
 """Bits of clocks_throttle_reasons.active: nvml.h, nvmlClocksEventReasons."""
 
-VIOLATION = "_violation_status"
+VIOLATION, ACCUMULATED = "_violation_status", "_accumulated"
 
 
 @parser("nvidia-smi")
@@ -104,6 +105,14 @@ def _amd(device: Mapping[str, Any]) -> Device:
             for name, value in states.items()
             if any(state == "ACTIVE" for state in _leaves(value))
         ]
+    counted = {
+        name.removesuffix(ACCUMULATED).removesuffix("_violation").replace("_", " "): numbers
+        for name, value in throttle.items()
+        if name.endswith(ACCUMULATED)
+        and (numbers := [n for leaf in _leaves(value) for n in _known(n=leaf).values()])
+    }
+    if counted:
+        found["violations"] = {name: sum(numbers) for name, numbers in counted.items()}
     return found
 
 

@@ -8,6 +8,7 @@ import os
 import select
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -40,7 +41,7 @@ class Keeper:
         self._cores = len(order.cpus)
         self._say = say
         self._process = self._started(order)
-        self._begun = 0.0
+        self._begun = self._ended = 0.0
 
     def _started(self, order: Order) -> "subprocess.Popen[str] | None":
         try:
@@ -72,6 +73,7 @@ class Keeper:
                 self._process.stdin.flush()
 
     def end(self) -> None:
+        self._ended = time.perf_counter()
         if self._process is None or self._process.poll() is not None:
             return
         with suppress(OSError):
@@ -93,7 +95,14 @@ class Keeper:
                 for number, step in sorted(slow, key=lambda pair: pair[1].at):
                     if step.at > self._begun:
                         out.write(self._line(number, step))
-            return window(read(self.path), self._cores, settings.window)
+            journal = read(self.path)
+            noted_s, whole_s = journal.lines[-1].s, self._ended - self._begun
+            if whole_s - noted_s > settings.window.still_s:
+                raise UserError(
+                    f"the run's journal ends at second {noted_s:.0f} of {whole_s:.0f}: whether the "
+                    "run was disturbed isn't known"
+                )
+            return window(journal, self._cores, settings.window)
         except UserError as error:
             self._say(f"warning: {error}")
         except OSError as error:

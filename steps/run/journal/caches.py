@@ -9,14 +9,15 @@ from steps.run.journal.rested import Rested
 
 
 class Caches:
-    """`compiled`: cache, file, and when it appeared, in s of the monotonic clock."""
+    """`compiled`: cache, file (below the cache: a journal names no site), and when it appeared, in
+    s of the monotonic clock."""
 
     def __init__(
         self, caches: Sequence[tuple[str, str]], passing: Sequence[str], share: float
     ) -> None:
         self._caches = caches
         self._passing = tuple(passing)
-        self._known = {path for _, path in self._files()}
+        self._known = {path for _, _, path in self._files()}
         self._rested = Rested(self._look, share)
 
     def missing(self) -> None:
@@ -33,7 +34,7 @@ class Caches:
     def _look(self) -> list[tuple[str, str, float]]:
         found = []
         to_monotonic = time.monotonic() - time.time()
-        for name, path in self._files():
+        for name, top, path in self._files():
             if path in self._known:
                 continue
             try:
@@ -41,14 +42,15 @@ class Caches:
             except OSError:  # gone again
                 continue
             self._known.add(path)
-            found.append((name, path, round(appeared + to_monotonic, 3)))
+            below = os.path.relpath(path, os.path.dirname(top) if path == top else top)
+            found.append((name, below, round(appeared + to_monotonic, 3)))
         return found
 
-    def _files(self) -> Iterator[tuple[str, str]]:
+    def _files(self) -> Iterator[tuple[str, str, str]]:
         for name, top in self._caches:
             for path in [top] if os.path.isfile(top) else _below(top):
                 if not path.endswith(self._passing):
-                    yield name, path
+                    yield name, top, path
 
 
 def _below(top: str) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from steps.base.errors import UserError
 from steps.base.strict import Strict
@@ -21,6 +21,7 @@ class Device(Strict):
     c: float | None = None
     used_mib: float | None = None
     throttled: tuple[str, ...] = ()
+    violations: dict[str, float] = Field(default_factory=dict)
     errors: float | None = None
 
 

@@ -15,8 +15,11 @@ PATH = ROOT / "conf" / "journal.yaml"
 
 
 class Tools(Strict):
-    """How accelerators are asked: `limit_s` of one call, `share` of a core in all, `failures` one
-    after another before a tool isn't asked any more."""
+    """How amd-smi, rocm-smi or nvidia-smi is asked.
+
+    `limit_s`: of one call. `share`: of a core that all calls may cost on average. `failures`: one
+    after another, before the tool isn't asked any more.
+    """
 
     limit_s: PositiveNumber
     share: Fraction
@@ -34,7 +37,17 @@ class Cache(Strict):
 
 
 class Bounds(Strict):
-    """Bounds above which the journal's values are a disturbance; see conf/journal.yaml."""
+    """From where on what the journal holds is a disturbance.
+
+    Shares of the cores that the run may use, taken by other `processes`, and taken by the
+    hypervisor (`steal`); `memory`: share of a second in which every process waited for it.
+    `swap_mb`: in and out in a second. `least_s`: how long the first three have to go on;
+    `bridge_s`: two of a kind with so little between them are one; `still_s`: between two lines of
+    the journal. `harmless`: reasons that slow an accelerator by its settings or at its full power,
+    not by a fault. `step_times`: medians from which on a step is told as a disturbance's cost;
+    `alone_times`: medians from which on it is one by itself, if it took `alone_s`. `most`:
+    disturbances; of more the longest are kept.
+    """
 
     processes: Fraction
     steal: Fraction
@@ -51,8 +64,11 @@ class Bounds(Strict):
 
 
 class JournalSettings(Strict):
-    """`share` of a core that a look at processes, sensors or caches may cost on average;
-    `passing`: ends of names that aren't compiled files."""
+    """What a journal holds, and what of it disturbs.
+
+    `share`: of a core that a look at processes, sensors or caches may cost on average. `passing`:
+    ends of names that a cache makes and removes again.
+    """
 
     share: Fraction
     tools: Tools

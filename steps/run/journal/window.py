@@ -112,15 +112,11 @@ def _of_accelerators(pairs: Sequence[tuple[float, Line]], bounds: Bounds) -> Ite
             asked.append((last_s, line))
             last_s = line.s
 
-    def throttled(line: Line) -> dict[int, set[str]]:
-        reasons = {
-            n: set(device.throttled) - set(bounds.harmless)
-            for n, device in enumerate(line.accelerators)
-        }
-        return {n: found for n, found in reasons.items() if found}
-
-    for one in _stretches(asked, lambda line: bool(throttled(line)), bounds.bridge_s):
-        every = [throttled(line) for line in one.lines]
+    throttled: dict[float, dict[int, set[str]]] = {}
+    for (_, line), before in zip(asked, [None, *(line for _, line in asked)], strict=False):
+        throttled[line.s] = _throttled(line, before, bounds.harmless)
+    for one in _stretches(asked, lambda line: bool(throttled[line.s]), bounds.bridge_s):
+        every = [throttled[line.s] for line in one.lines]
         numbers = sorted({n for found in every for n in found})
         reasons = sorted({name for found in every for names in found.values() for name in names})
         yield Disturbance(
@@ -145,6 +141,18 @@ def _of_accelerators(pairs: Sequence[tuple[float, Line]], bounds: Bounds) -> Ite
                 from_s=from_s,
                 to_s=line.s,
             )
+
+
+def _throttled(line: Line, before: Line | None, harmless: Sequence[str]) -> dict[int, set[str]]:
+    """Reasons by accelerator: those of now, and those that were one since the answer before."""
+    found = {}
+    for n, device in enumerate(line.accelerators):
+        was = before.accelerators[n].violations if before and n < len(before.accelerators) else {}
+        grown = {name for name, count in device.violations.items() if count > was.get(name, count)}
+        reasons = {*device.throttled, *grown} - set(harmless)
+        if reasons:
+            found[n] = reasons
+    return found
 
 
 def _named(numbers: Sequence[int], verb: str = "") -> str:

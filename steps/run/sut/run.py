@@ -8,11 +8,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from pydantic import ValidationError
+
+from steps.base import earlier
 from steps.base.console import Console
 from steps.base.errors import UserError
-from steps.base.record import Manifest, Workspace
+from steps.base.record import Manifest, Workspace, canonical_json
 from steps.config.schema import RunConfig
 from steps.config.window import WINDOW
 from steps.mlperf.loadgen_log import read_detail
@@ -129,6 +132,7 @@ def execute(
         "cpus": {name: pinning.listed(cpus) for name, cpus in loop.cpus._asdict().items()},
         **loop.backend.report(),
         "loadgen_version": config.rules.loadgen_version,
+        earlier.TRIES: 1 + _earlier(config, workspace),
         "samples": len(loop.book),
         "output_tokens": loop.book.output_tokens,
         "duration_s": round(duration_s, 3),
@@ -137,6 +141,21 @@ def execute(
     }
     if window is not None:
         workspace.result[WINDOW] = window.model_dump(mode="json")
+
+
+def _earlier(config: RunConfig, workspace: Workspace) -> int:
+    """How often this was measured before with the same settings."""
+    if workspace.destination is None:
+        return 0
+    kind = type(config)
+
+    def same(raw: dict[str, Any]) -> bool:
+        try:
+            return kind.model_validate_json(canonical_json(raw)) == config
+        except ValidationError:
+            return False
+
+    return earlier.count(workspace.destination, same)
 
 
 def _check_loadgen(config: RunConfig) -> None:

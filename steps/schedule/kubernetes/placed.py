@@ -26,7 +26,10 @@ def image_job(job: Job, jobs: Iterable[Job]) -> Job:
 
 
 def launcher(job: Job, plan: Plan, path: Path) -> list[str]:
-    """The prefix of the job's command; empty if it runs here."""
+    """What the job's command is given to: what looks at its gates first, then what places it;
+    nothing, where it has no gates and runs here."""
+    gates = [sys.executable, "-m", "steps.run.gate", job.step, job.log, *job.gates, "--"]
+    looked_at = gates if job.gates else []
     if not isinstance(plan.scheduler, Kubernetes) or not placed(job):
-        return []
-    return [sys.executable, "-m", "steps.schedule.kubernetes.place", str(path)]
+        return looked_at
+    return [*looked_at, sys.executable, "-m", "steps.schedule.kubernetes.place", str(path)]

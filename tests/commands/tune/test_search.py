@@ -175,7 +175,7 @@ class Starting:
 @pytest.mark.parametrize("guess", [4.0, 20.0, 150.0])
 @pytest.mark.parametrize("budget_s", [75.0, 120.0, 200.0])
 def test_a_budget_holds_starts_and_the_last_run_too(budget_s: float, guess: float) -> None:
-    """Runs of about 30 s after a start of 9 s: two of them, or three, fit into 120 s."""
+    """Runs of about 30 s behind an engine that starts in 9."""
     kind = replace(SLOTS, length=replace(LENGTH, sample_count=512, min_duration_s=20.0))
     prober = Starting(SimulatedProber(kind, 1), 9.0)
     settings = load().search
