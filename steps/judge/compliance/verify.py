@@ -37,11 +37,11 @@ class Scored:
 
 
 Found = tuple[dict[str, str], tuple[Complaint, ...]]
-"""Texts of the test's directory, by name, and why the test doesn't hold."""
+"""The test's directory, file to text, and why the test fails."""
 
 
 def require(found: Found) -> dict[str, str]:
-    """The texts of a test that holds; raises UserError naming the first complaint."""
+    """The texts of a test that passes; raises UserError naming the first complaint."""
     texts, complaints = found
     for complaint in complaints:
         raise UserError(str(complaint))

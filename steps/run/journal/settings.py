@@ -44,7 +44,7 @@ class Bounds(Strict):
     `swap_mb`: in and out in a second. `least_s`: how long the first three have to go on;
     `bridge_s`: two of a kind with so little between them are one; `still_s`: between two lines of
     the journal. `harmless`: reasons that slow an accelerator by its settings or at its full power,
-    not by a fault. `step_times`: medians from which on a step is told as a disturbance's cost;
+    not by a fault. `step_times`: medians from which on a step counts as a disturbance's cost;
     `alone_times`: medians from which on it is one by itself, if it took `alone_s`. `most`:
     disturbances; of more the longest are kept.
     """
