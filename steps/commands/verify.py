@@ -14,8 +14,9 @@ from steps.plan.registry import code_digest
 
 
 def verify(path: Path, root: Path, typed: Sequence[str] = ()) -> int:
-    """Print one line per job that doesn't hold, the commands that mend it, and a total; 0 if all
-    hold, else 1. `typed`: the overrides."""
+    """Print one line per job whose result isn't valid, the commands that fix it, and a total; 0 if
+    all are valid, else 1. `typed`: the overrides.
+    """
     asked = Asked(path, load(path), root, typed)
     plan = asked.plan
     codes = {step: code_digest(step, root) for step in {job.step for job in plan.jobs}}
@@ -34,7 +35,8 @@ def verify(path: Path, root: Path, typed: Sequence[str] = ()) -> int:
         print(shown(line))
     held = len(plan.jobs) - failed
     print(
-        f"{held} of {len(plan.jobs)} results hold (experiment {plan.experiment}, plan {path.stem})"
+        f"{held} of {len(plan.jobs)} results are valid (experiment {plan.experiment}, "
+        f"plan {path.stem})"
     )
     if unvouched:
         print(
@@ -52,11 +54,11 @@ def _not_valid(job: Job, root: Path) -> list[str]:
         why = verdicts.read(root / job.output, Verdict).why
     except UserError as error:
         return [str(error)]
-    return [f"doesn't hold: {why}"] if why else []
+    return [f"isn't valid: {why}"] if why else []
 
 
 def _stated(plan: Plan, root: Path) -> list[str]:
-    """What the submission's statement says otherwise than the manifests."""
+    """Where the submission's statement differs from the manifests."""
     from steps.submit.provenance.package import STATEMENT, disagreements
     from steps.submit.provenance.statement import read
 

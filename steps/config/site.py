@@ -18,8 +18,8 @@ MAX_NODES = 100_000
 def site_text(site: Path) -> str:
     """The file's text, without the mark that editors put before UTF-8.
 
-    Raises UserError for what is no text of reasonable size and depth, and for a file that Hydra
-    would put in the wrong place. Not for YAML that is wrong: whoever parses it says where.
+    Raises UserError for anything but a text of reasonable size and depth, and for a file that Hydra
+    would put in the wrong place. Not for wrong YAML: the parser says where.
     """
     try:
         text = text_of(site.resolve(strict=True)).removeprefix("\ufeff")

@@ -224,7 +224,7 @@ def _of_all(metrics: dict[str, Metric]) -> GateVerdict:
 
 
 def missed(gates: Mapping[str, GateVerdict], config: AccuracyCheckConfig) -> Iterator[Complaint]:
-    """Of the required gate, each metric that misses it."""
+    """Each metric that misses the required gate."""
     if config.required == NO_GATE:
         return
     against = "bound" if isinstance(config.gates[config.required], Bounds) else "reference"

@@ -1,4 +1,4 @@
-"""What a step cost in accuracy, on a few prompts: runs behind a verdict that doesn't hold refuse,
+"""What a step cost in accuracy, on a few prompts: runs behind a failed verdict refuse,
 before hours are spent."""
 
 import json
@@ -23,7 +23,7 @@ def step(
 ) -> None:
     """Compares answers with those of the source weights, prompt by prompt: a QuickVerdict.
 
-    It doesn't hold if even the interval's upper end misses the minimum.
+    It fails if even the interval's upper end misses the minimum.
     """
     import numpy as np
     import pandas
@@ -75,7 +75,7 @@ def _complaints(
             f"the source's {METRIC} on {samples} prompts, {100 * config.minimum:.2f} % are wanted",
             value=round(high, 3),
             limit=round(100 * config.minimum, 3),
-            fix="mend the compression, or lower its quick_minimum if the loss is meant",
+            fix="fix the compression, or lower its quick_minimum if the loss is meant",
         )
 
 

@@ -13,7 +13,7 @@ from steps.machine.tools import environment_python
 
 
 def command(arguments: list[str]) -> int:
-    """Becomes the analysis environment's Python. Raises UserError if there is none."""
+    """Replaces this process by the analysis environment's Python. Raises UserError without it."""
     parser = argparse.ArgumentParser(prog="./reproduce report", description=__doc__)
     parser.add_argument("--published", action="store_true", help="of AMD's published results")
     parser.add_argument("--round", help="default: the last that has a table")

@@ -99,7 +99,7 @@ def _latency(latency: Latency | None, href: str) -> list[Cell]:
 
 
 def _rates(points: Points, partners: Sequence[PartnerVerdict]) -> list[Rate]:
-    """Own results, and below them AMD's that they are compared with."""
+    """Own results, and below them AMD's results for comparison."""
     own = [
         Rate(
             points.label(cell, without="scenario") or cell.system,
@@ -124,7 +124,7 @@ def _rates(points: Points, partners: Sequence[PartnerVerdict]) -> list[Rate]:
 
 
 def unfinished_section(summary: Summary, inputs: Mapping[str, Path]) -> list[Section]:
-    """Latencies of runs that aren't valid: where they left their limits. None if there is none."""
+    """Latencies of runs that aren't valid: where they left their limits. None without such runs."""
     runs: dict[str, list[latency_charts.Run]] = {name: [] for name in TITLES}
     for cell in summary.states:
         path = inputs.get(f"{cell.key}/performance_check")
@@ -191,7 +191,7 @@ def _windows(points: Points, inputs: Mapping[str, Path]) -> list[Block]:
 
 
 def _frontiers(points: Points, inputs: Mapping[str, Path]) -> list[Chart]:
-    """Of the results whose rate ./reproduce tune has found."""
+    """Frontiers of the results whose rate ./reproduce tune has found."""
     found = [
         (cell, Frontier.beside(inputs[f"{cell.key}/performance_run"].parent))
         for cell in points.cells

@@ -1,4 +1,4 @@
-"""What the report says, as typed values: read from manifests once, rendered three ways."""
+"""The report's content as typed values: read from manifests once, rendered three ways."""
 
 import json
 import os
@@ -38,10 +38,10 @@ EVIDENCE: Mapping[str, tuple[str, str]] = {
     "accuracy": ("accuracy_check", "accuracy.txt"),
     "gates": ("accuracy_check", "accuracy.json"),
 }
-"""What a cell's numbers rest on: the step that leaves it, and the file."""
+"""The evidence of a cell's numbers: the step that leaves it, and the file."""
 
 COMPLIANCE = ("verify_accuracy.txt", "verify_performance.txt")
-"""Where a test's verdict stands: in the first of these that its directory has."""
+"""The file with a test's verdict: the first of these in its directory."""
 
 
 class Latency(Strict):
@@ -171,7 +171,7 @@ def roles(plan: Plan, root: Path) -> dict[str, Path]:
 
 
 def summarize(plan: Plan, root: Path, folder: Path) -> Summary:
-    """What there is of a plan; `folder` is where the page goes, evidence is relative to it."""
+    """A plan's existing results; evidence is relative to `folder`, the page's directory."""
     config, states, inputs = described(plan), States(plan, root), roles(plan, root)
     cells = states.cells()
     valid = {cell.key for cell in cells if cell.state == "valid"}

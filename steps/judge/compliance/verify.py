@@ -40,7 +40,7 @@ Found = tuple[dict[str, str], tuple[Complaint, ...]]
 
 
 def require(found: Found) -> dict[str, str]:
-    """The texts of a test that holds; raises UserError naming the first complaint."""
+    """The texts of a test that passes; raises UserError naming the first complaint."""
     texts, complaints = found
     for complaint in complaints:
         raise UserError(str(complaint))
