@@ -24,13 +24,19 @@ localrules:
     compliance_check,
     submission,
     provenance,
-    report,
 
 
 rule all:
     default_target: True
     input:
-        [job.output for job in PLAN.jobs if job.step == "report"],
+        [job.output for job in PLAN.jobs if job.step == "provenance"],
+
+
+# All that is measured, and the verdicts on it: as far as it goes while one doesn't hold.
+rule judged:
+    input:
+        [job.output for job in PLAN.jobs if job.step in registry.PER_CELL],
+        [job.output for job in PLAN.jobs if job.step in ("describe", "quick_check")],
 
 
 onstart:
@@ -50,9 +56,3 @@ onstart:
         runs = [JOBS[path] for path in due if path in JOBS]
         if sentence := asked(PLAN.requirements, runs, busy_share):
             print(f"{PLAN.experiment}: {sentence}", flush=True)
-
-
-onsuccess:
-    for job in PLAN.jobs:
-        if job.step == "report" and Path(job.output).exists():
-            print(f"report: {Path(job.output).with_name('index.html')}")

@@ -12,18 +12,18 @@ from steps.base.record import (
     RECORD,
     Manifest,
     Record,
-    Workspace,
     publish,
     sha256_file,
     stamped,
 )
 from steps.config import schema
+from steps.config.verdicts import ComplianceVerdict, as_result
 from steps.judge.compliance import verify
 from steps.mlperf.accuracy_text import LABELS
 from steps.mlperf.published.result import Result
 from steps.mlperf.rounds import Benchmark, load
 from steps.plan.plan import Job, Plan
-from steps.report.__main__ import step as report_step
+from steps.report.__main__ import write
 from steps.submit.provenance.__main__ import step as provenance_step
 from steps.submit.submission.__main__ import step as submission_step
 from tests.submit.validate import trees
@@ -81,7 +81,7 @@ def build(
     """
     maker = Maker(plan, engine, values or {}, degraded, exposed)
     for job in plan.jobs:
-        if job.step not in ("submission", "provenance", "report"):
+        if job.step not in ("submission", "provenance"):
             publish_job(maker, job, root)
 
 
@@ -103,14 +103,16 @@ def publish_job(maker: Maker, job: Job, root: Path) -> None:
         workspace.result = _write(maker, job, workspace.directory, inputs)
 
 
-def package(plan: Plan, root: Path, submitter: str | None = None) -> None:
-    """The real submission step on what `build` left; `submitter` is what it says it is of."""
+def package(plan: Plan, root: Path) -> None:
+    """The real submission step on what `build` left."""
     job = next(job for job in plan.jobs if job.step == "submission")
     config = schema.SubmissionConfig.model_validate_json(job.config)
     folder = (root / job.output).parent
-    with publish(folder, step="submission", config={}, inputs={}, code="c") as workspace:
-        submission_step(config, inputs_of(plan, root, "submission"), workspace, None)  # type: ignore[arg-type]
-        workspace.result["submitter"] = submitter or config.submitter
+    inputs = inputs_of(plan, root, "submission")
+    with publish(
+        folder, step="submission", config=json.loads(job.config), inputs=inputs, code="c"
+    ) as workspace:
+        submission_step(config, inputs, workspace, None)  # type: ignore[arg-type]
     provenance(plan, root)
 
 
@@ -154,13 +156,11 @@ def made_otherwise(path: Path, change: Callable[[dict[str, Any]], object]) -> No
 
 
 def report(plan: Plan, root: Path) -> Path:
-    """The real report step on what `build` and `package` left; returns the report's directory."""
-    job = next(job for job in plan.jobs if job.step == "report")
-    config = schema.ReportConfig.model_validate_json(job.config)
-    made = Workspace(root / "made")
-    made.directory.mkdir(exist_ok=True)
-    report_step(config, inputs_of(plan, root, "report"), made, None)  # type: ignore[arg-type]
-    return made.directory
+    """The page of what `build` and `package` left; returns the report's directory."""
+    made = root / "made"
+    made.mkdir(exist_ok=True)
+    write(plan, root, made, made)
+    return made
 
 
 def inputs_of(plan: Plan, root: Path, step: str) -> dict[str, Path]:
@@ -285,40 +285,44 @@ def _compliance(maker: Maker, job: Job, folder: Path, inputs: Mapping[str, Path]
         if test == "TEST01":
             texts[verify.ACCURACY] = "num_perf_log_entries = 100\nTEST PASS\n"
         verify.package(folder, run, texts)
-    return {"test": test, "passed": True}
+    return as_result(ComplianceVerdict(holds=True, complaints=(), test=test))
 
 
 def _performance(job: Job) -> dict[str, Any]:
     offline = job.key.endswith("Offline")
     latency = {"p50": 20.0, "p90": 30.0, "p95": 33.0, "p97": 35.0, "p99": 39.5, "p99.9": 61.0}
     return {
-        "valid": True,
+        "holds": True,
+        "complaints": [],
+        "window": None,
         "metric": "tokens_per_second",
         "value": 1234.5,
         "unit": "Tokens/s",
         "samples_per_second": 43.2,
+        "query_count": 100,
         "target_qps": 40.0,
         "ttft_ms": None if offline else latency,
         "tpot_ms": None if offline else latency,
+        "latency_ms": None,
         "limits": {
             "ttft_ms": None if offline else 450.0,
             "tpot_ms": None if offline else 40.0,
+            "latency_ms": None,
         },
+        "min_duration_ms": 1000,
         "loadgen_version": "5.1.2",
     }
 
 
-def _metrics(gate: schema.Gates | schema.Bounds) -> dict[str, dict[str, float]]:
+def _metric(reference: float, minimum: float) -> dict[str, float | bool]:
+    return {"score": 1.0004 * reference, "minimum": minimum, "ratio": 1.0004, "passed": True}
+
+
+def _metrics(gate: schema.Gates | schema.Bounds) -> dict[str, dict[str, float | bool]]:
     """Scores of 0.4 per mille above the reference, or above the least of a round's bounds."""
     if isinstance(gate, schema.Gates):
-        return {
-            name: {"score": 1.0004 * score, "minimum": gate.factor * score, "ratio": 1.0004}
-            for name, score in gate.reference.items()
-        }
-    return {
-        name: {"score": 1.0004 * bound, "minimum": bound, "ratio": 1.0004}
-        for name, bound in gate.minimum.items()
-    }
+        return {name: _metric(score, gate.factor * score) for name, score in gate.reference.items()}
+    return {name: _metric(bound, bound) for name, bound in gate.minimum.items()}
 
 
 def _accuracy(job: Job, benchmark: Benchmark, folder: Path) -> dict[str, Any]:
@@ -337,7 +341,10 @@ def _accuracy(job: Job, benchmark: Benchmark, folder: Path) -> dict[str, Any]:
         name: {"passed": name == config.required, "metrics": _metrics(gate)}
         for name, gate in config.gates.items()
     }
-    result = {"scores": SCORES, "gates": gates, "required": config.required}
+    result = {
+        **{"holds": True, "complaints": [], "window": None},
+        **{"scores": SCORES, "gates": gates, "required": config.required},
+    }
     _text(folder / "accuracy.json", json.dumps(result))
     return result
 
@@ -346,6 +353,7 @@ def _quick(job: Job) -> dict[str, Any]:
     config = schema.QuickCheckConfig.model_validate_json(job.config)
     share = 99.18 if config.after == "quantize" else 9.02
     return {
+        **{"holds": True, "complaints": []},
         "after": config.after,
         "samples": 256,
         "score": 98.7,
@@ -360,3 +368,31 @@ def _quick(job: Job) -> dict[str, Any]:
 def _text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
+
+
+LATE = {
+    "code": "ttft",
+    "words": "p99 TTFT is 4056.2 ms, the limit of Server is 2000 ms",
+    "value": 4056.2,
+    "limit": 2000.0,
+    "fix": "lower system.target_qps.Server",
+}
+"""A complaint of a performance check."""
+
+
+def job_of(plan: Plan, step: str, scenario: str) -> Job:
+    return next(j for j in plan.jobs if j.step == step and f"/{scenario}" in f"/{j.key}")
+
+
+def invalid(plan: Plan, home: Path, scenario: str) -> None:
+    verdict = {"holds": False, "complaints": [LATE]}
+    path = home / job_of(plan, "performance_check", scenario).output
+    made_otherwise(path, lambda fields: fields["result"].update(verdict))
+
+
+def gone(plan: Plan, home: Path, step: str, scenario: str, said: str = "") -> None:
+    one = job_of(plan, step, scenario)
+    shutil.rmtree((home / one.output).parent)
+    if said:
+        (home / one.log).parent.mkdir(parents=True, exist_ok=True)
+        (home / one.log).write_text(f"loading\n{said}\n", encoding="utf-8")

@@ -15,7 +15,7 @@ LINE_INTERVAL_S = 30.0
 
 
 class _Plain:
-    """A stream that passes on no escape sequence, whoever's text it is given."""
+    """A stream that removes every escape sequence from what is written to it."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -30,9 +30,9 @@ class _Plain:
 
 @contextlib.contextmanager
 def plain_output() -> Iterator[None]:
-    """What is printed meanwhile can't move the cursor, colour or hide anything.
+    """Printed text can't move the cursor, colour or hide anything.
 
-    Names of files, logs and words of servers are a stranger's, and get into many messages.
+    Names of files, logs and servers' answers come from strangers, and many messages quote them.
     """
     with (
         contextlib.redirect_stdout(cast(TextIO, _Plain(sys.stdout))),

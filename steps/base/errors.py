@@ -19,22 +19,22 @@ class UserError(Exception):
 
 
 def shown(text: str) -> str:
-    """A stranger's text as part of a line: its ends of lines too are escapes, as JSON writes them.
+    """A stranger's text within a line: its line ends are escaped too, as JSON writes them.
 
-    What else a terminal would obey, `console.plain_output` takes out of all that is printed.
+    `console.plain_output` removes everything else that a terminal would obey.
     """
     return plain(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def plain(text: str) -> str:
-    """Text without anything that a terminal obeys or hides; lines and tabs stay."""
+    """The text without anything that a terminal obeys or hides; line ends and tabs stay."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(_escaped(c) if unicodedata.category(c) in OBEYED else c for c in text)
 
 
 OBEYED = ("Cc", "Cf", "Cs", "Zl", "Zp")
-"""Control and format characters (colours, cursor, direction of text), surrogates, ends of lines."""
+"""Control and format characters (colours, cursor, text direction), surrogates, line ends."""
 
 
 def _escaped(character: str) -> str:

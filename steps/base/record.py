@@ -1,10 +1,10 @@
-"""What every step leaves behind: files, a manifest that stands for them, and a record.
+"""What every step leaves behind: files, a manifest that lists them, and a record.
 
 `manifest.json` is a pure function of a step's configuration, inputs and results, so a repeated
 deterministic step leaves the same bytes. `record.json` beside it says where, when and by which
-code, and of which manifest. Both appear only when the step is complete: it works in a temporary
-directory that is moved into place as a whole. Each ends in a digest over all that it says, so
-whatever is edited later, its result included, is refused by whoever reads it.
+code, and names its manifest by digest. Both appear only when the step is complete: it works in a
+temporary directory that is moved into place as a whole. Each ends in a digest over its content, so
+a later edit, of the result too, is refused on reading.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -27,13 +27,15 @@ MANIFEST = "manifest.json"
 RECORD = "record.json"
 
 FORMAT = 2
-"""Of both files. Format 1 had neither this number nor digests: it is read, and `verify` says so."""
+"""The format of both files. Format 1 had neither this number nor digests: it is read, and `verify`
+says so.
+"""
 
 BESIDE = ("frontier.json",)
-"""What may lie in a result without being part of it: the search that a run comes from."""
+"""What may lie in a result's directory without being part of it: the search before a run."""
 
 OPEN_OVER_NFS = ".nfs"
-"""How files begin that an NFS client keeps for whoever still has them open."""
+"""How the names of files begin that an NFS client keeps while a process has them open."""
 
 
 class Hash(Protocol):
@@ -85,7 +87,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def require_writable(path: Path) -> None:
-    """Raises UserError if a file can't be made there, as is said before hours of work for it."""
+    """Raises UserError if a file can't be made there; called before hours of work."""
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -151,8 +153,20 @@ class Manifest:
             raise UserError(complaint if "; " in complaint else f"{complaint}; {remedy}")
 
     def damage(self) -> list[str]:
-        """Files that are absent, changed or not listed, one sentence each; empty if all hold."""
-        found = [complaint for name in self.files if (complaint := self._damaged(name))]
+        """Files that are absent, changed or not listed, one sentence each; empty if intact."""
+        return self._complaints(lambda path: True)
+
+    def altered(self) -> list[str]:
+        """As `damage`, but reads only what was written after the manifest: a step writes that
+        last. What was changed with an older time than it has is left to `damage`."""
+        try:
+            made = (self.directory / MANIFEST).stat().st_mtime_ns
+        except OSError as error:
+            return [f"{self.directory / MANIFEST} can't be read ({error.strerror})"]
+        return self._complaints(lambda path: path.stat().st_mtime_ns > made)
+
+    def _complaints(self, suspected: Callable[[Path], bool]) -> list[str]:
+        found = [one for name in self.files if (one := self._damaged(name, suspected))]
         listed = {*self.files, *BESIDE, MANIFEST, RECORD}
         return found + [
             f"{self.directory / name} isn't listed in {MANIFEST}; remove it"
@@ -160,11 +174,14 @@ class Manifest:
             if not Path(name).name.startswith(OPEN_OVER_NFS)
         ]
 
-    def _damaged(self, name: str) -> str | None:
+    def _damaged(
+        self, name: str, suspected: Callable[[Path], bool] = lambda path: True
+    ) -> str | None:
         path, entry = self.directory / name, self.files[name]
         if not path.is_file():
             return f"{path} is missing"
-        if path.stat().st_size != entry["bytes"] or sha256_file(path) != entry["sha256"]:
+        same = path.stat().st_size == entry["bytes"]
+        if not same or (suspected(path) and sha256_file(path) != entry["sha256"]):
             return f"{path} does not match its sha256 in {MANIFEST}"
         return None
 
@@ -180,7 +197,7 @@ class Record:
 
     @classmethod
     def read(cls, manifest: Path) -> "Record":
-        """That beside `manifest`. Raises UserError if absent, damaged, edited or of another one."""
+        """The record beside `manifest`. Raises UserError if absent, damaged or not its own."""
         path = manifest.with_name(RECORD)
         fields, vouched = _read_stamped(path)
         if not vouched and _is_of_today(manifest):
@@ -197,9 +214,9 @@ class Record:
 
 
 def strangers(directory: Path, listed: Collection[str], *, folders: bool = False) -> Iterator[str]:
-    """What lies below a directory and isn't listed: files, links, pipes; names relative to it.
+    """Files, links and pipes below a directory that aren't listed; names relative to it.
 
-    `folders`: and directories without anything in them.
+    `folders`: empty directories too.
     """
     for home, names, others in os.walk(directory):
         for name in sorted([*names, *others]):
@@ -211,7 +228,7 @@ def strangers(directory: Path, listed: Collection[str], *, folders: bool = False
 
 
 def stamped(fields: Mapping[str, Any]) -> str:
-    """The text of a manifest or record: what is read back has to be this very text."""
+    """The text of a manifest or record; the file must have exactly this text when read back."""
     # Through JSON once, so that keys are texts and sorted as such when they are read back.
     content = json.loads(canonical_json({**fields, "format": FORMAT}))
     digest = hashlib.sha256(canonical_json(content).encode("utf-8", "surrogatepass")).hexdigest()
@@ -220,7 +237,7 @@ def stamped(fields: Mapping[str, Any]) -> str:
 
 
 def _read_stamped(path: Path) -> tuple[dict[str, Any], bool]:
-    """What such a file says, and whether a digest covers it, as in all formats but the first."""
+    """Such a file's content, and whether a digest covers it, as in all formats but the first."""
     try:
         text = path.read_text(encoding="utf-8")
         fields = json.loads(text)
@@ -245,7 +262,7 @@ def _read_stamped(path: Path) -> tuple[dict[str, Any], bool]:
 
 
 def _is_of_today(other: Path) -> bool:
-    """A file without a digest whose other has one has lost it: both are written together."""
+    """A file without a digest beside one that has it was edited: both are written together."""
     try:
         return "digest" in json.loads(other.read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError, RecursionError):
@@ -268,17 +285,18 @@ class Workspace:
 
     `partial` is a directory (not made yet) that outlives a killed step, so that the next one can
     go on from it; it is removed once the step's output is published. `previous` is what the step
-    published before, until this takes its place.
+    published before, until this takes its place. `destination`: where all of it goes.
     """
 
     directory: Path
     result: dict[str, Any] = field(default_factory=dict)
     partial: Path | None = None
     previous: Path | None = None
+    destination: Path | None = None
 
 
 def partial_directory(destination: Path) -> Path:
-    """Where what a killed step had finished of `destination` waits for the next one."""
+    """Where a killed step's finished parts of `destination` wait for the next one."""
     return destination.with_name(f"{destination.name}.partial")
 
 
@@ -309,6 +327,7 @@ def publish(
             temporary,
             partial=partial_directory(destination),
             previous=destination if destination.is_dir() else None,
+            destination=destination,
         )
         yield workspace
         files = {

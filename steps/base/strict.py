@@ -18,6 +18,6 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
 class Strict(BaseModel):
-    """Immutable; an unknown key is an error, and so is a number that is none or infinite."""
+    """Immutable; an unknown key is an error, and so is a number that is NaN or infinite."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)

@@ -15,16 +15,22 @@ from typing import NoReturn
 from steps import ROOT
 from steps.base.console import plain_output
 from steps.base.errors import UserError, shown
-from steps.plan.frozen import frozen_plan, scheduler, site_file, snakemake
+from steps.plan.frozen import frozen_plan, site_file, snakemake
 from steps.schedule import supervisor
 
 PLANNED: Mapping[str, str] = {
     "run": "(default) make the plan and run what of it is missing or outdated",
+    "again": "measure anew what failed, or the cells and results that are named",
+    "status": "a table of the plan's cells: valid, running, due, failed and why",
+    "report": "make the page of what there is; --published: of AMD's published submission",
     "plan": "print what would run, why, how long and how much disk; runs nothing",
     "manifests": "print what Kubernetes would be given, with scheduler=kubernetes",
     "verify": "check every result of the plan, or DIRECTORY as unseal left it, against its digests",
 }
 """Commands on a plan: they take overrides."""
+
+PUBLISHED = "--published"
+"""What makes `report` one of published results, without a plan."""
 
 OTHERS: Mapping[str, tuple[str, str]] = {
     "ls": ("steps.commands.ls", "list experiments and the values of every group"),
@@ -55,7 +61,6 @@ OTHERS: Mapping[str, tuple[str, str]] = {
     ),
     "explain": ("steps.submit.validate.explain", "what a finding of validate means, and its fix"),
     "compare": ("steps.commands.compare", "A B: differences of two results, own or published"),
-    "report": ("steps.report.command", "--published: the page of AMD's published submission"),
     "seal": ("steps.commands.seal", "one file of a finished submission, signed and encrypted"),
     "unseal": ("steps.commands.unseal", "FILE DIRECTORY: open what seal made, checked"),
     "bundle": (
@@ -96,7 +101,9 @@ REMEDIES: Mapping[int, str] = {
 """By errno; what else there is says enough of itself."""
 
 USAGE = """\
-./reproduce [run|plan|manifests|verify] [--site FILE] [hydra overrides] [-- snakemake arguments]
+./reproduce [run] [--site FILE] [hydra overrides] [-- snakemake arguments]
+./reproduce again [cells and results] [--site FILE] [hydra overrides]
+./reproduce status|report|plan|manifests|verify [--site FILE] [hydra overrides]
 ./reproduce COMMAND [arguments]
 
 {commands}
@@ -125,6 +132,8 @@ def _main(arguments: list[str]) -> int:
             return int(
                 importlib.import_module("steps.submit.provenance.package").command(arguments[1:])
             )
+        if name == "report" and PUBLISHED in arguments:
+            return int(importlib.import_module("steps.report.command").command(arguments[1:]))
         if name in PLAIN and {"-h", "--help"} & set(arguments[1:]):
             print(f"./reproduce {name} {PLAIN[name]}".strip(), OTHERS[name][1], sep="\n\n")
             return 0
@@ -170,17 +179,27 @@ def _planned(arguments: list[str]) -> int:
         split = arguments.index("--")
         ours, passed_on = arguments[:split], arguments[split + 1 :]
     ours, site = site_file(ours)
-    command, overrides = "run", ours
+    command, given = "run", ours
     if ours and "=" not in ours[0]:
-        command, overrides = ours[0], ours[1:]
+        command, given = ours[0], ours[1:]
     if command not in PLANNED or (command != "run" and passed_on):
         print(f"error: {' '.join(arguments)!r} is not a command\n{usage()}", file=sys.stderr)
         return 2
+    words = [word for word in given if command == "again" and "=" not in word]
+    overrides = [word for word in given if word not in words]
     path = frozen_plan(ROOT, overrides, site)
+    typed = [*overrides, *(["--site", str(site)] if site else [])]
+    return _on_plan(command, path, typed, words, passed_on)
+
+
+def _on_plan(
+    command: str, path: Path, typed: list[str], words: list[str], passed_on: list[str]
+) -> int:
+    """`typed`: what chose the plan, as it was typed."""
     if command == "plan":
         from steps.commands.preview import preview
 
-        print(preview(path, ROOT, snakemake(path)))
+        print(preview(path, ROOT, snakemake(path), typed))
         return 0
     if command == "manifests":
         from steps.schedule.kubernetes.run import show
@@ -189,17 +208,23 @@ def _planned(arguments: list[str]) -> int:
     if command == "verify":
         from steps.commands.verify import verify
 
-        return verify(path, ROOT)
+        return verify(path, ROOT, typed)
+    from steps.commands import results
+
+    asked = results.Asked.of(path, ROOT, typed)
+    if command == "report":
+        return results.report(asked)
+    if command == "status":
+        return results.status(asked)
+    from steps.plan.older import refuse_older
     from steps.plan.unsupported import refusal
 
+    refuse_older(path, ROOT)
     if reason := refusal(path, ROOT):
         raise UserError(reason)
     supervisor.lock(ROOT)
     os.chdir(ROOT)
-    if (name := scheduler(path)) != "local":
-        found = {"slurm": "steps.schedule.run", "kubernetes": "steps.schedule.kubernetes.run"}
-        return int(importlib.import_module(found[name]).run(path, passed_on, ROOT))
-    return supervisor.supervise([*snakemake(path), *passed_on], ROOT)
+    return results.again(asked, words) if command == "again" else results.run(asked, passed_on)
 
 
 def command_line() -> NoReturn:

@@ -1,24 +1,35 @@
-"""`./reproduce plan`: what would run, why, and what it costs. Runs nothing."""
+"""`./reproduce plan`: what would run, why, and its cost. Runs nothing."""
 
 import subprocess
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tabulate import tabulate
 
 from steps.base.errors import UserError
+from steps.commands.results import Asked, broken, lines
 from steps.config import schema
 from steps.plan.estimate import cost, evaluation_counts
 from steps.plan.plan import Plan, load
+from steps.plan.states import described, troubles
 from steps.plan.unsupported import refusal
 
 SUMMARY_LIMIT_S = 300.0
 
 
-def preview(path: Path, root: Path, snakemake: list[str]) -> str:
-    """The plan as a table, one line per step, with departures from the rules below it."""
-    plan = load(path)
+def preview(path: Path, root: Path, snakemake: list[str], typed: Sequence[str] = ()) -> str:
+    """The plan as a table, one line per step, with departures from the rules below it.
+
+    `typed`: the overrides, for the commands that mend what doesn't hold.
+    """
+    asked = Asked(path, load(path), root, typed)
+    plan, wrong = asked.plan, Wrong.of(asked)
     reasons = pending(plan, root, snakemake)
+    if wrong.results:  # no tree is made with them
+        waiting = {job.output for job in plan.jobs if job.step in WAITING}
+        reasons = {output: why for output, why in reasons.items() if output not in waiting}
     counts, nodes = evaluation_counts(plan.jobs), {r.system: r.nodes for r in plan.requirements}
     rows, total_s, gigabytes, unknown = [], 0.0, 0.0, []
     for step in dict.fromkeys(job.step for job in plan.jobs):
@@ -32,22 +43,51 @@ def preview(path: Path, root: Path, snakemake: list[str]) -> str:
         total_s += seconds
         gigabytes += sum(c.gigabytes for c in costs)
         found = Counter(reasons[job.output] for job in due)
-        why = ", ".join(f"{count}× {reason}" for reason, count in found.items()) or "holds"
+        found += Counter(wrong.of_job[job.output] for job in jobs if job.output in wrong.of_job)
+        held = "waits for valid results" if wrong.results and step in WAITING else "holds"
+        why = ", ".join(f"{count}× {reason}" for reason, count in found.items()) or held
         known = all(c.seconds is not None for c in costs)
         if not known:
             unknown.append(step)
         rows.append([step, len(jobs), len(due), why, _duration(seconds) if known else "not known"])
     table = tabulate(rows, headers=["step", "jobs", "to run", "why", "about"], tablefmt="simple")
-    several = len(nodes) > 1 or max(nodes.values()) > 1
-    spent = f"{total_s / 3600:.1f} machine-hours" if several else _duration(total_s)
+    several = max(nodes.values()) > 1
+    spent = f"{_duration(total_s)} of machine time" if several else _duration(total_s)
     total = f"{len(reasons)} of {len(plan.jobs)} jobs would run: about {spent} "
     total += f"and {gigabytes:.1f} GB of disk"
     if unknown:
-        total += f", without {', '.join(unknown)}, whose cost is not known"
+        total += f", without {', '.join(unknown)}, whose cost is unknown"
     if not reasons:
         total = f"nothing to do: all {len(plan.jobs)} jobs hold"
+    if not reasons and wrong.lines:
+        total = "nothing to run, but not everything holds"
     title = f"experiment {plan.experiment}, plan {path.stem}"
-    return "\n".join([title, table, total, *_cells(plan), *_notes(plan), *_refusal(path, root)])
+    return "\n".join(
+        [title, table, total, *wrong.lines, *_cells(plan), *_notes(plan), *_refusal(path, root)]
+    )
+
+
+WAITING = ("submission", "provenance")
+"""Steps that no result which isn't valid gets to."""
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """What is there and doesn't hold: by a job's output, and in lines with the mending command.
+
+    `results`: whether a measured result is among it.
+    """
+
+    of_job: Mapping[str, str]
+    lines: Sequence[str]
+    results: bool
+
+    @classmethod
+    def of(cls, asked: Asked) -> "Wrong":
+        bad = [cell for cell in asked.cells() if cell.state in ("invalid", "damaged")]
+        damaged = {one.job.output: "damaged" for one in troubles(asked.plan, asked.root)}
+        invalid = {p.check: "not valid" for c in bad for p in c.parts if p.state == "invalid"}
+        return cls(damaged | invalid, [*lines(bad, asked), *broken(asked)], bool(bad))
 
 
 def _cells(plan: Plan) -> list[str]:
@@ -95,8 +135,7 @@ def _reason(status: str) -> str:
 
 
 def _described(plan: Plan) -> tuple[schema.Cell, ...]:
-    report = next(job for job in plan.jobs if job.step == "report")
-    return schema.ReportConfig.model_validate_json(report.config).cells
+    return described(plan).cells
 
 
 def _notes(plan: Plan) -> list[str]:

@@ -8,6 +8,7 @@ import argparse
 import gzip
 import io
 import os
+import shlex
 import shutil
 import tarfile
 import tempfile
@@ -19,8 +20,9 @@ from typing import IO, Any
 from steps import ROOT
 from steps.base.errors import UserError
 from steps.base.record import Manifest
+from steps.commands.results import Asked, broken, lines
 from steps.plan.frozen import frozen_plan, site_file
-from steps.plan.plan import load
+from steps.plan.states import States
 from steps.submit.provenance.package import ENVELOPE, FOLDER, STATEMENT, TREE
 from steps.submit.provenance.signing import signed
 from steps.submit.provenance.statement import damage, read
@@ -39,9 +41,18 @@ def command(arguments: list[str]) -> int:
     parser.add_argument(
         "--recipient", type=Path, metavar="FILE", help="public keys, age's or SSH's, one a line"
     )
+    parser.add_argument(
+        "--anyway",
+        action="store_true",
+        help="the package that lies there, though it isn't what the plan holds",
+    )
     rest, site = site_file(arguments)
     given = parser.parse_args(rest)
-    jobs = {job.step: job for job in load(frozen_plan(ROOT, given.overrides, site)).jobs}
+    path = frozen_plan(ROOT, given.overrides, site)
+    asked = Asked.of(path, ROOT, [*given.overrides, *(["--site", str(site)] if site else [])])
+    if not given.anyway:
+        _require_held(asked)
+    jobs = {job.step: job for job in asked.plan.jobs}
     package, made = (
         Manifest.read(ROOT / jobs[step].output) for step in ("submission", "provenance")
     )
@@ -50,9 +61,9 @@ def command(arguments: list[str]) -> int:
     statement = read(made.directory / STATEMENT)
     tree = {resource.name: package.directory / resource.name for resource in statement.subject}
     if tree.keys() != {name for name in package.files if name.startswith(f"{TREE}/")}:
-        raise UserError("the statement is of another package; run ./reproduce again")
+        raise UserError("the statement is of another package; ./reproduce makes it again")
     for complaint in damage(statement, tree):
-        raise UserError(f"{complaint}; run ./reproduce again")
+        raise UserError(f"{complaint}; ./reproduce makes it again")
     recipients = _recipients(given.recipient) if given.recipient else []
     files = {**tree, **{f"{FOLDER}/{n}": made.directory / n for n in made.files}}
     text = (made.directory / STATEMENT).read_bytes()
@@ -74,6 +85,19 @@ def command(arguments: list[str]) -> int:
     ]
     print(f"{given.output}: {len(files)} files, {', '.join(how)}")
     return 0
+
+
+def _require_held(asked: Asked) -> None:
+    """Raises UserError unless the package is that of the plan, made of results that hold."""
+    cells, states = asked.cells(), States(asked.plan, asked.root)
+    bad = [cell for cell in cells if cell.state != "valid"]
+    more = "; --anyway seals what lies there"
+    for line in (*lines(bad, asked), *broken(asked)):
+        raise UserError(f"the plan doesn't hold: {line}{more}")
+    for step, why in states.whole():
+        raise UserError(
+            f"{step}: {why}; {shlex.join(['./reproduce', *asked.overrides])} makes it{more}"
+        )
 
 
 def _pack(plain: IO[bytes], files: dict[str, Path], extra: dict[str, bytes]) -> None:

@@ -428,7 +428,7 @@ class ComplianceCheckConfig(Strict):
     rule: TestRule
 
 
-# ---- submission and report ---------------------------------------------------------------------
+# ---- submission ---------------------------------------------------------------------
 
 
 class Measurement(Strict):
@@ -509,9 +509,3 @@ class ProvenanceConfig(Strict):
     round: Name
     submitter: str
     overrides: tuple[str, ...]
-
-
-class ReportConfig(Strict):
-    experiment: Name
-    round: Name
-    cells: tuple[Cell, ...]

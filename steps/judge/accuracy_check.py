@@ -1,15 +1,23 @@
 """Are the answers of an accuracy run as good as the reference's?"""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.record import Manifest, Workspace
 from steps.base.step import main
 from steps.config.schema import NO_GATE, AccuracyCheckConfig, Bounds, Gates
+from steps.config.verdicts import (
+    AccuracyVerdict,
+    Complaint,
+    GateVerdict,
+    Metric,
+    as_result,
+    plain,
+)
+from steps.config.window import Window
 from steps.mlperf.accuracy_text import read_scores
 from steps.mlperf.loadgen_log import Detail, read_detail
 
@@ -20,29 +28,54 @@ TEXT = "accuracy.txt"
 def step(
     config: AccuracyCheckConfig, inputs: Mapping[str, Path], workspace: Workspace, console: Console
 ) -> None:
-    """Writes accuracy.txt (for the official checker) and accuracy.json.
-
-    Raises UserError if the run proves nothing (wrong mode, samples missing) or a score misses the
-    required gate.
+    """Publishes an AccuracyVerdict; writes accuracy.txt (for the official checker) and
+    accuracy.json. A run that proves nothing (wrong mode, samples missing) isn't scored.
     """
-    run, dataset = (Manifest.read(inputs[role]) for role in ("run", "dataset"))
-    prove_whole(read_detail(run.file("mlperf_log_detail.txt")), config)
-    log = run.file("mlperf_log_accuracy.json")
-    if config.scorer == IMAGES:
-        scores, text = _images(config, log, dataset, workspace.directory)
-    else:
-        score = _rehearsal if config.scorer == REHEARSAL else _official
-        tokenizer = Manifest.read(inputs["model"]).file("tokenizer.json")
-        scores, text = score(config, log, dataset.file("evaluation.pkl"), tokenizer, console)
-    path = workspace.directory / TEXT
-    path.write_text(text, encoding="utf-8")
-    gates = {name: _verdict(scores, path, gate) for name, gate in config.gates.items()}
-    workspace.result = {"scores": scores, "gates": gates, "required": config.required}
+    run = Manifest.read(inputs["run"])
+    detail = read_detail(run.file("mlperf_log_detail.txt"))
+    complaints = tuple(unproven(detail, config))
+    scores: dict[str, float] = {}
+    gates: dict[str, GateVerdict] = {}
+    if not complaints:
+        scores, text, complaints = _scored(config, run, inputs, workspace.directory, console)
+        path = workspace.directory / TEXT
+        path.write_text(text, encoding="utf-8")
+        gates = {name: _verdict(scores, path, gate) for name, gate in config.gates.items()}
+        complaints = (*complaints, *missed(gates, config))
+    verdict = AccuracyVerdict(
+        holds=not complaints,
+        complaints=complaints,
+        window=Window.of(run.result),
+        scores=scores,
+        gates=gates,
+        required=config.required,
+    )
+    if not verdict.holds:
+        console.say(verdict.why)
+    workspace.result = as_result(verdict)
     shown = json.dumps(workspace.result, indent=1, sort_keys=True) + "\n"
     print(shown)
-    if config.required != NO_GATE:
-        _require(gates[config.required], config)
     (workspace.directory / "accuracy.json").write_text(shown, encoding="utf-8")
+
+
+def _scored(
+    config: AccuracyCheckConfig,
+    run: Manifest,
+    inputs: Mapping[str, Path],
+    folder: Path,
+    console: Console,
+) -> tuple[dict[str, float], str, tuple[Complaint, ...]]:
+    """Scores, accuracy.txt, and what is wrong with the samples that they are of."""
+    dataset, log = Manifest.read(inputs["dataset"]), run.file("mlperf_log_accuracy.json")
+    if config.scorer == IMAGES:
+        (scores, text), samples = _images(config, log, dataset, folder)
+        return scores, text, tuple(_incomplete(samples, config))
+    tokenizer = Manifest.read(inputs["model"]).file("tokenizer.json")
+    table = dataset.file("evaluation.pkl")
+    if config.scorer == REHEARSAL:
+        return *_rehearsal(config, log, table, tokenizer, console), ()
+    (scores, text), samples = _official(config, log, table, tokenizer)
+    return scores, text, tuple(_incomplete(samples, config))
 
 
 _Scores = tuple[dict[str, float], str]
@@ -61,19 +94,21 @@ def _rehearsal(
 
 
 def _official(
-    config: AccuracyCheckConfig, log: Path, table: Path, tokenizer: Path, console: Console
-) -> _Scores:
+    config: AccuracyCheckConfig, log: Path, table: Path, tokenizer: Path
+) -> tuple[_Scores, int]:
     import pandas
 
     from steps.judge.scoring.score import score
 
     data = None if config.nltk_data is None else Path(config.nltk_data)
     totals = score(config.scorer, log, pandas.read_pickle(table), tokenizer, data)
-    _require_all(totals.samples, config)
-    return {name: float(value) for name, value in totals.result().items()}, totals.text()
+    scores = {name: float(value) for name, value in totals.result().items()}
+    return (scores, totals.text()), totals.samples
 
 
-def _images(config: AccuracyCheckConfig, log: Path, dataset: Manifest, folder: Path) -> _Scores:
+def _images(
+    config: AccuracyCheckConfig, log: Path, dataset: Manifest, folder: Path
+) -> tuple[_Scores, int]:
     from steps.judge.scoring.images import Files, Gallery, score
 
     weights = config.weights
@@ -91,20 +126,22 @@ def _images(config: AccuracyCheckConfig, log: Path, dataset: Manifest, folder: P
     )
     gallery = Gallery(folder / "images", [int(stem) for stem in config.kept.get("images", ())])
     found = score(log, files, gallery=gallery)
-    _require_all(found.samples, config)
-    return {name: float(value) for name, value in found.result().items()}, found.text()
+    scores = {name: float(value) for name, value in found.result().items()}
+    return (scores, found.text()), found.samples
 
 
-def _require_all(samples: int, config: AccuracyCheckConfig) -> None:
+def _incomplete(samples: int, config: AccuracyCheckConfig) -> Iterator[Complaint]:
     if samples != config.dataset_size:
-        raise UserError(
-            f"the accuracy log has {samples} samples of {config.dataset_size}; re-run the "
-            "accuracy run"
+        yield Complaint(
+            code="samples",
+            words=f"the accuracy log has {samples} samples of {config.dataset_size}",
+            value=float(samples),
+            limit=float(config.dataset_size),
         )
 
 
-def prove_whole(detail: Detail, config: AccuracyCheckConfig) -> None:
-    """Raises UserError unless LoadGen itself says that this was a whole accuracy run."""
+def unproven(detail: Detail, config: AccuracyCheckConfig) -> Iterator[Complaint]:
+    """Why LoadGen itself doesn't say that this was a whole accuracy run."""
     expected = {
         "effective_test_mode": "AccuracyOnly",
         "effective_scenario": "Offline" if config.scenario == "Offline" else "Server",
@@ -112,22 +149,26 @@ def prove_whole(detail: Detail, config: AccuracyCheckConfig) -> None:
     }
     for key, value in expected.items():
         if detail.get(key) != value:
-            raise UserError(
-                f"the {config.scenario} accuracy run proves nothing: {key} is "
-                f"{detail.get(key)!r}, not {value!r}; re-run it"
+            yield Complaint(
+                code=key,
+                words=f"the {config.scenario} accuracy run proves nothing: {key} is "
+                f"{detail.get(key)!r}, not {value!r}",
+                value=plain(detail.get(key)),
+                limit=plain(value),
             )
     if detail.errors:
-        raise UserError(
-            f"LoadGen reported an error in the {config.scenario} accuracy run: "
-            f"{detail.errors[0].value}; re-run it"
+        yield Complaint(
+            code="error",
+            words=f"LoadGen reported an error in the {config.scenario} accuracy run: "
+            f"{detail.errors[0].value}",
         )
 
 
-def _verdict(scores: Mapping[str, float], text: Path, gate: Gates | Bounds) -> dict[str, Any]:
+def _verdict(scores: Mapping[str, float], text: Path, gate: Gates | Bounds) -> GateVerdict:
     return judged(scores, gate) if isinstance(gate, Gates) else bounded(text, gate)
 
 
-def bounded(text: Path, gate: Bounds) -> dict[str, Any]:
+def bounded(text: Path, gate: Bounds) -> GateVerdict:
     """One gate of a round: every metric as the checker will read it, within the round's bounds.
 
     `ratio` is of the bound that it comes nearest to missing: 1 or more passes. Raises UserError if
@@ -135,7 +176,7 @@ def bounded(text: Path, gate: Bounds) -> dict[str, Any]:
     """
     names = tuple(dict.fromkeys((*gate.minimum, *gate.maximum)))
     printed = read_scores(text, names)
-    metrics: dict[str, dict[str, Any]] = {}
+    metrics: dict[str, Metric] = {}
     for name in names:
         if name not in printed:
             raise UserError(f"{name} was not scored, and the round bounds it")
@@ -149,50 +190,62 @@ def bounded(text: Path, gate: Bounds) -> dict[str, Any]:
         if "maximum" in bounds:
             ratios.append(bounds["maximum"] / score if score > 0 else 1.0)
         ratio = min(ratios)
-        metrics[name] = {"score": score, **bounds, "ratio": ratio, "passed": ratio >= 1}
-    return {"passed": all(entry["passed"] for entry in metrics.values()), "metrics": metrics}
+        metrics[name] = Metric(score=score, **bounds, ratio=ratio, passed=ratio >= 1)
+    return _of_all(metrics)
 
 
-def judged(scores: Mapping[str, float], gate: Gates) -> dict[str, Any]:
+def judged(scores: Mapping[str, float], gate: Gates) -> GateVerdict:
     """One gate: every metric at least reference times factor, tokens within the tolerance."""
     metrics = {
-        name: {
-            "score": scores[name],
-            "minimum": reference * gate.factor,
-            "ratio": scores[name] / reference,
-            "passed": scores[name] >= reference * gate.factor,
-        }
+        name: Metric(
+            score=scores[name],
+            minimum=reference * gate.factor,
+            ratio=scores[name] / reference,
+            passed=scores[name] >= reference * gate.factor,
+        )
         for name, reference in gate.reference.items()
     }
     tokens = scores["tokens_per_sample"]
     tolerance = gate.tokens_per_sample_tolerance
     low, high = (gate.tokens_per_sample * (1 + sign * tolerance) for sign in (-1, 1))
-    metrics["tokens_per_sample"] = {
-        "score": tokens,
-        "minimum": low,
-        "maximum": high,
-        "ratio": tokens / gate.tokens_per_sample,
-        "passed": low <= tokens <= high,
-    }
-    return {"passed": all(entry["passed"] for entry in metrics.values()), "metrics": metrics}
+    metrics["tokens_per_sample"] = Metric(
+        score=tokens,
+        minimum=low,
+        maximum=high,
+        ratio=tokens / gate.tokens_per_sample,
+        passed=low <= tokens <= high,
+    )
+    return _of_all(metrics)
 
 
-def _require(gate: Mapping[str, Any], config: AccuracyCheckConfig) -> None:
-    for name, entry in gate["metrics"].items():
-        if not entry["passed"]:
-            raise UserError(
-                f"accuracy of {config.scenario} misses gate {config.required}: {name} is "
-                f"{entry['score']:.4f}, it must be {_limits(entry)} ({entry['ratio']:.2%} of the "
-                f"{'bound' if isinstance(config.gates[config.required], Bounds) else 'reference'})"
+def _of_all(metrics: dict[str, Metric]) -> GateVerdict:
+    return GateVerdict(passed=all(one.passed for one in metrics.values()), metrics=metrics)
+
+
+def missed(gates: Mapping[str, GateVerdict], config: AccuracyCheckConfig) -> Iterator[Complaint]:
+    """Of the required gate, each metric that misses it."""
+    if config.required == NO_GATE:
+        return
+    against = "bound" if isinstance(config.gates[config.required], Bounds) else "reference"
+    for name, metric in gates[config.required].metrics.items():
+        if not metric.passed:
+            below = metric.minimum is not None and metric.score < metric.minimum
+            yield Complaint(
+                code=name,
+                words=f"accuracy of {config.scenario} misses gate {config.required}: {name} is "
+                f"{metric.score:.4f}, it must be {_limits(metric)} ({metric.ratio:.2%} of the "
+                f"{against})",
+                value=metric.score,
+                limit=metric.minimum if below else metric.maximum,
             )
 
 
-def _limits(entry: Mapping[str, Any]) -> str:
-    if "minimum" not in entry:
-        return f"at most {entry['maximum']:.4f}"
-    if "maximum" in entry:
-        return f"{entry['minimum']:.1f} to {entry['maximum']:.1f}"
-    return f"at least {entry['minimum']:.4f}"
+def _limits(metric: Metric) -> str:
+    if metric.minimum is None:
+        return f"at most {metric.maximum:.4f}"
+    if metric.maximum is not None:
+        return f"{metric.minimum:.1f} to {metric.maximum:.1f}"
+    return f"at least {metric.minimum:.4f}"
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
 """The verdict on a compliance run, and the files of it that a submission carries."""
 
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 
 from steps.base.console import Console
 from steps.base.errors import UserError
-from steps.base.record import Manifest, Workspace
+from steps.base.record import MANIFEST, Manifest, Record, Workspace
 from steps.base.step import main
 from steps.config.schema import ComplianceCheckConfig
+from steps.config.verdicts import Complaint, ComplianceVerdict, as_result
+from steps.config.window import Window
 from steps.judge.compliance import tokens, verify
 from steps.mlperf.loadgen_log import read_answers, read_detail
 from steps.mlperf.rounds import Test
@@ -20,23 +22,59 @@ def step(
     workspace: Workspace,
     console: Console,
 ) -> None:
-    """Fills the test's directory of the submission; raises UserError if the test doesn't hold.
+    """Publishes a ComplianceVerdict, and fills the test's directory of the submission.
 
     Inputs besides the test's own `run`: `performance` for a test whose speed is judged, and
     `accuracy` for TEST01.
     """
     run = _whole(inputs["run"])
-    if config.test == "TEST06":
-        _tokens(config, run, workspace)
-        return
+    judge = _tokens if config.test == "TEST06" else _timed
+    verdict = judge(config, run, inputs, workspace.directory)
+    if not verdict.holds:
+        console.say(verdict.why)
+    workspace.result = as_result(verdict)
+
+
+def _timed(
+    config: ComplianceCheckConfig, run: Manifest, inputs: Mapping[str, Path], folder: Path
+) -> ComplianceVerdict:
     rule = Test(**config.rule.model_dump())
-    performance = _whole(inputs["performance"]).directory
-    texts = {verify.SPEED: verify.speed(config.test, rule, performance, run.directory)}
+    performance = _whole(inputs["performance"])
+    texts, complaints = verify.speed(config.test, rule, performance.directory, run.directory)
     if config.test == "TEST01":
         accuracy = _whole(inputs["accuracy"]).directory
-        texts |= verify.answers(rule, accuracy, run.directory, config.answer_type)
-    verify.package(workspace.directory, run.directory, texts)
-    workspace.result = {"test": config.test, "passed": True}
+        more, differ = verify.answers(rule, accuracy, run.directory, config.answer_type)
+        texts, complaints = {**texts, **more}, (*complaints, *differ)
+    verify.package(folder, run.directory, texts)
+    complaints = (*complaints, *early(config.test, performance, run))
+    return ComplianceVerdict(
+        holds=not complaints,
+        complaints=complaints,
+        window=Window.of(run.result),
+        test=config.test,
+    )
+
+
+def early(test: str, performance: Manifest, run: Manifest) -> Iterator[Complaint]:
+    """A test that is compared with a performance run has to be measured after it: else it is one
+    of an earlier try."""
+    began, ended = (
+        datetime.fromisoformat(text)
+        for text in (_record(run).started, _record(performance).finished)
+    )
+    if began < ended:
+        yield Complaint(
+            code="early",
+            words=f"{test} was measured at {began:%H:%M:%S}, before its performance run ended at "
+            f"{ended:%H:%M:%S} ({(ended - began).total_seconds():.0f} s later)",
+            value=began.isoformat(),
+            limit=ended.isoformat(),
+            fix="measure the test again",
+        )
+
+
+def _record(manifest: Manifest) -> Record:
+    return Record.read(manifest.directory / MANIFEST)
 
 
 def _whole(path: Path) -> Manifest:
@@ -46,30 +84,35 @@ def _whole(path: Path) -> Manifest:
     return run
 
 
-def _tokens(config: ComplianceCheckConfig, run: Manifest, workspace: Workspace) -> None:
-    detail = read_detail(run.file("mlperf_log_detail.txt"))
-    if detail.get("effective_accuracy_log_sampling_target") == 0:
-        raise UserError("the compliance run was not under TEST06's audit.config; re-run it")
+def _tokens(
+    config: ComplianceCheckConfig, run: Manifest, inputs: Mapping[str, Path], folder: Path
+) -> ComplianceVerdict:
+    detail, timed = read_detail(run.file("mlperf_log_detail.txt")), config.scenario != "Offline"
     if config.eos_token_id is None:
         raise UserError(
             "TEST06 needs the model's end-of-sequence token; set benchmark.generation.eos_token_id"
         )
     log = run.file(verify.ANSWERS)
-    timed = config.scenario != "Offline"
-    found = tokens.examine(read_answers(log), config.eos_token_id, timed=timed)
+    found = tokens.examine(read_answers(log), {config.eos_token_id}, timed=timed)
     where = f"{config.test} of {config.scenario} fails"
-    tokens.require(found, where, config.rule.min_samples, config.eos_token_id)
-    text = tokens.text(timed=timed)
-    (workspace.directory / verify.ACCURACY).write_text(text, encoding="utf-8")
-    (workspace.directory / "accuracy").mkdir()
-    shutil.copyfile(log, workspace.directory / "accuracy" / log.name)
-    workspace.result = {
-        "test": config.test,
-        "passed": True,
-        "checked_samples": found.samples,
-        "eos_terminated": found.terminated,
-        "first_token": "True" if timed else "Skipped",
-    }
+    complaints = (
+        *tokens.complaints(found, where, config.rule.min_samples),
+        *tokens.unended(found, where, config.eos_token_id),
+    )
+    if detail.get("effective_accuracy_log_sampling_target") == 0:
+        words = f"{where}: the run was not under its audit.config"
+        complaints = (Complaint(code="audit", words=words), *complaints)
+    if not complaints:
+        verify.package_answers(folder, run.directory, tokens.text(timed=timed))
+    return ComplianceVerdict(
+        holds=not complaints,
+        complaints=complaints,
+        window=Window.of(run.result),
+        test=config.test,
+        checked_samples=found.samples,
+        eos_terminated=found.terminated,
+        first_token="True" if timed else "Skipped",
+    )
 
 
 if __name__ == "__main__":

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from steps.base.console import Console
-from steps.base.errors import UserError
 from steps.base.record import Manifest, Workspace
 from steps.base.step import main
 from steps.config.schema import PerformanceCheckConfig
+from steps.config.verdicts import Complaint, Limits, PerformanceVerdict, as_result, plain
+from steps.config.window import Window
 from steps.mlperf.early_stopping import allowed_misses
 from steps.mlperf.loadgen_log import Detail, read_detail
 
@@ -26,25 +27,32 @@ def step(
     workspace: Workspace,
     console: Console,
 ) -> None:
-    """Raises UserError naming the first complaint; the log has all of them."""
+    """Publishes a PerformanceVerdict, whatever it says; the log has every complaint."""
     run = Manifest.read(inputs["run"])
     detail = read_detail(run.file("mlperf_log_detail.txt"))
-    found = list(complaints(detail, config))
-    for complaint in found:
+    verdict = judge(detail, config, Window.of(run.result))
+    for complaint in verdict.complaints:
         print(f"complaint: {complaint}")
-    if found:
-        more = f" (and {len(found) - 1} more, see {console.log})" if len(found) > 1 else ""
-        raise UserError(
-            f"the {config.scenario} performance run is not valid: {found[0]}{more}; it stays as "
-            f"evidence: to measure again unchanged, delete {run.directory}"
-        )
-    workspace.result = metrics(detail, config)
+    if not verdict.holds:
+        console.say(f"the {config.scenario} performance run is not valid: {verdict.why}")
+    workspace.result = as_result(verdict)
     text = json.dumps(workspace.result, indent=1, sort_keys=True) + "\n"
     (workspace.directory / "performance.json").write_text(text, encoding="utf-8")
 
 
-def complaints(detail: Detail, config: PerformanceCheckConfig) -> Iterator[str]:
-    """What a strict reading of the round's rules finds wrong, the most telling first.
+def judge(
+    detail: Detail, config: PerformanceCheckConfig, window: Window | None = None
+) -> PerformanceVerdict:
+    """Complaints and metrics of a log. Raises UserError for one that lacks what LoadGen writes."""
+    found = tuple(complaints(detail, config))
+    return PerformanceVerdict(
+        holds=not found, complaints=found, window=window, **metrics(detail, config)
+    )
+
+
+def complaints(detail: Detail, config: PerformanceCheckConfig) -> Iterator[Complaint]:
+    """What a strict reading of the round's rules finds wrong, the most telling first: numbers
+    against their limits before LoadGen's general word.
 
     Stricter than submission_checker.py of v5.1.1, which looks neither at the test mode nor at
     audit settings, nor at errors that num_errors doesn't count.
@@ -55,21 +63,26 @@ def complaints(detail: Detail, config: PerformanceCheckConfig) -> Iterator[str]:
     for key, expected in _expected(config).items():
         value = detail.get(key)
         if value != expected:
-            yield f"{key} is {value!r}, not {expected!r}"
+            yield _unexpected(key, value, expected)
+
+
+def _unexpected(key: str, value: object, expected: object) -> Complaint:
+    return Complaint(
+        code=key,
+        words=f"{key} is {value!r}, not {expected!r}",
+        value=plain(value),
+        limit=plain(expected),
+    )
 
 
 def metrics(detail: Detail, config: PerformanceCheckConfig) -> dict[str, Any]:
-    """The result as the round reports it, with what stands beside it.
-
-    That is tokens per second where tokens are timed, else samples, which are queries in Server.
-    """
+    """The fields of PerformanceVerdict that stand beside its complaints."""
     offline, rules = config.scenario == "Offline", config.rules
     tokens = "result_tokens_per_second" if offline else "result_completed_tokens_per_second"
     samples = "result_samples_per_second" if offline else "result_completed_samples_per_sec"
     timed = rules.token_latencies and not offline
     whole = not rules.token_latencies and not offline
     return {
-        "valid": True,
         "metric": "tokens_per_second" if rules.token_latencies else "samples_per_second",
         "value": float(detail.get(tokens if rules.token_latencies else samples)),
         "unit": _unit(config),
@@ -79,11 +92,7 @@ def metrics(detail: Detail, config: PerformanceCheckConfig) -> dict[str, Any]:
         "ttft_ms": _distribution(detail, TTFT) if timed else None,
         "tpot_ms": _distribution(detail, TPOT) if timed else None,
         "latency_ms": _distribution(detail, LATENCY) if whole else None,
-        "limits": {
-            "ttft_ms": rules.ttft_ms,
-            "tpot_ms": rules.tpot_ms,
-            "latency_ms": rules.latency_ms,
-        },
+        "limits": Limits(ttft_ms=rules.ttft_ms, tpot_ms=rules.tpot_ms, latency_ms=rules.latency_ms),
         "min_duration_ms": int(detail.get("effective_min_duration_ms")),
         "loadgen_version": str(detail.get("loadgen_version")),
     }
@@ -95,40 +104,59 @@ def _unit(config: PerformanceCheckConfig) -> str:
     return "Samples/s" if config.scenario == "Offline" else "Queries/s"
 
 
-def _errors(detail: Detail) -> Iterator[str]:
+def _errors(detail: Detail) -> Iterator[Complaint]:
     if detail.errors:
         first = detail.errors[0]
-        yield f"LoadGen reported an error on line {first.line}: {first.key}: {first.value}"
-    if detail.get("num_errors") != 0:
-        yield f"num_errors is {detail.get('num_errors')}"
+        yield Complaint(
+            code="error",
+            words=f"LoadGen reported an error on line {first.line}: {first.key}: {first.value}",
+        )
+    if (count := detail.get("num_errors")) != 0:
+        yield Complaint(
+            code="num_errors", words=f"num_errors is {count}", value=plain(count), limit=0.0
+        )
 
 
-def _validity(detail: Detail, config: PerformanceCheckConfig) -> Iterator[str]:
-    if detail.get("result_validity") != "VALID":
-        reason = detail.values.get("result_invalid_reason") or "early stopping was not met"
-        yield f"LoadGen says {detail.get('result_validity')}: {reason}{_advice(detail, config)}"
+def _validity(detail: Detail, config: PerformanceCheckConfig) -> Iterator[Complaint]:
+    """What was not met with its numbers where there are any, then what LoadGen says of it all."""
     for key in ("result_min_duration_met", "result_min_queries_met"):
         if detail.get(key) is not True:
-            yield f"{key} is {detail.get(key)!r}"
+            yield _unmet(key, detail, config)
     # Absent where a scenario has no such constraint.
     for key in ("result_perf_constraints_met", "early_stopping_met"):
         if detail.values.get(key, True) is not True:
-            yield f"{key} is {detail.values[key]!r}"
+            yield _unmet(key, detail, config)
+    if (said := detail.get("result_validity")) != "VALID":
+        reason = detail.values.get("result_invalid_reason") or "early stopping was not met"
+        yield Complaint(
+            code="result_validity",
+            words=f"LoadGen says {said}: {reason}",
+            value=plain(said),
+            limit="VALID",
+        )
 
 
-def _advice(detail: Detail, config: PerformanceCheckConfig) -> str:
-    """What to do where the p99 keeps its limit and too many queries all the same do not."""
-    if config.scenario == "Offline" or detail.values.get("early_stopping_met", True) is True:
-        return ""
-    queries = int(detail.get("result_query_count"))
-    allowed = max(allowed_misses(queries), 0)
-    return (
-        f"; of {queries:,} queries {allowed} may be over a limit; lower "
-        f"system.target_qps.{config.scenario}, or end what else runs on this machine"
+def _unmet(key: str, detail: Detail, config: PerformanceCheckConfig) -> Complaint:
+    """With what to do about it, if that is known."""
+    words, fix = f"{key} is {detail.values.get(key)!r}", ""
+    rate = f"system.target_qps.{config.scenario}"
+    if key == "result_min_duration_met":
+        fix = f"the machine is faster than configured: raise {rate}"
+    if key == "early_stopping_met" and config.scenario != "Offline":
+        # The p99 may keep its limit, and too many queries all the same do not.
+        queries = int(detail.get("result_query_count"))
+        words += f": of {queries:,} queries {max(allowed_misses(queries), 0)} may be over a limit"
+        fix = f"lower {rate}, or end what else runs on this machine"
+    return Complaint(
+        code=key.removeprefix("result_"),
+        words=words,
+        value=plain(detail.values.get(key)),
+        limit=True,
+        fix=fix,
     )
 
 
-def _latencies(detail: Detail, config: PerformanceCheckConfig) -> Iterator[str]:
+def _latencies(detail: Detail, config: PerformanceCheckConfig) -> Iterator[Complaint]:
     """Those of tokens have to stay below their limits; LoadGen lets whole samples reach theirs."""
     if config.scenario == "Offline":
         return
@@ -142,10 +170,15 @@ def _latencies(detail: Detail, config: PerformanceCheckConfig) -> Iterator[str]:
             continue
         value_ms = detail.get(template.format("99.00_percentile")) / NS_PER_MS
         if not (value_ms < limit_ms or (may_reach and value_ms == limit_ms)):
-            yield (
-                f"p99 {name} is {value_ms:.1f} ms at {detail.get('effective_target_qps'):g} "
-                f"queries/s, the limit of {config.scenario} is {limit_ms:g} ms; lower "
-                f"system.target_qps.{config.scenario}, or end what else runs on this machine"
+            rate = detail.get("effective_target_qps")
+            yield Complaint(
+                code=name.lower(),
+                words=f"p99 {name} is {value_ms:.1f} ms at {rate:g} queries/s, the limit of "
+                f"{config.scenario} is {limit_ms:g} ms",
+                value=plain(value_ms),
+                limit=limit_ms,
+                fix=f"lower system.target_qps.{config.scenario}, or end what else runs on this "
+                "machine",
             )
 
 

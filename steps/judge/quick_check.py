@@ -1,7 +1,8 @@
-"""What a step cost in accuracy, on a few prompts: it stops the flow before hours are spent."""
+"""What a step cost in accuracy, on a few prompts: runs behind a verdict that doesn't hold refuse,
+before hours are spent."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from steps.base.errors import UserError
 from steps.base.record import Manifest, Workspace
 from steps.base.step import main
 from steps.config.schema import QuickCheckConfig
+from steps.config.verdicts import Complaint, QuickVerdict, as_result
 from steps.run.quick_run import ANSWERS
 
 METRIC = "rougeL"
@@ -19,10 +21,9 @@ METRIC = "rougeL"
 def step(
     config: QuickCheckConfig, inputs: Mapping[str, Path], workspace: Workspace, console: Console
 ) -> None:
-    """Compares answers with those of the source weights, prompt by prompt.
+    """Compares answers with those of the source weights, prompt by prompt: a QuickVerdict.
 
-    `result.ratio` is percent of the source's mean ROUGE-L, `low` and `high` its 95 % interval,
-    `gigabytes` what the weights take on disk. UserError if even `high` misses the minimum.
+    It doesn't hold if even the interval's upper end misses the minimum.
     """
     import numpy as np
     import pandas
@@ -41,26 +42,40 @@ def step(
     size = sum(
         entry["bytes"] for name, entry in model.files.items() if name.endswith(".safetensors")
     )
-    workspace.result = {
-        "after": config.after,
-        "samples": len(scores["run"]),
-        "score": round(float(scores["run"].mean()), 4),
-        "ratio": round(ratio, 3),
-        "low": round(low, 3),
-        "high": round(high, 3),
-        "minimum": round(100 * config.minimum, 3),
-        "gigabytes": size / 1e9,
-    }
+    verdict = QuickVerdict(
+        holds=high >= 100 * config.minimum,
+        complaints=tuple(_complaints(config, len(scores["run"]), (ratio, low, high))),
+        after=config.after,
+        samples=len(scores["run"]),
+        score=round(float(scores["run"].mean()), 4),
+        ratio=round(ratio, 3),
+        low=round(low, 3),
+        high=round(high, 3),
+        minimum=round(100 * config.minimum, 3),
+        gigabytes=size / 1e9,
+    )
+    workspace.result = as_result(verdict)
     print(json.dumps(workspace.result))
     console.say(
         f"quick check after {config.after}: {ratio:.2f} % of the source's score [{low:.2f}, "
         f"{high:.2f}]"
     )
+    if not verdict.holds:
+        console.say(verdict.why)
+
+
+def _complaints(
+    config: QuickCheckConfig, samples: int, interval: tuple[float, float, float]
+) -> Iterator[Complaint]:
+    ratio, low, high = interval
     if high < 100 * config.minimum:
-        raise UserError(
-            f"after {config.after} the weights keep {ratio:.2f} % [{low:.2f}, {high:.2f}] of the "
-            f"source's {METRIC} on {len(scores['run'])} prompts, {100 * config.minimum:.2f} % are "
-            "wanted: mend the compression, or lower its quick_minimum if the loss is meant"
+        yield Complaint(
+            code="quick",
+            words=f"after {config.after} the weights keep {ratio:.2f} % [{low:.2f}, {high:.2f}] of "
+            f"the source's {METRIC} on {samples} prompts, {100 * config.minimum:.2f} % are wanted",
+            value=round(high, 3),
+            limit=round(100 * config.minimum, 3),
+            fix="mend the compression, or lower its quick_minimum if the loss is meant",
         )
 
 

@@ -1,7 +1,7 @@
 """LoadGen's logs, read as streams: mlperf_log_detail.txt and mlperf_log_accuracy.json.
 
-`record_of` and `entries_of` take them apart, for whoever looks at a stranger's log; `read_detail`
-and `read_answers` are for logs of our own runs, where any damage ends the matter.
+`record_of` and `entries_of` parse single lines, for checks of a stranger's log; `read_detail`
+and `read_answers` are for logs of our own runs, where any damage raises UserError.
 """
 
 import json
@@ -27,7 +27,7 @@ LARGEST_TOKEN = 2**31 - 1
 
 
 class Record(NamedTuple):
-    """One record of a detail log; `time_ms` is whatever stands there."""
+    """One record of a detail log; `time_ms` is the value as written."""
 
     key: str
     value: Any
@@ -47,7 +47,7 @@ class Entry:
 
 @dataclass
 class Detail:
-    """What a detail log says. The first occurrence of a key wins, as for the official checker."""
+    """A detail log's records. The first occurrence of a key wins, as for the official checker."""
 
     path: Path
     values: dict[str, Any] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class Detail:
 
 @dataclass(frozen=True)
 class Answer:
-    """One logged response. `first_token` is what FirstTokenComplete was given, None if nothing."""
+    """One logged response. `first_token` is what FirstTokenComplete got, None if nothing."""
 
     sample_index: int
     tokens: list[int]
@@ -72,7 +72,7 @@ class Answer:
 
 
 def record_of(line: bytes) -> Record | None:
-    """None for a line that is no record; raises Damaged for one that should be."""
+    """None for a line that isn't a record; raises Damaged for one that should be."""
     text = decoded(line)
     if not line.startswith(MARKER):
         if line.find(b"\r" + MARKER) >= 0:
@@ -103,7 +103,7 @@ _SPACES = tuple(_BLANKS)
 
 
 def _object(text: str, start: int) -> Any:
-    """What json.loads says of the text from there on, in half the time of a short line."""
+    """The value that json.loads would read from there on; twice as fast on a short line."""
     while text.startswith(_SPACES, start):
         start += 1
     value, end = _DECODER.raw_decode(text, start)
@@ -149,8 +149,8 @@ def read_detail(path: Path) -> Detail:
 def token_bytes(path: Path) -> int:
     """How wide a token of an accuracy log is, in bytes; raises Damaged for one that is cut off.
 
-    An entry's token_count says it. Where none does, a log whose every other int32 is 0 is one of
-    int64: as int32 each answer would alternate between a token and token 0.
+    An entry's token_count gives it. Without one, a log whose every other int32 is 0 is int64: as
+    int32 each answer would alternate between a token and token 0.
     """
     wide = False
     for number, text in entries_of(path):

@@ -21,7 +21,7 @@ from steps.config.scheduler import GROUP, Choice, Scheduler
 from steps.plan import capacity
 from steps.plan.departures import departures
 from steps.plan.plan import Job, Plan, environment_directory
-from steps.plan.registry import COMPARED, FOLDER, LOG, PER_CELL, STEPS, StepSpec
+from steps.plan.registry import AFTER_PERFORMANCE, COMPARED, FOLDER, LOG, PER_CELL, STEPS, StepSpec
 from steps.plan.unsupported import limitation
 
 TENSOR_PARALLEL = "tensor_parallel_size"
@@ -234,7 +234,9 @@ class Planner:
             judged = {**cell.subtrees["compliance_check"], "test": test, "rule": rule}
             for step, subtree in (("compliance_run", audited), ("compliance_check", judged)):
                 compared = COMPARED.get(test, {}) if step == "compliance_check" else {}
-                cell.made[step] = self._add_step(cell, step, subtree, below, compared)
+                waits = test in AFTER_PERFORMANCE and step == "compliance_run"
+                gates = (cell.made["performance_check"].output,) if waits else ()
+                cell.made[step] = self._add_step(cell, step, subtree, below, compared, gates)
 
     def _departures(self, subtrees: Mapping[str, Any]) -> tuple[str, ...]:
         check = _validated(schema.PerformanceCheckConfig, subtrees["performance_check"], "")
@@ -248,6 +250,7 @@ class Planner:
         subtree: Any,
         below: str = "",
         compared: Mapping[str, str] = MappingProxyType({}),
+        gates: tuple[str, ...] = (),
     ) -> Job:
         spec = STEPS[step]
         key = "/".join(cell.point[axis] for axis in spec.axes if axis in cell.point) + below
@@ -256,9 +259,17 @@ class Planner:
             for role, needed in {**spec.needs, **compared}.items()
             if role != "dataset" or _looks_at_data(step, subtree)
         }
-        return self._add(cell, step, key, subtree, inputs)
+        return self._add(cell, step, key, subtree, inputs, gates)
 
-    def _add(self, cell: Making, step: str, key: str, subtree: Any, inputs: dict[str, str]) -> Job:
+    def _add(
+        self,
+        cell: Making,
+        step: str,
+        key: str,
+        subtree: Any,
+        inputs: dict[str, str],
+        gates: tuple[str, ...] = (),
+    ) -> Job:
         spec = STEPS[step]
         planned = spec.planned if spec.planned and limitation(step, subtree) else spec.config
         _validated(planned, subtree, f"{cell.where}: steps.{step}")
@@ -272,7 +283,7 @@ class Planner:
             inputs=inputs,
             environment=self._environment(spec.environment, cell.made),
             container=cell.containers[spec.environment] if contained else "",
-            gates=_gates(spec, cell.made),
+            gates=(*_gates(spec, cell.made), *gates),
             output=f"{folder}/manifest.json",
             log=log,
         )
@@ -345,22 +356,13 @@ class Planner:
             "cells": described_cells,
         }
         package = self._add(whole, "submission", "", submission, inputs)
-        report = {
-            "experiment": self._experiment,
-            "round": round_name,
-            "cells": described_cells,
-        }
         for job in tuple(self._jobs.values()):
             if STEPS[job.step].stage == "artifacts":
                 inputs[f"{job.step}/{job.key}"] = job.output
         inputs = {**inputs, "package": package.output}
         statement = {key: submission[key] for key in ("experiment", "round", "submitter")}
         stated = {**_stated(inputs), **self._locks()}
-        provenance = self._add(
-            whole, "provenance", "", {**statement, "overrides": overrides}, stated
-        )
-        inputs["provenance"] = provenance.output
-        self._add(whole, "report", "", report, inputs)
+        self._add(whole, "provenance", "", {**statement, "overrides": overrides}, stated)
 
 
 def _stated(inputs: Mapping[str, str]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 The one place that names all steps. Plan, Snakefile and `verify` are derived from it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,7 @@ from steps.base.record import digest_files
 from steps.config import schema
 from steps.config.axes import AXES
 
-Stage = Literal["artifacts", "runs", "verdicts", "submission", "provenance", "report"]
+Stage = Literal["artifacts", "runs", "verdicts", "submission", "provenance"]
 Environment = Literal["driver", "engine", "prepare", "analysis", "scoring"]
 
 
@@ -48,6 +48,9 @@ _RUN_SOURCES = (
     "steps/run/sut/*.py",
     "steps/run/engines/*.py",
     "steps/run/placing/*.py",
+    "steps/run/journal/*.py",
+    "steps/config/window.py",
+    "conf/journal.yaml",
     "steps/base/threads.py",
     "steps/prepare/samples.py",
     "steps/prepare/checkpoint/mxfp4.py",
@@ -162,7 +165,12 @@ STEPS: Mapping[str, StepSpec] = {
         "analysis",
         ("system", *_WEIGHTS),
         {"dataset": "dataset", "model": "weights", "environment": "environment/analysis"},
-        ("steps/base/bootstrap.py", "steps/mlperf/rouge.py", "steps/run/quick_run.py"),
+        (
+            "steps/base/bootstrap.py",
+            "steps/config/verdicts.py",
+            "steps/mlperf/rouge.py",
+            "steps/run/quick_run.py",
+        ),
     ),
     "describe": StepSpec(
         "steps.run.describe",
@@ -184,6 +192,7 @@ STEPS: Mapping[str, StepSpec] = {
         AXES,
         {"run": "performance_run", "environment": "environment/analysis"},
         (
+            "steps/config/verdicts.py",
             "steps/mlperf/early_stopping.py",
             "steps/mlperf/loadgen_log.py",
             "steps/base/untrusted.py",
@@ -202,6 +211,7 @@ STEPS: Mapping[str, StepSpec] = {
             "environment": "environment/scoring",
         },
         (
+            "steps/config/verdicts.py",
             "steps/mlperf/loadgen_log.py",
             "steps/base/untrusted.py",
             "steps/mlperf/rouge.py",
@@ -219,6 +229,7 @@ STEPS: Mapping[str, StepSpec] = {
         AXES,
         {"run": "compliance_run", "environment": "environment/analysis"},
         (
+            "steps/config/verdicts.py",
             "steps/mlperf/loadgen_log.py",
             "steps/base/untrusted.py",
             "steps/mlperf/rounds.py",
@@ -259,28 +270,6 @@ STEPS: Mapping[str, StepSpec] = {
         {"package": "submission"},
         ("steps/base/confidential/*", "steps/submit/confidential.py", "steps/submit/provenance/*"),
     ),
-    "report": StepSpec(
-        "steps.report",
-        schema.ReportConfig,
-        "report",
-        "analysis",
-        (),
-        {
-            "environment": "environment/analysis",
-            "package": "submission",
-            "provenance": "provenance",
-        },
-        (
-            "steps/base/confidential/*",
-            "steps/submit/confidential.py",
-            "steps/report/**/*",
-            "steps/report/frontier.py",
-            "steps/report/claims/*",
-            "steps/report/comparison/*",
-            "steps/mlperf/published/*",
-            "conf/tolerances.yaml",
-        ),
-    ),
 }
 
 COMPARED: Mapping[str, Mapping[str, str]] = {
@@ -289,13 +278,29 @@ COMPARED: Mapping[str, Mapping[str, str]] = {
 }
 """What a compliance_check needs besides its own run: role and step, by test."""
 
+AFTER_PERFORMANCE = tuple(COMPARED)
+"""Tests that wait for a performance run that holds: an earlier one would be of another try."""
+
+PAGE = "results/{experiment}/report"
+"""Where the page of an experiment lies. It is no job: it is made from whatever there is."""
+
+PAGE_SOURCES = (
+    "steps/base/confidential/*.py",
+    "steps/config/verdicts.py",
+    "steps/plan/states.py",
+    "steps/submit/confidential.py",
+    "steps/report/**/*",
+    "steps/mlperf/published/*",
+    "conf/tolerances.yaml",
+)
+"""Code and tables that a page is made by."""
+
 FOLDER: Mapping[Stage, str] = {
     "artifacts": "results/artifacts/{step}/{name}",
     "runs": "results/{experiment}/runs/{cell}/{step}",
     "verdicts": "results/{experiment}/verdicts/{cell}/{step}",
     "submission": "results/{experiment}/package",
     "provenance": "results/{experiment}/provenance",
-    "report": "results/{experiment}/report",
 }
 """Output directory of a step, by stage. Artifacts are shared by experiments, so their names carry
 a digest of what they are made from."""
@@ -306,7 +311,6 @@ LOG: Mapping[Stage, str] = {
     "verdicts": "results/{experiment}/logs/{cell}/{step}.log",
     "submission": "results/{experiment}/logs/{step}.log",
     "provenance": "results/{experiment}/logs/{step}.log",
-    "report": "results/{experiment}/logs/{step}.log",
 }
 
 PER_CELL = tuple(name for name, spec in STEPS.items() if spec.stage in ("runs", "verdicts"))
@@ -315,9 +319,13 @@ PER_CELL = tuple(name for name, spec in STEPS.items() if spec.stage in ("runs", 
 def sources(step: str, root: Path) -> list[Path]:
     """Files whose content can change a step's results: its module and what the table lists."""
     spec = STEPS[step]
+    return _matching((f"{spec.module.replace('.', '/')}.py", *spec.sources), root)
+
+
+def _matching(patterns: Iterable[str], root: Path) -> list[Path]:
     found = {
         path
-        for pattern in (f"{spec.module.replace('.', '/')}.py", *spec.sources)
+        for pattern in patterns
         for path in root.glob(pattern)
         if path.is_file() and "__pycache__" not in path.parts
     }
@@ -327,3 +335,8 @@ def sources(step: str, root: Path) -> list[Path]:
 def code_digest(step: str, root: Path) -> str:
     """What a record's `code` must equal for the record to be of today's code."""
     return digest_files(sources(step, root), root)
+
+
+def page_digest(root: Path) -> str:
+    """Of what makes the page of an experiment."""
+    return digest_files(_matching(PAGE_SOURCES, root), root)

@@ -1,41 +1,47 @@
-"""Render the page, Markdown, CSV and JSON of an experiment from its manifests."""
+"""`python -m steps.report PLAN DIGEST`: page, Markdown, CSV and JSON of what there is of a plan.
 
-from collections.abc import Mapping
+Run by steps/report/pages.py in the analysis environment.
+"""
+
+import sys
 from pathlib import Path
 
-from steps.base.console import Console
-from steps.base.record import Workspace
-from steps.base.step import main
-from steps.config.schema import ReportConfig
+from steps import ROOT
+from steps.base.errors import UserError
+from steps.plan.plan import Plan, load
 from steps.report import own_page, own_report
 from steps.report.claims import model
 from steps.report.markdown import to_markdown
 from steps.report.page import render
-from steps.report.summary import summarize
+from steps.report.pages import PAGE, folder_of, replace
+from steps.report.summary import roles, summarize
 
 
-def step(
-    config: ReportConfig, inputs: Mapping[str, Path], workspace: Workspace, console: Console
-) -> None:
-    """Writes four files; the same inputs give the same bytes."""
-    found = own_report.compared(summarize(config, inputs, workspace.directory))
-    page = own_page.build(found, inputs, model.load().source)
+def write(plan: Plan, root: Path, folder: Path, home: Path) -> None:
+    """Four files into `folder`, with links as seen from `home`; the same state, the same bytes."""
+    found = own_report.compared(summarize(plan, root, home))
+    page = own_page.build(found, roles(plan, root), model.load().source)
     for name, text in (
         ("summary.json", own_report.to_json(found)),
         ("summary.csv", own_report.to_csv(found)),
         ("summary.md", to_markdown(page)),
-        ("index.html", render(page)),
+        (PAGE, render(page)),
     ):
-        (workspace.directory / name).write_text(text, encoding="utf-8")
-    workspace.result = {
-        "may_be_submitted": found.may_be_submitted,
-        "values": {cell.key: f"{cell.value:,.10g} {cell.unit}" for cell in found.cells},
-        "partners": {
-            cell.key: verdict.verdict
-            for cell, verdict in zip(found.cells, found.partners, strict=True)
-        },
-    }
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def main(arguments: list[str]) -> int:
+    path, digest = arguments
+    try:
+        plan = load(Path(path))
+        home = folder_of(plan, ROOT)
+        with replace(home, digest) as folder:
+            write(plan, ROOT, folder, home)
+    except UserError as error:
+        print(f"error: report: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main("report", ReportConfig, step)
+    sys.exit(main(sys.argv[1:]))

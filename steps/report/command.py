@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 from steps import ROOT
-from steps.base.errors import UserError
 from steps.machine.tools import environment_python
 
 
@@ -20,11 +19,6 @@ def command(arguments: list[str]) -> int:
     parser.add_argument("--round", help="default: the last that has a table")
     parser.add_argument("--output", type=Path, help="default: results/published/ROUND/report")
     given = parser.parse_args(arguments)
-    if not given.published:
-        raise UserError(
-            "the report of an experiment is part of ./reproduce experiment=NAME; "
-            "`report --published` makes that of AMD's published results"
-        )
     from steps.mlperf.published import table
 
     name = given.round or table.rounds()[-1]

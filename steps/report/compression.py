@@ -8,6 +8,8 @@ from typing import Any
 from bokeh.models import Span
 
 from steps.base.record import Manifest
+from steps.config import verdicts
+from steps.config.verdicts import QuickVerdict
 from steps.report.blocks import Block, Cell, Chart, Column, Section, Table, number, share
 from steps.report.figures import LIMIT_COLOUR, plain_figure, plain_legend, scatter
 
@@ -17,7 +19,7 @@ class Check:
     """A quick check; `key` is its path in the plan: system, benchmark, compression, ..., step."""
 
     key: str
-    result: Mapping[str, Any]
+    result: QuickVerdict
 
     @property
     def weights(self) -> str:
@@ -28,7 +30,7 @@ class Check:
 def compression_section(inputs: Mapping[str, Path]) -> Section | None:
     """None if no weights were changed."""
     checks = [
-        Check(role.removeprefix("quick_check/"), Manifest.read(path).result)
+        Check(role.removeprefix("quick_check/"), verdicts.read(path, QuickVerdict))
         for role, path in inputs.items()
         if role.startswith("quick_check/")
     ]
@@ -66,12 +68,12 @@ def _table(checks: list[Check]) -> Table:
     rows = [
         [
             Cell(check.weights),
-            Cell(str(check.result["after"])),
-            *(share(check.result[name] / 100, 2) for name in ("ratio", "low", "high")),
-            share(check.result["minimum"] / 100, 2) if check.result["minimum"] else Cell("any"),
-            number(check.result["score"], 2),
-            number(check.result["samples"], 0),
-            number(1000 * check.result["gigabytes"], 2),
+            Cell(check.result.after),
+            *(share(getattr(check.result, name) / 100, 2) for name in ("ratio", "low", "high")),
+            share(check.result.minimum / 100, 2) if check.result.minimum else Cell("any"),
+            number(check.result.score, 2),
+            number(check.result.samples, 0),
+            number(1000 * check.result.gigabytes, 2),
         ]
         for check in checks
     ]
@@ -80,22 +82,22 @@ def _table(checks: list[Check]) -> Table:
 
 def _sizes(checks: list[Check]) -> Chart:
     plot = plain_figure("weights, MB", "of the source's ROUGE-L, %", height=380)
-    steps = list(dict.fromkeys(str(check.result["after"]) for check in checks))
+    steps = list(dict.fromkeys(str(check.result.after) for check in checks))
     for index, step in enumerate(steps):
-        ones = [check for check in checks if check.result["after"] == step]
+        ones = [check for check in checks if check.result.after == step]
         scatter(
             plot,
             index,
             f"after {step}",
-            x=[1000 * check.result["gigabytes"] for check in ones],
-            y=[check.result["ratio"] for check in ones],
+            x=[1000 * check.result.gigabytes for check in ones],
+            y=[check.result.ratio for check in ones],
             words=[_words(check) for check in ones],
         )
         plot.segment(
-            x0=[1000 * check.result["gigabytes"] for check in ones],
-            x1=[1000 * check.result["gigabytes"] for check in ones],
-            y0=[check.result["low"] for check in ones],
-            y1=[check.result["high"] for check in ones],
+            x0=[1000 * check.result.gigabytes for check in ones],
+            x1=[1000 * check.result.gigabytes for check in ones],
+            y0=[check.result.low for check in ones],
+            y1=[check.result.high for check in ones],
         )
     plot.add_layout(
         Span(location=99.0, dimension="width", line_color=LIMIT_COLOUR, line_dash="dashed")
@@ -112,8 +114,8 @@ def _sizes(checks: list[Check]) -> Chart:
 def _words(check: Check) -> str:
     found = check.result
     return (
-        f"{check.weights} after {found['after']}: {found['ratio']:.2f} % [{found['low']:.2f}, "
-        f"{found['high']:.2f}], {1000 * found['gigabytes']:.2f} MB"
+        f"{check.weights} after {found.after}: {found.ratio:.2f} % [{found.low:.2f}, "
+        f"{found.high:.2f}], {1000 * found.gigabytes:.2f} MB"
     )
 
 

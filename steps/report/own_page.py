@@ -3,14 +3,16 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from steps.report.blocks import Banner, Card, Page
+from steps.plan.states import WORDS, word_for
+from steps.report.blocks import Banner, Card, Page, Section
 from steps.report.comparison.partner import PartnerVerdict
 from steps.report.compression import compression_section
 from steps.report.ledger import ledger_section
 from steps.report.own_accuracy import accuracy_section
-from steps.report.own_performance import performance_section
+from steps.report.own_performance import performance_section, unfinished_section
 from steps.report.own_provenance import confidential_section, departures_section, made_section
 from steps.report.own_report import OwnReport
+from steps.report.own_states import states_section
 from steps.report.points import Points
 from steps.report.sections import partner_section, scaling_section, tone
 from steps.report.summary import CellResult, Summary
@@ -27,32 +29,47 @@ def build(report: OwnReport, inputs: Mapping[str, Path], source: str) -> Page:
     points = Points(report.cells)
     compression = compression_section(inputs)
     sections = [
-        performance_section(points, inputs, report.partners),
-        accuracy_section(points),
+        states_section(report),
+        *(_results(points, report, inputs) if report.cells else []),
+        *unfinished_section(report, inputs),
         *([compression] if compression else []),
-        partner_section(
-            report.partners,
-            "Every result against AMD's published one on the same accelerator, benchmark, "
-            "scenario, number of nodes, division and precision, and against AMD's partners.",
-        ),
-        *([ledger_section(report.claims, source)] if report.claims else []),
-        *([scaling_section(report.scaling)] if any(o.nodes > 1 for o in report.scaling) else []),
+        *(_comparisons(report, source) if report.cells else []),
         made_section(report, points),
         departures_section(report, points),
         confidential_section(report),
     ]
     divisions = " and ".join(report.divisions)
+    systems = report.systems or dict.fromkeys(cell.axes["system"] for cell in report.states)
     return Page(
         title=report.experiment,
         subtitle=f"MLPerf Inference {report.round}, {divisions} division, "
-        f"{report.submitter} · {', '.join(report.systems)} · not verified by MLCommons",
+        f"{report.submitter} · {', '.join(systems)} · not verified by MLCommons",
         banner=_banner(report),
         cards=_cards(points, report.partners),
         sections=sections,
     )
 
 
+def _results(points: Points, report: OwnReport, inputs: Mapping[str, Path]) -> list[Section]:
+    return [performance_section(points, inputs, report.partners), accuracy_section(points)]
+
+
+def _comparisons(report: OwnReport, source: str) -> list[Section]:
+    found = [
+        partner_section(
+            report.partners,
+            "Every result against AMD's published one on the same accelerator, benchmark, "
+            "scenario, number of nodes, division and precision, and against AMD's partners.",
+        )
+    ]
+    found += [ledger_section(report.claims, source)] if report.claims else []
+    found += [scaling_section(report.scaling)] if any(o.nodes > 1 for o in report.scaling) else []
+    return found
+
+
 def _banner(summary: Summary) -> Banner:
+    if any(cell.state != "valid" for cell in summary.states):
+        return _unfinished(summary)
     if summary.may_be_submitted:
         return Banner(
             "Complete:",
@@ -60,11 +77,32 @@ def _banner(summary: Summary) -> Banner:
             "departs from the rules of the round.",
             tone="good",
         )
-    count = len(summary.cells)
+    count = len(summary.states)
+    if not summary.departures:
+        return Banner(
+            "Not packaged.",
+            "Every run is valid and every required gate and compliance test passed, but the "
+            "submission isn't made, or its validation found errors: ./reproduce says why.",
+        )
     return Banner(
         "May not be submitted.",
         "Every run is valid and every required gate and compliance test passed, but:",
         [f"{what} ({len(keys)} of {count} results)" for what, keys in summary.departures.items()],
+    )
+
+
+def _unfinished(summary: Summary) -> Banner:
+    keys = [cell.key for cell in summary.states]
+    wrong = [cell for cell in summary.states if cell.state != "valid"]
+    items = [
+        f"{word_for(cell.key, keys)}: {WORDS[cell.state]}{f', {cell.why}' if cell.why else ''}"
+        for cell in wrong[:MOST_CARDS]
+    ]
+    more = len(wrong) - MOST_CARDS
+    return Banner(
+        f"{len(summary.cells)} of {len(keys)} cells are valid.",
+        "There is no submission until all are. The others:",
+        [*items, f"and {more} more, in the table of states"] if more > 0 else items,
     )
 
 

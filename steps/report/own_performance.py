@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from steps.base.record import Manifest
+from steps.config import verdicts
+from steps.config.verdicts import PerformanceVerdict
 from steps.report import latency_charts
 from steps.report.blocks import (
     Block,
@@ -22,7 +24,8 @@ from steps.report.comparison.partner import PartnerVerdict
 from steps.report.comparison_charts import SHORT, Rate, throughput
 from steps.report.frontier import Frontier
 from steps.report.points import Points
-from steps.report.summary import CellResult, Latency
+from steps.report.summary import CellResult, Latency, Summary
+from steps.report.window_charts import window_blocks
 
 MOST_NAMED = 20
 """Slow engines; a page's Markdown has to fit a comment."""
@@ -64,6 +67,7 @@ def performance_section(
         *_named(points),
         throughput(_rates(points, partners)),
         *_distributions(points, inputs),
+        *_windows(points, inputs),
         *_frontiers(points, inputs),
     ]
     lead = (
@@ -118,6 +122,50 @@ def _rates(points: Points, partners: Sequence[PartnerVerdict]) -> list[Rate]:
     return [*own, *published.values()]
 
 
+def unfinished_section(summary: Summary, inputs: Mapping[str, Path]) -> list[Section]:
+    """Latencies of runs that aren't valid: where they left their limits. None if there is none."""
+    runs: dict[str, list[latency_charts.Run]] = {name: [] for name in TITLES}
+    for cell in summary.states:
+        path = inputs.get(f"{cell.key}/performance_check")
+        performance = next(part for part in cell.parts if part.name == "performance")
+        if path is None or performance.state != "invalid":
+            continue
+        verdict = verdicts.read(path, PerformanceVerdict)
+        run = inputs[f"{cell.key}/performance_run"]
+        times = latency_charts.read_latencies(Manifest.read(run).file("samples.csv"))
+        label, limits = f"{cell.axes['scenario']} (INVALID)", verdict.limits
+        if verdict.ttft_ms is not None:
+            runs["ttft"].append(latency_charts.Run(label, times.ttft_ms, limits.ttft_ms))
+            runs["tpot"].append(latency_charts.Run(label, times.tpot_ms, limits.tpot_ms))
+    watched = (
+        (
+            f"{cell.axes['scenario']} (INVALID)",
+            Manifest.read(inputs[f"{cell.key}/performance_run"]),
+            verdicts.read(
+                inputs[f"{cell.key}/performance_check"], PerformanceVerdict
+            ).limits.ttft_ms,
+        )
+        for cell in summary.states
+        if cell.parts[0].state == "invalid"
+    )
+    blocks: list[Block] = [*_charts(runs), *window_blocks(watched)]
+    if not blocks:
+        return []
+    lead = "Of runs that aren't valid: these are no results, but they show what went wrong."
+    return [Section("invalid", "Runs that are not valid", lead, blocks)]
+
+
+TITLES = {"ttft": "Time to first token", "tpot": "Time per output token"}
+
+
+def _charts(runs: Mapping[str, list[latency_charts.Run]]) -> list[Chart]:
+    return [
+        latency_charts.distribution(TITLES[name], name.upper(), found)
+        for name, found in runs.items()
+        if any(len(run.values_ms) for run in found)
+    ]
+
+
 def _distributions(points: Points, inputs: Mapping[str, Path]) -> list[Chart]:
     found: dict[str, list[latency_charts.Run]] = {"ttft": [], "tpot": []}
     for cell in points.cells:
@@ -127,12 +175,18 @@ def _distributions(points: Points, inputs: Mapping[str, Path]) -> list[Chart]:
         label = points.label(cell)
         found["ttft"].append(latency_charts.Run(label, times.ttft_ms, cell.ttft.limit_ms))
         found["tpot"].append(latency_charts.Run(label, times.tpot_ms, cell.tpot.limit_ms))
-    titles = {"ttft": "Time to first token", "tpot": "Time per output token"}
-    return [
-        latency_charts.distribution(titles[name], name.upper(), runs)
-        for name, runs in found.items()
-        if any(len(run.values_ms) for run in runs)
-    ]
+    return _charts(found)
+
+
+def _windows(points: Points, inputs: Mapping[str, Path]) -> list[Block]:
+    return window_blocks(
+        (
+            points.label(cell),
+            Manifest.read(inputs[f"{cell.key}/performance_run"]),
+            cell.ttft.limit_ms if cell.ttft else None,
+        )
+        for cell in points.cells
+    )
 
 
 def _frontiers(points: Points, inputs: Mapping[str, Path]) -> list[Chart]:

@@ -45,8 +45,10 @@ def departures_section(summary: Summary, points: Points) -> Section:
     labels = {cell.key: points.label(cell) for cell in summary.cells}
     items = []
     for what, keys in summary.departures.items():
-        every = len(keys) == len(labels)
-        items.append(f"{what}: {'every result' if every else ', '.join(labels[k] for k in keys)}")
+        every = len(keys) == len(summary.states or labels)
+        items.append(
+            f"{what}: {'every result' if every else ', '.join(labels.get(k, k) for k in keys)}"
+        )
     lead = "Where a result leaves the rules of its round, with its value and the rule's."
     return Section("departures", "Departures from the rules", lead, [Text(items or ["None."])])
 
@@ -116,9 +118,10 @@ def _flow(summary: Summary) -> list[tuple[str, list[str]]]:
             [
                 f"{step} × {counts[step]}" if counts.get(step, 0) > 1 else step
                 for step, spec in STEPS.items()
-                if spec.stage == stage and (step in counts or stage == "report")
+                if spec.stage == stage and step in counts
             ],
         )
         for stage in get_args(Stage)
     ]
-    return [("conf", ["composed once"]), ("plan", ["frozen"]), *stages]
+    made = [stage for stage in stages if stage[1]]
+    return [("conf", ["composed once"]), ("plan", ["frozen"]), *made, ("report", ["this page"])]

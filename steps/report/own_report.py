@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from steps.mlperf.published import table
+from steps.plan.states import CellState
 from steps.report import own
 from steps.report.claims import model
 from steps.report.claims.evaluate import ClaimResult, evaluate
@@ -55,10 +56,12 @@ def to_json(report: OwnReport) -> str:
 
 
 def to_csv(report: OwnReport) -> str:
-    """One row per cell; empty where a scenario has no such number."""
-    rows = [
-        _row(cell, verdict) for cell, verdict in zip(report.cells, report.partners, strict=True)
-    ]
+    """One row per cell of the plan; empty where there is no such number."""
+    found = {
+        cell.key: _row(cell, verdict)
+        for cell, verdict in zip(report.cells, report.partners, strict=True)
+    }
+    rows = [{**_known(state), **found.get(state.key, {})} for state in report.states]
     # Benchmarks differ in their metrics and tests, so the columns are those of all rows.
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
@@ -66,6 +69,10 @@ def to_csv(report: OwnReport) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def _known(cell: CellState) -> dict[str, Any]:
+    return {**cell.axes, "state": cell.state, "why": cell.why, "tries": cell.tries}
 
 
 def _row(cell: CellResult, verdict: PartnerVerdict) -> dict[str, Any]:

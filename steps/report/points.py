@@ -26,7 +26,7 @@ class Points:
         """Those that tell results apart, in the order of the matrix."""
         return [
             axis
-            for axis in self.cells[0].axes
+            for axis in (self.cells[0].axes if self.cells else ())
             if axis == ALWAYS or len({cell.axes[axis] for cell in self.cells}) > 1
         ]
 

@@ -7,11 +7,25 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from steps.base import earlier
+from steps.base.errors import UserError
 from steps.base.record import Manifest, Record, sha256_file
 from steps.base.strict import Strict
+from steps.config import verdicts
 from steps.config.axes import AXES
-from steps.config.schema import NO_GATE, Cell, ReportConfig
+from steps.config.schema import Cell
+from steps.config.verdicts import (
+    AccuracyVerdict,
+    ComplianceVerdict,
+    Metric,
+    Percentiles,
+    PerformanceVerdict,
+)
+from steps.config.window import Window
 from steps.mlperf.published import table
+from steps.plan.plan import Plan
+from steps.plan.registry import STEPS
+from steps.plan.states import CellState, States, described
 from steps.submit.confidential import Redaction
 
 EVIDENCE: Mapping[str, tuple[str, str]] = {
@@ -115,11 +129,16 @@ class CellResult(Strict):
     configuration: dict[str, str]
     degraded: tuple[str, ...] = ()
     exposed: tuple[str, ...] = ()
+    tries: int = 1
+    window: Window | None = None
     """Summaries made before these were measured lack them."""
 
 
 class Summary(Strict):
-    """An experiment's own results, without what they are compared with."""
+    """An experiment's own results, without what they are compared with.
+
+    `states` has every cell of the plan, `cells` those that are valid.
+    """
 
     experiment: str
     round: str
@@ -131,44 +150,64 @@ class Summary(Strict):
     systems: dict[str, dict[str, str]]
     cells: tuple[CellResult, ...]
     provenance: tuple[Trace, ...]
+    overrides: tuple[str, ...] = ()
+    states: tuple[CellState, ...] = ()
+    """Summaries of whole experiments only, as they were made before, lack these."""
 
 
-def summarize(config: ReportConfig, inputs: Mapping[str, Path], folder: Path) -> Summary:
-    """Read every input once; `folder` is where the report goes, evidence is relative to it.
+def roles(plan: Plan, root: Path) -> dict[str, Path]:
+    """Manifests of a plan that are there, by role: as the submission names them, and artifacts."""
+    found: dict[str, str] = {}
+    for job in plan.jobs:
+        if STEPS[job.step].stage == "artifacts":
+            found[f"{job.step}/{job.key}"] = job.output
+        elif job.step in ("submission", "provenance"):
+            found |= {r: p for r, p in job.inputs.items() if not r.startswith("lock/")}
+            found["package" if job.step == "submission" else job.step] = job.output
+    # What the packaging ran in is there under its own name too.
+    found.pop("environment", None)
+    return {role: root / path for role, path in found.items() if (root / path).is_file()}
 
-    Raises UserError naming an input that is missing or damaged.
-    """
-    package = Manifest.read(inputs["package"])
-    cells = tuple(_cell(cell, inputs, folder) for cell in config.cells)
+
+def summarize(plan: Plan, root: Path, folder: Path) -> Summary:
+    """What there is of a plan; `folder` is where the page goes, evidence is relative to it."""
+    config, states, inputs = described(plan), States(plan, root), roles(plan, root)
+    cells = states.cells()
+    valid = {cell.key for cell in cells if cell.state == "valid"}
     departures: dict[str, list[str]] = {}
     for cell in config.cells:
         for departure in cell.departures:
             departures.setdefault(departure, []).append(cell.key)
-    systems = {
-        role.removeprefix("describe/"): _described(path)
-        for role, path in inputs.items()
-        if role.startswith("describe/")
-    }
+    package = states.current("submission")
     return Summary(
         experiment=config.experiment,
         round=config.round,
-        divisions=tuple(package.result["divisions"]),
-        submitter=package.result["submitter"],
-        may_be_submitted=bool(package.result["may_be_submitted"]),
+        divisions=tuple(sorted({cell.division for cell in config.cells})),
+        submitter=config.submitter,
+        may_be_submitted=package is not None and bool(package.result["may_be_submitted"]),
         departures={what: tuple(keys) for what, keys in departures.items()},
-        redactions=tuple(Redaction(**found) for found in package.result["redactions"]),
-        systems=systems,
-        cells=cells,
-        # "environment" is what the report itself runs in, and is there under its own name too.
-        provenance=tuple(_trace(r, p, folder) for r, p in inputs.items() if r != "environment"),
+        redactions=tuple(Redaction(**one) for one in package.result["redactions"])
+        if package
+        else (),
+        systems={
+            role.removeprefix("describe/"): _described(path)
+            for role, path in inputs.items()
+            if role.startswith("describe/")
+        },
+        cells=tuple(_cell(cell, inputs, folder) for cell in config.cells if cell.key in valid),
+        provenance=tuple(
+            trace for role, path in inputs.items() if (trace := _trace(role, path, folder))
+        ),
+        overrides=config.overrides,
+        states=cells,
     )
 
 
 def _cell(cell: Cell, inputs: Mapping[str, Path], folder: Path) -> CellResult:
     run = Manifest.read(inputs[f"{cell.key}/performance_run"])
-    performance = Manifest.read(inputs[f"{cell.key}/performance_check"]).result
+    performance = verdicts.read(inputs[f"{cell.key}/performance_check"], PerformanceVerdict)
     checked = Manifest.read(inputs[f"{cell.key}/accuracy_check"])
-    accuracy = checked.result
+    accuracy = verdicts.of(checked, AccuracyVerdict)
     compliance = _compliance(cell, inputs)
     evidence = {
         name: inputs[f"{cell.key}/{step}"].with_name(file)
@@ -179,17 +218,17 @@ def _cell(cell: Cell, inputs: Mapping[str, Path], folder: Path) -> CellResult:
     gates = tuple(
         GateResult(
             name=name,
-            required=name == accuracy["required"],
-            passed=gate["passed"],
-            lowest_ratio=min(map(_over_bound, gate["metrics"].values())),
+            required=name == accuracy.required,
+            passed=gate.passed,
+            lowest_ratio=min(map(_over_bound, gate.metrics.values())),
         )
-        for name, gate in sorted(accuracy["gates"].items())
+        for name, gate in sorted(accuracy.gates.items())
     )
-    # Where no gate is required, the first stands for all: they have one reference.
-    named = accuracy["required"] if accuracy["required"] != NO_GATE else min(accuracy["gates"])
+    named = accuracy.reference_gate
     engine = run.result["engine"]
     loadgen = run.config["loadgen"]
     minimum_ms = loadgen["min_duration_ms"] or run.config["rules"]["min_duration_ms"]
+    limits = performance.limits
     return CellResult(
         key=cell.key,
         axes={axis: str(getattr(cell, axis)) for axis in AXES},
@@ -204,15 +243,15 @@ def _cell(cell: Cell, inputs: Mapping[str, Path], folder: Path) -> CellResult:
         weight_data_types=cell.measurement.weight_data_types,
         emulated=cell.emulated,
         departures=cell.departures,
-        value=performance["value"],
-        unit=performance["unit"],
-        samples_per_second=performance["samples_per_second"],
-        target_qps=performance["target_qps"],
-        ttft=_latency(performance, "ttft_ms"),
-        tpot=_latency(performance, "tpot_ms"),
-        scores=accuracy["scores"],
+        value=performance.value,
+        unit=performance.unit,
+        samples_per_second=performance.samples_per_second,
+        target_qps=performance.target_qps,
+        ttft=_latency(performance.ttft_ms, limits.ttft_ms),
+        tpot=_latency(performance.tpot_ms, limits.tpot_ms),
+        scores=accuracy.scores,
         reference_ratios=_reference_ratios(
-            accuracy["gates"][named]["metrics"],
+            accuracy.gates[named].metrics,
             checked.config["gates"][named],
             run,
             package.official,
@@ -222,7 +261,9 @@ def _cell(cell: Cell, inputs: Mapping[str, Path], folder: Path) -> CellResult:
         engine=f"{engine['name']} {engine['version']} ({engine['device']})",
         degraded=tuple(run.result.get("degraded", ())),
         exposed=tuple(run.result.get("exposed", ())),
-        loadgen=performance["loadgen_version"],
+        tries=earlier.tries_of(run),
+        window=performance.window,
+        loadgen=performance.loadgen_version,
         min_duration_s=minimum_ms / 1000,
         duration_s=run.result["duration_s"],
         evidence={name: os.path.relpath(path, folder) for name, path in evidence.items()},
@@ -236,9 +277,9 @@ def _compliance(cell: Cell, inputs: Mapping[str, Path]) -> dict[str, tuple[bool,
     for role, path in inputs.items():
         if role.startswith(f"{cell.key}/") and role.endswith("/compliance_check"):
             checked = Manifest.read(path)
-            name = next(name for name in COMPLIANCE if name in checked.files)
-            passed = bool(checked.result["passed"])
-            found[str(checked.result["test"])] = (passed, path.with_name(name))
+            verdict = verdicts.of(checked, ComplianceVerdict)
+            name = next((name for name in COMPLIANCE if name in checked.files), path.name)
+            found[verdict.test] = (verdict.holds, path.with_name(name))
     return found
 
 
@@ -252,35 +293,28 @@ def flat(value: Any, prefix: str = "") -> dict[str, str]:
     return found
 
 
-def _over_bound(metric: Mapping[str, float]) -> float:
-    ratios = [metric["score"] / metric["minimum"]] if metric.get("minimum") else []
-    if "maximum" in metric:
-        ratios.append(metric["maximum"] / metric["score"] if metric["score"] > 0 else 1.0)
+def _over_bound(metric: Metric) -> float:
+    ratios = [metric.score / metric.minimum] if metric.minimum else []
+    if metric.maximum is not None:
+        ratios.append(metric.maximum / metric.score if metric.score > 0 else 1.0)
     return min(ratios)
 
 
 def _reference_ratios(
-    metrics: Mapping[str, Any], gate: Mapping[str, Any], run: Manifest, official: str
+    metrics: Mapping[str, Metric], gate: Mapping[str, Any], run: Manifest, official: str
 ) -> dict[str, float]:
     """Scores over the reference model's, as far as it is known.
 
     A gate that names its reference says so itself; a round's bounds don't, published tables do.
     """
     if "reference" in gate:
-        return {name: metrics[name]["ratio"] for name in gate["reference"]}
+        return {name: metrics[name].ratio for name in gate["reference"]}
     known = table.reference_scores(str(run.config["rules"]["round"]), official)
-    return {
-        name: entry["score"] / known[name] for name, entry in metrics.items() if known.get(name)
-    }
+    return {name: metric.score / known[name] for name, metric in metrics.items() if known.get(name)}
 
 
-def _latency(performance: Mapping[str, Any], name: str) -> Latency | None:
-    if performance[name] is None:
-        return None
-    limit = performance["limits"][name]
-    return Latency(
-        p99_ms=float(performance[name]["p99"]), limit_ms=None if limit is None else float(limit)
-    )
+def _latency(percentiles: Percentiles | None, limit_ms: float | None) -> Latency | None:
+    return None if percentiles is None else Latency(p99_ms=percentiles["p99"], limit_ms=limit_ms)
 
 
 def _described(path: Path) -> dict[str, str]:
@@ -288,8 +322,12 @@ def _described(path: Path) -> dict[str, str]:
     return {str(name): str(value) for name, value in fields.items()}
 
 
-def _trace(role: str, path: Path, folder: Path) -> Trace:
-    manifest, record = Manifest.read(path), Record.read(path)
+def _trace(role: str, path: Path, folder: Path) -> Trace | None:
+    """None for a result that can't be traced: its manifest or record is damaged."""
+    try:
+        manifest, record = Manifest.read(path), Record.read(path)
+    except UserError:
+        return None  # a page is made of what can be read; verify names the rest
     return Trace(
         step=manifest.step,
         key=role.removesuffix(f"/{manifest.step}").removeprefix(f"{manifest.step}/"),

@@ -1,6 +1,5 @@
-"""Answers of weights to the first evaluation prompts: seconds of an engine, before hours of runs.
-
-LoadGen has no part in it, so nothing here is a result of MLPerf.
+"""Generates answers to the first evaluation prompts: seconds of an engine, before hours of runs. It
+doesn't use LoadGen, so nothing here is an MLPerf result.
 """
 
 import json
@@ -32,7 +31,7 @@ def step(
     prompts = samples.load(inputs["dataset"]).evaluation[: config.samples]
     if len(prompts) < config.samples:
         raise UserError(
-            f"a quick check wants {config.samples} prompts, the dataset has {len(prompts)}; lower "
+            f"a quick check needs {config.samples} prompts, the dataset has {len(prompts)}; lower "
             "benchmark.quick.samples"
         )
     engine = VllmEngine()
@@ -63,7 +62,7 @@ def step(
 
 @contextmanager
 def _limited(seconds: float, what: str) -> Iterator[None]:
-    """UserError in the main thread when the block takes longer."""
+    """Raises UserError in the main thread if the block takes longer."""
 
     def expire(number: int, frame: FrameType | None) -> None:
         raise UserError(f"{what} after {seconds:.0f} s; see the log")

@@ -1,4 +1,4 @@
-"""Questions to Slurm, each with a limit, and what its answers mean for a plan."""
+"""Requests to Slurm, each with a time limit, and what its answers mean for a plan."""
 
 import hashlib
 import re
@@ -27,12 +27,13 @@ DAY_MIN = 1440
 
 
 class SilenceError(Exception):
-    """Slurm gave no answer; its message says what it gave instead."""
+    """Slurm gave no answer; the message says what it gave instead."""
 
 
 def ask(*command: str) -> str:
-    """What one of Slurm's tools prints. Raises UserError without the tool, SilenceError without an
-    answer."""
+    """The output of one of Slurm's tools. Raises UserError without the tool, SilenceError without
+    an answer.
+    """
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_LIMIT_S)
     except FileNotFoundError as error:
@@ -69,19 +70,19 @@ class Entry:
 
 
 def prefix_of(results: Path) -> str:
-    """What the names of a checkout's jobs start with: two checkouts don't take each other's."""
+    """The prefix of the names of a checkout's jobs, so that two checkouts keep apart."""
     return f"reprise-{hashlib.sha256(str(results.resolve()).encode()).hexdigest()[:12]}"
 
 
 COLUMNS = {"%i": "JOBID", "%T": "STATE", "%j": "NAME", "%N": "NODELIST", "%k": "COMMENT"}
 REASON = {"%r": "REASON"}
-"""Last, because it alone is free text: an administrator's words may hold the separator."""
+"""Last, because only it is free text and may contain the separator."""
 
 
 def queue(prefix: str, lost: Losses | None = None) -> list[Entry]:
     """Jobs of this checkout, ended ones too, as long as Slurm remembers them.
 
-    `lost` notes what squeue doesn't say of one of them; the job is kept.
+    `lost` notes fields that squeue doesn't report of a job; the job is kept.
     """
     columns = {**COLUMNS, **REASON}
     form = "|".join(columns)
@@ -96,7 +97,7 @@ def entries(text: str, prefix: str, lost: Losses) -> list[Entry]:
 
 
 def rows(text: str, titles: list[str]) -> list[dict[str, str]]:
-    """Lines of a table with separators; the last column takes what is left, "" what is missing."""
+    """Lines of a table with separators; the last column takes the rest, a missing one is ""."""
     lines = [line.split("|", len(titles) - 1) for line in text.splitlines() if "|" in line]
     return [
         dict(zip(titles, [*(cell.strip() for cell in line), *[""] * len(titles)], strict=False))
@@ -120,7 +121,7 @@ def _entry(row: Mapping[str, str], lost: Losses) -> Entry:
 
 
 def comment(job: Job, experiment: str) -> str:
-    """What the plugin writes beside a job's name: its rule and wildcards."""
+    """The plugin's comment beside a job's name: its rule and wildcards."""
     artifacts = f"results/artifacts/{job.step}/"
     name = job.output.removeprefix(artifacts).removesuffix("/manifest.json")
     wildcards = name if job.output.startswith(artifacts) else f"{experiment}_{job.key}"
@@ -131,25 +132,27 @@ def comment(job: Job, experiment: str) -> str:
 
 
 Node = Mapping[str, int] | None
-"""Its accelerators: numbers by type. None: sinfo says it in a way that isn't known."""
+"""Its accelerators: numbers by type. None: sinfo's form is unknown."""
 
 
 def status_command() -> str:
-    """The plugin's way to ask for states: without accounting sacct knows nothing."""
+    """The plugin's command for states: without accounting, sacct knows nothing."""
     return "sacct" if has_accounting(ask("scontrol", "show", "config")) else "squeue"
 
 
 def has_accounting(configured: str) -> bool:
-    """`scontrol show config`. Without, it says accounting_storage/none, and since 23.11 (null)."""
+    """From `scontrol show config`. Without accounting, it says accounting_storage/none, and since
+    23.11 (null).
+    """
     found = re.search(r"^\s*AccountingStorageType\s*=[ \t]*(\S*)", configured, re.MULTILINE)
     kind = text_or_none(found[1]) if found else None
     return kind is not None and kind.rpartition("/")[2].lower() != "none"
 
 
 def check(plan: Plan, scheduler: Slurm, due: Iterable[Job]) -> None:
-    """Raises UserError for what would wait for ever: no such partition, nodes, accelerators, time.
+    """Raises UserError for what would never start: no such partition, nodes, accelerators, time.
 
-    Nodes that are down or busy are no reason: they may come back.
+    Nodes that are down or busy don't count: they may come back.
     """
     partition, limit_min, nodes = _partition(scheduler.partition)
     resources = Resources(plan)
@@ -202,7 +205,7 @@ def _partition(wanted: str | None) -> tuple[str, int | None, list[Node]]:
 
 
 def partition(text: str, wanted: str | None, lost: Losses) -> tuple[str, int | None, list[Node]]:
-    """The same of what sinfo prints. What it says in a way that isn't known isn't checked."""
+    """The same from sinfo's output. Values in an unknown form aren't checked."""
     lost.tool = "sinfo"
     lines = rows(text, ["PARTITION", "TIMELIMIT", "GRES", "NODELIST"])
     there = sorted({line["PARTITION"].rstrip("*") for line in lines})

@@ -62,7 +62,7 @@ def test_what_comes_out_is_what_went_in(bundle: Path, tmp_path: Path) -> None:
 
 def test_an_ended_one_goes_on(bundle: Path, tmp_path: Path) -> None:
     partial = tmp_path / "there.partial"
-    (partial / "steps").mkdir(parents=True)
+    (partial / "steps/commands").mkdir(parents=True)
     whole = bundle.parent / "steps/commands/cli.py"
     shutil.copy(whole, partial / "steps/commands/cli.py")
     inode = (partial / "steps/commands/cli.py").stat().st_ino
@@ -103,7 +103,7 @@ def test_a_flipped_byte_of_a_file_is_named(
     assert data.count(b"tiny.VERDICT") == 1
     (tmp_path / "b").write_bytes(data.replace(b"tiny.VERDICT", b"tiny.VERDIKT"))
     assert unbundle.command([str(tmp_path / "b"), str(tmp_path / "there")]) == 1
-    assert "steps/commands/cli.py is not what its list says" in capsys.readouterr().err
+    assert "steps/commands/cli.py differs from its list" in capsys.readouterr().err
     assert not (tmp_path / "there").exists()
 
 
@@ -190,14 +190,14 @@ def test_a_wheel_that_the_lock_doesnt_know_is_not_taken(tmp_path: Path) -> None:
     for folder in (links, tmp_path / "wheels"):
         wheels.wheel(folder, verdict="FORGED")
     lock.write_text(f"--no-index\n--find-links {links}\n{text}", encoding="utf-8")
-    with pytest.raises(UserError, match=r"x.lock can't be had: THESE PACKAGES DO NOT MATCH"):
+    with pytest.raises(UserError, match=r"x.lock can't be fetched: THESE PACKAGES DO NOT MATCH"):
         gather([lock], tmp_path / "wheels")
 
 
 def test_a_package_that_cant_be_had_is_named(tmp_path: Path) -> None:
     lock = tmp_path / "x.lock"
     lock.write_text(f"--no-index\nno-such-thing==1.0 --hash=sha256:{'0' * 64}\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"x.lock can't be had: .*no-such-thing==1.0"):
+    with pytest.raises(UserError, match=r"x.lock can't be fetched: .*no-such-thing==1.0"):
         gather([lock], tmp_path / "wheels")
 
 
@@ -362,7 +362,7 @@ def test_a_checkout_takes_only_what_its_signer_signed(
         assert not list(tmp_path.glob("there*"))
 
     refused("is not what the key in", other)
-    refused("is no public key of OpenSSH's", str(tmp_path / "keys/own"))
+    refused("isn't a public key of OpenSSH", str(tmp_path / "keys/own"))
     refused("is missing", str(tmp_path / "keys/none.pub"))
     assert unbundle.command([str(signed), str(there), "--signer", own]) == 0
     assert "signed by the key in" in capsys.readouterr().out

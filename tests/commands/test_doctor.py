@@ -72,6 +72,7 @@ def wanted(**changes: Any) -> Needs:
         memory_gb=154.0,
         disk_gb=300.0,
         repositories=(),
+        containers=True,
         engines=(DOCKER,),
         environments=(),
     )
@@ -150,7 +151,7 @@ def test_a_setting_that_the_kernel_lacks_is_not_taken_for_right(tmp_path: Path) 
         ({"disk_gb": 1500.5}, "disk", "1000.0 GB free", "free 500 GB there"),
         (
             {"accelerators": (MI325X.model_copy(update={"count_per_node": 16}),)},
-            *("accelerators", "8 on the PCI bus, the plan needs 16 AMD", "see what dmesg says"),
+            *("accelerators", "8 on the PCI bus, the plan needs 16 AMD", "look in dmesg"),
         ),
         (
             {"accelerators": (MI325X.model_copy(update={"model": "AMD Instinct MI300X"}),)},
@@ -260,7 +261,7 @@ def test_a_mode_that_not_every_device_names_is_said(tuned: State) -> None:
     silent = last.model_copy(update={"compute_partition": None})
     node = tuned.node.model_copy(update={"accelerators": (*devices, silent)})
     (finding,) = trouble(wanted(), tuned.model_copy(update={"node": node}))
-    assert (finding.level, finding.says) == ("warn", "SPX, but not every device says it")
+    assert (finding.level, finding.says) == ("warn", "SPX, but not every device reports it")
 
 
 def answer_of_none(address: EngineAddress) -> Answer:
@@ -319,7 +320,9 @@ def test_device_files_that_a_user_may_not_open(tuned: State) -> None:
 
 
 def test_a_plan_without_accelerators_asks_for_none(tmp_path: Path) -> None:
-    need = wanted(accelerators=(), partitions=(), clocks={}, engines=(), memory_gb=4.0)
+    need = wanted(
+        accelerators=(), partitions=(), clocks={}, containers=False, engines=(), memory_gb=4.0
+    )
     prober = Prober(run=printing({}), root=tmp_path)
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/meminfo").write_text(FILES["proc/meminfo"], encoding="utf-8")
@@ -396,9 +399,9 @@ def test_the_token_does_not_follow_a_redirect(hub: tuple[str, list[str]]) -> Non
     [
         ("meta-llama/granted", {"HF_TOKEN": "good"}, "granted", "grants access"),
         ("meta-llama/denied", {"HF_TOKEN": "good"}, "denied", "licence isn't accepted"),
-        ("meta-llama/granted", {"HF_TOKEN": "bad"}, "denied", "refuses what $HF_TOKEN holds"),
+        ("meta-llama/granted", {"HF_TOKEN": "bad"}, "denied", "refuses $HF_TOKEN"),
         ("meta-llama/granted", {}, "denied", "no token"),
-        ("meta-llama/broken", {"HF_TOKEN": "good"}, "unknown", "answers 500"),
+        ("meta-llama/broken", {"HF_TOKEN": "good"}, "unknown", "answers status 500"),
     ],
 )
 def test_access_to_a_gated_model(
@@ -491,7 +494,7 @@ def test_the_rehearsal_needs_disk_memory_and_two_environments(tmp_path: Path) ->
     assert (need.systems, need.nodes, need.accelerators) == (("rehearsal-cpu",), 1, ())
     assert need.memory_gb == SETTINGS.memory_floor_gb
     assert set(need.environments) == {"cpu", "analysis"}
-    assert not need.engines and not need.clocks and not need.repositories
+    assert not need.containers and not need.engines and not need.clocks and not need.repositories
     for job in PLAN.jobs:
         (tmp_path / job.output).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / job.output).write_text("{}", encoding="utf-8")
@@ -648,6 +651,6 @@ def test_the_command_prints_the_answer_and_its_status(
     assert doctor.command([]) == 1
     text = capsys.readouterr().out
     assert "fail  disk" in text and "fix: free 12 GB there" in text
-    assert "1 fail, 0 warn: a run would fail: mend what says fail" in text
+    assert "1 fail, 0 warn: a run would fail: fix every line with fail" in text
     with pytest.raises(UserError, match="doctor takes overrides"):
         doctor.command(["--fix"])

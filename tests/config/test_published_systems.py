@@ -92,7 +92,7 @@ def test_every_experiment_plans(experiment: str) -> None:
     """Here, since the rows need the same plans, and a file's tests share one worker's."""
     plan = planned(f"experiment={experiment}")
     assert plan.experiment == experiment
-    assert [job.step for job in plan.jobs].count("report") == 1
+    assert [job.step for job in plan.jobs].count("provenance") == 1
 
 
 Published = Mapping[str, tuple[schema.Cell, Mapping[str, Job]]]

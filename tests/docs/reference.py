@@ -32,6 +32,7 @@ from steps.config.scheduler import Scheduler
 from steps.mlperf.rounds import load, names
 from steps.plan.registry import STEPS
 from steps.report.comparison.tolerances import Tolerances
+from steps.run.journal.settings import JournalSettings
 
 PAGE = ROOT / "docs/reference/configuration.md"
 SCHEMA = ROOT / "docs/reference/system.schema.json"
@@ -85,6 +86,7 @@ SECTIONS = (
     Section("Scheduler", "`conf/scheduler/NAME.yaml`", (Scheduler,)),
     Section("Fetching", "`conf/fetch.yaml`", (FetchSettings,)),
     Section("Tune", "`conf/tune.yaml`", (TuneConfig,)),
+    Section("Journal", "`conf/journal.yaml`", (JournalSettings,)),
     Section("Tolerances", "`conf/tolerances.yaml`", (Tolerances,)),
     Section(
         "Steps",

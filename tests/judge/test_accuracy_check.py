@@ -10,7 +10,7 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from steps.base.errors import UserError
 from steps.config import schema
-from steps.judge.accuracy_check import bounded, judged, prove_whole
+from steps.judge.accuracy_check import bounded, judged, missed, unproven
 from steps.mlperf.loadgen_log import Answer, Detail
 from steps.mlperf.rouge import Rouge, common_length
 from steps.prepare.rehearsal.scores import accuracy_text, by_index
@@ -44,7 +44,7 @@ def config() -> schema.AccuracyCheckConfig:
 )
 def test_gates_at_their_edges(score: float, tokens: float, passed: bool) -> None:
     verdict = judged({"rouge1": score, "tokens_per_sample": tokens}, GATE)
-    assert verdict["passed"] is passed
+    assert verdict.passed is passed
 
 
 def whole(config: schema.AccuracyCheckConfig, **changes: object) -> Detail:
@@ -57,14 +57,23 @@ def whole(config: schema.AccuracyCheckConfig, **changes: object) -> Detail:
 
 
 def test_only_a_whole_accuracy_run_proves_anything(config: schema.AccuracyCheckConfig) -> None:
-    prove_whole(whole(config), config)
+    assert not list(unproven(whole(config), config))
     for change in (
         {"effective_test_mode": "PerformanceOnly"},
         {"effective_scenario": "Offline"},
         {"qsl_reported_total_count": 100},
     ):
-        with pytest.raises(UserError, match="proves nothing"):
-            prove_whole(whole(config, **change), config)
+        (complaint,) = unproven(whole(config, **change), config)
+        assert "proves nothing" in str(complaint) and complaint.code in change
+
+
+def test_a_missed_gate_is_told_with_its_numbers(config: schema.AccuracyCheckConfig) -> None:
+    only = config.model_copy(update={"gates": {"99": GATE}, "required": "99"})
+    gates = {"99": judged({"rouge1": 40.0, "tokens_per_sample": 100.0}, GATE)}
+    (complaint,) = missed(gates, only)
+    assert (complaint.code, complaint.value, complaint.limit) == ("rouge1", 40.0, 49.5)
+    assert "rouge1 is 40.0000, it must be at least 49.5000 (80.00% of the" in str(complaint)
+    assert not list(missed(gates, config.model_copy(update={"required": "none"})))
 
 
 @given(st.permutations(range(20)))
@@ -99,7 +108,7 @@ BOUNDS = schema.Bounds(
 
 
 @pytest.mark.parametrize(
-    ("rouge1", "tokens", "missed"),
+    ("rouge1", "tokens", "outside"),
     [
         (44.0, 265.1, None),
         (43.9999, 290.0, "ROUGE1"),
@@ -109,15 +118,15 @@ BOUNDS = schema.Bounds(
     ],
 )
 def test_bounds_of_a_round_at_their_edges(
-    tmp_path: Path, rouge1: float, tokens: float, missed: str | None
+    tmp_path: Path, rouge1: float, tokens: float, outside: str | None
 ) -> None:
     path = tmp_path / "accuracy.txt"
     found = {"rouge1": rouge1, "tokens_per_sample": tokens}
     path.write_text(f"\nResults\n\n{found}\n", encoding="utf-8")
     verdict = bounded(path, BOUNDS)
-    failed = [name for name, entry in verdict["metrics"].items() if not entry["passed"]]
-    assert failed == ([missed] if missed else [])
-    assert verdict["passed"] is (missed is None)
+    failed = [name for name, entry in verdict.metrics.items() if not entry.passed]
+    assert failed == ([outside] if outside else [])
+    assert verdict.passed is (outside is None)
     path.write_text("{'rouge1': 50.0}", encoding="utf-8")
     with pytest.raises(UserError, match="TOKENS_PER_SAMPLE was not scored"):
         bounded(path, BOUNDS)

@@ -5,17 +5,18 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steps.base.errors import UserError
 from steps.base.record import Manifest, publish
-from steps.config import schema
+from steps.config import schema, verdicts
+from steps.config.verdicts import ComplianceVerdict
 from steps.judge.compliance.tokens import BAD_END, BAD_FIRST, BAD_LENGTH, examine
-from steps.judge.compliance_check import step
+from steps.judge.compliance_check import early, step
 from steps.mlperf.loadgen_log import Answer
 from steps.plan.plan import Job, Plan
 from steps.submit.validate.findings import Severity
@@ -23,7 +24,9 @@ from steps.submit.validate.submission import validate
 from tests.conftest import planned
 from tests.submit.validate import trees
 
+QUIET: Any = SimpleNamespace(say=lambda text: None)
 EOS = 2
+DAY = "2026-11-30"
 BODY = st.lists(st.integers(3, 100), min_size=1, max_size=20)
 
 
@@ -39,21 +42,21 @@ def answer(tokens: list[int], **changes: object) -> Answer:
 
 @given(BODY)
 def test_a_proper_answer_passes(body: list[int]) -> None:
-    found = examine([answer([*body, EOS])], EOS, timed=True)
+    found = examine([answer([*body, EOS])], {EOS}, timed=True)
     assert found.faults == {}
     assert found.terminated == 1
 
 
 @given(BODY, st.integers(2, 5))
 def test_padding_with_end_tokens_fails(body: list[int], count: int) -> None:
-    found = examine([answer(body + [EOS] * count)], EOS, timed=True)
+    found = examine([answer(body + [EOS] * count)], {EOS}, timed=True)
     assert found.faults == {BAD_END: 7}
     assert found.terminated == 0
 
 
 @given(BODY)
 def test_an_answer_cut_at_its_limit_passes_but_does_not_count(body: list[int]) -> None:
-    found = examine([answer(body)], EOS, timed=True)
+    found = examine([answer(body)], {EOS}, timed=True)
     assert found.faults == {}
     assert found.terminated == 0
 
@@ -61,16 +64,16 @@ def test_an_answer_cut_at_its_limit_passes_but_does_not_count(body: list[int]) -
 @given(BODY)
 def test_another_first_token_fails_where_it_is_timed(body: list[int]) -> None:
     wrong = [answer([*body, EOS], first_token=[body[0] + 1])]
-    assert examine(wrong, EOS, timed=True).faults == {BAD_FIRST: 7}
-    assert examine(wrong, EOS, timed=False).faults == {}
+    assert examine(wrong, {EOS}, timed=True).faults == {BAD_FIRST: 7}
+    assert examine(wrong, {EOS}, timed=False).faults == {}
     untimed = [answer([*body, EOS], first_token=None)]
-    assert examine(untimed, EOS, timed=True).faults == {BAD_FIRST: 7}
+    assert examine(untimed, {EOS}, timed=True).faults == {BAD_FIRST: 7}
 
 
 @given(BODY, st.integers(-3, 3).filter(bool))
 def test_another_count_fails(body: list[int], off: int) -> None:
     wrong = [answer(body, token_count=len(body) + off)]
-    assert examine(wrong, EOS, timed=True).faults == {BAD_LENGTH: 7}
+    assert examine(wrong, {EOS}, timed=True).faults == {BAD_LENGTH: 7}
 
 
 PLACE = f"{trees.CLOSED}/compliance/{trees.SYSTEM}/stable-diffusion-xl/Offline"
@@ -106,7 +109,7 @@ def judged(plan: Plan, test: str, home: Path, answers: str = ANSWERS, **audit: A
     inputs = {role: runs[role] for role in job.inputs if role in runs}
     config = schema.ComplianceCheckConfig.model_validate_json(job.config)
     with publish(home / test, step=job.step, config={}, inputs=inputs, code="") as workspace:
-        step(config, inputs, workspace, None)  # type: ignore[arg-type]
+        step(config, inputs, workspace, QUIET)
     return home / test
 
 
@@ -121,7 +124,7 @@ def test_a_timed_test_is_judged_and_packaged_for_the_tree(
     plan: Plan, tmp_path: Path, test: str
 ) -> None:
     verdict = judged(plan, test, tmp_path, **SETTINGS[test])
-    assert Manifest.read(verdict / "manifest.json").result == {"test": test, "passed": True}
+    assert Manifest.read(verdict / "manifest.json").result["holds"] is True
     tree = tmp_path / "tree"
     trees.build(tree)
     shutil.rmtree(tree / PLACE / test)
@@ -133,32 +136,58 @@ def test_a_timed_test_is_judged_and_packaged_for_the_tree(
     assert errors <= {"audit-copied-log", "audit-overlap"}
 
 
-def test_a_test_that_answers_otherwise_fails(plan: Plan, tmp_path: Path) -> None:
+def verdict_of(directory: Path) -> ComplianceVerdict:
+    return verdicts.read(directory / "manifest.json", ComplianceVerdict)
+
+
+def test_a_test_that_answers_otherwise_does_not_hold(plan: Plan, tmp_path: Path) -> None:
     other = ANSWERS.replace('"qsl_idx" : 33, "data" : "07', '"qsl_idx" : 33, "data" : "08')
-    with pytest.raises(UserError, match="sample 33 differs, 1 in all"):
-        judged(plan, "TEST01", tmp_path, other, **SETTINGS["TEST01"])
+    found = verdict_of(judged(plan, "TEST01", tmp_path, other, **SETTINGS["TEST01"]))
+    assert not found.holds and [one.code for one in found.complaints] == ["answers"]
+    assert "sample 33 differs, 1 in all" in found.why
 
 
 def test_a_test_that_logged_nothing_is_told_so(plan: Plan, tmp_path: Path) -> None:
     """It isn't the mode that is to blame, but LoadGen's settings."""
-    with pytest.raises(UserError, match=r"holds no answer, so nothing was compared; place the tes"):
-        judged(plan, "TEST01", tmp_path, "[\n]\n", **SETTINGS["TEST01"])
+    found = verdict_of(judged(plan, "TEST01", tmp_path, "[\n]\n", **SETTINGS["TEST01"]))
+    assert "holds no answer, so nothing was compared; place the tes" in found.why
 
 
 def test_a_test_on_other_samples_is_told_so(plan: Plan, tmp_path: Path) -> None:
     other = re.sub(r'"qsl_idx" : (\d+)', r'"qsl_idx" : 9\g<1>99', ANSWERS)
-    with pytest.raises(UserError, match="none of the 200 answers is to a sample that"):
-        judged(plan, "TEST01", tmp_path, other, **SETTINGS["TEST01"])
+    found = verdict_of(judged(plan, "TEST01", tmp_path, other, **SETTINGS["TEST01"]))
+    assert "none of the 200 answers is to a sample that" in found.why
 
 
-def test_a_test_that_is_too_fast_fails(plan: Plan, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="less than 110% are allowed"):
-        judged(plan, "TEST04", tmp_path, result_samples_per_second=44.0, **SETTINGS["TEST04"])
+def test_a_test_that_is_too_fast_does_not_hold(plan: Plan, tmp_path: Path) -> None:
+    home = judged(plan, "TEST04", tmp_path, result_samples_per_second=44.0, **SETTINGS["TEST04"])
+    found = verdict_of(home)
+    assert "less than 110% are allowed" in found.why
+    assert (found.complaints[0].value, found.complaints[0].limit) == (44.0, 40.0)
+    assert "TEST FAIL" in (home / "verify_performance.txt").read_text(encoding="utf-8")
 
 
 def test_a_run_without_the_tests_settings_proves_nothing(plan: Plan, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="performance_issue_same is False, the test needs True"):
-        judged(plan, "TEST04", tmp_path)
+    found = verdict_of(judged(plan, "TEST04", tmp_path))
+    assert "performance_issue_same is False, the test needs True" in found.why
+
+
+def test_a_test_measured_before_its_performance_run_is_named(plan: Plan, tmp_path: Path) -> None:
+    def at(home: Path, started: str, finished: str) -> None:
+        times = {"started": f"{DAY}T{started}+00:00", "finished": f"{DAY}T{finished}+00:00"}
+        record = {"code": "c", "host": "h", **times}
+        (home / "record.json").write_text(json.dumps(record), encoding="utf-8")
+
+    performance = Manifest(tmp_path / "performance", "", {}, {}, {}, {})
+    run = Manifest(tmp_path / "run", "", {}, {}, {}, {})
+    for manifest in (performance, run):
+        manifest.directory.mkdir()
+    at(performance.directory, "10:00:00", "10:20:00")
+    at(run.directory, "10:10:00", "10:15:00")
+    (complaint,) = early("TEST04", performance, run)
+    assert "measured at 10:10:00, before its performance run ended at 10:20:00" in str(complaint)
+    at(run.directory, "10:20:00", "10:25:00")
+    assert not list(early("TEST04", performance, run))
 
 
 def test_the_plan_gives_a_timed_test_the_settings_of_the_performance_run(plan: Plan) -> None:

@@ -1,6 +1,7 @@
 """Verdicts on a performance run: everything that makes one invalid is named."""
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,11 @@ from typing import Any
 import pytest
 
 from steps.base.errors import UserError
-from steps.config import schema
-from steps.judge.performance_check import complaints, metrics
+from steps.base.record import Manifest
+from steps.config import schema, verdicts
+from steps.config.verdicts import PerformanceVerdict, as_result
+from steps.config.window import Disturbance, Window
+from steps.judge.performance_check import complaints, judge, metrics
 from steps.mlperf.loadgen_log import MARKER, read_detail
 from tests.conftest import planned
 
@@ -123,14 +127,16 @@ def test_each_fault_is_named(
     detail = detail_of(tmp_path, {**values(config), key: value})
     found = list(complaints(detail, config))
     assert len(found) == 1
-    assert words in found[0]
+    assert words in str(found[0])
+    verdict = judge(detail, config)
+    assert not verdict.holds and verdict.value == 718.1 and words in verdict.why
 
 
 def test_too_many_misses_below_the_p99_say_how_many_may(
     config: schema.PerformanceCheckConfig, tmp_path: Path
 ) -> None:
     found = {**values(config), "result_validity": "INVALID", "early_stopping_met": False}
-    first = next(complaints(detail_of(tmp_path, found), config))
+    first = str(next(complaints(detail_of(tmp_path, found), config)))
     assert "of 24,576 queries 209 may be over a limit; lower system.target_qps.Inter" in first
 
 
@@ -143,7 +149,7 @@ def test_a_limit_that_was_missed_is_named_first(
         "early_stopping_met": False,
         f"result_time_per_output_token_{P99}_percentile_ns": 52_100_000,
     }
-    first = next(complaints(detail_of(tmp_path, found), config))
+    first = str(next(complaints(detail_of(tmp_path, found), config)))
     assert first.startswith("p99 TPOT is 52.1 ms at 25 queries/s, the limit of Interactive is 40")
 
 
@@ -152,7 +158,7 @@ def test_an_error_that_num_errors_hides_is_found(
 ) -> None:
     found = {**values(config), "error_runtime": "Ending early: Max query count reached."}
     detail = detail_of(tmp_path, found, errors=("error_runtime",))
-    assert "Ending early" in next(complaints(detail, config))
+    assert "Ending early" in str(next(complaints(detail, config)))
 
 
 @pytest.mark.parametrize("key", ["result_validity", "num_errors", "effective_test_mode"])
@@ -226,4 +232,39 @@ def test_pictures_have_a_limit_of_their_own(
     detail = detail_of(tmp_path, {**image_values(config), **changes})
     found = list(complaints(detail, config))
     assert len(found) == bool(words)
-    assert not words or words in found[0]
+    assert not words or words in str(found[0])
+
+
+def test_numbers_lead_and_a_disturbed_window_is_told(
+    config: schema.PerformanceCheckConfig, tmp_path: Path
+) -> None:
+    late = {
+        f"result_first_token_{P99}_percentile_latency_ns": 5_000_000_000,
+        "result_validity": "INVALID",
+        "result_perf_constraints_met": False,
+    }
+    disturbed = Disturbance(
+        by="processes", words="other processes took 1.3 of 2 cores", from_s=26.2, to_s=50.0
+    )
+    window = Window(disturbances=(disturbed,))
+    verdict = judge(detail_of(tmp_path, {**values(config), **late}), config, window)
+    assert [one.code for one in verdict.complaints] == [
+        *("ttft", "perf_constraints_met", "result_validity")
+    ]
+    assert (verdict.complaints[0].value, verdict.complaints[0].limit) == (5000.0, 450.0)
+    assert verdict.why == (
+        "p99 TTFT is 5000.0 ms at 25 queries/s, the limit of Interactive is 450 ms; lower "
+        "system.target_qps.Interactive, or end what else runs on this machine (and 2 more); from "
+        "second 26 to 50 other processes took 1.3 of 2 cores"
+    )
+    result = as_result(verdict)
+    manifest = Manifest(tmp_path, "performance_check", {}, {}, {}, json.loads(json.dumps(result)))
+    assert verdicts.of(manifest, PerformanceVerdict) == verdict
+
+
+def test_a_verdict_of_another_version_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    manifest = Manifest(tmp_path, "performance_check", {}, {}, {}, {"valid": True, "value": 1.0})
+    with pytest.raises(UserError, match="of another version"):
+        verdicts.of(manifest, PerformanceVerdict)
+    with pytest.raises(UserError, match="holds no verdict but a result of performance_run"):
+        verdicts.of(replace(manifest, step="performance_run"), PerformanceVerdict)

@@ -128,7 +128,7 @@ def test_a_tokenizer_that_is_none_is_no_want_of_memory(
 ) -> None:
     pandas.DataFrame({"output": TEXTS}).to_json(tmp_path / "table.json")
     (tmp_path / "tokenizer.json").write_text(content, encoding="utf-8")
-    with pytest.raises(UserError, match=r"tokenizer.json is no tokenizer"):
+    with pytest.raises(UserError, match=r"tokenizer.json isn't a tokenizer"):
         given(tmp_path / "table.json", tokenizer=tmp_path / "tokenizer.json")
 
 

@@ -228,7 +228,7 @@ def test_a_damaged_archive_of_an_image_is_named(tmp_path: Path, lock: Path) -> N
     console, client = create_autospec(Console), create_autospec(docker.DockerClient)
     assert carried.load(client, image(), content, tmp_path, console) is None
     (tmp_path / "tiny.tar").write_bytes(b"no archive")
-    with pytest.raises(UserError, match=r"tiny\.tar is no image archive .*; unbundle it again"):
+    with pytest.raises(UserError, match=r"tiny\.tar isn't an image archive .*; unbundle it again"):
         carried.load(client, image(), content, tmp_path, console)
 
 
@@ -318,7 +318,7 @@ def test_the_checkout_is_read_and_results_are_written(tmp_path: Path) -> None:
         str(disk): "rw",
         str(weights): "ro",
     }
-    with pytest.raises(UserError, match=r"is no directory; mend runtime\.mounts"):
+    with pytest.raises(UserError, match=r"isn't a directory; fix runtime\.mounts"):
         of_step(root, [str(tmp_path / "absent")])
 
 
@@ -377,8 +377,8 @@ def handlers() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("status", "oom", "words"),
     [
-        (137, True, "SIGKILL: docker says that the kernel ended it for want of memory; its limit"),
-        (137, False, "SIGKILL: most likely the kernel, for want of memory; its limit is 8"),
+        (137, True, "SIGKILL: docker says that the kernel ended it, out of memory; its limit"),
+        (137, False, "SIGKILL: most likely the kernel, out of memory; its limit is 8"),
         (139, False, "SIGSEGV: native code crashed"),
         (134, False, "SIGABRT: native code crashed"),
     ],
@@ -392,7 +392,7 @@ def test_a_step_that_a_signal_ended_in_its_container_is_named(
     text = str(caught.value)
     assert text.startswith("performance_run in its container: its process was ended by ")
     assert words in text and "log: results/x/run.log" in text
-    assert "the next run starts it again" in text
+    assert "the next run starts again" in text
 
 
 class _Stopped(_Ended):

@@ -14,6 +14,7 @@ from steps.plan.departures import departures
 from steps.plan.make import make
 from steps.plan.plan import Plan, freeze, load
 from steps.plan.registry import STEPS, sources
+from steps.plan.states import described
 from tests.conftest import ROOT, edit, planned
 
 
@@ -23,8 +24,7 @@ def counts(plan: Plan) -> dict[str, int]:
 
 
 def cells(plan: Plan) -> tuple[schema.Cell, ...]:
-    report = next(job for job in plan.jobs if job.step == "report")
-    return schema.ReportConfig.model_validate_json(report.config).cells
+    return described(plan).cells
 
 
 def test_the_default_is_the_rehearsal_with_three_scenarios() -> None:
@@ -43,7 +43,6 @@ def test_the_default_is_the_rehearsal_with_three_scenarios() -> None:
         "compliance_check": 3,
         "submission": 1,
         "provenance": 1,
-        "report": 1,
     }
 
 

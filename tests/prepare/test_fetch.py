@@ -143,7 +143,7 @@ def test_files_come_at_once(server: Files, tmp_path: Path) -> None:
         (["reset"] * 3, "failed 3 times: no connection; check the network and run it again"),
         (["short"] * 3, "failed 3 times: 4,993 bytes are announced where 5,000 are listed"),
         (["more"] * 3, "failed 3 times: more than the listed 5,000 bytes came"),
-        (["wrong"] * 3, r"is not the file it should be: its sha256 digest is \w{64}, not \w{64}"),
+        (["wrong"] * 3, r"isn't the expected file: its sha256 digest is \w{64}, not \w{64}"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -270,9 +270,9 @@ def test_a_hub_is_listed_with_sizes_and_digests(server: Files) -> None:
 @pytest.mark.parametrize(
     ("listing", "words"),
     [
-        (b"<html>", "is no JSON; is this a hub's endpoint"),
-        (b"{}", "is no listing; is this a hub's endpoint"),
-        (b'[{"path": "x"}]', "is no listing of a hub"),
+        (b"<html>", "isn't JSON; is this a hub's endpoint"),
+        (b"{}", "isn't a listing; is this a hub's endpoint"),
+        (b'[{"path": "x"}]', "isn't a hub's listing"),
         (b"[]", "org/model has no files that are wanted"),
         (
             b'[{"type": "file", "path": "../x", "size": 1, "oid": "0"}]',
@@ -334,7 +334,7 @@ def test_mlcommons_storage_that_wants_a_login_says_so(server: Files) -> None:
     ("path", "text", "words"),
     [
         ("set.uri", b"<html>", "holds no address; is it a .uri file of MLCommons"),
-        ("set.md5", b"<html>", "has the line '<html>', which is no checksum"),
+        ("set.md5", b"<html>", "has the line '<html>', which isn't a checksum"),
         ("set.md5", b"0" * 32 + b"  ../up", "lists the file '../up', outside of its directory"),
         ("set.md5", (b"0" * 32 + b"  a\n") * 2, "lists a twice"),
     ],
@@ -510,7 +510,7 @@ def test_a_local_directory_is_taken_and_checked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "digests", "words"),
     [
-        ("nowhere", {}, "is no directory; give the path"),
+        ("nowhere", {}, "isn't a directory; give the path"),
         ("home", {"b_bin": "0" * 64}, "b.bin is missing; restore it"),
         ("home", {"a_bin": "0" * 64}, "a.bin is not the file whose sha256 is given"),
         ("empty", {}, "holds no files"),

@@ -204,7 +204,7 @@ def test_layer_names_in_a_quantization_config_are_renumbered(tmp_path: Path) -> 
 @pytest.mark.parametrize(("first", "last"), [(0, 3), (2, 1), (-1, 1), (2, 4)])
 def test_impossible_blocks_are_refused(tmp_path: Path, first: int, last: int) -> None:
     source = checkpoints.write(tmp_path / "source", checkpoints.llama(4))
-    with pytest.raises(UserError, match=r"it has layers 0 to 3 and has to keep one"):
+    with pytest.raises(UserError, match=r"it has layers 0 to 3 and must keep one"):
         prune(source, tmp_path / "out", Block(first, last))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
 

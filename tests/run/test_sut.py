@@ -358,7 +358,7 @@ def test_a_small_dataset_is_refused(
         loadgen={**config["loadgen"], "performance_sample_count_override": 65},
     )
     assert done.returncode == 1
-    assert "the dataset has 64 samples, LoadGen is to load 65" in done.stderr
+    assert "the dataset has 64 samples, LoadGen loads 65" in done.stderr
 
 
 def test_a_changed_dataset_is_never_unpickled(
@@ -379,7 +379,7 @@ def test_a_changed_dataset_is_never_unpickled(
     [
         ({"input": ["no tokens here"]}, "tok_input"),
         ({"tok_input": [[1, 2], []]}, "sample 1 has no tokens"),
-        ({"tok_input": [None]}, "no table of prompts"),
+        ({"tok_input": [None]}, "isn't a table of prompts"),
         ({"tok_input": []}, "it has no rows"),
     ],
 )
@@ -395,7 +395,7 @@ def test_a_truncated_pickle_is_refused(kept: int) -> None:
     whole = pickle.dumps(pandas.DataFrame({"tok_input": [[1, 2, 3]] * 4}))
     with tempfile.TemporaryDirectory() as home:
         manifest = dataset_of(Path(home) / "dataset", whole[: kept % len(whole)])
-        with pytest.raises(UserError, match="no table of prompts"):
+        with pytest.raises(UserError, match="isn't a table of prompts"):
             samples.load(manifest)
 
 

@@ -232,7 +232,7 @@ def test_what_kubernetes_cannot_be_told_is_named(settings: dict[str, Any], words
 def test_accelerators_and_nodes_that_are_not_known_are_named() -> None:
     for changes, words in (
         ({"accelerators": {}}, r"no device plugin is known for gfx942"),
-        ({"node_labels": {}}, r"nodes with mi300x can't be told from others"),
+        ({"node_labels": {}}, r"nothing distinguishes nodes with mi300x from others"),
     ):
         with pytest.raises(UserError, match=words):
             objects_of(told(planned(*MI300X), **changes), "performance_run")
@@ -400,7 +400,7 @@ def test_an_image_that_is_nowhere_is_named(bench: Bench) -> None:
     bench.api.report(bench.pod, waiting("ImagePullBackOff", "Back-off pulling image"))
     assert bench.after(1) is None, "registries have bad minutes"
     assert bench.after(PULL_LIMIT_S - 1) is None
-    with pytest.raises(UserError, match=r"image registry.site/i@sha256:1 can't be had on n2"):
+    with pytest.raises(UserError, match=r"image registry.site/i@sha256:1 can't be pulled on n2"):
         bench.after(2)
 
 
@@ -487,7 +487,7 @@ def test_a_pod_without_a_node_is_mentioned_and_given_up(bench: Bench, said: Said
     assert bench.after(299) is None and said() == []
     assert bench.after(2) is None
     (line,) = said()
-    assert line == f"{bench.placed.label}: waits for a node since 5 min (Kubernetes says: {why})"
+    assert line == f"{bench.placed.label}: has waited for a node for 5 min (Kubernetes says: {why})"
     with pytest.raises(UserError, match=r"no node for 30 min .*3 Insufficient amd.com/gpu"):
         bench.after(1800)
     assert bench.api.objects == {}

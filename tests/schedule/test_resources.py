@@ -91,7 +91,9 @@ def test_weights_are_made_on_a_node_of_a_system_that_runs_them(amd: Plan) -> Non
 def test_what_installs_downloads_judges_or_packages_asks_for_nothing(amd: Plan) -> None:
     resources = Resources(amd)
     staying = [job for job in amd.jobs if job.step in STAYING]
-    assert {"container", "model", "performance_check", "report"} <= {job.step for job in staying}
+    assert {"container", "model", "performance_check", "provenance"} <= {
+        job.step for job in staying
+    }
     assert all(not resources.of(job) for job in staying)
     for job in amd.jobs:
         if job.step in SHARING:

@@ -234,7 +234,7 @@ def test_a_log_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     check = synthetic.inputs_of(plan, tmp_path, "submission")[role.replace("_run", "_check")]
     judged = {"run": sha256_file(manifest)}
     synthetic.made_otherwise(check, lambda fields: fields["inputs"].update(judged))
-    with pytest.raises(UserError, match=r"holds a path of this site.*logs have to stay"):
+    with pytest.raises(UserError, match=r"holds a path of this site.*logs must stay"):
         packaged(plan, tmp_path)
     assert log.read_text(encoding="utf-8") == text
 

@@ -141,7 +141,7 @@ def test_a_result_that_was_made_again_disagrees_with_the_statement(
     other.with_name("mlperf_log_detail.txt").write_text("another", encoding="utf-8")
     synthetic.made_otherwise(other, lambda _: None)
     found = disagreements(statement, {**inputs, RUN: other}, own)
-    assert f"{RUN}/mlperf_log_detail.txt is not what the statement says" in found
+    assert f"{RUN}/mlperf_log_detail.txt differs from the statement" in found
 
 
 # ---- sealed -------------------------------------------------------------------------------------
@@ -194,7 +194,7 @@ def test_what_is_opened_is_what_was_sealed(
     sealed: Path, finished: Path, keys: Keys, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert unseal(sealed, tmp_path / "opened", keys) == 0
-    assert "files hold; signed by" in capsys.readouterr().out
+    assert "files are valid; signed by" in capsys.readouterr().out
     tree = finished / "results/rehearsal/package"
     opened = tmp_path / "opened"
     names = [p.relative_to(tree) for p in (tree / "submission").rglob("*") if p.is_file()]
@@ -385,7 +385,7 @@ def test_what_nobody_signed_is_named(
     said = capsys.readouterr()
     lines = (said.out + said.err).splitlines()
     assert lines and all(line.isprintable() for line in lines)
-    assert "does not hold" in lines[-1]
+    assert "isn't valid" in lines[-1]
 
 
 def packed(path: Path, package: Path, extra: Mapping[str, str] = MappingProxyType({})) -> Path:

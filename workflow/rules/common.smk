@@ -108,7 +108,7 @@ def arguments(step):
 
 
 def place(step):
-    """Where the command is run. What is worked out from `threads` Snakemake doesn't compare between
+    """What comes before the command: its gates, and where it is run. What is worked out from `threads` Snakemake doesn't compare between
     runs, and where a job ran changes nothing of its result."""
 
     def function(wildcards, threads):

@@ -1,4 +1,5 @@
-# The submission tree, the statement of what it is made from, and the page that people read.
+# The submission tree, and the statement of what it is made from. The page that people read is no job:
+# ./reproduce makes it from whatever there is.
 
 
 rule submission:
@@ -29,21 +30,5 @@ rule provenance:
         **arguments("provenance"),
     message:
         "provenance of {wildcards.experiment}"
-    shell:
-        RUN
-
-
-rule report:
-    input:
-        needs("report"),
-        code=sources("report"),
-    output:
-        manifest=manifest("report"),
-    log:
-        logfile("report"),
-    params:
-        **arguments("report"),
-    message:
-        "report of {wildcards.experiment}"
     shell:
         RUN

@@ -34,15 +34,15 @@ FILES = (
     *("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md"),
     *("SECURITY.md", "Snakefile", "pyproject.toml", "reproduce"),
 )
-"""Of the checkout; what else lies in it is the user's."""
+"""The project's files and folders of the checkout; everything else is the user's."""
 
 SITE = "site"
 CACHE = Path(".envs/wheels")
-"""Kept, so that a second bundle fetches nothing again."""
+"""Kept, so that a second bundle downloads nothing again."""
 
 IMAGES = Path(".envs/images")
 SAVE_LIMIT_S = 600
-"""Silence of an engine that saves an image."""
+"""The longest silence of an engine that saves an image."""
 
 
 def command(arguments: list[str]) -> int:
@@ -77,7 +77,7 @@ def command(arguments: list[str]) -> int:
 
 
 def _tell(output: Path, what: str, given: argparse.Namespace) -> None:
-    """What was made, and how the other machine takes it: checked by nothing that is in it."""
+    """What was made, and how to unpack it on the other machine, checked by nothing inside it."""
     digest, signed = sha256_file(output), bool(given.sign)
     how = f"signed ({output.name}{SIGNATURE})" if signed else "not signed (--sign KEY)"
     other = "the public key" if signed else "this digest"
@@ -90,7 +90,7 @@ def _tell(output: Path, what: str, given: argparse.Namespace) -> None:
 
 
 def checkout(root: Path) -> dict[str, Path]:
-    """Name and path of every file that the project consists of."""
+    """Name and path of every file of the project."""
     found = {name: root / name for name in FILES if (root / name).is_file()}
     for name in DIRECTORIES:
         for path in sorted((root / name).rglob("*")):
@@ -100,7 +100,7 @@ def checkout(root: Path) -> dict[str, Path]:
 
 
 def artifacts(plan: Plan, root: Path) -> dict[str, Path]:
-    """Weights and datasets that come from elsewhere, every file checked against its digest."""
+    """Fetched weights and datasets, with every file checked against its digest."""
     found = {}
     for job in plan.jobs:
         if not _is_fetched(job):
@@ -126,7 +126,7 @@ def _is_fetched(job: Job) -> bool:
 
 
 def locks(plan: Plan) -> list[Path]:
-    """Of every environment that the plan and its scheduler need, and of what installs them."""
+    """The locks of every environment that the plan and its scheduler need, and of the installer."""
     names = {job.key for job in plan.jobs if job.step == "environment"} | {"driver", TOOL}
     if not isinstance(plan.scheduler, Local):
         names.add(plan.scheduler.name)
@@ -134,7 +134,7 @@ def locks(plan: Plan) -> list[Path]:
 
 
 def images(plan: Plan, root: Path) -> dict[str, Path]:
-    """Archives of the container images that the plan runs in, which have to be built already."""
+    """Archives of the container images that the plan runs in, which must be built already."""
     found = {}
     for job in plan.jobs:
         if job.step != "container":
@@ -152,7 +152,7 @@ def images(plan: Plan, root: Path) -> dict[str, Path]:
 
 
 def _prepare(output: Path) -> None:
-    """Raises UserError for a place where no file can be written, before anything is fetched."""
+    """Raises UserError, before anything is fetched, if no file can be written there."""
     if output.is_dir():
         raise UserError(f"--output {output} is a directory; name a file in it")
     try:
@@ -166,7 +166,7 @@ def _prepare(output: Path) -> None:
 
 
 def write(output: Path, files: Mapping[str, Path], run: str) -> int:
-    """The archive, under another name until it is whole; returns its bytes.
+    """Write the archive, under another name until it is complete; returns its size in bytes.
 
     Its list of files comes first, in a file whose name is its digest.
     """
@@ -205,7 +205,7 @@ def write(output: Path, files: Mapping[str, Path], run: str) -> int:
 
 
 def _entries(files: Mapping[str, Path]) -> Iterator[tuple[tarfile.TarInfo, Path]]:
-    """Results keep their times, by which snakemake knows what is older; nothing has an owner."""
+    """Results keep their times, which snakemake compares; nothing has an owner."""
     for name, path in files.items():
         status = path.stat()
         entry = tarfile.TarInfo(name)

@@ -1,7 +1,7 @@
 """The signature beside a bundle, in the form of OpenSSH, whose ssh-keygen makes and checks it.
 
-The program that unpacks a bundle lies in the bundle, so what vouches for the bundle can't: on the
-other machine ssh-keygen does, before anything of the bundle is run.
+The program that unpacks a bundle is inside it, so it can't vouch for it: on the other machine
+ssh-keygen checks the bundle before anything of it is run.
 """
 
 import os
@@ -32,7 +32,7 @@ def sign(key: Path, file: Path) -> Path:
 
 
 def signature_of(file: Path) -> Path:
-    """Where a bundle's signature lies."""
+    """The path of a bundle's signature."""
     return file.with_name(file.name + SIGNATURE)
 
 
@@ -77,7 +77,7 @@ def _signed(key: Path, file: Path) -> bytes:
     if done.returncode:
         said = done.stderr.decode("utf-8", "replace").strip().splitlines()
         raise UserError(
-            f"{key} can't sign ({said[-1] if said else done.returncode}); it has to be a private "
+            f"{key} can't sign ({said[-1] if said else done.returncode}); it must be a private "
             "key without passphrase that only you may read: ssh-keygen -t ed25519"
         )
     return done.stdout

@@ -1,6 +1,5 @@
-"""`./reproduce doctor`: may this plan start on this machine, and what makes it faster?
-
-Reads, compares and prints what to type. It never changes a setting.
+"""`./reproduce doctor`: can this plan start on this machine, and what makes it faster? Reads,
+compares and prints commands to type. It never changes a setting.
 """
 
 import os
@@ -21,7 +20,7 @@ NAME_WIDTH = 34
 
 
 def command(arguments: list[str]) -> int:
-    """Takes a plan's overrides and `--site`. Exit status: 0 a run may start, 1 it may not."""
+    """Takes a plan's overrides and `--site`. Exit status: 0 a run can start, 1 it can't."""
     overrides, site = site_file(arguments)
     options = [text for text in overrides if text.startswith("-")]
     if options:
@@ -42,7 +41,7 @@ def command(arguments: list[str]) -> int:
 
 
 def report(found: list[Finding]) -> str:
-    """A line per finding, its fix below it, and the answer."""
+    """One line per finding with its fix below it, then the answer."""
     lines = []
     for finding in found:
         lines.append(f"  {finding.level:<5} {finding.check:<{NAME_WIDTH}} {finding.says}")
@@ -51,5 +50,5 @@ def report(found: list[Finding]) -> str:
                 f"fix: {finding.fix}", 100, initial_indent=" " * 8, subsequent_indent=" " * 13
             )
     counts = {level: sum(f.level == level for f in found) for level in ("fail", "warn")}
-    answer = "a run may start" if may_start(found) else "a run would fail: mend what says fail"
+    answer = "a run may start" if may_start(found) else "a run would fail: fix every line with fail"
     return "\n".join([*lines, f"{counts['fail']} fail, {counts['warn']} warn: {answer}"])

@@ -1,4 +1,4 @@
-"""The checks: pure functions from what a plan needs and what the machine is to findings."""
+"""The checks: pure functions from a plan's needs and the machine's state to findings."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ ENGINES = {
     "is root's: as another user systemctl --user enable --now podman.socket, and "
     "runtime.socket=unix:///run/user/$UID/podman/podman.sock",
 }
-"""How to come by each."""
+"""How to install each."""
 
 Level = Literal["ok", "warn", "fail"]
 
@@ -41,7 +41,7 @@ Check = Callable[[Needs, State, Settings], Iterator[Finding]]
 
 
 def findings(needs: Needs, state: State, settings: Settings) -> list[Finding]:
-    """All checks, in the order in which a run would trip over them."""
+    """All checks, in the order in which a run would fail on them."""
     return [finding for check in CHECKS for finding in check(needs, state, settings)]
 
 
@@ -97,7 +97,7 @@ def _accelerators(needs: Needs, state: State, settings: Settings) -> Iterator[Fi
         yield Finding("fail", check, f"{node.accelerator_count} on the bus, no tool lists any", fix)
     elif node.accelerator_count < wanted.count_per_node:
         says = f"{node.accelerator_count} on the PCI bus, the plan needs {names}"
-        fix = "choose a system with as many, or see what dmesg says of the missing ones"
+        fix = "choose a system with as many, or look in dmesg for the missing ones"
         yield Finding("fail", check, says, fix)
     elif all(complaints := [differs(one, node.accelerators) for one in needs.accelerators]):
         fix = "choose the system of this machine (./reproduce ls lists them)"
@@ -115,7 +115,7 @@ def _driver(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]
     if None in drivers:
         module = "amdgpu" if found[0].vendor == "AMD" else "nvidia"
         fix = f"load it (sudo modprobe {module}), see dmesg for why it isn't"
-        yield Finding("fail", "driver", "no tool says the driver's version", fix)
+        yield Finding("fail", "driver", "no tool reports the driver's version", fix)
     else:
         yield Finding("ok", "driver", ", ".join(sorted(map(str, drivers))))
     if state.closed_files:
@@ -147,15 +147,15 @@ def _mode(check: str, wanted: str, found: set[str | None], fix: str) -> Finding:
     if found == {wanted}:
         return Finding("ok", check, wanted)
     if found == {None}:
-        return Finding("warn", check, f"no tool says it, the plan needs {wanted}", fix)
+        return Finding("warn", check, f"no tool reports it, the plan needs {wanted}", fix)
     if found == {wanted, None}:
-        return Finding("warn", check, f"{wanted}, but not every device says it", fix)
+        return Finding("warn", check, f"{wanted}, but not every device reports it", fix)
     shown = ", ".join(sorted(str(mode) for mode in found))
     return Finding("fail", check, f"{shown}, the plan needs {wanted}", fix)
 
 
 def _containers(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]:
-    """Each engine that jobs name, and no other: a run doesn't look for another either."""
+    """Checks only the engines that jobs name, as a run does."""
     for engine in needs.engines:
         found = state.engines[engine.socket]
         if found.version is not None:

@@ -74,7 +74,7 @@ class Fetched(_Read):
 
 
 class Repository(Strict):
-    """One of the hub's, asked for as fetching asks for it."""
+    """A repository of the hub, with the same access as fetching."""
 
     name: str
     endpoint: Url
@@ -82,7 +82,7 @@ class Repository(Strict):
 
 
 class _Weights(_Read):
-    """Of the configuration of a step that works on weights: the model, and where it comes from."""
+    """The part of a weights step's configuration with the model and its source."""
 
     name: str = ""
     model: str = ""
@@ -92,12 +92,13 @@ class _Weights(_Read):
 
 
 class Needs(Strict):
-    """Of one machine, by all cells of a plan that run on the same kind of hardware.
+    """The needs of all cells of a plan on one machine; they run on the same kind of hardware.
 
-    `accelerators`: kinds that the machine may be, several in a mixed cluster; none: CPUs do.
-    `clocks`: by "benchmark scenario", None for performance level auto. `disk_gb`: of the jobs that
-    aren't done. `repositories`: gated ones that are still to be downloaded. `engines`: of
-    containers, those that the jobs name. `environments`: native ones that are still to be made.
+    `accelerators`: kinds that the machine may have, several in a mixed cluster; empty: CPUs
+    suffice. `clocks`: by "benchmark scenario", None for performance level auto. `disk_gb`: of the
+    jobs that aren't done. `repositories`: gated ones that are still to be downloaded. `containers`:
+    whether any job runs in one, `engines`: those that such jobs name. `environments`: native ones
+    that are still to be made.
     """
 
     systems: tuple[Name, ...]
@@ -108,7 +109,8 @@ class Needs(Strict):
     memory_gb: float
     disk_gb: float
     repositories: tuple[Repository, ...]
-    engines: tuple[EngineAddress, ...]
+    containers: bool
+    engines: tuple[EngineAddress, ...] = ()
     environments: tuple[Name, ...]
 
 
@@ -146,6 +148,7 @@ def needs(
         memory_gb=_memory_gb(due, settings, capacity),
         disk_gb=_disk_gb(due, settings, capacity),
         repositories=_gated(due, settings),
+        containers=any(job.container for job in plan.jobs),
         engines=_engines(plan.jobs),
         environments=tuple(job.key for job in due if job.step == "environment"),
     )
@@ -156,7 +159,7 @@ def _cell(composed: Mapping[str, Any]) -> _Cell:
         known = {key: composed[key] for key in _Cell.model_fields if key in composed}
         return _Cell.model_validate_json(canonical_json(known))
     except ValidationError as error:
-        raise UserError(f"{explain(error)}; mend it in conf/") from error
+        raise UserError(f"{explain(error)}; fix it in conf/") from error
 
 
 def _nodes(cluster: _Cluster | None) -> int:
@@ -189,8 +192,9 @@ def _memory_gb(due: list[Job], settings: Settings, capacity: Capacity) -> float:
 
 
 def _disk_gb(due: list[Job], settings: Settings, capacity: Capacity) -> float:
-    """Upper bound of what the jobs that aren't done will write: every copy of the weights as if
-    in 16 bits. Images of containers lie elsewhere, with the engine."""
+    """Upper bound of the bytes that unfinished jobs will write: every copy of the weights counts 16
+    bits each. Container images aren't included: the engine stores them.
+    """
     total = 0.0
     for job in due:
         if job.step == "environment":

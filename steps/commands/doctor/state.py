@@ -1,4 +1,4 @@
-"""What of the machine the checks look at, read once and never changed."""
+"""The machine's state for the checks, read once and never changed."""
 
 import ctypes.util
 import os
@@ -6,6 +6,8 @@ import shutil
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
+
+from pydantic import Field
 
 from steps.base.errors import UserError
 from steps.base.strict import Strict
@@ -17,11 +19,11 @@ from steps.machine.probes.values import Node
 from steps.prepare.fetch.hub import Entry, may_read
 
 ACCELERATOR_FILES = ("dev/kfd", "dev/dri/renderD*")
-"""What a process opens to use an AMD accelerator."""
+"""The files that a process opens to use an AMD accelerator."""
 
 
 class Answer(Strict):
-    """Of a container engine: its version, or why runs can't use it."""
+    """A container engine's version, or why runs can't use it."""
 
     version: str | None
     complaint: str
@@ -30,10 +32,9 @@ class Answer(Strict):
 class State(Strict):
     """`host`: by path of the setting, the distinct values found; empty if the machine has none.
 
-    `closed_files`: those of the accelerators that this user may not open. `taken_ports`: where
-    something listens already. `access`: of every repository that the plan needs. `engines`: by
-    socket, what a container engine answers. `free_gb`: on the file system `mount`, where results
-    go.
+    `closed_files`: those of the accelerators that this user may not open. `taken_ports`: ports in
+    use. `access`: to every repository that the plan needs. `engines`: by socket, a container
+    engine's answer. `free_gb`: free space of the results' file system `mount`.
     """
 
     node: Node
@@ -43,12 +44,12 @@ class State(Strict):
     mount: str
     taken_ports: tuple[int, ...]
     access: dict[str, Entry]
-    engines: dict[str, Answer]
     numa_library: bool
+    engines: dict[str, Answer] = Field(default_factory=dict)
 
 
 def answer(address: EngineAddress) -> Answer:
-    """Asked as a run asks it."""
+    """Asked in the same way as by a run."""
     from steps.machine.runtime.host import connected
 
     try:
@@ -67,7 +68,7 @@ def state(
     prober: Prober | None = None,
     ask: Callable[[EngineAddress], Answer] = answer,
 ) -> State:
-    """Read the machine as far as these needs ask for it."""
+    """Read the parts of the machine that these needs concern."""
     asked = prober or Prober()
     mount = _existing(results)
     accelerated = bool(needs.accelerators)
@@ -88,7 +89,7 @@ def state(
 
 
 def host_values(root: Path, setting: HostSetting) -> tuple[str, ...]:
-    """What the kernel says, every CPU's value once; of several choices the one in brackets."""
+    """The kernel's value, each CPU's once; of several choices the one in brackets."""
     found = set()
     for path in root.glob(setting.path):
         try:
@@ -105,7 +106,7 @@ def _closed(root: Path) -> tuple[str, ...]:
 
 
 def _existing(path: Path) -> Path:
-    """The path itself or the closest directory above it that is there."""
+    """The path itself or the closest existing directory above it."""
     return next(p for p in (path, *path.absolute().parents) if p.exists())
 
 
@@ -117,7 +118,7 @@ def _free_gb(path: Path) -> float:
 
 
 def taken(port: int) -> bool:
-    """Whether another process listens there: this one could not."""
+    """Whether another process listens there, so this one couldn't."""
     with socket.socket() as probe_socket:
         probe_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

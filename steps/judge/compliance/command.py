@@ -4,12 +4,14 @@ import argparse
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from steps.base.errors import UserError
 from steps.judge.compliance import verify
 from steps.judge.compliance.answers import FORMATS
+from steps.judge.compliance.tokens import Findings
 from steps.mlperf.rounds import Round, load, names
 
 
@@ -21,8 +23,8 @@ def command(arguments: list[str]) -> int:
         "official scripts, and write the directory that a submission carries.",
     )
     tests = parser.add_subparsers(dest="test", required=True)
-    test01, test04, test07, test09 = (
-        _test(tests, name) for name in ("TEST01", "TEST04", "TEST07", "TEST09")
+    test01, test04, test06, test07, test09 = (
+        _test(tests, name) for name in ("TEST01", "TEST04", "TEST06", "TEST07", "TEST09")
     )
     for timed in (test01, test04):
         timed.add_argument("--performance", type=Path, required=True, metavar="DIR", help=TIMED)
@@ -30,14 +32,21 @@ def command(arguments: list[str]) -> int:
     test01.add_argument("--dtype", choices=sorted(FORMATS), default="byte")
     test01.add_argument("--benchmark", metavar="NAME", help="whose metrics --scores has")
     test01.add_argument("--scores", type=Path, nargs=2, metavar=("BASELINE", "TEST"), help=BOTH)
-    for counted in (test07, test09):
+    for counted in (test06, test07, test09):
         counted.add_argument("--benchmark", required=True, metavar="NAME")
+    test06.add_argument("--eos", type=int, nargs="+", metavar="TOKEN", help=ENDS)
     test07.add_argument("--scores", type=Path, nargs=1, required=True, metavar="FILE", help=SCORED)
     chosen = parser.parse_args(arguments)
     rules = load(chosen.round)
     target = chosen.output / chosen.test
-    whole = chosen.test in ("TEST07", "TEST09")
-    _publish(target, chosen.run, _verified(chosen, rules), whole=whole)
+    if chosen.test == "TEST06":
+        text, found = _consistent(chosen, rules)
+        _publish(target, lambda scratch: verify.package_answers(scratch, chosen.run, text))
+        _tell(found)
+    else:
+        texts = _verified(chosen, rules)
+        whole = chosen.test in ("TEST07", "TEST09")
+        _publish(target, lambda scratch: verify.package(scratch, chosen.run, texts, whole=whole))
     print(f"{chosen.test} holds: {target}")
     return 0
 
@@ -45,6 +54,7 @@ def command(arguments: list[str]) -> int:
 TIMED = "the performance run's logs"
 UNTRUNCATED = "the accuracy run's untruncated logs"
 BOTH = "where answers differ: accuracy.txt of both logs, on the test's samples"
+ENDS = "end-of-sequence tokens of the model, where the round's rules don't say them"
 SCORED = "what the benchmark's accuracy script prints of the test's log"
 
 
@@ -62,14 +72,16 @@ def _test(tests: Any, name: str) -> argparse.ArgumentParser:
 def _verified(chosen: argparse.Namespace, rules: Round) -> dict[str, str]:
     rule = rules.compliance[chosen.test]
     if chosen.test == "TEST04":
-        return {verify.SPEED: verify.speed(chosen.test, rule, chosen.performance, chosen.run)}
+        return verify.require(verify.speed(chosen.test, rule, chosen.performance, chosen.run))
     if chosen.test == "TEST01":
         if (chosen.scores is None) != (chosen.benchmark is None):
             raise UserError("--scores and --benchmark go together; add the other or remove both")
         scored = None if chosen.scores is None else _scored(chosen, rules)
         return {
-            verify.SPEED: verify.speed(chosen.test, rule, chosen.performance, chosen.run),
-            **verify.answers(rule, chosen.accuracy, chosen.run, chosen.dtype, scored),
+            **verify.require(verify.speed(chosen.test, rule, chosen.performance, chosen.run)),
+            **verify.require(
+                verify.answers(rule, chosen.accuracy, chosen.run, chosen.dtype, scored)
+            ),
         }
     if chosen.benchmark not in rule.bounds:
         known = ", ".join(sorted(rule.bounds))
@@ -82,6 +94,25 @@ def _verified(chosen: argparse.Namespace, rules: Round) -> dict[str, str]:
     return verify.output_lengths(rule, chosen.run, chosen.benchmark)
 
 
+def _consistent(chosen: argparse.Namespace, rules: Round) -> tuple[str, Findings]:
+    official = rules.official(chosen.benchmark)
+    if official is None or "TEST06" not in rules.benchmarks[official].compliance_tests:
+        known = [n for n, one in rules.benchmarks.items() if "TEST06" in one.compliance_tests]
+        raise UserError(
+            f"{rules.name} has no TEST06 of {chosen.benchmark!r}, only of {', '.join(known)}"
+        )
+    ends = chosen.eos or rules.benchmarks[official].eos_token_ids
+    if not ends:
+        raise UserError(f"the rules don't say how answers of {official} end; name it with --eos")
+    return verify.consistency(rules.compliance["TEST06"], chosen.run, ends)
+
+
+def _tell(found: Findings) -> None:
+    ended = f"{found.terminated} of {found.samples} answers end in an end-of-sequence token"
+    hint = "" if found.terminated else "; if the system keeps them, --eos should name another"
+    print(ended + hint)
+
+
 def _scored(chosen: argparse.Namespace, rules: Round) -> verify.Scored:
     official = rules.official(chosen.benchmark)
     if official is None:
@@ -89,7 +120,7 @@ def _scored(chosen: argparse.Namespace, rules: Round) -> verify.Scored:
     return verify.Scored(official, rules.benchmarks[official], tuple(chosen.scores))
 
 
-def _publish(target: Path, run: Path, texts: dict[str, str], *, whole: bool) -> None:
+def _publish(target: Path, fill: Callable[[Path], None]) -> None:
     if os.path.lexists(target):
         raise UserError(f"{target} exists; name another --output or delete it")
     try:
@@ -98,7 +129,7 @@ def _publish(target: Path, run: Path, texts: dict[str, str], *, whole: bool) -> 
     except OSError as error:
         raise UserError(f"{target.parent} can't be written ({error.strerror})") from error
     try:
-        verify.package(scratch, run, texts, whole=whole)
+        fill(scratch)
         scratch.chmod(0o755)
         os.rename(scratch, target)
     except OSError as error:

@@ -16,6 +16,10 @@ RATES: Mapping[str, str] = {
 LOG = "mlperf_log_detail.txt"
 
 
+class IncomparableError(UserError):
+    """Logs that can be read, of runs that prove nothing together."""
+
+
 @dataclass(frozen=True)
 class Speeds:
     """Samples per second of both runs."""
@@ -37,26 +41,26 @@ class Speeds:
 
 
 def compare_speeds(rule: Test, performance: Path, run: Path) -> Speeds:
-    """Directories of LoadGen's logs. Raises UserError if the two can't be compared."""
+    """Directories of LoadGen's logs. Raises IncomparableError if they prove nothing."""
     reference, measured = _valid(performance), _valid(run)
     scenario, other = (str(log.values.get("effective_scenario")) for log in (reference, measured))
     if other != scenario:
-        raise UserError(
+        raise IncomparableError(
             f"{run} is a run of {other}, {performance} of {scenario}; compare runs of one scenario"
         )
     if scenario not in RATES:
-        raise UserError(
+        raise IncomparableError(
             f"{performance} is a run of {scenario!r}; only Offline and Server are known"
         )
     key = "effective_target_latency_ns"
     if scenario == "Server" and measured.values.get(key) != reference.values.get(key):
-        raise UserError(
+        raise IncomparableError(
             f"{run} was judged by another target latency than {performance}; run the test with the "
             "settings of the performance run"
         )
     for name, value in rule.settings().items():
         if measured.values.get(name) != value:
-            raise UserError(
+            raise IncomparableError(
                 f"{run}: {name} is {measured.values.get(name)}, the test needs {value}; place the "
                 "test's audit.config where LoadGen looks for it"
             )
@@ -67,7 +71,7 @@ def _valid(directory: Path) -> Detail:
     detail = read_detail(directory / LOG)
     validity = detail.values.get("result_validity")
     if validity != "VALID":
-        raise UserError(
+        raise IncomparableError(
             f"{detail.path}: the result is {validity or 'missing'}, not VALID; run it again"
         )
     return detail

@@ -1,14 +1,15 @@
 """TEST06: are the logged tokens the ones that were counted and timed?"""
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from steps.base.errors import UserError
+from steps.config.verdicts import Complaint
 from steps.mlperf.loadgen_log import Answer
 
 BAD_LENGTH = "has another length than the token count that was reported"
 BAD_FIRST = "does not begin with the first token that was timed"
 BAD_END = "ends in more than one end-of-sequence token"
+CODES = {BAD_LENGTH: "length", BAD_FIRST: "first", BAD_END: "padding"}
 
 
 @dataclass
@@ -28,7 +29,7 @@ def fault(
     *,
     timed: bool,
 ) -> str:
-    """What one answer fails of TEST06; "" if nothing.
+    """The check of TEST06 that one answer fails; "" if none.
 
     The three checks of compliance/TEST06/run_verification.py (v5.1.1), on integers: the length of
     an answer must be the count that was reported; its first token must be the one that was timed;
@@ -43,37 +44,48 @@ def fault(
     return ""
 
 
-def examine(answers: Iterable[Answer], eos_token_id: int, *, timed: bool) -> Findings:
-    """Every answer of a test's log."""
+def examine(answers: Iterable[Answer], ends: Container[int], *, timed: bool) -> Findings:
+    """Check every answer of a test's log; `ends` are the model's end-of-sequence tokens."""
     found = Findings()
     for answer in answers:
         found.samples += 1
-        wrong = fault(
-            answer.tokens, answer.first_token, answer.token_count, {eos_token_id}, timed=timed
-        )
+        wrong = fault(answer.tokens, answer.first_token, answer.token_count, ends, timed=timed)
         if wrong:
             found.faults.setdefault(wrong, answer.sample_index)
-        if wrong != BAD_END and answer.tokens and answer.tokens[-1] == eos_token_id:
+        if wrong != BAD_END and answer.tokens and answer.tokens[-1] in ends:
             found.terminated += 1
     return found
 
 
-def require(found: Findings, where: str, min_samples: int, eos_token_id: int) -> None:
-    """Raises UserError, beginning with `where`, unless all three checks hold and prove anything."""
+def complaints(found: Findings, where: str, min_samples: int) -> Iterator[Complaint]:
+    """Why the three checks don't hold, each beginning with `where`."""
     if found.samples < min_samples:
-        raise UserError(f"{where}: {found.samples} samples were logged, it needs {min_samples}")
+        yield Complaint(
+            code="samples",
+            words=f"{where}: {found.samples} samples were logged, it needs {min_samples}",
+            value=float(found.samples),
+            limit=float(min_samples),
+        )
     for what, index in found.faults.items():
-        raise UserError(f"{where}: sample {index} {what}")
+        yield Complaint(code=CODES[what], words=f"{where}: sample {index} {what}")
+
+
+def unended(found: Findings, where: str, eos_token_id: int) -> Iterator[Complaint]:
+    """Whether no answer of a system that keeps them ends in the token: with a wrong id the check
+    of ends could not fail.
+    """
     if not found.terminated:
-        # With a wrong id the check above could not fail, so that none ends proves nothing.
-        raise UserError(
-            f"{where}: no answer ends in token {eos_token_id}, so the end-of-sequence "
-            "check shows nothing; is benchmark.generation.eos_token_id the model's?"
+        yield Complaint(
+            code="end",
+            words=f"{where}: no answer ends in token {eos_token_id}, so the end-of-sequence check "
+            "shows nothing",
+            fix="is benchmark.generation.eos_token_id the model's?",
         )
 
 
 def text(*, timed: bool) -> str:
-    """verify_accuracy.txt of a test that holds, in the words that the official checker looks for.
+    """verify_accuracy.txt of a test that passes, with the lines that the official checker looks
+    for.
 
     An Offline run has no first tokens to check.
     """

@@ -1,18 +1,19 @@
-"""The verdict on a test, as files of the directory that a submission carries."""
+"""The verdict on a test, as files of the test's directory in a submission."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from steps.base.errors import UserError
 from steps.base.untrusted import Damaged
-from steps.judge.compliance import lengths
+from steps.config.verdicts import Complaint
+from steps.judge.compliance import lengths, tokens
 from steps.judge.compliance.answers import compare
-from steps.judge.compliance.speed import compare_speeds
+from steps.judge.compliance.speed import IncomparableError, compare_speeds
 from steps.judge.scoring.whole import samples_of
 from steps.mlperf.accuracy_text import read_scores
-from steps.mlperf.loadgen_log import read_answers
+from steps.mlperf.loadgen_log import read_answers, read_detail
 from steps.mlperf.rounds import Benchmark, Test
 from steps.mlperf.truncate import truncated
 
@@ -20,80 +21,112 @@ RUN_FILES = ("mlperf_log_summary.txt", "mlperf_log_detail.txt")
 ANSWERS = "mlperf_log_accuracy.json"
 SPEED, ACCURACY = "verify_performance.txt", "verify_accuracy.txt"
 SCORED = ("baseline_accuracy.txt", "compliance_accuracy.txt")
-"""Of TEST01 where answers differ: scores of the accuracy run and of the test, on its samples."""
+"""Scores for TEST01 where answers differ: the accuracy run's and the test's, on its samples."""
 
 SCORE = "exact_match"
-"""What TEST07 bounds."""
+"""The metric that TEST07 bounds."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Files of scores as reference scripts print them, and the benchmark that they are of."""
+    """Files of scores as the reference scripts print them, and their benchmark."""
 
     official: str
     benchmark: Benchmark
     files: tuple[Path, ...]
 
 
-def speed(name: str, rule: Test, performance: Path, run: Path) -> str:
-    """verify_performance.txt; raises UserError unless the test's run is as fast as it must be.
+Found = tuple[dict[str, str], tuple[Complaint, ...]]
+"""Texts of the test's directory, by name, and why the test doesn't hold."""
 
-    `performance` and `run` are directories of LoadGen's logs.
+
+def require(found: Found) -> dict[str, str]:
+    """The texts of a test that holds; raises UserError naming the first complaint."""
+    texts, complaints = found
+    for complaint in complaints:
+        raise UserError(str(complaint))
+    return texts
+
+
+def speed(name: str, rule: Test, performance: Path, run: Path) -> Found:
+    """verify_performance.txt: is the test's run as fast as it must be?
+
+    `performance` and `run` are directories of LoadGen's logs. Without a text if the two prove
+    nothing together.
     """
-    speeds = compare_speeds(rule, performance, run)
-    if not speeds.passed():
-        raise UserError(
-            f"{name} fails: {speeds.measured:g} samples/s are "
-            f"{speeds.measured / speeds.reference:.1%} of the performance run's "
-            f"{speeds.reference:g}, {rule.allowed()} are allowed; run both under equal conditions"
-        )
-    return speeds.text()
+    try:
+        speeds = compare_speeds(rule, performance, run)
+    except IncomparableError as error:
+        return {}, (Complaint(code="incomparable", words=str(error)),)
+    texts = {SPEED: speeds.text()}
+    if speeds.passed():
+        return texts, ()
+    complaint = Complaint(
+        code="speed",
+        words=f"{name} fails: {speeds.measured:g} samples/s are "
+        f"{speeds.measured / speeds.reference:.1%} of the performance run's "
+        f"{speeds.reference:g}, {rule.allowed()} are allowed",
+        value=speeds.measured,
+        limit=speeds.reference,
+        fix="run both under equal conditions",
+    )
+    return texts, (complaint,)
 
 
 def answers(
     rule: Test, accuracy: Path, run: Path, answer_type: str, scored: Scored | None = None
-) -> dict[str, str]:
-    """verify_accuracy.txt of TEST01, and the scores where answers differ, by name.
+) -> Found:
+    """verify_accuracy.txt of TEST01, and the scores where answers differ: do both runs answer
+    alike, or answer otherwise and score alike?
 
-    `accuracy` holds the accuracy run's untruncated log, `answer_type` is one of `FORMATS`. Raises
-    UserError unless both runs answer alike, or answer otherwise and score alike.
+    `accuracy` holds the accuracy run's untruncated log, `answer_type` is one of `FORMATS`.
     """
     found = compare(accuracy / ANSWERS, run / ANSWERS, answer_type)
+    texts = {ACCURACY: found.text()}
     if found.passed():
         if scored is not None:
             raise UserError("both runs answer alike, so TEST01 has no scores; leave --scores out")
-        return {ACCURACY: found.text()}
+        return texts, ()
     if not found.performance_entries:
-        raise UserError(
-            f"TEST01 fails: {run / ANSWERS} holds no answer, so nothing was compared; place the "
-            "test's audit.config where LoadGen looks for it, and run it again"
-        )
+        words = f"TEST01 fails: {run / ANSWERS} holds no answer, so nothing was compared"
+        fix = "place the test's audit.config where LoadGen looks for it, and run it again"
+        return texts, (Complaint(code="empty", words=words, fix=fix),)
     if not found.matched:
-        raise UserError(
+        words = (
             f"TEST01 fails: none of the {found.performance_entries} answers is to a sample that "
-            f"{accuracy / ANSWERS} answers; give the untruncated logs of one system and dataset"
+            f"{accuracy / ANSWERS} answers"
         )
-    if scored is None:
-        differ = f"sample {found.mismatched} differs, {found.mismatches} in all"
-        raise UserError(
-            f"TEST01 fails: of {found.performance_entries} answers {found.matched} have one in the "
-            f"accuracy run{'; ' + differ if found.mismatches else ''}; answers may not depend on "
-            "the mode (if they vary from run to run, ./reproduce score both logs with --samples-of "
-            "the test's, and give both texts as --scores)"
-        )
-    return {ACCURACY: found.text(), **_alike(rule, scored)}
+        fix = "give the untruncated logs of one system and dataset"
+        return texts, (Complaint(code="unmatched", words=words, fix=fix),)
+    if scored is not None:
+        more, complaints = _alike(rule, scored)
+        return {**texts, **more}, complaints
+    differ = f"sample {found.mismatched} differs, {found.mismatches} in all"
+    complaint = Complaint(
+        code="answers",
+        words=f"TEST01 fails: of {found.performance_entries} answers {found.matched} have one in "
+        f"the accuracy run{'; ' + differ if found.mismatches else ''}",
+        value=float(found.mismatches),
+        limit=0.0,
+        fix="answers may not depend on the mode (if they vary from run to run, ./reproduce score "
+        "both logs with --samples-of the test's, and give both texts as --scores)",
+    )
+    return texts, (complaint,)
 
 
-def _alike(rule: Test, scored: Scored) -> dict[str, str]:
+def _alike(rule: Test, scored: Scored) -> Found:
+    found = []
     for metric in scored.benchmark.accuracy_min:
         before, after = (score_in(path, metric) for path in scored.files)
         if moved := rule.moved(scored.official, metric, before, after):
-            raise UserError(f"TEST01 fails: {moved}")
-    return {name: _text(path) for name, path in zip(SCORED, scored.files, strict=True)}
+            words = f"TEST01 fails: {moved}"
+            found.append(Complaint(code=metric, words=words, value=after, limit=before))
+    texts = {name: _text(path) for name, path in zip(SCORED, scored.files, strict=True)}
+    return texts, tuple(found)
 
 
 def score_in(path: Path, metric: str) -> float:
-    """What an accuracy.txt says of a metric; raises UserError if that is nothing."""
+    """The value of a metric in an accuracy.txt; raises UserError without one."""
     try:
         printed = read_scores(path, (metric,))
     except Damaged as damage:
@@ -108,9 +141,8 @@ def _text(path: Path) -> str:
 
 
 def full_accuracy(rule: Test, run: Path, scored: Scored) -> dict[str, str]:
-    """verify_accuracy.txt of TEST07; raises UserError unless its run scores as it must.
-
-    `scored` has one file, of the benchmark's own script on the test's log.
+    """verify_accuracy.txt of TEST07; raises UserError unless its run scores as required. `scored`
+    has one file: the output of the benchmark's own script for the test's log.
     """
     (path,) = scored.files
     logged, wanted = len(samples_of(run / ANSWERS)), rule.samples(scored.official)
@@ -132,16 +164,45 @@ def full_accuracy(rule: Test, run: Path, scored: Scored) -> dict[str, str]:
 
 
 def output_lengths(rule: Test, run: Path, official: str) -> dict[str, str]:
-    """verify_output_len.txt of TEST09; raises UserError unless answers are as long as they must."""
+    """verify_output_len.txt of TEST09; raises UserError unless answers are as long as required."""
     found = lengths.measure(read_answers(run / ANSWERS))
     lengths.require(found, rule, official)
     return {lengths.LENGTHS: lengths.text(found, rule, official)}
 
 
+def consistency(rule: Test, run: Path, ends: Collection[int]) -> tuple[str, tokens.Findings]:
+    """verify_accuracy.txt of TEST06, and what was counted; raises UserError unless its log holds.
+
+    `ends`: the model's end-of-sequence tokens.
+    """
+    detail = read_detail(run / RUN_FILES[1])
+    for key, wanted in (
+        ("effective_test_mode", "PerformanceOnly"),
+        ("effective_accuracy_log_sampling_target", rule.audit["accuracy_log_sampling_target"]),
+    ):
+        if (logged := detail.get(key)) != wanted:
+            raise UserError(
+                f"{detail.path}: {key} is {logged}, the test needs {wanted}; place the test's "
+                "audit.config where LoadGen looks for it"
+            )
+    timed = detail.get("effective_scenario") != "Offline"
+    found = tokens.examine(read_answers(run / ANSWERS), ends, timed=timed)
+    for complaint in tokens.complaints(found, "TEST06 fails", rule.min_samples):
+        raise UserError(str(complaint))
+    return tokens.text(timed=timed), found
+
+
+def package_answers(target: Path, run: Path, text: str) -> None:
+    """Fill `target` with what TEST06 leaves: its verdict, and the answers as a whole."""
+    (target / ACCURACY).write_text(text, encoding="utf-8")
+    (target / "accuracy").mkdir()
+    shutil.copyfile(run / ANSWERS, target / "accuracy" / ANSWERS)
+
+
 def package(target: Path, run: Path, texts: Mapping[str, str], *, whole: bool = False) -> None:
     """Fill `target` with `texts` and the test's logs; its answers too if they were verified.
 
-    `whole`: the answers aren't shortened, and so have no hash.
+    `whole`: the log of answers isn't truncated, and so has no hash.
     """
     logs = target / "performance/run_1"
     logs.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What `./reproduce score` runs, in the environment that has what scores a benchmark's answers."""
+"""The program of `./reproduce score`, in the environment that can score the benchmark's answers."""
 
 import argparse
 import hashlib
@@ -19,7 +19,7 @@ from steps.mlperf.rounds import load, names, read_yaml
 from steps.prepare.samples import UNPICKLING
 
 DIGESTS = {"inception": "6726825d"}
-"""Of weights: what the name of pytorch-fid's file says."""
+"""The beginning of the weights' sha256, from the name of pytorch-fid's file."""
 
 CONF = ROOT / "conf"
 
@@ -68,8 +68,8 @@ def _text_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dataset-sha256",
         metavar="HEX",
-        help="of a .pkl that is none of the published ones and yet may be opened, which runs what "
-        "code is in it",
+        help="open a .pkl that isn't a published one, if it has this digest; opening it runs the "
+        "code in it",
     )
     parser.add_argument("--tokenizer", type=Path, required=True, help="the model's tokenizer.json")
     parser.add_argument(
@@ -96,13 +96,13 @@ def _image_arguments(parser: argparse.ArgumentParser) -> None:
         help="pytorch-fid's pt_inception-2015-12-05-6726825d.pth",
     )
     parser.add_argument(
-        "--images", type=Path, metavar="DIR", help="write the pictures that a submission carries"
+        "--images", type=Path, metavar="DIR", help="write the pictures that a submission needs"
     )
     parser.add_argument("--round", default="v5.1", choices=names(), help="default: %(default)s")
 
 
 _Scored = tuple[str, dict[str, Any]]
-"""accuracy.txt, and what it says by name."""
+"""Print accuracy.txt's path and its values."""
 
 
 def _texts(chosen: argparse.Namespace, only: frozenset[int] | None) -> _Scored:
@@ -110,7 +110,7 @@ def _texts(chosen: argparse.Namespace, only: frozenset[int] | None) -> _Scored:
 
     for path in (chosen.dataset, chosen.tokenizer):
         if not path.is_file():
-            raise UserError(f"{path} is no file; name the one that the run used")
+            raise UserError(f"{path} isn't a file; name the one that the run used")
     table = _table(chosen.dataset, chosen.dataset_sha256)
     totals = score(
         chosen.benchmark, chosen.log, table, chosen.tokenizer, chosen.nltk_data, only=only
@@ -126,7 +126,7 @@ def _images(chosen: argparse.Namespace, only: frozenset[int] | None) -> _Scored:
     if chosen.images is not None:
         kept = load(chosen.round).benchmarks[IMAGES].extra_accuracy_files
         if "images" not in kept:
-            raise UserError(f"round {chosen.round} asks for no pictures; leave --images out")
+            raise UserError(f"round {chosen.round} needs no pictures; leave --images out")
         gallery = Gallery(chosen.images, [int(stem) for stem in kept["images"]])
     scores = score(chosen.log, files, gallery=gallery, only=only)
     return scores.text(), scores.result()
@@ -142,11 +142,13 @@ def published() -> set[str]:
 
 
 def _table(path: Path, trusted: str | None) -> Any:
-    """Unpickling runs code, so it takes a published digest, or `trusted`, the user's own sha256."""
+    """Unpickling runs code, so the digest must be a published one or `trusted`, the user's own
+    sha256.
+    """
     import pandas
 
     if trusted is not None and not re.fullmatch("[0-9a-fA-F]{64}", trusted):
-        raise UserError(f"--dataset-sha256 {trusted[:80]!r} is no sha256: give 64 digits")
+        raise UserError(f"--dataset-sha256 {trusted[:80]!r} isn't a sha256: give 64 digits")
     try:
         if path.suffix == ".json":
             return pandas.read_json(path)
@@ -154,13 +156,13 @@ def _table(path: Path, trusted: str | None) -> Any:
         digest = hashlib.sha256(data).hexdigest()
         if digest != (trusted or "").lower() and hashlib.md5(data).hexdigest() not in published():
             raise UserError(
-                f"{path} is a pickle, which runs code when it is opened, and none of those whose "
-                "digests are in conf/benchmark; fetch the published one, or, if you trust where "
+                f"{path} is a pickle, which runs code when it is opened, and its digest isn't in "
+                "conf/benchmark; fetch the published one, or, if you trust where "
                 f"this one is from: --dataset-sha256 {digest}"
             )
         return pandas.read_pickle(io.BytesIO(data), compression=None)
     except (OSError, RecursionError, *UNPICKLING) as error:
-        raise UserError(f"{path} is no table ({error}); fetch the dataset again") from error
+        raise UserError(f"{path} isn't a table ({error}); fetch the dataset again") from error
 
 
 if __name__ == "__main__":

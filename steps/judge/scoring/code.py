@@ -1,6 +1,5 @@
-"""MBXP: a solution passes if it and the sample's tests run through, in one of six languages.
-
-What is joined and how it is run: language/mixtral-8x7b/evaluate_mbxp.py (v5.1.1) and the checks of
+"""MBXP: a solution passes if it and the sample's tests run to their end, in one of six languages.
+How they are joined and run: language/mixtral-8x7b/evaluate_mbxp.py (v5.1.1) and the checks of
 amazon-science/mxeval that it calls.
 """
 
@@ -16,8 +15,9 @@ COMPILE_LIMIT_S = 100
 RUN_LIMIT_S = 20
 FENCE = "```"
 PASSED_STATUSES = range(160, 250)
-"""Exit statuses of a Python sample that ran through. One is drawn for every run, as a solution that
-ends the process is no pass; no shell, signal or interpreter ends with one of them."""
+"""Exit statuses of a Python sample that ran to its end. Each run draws one, because a solution that
+ends the process must not pass; no shell, signal or interpreter ends with one of them.
+"""
 
 RUNNER = """\
 def run():
@@ -34,15 +34,15 @@ def run():
 run()
 """
 """As in mxeval: executed in an empty namespace, where __name__ is not "__main__". Once the solution
-runs, the status lies in no file any more."""
+runs, the status is in no file.
+"""
 
 
 @dataclass(frozen=True)
 class Language:
-    """`tools` must be there; `compiled` and `passed` are the exit statuses that count as such.
-
-    `passed` None: one that is drawn for every run. The others' are mxeval's, which counts a program
-    that ends itself with 0.
+    """`tools` must be installed; `compiled` and `passed` are the exit statuses of success. `passed`
+    None: drawn for every run. The others are mxeval's, which counts a program that ends itself with
+    0.
     """
 
     file: str
@@ -70,7 +70,7 @@ LANGUAGES: Mapping[str, Language] = {
 
 
 def language_of(sample: str) -> str | None:
-    """Of a sample's id, "<language>_<entry point>"; None for one that isn't counted."""
+    """The language in a sample's id, "<language>_<entry point>"; None if it isn't counted."""
     language = sample.split("_", 1)[0]
     return language if language in LANGUAGES else None
 
@@ -87,7 +87,7 @@ def require_tools(languages: Iterable[str]) -> None:
 
 
 def passes(sample: str, tests: str, answer: str, sandbox: Sandbox) -> bool:
-    """`answer` as the model gave it; `tests` are the sample's own."""
+    """`answer` is the model's; `tests` are the sample's own."""
     name, _, entry_point = sample.partition("_")
     language = LANGUAGES[name]
     solution = answer.split(FENCE, 1)[0]

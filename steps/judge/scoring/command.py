@@ -5,11 +5,11 @@ import os
 from steps import ROOT
 
 IMAGES = "stable-diffusion-xl"
-"""The benchmark whose answers are pictures; an environment of its own has what scores those."""
+"""The benchmark whose answers are pictures, which are scored in their own environment."""
 
 
 def command(arguments: list[str]) -> int:
-    """Becomes the Python of the environment that has what scores the answers."""
+    """Replaces this process by the Python of the environment that scores the answers."""
     from steps.machine.tools import environment_python
 
     python = environment_python(ROOT, "images" if IMAGES in arguments else "analysis")

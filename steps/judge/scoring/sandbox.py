@@ -1,9 +1,9 @@
 """Generated code runs here and nowhere else: no network, no files of the machine, hard limits.
 
-The walls are bubblewrap's (namespaces of users, mounts, processes and network, no capabilities, a
-filter of system calls); the limits of a process are the kernel's, set by util-linux's prlimit
-inside them. All processes together are watched from outside: a scope of systemd would need a
-session, which jobs of schedulers and containers don't have.
+The isolation is bubblewrap's (namespaces of users, mounts, processes and network, no capabilities,
+a filter of system calls); the limits of a process are the kernel's, set by util-linux's prlimit
+inside them. All processes together are watched from outside: a systemd scope would need a session,
+which jobs of schedulers and containers lack.
 """
 
 import contextlib
@@ -21,47 +21,49 @@ from steps.judge.scoring.system_calls import filter_of
 
 MIB = 1 << 20
 DISK_BYTES = 64 * MIB
-"""Of /work, /tmp and /dev/shm, each in memory and gone with the sandbox."""
+"""The size of /work, /tmp and /dev/shm, each in memory and removed with the sandbox."""
 
 MEMORY_BYTES = 512 * MIB
-"""Of one process: its writable private memory. An address space can't be limited: V8 reserves
-hundreds of GB of it."""
+"""The limit of one process's writable private memory. An address space can't be limited: V8
+reserves hundreds of GB of it.
+"""
 
 TREE_BYTES = 1024 * MIB
-"""Of all processes of a sandbox together, looked at every WATCH_S; what many of them take at once
-within that time comes on top."""
+"""The limit of all processes of a sandbox together, checked every WATCH_S; what they allocate
+within that time comes on top.
+"""
 
 WATCH_S = 0.05
 FILES = 8192
-"""Of all processes together: an empty file takes a kilobyte of the kernel's memory."""
+"""The limit of all processes together: an empty file takes a kilobyte of the kernel's memory."""
 
 FILE_BYTES = 32 * MIB
 PROCESSES = 32
 OPEN_FILES = 128
-"""Of one process: pipes and sockets hold memory of the kernel's."""
+"""The limit of one process: pipes and sockets take the kernel's memory."""
 
 GRACE_S = 10.0
-"""Beyond a program's own limits, for the sandbox itself."""
+"""Added to a program's own limits, for the sandbox itself."""
 
 NOBODY = 65534
 PATH = "/usr/local/bin:/usr/bin:/bin"
 WRITABLE = ("/work", "/tmp", "/dev/shm")
 DEVICES = ("/dev/null", "/dev/random", "/dev/urandom")
 USED_BY_THE_SYSTEM = ("/etc/alternatives", "/etc/ld.so.cache")
-"""What programs below /usr need outside of it, where it is there."""
+"""Paths outside of /usr that programs below it need, if they exist."""
 
 PROBE_LIMIT_S = 20.0
 
 
 @dataclass(frozen=True)
 class Sandbox:
-    """`bwrap` is the path of bubblewrap's program, tried by `find`."""
+    """`bwrap` is the path of bubblewrap's program, which `find` has tried."""
 
     bwrap: str
 
     @classmethod
     def find(cls) -> "Sandbox":
-        """Raises UserError, with bubblewrap's own words, if code can't be shut in here."""
+        """Raises UserError, with bubblewrap's message, if it can't isolate code here."""
         bwrap = shutil.which("bwrap")
         if bwrap is None:
             raise UserError(
@@ -85,10 +87,9 @@ class Sandbox:
     def run(self, script: str, files: Mapping[str, str], limit_s: float) -> int | None:
         """Exit status of a shell script in a directory with these files; None if it was ended.
 
-        It is ended when its time is over, and when all its processes together take more than
-        TREE_BYTES or make more than FILES.
-
-        `script` is of this program's own making; what is not trusted belongs into `files`.
+        It is ended when its time is over, or when all its processes together use more than
+        TREE_BYTES or make more than FILES. `script` is this program's own; untrusted content
+        belongs into `files`.
         """
         try:
             return self._run(script, files, limit_s + GRACE_S).status
@@ -128,7 +129,7 @@ class Sandbox:
 
 @dataclass(frozen=True)
 class _Done:
-    """How bubblewrap ended, and the little that it says where no foreign code runs."""
+    """How bubblewrap ended, and its output when no foreign code runs."""
 
     status: int
     said: bytes
@@ -139,7 +140,7 @@ class _Exceeded(Exception):
 
 
 def _watched(process: "subprocess.Popen[bytes]", limit_s: float) -> _Done:
-    """Raises _Exceeded once there is nothing left of it."""
+    """Raises _Exceeded when the limit is used up."""
     deadline = time.monotonic() + limit_s
     while True:
         try:
@@ -168,7 +169,7 @@ def _tree(pid: int) -> Iterator[int]:
 
 
 def _files_of(pids: Iterable[int]) -> int:
-    """Of the places where it may write, as seen by the first process that is inside."""
+    """Files in the writable places, as seen by the first process inside."""
     for pid in pids:
         try:
             found = [os.statvfs(f"/proc/{pid}/root{place}") for place in WRITABLE]
@@ -181,7 +182,7 @@ def _files_of(pids: Iterable[int]) -> int:
 
 
 def _own_bytes(pid: int) -> int:
-    """What a process holds for itself or shares without a file."""
+    """A process's memory that is private or shared without a file."""
     try:
         text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
     except OSError:

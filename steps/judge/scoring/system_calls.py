@@ -1,8 +1,9 @@
-"""What generated code may not ask of the kernel, as a filter that bubblewrap installs (seccomp).
+"""The system calls that generated code may not make, as a filter that bubblewrap installs
+(seccomp).
 
-Memory that no limit of a process covers: files without a name, segments and mappings that are
-shared. And what reaches out of the sandbox or deep into the kernel: key rings, rings of I/O,
-tracing, BPF. Whoever asks is told EPERM, as by a kernel that has none of it.
+Those for memory outside of a process's limits: files without a name, shared segments and mappings.
+And those that reach out of the sandbox or deep into the kernel: key rings, rings of I/O, tracing,
+BPF. Such a call gets EPERM.
 """
 
 import platform
@@ -63,7 +64,7 @@ X32 = 0x40000000
 """Added to the numbers of x86_64's 32-bit pointers: the same calls by other numbers."""
 
 SHARED_AND_NAMELESS = 0x21
-"""MAP_SHARED and MAP_ANONYMOUS of mmap's flags: memory that counts as nobody's."""
+"""MAP_SHARED and MAP_ANONYMOUS of mmap's flags: memory that no process's limit counts."""
 
 _NUMBER, _ARCHITECTURE, _FLAGS = 0, 4, 16 + 8 * 3
 """Offsets in struct seccomp_data; the flags are mmap's fourth argument."""
@@ -72,7 +73,7 @@ _LOAD, _EQUAL, _AT_LEAST, _AND, _RETURN = 0x20, 0x15, 0x35, 0x54, 0x06
 _ALLOW, _EPERM = 0x7FFF0000, 0x00050001
 
 _Line = tuple[int, int, str, str]
-"""Operation, operand, and where to go on if it holds and if not ("" is the next line)."""
+"""Operation, operand, and the labels for true and for false ("" is the next line)."""
 
 
 def filter_of(machine: str = platform.machine()) -> bytes | None:

@@ -42,7 +42,7 @@ FIELDS: Mapping[str, str] = {
     "performance_level": "the accelerators' performance level",
     "soc_pstate": "the accelerators' SoC pstate",
 }
-"""What an accelerator's attribute is for: a field of the description, or one of the doctor's."""
+"""What needs an accelerator's attribute: a field of the description, or one of doctor's."""
 
 
 @parser("amd-smi")
@@ -104,7 +104,7 @@ def _amd(device: Mapping[str, Any], lost: Losses) -> Accelerator:
 def _named(
     record: Mapping[str, Any], key: str, architecture: str | None, watts: float | None, lost: Losses
 ) -> str | None:
-    """The model without its form factor; by target and power where the tool names none."""
+    """The model without its form factor; from target and power where the tool names no model."""
     said = record.get(key)
     known = BY_POWER.get((architecture or "", watts or 0))
     if known and (text_or_none(said) is None or not isinstance(said, str) or _is_id(said)):
@@ -184,11 +184,11 @@ def _partition_id(device: Mapping[str, Any]) -> int | None:
 
 
 def _shared(devices: Sequence[Accelerator], ids: Sequence[int | None]) -> tuple[Accelerator, ...]:
-    """What a card says once holds for all its partitions.
+    """What a card reports once applies to all its partitions.
 
-    Since ROCm 6.4.1 only a card's first device names modes, limits and policies, the others have
-    N/A there. Which belong together is said by the partitions' numbers; a tool without these lists
-    them in a row, as many as the mode of the first has.
+    Since ROCm 6.4.1 only a card's first device names modes, limits and policies, the others say
+    N/A. Partitions' numbers show which belong together; a tool without them lists a card's
+    partitions in a row, as many as the first one's mode has.
     """
     found: list[Accelerator] = []
     first, left = None, 0
@@ -278,7 +278,7 @@ def rocm_topology(text: str, lost: Losses) -> str | None:
 
 @parser("rocminfo")
 def rocminfo(text: str, lost: Losses) -> tuple[Accelerator, ...]:
-    """`rocminfo`: the agents of type GPU; says little, but needs nothing but the runtime."""
+    """`rocminfo`: the agents of type GPU; it says little, but needs only the runtime."""
     if not re.search(r"^Agent \d+", text, re.MULTILINE):
         raise unknown_format("rocminfo", "'Agent 1'")
     agents = re.split(r"^Agent \d+\s*$", text, flags=re.MULTILINE)[1:]
@@ -286,7 +286,7 @@ def rocminfo(text: str, lost: Losses) -> tuple[Accelerator, ...]:
 
 
 def _table(agent: str) -> dict[str, str]:
-    """Its own fields, two blanks in; the first of a name: those of its caches and pools follow."""
+    """Its own fields, indented by two blanks; the first of each name: caches and pools follow."""
     fields: dict[str, str] = {}
     for key, value in re.findall(r"^ {2}(\S[^:\n]*):(.*)$", agent, re.MULTILINE):
         fields.setdefault(key, value.strip())
@@ -294,7 +294,7 @@ def _table(agent: str) -> dict[str, str]:
 
 
 def _is_gpu(fields: Mapping[str, str]) -> bool:
-    """By its name where the type is missing."""
+    """The vendor, from the agent's name where the type is missing."""
     kind = text_or_none(fields.get("Device Type"))
     return kind == "GPU" or (kind != "CPU" and fields.get("Name", "").startswith("gfx"))
 
@@ -314,7 +314,7 @@ def nvidia_smi(text: str, lost: Losses) -> tuple[Accelerator, ...]:
     """`nvidia-smi --query-gpu=... --format=csv`, with its header and units.
 
     It writes warnings of single devices ("WARNING: infoROM is corrupted at gpu ...") before the
-    header and below the last line: what hasn't the header's columns is no device.
+    header and below the last line: a line without the header's columns isn't a device.
     """
     if "No devices were found" in text:
         return ()
@@ -340,7 +340,7 @@ def _is_device(line: Sequence[str]) -> bool:
 
 
 def _cells(header: Sequence[str], line: Sequence[str]) -> Mapping[str, str]:
-    """None where they are more or fewer than the header has: which is which isn't known."""
+    """None if their number differs from the header's: the columns are then unknown."""
     return dict(zip(header, line, strict=True)) if len(line) == len(header) else {}
 
 
@@ -374,7 +374,7 @@ def _capability(value: str) -> str:
 
 
 def unsaid(losses: Iterable[Loss], found: Sequence[Accelerator]) -> list[Loss]:
-    """The losses that no other tool made good, and no other device of the same card."""
+    """Losses of values that neither another tool nor another device of the same card gave."""
     known = {
         field
         for attribute, field in FIELDS.items()
@@ -386,7 +386,7 @@ def unsaid(losses: Iterable[Loss], found: Sequence[Accelerator]) -> list[Loss]:
 def combined(
     first: tuple[Accelerator, ...], second: tuple[Accelerator, ...]
 ) -> tuple[Accelerator, ...]:
-    """What two tools say of the same cards: the first where it knows, the second elsewhere."""
+    """The same cards from two tools: the first tool's values, the second's where it has none."""
     if not first or not second:
         return first or second
     if len(first) != len(second):

@@ -19,7 +19,7 @@ NO_PORTS = frozenset(
 """Types of links without an adapter: addresses within the host, tunnels, buses of control units."""
 
 DOWN = ("DOWN", "LOWERLAYERDOWN", "NOTPRESENT", "DORMANT", "TESTING")
-"""States without a speed (RFC 2863); with any other, or none, ethtool is asked."""
+"""States without a speed (RFC 2863); in any other state ethtool is asked."""
 
 CARDS = "host_network_card_count"
 STORAGE = "host_storage_capacity"
@@ -35,7 +35,7 @@ OTHERS = frozenset(
         *(f"raid{level}" for level in (0, 1, 4, 5, 6, 10)),
     }
 )
-"""Types that are no disk by themselves."""
+"""Types that aren't disks by themselves."""
 
 
 @parser("ip")
@@ -61,7 +61,7 @@ def _link(entry: Mapping[str, Any], lost: Losses) -> Link:
 
 
 def _interface(value: Any) -> str:
-    """As the kernel allows them, and no option of ethtool's."""
+    """Names that the kernel allows and ethtool doesn't take for an option."""
     if not re.fullmatch(r"[^-/:\s][^/:\s]{0,14}", words(value)):
         raise ValueError
     return str(value)
@@ -87,7 +87,7 @@ def _has_a_port(entry: Mapping[str, Any]) -> bool:
 
 @parser("ethtool")
 def ethtool(text: str, lost: Losses) -> int | None:
-    """`ethtool INTERFACE`: the speed in Mbit/s, None if it has no link or doesn't say."""
+    """`ethtool INTERFACE`: the speed in Mbit/s, None without a link or an answer."""
     fields = dict(re.findall(r"^\s*(Speed|Link detected): *(.*?)\s*$", text, re.MULTILINE))
     if not fields:
         raise unknown_format("ethtool", "'Speed' or 'Link detected'")
@@ -108,7 +108,7 @@ def lsblk(text: str, lost: Losses) -> tuple[Disk, ...]:
     """`lsblk --json --bytes --output NAME,TYPE,SIZE,ROTA,TRAN,WWN`: the machine's own disks.
 
     Several paths to one LUN are one disk: by the multipath device above them, else by their WWN.
-    Media of the management controller (USB), floppies and network block devices are none.
+    Media of the management controller (USB), floppies and network block devices don't count.
     """
     answer = json_in(text, "lsblk", "'blockdevices'", _has_devices)
     found: dict[str | int, Disk] = {}
@@ -136,7 +136,7 @@ def _has_devices(value: Any) -> bool:
 
 
 def _lun(entry: Mapping[str, Any]) -> str | None:
-    """What is the same for all paths to one LUN; None for a disk that has one path."""
+    """The identity that all paths to one LUN share; None for a disk with one path."""
     children = entry.get("children")
     for child in map(record_of, children if isinstance(children, list) else ()):
         if child.get("type") == "mpath":

@@ -1,4 +1,4 @@
-"""Fields of MLCommons' system description from probed nodes; a cluster's nodes are merged."""
+"""Fields of MLCommons' system description from probed nodes, merged over a cluster."""
 
 import re
 from collections import Counter
@@ -12,11 +12,11 @@ NUMBERS = ("host_processors_per_node", "accelerators_per_node")
 
 
 def probed(nodes: Mapping[str, Node], configured: Mapping[str, str]) -> dict[str, str]:
-    """Field to text, for what the nodes say; `nodes` maps a name for messages to a node.
+    """Field to text, for everything the nodes report; `nodes` maps a name for messages to a node.
 
-    Values that differ are listed with the nodes they hold for. Raises UserError for nodes that
-    can't make one system: another driver, ROCm or image, or differing counts where the round
-    wants one number and `configured` has none.
+    Values that differ are listed with their nodes. Raises UserError for nodes that
+    can't be one system: another driver, ROCm or image, or differing counts where the round wants
+    one number and `configured` has none.
     """
     _agree(nodes)
     found = {}
@@ -38,7 +38,7 @@ def probed(nodes: Mapping[str, Node], configured: Mapping[str, str]) -> dict[str
 
 
 def kind_of(node: Node) -> str:
-    """What tells nodes of a mixed cluster apart: the accelerator's, else the processor's name."""
+    """What distinguishes nodes of a mixed cluster: the accelerator's, else the processor's name."""
     model = node.accelerators[0].model if node.accelerators else None
     if model:
         return model.split(" Instinct ")[-1]
@@ -46,7 +46,7 @@ def kind_of(node: Node) -> str:
 
 
 def _agree(nodes: Mapping[str, Node]) -> None:
-    """Runs on several nodes share one software stack, or their result has no one description."""
+    """The nodes of a run share one software stack; otherwise no one description fits its result."""
     same: Mapping[str, Callable[[Node], str]] = {
         "the accelerators' driver": lambda n: _distinct(a.driver for a in n.accelerators),
         "the ROCm release": lambda n: n.rocm or "",
@@ -83,7 +83,7 @@ def _merged(nodes: Mapping[str, Node], by_node: Mapping[str, str]) -> str:
 
 
 def _models(nodes: Mapping[str, Node]) -> str:
-    """One model's name; of several each with its number, as published descriptions do."""
+    """One model's name; several with their counts, as in published descriptions."""
     counts: Counter[str] = Counter()
     for node in nodes.values():
         name = _accelerator(node)
@@ -216,4 +216,5 @@ PER_NODE: Mapping[str, Callable[[Node], str]] = {
     "hw_notes": _notes,
     "other_software_stack": _software,
 }
-"""Machine facts only; nothing that names the host or its addresses. "" where a node doesn't say."""
+"""Machine facts only; nothing that names the host or its addresses. "" if not reported.
+"""

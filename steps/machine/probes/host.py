@@ -13,7 +13,7 @@ GIB = {"bytes": 2**-30, "kB": 2**-20, "MB": 2**-10, "GB": 1, "TB": 2**10}
 """dmidecode writes GB and means 2^30 bytes."""
 
 CHIPS = frozenset({"ROM", "FLASH", "EEPROM", "EPROM", "FEPROM", "VRAM"})
-"""Types of memory devices that hold firmware or pictures: no part of the host's memory."""
+"""Types of memory devices for firmware or video: not part of the host's memory."""
 
 SOCKETS = "host_processors_per_node"
 
@@ -38,7 +38,7 @@ def lscpu(text: str, lost: Losses) -> Cpu:
 
 
 def _mhz(value: str) -> float:
-    """A comma where the locale was kept in spite of LC_ALL."""
+    """The decimal point may be a comma: some keep the locale in spite of LC_ALL."""
     found = float(value.replace(",", "."))
     if not 0 < found < 1e6:
         raise ValueError
@@ -69,7 +69,7 @@ def meminfo(text: str, lost: Losses) -> Memory:
 
 @parser("dmidecode")
 def dmidecode(text: str, lost: Losses) -> tuple[MemoryModule, ...]:
-    """`dmidecode --type memory`: the slots that are filled; chips of firmware aren't counted."""
+    """`dmidecode --type memory`: the filled slots, without firmware's chips."""
     if "Permission denied" in text:
         raise UserError("dmidecode may read the memory modules only as root")
     blocks = re.split(r"\n\s*\n", text)
@@ -125,7 +125,7 @@ def numactl(text: str, lost: Losses) -> tuple[NumaNode, ...]:
 
 
 def _node(fields: Mapping[str, str], lost: Losses) -> NumaNode:
-    """Nodes of memory alone have no CPUs: an empty list is an answer."""
+    """Nodes of memory only have no CPUs: an empty list is valid."""
     what = "NUMA (in hw_notes)"
     cpus = fields.get("cpus", "-").split()
     known = [cpu for cpu in cpus if re.fullmatch(r"\d{1,6}", cpu)]

@@ -1,4 +1,4 @@
-"""Fields that a tool doesn't say, or says in a way that isn't known: lost alone, and by name."""
+"""Fields that a tool doesn't report, or in an unknown form: each is lost alone and named."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -14,18 +14,19 @@ NOTHING = frozenset(
         *("unsupported", "unknown error", "err!", "no dimm", "<bad index>", "<out of spec>"),
     }
 )
-"""What tools write, in this or another case and often in brackets, where they know nothing."""
+"""What tools write, in any case and often in brackets, where they have no value."""
 
 LARGEST = 1e16
-"""Bytes of memory are the largest numbers here; what is larger is no measurement."""
+"""Bytes of memory are the largest numbers here; a larger number isn't a measurement."""
 
 UNIT = r"(?:W|[kKMGT]?i?B|[MG]?[Hh]z|%)?"
 
 
 @dataclass(frozen=True)
 class Loss:
-    """`key`: in the tool's words; `field`: what can't be probed therefore; `said`: what it has
-    there, None if nothing. A line that belongs to no field has no key."""
+    """`key`: the tool's name for it; `field`: what therefore can't be probed; `said`: the tool's
+    value, None if absent. A line that belongs to no field has no key.
+    """
 
     tool: str
     key: str
@@ -42,7 +43,7 @@ class Loss:
 
 @dataclass
 class Losses:
-    """Of one answer of a tool. A field that several records lack is one loss with its number."""
+    """The losses of a tool's answer. A field that several records lack is one loss, counted."""
 
     tool: str = ""
     counts: dict[Loss, int] = field(default_factory=dict)
@@ -59,9 +60,10 @@ class Losses:
         convert: Callable[[Any], Value],
         what: str,
     ) -> Value | None:
-        """The value of the first of the keys that is there, None and a loss without one.
+        """The value of the first key that is there; None, and a loss noted, without one.
 
-        `convert` raises ValueError, TypeError, KeyError or OverflowError for what it doesn't know.
+        `convert` raises ValueError, TypeError, KeyError or OverflowError for a value it doesn't
+        know.
         """
         names = (keys,) if isinstance(keys, str) else keys
         key = next((name for name in names if name in record), " or ".join(names))
@@ -76,13 +78,13 @@ class Losses:
 
 
 def text_or_none(value: Any) -> str | None:
-    """A field's text; None for what tools write where they know nothing."""
+    """A field's text; None for what tools write where they have no value."""
     text = " ".join(str(value).split()) if value is not None else ""
     return None if text.strip("[]").lower() in NOTHING else text
 
 
 def words(value: Any) -> str:
-    """A text as a tool says it."""
+    """A text as the tool prints it."""
     if not isinstance(value, str):
         raise TypeError
     return " ".join(value.split())

@@ -1,4 +1,4 @@
-"""One machine, probed: every tool is asked once, and what it doesn't say is a named problem."""
+"""Probes one machine: asks every tool once; each missing answer is a problem by field."""
 
 import platform
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +23,8 @@ ROCM_SMI = (
 VENDORS: Mapping[str, Vendor] = {"0x1002": "AMD", "0x10de": "NVIDIA"}
 DEVICE_CLASSES = ("0x12", "0x0302", "0x0380")
 """PCI classes of accelerators: processing accelerator, 3D and other display controller. A board's
-own VGA (0x0300) is none."""
+own VGA (0x0300) isn't one.
+"""
 
 PACKAGES: Mapping[str, str] = {
     "amd-smi": "amd-smi-lib",
@@ -32,7 +33,7 @@ PACKAGES: Mapping[str, str] = {
     "lsblk": "util-linux",
     "ip": "iproute2",
 }
-"""Where the package (Debian, Ubuntu, ROCm's repository) isn't called as its tool."""
+"""Where the package (Debian, Ubuntu, ROCm's repository) has another name than its tool."""
 
 
 @dataclass
@@ -56,9 +57,9 @@ class Prober:
     def read_as(
         self, command: Sequence[str], parse: Parser[Value], fields: str, lost: Losses
     ) -> Value | None:
-        """The same; what to say of single fields is left to the caller.
+        """The same; the caller reports single fields.
 
-        A tool that fails may have answered all the same: nvidia-smi ends with status 14 when a
+        A tool that fails may still have answered: nvidia-smi ends with status 14 when a
         device's infoROM is damaged, after it has listed all devices.
         """
         try:
@@ -117,7 +118,7 @@ class Prober:
             return ""
 
     def quietly(self, command: Sequence[str], parse: Parser[Value]) -> Value | None:
-        """For what a machine may well be without: no problem if it is."""
+        """For what a machine may lack: its absence isn't a problem."""
         try:
             return parse(self.run(command))
         except UserError:
@@ -133,9 +134,9 @@ class Prober:
 
 
 def probe(image: str | None = None, prober: Prober | None = None) -> Node:
-    """What this machine is made of; `image`: also the id of this container image.
+    """Probe this machine; with `image`, also the id of this container image.
 
-    Never raises for a tool's sake: see `Node.problems`.
+    A failing tool raises nothing: see `Node.problems`.
     """
     asked = prober or Prober()
     cpu = asked.ask(["lscpu"], host.lscpu, "host_processor_model_name")
@@ -144,7 +145,7 @@ def probe(image: str | None = None, prober: Prober | None = None) -> Node:
         ["dmidecode", "--type", "memory"], host.dmidecode, "host_memory_configuration"
     )
     numa = asked.ask(["numactl", "--hardware"], host.numactl, "NUMA (in hw_notes)")
-    present = _on_the_bus(asked)
+    present = vendors(asked)
     found, interconnect = _accelerators(asked, present)
     containers = _containers(asked)
     return Node(
@@ -176,7 +177,7 @@ def probe(image: str | None = None, prober: Prober | None = None) -> Node:
 def _accelerators(
     asked: Prober, present: Sequence[Vendor]
 ) -> tuple[tuple[Accelerator, ...], str | None]:
-    """Accelerators and what connects them; only tools of a vendor that is there are asked."""
+    """Accelerators and what connects them; asks only the tools of a vendor that is present."""
     if not present:
         return (), None
     if len(set(present)) > 1:
@@ -197,7 +198,7 @@ def _accelerators(
 
 
 def of_vendor(vendor: Vendor, asked: Prober) -> tuple[Accelerator, ...]:
-    """This machine's accelerators as their vendor's tools list them."""
+    """This machine's accelerators as the vendor's tools list them."""
     return _accelerators(asked, [vendor])[0]
 
 
@@ -229,7 +230,7 @@ def _amd(asked: Prober) -> tuple[tuple[Accelerator, ...], str | None]:
     return found, topology
 
 
-def _on_the_bus(asked: Prober) -> list[Vendor]:
+def vendors(asked: Prober) -> list[Vendor]:
     """The vendor of every accelerator on the PCI bus, whether or not a driver is loaded."""
     found = []
     for device in sorted((asked.root / "sys/bus/pci/devices").glob("*")):
@@ -296,7 +297,7 @@ def _stripped(text: str, lost: Losses | None = None) -> str:
 
 
 def _product(asked: Prober) -> str | None:
-    """Maker and model of the server, world-readable; boards without one say a placeholder."""
+    """Maker and model of the server, world-readable; boards without them have a placeholder."""
     words = [asked.text(f"/sys/class/dmi/id/{name}") for name in ("sys_vendor", "product_name")]
     real = [word for word in words if word and "filled by" not in word.lower()]
     return " ".join(real) or None

@@ -1,4 +1,4 @@
-"""Calling other people's tools: never longer than a limit, never in another language, read only."""
+"""Calls other people's tools: read-only, within a time limit, in the C locale."""
 
 import contextlib
 import functools
@@ -18,14 +18,14 @@ LIMIT_S = 30.0
 driver."""
 
 PLACES = ("/opt/rocm/bin", "/usr/local/sbin", "/usr/sbin", "/sbin")
-"""Where tools are that a user's PATH may leave out."""
+"""Directories of tools that a user's PATH may lack."""
 
 Value = TypeVar("Value")
 Said = TypeVar("Said", covariant=True)
 Run = Callable[[Sequence[str]], str]
 
 FORMAT_ERRORS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
-"""What code trips over that reads a format which isn't what it was."""
+"""Exceptions of code that reads a format which has changed."""
 
 
 class MissingTool(UserError):
@@ -33,7 +33,7 @@ class MissingTool(UserError):
 
 
 class FailedTool(UserError):
-    """The program ended with a status other than 0; `output`: what it printed all the same."""
+    """The program ended with a status other than 0; `output`: what it printed."""
 
     def __init__(self, reason: str, output: str) -> None:
         super().__init__(reason)
@@ -41,7 +41,7 @@ class FailedTool(UserError):
 
 
 class Parser(Protocol[Said]):
-    """From a tool's output to what it says; notes in `lost` the fields that it doesn't."""
+    """Parses a tool's output; notes in `lost` the fields that it lacks."""
 
     def __call__(self, text: str, lost: Losses | None = None) -> Said: ...
 
@@ -82,11 +82,10 @@ def run(command: Sequence[str], limit_s: float = LIMIT_S) -> str:
 
 
 def parser(tool: str) -> Callable[[Callable[[str, Losses], Value]], Parser[Value]]:
-    """Marks a function from a tool's output to values: whatever it trips over is a UserError.
+    """Marks a function that parses a tool's output: its exceptions become a UserError.
 
-    Formats change with versions, and a parser can't foresee how. A field that it doesn't
-    understand is lost alone, by name (Losses); an output that it doesn't understand at all is
-    reported as the tool's.
+    Formats change with versions, and a parser can't foresee how. A field that it doesn't understand
+    is one named loss (Losses); if it understands nothing, the error names the tool.
     """
 
     def decorate(function: Callable[[str, Losses], Value]) -> Parser[Value]:
@@ -137,15 +136,15 @@ def _opening(text: str, at: int) -> int:
 
 
 def are_records(value: Any) -> bool:
-    """A list as tools print it of their devices; "[1]" of a log's line is none."""
+    """A list as tools print it of their devices; "[1]" in a line of a log isn't one."""
     return isinstance(value, list) and any(isinstance(entry, dict) for entry in value)
 
 
 def record_of(value: Any) -> Mapping[str, Any]:
-    """An object of JSON; tools write "N/A" or null where one doesn't apply."""
+    """An object of JSON; tools write "N/A" or null where none applies."""
     return value if isinstance(value, dict) else {}
 
 
 def unknown_format(tool: str, lacks: str) -> UserError:
-    """The error for output that has no `lacks`."""
+    """The error for output without `lacks`."""
     return UserError(f"{tool} answers in a format that isn't known here: there is no {lacks}")

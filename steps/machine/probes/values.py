@@ -1,4 +1,4 @@
-"""What the tools say, typed. None: the tool that would know is absent or doesn't say."""
+"""The tools' answers, typed. None: the tool is absent or doesn't report it."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ Vendor = Literal["AMD", "NVIDIA"]
 
 
 class Cpu(Strict):
-    """`lscpu`. `caches` in its words, as "L3 512 MiB (16 instances)"."""
+    """`lscpu`. `caches` as it prints them: "L3 512 MiB (16 instances)"."""
 
     model: str | None
     sockets: Positive | None
@@ -27,7 +27,7 @@ class Memory(Strict):
 
 
 class MemoryModule(Strict):
-    """One DIMM of `dmidecode --type memory`; "" for what it doesn't say."""
+    """One DIMM of `dmidecode --type memory`; "" for what it doesn't report."""
 
     gib: PositiveNumber | None
     kind: str
@@ -68,9 +68,10 @@ class Accelerator(Strict):
 
 
 class Link(Strict):
-    """A network interface that may have a device behind it (`ip -details -json link`).
+    """A network interface, possibly of a device (`ip -details -json link`).
 
-    `of_a_bus`: whether it has, and one of the host; None where `ip` doesn't say.
+    `of_a_bus`: whether a device on one of the host's buses is behind it; None where `ip` doesn't
+    say.
     """
 
     name: str

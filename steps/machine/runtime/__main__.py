@@ -30,7 +30,7 @@ from steps.machine.runtime import mounts
 from steps.machine.runtime.host import CHECKOUT, LAUNCHER, connected, image_id, owned
 
 STOPPED_S, WATCH_S = 10.0, 1.0
-"""As for a step without a container (steps/schedule/supervisor.py)."""
+"""The same as for a step without a container (steps/schedule/supervisor.py)."""
 
 OUTPUT = "org.reprise.output"
 """Label of a container: what it makes."""
@@ -121,7 +121,7 @@ def _nested_security(settings: ContainerSettings) -> list[str]:
 
 
 def _nested_capabilities(settings: ContainerSettings) -> list[str]:
-    """Root gives itself up before it makes a sandbox, and may not without these."""
+    """Root drops its rights before it makes a sandbox, which needs these."""
     return ["SETUID", "SETGID"] if settings.nested and os.getuid() == 0 else []
 
 
@@ -162,9 +162,9 @@ def _attend(
 
 
 def _watch(container: Container, still: threading.Event) -> None:
-    """End the container of a step that stands still: nothing would wait for it but for ever.
+    """End the container of a stopped step, which would otherwise be waited for without limit.
 
-    Its processes are seen where they run on this machine.
+    Its processes are visible if they run on this machine.
     """
     container.reload()
     init = int(container.attrs.get("State", {}).get("Pid") or 0)
@@ -191,15 +191,13 @@ def _label(command: list[str]) -> str:
 def _death(
     container: Container, settings: ContainerSettings, command: list[str], number: signal.Signals
 ) -> str:
-    """What ended the step in it, which couldn't say so itself."""
+    """What ended the step in it, which couldn't report it itself."""
     container.reload()
     limit = f"its limit is {settings.memory_gb} GB; " if settings.memory_gb else ""
-    memory = (
-        f"most likely the kernel, for want of memory; {limit}free some, or raise runtime.memory_gb"
-    )
+    memory = f"most likely the kernel, out of memory; {limit}free some, or raise runtime.memory_gb"
     if container.attrs.get("State", {}).get("OOMKilled"):
         memory = (
-            f"{settings.engine} says that the kernel ended it for want of memory; {limit}free "
+            f"{settings.engine} says that the kernel ended it, out of memory; {limit}free "
             "some, or raise runtime.memory_gb"
         )
     left = kept(Path(_after(command, "--output")).parent)
@@ -207,7 +205,7 @@ def _death(
 
 
 def _sweep(client: docker.DockerClient, output: str) -> None:
-    """Remove what killed launchers left running: it would publish into our output, or hold GPUs."""
+    """Remove what killed launchers left running: it would write into our output, or occupy GPUs."""
     for found in client.containers.list(all=True, filters={"label": f"{CHECKOUT}={ROOT}"}):
         waits = Path(f"/proc/{found.labels.get(LAUNCHER, '')}").is_dir()
         if found.labels.get(OUTPUT) == output or not waits:

@@ -1,4 +1,4 @@
-"""Weights that aren't finite, refused while they stream past."""
+"""Refuses weights that aren't finite, while they are copied."""
 
 from collections.abc import Mapping
 
@@ -47,7 +47,7 @@ FLOATS: Mapping[str, type[np.generic]] = {
     "F16": np.float16,
     "F32": np.float32,
 }
-"""What numpy reads the elements of unquantized weights as; it has no bfloat16."""
+"""The numpy types for elements of unquantized weights; numpy has no bfloat16."""
 
 
 def decoded(data: bytes | memoryview, dtype: str) -> NDArray[np.float32]:
@@ -59,7 +59,7 @@ def decoded(data: bytes | memoryview, dtype: str) -> NDArray[np.float32]:
 
 
 def floats(tensor: Tensor) -> NDArray[np.float32] | None:
-    """The values of a small tensor, read from its file; None of a type that isn't such a float."""
+    """The values of a small tensor, read from its file; None if its type isn't among FLOATS."""
     if tensor.dtype not in FLOATS:
         return None
     with tensor.path.open("rb") as stream:

@@ -1,4 +1,4 @@
-"""What a checkpoint directory holds, read from its headers, and whether it hangs together."""
+"""What a checkpoint directory holds, read from its headers, and whether it is consistent."""
 
 import hashlib
 import json
@@ -25,11 +25,11 @@ BITS: Mapping[str, int] = {
     **dict.fromkeys(("U32", "I32", "F32"), 32),
     **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
 }
-"""Bits of an element by dtype, as safetensors 0.8.0 spells them, all that it knows. FNUZ is the FP8
+"""Bits of an element by dtype, all that safetensors 0.8.0 knows. FNUZ is the FP8
 of MI300X and MI325X."""
 
 TORCH_NAMES: Mapping[str, str] = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
-"""How config.json spells the dtypes that unquantized weights come in."""
+"""How config.json spells the dtypes of unquantized weights."""
 
 UNTIED = ("llama", "mistral", "mixtral", "qwen2", "qwen3")
 """Model types whose configuration in transformers defaults to tie_word_embeddings=False."""
@@ -64,7 +64,7 @@ class Shard:
 class Checkpoint:
     """A checkpoint whose index, shards and config.json agree.
 
-    `config` is config.json as it stands; `fingerprint` changes when a file of it is replaced.
+    `config` is config.json's content; `fingerprint` changes when a file of it is replaced.
     """
 
     directory: Path
@@ -138,11 +138,11 @@ def read_shard(path: Path) -> Shard:
 
 
 def _metadata(value: Any) -> Mapping[str, str]:
-    """The library reads null as none, and refuses what isn't text."""
+    """The library takes null for no metadata, and refuses values that aren't text."""
     if value is None:
         return {}
     if not all(isinstance(text, str) for text in value.values()):
-        raise ValueError("__metadata__ holds something else than texts")
+        raise ValueError("__metadata__ has values that aren't text")
     return dict(value)
 
 
@@ -164,7 +164,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(
-            f"{path.parent} is no checkpoint directory: it has no {path.name}"
+            f"{path.parent} isn't a checkpoint directory: it has no {path.name}"
         ) from error
     except (OSError, ValueError) as error:
         raise UserError(f"{path} can't be read ({error}); restore it") from error
@@ -178,7 +178,7 @@ def _shard_names(directory: Path) -> dict[str, str]:
     if not (directory / INDEX).exists():
         if not (directory / SINGLE).exists():
             raise UserError(
-                f"{directory} is no checkpoint directory: it has neither {INDEX} nor {SINGLE}"
+                f"{directory} isn't a checkpoint directory: it has neither {INDEX} nor {SINGLE}"
             )
         return {}
     names = _read_json(directory / INDEX).get("weight_map")
@@ -186,7 +186,7 @@ def _shard_names(directory: Path) -> dict[str, str]:
         raise UserError(f"{directory / INDEX} has no weight_map; fetch it again")
     for name in names.values():
         if not isinstance(name, str) or Path(name).name != name:
-            raise UserError(f"{directory / INDEX} names the file {name!r}, outside of it; mend it")
+            raise UserError(f"{directory / INDEX} names the file {name!r}, outside of it; fix it")
     return names
 
 
@@ -217,7 +217,7 @@ def _compare_with_index(directory: Path, names: Mapping[str, str], shards: Itera
 
 
 def _check_dtype(checkpoint: Checkpoint) -> None:
-    """The declared dtype has to be the one most weights have, or engines convert silently."""
+    """The declared dtype must be that of most weights, or engines convert silently."""
     declared = checkpoint.config.get("dtype", checkpoint.config.get("torch_dtype"))
     bytes_of: dict[str, int] = {}
     for tensor in checkpoint.tensors:
@@ -232,7 +232,7 @@ def _check_dtype(checkpoint: Checkpoint) -> None:
 
 
 def _check_head(checkpoint: Checkpoint) -> None:
-    """Tied embeddings: with them lm_head may be absent, without them it may not."""
+    """lm_head may be absent only if the embeddings are tied."""
     names = {tensor.name for tensor in checkpoint.tensors}
     causal = any(
         str(name).endswith("ForCausalLM") for name in checkpoint.config.get("architectures") or ()
@@ -248,7 +248,7 @@ def _check_head(checkpoint: Checkpoint) -> None:
 
 
 def _fingerprint(config: Mapping[str, Any], shards: Iterable[Shard]) -> str:
-    """Of headers, sizes and modification times: cheap, and another file never passes for it."""
+    """A digest of headers, sizes and modification times: cheap, and changes with every file."""
     total = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for shard in shards:
         changed = shard.path.stat().st_mtime_ns

@@ -1,4 +1,6 @@
-"""Whether a directory of weights is whole: no shard missing, cut off or left to git-lfs."""
+"""Whether a directory of weights is complete: no shard missing, cut off or left as a git-lfs
+pointer.
+"""
 
 import json
 from pathlib import Path
@@ -7,7 +9,7 @@ from steps.base.errors import UserError
 from steps.prepare.checkpoint.layout import read_shard
 
 POINTER = b"version https://git-lfs.github.com/spec/"
-"""What a file begins with whose content `git lfs pull` would bring (its specification)."""
+"""The head of a pointer file, whose content `git lfs pull` would fetch (its specification)."""
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.onnx", "*.irpa")
 
@@ -46,7 +48,7 @@ def refuse_pointer(path: Path) -> None:
 
 
 def _check_index(path: Path) -> None:
-    """Every file that an index lists is there, beside it."""
+    """Raises UserError unless every file that an index lists is beside it."""
     try:
         names = json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()
     except (ValueError, LookupError, TypeError, AttributeError):

@@ -1,4 +1,4 @@
-"""HTTP as far as fetching needs it: what may be tried again, what may not, and no secrets told."""
+"""HTTP as far as fetching needs it: which errors may be retried, and no leaked secrets."""
 
 import email.utils
 import json
@@ -23,10 +23,10 @@ SLOWEST = 1024
 
 LONGEST_WAIT_S = 300.0
 LARGEST_TEXT = 64 << 20
-"""Bytes of a listing or a list of checksums."""
+"""The most bytes of a listing or a list of checksums."""
 
 LARGEST_WORDS = 1 << 16
-"""Bytes of an answer that says why it is none."""
+"""The most bytes read of an error's answer."""
 
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 
@@ -35,7 +35,8 @@ Result = TypeVar("Result")
 
 class Transient(Exception):
     """A failure that may pass; `wait_s` is how long the server asked to wait, if it did; `status`
-    what it answered, 0 if nothing."""
+    is its answer's, 0 without one.
+    """
 
     def __init__(self, reason: str, wait_s: float | None = None, status: int = 0) -> None:
         super().__init__(reason)
@@ -44,7 +45,7 @@ class Transient(Exception):
 
 
 class RefusedError(UserError):
-    """The server won't; `words`: its own, "" if it has none."""
+    """The server refuses; `words`: its message, "" without one."""
 
     def __init__(self, reason: str, status: int, words: str) -> None:
         super().__init__(reason)
@@ -58,7 +59,7 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Access:
-    """Secret request headers, for one host; `what` names their references for error messages."""
+    """Secret request headers, for one host; `what` names their source in error messages."""
 
     host: str = ""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -74,19 +75,19 @@ class Access:
 
 
 def shown(url: str) -> str:
-    """Without what may be a signature or a password."""
+    """The URL without anything that may be a signature or a password."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, host, parts.path, "", ""))
 
 
 def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Given as authentication, it keeps requests from replacing our header by one of ~/.netrc."""
+    """As authentication, it keeps requests from replacing our header by one from ~/.netrc."""
     return request
 
 
 class _Session(requests.Session):
-    """Never sends credentials of ~/.netrc: not to the host a redirect leads to either."""
+    """Never sends credentials of ~/.netrc, not even to the host of a redirect."""
 
     def rebuild_auth(
         self, prepared_request: requests.PreparedRequest, response: requests.Response
@@ -139,7 +140,7 @@ class Client:
             yield response
 
     def body(self, response: requests.Response) -> Iterator[bytes]:
-        """Chunks as they come; Transient when they come too slowly or end before the length."""
+        """Chunks as they come; Transient when they come too slowly or end too early."""
         began, count = time.monotonic(), 0
         try:
             while data := response.raw.read1(CHUNK, decode_content=False):
@@ -200,9 +201,9 @@ class Client:
             try:
                 entries = json.loads(data)
             except ValueError as error:
-                raise UserError(f"{shown(url)} is no JSON; is this a hub's endpoint?") from error
+                raise UserError(f"{shown(url)} isn't JSON; is this a hub's endpoint?") from error
             if not isinstance(entries, list):
-                raise UserError(f"{shown(url)} is no listing; is this a hub's endpoint?")
+                raise UserError(f"{shown(url)} isn't a listing; is this a hub's endpoint?")
             yield from entries
             if following and urlsplit(following).netloc != host:
                 raise UserError(f"{shown(url)} goes on at another host, {shown(following)}")
@@ -210,14 +211,15 @@ class Client:
 
 
 def length(response: requests.Response) -> int | None:
-    """Content-Length; None if absent or no number."""
+    """Content-Length; None if absent or not a number."""
     stated = response.headers.get("Content-Length", "")
     return int(stated) if stated.isdecimal() else None
 
 
 def _unreached(error: Exception, url: str) -> UserError | Transient:
-    """What time mends is Transient; an untrusted certificate, a proxy that wants a password and an
-    address that is none are no failures of the network."""
+    """What may pass is Transient; an untrusted certificate, a proxy that wants a password and an
+    invalid address aren't failures of the network.
+    """
     host, cause = urlsplit(url).netloc.rpartition("@")[2], _cause(error)
     if isinstance(cause, ssl.SSLCertVerificationError):
         return UserError(
@@ -290,7 +292,7 @@ def _judge(response: requests.Response, url: str, access: Access, limit_s: float
 
 
 def _words(response: requests.Response, access: Access, limit_s: float) -> str:
-    """What the server says of its refusal: the hub does so in a header, and in JSON."""
+    """The server's reason for its refusal: the hub does so in a header, and in JSON."""
     text = response.headers.get("X-Error-Message", "")
     if not text and "html" not in response.headers.get("Content-Type", ""):
         text = _error_of(_beginning(response, limit_s))
@@ -322,7 +324,7 @@ def _error_of(data: bytes) -> str:
 
 
 def _retry_after(value: str | None) -> float | None:
-    """Seconds; the header holds a number of them or a date (RFC 9110, section 10.2.3)."""
+    """Seconds to wait; the header has a number or a date (RFC 9110, section 10.2.3)."""
     if not value:
         return None
     if value.strip().isdecimal():

@@ -1,6 +1,5 @@
-"""The hub as its users have set it up: where it is, whose token is sent, and what that may read.
-
-For fetching and for the doctor alike, as huggingface_hub finds them.
+"""The hub as the user has set it up: its address, the token, and what that may read. Fetching and
+doctor use it; both are found as huggingface_hub finds them.
 """
 
 import os
@@ -23,14 +22,14 @@ LIMIT_S = 10.0
 
 
 class Entry(Strict):
-    """`state` "unknown": the hub gave no answer that decides it. `reason` in words."""
+    """`state` is "unknown" if the hub's answer doesn't decide it; `reason` is a message."""
 
     state: Literal["granted", "denied", "unknown"]
     reason: str
 
 
 def address(endpoint: str, environment: Mapping[str, str] = os.environ) -> str:
-    """HF_ENDPOINT stands in for the public hub, and for no other that the configuration names."""
+    """HF_ENDPOINT replaces the public hub only, not another one that the configuration names."""
     chosen = environment.get("HF_ENDPOINT") if endpoint.rstrip("/") == PUBLIC else None
     return (chosen or endpoint).rstrip("/")
 
@@ -38,7 +37,7 @@ def address(endpoint: str, environment: Mapping[str, str] = os.environ) -> str:
 def access(
     endpoint: str, secret: Secret | None, environment: Mapping[str, str] = os.environ
 ) -> Access:
-    """What is sent to the hub. Raises UserError for a reference to a token that isn't there, unless
+    """The headers for the hub. Raises UserError for a reference to an absent token, unless
     it is one of VARIABLES: most repositories need none."""
     value, where = token(secret, environment)
     headers = {"Authorization": f"Bearer {value}"} if value else {}
@@ -46,7 +45,7 @@ def access(
 
 
 def token(secret: Secret | None, environment: Mapping[str, str] = os.environ) -> tuple[str, str]:
-    """The token and where it was found; empty without one."""
+    """The token and where it was found; both empty without one."""
     if secret is None:
         return "", ""
     if secret.environment not in VARIABLES:
@@ -75,7 +74,7 @@ def may_read(
     secret: Secret | None,
     environment: Mapping[str, str] = os.environ,
 ) -> Entry:
-    """The hub's auth-check of a model's repository, asked as fetching asks for its files."""
+    """The hub's auth-check of a model's repository, with the same access as fetching."""
     home = address(endpoint, environment)
     client = Client(stall_limit_s=LIMIT_S, attempts=1, retry_wait_s=0.0)
     try:
@@ -97,5 +96,5 @@ def _denied(error: RefusedError, allowed: Access) -> str:
     if error.words:
         return f"the hub says {error.words!r}"
     if error.status == 401:
-        return f"the hub refuses what {allowed.what} holds" if allowed.what else "there is no token"
+        return f"the hub refuses {allowed.what}" if allowed.what else "there is no token"
     return "the licence isn't accepted by the token's owner"

@@ -1,4 +1,4 @@
-"""A model without a contiguous block of its decoder layers."""
+"""Makes a model without a contiguous block of its decoder layers."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +25,7 @@ def step(
     held = layers(checkpoint.config, source.directory)
     if held != config.layers:
         raise UserError(
-            f"the block is one of {config.layers} layers, {source.directory} has {held}; choose a "
+            f"the block is for {config.layers} layers, but {source.directory} has {held}; choose a "
             "compression made for this model"
         )
     workspace.result = dict(source.result)

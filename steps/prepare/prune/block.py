@@ -14,11 +14,11 @@ from steps.prepare.checkpoint.stream import Target, rewrite
 _NUMBERED = re.compile(r"(?:^|[.:])layers\\?[.](\d+)(?=\\?[.]|$)")
 
 INDICES = ("moe_layers", "mlp_only_layers", "cross_attention_layers", "attn_layer_indices")
-"""Lists of config.json that hold numbers of layers; any other list with "layer" or "block" in its
-name and one entry per layer holds something of each."""
+"""Lists of layer numbers in config.json; any other list with "layer" or "block" in its
+name and one entry per layer has a value for each layer."""
 
 LEADING = ("first_k_dense_replace", "max_window_layers")
-"""Counts of layers from the first on."""
+"""Keys that count layers from the first one."""
 
 PERIODS: Mapping[str, tuple[str, ...]] = {
     "sliding_window_pattern": ("layer_types",),
@@ -29,7 +29,7 @@ PERIODS: Mapping[str, tuple[str, ...]] = {
     "attn_layer_period": (),
     "expert_layer_period": (),
 }
-"""What comes back every so many layers, unless one of these lists names the layers."""
+"""Keys of a period in layers, unless one of these lists names the layers."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,9 @@ class Block:
         return self.last - self.first + 1
 
     def renumber(self, name: str) -> str | None:
-        """A tensor's or module's name after pruning; None if it goes, itself if it has no layer."""
+        """A tensor's or module's name after pruning; None if it is dropped; unchanged if it has no
+        layer.
+        """
         found = _NUMBERED.search(name)
         if not found:
             return name
@@ -86,7 +88,7 @@ class Prune:
         return pruned
 
     def _listed(self, key: str, entries: list[Any]) -> list[Any]:
-        """Without the block's entries, and with the numbers that layers have after it."""
+        """Without the block's entries, and with the layers' new numbers."""
         first, last = self.block.first, self.block.last
         numbers = sorted({entry for entry in entries if type(entry) is int})
         every = numbers == list(range(self.layers)) and len(entries) == self.layers > 2
@@ -100,7 +102,7 @@ class Prune:
     def _renumbered(self, value: Any) -> Any:
         """Layer names wherever a quantization config has them: in lists and as keys.
 
-        Patterns over layers ("*.gate", "model.layers.*.mlp") hold for those that are left.
+        Patterns over layers ("*.gate", "model.layers.*.mlp") apply to the remaining ones.
         """
         if isinstance(value, Mapping):
             named = ((self.block.renumber(key), entry) for key, entry in value.items())
@@ -121,7 +123,7 @@ def prune_transform(source: Checkpoint, block: Block) -> Prune:
     if not 0 <= block.first <= block.last < count or len(block) == count:
         raise UserError(
             f"can't drop layers {block.first} to {block.last} of {source.directory}: it has "
-            f"layers 0 to {count - 1} and has to keep one"
+            f"layers 0 to {count - 1} and must keep one"
         )
     found = [match for tensor in source.tensors if (match := _NUMBERED.search(tensor.name))]
     if len(stacks := sorted({match.string[: match.start(1)] for match in found})) > 1:
@@ -142,7 +144,7 @@ def prune_transform(source: Checkpoint, block: Block) -> Prune:
 
 
 def _check_periods(source: Checkpoint, block: Block, count: int) -> None:
-    """UserError where the layers behind the block would change their kind."""
+    """UserError if the layers after the block would change their kind."""
     for key, lists in PERIODS.items():
         period = source.config.get(key)
         named = any(isinstance(source.config.get(name), list) for name in lists)
@@ -151,7 +153,7 @@ def _check_periods(source: Checkpoint, block: Block, count: int) -> None:
         if len(block) % period:
             raise UserError(
                 f"{source.directory}: config.json has {key} {period}, so {len(block)} layers less "
-                "would give those behind them another kind; drop a multiple of it"
+                "would change the kind of those after them; drop a multiple of it"
             )
 
 
@@ -164,12 +166,13 @@ def _check_lists(source: Checkpoint, count: int) -> None:
         if key in INDICES and bad:
             raise UserError(
                 f"{source.directory}: {key} in config.json names layer {bad[0]!r}, which isn't one "
-                f"of its {count}; mend it"
+                f"of its {count}; fix it"
             )
         if key not in INDICES and len(value) != count and re.search(r"(^|_)layers?(_|$)", key):
             raise UserError(
                 f"{source.directory}: {key} in config.json has {len(value)} entries and the model "
-                f"{count} layers; prune can't tell which are whose, so remove it or complete it"
+                f"{count} layers; prune can't tell which entry belongs to which layer, so "
+                "remove it or complete it"
             )
 
 
@@ -182,7 +185,7 @@ def prune(
     workers: int = 1,
     advance: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """Write the checkpoint directory `source` without a block; the rest is `rewrite`'s."""
+    """Write the checkpoint directory `source` without a block; the rest goes to `rewrite`."""
     checkpoint = open_checkpoint(source)
     transform = prune_transform(checkpoint, block)
     rewrite(checkpoint, destination, transform, partial=partial, workers=workers, advance=advance)

@@ -1,4 +1,4 @@
-"""Weights in another precision."""
+"""Makes weights in another precision."""
 
 import shutil
 from collections.abc import Mapping
@@ -21,8 +21,8 @@ def step(
 ) -> None:
     """Needs the input "model", and "dataset" if the tool calibrates.
 
-    `result.simulated` says that the weights are bf16 again; `result.format` what they are in or
-    were rounded to.
+    `result.simulated` says that the weights are bf16 again; `result.format` is their format, or the
+    one they were rounded to.
     """
     source = Manifest.read(inputs["model"])
     source.require_whole()

@@ -1,7 +1,7 @@
 """How compression changes the rehearsal model: `python -m steps.prepare.rehearsal.study`.
 
 Runs in the engine's environment and borrows rouge-score from the one for analysis; `./reproduce`
-has made both.
+makes both.
 
 Measures the shipped weights, simulated FP8 and int2 copies, and depth-pruned ones on
 held-out prompts, and replaces the generated part of docs/explanation/rehearsal-model.md.

@@ -1,4 +1,4 @@
-"""LoadGen's end of an engine's process: started, spoken to, and its death put into words."""
+"""LoadGen's end of an engine's process: starts it, talks to it, and explains its death."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ class Still(OSError):
 
 
 class Link:
-    """One engine's process; `name` is how errors call it, `process` is None on other nodes."""
+    """One engine's process; `name` is for errors, `process` is None on other nodes."""
 
     def __init__(
         self,
@@ -92,21 +92,21 @@ class Link:
         return message
 
     def silent_s(self) -> float:
-        """Seconds since it last said something."""
+        """Seconds since its last message."""
         return time.monotonic() - self._heard_s
 
     def stopped(self) -> bool:
-        """Whether it stands still by a signal; of a process on another node that isn't known."""
+        """Whether a signal has stopped it; False, as unknown, for a process on another node."""
         return self._process is not None and state(self._process.pid) == STOPPED
 
     def close(self) -> None:
-        """Tell the process that it isn't needed any more."""
+        """Tell the process that it is no longer needed."""
         if not self._closed:
             self._closed = True
             self.connection.close()
 
     def end(self) -> str:
-        """Close, wait a little, kill; returns how the process ended, as far as is known here."""
+        """Close, wait a little, kill. Returns how the process ended, as far as known here."""
         self.close()
         if self._process is None:
             return "closed its connection"
@@ -118,7 +118,7 @@ class Link:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         if status is None:
-            return "did not end by itself"
+            return "didn't end by itself"
         if status < 0:
             return f"was killed by {signal.Signals(-status).name}"
         return f"ended with status {status}"

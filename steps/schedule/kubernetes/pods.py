@@ -25,7 +25,7 @@ HEAD = "head"
 RAY_PORT = 6379
 
 LOST_AFTER_S = 60
-"""How long a pod stays on a node that Kubernetes no longer hears of."""
+"""How long a pod stays on a node that Kubernetes can't reach."""
 
 UNCONFINED = "seccomp=unconfined"
 
@@ -34,12 +34,14 @@ Object = Any
 
 
 AMD = "gfx"
-"""How AMD's architectures begin, whose device plugin names partitions."""
+"""The prefix of AMD's architectures; their device plugin names partitions."""
 
 
 @dataclass(frozen=True)
 class Image:
-    """As the nodes find it; `python` is its interpreter. `pulled` False: it has to be there."""
+    """An image as the nodes find it; `python` is its interpreter. `pulled` False: it must exist
+    there.
+    """
 
     reference: str
     python: str
@@ -48,7 +50,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Machine:
-    """What of the machine that submits goes into manifests: the checkout and whose files it has."""
+    """The submitting machine's part of manifests: the checkout and the owner of its files."""
 
     root: Path
     user: User
@@ -56,7 +58,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Pods:
-    """Parts of the pods of one job. `modes`: what its accelerators are split into."""
+    """Parts of the pods of one job. `modes`: its accelerators' partition modes."""
 
     scheduler: Kubernetes
     machine: Machine
@@ -104,7 +106,7 @@ class Pods:
         )
 
     def spec(self, containers: list[Object], kind: NodeKind) -> Object:
-        """Of a pod that owns a node of this kind."""
+        """The parts of a pod that owns a node of this kind."""
         pulling = [
             client.V1LocalObjectReference(name=name) for name in self.scheduler.image_pull_secrets
         ]
@@ -123,8 +125,9 @@ class Pods:
         )
 
     def accelerators(self, kind: NodeKind) -> dict[str, str]:
-        """All of a node's. Raises UserError for an architecture that no device plugin is named for,
-        and for devices of a system without accelerators."""
+        """All of a node's accelerators. Raises UserError for an architecture without a known device
+        plugin, and for devices of a system without accelerators.
+        """
         if kind.architecture is None:
             if self.settings.devices:
                 raise UserError(
@@ -142,12 +145,12 @@ class Pods:
         return {self._resource(resource, kind): str(kind.accelerators * self.modes.devices)}
 
     def _plain(self, kind: NodeKind) -> tuple[str, ...]:
-        """The name that nodes are closed by, whatever the plugin's strategy."""
+        """The name in nodes' taints, for any strategy of the plugin."""
         found = self.scheduler.accelerators.get((kind.architecture or "")[:3])
         return (found,) if found else ()
 
     def _resource(self, resource: str, kind: NodeKind) -> str:
-        """As the device plugin's strategy has it: one name, or one for each pair of modes."""
+        """The name by the device plugin's strategy: one for all, or one for each pair of modes."""
         if self.scheduler.resource_naming_strategy == "single" or kind.architecture is None:
             return resource
         if not kind.architecture.startswith(AMD):
@@ -156,22 +159,21 @@ class Pods:
         return f"{resource.rpartition('/')[0]}/{modes}".lstrip("/")
 
     def _selector(self, kind: NodeKind) -> dict[str, str]:
-        """Raises UserError for a kind of nodes that can't be told from others."""
+        """The labels of this kind. Raises UserError if nothing distinguishes it from others."""
         if kind.architecture is None:
             return self.scheduler.node_labels.get(kind.hardware, {})
         if kind.hardware not in self.scheduler.node_labels:
             raise UserError(
-                f"nodes with {kind.hardware} can't be told from others; say in "
+                f"nothing distinguishes nodes with {kind.hardware} from others; say in "
                 f"scheduler.node_labels.{kind.hardware} which labels they have (kubectl get nodes "
                 "--show-labels)"
             )
         return self.scheduler.node_labels[kind.hardware]
 
     def _alone(self) -> Object:
-        """On a node without pods but those of DaemonSets, and none comes: the rule holds both ways.
-
-        A pod of a DaemonSet has a controller's revision, as one of a StatefulSet has, and that
-        names its pod too.
+        """Keeps the node free of other pods but those of DaemonSets: the rule works both ways. A
+        DaemonSet's pod has a controller's revision; a StatefulSet's has one too, but also a label
+        with its pod's name.
         """
         private = client.V1LabelSelectorRequirement(
             key="kubernetes.io/metadata.name",
@@ -200,7 +202,7 @@ class Pods:
         )
 
     def _tolerations(self, kind: NodeKind) -> list[Object]:
-        """Nodes with accelerators are often closed to pods that don't ask for any."""
+        """Nodes with accelerators often have a taint against pods that don't request any."""
         found = [
             client.V1Toleration(key=resource, operator="Exists", effect="NoSchedule")
             for resource in dict.fromkeys((*self._plain(kind), *self.accelerators(kind)))
@@ -217,7 +219,7 @@ class Pods:
         return [*found, *lost]
 
     def _user(self) -> Object:
-        """Raises UserError for a group without a number, and security that has no word here."""
+        """Raises UserError for a group without a number, and for security options unknown here."""
         unknown = [name for name in self.settings.groups if name not in self.scheduler.group_ids]
         if unknown:
             raise UserError(
@@ -226,8 +228,8 @@ class Pods:
             )
         if others := set(self.settings.security) - {UNCONFINED}:
             raise UserError(
-                f"runtime.security={sorted(others)[0]} can't be said to Kubernetes, but "
-                f"{UNCONFINED} can"
+                f"runtime.security={sorted(others)[0]} can't be expressed in Kubernetes, "
+                f"only {UNCONFINED} can"
             )
         free = UNCONFINED in self.settings.security
         return client.V1PodSecurityContext(
@@ -253,7 +255,7 @@ class Pods:
                 if not Path(path).is_relative_to(at):
                     raise UserError(
                         f"{path} isn't on claim {claim}, which this machine has at {at}; put it "
-                        "there, or mend scheduler.volume"
+                        "there, or fix scheduler.volume"
                     )
                 below = Path(path).relative_to(at).as_posix()
             else:
@@ -287,8 +289,9 @@ class Pods:
     # ---- network ------------------------------------------------------------------------------
 
     def policy(self, *, among: bool) -> Object:
-        """The job's pods reach nothing and are reached by nothing, but, of several, each other and,
-        as they find the head by its name, name servers."""
+        """The job's pods have no network, except that several reach each other and name servers,
+        because they look up the head.
+        """
         own = [client.V1NetworkPolicyPeer(pod_selector=self._own())]
         names = [client.V1NetworkPolicyPort(port=53, protocol=p) for p in ("UDP", "TCP")]
         return client.V1NetworkPolicy(

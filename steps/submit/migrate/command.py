@@ -18,7 +18,7 @@ def command(arguments: list[str]) -> int:
         prog="./reproduce migrate",
         description="Write a submission tree in the layout of other rounds: v5.1 (code/, "
         "measurements/, compliance/) or v6 (src/, everything else beside the results). Only "
-        "places change: logs keep their seeds, so validate tells whose round they are.",
+        "places change: logs keep their seeds, so validate says which round's they are.",
     )
     parser.add_argument("directory", type=Path, help="the directory that holds closed/ or open/")
     parser.add_argument("--to", required=True, choices=LAYOUTS)
@@ -32,9 +32,11 @@ def command(arguments: list[str]) -> int:
 
 
 def migrate(root: Path, output: Path, layout: str) -> list[str]:
-    """What was left out. Raises UserError if `output` exists or the tree can't be migrated."""
+    """The files that were left out. Raises UserError if `output` exists or the tree can't be
+    migrated.
+    """
     if not root.is_dir():
-        raise UserError(f"{root} is no directory; name the one that holds closed/ or open/")
+        raise UserError(f"{root} isn't a directory; name the one that holds closed/ or open/")
     if os.path.lexists(output):
         raise UserError(f"{output} exists; name a directory that doesn't")
     inside, resolved = os.path.realpath(output), os.path.realpath(root)
@@ -42,7 +44,7 @@ def migrate(root: Path, output: Path, layout: str) -> list[str]:
         raise UserError(f"{output} lies in the tree that is migrated; name another place")
     tree = Tree(root)
     if not any(tree.is_directory(division) for division in DIVISIONS):
-        raise UserError(f"{root} is no submission; name the directory that holds closed/ or open/")
+        raise UserError(f"{root} isn't a submission; name the directory with closed/ or open/")
     if layout_of(tree) == layout:
         raise UserError(f"{root} has the layout of {layout} already")
     plan = moves(tree, layout)

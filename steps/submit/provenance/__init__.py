@@ -1,1 +1,3 @@
-"""One statement a submission: what it is made from, sha256 each, in in-toto's form, signable."""
+"""One statement per submission: the sha256 of everything it is made from, in in-toto's form,
+signable.
+"""

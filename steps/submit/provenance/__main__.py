@@ -31,7 +31,7 @@ from steps.submit.provenance.statement import (
 
 PACKAGE = "package"
 KIND = {"dataset": "dataset", "environment": "environment", "container": "image"}
-"""Of a step's files; those of runs and verdicts are logs, of the other artifacts weights."""
+"""The kind of a step's files; those of runs and verdicts are logs, other artifacts' are weights."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def _statement(
 
 
 def _dependencies(source: Source) -> Iterator[Resource]:
-    """Files of artifacts, and of every result the configuration and the code that made it."""
+    """Files of artifacts, and each result's configuration and code."""
     manifest = source.manifest
     if not _ran(manifest):
         yield from _files(source, KIND.get(manifest.step, "weights"))
@@ -162,7 +162,7 @@ def _files(source: Source, kind: str) -> Iterator[Resource]:
 
 
 def _hosts(sources: list[Source]) -> Iterator[Resource]:
-    """Their digest is that of the description made there: one of a name could be guessed."""
+    """A host's digest is that of its description: a digest of its name could be guessed."""
     described = {
         source.host: source.manifest.files["system.json"]["sha256"]
         for source in sources

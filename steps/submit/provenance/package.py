@@ -1,4 +1,4 @@
-"""A package as it is handed over: `submission/`, `provenance/`, nothing else; checked offline."""
+"""Checks a package as it is handed over, offline: `submission/`, `provenance/`, nothing else."""
 
 import argparse
 from collections.abc import Iterator, Mapping
@@ -14,11 +14,11 @@ STATEMENT = "provenance.json"
 ENVELOPE = "provenance.dsse.json"
 TREE = "submission"
 LOCK = "lock/"
-"""What the roles of an environment's lock start with."""
+"""The prefix of the roles of an environment's lock."""
 
 BILLS = "sbom/"
 VALUES = ("configuration", "code", "host")
-"""Kinds that are no files of their own."""
+"""Kinds without their own files."""
 
 
 def command(arguments: list[str]) -> int:
@@ -31,20 +31,20 @@ def command(arguments: list[str]) -> int:
 
 
 def verify(directory: Path, signer: Path | None) -> int:
-    """Print what doesn't hold and a total; 0 if all holds, else 1. `signer`: a public key."""
+    """Print complaints and a total; 0 if the package is valid, else 1. `signer`: a public key."""
     complaints, statement = complaints_of(directory, signer)
     for complaint in complaints:
         print(shown(complaint))
     if complaints:
-        print(f"{directory} does not hold: {len(complaints)} complaints")
+        print(f"{directory} isn't valid: {len(complaints)} complaints")
         return 1
     said = f"signed by the key in {signer}" if signer else "signature not checked (--signer KEY)"
-    print(f"{directory}: {len(statement.subject)} files hold; {said}")
+    print(f"{directory}: {len(statement.subject)} files are valid; {said}")
     return 0
 
 
 def complaints_of(directory: Path, signer: Path | None) -> tuple[list[str], Statement]:
-    """What is wrong with the package, one phrase each; UserError if it can't be judged at all."""
+    """Complaints about the package, one phrase each; UserError if it can't be judged at all."""
     home = directory / FOLDER
     statement = read(home / STATEMENT)
     found = _unsigned(home, signer) if signer else []
@@ -68,13 +68,13 @@ def complaints_of(directory: Path, signer: Path | None) -> tuple[list[str], Stat
 
 
 def _unstated(statement: Statement) -> Iterator[str]:
-    """Files that the statement names and says nothing of, or that it names twice."""
+    """Files that the statement names without a digest, or twice."""
     if not statement.subject:
-        yield "the statement is of no file"
+        yield "the statement lists no file"
     seen: set[str] = set()
     for resource in statement.subject:
         if not resource.name.startswith(f"{TREE}/"):
-            yield f"{resource.name} is no file of {TREE}/"
+            yield f"{resource.name} isn't a file of {TREE}/"
         if resource.name in seen:
             yield f"{resource.name} is in the statement twice"
         seen.add(resource.name)
@@ -85,7 +85,7 @@ def _unstated(statement: Statement) -> Iterator[str]:
 
 
 def _lies_in(path: Path, directory: Path) -> bool:
-    """Whether it is a file of the package itself: no link on the way, and no step outside."""
+    """Whether it is a file of the package itself: no links in its path, and nothing outside."""
     if ".." in path.parts or not path.is_relative_to(directory):
         return False
     below = path.relative_to(directory)
@@ -93,9 +93,9 @@ def _lies_in(path: Path, directory: Path) -> bool:
 
 
 def disagreements(statement: Statement, inputs: Mapping[str, Path], own: Manifest) -> list[str]:
-    """Where the statement says otherwise than the manifests, whose files are checked elsewhere.
+    """Where the statement differs from the manifests, whose files are checked elsewhere.
 
-    `inputs` are those that it was made from, `own` is the manifest of its own step.
+    `inputs` are the manifests that it was made from, `own` that of its own step.
     """
     said = {name: str(entry["sha256"]) for name, entry in own.files.items()}
     for role, path in inputs.items():
@@ -113,7 +113,7 @@ def disagreements(statement: Statement, inputs: Mapping[str, Path], own: Manifes
         if resource.name not in said:
             found.append(f"{resource.name} of the statement is missing")
         elif said[resource.name] != resource.sha256:
-            found.append(f"{resource.name} is not what the statement says")
+            found.append(f"{resource.name} differs from the statement")
     return found
 
 

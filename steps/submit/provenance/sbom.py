@@ -1,6 +1,7 @@
 """A CycloneDX bill of materials of an environment, from its lock.
 
-By cyclonedx-python-lib, which its standard's authors keep. It is loaded where a bill is written.
+By cyclonedx-python-lib, which the standard's authors maintain; imported only when a bill is
+written.
 """
 
 import uuid
@@ -12,14 +13,14 @@ from steps.base.locks import Entry, entries
 from steps.base.record import sha256_file
 
 NAMESPACE = uuid.UUID("0d1f2a52-6a0e-5a45-9c1b-5a5a0c6f3c51")
-"""Of serial numbers: the same lock has the same."""
+"""Namespace of serial numbers: the same lock has the same number."""
 
 
 def bill(lock: Path, made: datetime) -> str:
-    """JSON of version 1.6; `made`: when the environment was. UserError for a line without ==.
+    """JSON of version 1.6; `made`: when the environment was made. UserError for a line without ==.
 
     A package has the digests of all files that the lock allows: the one that was installed is among
-    them, as the installer takes no other. UserError for a package without one.
+    them, because the installer takes no other. UserError for a package without one.
     """
     from cyclonedx.model import HashAlgorithm, HashType
     from cyclonedx.model.bom import Bom

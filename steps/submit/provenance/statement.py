@@ -19,10 +19,10 @@ BUILD_TYPE = "urn:reprise:submission:1"
 
 
 class Resource(Strict):
-    """A file, or a value of which only the digest is told.
+    """A file, or a value of which only the digest is given.
 
     Annotations: `kind` (weights, dataset, environment, image, configuration, code, log, host, sbom,
-    manifest) and, of what ran, `host`.
+    manifest) and, for what ran, `host`.
     """
 
     name: str
@@ -77,25 +77,27 @@ class Statement(Strict):
         return self.model_dump_json(indent=1, by_alias=True, exclude_none=True) + "\n"
 
     def resources(self) -> Iterator[Resource]:
-        """Everything that it has a digest of."""
+        """Everything with a digest."""
         yield from self.subject
         yield from self.predicate.buildDefinition.resolvedDependencies
         yield from self.predicate.runDetails.byproducts
 
 
 def read(path: Path) -> Statement:
-    """Raises UserError for a file that is no such statement."""
+    """Raises UserError for a file that isn't such a statement."""
     try:
         with open_regular(path) as stream:
             return Statement.model_validate_json(stream.read())
     except (Damaged, OSError) as error:
         raise UserError(f"{path} can't be read: {error}; restore it") from error
     except ValidationError as error:
-        raise UserError(f"{path} is no statement of Reprise ({explain(error)})") from error
+        raise UserError(f"{path} isn't a statement of Reprise ({explain(error)})") from error
 
 
 def damage(statement: Statement, files: Mapping[str, Path]) -> list[str]:
-    """One phrase a file that is missing or isn't what the statement says; names, then paths."""
+    """One phrase per file that is missing or differs from the statement; `files` maps names to
+    paths.
+    """
     found = []
     for resource in statement.resources():
         path = files.get(resource.name)

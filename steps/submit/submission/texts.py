@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from steps.base.record import MANIFEST, Manifest, canonical_json, sha256_file
+from steps.config import verdicts
 from steps.config.schema import Cell, SubmissionConfig
+from steps.config.verdicts import PerformanceVerdict
 from steps.mlperf.rounds import load
 from steps.plan.registry import STEPS
 from steps.submit.submission.verdicts import Evidence
@@ -31,7 +33,8 @@ def measurement_readme(found: Evidence, config: SubmissionConfig) -> str:
     for name, verdict in found.verdicts():
         manifest = verdict.run
         rows.append(
-            f"| {name} | {manifest.result['samples']:,} | {manifest.result['duration_s']:.1f} "
+            f"| {name} | {verdict.tries} | {manifest.result['samples']:,} "
+            f"| {manifest.result['duration_s']:.1f} "
             f"| `{sha256_file(manifest.directory / MANIFEST)[:16]}` |"
         )
     return "\n".join(
@@ -46,8 +49,10 @@ def measurement_readme(found: Evidence, config: SubmissionConfig) -> str:
             "",
             *_commands(found),
             "",
-            "| run | samples | seconds | sha256 of its manifest |",
-            "|---|---|---|---|",
+            "Tries: how often a run was measured with these settings, this result included.",
+            "",
+            "| run | tries | samples | seconds | sha256 of its manifest |",
+            "|---|---|---|---|---|",
             *rows,
             "",
             f"Engine: {engine['name']} {engine['version']} on {engine['device']}. "
@@ -68,6 +73,17 @@ def degraded(evidence: Iterable[Evidence]) -> list[str]:
             where = f"{each.cell.benchmark} {each.cell.scenario} {name}"
             found += [f"{where}: {what}" for what in verdict.run.result.get("degraded", ())]
     return found
+
+
+def repeated(evidence: Iterable[Evidence]) -> list[str]:
+    """Which of these results were measured more than once, a sentence each."""
+    return [
+        f"{each.cell.benchmark} {each.cell.scenario} {name}: try {verdict.tries}, "
+        f"{verdict.tries - 1} earlier with the same settings"
+        for each in evidence
+        for name, verdict in each.verdicts()
+        if verdict.tries > 1
+    ]
 
 
 def code_readme(benchmark: str, config: SubmissionConfig) -> str:
@@ -122,7 +138,7 @@ def bandwidth(
         "|---|---|---|---|---|---|",
     ]
     for found in evidence:
-        rate = float(found.performance.check.result["samples_per_second"])
+        rate = verdicts.of(found.performance.check, PerformanceVerdict).samples_per_second
         for package in found.cell.packages:
             moved = load(round_name).benchmarks[package.official].bytes_per_sample
             if moved is None:

@@ -84,7 +84,8 @@ def add_division(
     }
     for system_id, description in descriptions.items():
         own = [found for found in evidence if found.cell.system_id == system_id]
-        _describe(description, texts.degraded(own), home / "systems" / f"{system_id}.json")
+        noted = [*texts.degraded(own), *texts.repeated(own)]
+        _describe(description, noted, home / "systems" / f"{system_id}.json")
     mapping = {package.name: package.official for cell in cells for package in cell.packages}
     code = "src" if layout == "v6" else "code"
     for benchmark in mapping:
@@ -96,13 +97,13 @@ def add_division(
     _write(home / "documentation/bandwidth.md", statement)
 
 
-def _describe(source: Path, degraded: Sequence[str], destination: Path) -> None:
-    """The description as it is, or with what its runs found wrong with it among its notes."""
-    if not degraded:
+def _describe(source: Path, noted: Sequence[str], destination: Path) -> None:
+    """The description as it is, or with what is to be said of its runs among its notes."""
+    if not noted:
         _copy(source, destination)
         return
     fields = json.loads(source.read_text(encoding="utf-8"))
-    notes = [fields.get("hw_notes", ""), *degraded]
+    notes = [fields.get("hw_notes", ""), *noted]
     fields["hw_notes"] = "; ".join(note for note in notes if note)
     _write(destination, json.dumps(fields, indent=2, ensure_ascii=False) + "\n")
 

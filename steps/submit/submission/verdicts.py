@@ -5,8 +5,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from steps.base import earlier
 from steps.base.errors import UserError
 from steps.base.record import MANIFEST, Manifest, canonical_json, sha256_file
+from steps.config import verdicts
 from steps.config.schema import Cell
 
 SUBMITTABLE_ENGINES = ("vllm",)
@@ -19,6 +21,11 @@ class Verdict:
 
     run: Manifest
     check: Manifest
+
+    @property
+    def tries(self) -> int:
+        """How often the run was measured with these settings."""
+        return earlier.tries_of(self.run)
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class Evidence:
 
 
 def gather(cell: Cell, inputs: Mapping[str, Path]) -> Evidence:
-    """Raises UserError if a verdict is of another run or an engine is null."""
+    """Raises UserError if a verdict is of another run or doesn't hold, or an engine is null."""
     digests: dict[str, str] = {}
 
     def verdict(subject: str, test: str = "") -> Verdict:
@@ -52,6 +59,11 @@ def gather(cell: Cell, inputs: Mapping[str, Path]) -> Evidence:
             digests[role] = sha256_file(inputs[role])
         if check.inputs["run"] != sha256_file(run.directory / MANIFEST):
             raise UserError(f"{check.directory} is a verdict on another run; re-run ./reproduce")
+        if why := verdicts.of(check, verdicts.Verdict).why:
+            raise UserError(
+                f"no tree is made with a result that isn't valid: {cell.key} {test or subject}: "
+                f"{why}"
+            )
         engine = run.result["engine"]["name"]
         if engine not in SUBMITTABLE_ENGINES:
             raise UserError(

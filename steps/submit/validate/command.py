@@ -1,4 +1,4 @@
-"""`./reproduce validate DIR`: does a submission tree hold by the rules of its round?"""
+"""`./reproduce validate DIR`: is a submission tree valid by the rules of its round?"""
 
 import argparse
 import os
@@ -91,7 +91,7 @@ def _outside(output: Path, tree: Path) -> None:
     """A report inside the tree would be the next finding."""
     resolved, root = os.path.realpath(output), os.path.realpath(tree)
     if os.path.commonpath([resolved, root]) == root:
-        raise UserError(f"{output} lies in the tree that is checked; write it elsewhere")
+        raise UserError(f"{output} is in the tree that is checked; write it elsewhere")
 
 
 def _write(path: Path, content: str) -> None:

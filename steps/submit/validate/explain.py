@@ -1,4 +1,4 @@
-"""`./reproduce explain CODE`: what a finding of `./reproduce validate` means."""
+"""`./reproduce explain CODE`: explains a finding of `./reproduce validate`."""
 
 import difflib
 import textwrap
@@ -10,7 +10,7 @@ WIDTH = 88
 
 
 def command(arguments: list[str]) -> int:
-    """One code in full, or every code in a line when none is named."""
+    """Explain one code in full, or list every code if none is given."""
     if len(arguments) > 1 or any(argument in ("-h", "--help") for argument in arguments):
         print("./reproduce explain [CODE]")
         return 0 if arguments[0] in ("-h", "--help") else 2

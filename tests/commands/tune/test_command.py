@@ -33,7 +33,7 @@ from tests.plan.test_reruns import command as snakemake
 from tests.plan.test_reruns import touch
 
 OVERRIDES = ["scenario=Server"]
-FROM_THE_RUN = ("performance_run", "performance_check", "submission", "provenance", "report")
+FROM_THE_RUN = ("performance_run", "performance_check", "submission", "provenance")
 HOME = "results/rehearsal/tune/search"
 RUN = f"{HOME}/probes/07-run/run"
 

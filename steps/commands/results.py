@@ -1,0 +1,316 @@
+"""What comes after measuring, and what asks: `./reproduce [again]`, `report`, `status`.
+
+Whatever became of a run, the page is made from what there is, and the last lines on the terminal
+say what doesn't hold, why, and what mends it.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tabulate import tabulate
+
+from steps.base import earlier
+from steps.base.errors import UserError
+from steps.base.record import Manifest
+from steps.base.venv import is_whole
+from steps.config import verdicts
+from steps.config.schema import PerformanceRunConfig
+from steps.config.verdicts import Verdict
+from steps.machine.tools import environment_python
+from steps.plan.frozen import scheduler, snakemake
+from steps.plan.plan import Job, Plan, environment_directory, load
+from steps.plan.registry import AFTER_PERFORMANCE, STEPS
+from steps.plan.states import (
+    WORDS,
+    CellState,
+    Part,
+    States,
+    Trouble,
+    below,
+    described,
+    mending,
+    selected,
+    troubles,
+    word_for,
+)
+from steps.report.pages import bring_up_to_date
+from steps.schedule import supervisor
+
+REMADE = ("verdicts", "submission", "provenance")
+"""Stages whose results cost seconds: a damaged one is simply made again."""
+
+UNFINISHED = ("-n", "--dry-run", "--dryrun", "--summary", "--dag", "--rulegraph", "--lint")
+"""What snakemake is asked without running anything: nothing comes after it."""
+
+KINDS = {"performance_run": "performance", "accuracy_run": "accuracy"}
+"""Other names of what `again` measures: those of the steps."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A frozen plan, and the words that it was asked for with."""
+
+    path: Path
+    plan: Plan
+    root: Path
+    overrides: Sequence[str]
+
+    @classmethod
+    def of(cls, path: Path, root: Path, overrides: Sequence[str]) -> "Asked":
+        return cls(path, load(path), root, overrides)
+
+    def cells(self) -> tuple[CellState, ...]:
+        return States(self.plan, self.root).cells()
+
+    def execute(self, passed_on: Sequence[str]) -> int:
+        """Run what is due; returns snakemake's exit status, or 128 and a signal's number."""
+        if (name := scheduler(self.path)) == "local":
+            return supervisor.supervise([*snakemake(self.path), *passed_on], self.root)
+        found = {"slurm": "steps.schedule.run", "kubernetes": "steps.schedule.kubernetes.run"}
+        module = importlib.import_module(found[name])
+        return int(module.run(self.path, list(passed_on), self.root))
+
+
+def run(asked: Asked, passed_on: Sequence[str]) -> int:
+    """Measure what is due. Exit status 0 if all that the plan requires holds, else 1."""
+    if any(argument in UNFINISHED for argument in passed_on):
+        return asked.execute(passed_on)
+    remake(asked)
+    if passed_on:
+        return _as_told(asked, passed_on)
+    try:
+        status = _measure(asked)
+    except UserError as error:  # of a scheduler; what was measured before is there all the same
+        print(f"error: {error}", file=sys.stderr)
+        status = 1
+    return max(present(asked), min(status, 1)) if status < 128 else _interrupted(asked, status)
+
+
+def _measure(asked: Asked) -> int:
+    """All runs and verdicts, then the tree if every cell is valid; snakemake's last status."""
+    ready = (asked.root / _job(asked.plan, "provenance").output).is_file()
+    if ready and all(cell.state == "valid" for cell in asked.cells()):
+        return asked.execute(())
+    status = asked.execute(("judged",))
+    if status < 128 and (parts := list(disturbed(asked))):
+        for part in parts:
+            _aside(asked, part, f"its window was disturbed: {part.why}")
+            print(f"measured once more, for its window was disturbed: {part.run}", flush=True)
+        status = asked.execute(("judged",))
+    if status == 0 and all(cell.state == "valid" for cell in asked.cells()):
+        return asked.execute(())
+    return status
+
+
+def _as_told(asked: Asked, passed_on: Sequence[str]) -> int:
+    """With arguments of snakemake's: only what they ask for, and what of it doesn't hold."""
+    status = asked.execute(passed_on)
+    found = [cell for cell in asked.cells() if cell.state in ("invalid", "damaged", "failed")]
+    for line in lines(found, asked):
+        print(line, flush=True)
+    return status or min(len(found), 1)
+
+
+def _interrupted(asked: Asked, status: int) -> int:
+    present(asked)
+    return status
+
+
+def disturbed(asked: Asked) -> Iterator[Part]:
+    """Short runs that aren't valid in a window that was disturbed, and were measured only once.
+    Runs of the rules' length are never repeated without being asked for."""
+    jobs = {job.output: job for job in asked.plan.jobs}
+    for cell in asked.cells():
+        for part in cell.parts:
+            if part.name != "performance" or part.state != "invalid" or part.tries > 1:
+                continue
+            config = PerformanceRunConfig.model_validate_json(jobs[part.run].config)
+            short = config.loadgen.least_ms(config.rules) < config.rules.min_duration_ms
+            if short and part.window is not None and not part.window.clean:
+                yield part
+
+
+def again(asked: Asked, words: Sequence[str]) -> int:
+    """Measure anew what failed, or what the words name: cells (Server, bf16/Server), results
+    (performance, accuracy, TEST06), steps whose results are damaged."""
+    parts = list(chosen(asked.cells(), words))
+    artifacts = [t.job for t in troubles(asked.plan, asked.root) if _artifact(t, words)]
+    if not parts and not artifacts:
+        raise UserError(
+            "nothing of what is named was measured and doesn't hold; to measure what holds once "
+            "more, name it: ./reproduce again performance, accuracy or a test"
+        )
+    for part in parts:
+        _aside(asked, part, part.why or "asked for")
+    for job in artifacts:
+        (asked.root / job.output).unlink(missing_ok=True)
+    return run(asked, ())
+
+
+def chosen(cells: Sequence[CellState], words: Sequence[str]) -> Iterator[Part]:
+    """Results to measure anew. UserError for a word that names nothing."""
+    kinds = {part.name for cell in cells for part in cell.parts}
+    wanted = {KINDS.get(word, word) for word in words if KINDS.get(word, word) in kinds}
+    names = [w for w in words if KINDS.get(w, w) not in kinds and w not in STEPS]
+    for name in names:
+        if not any(selected(cell.key, name) for cell in cells):
+            known = ", ".join(word_for(cell.key, [c.key for c in cells]) for cell in cells[:9])
+            raise UserError(
+                f"{name!r} names no cell of the plan, no result and no step; cells are {known}, "
+                f"results {', '.join(sorted(kinds))}"
+            )
+    for cell in cells:
+        if names and not any(selected(cell.key, name) for name in names):
+            continue
+        picked = {
+            part.name
+            for part in cell.parts
+            if (part.name in wanted if wanted else part.state in ("invalid", "damaged"))
+        }
+        if "performance" in picked:  # these are compared with its speed
+            picked |= set(AFTER_PERFORMANCE)
+        yield from (part for part in cell.parts if part.name in picked and part.tries)
+
+
+def _artifact(trouble: Trouble, words: Sequence[str]) -> bool:
+    """Whether a damaged result that isn't measured is to be made again."""
+    if STEPS[trouble.job.step].stage != "artifacts":
+        return False
+    return not words or trouble.job.step in words
+
+
+def _aside(asked: Asked, part: Part, reason: str) -> None:
+    earlier.set_aside((asked.root / part.run).parent, reason)
+
+
+def remake(asked: Asked) -> None:
+    """Let go of damaged verdicts and packages, and of verdicts that another version wrote: what
+    they are made from is there."""
+    for job in asked.plan.jobs:
+        path = asked.root / job.output
+        if not path.is_file() or (STEPS[job.step].stage not in REMADE and not _judges(job)):
+            continue
+        try:
+            manifest = Manifest.read(path)
+            if _judges(job):
+                verdicts.of(manifest, Verdict)
+            complaints = manifest.altered()
+        except UserError as error:
+            complaints = [str(error)]
+        if complaints:
+            words = below(complaints[0], asked.root)
+            print(f"{job.step} {job.key}".strip() + f": {words}; it is made again", flush=True)
+            path.unlink()
+
+
+def _judges(job: Job) -> bool:
+    return job.step.endswith("_check")
+
+
+def _job(plan: Plan, step: str) -> Job:
+    return next(job for job in plan.jobs if job.step == step)
+
+
+# ---- what is said of it --------------------------------------------------------------------------
+
+
+def present(asked: Asked) -> int:
+    """Bring the page up to date, print what holds and what doesn't; 0 if all holds, else 1."""
+    states = States(asked.plan, asked.root)
+    cells, whole = states.cells(), list(states.whole())
+    page = _page(asked, cells, environment_if_there)
+    print(numbers(asked, cells))
+    bad = [cell for cell in cells if cell.state != "valid"]
+    found = [*lines(bad, asked), *broken(asked)]
+    for line in found or [f"{step}: {why}" for step, why in whole]:
+        print(line)
+    print(page, flush=True)
+    return 1 if found or whole else 0
+
+
+def numbers(asked: Asked, cells: Sequence[CellState]) -> str:
+    """How many cells are valid, and what they reached."""
+    keys = [cell.key for cell in cells]
+    valid = [cell for cell in cells if cell.state == "valid"]
+    reached = [f"{word_for(cell.key, keys)} {cell.parts[0].value}" for cell in valid]
+    what = f"{asked.plan.experiment}: {len(valid)} of {len(cells)} cells valid"
+    return f"{what}: {', '.join(reached)}" if reached else what
+
+
+def lines(cells: Sequence[CellState], asked: Asked) -> list[str]:
+    """One line a cell: what, why, and the command that mends it."""
+    keys = [cell.key for cell in described(asked.plan).cells]
+    return [
+        f"{word_for(cell.key, keys)} {WORDS[cell.state]}"
+        f"{f': {cell.why}' if cell.why else ''}: {mending(cell, keys, asked.overrides)}"
+        for cell in cells
+    ]
+
+
+def broken(asked: Asked) -> list[str]:
+    """Damaged results that are no cell's own, a line each."""
+    return [
+        trouble.line(asked.overrides)
+        for trouble in troubles(asked.plan, asked.root)
+        if STEPS[trouble.job.step].stage != "runs"
+    ]
+
+
+def report(asked: Asked) -> int:
+    """The page, at any time; the environment that draws it is made if it isn't there."""
+    print(_page(asked, asked.cells(), lambda root: environment_python(root, "analysis")))
+    return 0
+
+
+def _page(asked: Asked, cells: tuple[CellState, ...], python: Callable[[Path], Path | None]) -> str:
+    """Where the page lies; in words why it couldn't be made, unless that was all that was asked."""
+    found = python(asked.root)
+    if found is None:
+        return "no page: the analysis environment isn't there yet; ./reproduce report makes both"
+    try:
+        page = bring_up_to_date(asked.path, asked.plan, asked.root, cells, found)
+    except UserError as error:
+        if python is not environment_if_there:
+            raise
+        return f"no page: {error}"
+    return str(page.relative_to(asked.root))
+
+
+def environment_if_there(root: Path) -> Path | None:
+    """The interpreter that draws, unless it would have to be installed first."""
+    directory = root / environment_directory(root, "analysis")
+    return directory / "bin/python" if is_whole(directory) else None
+
+
+def status(asked: Asked) -> int:
+    """A table of all cells: valid, running, due, failed and why."""
+    cells = asked.cells()
+    keys = [cell.key for cell in cells]
+    names = list(dict.fromkeys(part.name for cell in cells for part in cell.parts))
+    rows = [
+        [
+            word_for(cell.key, keys),
+            WORDS[cell.state],
+            *(_shown(cell, name) for name in names),
+            cell.tries or "",
+        ]
+        for cell in cells
+    ]
+    print(tabulate(rows, headers=["cell", "state", *names, "tries"], tablefmt="simple"))
+    others = [cell for cell in cells if cell.state not in ("valid", "running")]
+    for line in (*lines(others, asked), *broken(asked)):
+        print(line)
+    print(numbers(asked, cells))
+    return 0
+
+
+def _shown(cell: CellState, name: str) -> str:
+    part = next((part for part in cell.parts if part.name == name), None)
+    if part is None:
+        return "-"
+    left = "" if part.seconds_left is None else f", {part.seconds_left:.0f} s left"
+    value = f", {part.value}" if part.value else ""
+    return f"{WORDS[part.state]}{left}{value}"

@@ -1,0 +1,305 @@
+"""What has become of each cell, read from what is finished: by a plan whose results are made up."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from steps.base import earlier
+from steps.base.errors import UserError
+from steps.base.record import Manifest, sha256_file
+from steps.commands import results
+from steps.commands.results import Asked
+from steps.commands.seal import _require_held
+from steps.commands.verify import verify
+from steps.plan.plan import Plan, freeze
+from steps.plan.states import CellState, States, selected, word_for
+from tests import synthetic
+from tests.conftest import planned
+from tests.synthetic import LATE, gone, invalid, job_of, made_otherwise
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return planned()
+
+
+@pytest.fixture(scope="module")
+def whole(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("whole")
+    synthetic.build(plan, home)
+    synthetic.package(plan, home)
+    return home
+
+
+@pytest.fixture
+def home(whole: Path, tmp_path: Path) -> Path:
+    shutil.copytree(whole, tmp_path / "home", copy_function=shutil.copy2)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def asked(plan: Plan, home: Path) -> Asked:
+    return Asked.of(freeze(plan, home), home, [])
+
+
+def by_scenario(asked: Asked) -> dict[str, CellState]:
+    return {cell.axes["scenario"]: cell for cell in asked.cells()}
+
+
+def test_a_whole_experiment_is_valid(asked: Asked) -> None:
+    assert {cell.state for cell in asked.cells()} == {"valid"}
+    assert list(States(asked.plan, asked.root).whole()) == []
+    assert results.numbers(asked, asked.cells()).startswith("rehearsal: 3 of 3 cells valid: Offl")
+    _require_held(asked)
+
+
+def test_each_cell_says_what_became_of_it(asked: Asked) -> None:
+    invalid(asked.plan, asked.root, "Server")
+    died = "error: accuracy_run: its process was ended by SIGKILL: memory; details in x.log"
+    gone(asked.plan, asked.root, "accuracy_run", "Offline", died)
+    gone(asked.plan, asked.root, "performance_run", "Interactive")
+    cells = by_scenario(asked)
+    assert {name: cell.state for name, cell in cells.items()} == {
+        **{"Server": "invalid", "Offline": "failed", "Interactive": "due"}
+    }
+    assert cells["Server"].why == f"performance: {LATE['words']}; {LATE['fix']}"
+    assert "ended by SIGKILL" in cells["Offline"].why
+    assert results.lines(list(cells.values()), asked) == [
+        "Offline failed: accuracy: its process was ended by SIGKILL: memory; details in x.log: "
+        "./reproduce",
+        f"Server INVALID: performance: {LATE['words']}; {LATE['fix']}: ./reproduce again Server",
+        "Interactive missing: performance: not measured yet: ./reproduce",
+    ]
+
+
+def test_what_is_behind_a_failed_gate_or_step_says_so(tmp_path: Path) -> None:
+    plan = planned("precision=fp8", "scenario=Offline")
+    synthetic.build(plan, tmp_path)
+    gone(plan, tmp_path, "performance_run", "Offline")
+    gate = next(job for job in plan.jobs if job.step == "quick_check")
+    lost = {"holds": False, "complaints": [{**LATE, "words": "9 % are kept", "fix": ""}]}
+    made_otherwise(tmp_path / gate.output, lambda fields: fields["result"].update(lost))
+    (cell,) = States(plan, tmp_path).cells()
+    assert (cell.state, cell.why) == ("blocked", "performance: quick_check: 9 % are kept")
+    quantize = next(job for job in plan.jobs if job.step == "quantize")
+    gone(plan, tmp_path, "quantize", "fp8", "error: quantize: no space left on the device")
+    shutil.rmtree((tmp_path / gate.output).parent)
+    (cell,) = States(plan, tmp_path).cells()
+    assert cell.state == "blocked"
+    assert f"quantize {quantize.key}: no space left on the device" in cell.why
+
+
+@pytest.fixture
+def step_at_work(tmp_path: Path) -> Iterator[int]:
+    code = "import time; time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", code, "steps.run.performance_run"])
+    yield process.pid
+    process.kill()
+    process.wait()
+
+
+def test_a_running_step_is_told_with_the_time_it_still_takes(
+    asked: Asked, step_at_work: int
+) -> None:
+    gone(asked.plan, asked.root, "performance_run", "Server")
+    directory = (asked.root / job_of(asked.plan, "performance_run", "Server").output).parent
+    for number, state in ((step_at_work, "running"), (2**22 + 1, "due")):
+        work = directory.with_name(f".{directory.name}.{number}.tmp")
+        work.mkdir(parents=True)
+        (work / "user.conf").write_text("")
+        cell = by_scenario(asked)["Server"]
+        assert cell.state == state
+        assert (cell.parts[0].seconds_left is not None) == (state == "running")
+        shutil.rmtree(work)
+
+
+def test_other_settings_or_inputs_are_not_the_plan_s(asked: Asked, home: Path) -> None:
+    other = planned("system.target_qps.Server=7")
+    cells = by_scenario(Asked.of(freeze(other, home), home, ["system.target_qps.Server=7"]))
+    assert cells["Offline"].state == "valid"
+    assert (
+        cells["Server"].state == "due" and "other settings than the plan's" in cells["Server"].why
+    )
+    model = next(job for job in asked.plan.jobs if job.step == "model")
+    made_otherwise(home / model.output, lambda fields: fields.update(result={"simulated": 1}))
+    assert "its input model" in by_scenario(asked)["Offline"].why
+
+
+def damaged_log(asked: Asked) -> Path:
+    """A log of the same length, changed after the run; returns it."""
+    path = asked.root / job_of(asked.plan, "performance_run", "Server").output
+    log = path.with_name("mlperf_log_detail.txt")
+    data = bytearray(log.read_bytes())
+    data[40] ^= 1
+    log.write_bytes(data)
+    os.utime(log, (time.time() + 5, time.time() + 5))
+    return log
+
+
+def test_a_damaged_log_is_told_alike_by_all(
+    asked: Asked, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = damaged_log(asked)
+    name = log.relative_to(asked.root)
+    said = f"Server damaged: performance: {name} does not match its sha256 in manifest.json: "
+    said += "./reproduce again Server"
+    assert results.lines([by_scenario(asked)["Server"]], asked) == [said]
+    assert verify(asked.path, asked.root) == 1
+    assert said in capsys.readouterr().out.splitlines()
+    with pytest.raises(UserError) as refused:
+        _require_held(asked)
+    assert said in str(refused.value)
+
+
+def test_seal_refuses_another_plan_s_package(asked: Asked, home: Path) -> None:
+    one = planned("scenario=Server")
+    with pytest.raises(UserError, match="submission: made with other settings than the plan's"):
+        _require_held(Asked.of(freeze(one, home), home, ["scenario=Server"]))
+    invalid(asked.plan, home, "Offline")
+    with pytest.raises(UserError, match="Offline INVALID"):
+        _require_held(asked)
+
+
+def test_again_takes_what_failed_or_what_is_named(asked: Asked) -> None:
+    def names(*words: str) -> list[tuple[str, str]]:
+        return [
+            (part.run.split("/")[-3], part.name) for part in results.chosen(asked.cells(), words)
+        ]
+
+    assert names() == []
+    assert names("performance", "Server") == [("Server", "performance")]
+    assert names("accuracy_run") == [(s, "accuracy") for s in ("Offline", "Server", "Interactive")]
+    invalid(asked.plan, asked.root, "Server")
+    assert names() == [("Server", "performance")]
+    assert names("Offline") == []
+    with pytest.raises(UserError, match="'Sever' names no cell of the plan"):
+        names("Sever")
+
+
+def test_a_performance_run_takes_the_tests_of_its_speed_along() -> None:
+    plan = planned("experiment=amd-v5.1", "benchmark=stable-diffusion-xl", "scenario=Offline")
+    waiting = {j.key.rsplit("/", 1)[-1]: j.gates for j in plan.jobs if j.step == "compliance_run"}
+    check = next(j for j in plan.jobs if j.step == "performance_check")
+    assert waiting == {"TEST01": (check.output,), "TEST04": (check.output,)}
+
+
+def test_what_is_set_aside_keeps_its_reason_and_counts(asked: Asked) -> None:
+    run = (asked.root / job_of(asked.plan, "performance_run", "Server").output).parent
+    config = Manifest.read(run / "manifest.json").config
+    digest = (run / "manifest.json").read_bytes()
+    place = earlier.set_aside(run, "p99 TTFT is 4056.2 ms")
+    assert place == earlier.home(run) / "1" and not run.exists()
+    assert (place / "manifest.json").read_bytes() == digest
+    assert json.loads((place.parent / "1.reason.json").read_text())["reason"].startswith("p99")
+    assert earlier.count(run, lambda one: one == config) == 1
+    assert earlier.count(run, lambda one: False) == 0
+    shutil.copytree(place, run)
+    assert earlier.set_aside(run, "again").name == "2"
+    (place / "manifest.json").write_text("{")
+    assert earlier.count(run, lambda one: False) == 1
+
+
+def test_only_short_disturbed_runs_are_measured_once_more(asked: Asked) -> None:
+    window = {
+        "disturbances": [
+            {"by": "processes", "words": "others took 1.3 of 2 cores", "from_s": 1, "to_s": 2}
+        ]
+    }
+    path = asked.root / job_of(asked.plan, "performance_run", "Server").output
+    invalid(asked.plan, asked.root, "Server")
+    assert list(results.disturbed(asked)) == []
+    made_otherwise(path, lambda fields: fields["result"].update(window=window))
+    check = asked.root / job_of(asked.plan, "performance_check", "Server").output
+    digest = sha256_file(path)
+    made_otherwise(check, lambda fields: fields["inputs"].update(run=digest))
+    made_otherwise(check, lambda fields: fields["result"].update(window=window))
+    (part,) = results.disturbed(asked)
+    assert part.why.endswith("; from second 1 to 2 others took 1.3 of 2 cores")
+    made_otherwise(path, lambda fields: fields["result"].update(tries=2))
+    made_otherwise(check, lambda fields: fields["inputs"].update(run=sha256_file(path)))
+    assert list(results.disturbed(asked)) == []
+
+
+class Told(Asked):
+    """Whose snakemake is a list of what it was asked for, and what becomes of each call."""
+
+    asked_for: ClassVar[list[tuple[str, ...]]] = []
+    becomes: ClassVar[list[Callable[[], int]]] = []
+
+    def execute(self, passed_on: Sequence[str]) -> int:
+        self.asked_for.append(tuple(passed_on))
+        return self.becomes.pop(0)() if self.becomes else 0
+
+
+@pytest.fixture
+def told(asked: Asked) -> Told:
+    Told.asked_for.clear()
+    Told.becomes.clear()
+    return Told(asked.path, asked.plan, asked.root, asked.overrides)
+
+
+def test_no_tree_is_asked_for_while_a_cell_is_not_valid(
+    told: Told, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert results.run(told, ()) == 0
+    assert told.asked_for == [()]
+    invalid(told.plan, told.root, "Server")
+    assert results.run(told, ()) == 1
+    assert told.asked_for == [(), ("judged",)]
+    numbers, server, page = capsys.readouterr().out.splitlines()[-3:]
+    assert numbers.startswith("rehearsal: 2 of 3 cells valid: Offline 1,234.5 Tokens/s, Inter")
+    assert server.startswith("Server INVALID: performance: p99 TTFT is 4056.2 ms")
+    assert page.startswith("no page: the analysis environment isn't there yet")
+
+
+def test_what_a_scheduler_says_costs_no_page(
+    told: Told, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def silent() -> int:
+        raise UserError("Slurm doesn't answer")
+
+    told.becomes.append(silent)
+    assert results.run(told, ()) == 1
+    found = capsys.readouterr()
+    assert found.err == "error: Slurm doesn't answer\n" and "3 of 3 cells valid" in found.out
+    told.becomes.append(lambda: 130)
+    assert results.run(told, ()) == 130
+    assert "3 of 3 cells valid" in capsys.readouterr().out
+
+
+def test_snakemake_s_own_arguments_get_what_they_ask_for(
+    told: Told, capsys: pytest.CaptureFixture[str]
+) -> None:
+    invalid(told.plan, told.root, "Server")
+    assert results.run(told, ("-n",)) == 0
+    assert capsys.readouterr().out == ""
+    assert results.run(told, ("--until", "performance_check")) == 1
+    assert capsys.readouterr().out.startswith("Server INVALID")
+
+
+def test_a_damaged_or_older_verdict_is_judged_again_and_no_run_is(
+    told: Told, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check = told.root / job_of(told.plan, "performance_check", "Server").output
+    made_otherwise(check, lambda fields: fields.update(result={"valid": True, "value": 1.0}))
+    log = damaged_log(told)
+    results.remake(told)
+    assert not check.exists() and log.exists()
+    said = capsys.readouterr().out
+    assert said.startswith("performance_check rehearsal-cpu/rehearsal/none/bf16/Server: results/")
+    assert "of another version" in said and said.count("\n") == 1
+
+
+def test_words_name_cells_by_parts_that_follow_each_other() -> None:
+    keys = ["s/b/none/bf16/Server", "s/b/none/fp8/Server", "s/b/none/fp8/Offline"]
+    assert [word_for(key, keys) for key in keys] == ["bf16/Server", "fp8/Server", "Offline"]
+    assert selected(keys[0], "bf16/Server") and not selected(keys[0], "bf16/Serv")
+    assert not selected(keys[1], "none/Server")
