@@ -192,6 +192,21 @@ def test_an_engine_that_is_stopped_at_start_is_not_waited_for(
     assert status == (1 if on_failure == "fail" else 0)
 
 
+@pytest.mark.parametrize("on_failure", ["fail", "redispatch"])
+def test_an_engine_that_is_stopped_before_it_has_read_its_prompts_is_named(
+    configs: dict[tuple[str, str], dict[str, Any]], tmp_path: Path, on_failure: str
+) -> None:
+    """They are more than a socket's buffer takes."""
+    inputs = artifacts_of(tmp_path / "artifacts", 30_000)
+    engine = {"start_limit_s": 24, "placement": {"on_failure": on_failure}}
+    config = merged(configs["performance_run", "Offline"], {"engine": engine})
+    running = Running("performance_run", config, inputs, tmp_path, ENGINES)
+    os.kill(running.first_engine(), signal.SIGSTOP)
+    status, text = running.ended()
+    assert status == (1 if on_failure == "fail" else 0), text
+    assert "engine 0 took nothing and gave no sign of life for 6 s at start" in text
+
+
 def test_the_last_engines_death_ends_the_run(start: Start) -> None:
     running = start("performance_run", "Offline", placement={"on_failure": "redispatch"})
     running.wait_until_running()

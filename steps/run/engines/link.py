@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -16,6 +17,10 @@ from steps.run.engines import wire
 
 LAST_WORDS_S = 2.0
 """How long a process whose connection is closed has to end, before it is killed."""
+
+
+class Still(OSError):
+    """The process is there, and neither takes nor says anything."""
 
 
 class Link:
@@ -31,6 +36,7 @@ class Link:
         self.connection = connection
         self._process = process
         self._closed = False
+        self._limit_s = 0.0
         self._heard_s = time.monotonic()
 
     @classmethod
@@ -56,13 +62,32 @@ class Link:
     def fileno(self) -> int:
         return self.connection.fileno()
 
+    def limit(self, limit_s: float) -> None:
+        """From now on a message that goes on for so long on neither side isn't waited for."""
+        self._limit_s = limit_s
+        seconds, rest = divmod(limit_s, 1)
+        packed = struct.pack("ll", int(seconds), int(rest * 1e6))
+        with socket.socket(fileno=os.dup(self.fileno())) as ours:
+            for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+                ours.setsockopt(socket.SOL_SOCKET, option, packed)
+
     def send(self, message: wire.Message) -> None:
-        """Raises OSError if the process is gone."""
-        wire.send(self.connection, message)
+        """Raises OSError if the process is gone, Still if it takes nothing."""
+        try:
+            wire.send(self.connection, message)
+        except BlockingIOError as error:
+            raise Still(
+                f"took nothing and gave no sign of life for {self._limit_s:.0f} s"
+            ) from error
 
     def receive(self) -> wire.Message:
-        """Raises EOFError or OSError if the process is gone."""
-        message = wire.receive(self.connection)
+        """Raises EOFError or OSError if the process is gone, Still if it ends in mid-message."""
+        try:
+            message = wire.receive(self.connection)
+        except BlockingIOError as error:
+            raise Still(
+                f"stopped in mid-message and gave no sign of life for {self._limit_s:.0f} s"
+            ) from error
         self._heard_s = time.monotonic()
         return message
 

@@ -17,12 +17,16 @@ from steps.base.errors import UserError
 from steps.config.schema import Engine
 from steps.run.engines import wire
 from steps.run.engines.engine import News, depth
-from steps.run.engines.link import Link
+from steps.run.engines.link import Link, Still
 from steps.run.engines.pace import Slow
 from steps.run.placing.cluster import Cluster
 from steps.run.sut.backend import POLL_S, Job
 from steps.run.sut.dispatch import Dispatcher, Seat
 from steps.run.sut.health import Speed, degraded
+
+READ_SHARE = 0.25
+"""Share of a start's time: an engine that reads none of its prompts for so long is named before all
+of it is over; a socket that takes a part first waits twice."""
 
 
 class Fleet:
@@ -62,10 +66,11 @@ class Fleet:
         columns = wire.packed(self._job.prompts), wire.packed(self._job.warmup)
         for number, link in enumerate(self._links):
             self._selector.register(link, selectors.EVENT_READ, number)
-            try:
-                link.send(self._assignment(number, *columns))
-            except OSError:
-                self._gone(number, None, starting=True)
+            # Before it reads, its modules may come from a slow disk.
+            link.limit(READ_SHARE * self._config.start_limit_s)
+            self._send(number, self._assignment(number, *columns), starting=True)
+            if number not in self._missing:
+                link.limit(self._placement.silence_limit_s)
         while len(self._ready) + len(self._missing) < len(self._links):
             for number in self._heard(POLL_S):
                 self._starting(number, begun)
@@ -180,10 +185,7 @@ class Fleet:
         for number, samples in self._dispatcher.assign(now).items():
             if len(self._dispatcher.seats[number].taken) == len(samples[0]):
                 self._progress[number] = now
-            try:
-                self._links[number].send(wire.Submit(*samples))
-            except OSError:
-                self._gone(number, None)
+            self._send(number, wire.Submit(*samples))
 
     def _still_its_own(self, engine: int, brought: News) -> News:
         """Drops answers to samples that were taken from this engine."""
@@ -205,11 +207,22 @@ class Fleet:
                 found.append(key.data)
         return found
 
+    def _send(self, number: int, message: wire.Message, *, starting: bool = False) -> None:
+        try:
+            self._links[number].send(message)
+        except Still as error:
+            self._gone(number, str(error), starting=starting)
+        except OSError:
+            self._gone(number, None, starting=starting)
+
     def _message(self, number: int, *, starting: bool = False) -> wire.Message:
         try:
             message = self._links[number].receive()
         except wire.Garbled as error:
             self._gone(number, f"sent something that isn't a message ({error})", starting=starting)
+            return wire.Alive()
+        except Still as error:
+            self._gone(number, str(error), starting=starting)
             return wire.Alive()
         except (EOFError, OSError):
             self._gone(number, None, starting=starting)
