@@ -18,12 +18,15 @@ from steps.base.errors import UserError, shown
 from steps.plan.frozen import frozen_plan, site_file, snakemake
 from steps.schedule import supervisor
 
+GRAPH = "--graph"
+"""With `plan`: its steps as a picture."""
+
 PLANNED: Mapping[str, str] = {
     "run": "(default) make the plan and run what of it is missing or outdated",
     "again": "measure anew what failed, or the cells and results that are named",
     "status": "a table of the plan's cells: valid, running, due, failed and why",
     "report": "make the page of what there is; --published: of AMD's published submission",
-    "plan": "print what would run, why, how long and how much disk; runs nothing",
+    "plan": "print what would run, why, how long and how much disk, or --graph; runs nothing",
     "manifests": "print what Kubernetes would be given, with scheduler=kubernetes",
     "verify": "check every result of the plan, or DIRECTORY as unseal left it, against its digests",
 }
@@ -187,7 +190,14 @@ def _planned(arguments: list[str]) -> int:
         return 2
     words = [word for word in given if command == "again" and "=" not in word]
     overrides = [word for word in given if word not in words]
-    path = frozen_plan(ROOT, overrides, site)
+    graph = command == "plan" and GRAPH in overrides
+    path = frozen_plan(ROOT, [text for text in overrides if not graph or text != GRAPH], site)
+    if graph:
+        from steps.commands.graph import flowchart
+        from steps.plan.plan import load
+
+        print(flowchart(load(path)))
+        return 0
     typed = [*overrides, *(["--site", str(site)] if site else [])]
     return _on_plan(command, path, typed, words, passed_on)
 

@@ -15,7 +15,7 @@ from steps import ROOT
 from steps.base.errors import UserError, explain
 from steps.base.record import write_atomically
 from steps.base.untrusted import Damaged, text_of
-from steps.config.schema import DescribeConfig
+from steps.config.artifacts import DescribeConfig
 from steps.machine.probes.machine import probe
 from steps.machine.probes.values import Node
 from steps.plan.frozen import site_file

@@ -7,7 +7,7 @@ from steps import ROOT
 from steps.base.errors import UserError
 
 CONF = ROOT / "conf"
-HIDDEN = ("steps", "site")
+HIDDEN = ("site",)
 
 
 def groups(conf: Path) -> str:

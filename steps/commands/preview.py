@@ -10,7 +10,7 @@ from tabulate import tabulate
 
 from steps.base.errors import UserError
 from steps.commands.results import Asked, broken, lines
-from steps.config import schema
+from steps.config.submission import Cell
 from steps.plan.estimate import cost, evaluation_counts
 from steps.plan.plan import Plan, load
 from steps.plan.states import described, troubles
@@ -134,7 +134,7 @@ def _reason(status: str) -> str:
     )
 
 
-def _described(plan: Plan) -> tuple[schema.Cell, ...]:
+def _described(plan: Plan) -> tuple[Cell, ...]:
     return described(plan).cells
 
 

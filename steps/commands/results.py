@@ -16,7 +16,7 @@ from steps.base.errors import UserError
 from steps.base.record import Manifest
 from steps.base.venv import is_whole
 from steps.config import verdicts
-from steps.config.schema import PerformanceRunConfig
+from steps.config.runs import PerformanceRunConfig
 from steps.config.verdicts import Verdict
 from steps.machine.tools import environment_python
 from steps.plan.frozen import scheduler, snakemake

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from steps.base.errors import UserError
 from steps.base.record import Manifest
 from steps.base.strict import NotNegative, Positive, Strict
-from steps.config.schema import NO_GATE
+from steps.config.checks import NO_GATE
 from steps.config.window import Window
 
 Value = str | float | bool | None

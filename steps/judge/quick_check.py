@@ -11,7 +11,7 @@ from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.record import Manifest, Workspace
 from steps.base.step import main
-from steps.config.schema import QuickCheckConfig
+from steps.config.checks import QuickCheckConfig
 from steps.config.verdicts import Complaint, QuickVerdict, as_result
 from steps.run.quick_run import ANSWERS
 

@@ -18,7 +18,7 @@ from steps.base.errors import UserError
 from steps.base.record import Manifest, canonical_json, sha256_file
 from steps.base.strict import Strict
 from steps.config import verdicts
-from steps.config.schema import Cell, SubmissionConfig
+from steps.config.submission import Cell, SubmissionConfig
 from steps.config.verdicts import Verdict
 from steps.config.window import Window
 from steps.plan.estimate import cost, evaluation_counts

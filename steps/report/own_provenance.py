@@ -2,7 +2,8 @@
 
 from typing import get_args
 
-from steps.plan.registry import STEPS, Stage
+from steps.plan.registry import STEPS
+from steps.plan.spec import Stage
 from steps.report import timeline
 from steps.report.blocks import (
     Block,

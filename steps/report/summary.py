@@ -13,7 +13,7 @@ from steps.base.record import Manifest, Record, sha256_file
 from steps.base.strict import Strict
 from steps.config import verdicts
 from steps.config.axes import AXES
-from steps.config.schema import Cell
+from steps.config.submission import Cell
 from steps.config.verdicts import (
     AccuracyVerdict,
     ComplianceVerdict,
@@ -22,6 +22,7 @@ from steps.config.verdicts import (
     PerformanceVerdict,
 )
 from steps.config.window import Window
+from steps.mlperf.loadgen import DETAIL, SAMPLES_FILE, SUMMARY, USER_CONF
 from steps.mlperf.published import table
 from steps.plan.plan import Plan
 from steps.plan.registry import STEPS
@@ -29,10 +30,10 @@ from steps.plan.states import CellState, States, described
 from steps.submit.confidential import Redaction
 
 EVIDENCE: Mapping[str, tuple[str, str]] = {
-    "performance log": ("performance_run", "mlperf_log_summary.txt"),
-    "detail log": ("performance_run", "mlperf_log_detail.txt"),
-    "samples": ("performance_run", "samples.csv"),
-    "user.conf": ("performance_run", "user.conf"),
+    "performance log": ("performance_run", SUMMARY),
+    "detail log": ("performance_run", DETAIL),
+    "samples": ("performance_run", SAMPLES_FILE),
+    USER_CONF: ("performance_run", USER_CONF),
     "configuration": ("performance_run", "manifest.json"),
     "accuracy": ("accuracy_check", "accuracy.txt"),
     "gates": ("accuracy_check", "accuracy.json"),

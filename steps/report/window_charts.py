@@ -13,6 +13,7 @@ from bokeh.models import ColumnDataSource, HoverTool, Range1d, Span
 from steps.base.errors import UserError
 from steps.base.record import Manifest
 from steps.config.window import Disturbance, Window
+from steps.mlperf.loadgen import SAMPLES_FILE
 from steps.report.blocks import Block, Chart, Text
 from steps.report.figures import COLOURS, GREY, LIMIT_COLOUR, plain_figure
 from steps.run.journal.lines import JOURNAL, Journal, read
@@ -80,7 +81,7 @@ def window_blocks(runs: Iterable[tuple[str, Manifest, float | None]]) -> list[Bl
         except UserError as error:
             said.append(f"{label}: {error}.")
             continue
-        times = _times(manifest.file("samples.csv"))
+        times = _times(manifest.file(SAMPLES_FILE))
         found.append(Watched(label, times, journal, window, limit_ms))
     shown = sorted(found, key=lambda run: run.window.clean)[:MOST_RUNS]
     rest = len(found) - len(shown)

@@ -20,7 +20,7 @@ from steps.base.record import (
     sha256_file,
 )
 from steps.commands.verify import verify
-from steps.config.schema import QuickCheckConfig
+from steps.config.checks import QuickCheckConfig
 from steps.judge.accuracy_check import step as check_accuracy
 from steps.judge.compliance_check import step as check_compliance
 from steps.judge.performance_check import step as check_performance

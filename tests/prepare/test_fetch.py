@@ -23,9 +23,9 @@ from pydantic import ValidationError
 
 from steps.base.errors import UserError, explain
 from steps.base.record import Manifest
+from steps.config.artifacts import ModelConfig
 from steps.config.fetch import FetchConfig, HubSource, MlcommonsSource
-from steps.config.schema import ModelConfig
-from steps.plan.unsupported import limitation
+from steps.plan.registry import limitation
 from steps.prepare.fetch import download as downloading
 from steps.prepare.fetch import sources
 from steps.prepare.fetch.client import Access, Client

@@ -10,7 +10,7 @@ import yaml
 from steps.base.errors import UserError
 from steps.commands import describe
 from steps.commands.describe import command, read
-from steps.config.schema import DescribeConfig
+from steps.config.artifacts import DescribeConfig
 from steps.machine.probes.machine import Prober, probe
 from steps.machine.probes.values import Node
 from steps.run.describe import Field, described

@@ -10,7 +10,7 @@ from steps.base.confidential.known import add_evidence, of_machine
 from steps.base.console import Console
 from steps.base.record import Workspace, write_atomically
 from steps.base.step import main
-from steps.config.schema import SubmissionConfig
+from steps.config.submission import SubmissionConfig
 from steps.mlperf.rounds import load
 from steps.plan.registry import code_digest
 from steps.submit.confidential import is_clean, redact, redactions, require_clean

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from steps.base.record import MANIFEST, Manifest, canonical_json, sha256_file
 from steps.config import verdicts
-from steps.config.schema import Cell, SubmissionConfig
+from steps.config.submission import Cell, SubmissionConfig
 from steps.config.verdicts import PerformanceVerdict
 from steps.mlperf.rounds import load
 from steps.plan.registry import STEPS

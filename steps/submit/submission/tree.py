@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from steps.base.record import Manifest
-from steps.config.schema import Cell, SubmissionConfig
+from steps.config.submission import Cell, SubmissionConfig
+from steps.mlperf.loadgen import ANSWERS, RUN_FILES, USER_CONF
 from steps.mlperf.truncate import truncated
 from steps.submit.submission import texts
 from steps.submit.submission.parts import link
@@ -15,8 +16,6 @@ from steps.submit.validate.tree import Place
 
 TREE = "submission"
 AUDIT = "audit"
-RUN_FILES = ("mlperf_log_summary.txt", "mlperf_log_detail.txt")
-ANSWERS = "mlperf_log_accuracy.json"
 EXTRA = ("images/", "videos/")
 """Directories of an accuracy verdict that a submission has beside accuracy.txt."""
 
@@ -44,7 +43,7 @@ def add_result(found: Evidence, place: Place, package: Path, config: SubmissionC
         _copy(run.file(name), results / "performance/run_1" / name)
     _add_accuracy(found, results / "accuracy", package / _audit(place))
     measurements = tree / place.measurements
-    _copy(run.file("user.conf"), measurements / "user.conf")
+    _copy(run.file(USER_CONF), measurements / USER_CONF)
     described = "measurements" if place.layout == "v6" else place.system
     measured = json.dumps(found.cell.measurement.model_dump(), indent=1) + "\n"
     _write(measurements / f"{described}.json", measured)

@@ -9,7 +9,7 @@ from steps.base import earlier
 from steps.base.errors import UserError
 from steps.base.record import MANIFEST, Manifest, canonical_json, sha256_file
 from steps.config import verdicts
-from steps.config.schema import Cell
+from steps.config.submission import Cell
 
 SUBMITTABLE_ENGINES = ("vllm",)
 """Engines that compute; a null engine's results never enter a tree."""
