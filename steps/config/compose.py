@@ -25,7 +25,7 @@ from steps.config.axes import AXES
 from steps.config.engine import SSH
 from steps.config.groups import hardware_file
 from steps.config.layers import SELECTORS, effective
-from steps.config.site import site_text
+from steps.config.site import PACKAGE, site_text
 
 MATRIX_KEYS = ("experiment", "matrix", "cells", "experiment_name")
 """What the choice of cells depends on; every other override holds for each of them."""
@@ -257,7 +257,8 @@ def _with_site(conf: Path, site: Path | None) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "conf"
         shutil.copytree(conf, home)
-        (home / "system" / site.name).write_text(text, encoding="utf-8")
+        # Hydra looks for it in the first lines only, and a comment before it ends its search.
+        (home / "system" / site.name).write_text(f"{PACKAGE}\n{text}", encoding="utf-8")
         yield home.resolve()
 
 

@@ -8,7 +8,10 @@ import yaml
 from steps.base.errors import UserError
 from steps.base.untrusted import Damaged, text_of
 
-PACKAGE = re.compile(r"# *@package +_global_")
+PACKAGE = "# @package _global_"
+"""What a system's file begins with."""
+
+HEADER = re.compile(r"# *@package +_global_")
 
 MAX_DEPTH = 50
 MAX_NODES = 100_000
@@ -28,7 +31,7 @@ def site_text(site: Path) -> str:
         raise UserError(f"--site {site}: {reason}; it has to be YAML in UTF-8") from error
     if not _has_package(text):
         raise UserError(
-            f"--site {site} lacks its first line; put `# @package _global_` before all others"
+            f"--site {site} lacks its first line; put `{PACKAGE}` before all others"
         )
     try:
         reason = _excess(text)
@@ -44,7 +47,7 @@ def site_text(site: Path) -> str:
 def _has_package(text: str) -> bool:
     """Whether Hydra will find it: it looks in the comments that a file begins with."""
     for line in map(str.strip, text.splitlines()):
-        if PACKAGE.fullmatch(line):
+        if HEADER.fullmatch(line):
             return True
         if line and not line.startswith("#"):
             return False

@@ -36,7 +36,7 @@ class Scored:
 
 
 Found = tuple[dict[str, str], tuple[Complaint, ...]]
-"""Texts of the test's directory, each with its name, and why the test fails."""
+"""The test's directory, file to text, and why the test fails."""
 
 
 def require(found: Found) -> dict[str, str]:
