@@ -256,6 +256,6 @@ def test_what_is_no_record_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a\.json isn't a node's record .* --node FILE"):
         read([path])
     path.write_text(machine(tmp_path / "m").model_dump_json(), encoding="utf-8")
-    with pytest.raises(UserError, match="named twice"):
+    with pytest.raises(UserError, match="given twice"):
         read([path, path])
     assert isinstance(read([path])[str(path)], Node)
