@@ -30,9 +30,7 @@ def site_text(site: Path) -> str:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UserError(f"--site {site}: {reason}; it has to be YAML in UTF-8") from error
     if not _has_package(text):
-        raise UserError(
-            f"--site {site} lacks its first line; put `{PACKAGE}` before all others"
-        )
+        raise UserError(f"--site {site} lacks its first line; put `{PACKAGE}` before all others")
     try:
         reason = _excess(text)
     except yaml.YAMLError:
