@@ -178,7 +178,7 @@ class States:
         return None if found.altered() else found
 
     def whole(self) -> Iterator[tuple[str, str]]:
-        """The final steps without a result that the plan can use, and why."""
+        """The first of the final steps without a result that the plan can use, and why."""
         for step in ("submission", "provenance"):
             try:
                 found = self._current(self._jobs[step, ""])
@@ -187,6 +187,7 @@ class States:
                 why = unmade.why
             if why:
                 yield step, below(why, self._root)
+                return
 
     # ---- one job ---------------------------------------------------------------------------
 
