@@ -93,5 +93,5 @@ def load(path: Path) -> Plan:
         return Plan.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:
         raise UserError(
-            f"{path} was frozen by another version of Reprise; run ./reproduce to freeze it again"
+            f"{path} was frozen by another version of Reprise; ./reproduce freezes it again"
         ) from error

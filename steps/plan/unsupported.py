@@ -29,7 +29,7 @@ def refusal(plan: Path, root: Path) -> str | None:
     """
     frozen = json.loads(plan.read_text(encoding="utf-8"))
     if not all("limitation" in job for job in frozen["jobs"]):
-        return f"{plan} was frozen by another version of Reprise; run ./reproduce to freeze it again"
+        return f"{plan} was frozen by another version of Reprise; ./reproduce freezes it again"
     due = [job for job in frozen["jobs"] if not (root / job["output"]).exists()]
     running = {job["key"].split("/")[0] for job in due if job["step"].endswith("_run")}
     here = frozen["scheduler"]["name"] == "local"
