@@ -13,7 +13,6 @@ from steps.commands.cli import main
 from steps.commands.diff import difference
 from steps.config import schema
 from steps.config.layers import merged
-from steps.plan.frozen import site_file
 from steps.plan.make import make
 from steps.plan.plan import Job, Plan, freeze
 from steps.plan.unsupported import asked, limitation, missing, refusal
@@ -342,14 +341,6 @@ def test_diff_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
     assert "diff compares two systems" in capsys.readouterr().err
     assert main(["diff", "system=amd-mi300x", "base=nobody"]) == 1
     assert "no experiment has a cell of system nobody" in capsys.readouterr().err
-
-
-def test_the_site_option_is_found_anywhere() -> None:
-    assert site_file(["plan", "--site", "a.yaml", "x=1"]) == (["plan", "x=1"], Path("a.yaml"))
-    assert site_file(["--site=a.yaml"]) == ([], Path("a.yaml"))
-    for wrong in (["--site"], ["--site=a.yaml", "--site=b.yaml"]):
-        with pytest.raises(UserError, match="one file"):
-            site_file(wrong)
 
 
 def examples() -> list[str]:

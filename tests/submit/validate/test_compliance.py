@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steps.base.errors import UserError
+from steps.commands.cli import call
 from steps.judge.compliance.answers import compare
-from steps.judge.compliance.command import command
 from steps.judge.compliance.speed import Speeds
 from steps.mlperf.rounds import load
 from steps.submit.migrate.command import migrate
@@ -50,7 +50,7 @@ def runs(fresh_tree: Callable[[], Path]) -> Path:
 def test_what_is_packaged_holds_by_the_rules(
     test: str, place: str, runs: Path, fresh_tree: Callable[[], Path], tmp_path: Path
 ) -> None:
-    assert command(arguments(runs, test, tmp_path / "out")) == 0
+    assert call(["compliance", *arguments(runs, test, tmp_path / "out")]) == 0
     root = fresh_tree()
     shutil.rmtree(root / place)
     shutil.copytree(tmp_path / "out" / test, root / place)
@@ -74,7 +74,7 @@ def test_a_run_that_fails_leaves_nothing(
     place = TEST01 if test == "TEST01" else TEST04
     log(f"{place}/{PERFORMANCE}/{DETAIL}", key, value)(runs)
     with pytest.raises(UserError, match=says):
-        command(arguments(runs, test, tmp_path / "out"))
+        call(["compliance", *arguments(runs, test, tmp_path / "out")])
     assert not (tmp_path / "out").exists()
 
 
@@ -82,14 +82,14 @@ def test_another_answer_is_named(runs: Path, tmp_path: Path) -> None:
     other = SAMPLED.replace('"qsl_idx" : 33, "data" : "07', '"qsl_idx" : 33, "data" : "08')
     trees.write(runs / TEST01 / PERFORMANCE / ANSWERS, other)
     with pytest.raises(UserError, match="sample 33 differs, 1 in all"):
-        command(arguments(runs, "TEST01", tmp_path / "out"))
+        call(["compliance", *arguments(runs, "TEST01", tmp_path / "out")])
 
 
 @pytest.mark.parametrize("text", [FULL[:5000], FULL.removesuffix("]\n"), "", "[\n{}\n]\n"])
 def test_a_log_that_is_cut_off_is_refused(text: str, runs: Path, tmp_path: Path) -> None:
     trees.write(runs / SDXL / "accuracy" / ANSWERS, text)
     with pytest.raises(UserError, match="untruncated"):
-        command(arguments(runs, "TEST01", tmp_path / "out"))
+        call(["compliance", *arguments(runs, "TEST01", tmp_path / "out")])
 
 
 def test_only_the_first_element_counts(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_other_answers_that_score_alike_hold(
 ) -> None:
     trees.write(runs / TEST01 / PERFORMANCE / ANSWERS, OTHER)
     given = arguments(runs, "TEST01", tmp_path / "out") + scored(tmp_path, 31.5, 23.9)
-    assert command(given) == 0
+    assert call(["compliance", *given]) == 0
     root = fresh_tree()
     shutil.rmtree(root / TEST01)
     shutil.copytree(tmp_path / "out/TEST01", root / TEST01)
@@ -155,18 +155,24 @@ def test_other_answers_that_score_otherwise_fail(
 ) -> None:
     trees.write(runs / TEST01 / PERFORMANCE / ANSWERS, OTHER)
     with pytest.raises(UserError, match=says):
-        command(arguments(runs, "TEST01", tmp_path / "out") + scored(tmp_path, clip, fid))
+        call(
+            [
+                "compliance",
+                *arguments(runs, "TEST01", tmp_path / "out"),
+                *scored(tmp_path, clip, fid),
+            ]
+        )
     assert not (tmp_path / "out").exists()
 
 
 def test_equal_answers_need_no_scores(runs: Path, tmp_path: Path) -> None:
     given = arguments(runs, "TEST01", tmp_path / "out") + scored(tmp_path, 31.75)
     with pytest.raises(UserError, match="leave --scores out"):
-        command(given)
+        call(["compliance", *given])
     trees.write(runs / TEST01 / PERFORMANCE / ANSWERS, OTHER)
     (tmp_path / "baseline").unlink()
     with pytest.raises(UserError, match="baseline: it is missing; score the log again"):
-        command(given)
+        call(["compliance", *given])
 
 
 PLACE = f"{CLOSED}/results/{SYSTEM}/gpt-oss-120b/Offline"
@@ -208,7 +214,7 @@ WHOLE = trees.answers(100, timed=False, salt=7)
 def test_a_test_of_v6_is_verified_and_packaged(
     test: str, tests_of_v6: Path, tmp_path: Path
 ) -> None:
-    assert command(counted(tests_of_v6, test, tmp_path / "out", WHOLE)) == 0
+    assert call(["compliance", *counted(tests_of_v6, test, tmp_path / "out", WHOLE)]) == 0
     assert found_of(tests_of_v6, test) == {"compliance-missing"}
     shutil.copytree(tmp_path / "out" / test, tests_of_v6 / PLACE / test)
     assert found_of(tests_of_v6, test) == set()
@@ -232,10 +238,10 @@ def test_a_test_of_v6_that_fails_leaves_nothing(
 ) -> None:
     given = counted(tests_of_v6, test, tmp_path / "out", log, score)
     if not says:
-        assert command(given) == 0  # 39 tokens are enough
+        assert call(["compliance", *given]) == 0  # 39 tokens are enough
         return
     with pytest.raises(UserError, match=says):
-        command(given)
+        call(["compliance", *given])
     assert not (tmp_path / "out").exists()
 
 
@@ -266,7 +272,7 @@ def test_a_test_of_v6_that_fails_leaves_nothing(
 def test_a_changed_test_of_v6_is_found(
     test: str, name: str, old: str, new: str, code: str, tests_of_v6: Path, tmp_path: Path
 ) -> None:
-    assert command(counted(tests_of_v6, test, tmp_path / "out", WHOLE)) == 0
+    assert call(["compliance", *counted(tests_of_v6, test, tmp_path / "out", WHOLE)]) == 0
     shutil.copytree(tmp_path / "out" / test, tests_of_v6 / PLACE / test)
     path = tests_of_v6 / PLACE / test / name
     text = path.read_text(encoding="utf-8")
