@@ -4,7 +4,7 @@ LOCKS := envs/driver.lock envs/analysis.lock envs/dev.lock
 DEV := .envs/dev-$(shell cat $(LOCKS) | sha256sum | cut -c1-12)
 BIN := $(DEV)/bin
 
-.PHONY: test lint format bench locks
+.PHONY: test lint format bench rounds locks reference
 unexport PYTHONPATH PYTHONHOME
 
 # Tests share both cores; what measures itself has them alone.
@@ -18,15 +18,28 @@ lint: $(DEV)/complete
 	$(BIN)/mypy
 	$(BIN)/python -m tests.layering
 	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/python -m tests.plain_english
 
 format: $(DEV)/complete
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile workflow
 
+# The reference of configuration keys and the schema for editors, from the types.
+reference: $(DEV)/complete
+	$(BIN)/python -m tests.docs.reference
+
 # Ratios measured in one run, never part of the tests.
 bench: $(DEV)/complete
 	$(BIN)/python -m bench
+
+# The validator beside the official checker on whole published rounds, against a reviewed table.
+# ROUNDS holds their checkouts (v5.1, v6.0) and mlcommons/inference of each (v5.1-official at tag
+# v5.1.1, v6.0-official): make rounds ROUNDS=../rounds
+rounds: $(DEV)/complete
+	@test -d "$(ROUNDS)" || (echo "say where the checkouts are: make rounds ROUNDS=DIR"; exit 1)
+	$(BIN)/python -m bench.rounds $(ROUNDS)/v5.1 $(ROUNDS)/v5.1-official --round v5.1
+	$(BIN)/python -m bench.rounds $(ROUNDS)/v6.0 $(ROUNDS)/v6.0-official --round v6.0
 
 # Versions stay as the locks have them; the digests of their files are looked up again.
 locks: $(DEV)/complete

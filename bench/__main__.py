@@ -1,5 +1,6 @@
-"""`make bench`: make the rehearsal's runs if they aren't there, then measure, each ratio within one
-run. Whether those runs are valid doesn't matter here."""
+"""`make bench`: make the rehearsal's runs if absent, then measure, each ratio within one run.
+Whether those runs are valid doesn't matter here.
+"""
 
 import subprocess
 import sys

@@ -1,10 +1,10 @@
 """The harness's ceiling: null engines that answer at once, over LoadGen's bare Python binding.
 
 Offline: samples per second of the null engine in LoadGen's process and of engine processes, over
-those of a worker thread that completes what LoadGen sends it in batches of 256; the same of their
-processor time, which a busy machine doesn't change, and which of engine processes is LoadGen's
-alone. Server: p99 of the time to first token at a rate, less that of the bare binding, where the
-engine takes no time; and the same of LoadGen's processor time.
+those of a worker thread that completes LoadGen's samples in batches of 256; and the same ratio of
+processor time, which a busy machine doesn't change; with engine processes only LoadGen's process
+counts. Server: p99 of the time to first token at a rate, less that of the bare binding, where the
+engine takes no time; and the same difference of LoadGen's processor time.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def settings(scenario: Scenario, queries: int, qps: float, engines: int | None) 
 
 @dataclass(frozen=True)
 class Found:
-    """By LoadGen's own log; `cpu_s` of its process."""
+    """Values from LoadGen's own log; `cpu_s` is its process's."""
 
     rate: float
     p99_ms: float
@@ -91,7 +91,7 @@ def bare(config: Any, home: Path, console: Console) -> Found:
 
 
 def ours(config: Any, home: Path, console: Console) -> Found:
-    """The same of the harness."""
+    """The same with the harness."""
     inputs = subjects.artifacts(home / "artifacts", SAMPLES)
     measured = subjects.run(config, inputs, home, console)
     return _found(config, home, measured.result["loadgen_process_cpu_s"])

@@ -1,9 +1,9 @@
-"""Kill what a ./reproduce consists of at random moments: is what died named, does the next go on?
+"""Kill processes of ./reproduce at random: is the dead one named, does the next run continue?
 
-Null engines under the real LoadGen. The fifteen kinds are what is struck (a step, LoadGen's
+Null engines under the real LoadGen. The fifteen kinds are the victim (a step, LoadGen's
 process, an engine's, snakemake, ./reproduce itself) times SIGKILL, SIGSEGV and SIGSTOP; they take
-turns, each time at another moment. Each has to end with a sentence that names what died and leave
-no process. Where the driver was struck, the next ./reproduce says what was cut short and finishes.
+turns, each time at another moment. Each must end with a sentence that names the victim, and leave
+no process. If the driver was killed, the next ./reproduce says what was interrupted, and finishes.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import subprocess
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,14 +33,14 @@ COMMAND = (
     *("--", "--until", "performance_check", "accuracy_run", "compliance_run"),
 )
 TRIAL = "REPRISE_BENCH_TRIAL"
-"""Of all that a trial starts, by which what is left of it is found."""
+"""Variable in the environment of a trial's processes, by which leftover ones are found."""
 
 WHATS = ("step", "loadgen", "engine", "snakemake", "reproduce")
 SIGNALS = (signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP)
 
 LIMIT_S = 180.0
 LEFT_S = 15.0
-"""How long what is left over has to end by itself, where nobody is there to end it."""
+"""How long leftover processes may take to end by themselves, if nothing ends them."""
 
 STEP = re.compile(r"steps\.(?:\w+\.)*(\w+)$")
 ENGINE = re.compile(r"steps\.(?:\w+\.)*worker$")
@@ -51,13 +51,14 @@ class Trial:
     what: str
     signal: signal.Signals
     share: float
-    """Of an undisturbed run's time."""
+    """The earliest and latest kill, as shares of an undisturbed run's time."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """`wrong`: what was not as it should be; `seconds`: from the blow to the end, of the next
-    command where there is one."""
+    """`wrong`: the fault found; `seconds`: from the kill to the end, of the next command if there
+    is one.
+    """
 
     wrong: str | None
     seconds: float
@@ -65,7 +66,7 @@ class Outcome:
 
 
 class Run:
-    """A ./reproduce, its words in a file."""
+    """A ./reproduce, with its output in a file."""
 
     def __init__(self, home: Path, number: int) -> None:
         self.said = home / f"{number}-{time.monotonic_ns()}"
@@ -90,7 +91,7 @@ class Run:
         return self.said.read_text(encoding="utf-8", errors="replace")
 
     def holds(self) -> bool:
-        """Whether it has begun: before that, there is nothing to cut short."""
+        """Whether it has begun: before that, there is nothing to interrupt."""
         with contextlib.suppress(OSError):
             held = (ROOT / "results/.lock").read_text(encoding="ascii", errors="replace")
             return held.startswith(f"{self.process.pid}-")
@@ -123,7 +124,7 @@ def victims(run: Run, what: str) -> list[int]:
 
 
 def struck(run: Run, trial: Trial, whole_s: float) -> tuple[int, str] | None:
-    """The process and the step that it is; None if the run ended before."""
+    """The process and its step; None if the run ended before."""
     begun, chosen = time.monotonic(), trial.share * whole_s
     while run.process.poll() is None and time.monotonic() - begun < LIMIT_S:
         found = victims(run, trial.what) if time.monotonic() - begun >= chosen else []
@@ -138,10 +139,10 @@ def struck(run: Run, trial: Trial, whole_s: float) -> tuple[int, str] | None:
 
 
 def named(trial: Trial, pid: int, step: str, words: str) -> bool:
-    """Whether a sentence says what died."""
+    """Whether a sentence names what died."""
     name = trial.signal.name
     ended = rf"stopped for \d+ s \({name}\)" if name == "SIGSTOP" else f"ended by {name}"
-    silent = f"(was killed by {name}|.*gave no sign of life)"
+    silent = ".*gave no sign of life" if name == "SIGSTOP" else f"was killed by {name}"
     by_what = {
         "engine": rf"\w+: engine \d+ {silent}.*(void|at start)",
         "snakemake": rf"snakemake \(process {pid}\) .*{ended}.*(cut short|no step)",
@@ -150,7 +151,7 @@ def named(trial: Trial, pid: int, step: str, words: str) -> bool:
 
 
 def left(number: int) -> list[int]:
-    """Processes of a trial that are still there."""
+    """Processes of a trial that still exist."""
     found = processes.with_variable(TRIAL, str(number))
     return [pid for pid in found if processes.state(pid) not in processes.GONE]
 
@@ -173,7 +174,7 @@ def attempt(trial: Trial, number: int, home: Path, whole_s: float) -> Outcome:
         if status is None:
             return Outcome("HANG", seconds, text)
         if not named(trial, *found, words):
-            return Outcome(f"not by name (status {status})", seconds, words[-400:])
+            return Outcome(f"not named (status {status})", seconds, words[-400:])
         if still := left(number):
             return Outcome(f"processes {still} are left", seconds, text)
         if trial.what == "snakemake":
@@ -187,7 +188,7 @@ def attempt(trial: Trial, number: int, home: Path, whole_s: float) -> Outcome:
 
 
 def after(trial: Trial, run: Run, number: int, home: Path) -> Outcome:
-    """Of a ./reproduce that was struck itself: what the next one says and does."""
+    """Check the ./reproduce after one that was killed itself: its messages and results."""
     begun = time.monotonic()
     again = Run(home, number)
     status = again.ended()
@@ -214,7 +215,7 @@ def finished(run: Run, status: int | None) -> str | None:
 
 
 def table(outcomes: Sequence[tuple[Trial, Outcome]]) -> str:
-    """A row for every kind: how many, how many right, seconds to the end."""
+    """One row per kind: trials, right ones, seconds to the end."""
     kinds: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
     for trial, outcome in outcomes:
         kinds[trial.what, trial.signal.name].append(outcome)
@@ -240,7 +241,22 @@ def main() -> None:
     arguments = parser.parse_args()
     random.seed(arguments.seed)
     kinds = itertools.cycle(itertools.product(SIGNALS, arguments.what.split(",")))
-    outcomes = []
+    outcomes: list[tuple[Trial, Outcome]] = []
+    # Told to end before all are done, it says what it has seen.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt):
+        take(itertools.islice(kinds, arguments.trials), outcomes)
+    shutil.rmtree(ROOT / "results" / EXPERIMENT, ignore_errors=True)
+    wrong = sum(outcome.wrong is not None for _, outcome in outcomes)
+    print(table(outcomes))
+    print(f"{len(outcomes)} kills: {wrong} not as they should be")
+    raise SystemExit(1 if wrong else 0)
+
+
+def take(
+    kinds: Iterable[tuple[signal.Signals, str]], outcomes: list[tuple[Trial, Outcome]]
+) -> None:
+    """One trial after the other; each is printed and added to the outcomes."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         shutil.rmtree(ROOT / "results" / EXPERIMENT, ignore_errors=True)
@@ -251,7 +267,7 @@ def main() -> None:
             raise SystemExit(f"undisturbed it ends with {status}: {whole.words()}")
         whole_s = time.monotonic() - begun
         print(f"undisturbed: {whole_s:.1f} s", flush=True)
-        for number, (name, what) in enumerate(itertools.islice(kinds, arguments.trials)):
+        for number, (name, what) in enumerate(kinds):
             trial = Trial(what, name, random.uniform(0, 0.9))
             outcome = attempt(trial, number, home, whole_s)
             outcomes.append((trial, outcome))
@@ -260,11 +276,6 @@ def main() -> None:
                 f"{outcome.wrong or 'right'}, {outcome.seconds:.1f} s; {outcome.words}",
                 flush=True,
             )
-    shutil.rmtree(ROOT / "results" / EXPERIMENT, ignore_errors=True)
-    wrong = sum(outcome.wrong is not None for _, outcome in outcomes)
-    print(table(outcomes))
-    print(f"{len(outcomes)} kills: {wrong} not as they should be")
-    raise SystemExit(1 if wrong else 0)
 
 
 if __name__ == "__main__":

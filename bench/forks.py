@@ -1,4 +1,4 @@
-"""Each measurement in a process of its own: LoadGen allows one run per process."""
+"""Each measurement in its own process: LoadGen allows one run per process."""
 
 import multiprocessing
 import multiprocessing.connection
@@ -14,16 +14,16 @@ from steps.base.errors import UserError
 
 LIMIT_S = 600.0
 END_S = 5.0
-"""How long a measurement has to clean up after its result."""
+"""How long a measurement may take to clean up after its result."""
 
 Result = TypeVar("Result")
 
 Measure = Callable[[Path, Console], Result]
-"""A measurement, given an empty directory and a console whose log swallows the engine's words."""
+"""A measurement, given an empty directory and a console whose log takes the engine's output."""
 
 
 def forked(measure: Measure[Result]) -> Result:
-    """The result of a measurement; ends the bench with its words if it fails."""
+    """The result of a measurement; ends the bench with its message if it fails."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_report, args=(measure, sender))

@@ -21,7 +21,7 @@ from steps.run.engines import pinning
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured: one configuration on one model and dataset (their manifests)."""
+    """A measurement's subject: one configuration on one model and dataset (their manifests)."""
 
     config: PerformanceRunConfig
     model: Path
@@ -29,18 +29,17 @@ class Subject:
 
     @classmethod
     def of(cls, arguments: argparse.Namespace) -> Self:
-        """What the command line of `run` names."""
+        """The subject that the command line of `run` names."""
         config = PerformanceRunConfig.model_validate_json(arguments.config)
         return cls(config, arguments.model / MANIFEST, arguments.dataset / MANIFEST)
 
     def engine_environment(self) -> None:
-        """Its engine's, for this process; before vLLM is imported."""
+        """Set its engine's variables in this process; call it before vLLM is imported."""
         threads.take(self.config.engine.threads)
         os.environ.update(self.config.engine.environment)
 
     def engine_place(self) -> None:
-        """Threads and CPUs of this process, for an engine that isn't started by a run: those that
-        a run gives it."""
+        """Threads and CPUs of this process, for an engine that no run starts: as in a run."""
         threads.told(self.config.engine.threads)
         cpus = pinning.apart(self.config.engine).engine
         if cpus:
@@ -52,7 +51,7 @@ class Subject:
 
 
 def parser(module: str) -> argparse.ArgumentParser:
-    """Without --config, a bench is to call `run`, which names its subject."""
+    """Without --config, a bench calls `run`, which names its subject."""
     found = argparse.ArgumentParser(prog=f"python -m {module}")
     found.add_argument("--config", help="JSON of a performance_run")
     found.add_argument("--model", type=Path, help="directory of the artifact")
@@ -61,7 +60,7 @@ def parser(module: str) -> argparse.ArgumentParser:
 
 
 def run(module: str, overrides: Sequence[str], given: Sequence[str] = ()) -> None:
-    """The bench in the environment of these overrides' performance run, whose inputs are made."""
+    """Run the bench in the environment of these overrides' performance run; makes its inputs."""
     needed = ("environment", "model", "dataset")
     made = [str(ROOT / "reproduce"), *overrides, "--", "--until", *needed]
     subprocess.run(made, check=True, stdout=sys.stderr)

@@ -1,9 +1,9 @@
 """Kill an engine or a node at random moments of a run: hangs, lost samples, double answers.
 
 Null engines under the real LoadGen. Nodes are those of a Ray cluster on this machine; a node is its
-raylet and all processes below it. It is killed by SIGKILL, or by SIGSTOP as a machine that falls
-silent and closes no connection. What a run has to do follows from its configuration: end at once
-naming an engine, or answer every sample once.
+raylet and all processes below it. It is killed by SIGKILL, or by SIGSTOP like a machine that falls
+silent and closes no connection. What a run must do follows from its configuration: end at once and
+name an engine, or answer every sample once.
 
 The sixteen kinds (scenario, engine or node, what a failure means, signal) take turns, each time at
 another moment: forty trials are twenty of an engine and twenty of a node.
@@ -41,7 +41,7 @@ RUN_S = 5.0
 LIMIT_S = 180.0
 SILENCE_LIMIT_S = 6.0
 AT_ONCE_S = 20.0
-"""From the moment at which a death can be known to the end of the process, on a busy machine."""
+"""Limit from the moment a death can be known to the end of the process, on a busy machine."""
 
 
 RAYLET = re.compile(r"\S*/raylet/raylet ").match
@@ -58,7 +58,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """`wrong` says what was not as configured; `seconds` from the kill to the end."""
+    """`wrong`: what differed from the configuration; `seconds` from the kill to the end."""
 
     wrong: str | None
     seconds: float
@@ -157,7 +157,7 @@ def judged(trial: Trial, status: int, text: str, seconds: float, output: Path) -
     words = lines[-1] if lines else ""
     if trial.on_failure == "fail" and status:
         named = re.search(r"engine \d+ .*the run is void", words)
-        wrong = None if named else "not by name"
+        wrong = None if named else "not named"
         wrong = wrong or ("not at once" if seconds > AT_ONCE_S else None)
         return Outcome(
             wrong or ("something was published" if output.exists() else None), seconds, words
@@ -178,7 +178,7 @@ def judged(trial: Trial, status: int, text: str, seconds: float, output: Path) -
 
 
 def every_kind(whats: Sequence[str]) -> Iterator[tuple[Scenario, str, str, signal.Signals]]:
-    """In an order in which a few trials have seen each value already."""
+    """Kinds in an order in which a few trials cover each value."""
     signals = (signal.SIGKILL, signal.SIGSTOP)
     scenarios: tuple[Scenario, ...] = ("Offline", "Server")
     for number, what, on_failure in itertools.product((0, 1), whats, ("fail", "redispatch")):

@@ -3,9 +3,9 @@
     python -m bench.nodes [--system rehearsal-cpu-nodes]
 
 Both are `./reproduce` up to the verdicts, Offline. Nodes are raylets of this machine, a vLLM engine
-on each, unless the system's `placement.cluster` names a cluster. Compared are the entries of
-LoadGen's accuracy logs, byte for byte; LoadGen writes them as they are answered, so their order
-counts for nothing. The rates are told, not judged: the nodes share what cores there are.
+on each, unless the system's `placement.cluster` names a cluster. It compares the entries of
+LoadGen's accuracy logs, byte for byte; LoadGen writes them in the order of answers, so their order
+doesn't count. Rates are reported, not judged: the nodes share the cores.
 
 Took six minutes and a half on one busy core, and as long again, once, for the environment (4 GB).
 """
@@ -27,7 +27,7 @@ LOG = "mlperf_log_accuracy.json"
 
 @dataclass(frozen=True)
 class Found:
-    """`entries` of the accuracy log, sorted; `engines` as the result has them."""
+    """`entries` of the accuracy log, sorted; `engines` as in the result."""
 
     entries: list[bytes]
     tokens_per_second: float
@@ -35,7 +35,7 @@ class Found:
 
 
 def measured(system: str) -> Found:
-    """Runs what is missing. Raises CalledProcessError if that fails, a verdict included."""
+    """Runs what is missing. Raises CalledProcessError if that fails, or a verdict does."""
     chosen = [f"system={system}", "scenario=Offline"]
     until = ("--", "--until", "accuracy_check", "performance_check")
     subprocess.run([str(ROOT / "reproduce"), *chosen, *until], check=True)

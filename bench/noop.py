@@ -1,9 +1,9 @@
 """What a repeated `./reproduce` costs: its CPU time over that of a bare snakemake no-op.
 
-Both find nothing to do. Ours is the rehearsal up to its runs, for which none has to be valid. The
+Both find nothing to do. Ours is the rehearsal up to its runs, none of which needs to be valid. The
 bare workflow has one rule that copies a file, as many jobs, the same driver environment.
-Measurements alternate; CPU time of the process and its children is what is compared, since wall
-time on shared cores is noise.
+Measurements alternate; the CPU time of the process and its children is compared, because wall time
+on shared cores is noise.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def until_runs(plan: Plan) -> list[str]:
-    """Arguments of ./reproduce that leave out what judges runs."""
+    """Arguments of ./reproduce that leave out judging."""
     steps = dict.fromkeys(
         job.step for job in plan.jobs if STEPS[job.step].stage in ("artifacts", "runs")
     )

@@ -1,8 +1,8 @@
-"""What LoadGen and our harness cost: LoadGen Offline tokens/s over raw vLLM generate tokens/s.
+"""The cost of LoadGen and our harness: LoadGen Offline tokens/s over raw vLLM generate tokens/s.
 
 Same weights, samples in the same order, engine arguments, environment and threads of arithmetic;
 measurements alternate,
-so that a machine that speeds up or slows down does so for both. Each is a process of its own,
+so that a change of the machine's speed affects both. Each is its own process,
 forked from one that has vLLM imported already.
 """
 
@@ -31,8 +31,8 @@ MODULE = "bench.offline_efficiency"
 class Measurement:
     """`order` holds the sample indices as LoadGen issued them.
 
-    `cpu_s`: processor time of the whole process, the engine's start included. On a machine that
-    others use too, it says more than the clock.
+    `cpu_s`: processor time of the whole process, the engine's start included. On a shared machine,
+    it says more than the clock.
     """
 
     tokens_per_second: float
@@ -41,7 +41,7 @@ class Measurement:
 
 
 class Subject(inside.Subject):
-    """What is measured."""
+    """The two ways that are measured."""
 
     def loadgen(self, home: Path, console: Console) -> Measurement:
         """Every sample of the dataset once, in one Offline query."""
@@ -85,7 +85,7 @@ class Subject(inside.Subject):
         return Measurement(rate, order, time.process_time())
 
     def _once(self) -> PerformanceRunConfig:
-        """Counts that make LoadGen's one query hold every sample once, whatever the length."""
+        """Counts that make LoadGen's one query contain every sample once, for any number."""
         size = len(samples.load(self.dataset).evaluation)
         counts = {
             "target_qps": 1.0,

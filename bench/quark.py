@@ -1,8 +1,8 @@
 """Quark in memory beside streaming: peak memory in sizes of the model, and seconds, to MXFP4.
 
-A synthetic Llama checkpoint is made below a temporary directory. Each way runs in a process of its
-own; Quark twice, with one calibration token and with all of them, so that the difference is what
-the data cost. Needs the environment `compress` (any run with precision=mxfp4 makes it).
+A synthetic Llama checkpoint is made below a temporary directory. Each way runs in its own process;
+Quark twice, with one calibration token and with all of them, so that the difference is the cost of
+the data. Needs the environment `compress` (any run with precision=mxfp4 makes it).
 """
 
 import argparse
@@ -32,7 +32,7 @@ class Cost:
 
     @property
     def seconds(self) -> float:
-        """What the work took: importing Quark is not part of it."""
+        """The seconds of the work, without importing Quark."""
         return sum(took for name, (took, _) in self.phases.items() if name != "import")
 
     @property
@@ -41,12 +41,12 @@ class Cost:
 
     @property
     def imported(self) -> int:
-        """What Quark and torch take before there is a model; part of every peak after it."""
+        """The memory of Quark and torch before the model is loaded; part of every later peak."""
         return self.phases.get("import", (0.0, 0))[1]
 
 
 class Phases:
-    """A clock that is told when the next phase begins."""
+    """A clock that is called when the next phase begins."""
 
     def __init__(self) -> None:
         self.ended: dict[str, tuple[float, int]] = {}
@@ -61,7 +61,7 @@ class Phases:
 
 
 def work(source: Path, destination: Path, samples: int, tokens: int) -> Cost:
-    """In this process. No samples: streaming."""
+    """Quantize in this process. No samples: streaming."""
     phases = Phases()
     if samples == 0:
         phases.begin("stream")

@@ -1,4 +1,4 @@
-"""Kinds of queueing behaviour whose limits can be found by trying every rate (bench.tune)."""
+"""Kinds of queueing behaviour whose limits are found by trying every rate (bench.tune)."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,6 +1,5 @@
-"""What benches measured: kept as results/bench/NAME.json, drawn as NAME.html beside it.
-
-`python -m bench.ratios` draws all that is kept; benches run in environments that can't.
+"""Results of benches: kept as results/bench/NAME.json, drawn as NAME.html beside it. `python -m
+bench.ratios` draws all of them; benches run in environments that can't draw.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ HOME = ROOT / "results/bench"
 
 
 class Ratio(Strict):
-    """Values by kind, one per round of the bench; `target`: what is asked of the first kind."""
+    """Values by kind, one per round of the bench; `target`: the goal of the first kind."""
 
     title: str
     target: float
@@ -24,13 +23,13 @@ class Ratio(Strict):
 def keep(
     name: str, title: str, target: float, kinds: Mapping[str, Sequence[float]], home: Path = HOME
 ) -> None:
-    """Takes the place of what the same bench left before."""
+    """Replaces the earlier result of the same bench."""
     found = Ratio(title=title, target=target, kinds={k: tuple(v) for k, v in kinds.items()})
     write_atomically(home / f"{name}.json", found.model_dump_json(indent=1) + "\n")
 
 
 def draw(path: Path) -> Path:
-    """The plot of one kept ratio: every round a marker, the target a line; opens from disk."""
+    """The plot of one kept ratio: one marker per round, the target as a line; opens from disk."""
     from bokeh.embed import file_html
     from bokeh.models import Span
     from bokeh.resources import INLINE

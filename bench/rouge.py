@@ -2,9 +2,9 @@
 
     python -m bench.rouge [--samples 24576] [--compared 1024]
 
-Texts of 220 words each, drawn as the words of a language are (Zipf), answers that share two thirds
-of their truth's words. All samples are scored from a LoadGen log, read and decoded as well; of
-`compared` ones the library's numbers are held against ours, and its rate is taken.
+Texts of 220 words each, drawn with a language's frequencies (Zipf); answers share two thirds of
+their truth's words. All samples are scored from a LoadGen log, including reading and decoding; for
+`compared` ones the library's numbers are compared with ours, and its rate is measured.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def written(home: Path, words: list[str], answers: list[str]) -> tuple[Path, Pat
 
 
 def main() -> int:
-    """Exit status 0 if every number is the library's."""
+    """Exit status 0 if every number equals the library's."""
     parser = argparse.ArgumentParser(prog="python -m bench.rouge", description=__doc__)
     parser.add_argument("--samples", type=int, default=24_576)
     parser.add_argument("--compared", type=int, default=1_024)

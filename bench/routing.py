@@ -1,13 +1,13 @@
 """Server on engines of several speeds: the highest valid rate, over that of one pool of places.
 
 In virtual time, with the fleet's own dispatcher: whole runs of the rules' length and LoadGen's
-early stopping in seconds, and no machine that stands still for a moment decides a 99th percentile.
-What messages and processes add is in bench.ceiling.
+early stopping in seconds, and no pause of the machine decides a 99th percentile. bench.ceiling
+measures what messages and processes add.
 
-The measure is one engine with all places at the mean speed: wherever a place is free, it is the
-next query's, so no router does better by more than what it gains from picking fast places. The sum
-of what each engine serves alone is no such measure: a burst that one engine alone would have to
-queue, the others take, so the whole serves more than its parts whoever routes it.
+The measure is one engine with all places at the mean speed: the next query gets any free place, so
+a router can only do better by picking fast places. The sum of the engines' own rates isn't such a
+measure: other engines take a burst that one engine alone would queue, so the whole serves more than
+its parts with any router.
 """
 
 import argparse
@@ -31,10 +31,10 @@ from steps.run.sut.dispatch import Dispatcher, Samples, Seat
 
 PLACES = 128
 TTFT_S, TPOT_S = 0.2, 0.06
-"""Of an engine of speed 1 with all places taken: about what Llama 2 70B takes on one GPU."""
+"""TTFT and TPOT of an engine of speed 1 with all places taken: about Llama 2 70B's on one GPU."""
 
 LIMIT_S = 2.0
-"""Of the time to first token (v5.1, llama2-70b Server)."""
+"""Limit of the time to first token (v5.1, llama2-70b Server)."""
 
 DURATION_S = 600.0
 PROMPT_TOKENS = 145

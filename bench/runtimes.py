@@ -1,8 +1,8 @@
-"""What a container costs: Offline tokens/s of the rehearsal in it over those of the machine itself.
+"""The cost of a container: Offline tokens/s of the rehearsal in it over those without.
 
     python -m bench.runtimes docker [podman ...] [--rounds 3]
 
-Runs of the same job alternate. The accuracy logs of both have to be the same, byte for byte.
+Runs of the same job alternate. The accuracy logs of both must be the same, byte for byte.
 """
 
 import argparse
@@ -28,7 +28,7 @@ LIMIT_S = 1800
 def made(runtime: str) -> tuple[Job, str]:
     """The rehearsal's Offline performance run in this runtime, and the digest of its answers.
 
-    What the run needs is made; its own results take the place of those of another runtime.
+    Makes what the run needs; its results replace those of another runtime.
     """
     chosen = ["scenario=Offline", f"runtime={runtime}"]
     subprocess.run(
@@ -40,7 +40,7 @@ def made(runtime: str) -> tuple[Job, str]:
 
 
 def rate(job: Job, home: Path) -> float:
-    """Tokens per second, as LoadGen says, of the job's command with its results in `home`."""
+    """LoadGen's tokens per second for the job's command, with its results in `home`."""
     command = [
         *(*job.launcher, "-m", STEPS[job.step].module, "--config", job.config),
         *("--input", *(f"{role}={path}" for role, path in job.inputs.items())),

@@ -1,9 +1,9 @@
 """Many engines of several speeds: the whole over the sum of its parts, with null engines.
 
 A part is one engine alone on its share of the samples, measured in the same run of this bench, its
-own last samples included. Beside our dispatch: a static split as AMD's harness makes it (every
-engine its part of the query at once), in equal shares and in hand-set weights. Server's routing is
-bench.routing's subject.
+own last samples included. Compared with our dispatch: a static split like AMD's harness makes it
+(every engine its part of the query at once), in equal shares and in hand-set weights. Server's
+routing is bench.routing's subject.
 """
 
 import argparse
@@ -38,7 +38,7 @@ PLACES = 32
 
 
 def static(weights: Sequence[float]) -> type[Dispatcher]:
-    """A dispatcher that splits the query up once and for all."""
+    """A dispatcher that splits the query once at the start."""
 
     class Static(Dispatcher):
         def _pulled(self) -> dict[int, Samples]:
@@ -50,7 +50,7 @@ def static(weights: Sequence[float]) -> type[Dispatcher]:
 
 
 def speeds_of(factors: Iterable[float], seed: int) -> tuple[float, ...]:
-    """Each engine with its own deviation, which no weight knows of."""
+    """Each engine with its own deviation, which no weight includes."""
     draw = random.Random(seed)
     return tuple(factor * draw.uniform(1 - JITTER, 1 + JITTER) for factor in factors)
 
@@ -58,7 +58,7 @@ def speeds_of(factors: Iterable[float], seed: int) -> tuple[float, ...]:
 def settings(
     speeds: Sequence[float], queries: int, tpot_ms: float, **changes: Any
 ) -> PerformanceRunConfig:
-    """Of an Offline run; `changes` of its engines."""
+    """The configuration of an Offline run; `changes` are its engines'."""
     arguments = {
         "max_num_seqs": PLACES,
         "speeds": list(speeds),
@@ -138,7 +138,7 @@ def equal(queries: int, tpot_ms: float, engines: Sequence[int], rounds: int) -> 
 
 
 def ordered(queries: int, tpot_ms: float, rounds: int) -> None:
-    """Where a prompt's token takes a twentieth of what an answer's does, and where twice."""
+    """Cases where a prompt's token takes a twentieth of an answer's time, and twice its time."""
     weights = (0.05, 2.0)
     print(
         f"Offline, {queries:,} samples on {len(GENERATIONS)} engines {GENERATIONS}, prompts "

@@ -1,18 +1,17 @@
 """What our harness adds to Server's time to first token: the whole SUT beside the bare engine.
 
-Queries come at 80 % of the Offline speed that is measured first, at the moments of LoadGen's own
-schedule and in its order. `bare` is a loop around vLLM's `LLMEngine` in a process of its own: it
-adds what is due, steps, and notes when a first token is there. `in process` and `own process` are
-the SUT under the real LoadGen, with the engine where `placement` says. All three have the same
-weights, arguments and sampling, and take turns. Times count from the scheduled moment, percentiles
-are LoadGen's.
+Queries come at 80 % of the Offline speed, which is measured first, at the times and in the order of
+LoadGen's own schedule. `bare` is a loop around vLLM's `LLMEngine` in its own process: it adds due
+queries, steps, and notes when a first token comes. `in process` and `own process` are the SUT under
+the real LoadGen, with the engine where `placement` says. All three have the same weights, arguments
+and sampling, and take turns. Times count from the scheduled time, percentiles are LoadGen's.
 
     python -m bench.server_latency [--rounds 5] [--queries 2048]
 
 A measurement takes the queries' time (2,048 at 75 queries/s: 27 s) and the engine's start: five
 rounds of three take about 12 minutes on two quiet cores. On a busy machine its other work decides
-the tail; the medians over the rounds are the result, and how far the bare driver's own values lie
-apart is shown beside them.
+the tail; the medians over the rounds are the result, and the spread of the bare driver's own values
+is shown beside them.
 """
 
 import csv
@@ -40,7 +39,7 @@ from steps.run.sut.run import execute
 
 MODULE = "bench.server_latency"
 SHARE = 0.8
-"""Of Offline's samples a second."""
+"""The rate of queries as a share of Offline's samples per second."""
 
 LIMIT_MS = 5.0
 PERCENTILES = (50, 99)
@@ -60,7 +59,7 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Latency:
-    """Time to first token in ms by percentile; `traffic` is what brought it."""
+    """Time to first token in ms by percentile; `traffic` is the queries behind it."""
 
     ttft_ms: dict[int, float]
     order: list[int]
@@ -70,7 +69,7 @@ class Latency:
 def changed(
     config: PerformanceRunConfig, queries: int, qps: float, placement: dict[str, Any]
 ) -> PerformanceRunConfig:
-    """A run of so many queries, whole copies of the sample set, whatever time they take."""
+    """A run of this many queries, whole copies of the sample set, of any duration."""
     changes = {
         "loadgen": {"target_qps": qps, "min_duration_ms": 1, "min_query_count": queries},
         "engine": {"placement": placement},
@@ -91,7 +90,7 @@ def offline(subject: inside.Subject, queries: int, home: Path, console: Console)
 def server(
     config: PerformanceRunConfig, subject: inside.Subject, home: Path, console: Console
 ) -> Latency:
-    """LoadGen's own figures of the whole SUT."""
+    """LoadGen's own figures for the whole SUT."""
     execute("PerformanceOnly", config, subject.inputs, Workspace(home), console)
     detail = read_detail(home / "mlperf_log_detail.txt")
     with (home / "samples.csv").open(encoding="utf-8", newline="") as stream:
@@ -133,7 +132,7 @@ def bare(
     )
 
     def play(token_ids: Sequence[list[int]], due_s: Sequence[float]) -> list[float]:
-        """When each one's first token was there, in s since the first one was due."""
+        """When each query's first token came, in s since the first one was due."""
         first_s = [0.0] * len(due_s)
         begun, at, running = time.perf_counter(), 0, 0
         while at < len(due_s) or running:
@@ -161,7 +160,7 @@ def bare(
 
 
 def measure(subject: inside.Subject, queries: int, rounds: int) -> None:
-    """Prints every round, then the medians; keeps what was added."""
+    """Prints every round, then the medians; keeps the added times."""
     speed = forked(partial(offline, subject, queries))
     qps = SHARE * speed
     runs = {name: changed(subject.config, queries, qps, kind) for name, kind in KINDS.items()}
@@ -179,7 +178,7 @@ def measure(subject: inside.Subject, queries: int, rounds: int) -> None:
         for name, config in runs.items():
             latency = forked(partial(server, config, subject))
             if latency.order != traffic.order:
-                raise SystemExit(f"LoadGen sent {name} other samples than those before")
+                raise SystemExit(f"LoadGen sent {name} other samples than before")
             found[name].append(latency.ttft_ms)
         columns = [
             f"{name} {values[-1][50]:.1f} / {values[-1][99]:.1f}" for name, values in found.items()

@@ -1,8 +1,8 @@
 """A simulated engine in virtual time, for bench and tests of the search: it never serves a model.
 
 One continuous-batching engine per node: every step gives each running request a token and starts
-waiting ones, as far as slots and the step's share of prefill go. Nothing in `steps/` can start
-it, so no submission can hold a result of it.
+waiting ones, within the slots and the step's share of prefill. Nothing in `steps/` can start it, so
+no submission can contain its results.
 """
 
 import heapq
@@ -18,7 +18,7 @@ from steps.commands.tune.watching import LOOK_S
 from steps.mlperf.early_stopping import allowed_misses
 
 NOISES = 1 << 15
-"""Factors of jitter, one a step, before they come again."""
+"""Factors of jitter, one per step, before they repeat."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Kind:
-    """A named behaviour with what a round demands of it."""
+    """A named behaviour with a round's requirements."""
 
     name: str
     behaviour: Behaviour
@@ -76,7 +76,7 @@ class Kind:
 
 
 class SimulatedProber:
-    """Plays LoadGen's schedule to a kind of engine; `seed` is that of the engine's noise."""
+    """Plays LoadGen's schedule to a kind of engine; `seed` is for the engine's noise."""
 
     def __init__(self, kind: Kind, seed: int) -> None:
         self.kind = kind
@@ -138,7 +138,7 @@ def play(
     *,
     watched: bool = True,
 ) -> Measurement:
-    """All queries to the end, or until `probe` needn't go on."""
+    """Play all queries to the end, or until `probe` may end."""
     first, done = [0.0] * len(times), [0.0] * len(times)
     nodes = [_Node(kind.behaviour, slow, rng) for slow in kind.behaviour.slowness]
     moments, counts = times.tolist(), tokens.tolist()
@@ -169,7 +169,7 @@ def holds(samples: Samples, limits: Limits) -> bool:
 
 
 def until(whole: Samples, now: float) -> Samples:
-    """What was known of a run at a time."""
+    """The measurements of a run up to a time."""
     count = int(np.searchsorted(whole.arrived, now))
     first, completed = whole.first[:count], whole.completed[:count]
     return Samples(
@@ -254,7 +254,7 @@ class _Node:
         return self.behaviour.burst[2] if within and self.behaviour.burst else 1.0
 
     def _pause(self, pause: tuple[float, float], took: float) -> float:
-        """How long a step stands still: once, however many pauses passed since the last one."""
+        """How long a step pauses: once, even for several pauses since the last one."""
         passed = int((self.now + took) / pause[0])
         due, self._paused = passed > self._paused, passed
         return pause[1] if due else 0.0

@@ -1,9 +1,9 @@
-"""What streaming costs: GB/s of pruning and quantizing over GB/s of a plain copy, peak memory.
+"""The cost of streaming: GB/s of pruning and quantizing over GB/s of a plain copy, peak memory.
 
 A synthetic Llama checkpoint is made below a temporary directory. Copy, pruning and quantizing
-alternate, each in a process of its own and timed until its files are on the disk; GB are those
-read. Then both rewrites are killed at random moments until one of each gets through, and what it
-leaves is compared with the uninterrupted output.
+alternate, each in its own process and timed until its files are on the disk; GB are those read.
+Then both rewrites are killed at random moments until one of each finishes, and its output is
+compared with the uninterrupted one.
 """
 
 import argparse
@@ -33,7 +33,7 @@ LIMIT_S = 1800
 HIDDEN, INTERMEDIATE, KEYS, HEAD = 2048, 8192, 512, 64  # of Llama-3.2-1B
 VOCABULARY = 1024
 DROPPED = 0.206
-"""Share of the layers that goes: AMD's 26 of 126."""
+"""Share of the layers that is dropped: AMD's 26 of 126."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def copy(source: Path, destination: Path, _: int) -> int:
 
 
 def pruned(source: Path, destination: Path, workers: int) -> int:
-    """Bytes read: those of the layers that stay."""
+    """Bytes read: those of the remaining layers."""
     checkpoint = open_checkpoint(source)
     layers = len(checkpoint.shards)
     first = layers // 3
@@ -151,7 +151,7 @@ class Task:
 
 
 def timed(task: Task, source: Path, destination: Path) -> Cost:
-    """In this process, so that its memory is that of the work alone."""
+    """Work in this process, so that its memory is only the work's."""
     idle = peak_bytes()
     started, used = time.monotonic(), time.process_time()
     read = WORK[task.name](source, destination, task.workers)
@@ -163,7 +163,7 @@ def timed(task: Task, source: Path, destination: Path) -> Cost:
 
 
 def peak_bytes() -> int:
-    """Of this program: getrusage would count the parent's memory before exec."""
+    """The peak memory of this program: getrusage would count the parent's memory before exec."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024
@@ -188,7 +188,7 @@ def digests(directory: Path) -> dict[str, str]:
 def kill_and_resume(
     task: Task, source: Path, destination: Path, kills: int, longest_s: float
 ) -> list[dict[str, str]]:
-    """Digests of each output that was finished while a running process was killed so often."""
+    """Digests of each finished output, with a running process killed `kills` times."""
     generator = random.Random(0)
     finished: list[dict[str, str]] = []
     hit = 0
@@ -249,7 +249,7 @@ def main() -> None:
 def speeds(
     tasks: Sequence[Task], source: Path, home: Path, rounds: int
 ) -> tuple[Mapping[Task, Sequence[Cost]], Mapping[Task, dict[str, str]]]:
-    """What each costs, round by round, the first task being the copy; and its output's digests."""
+    """Each one's cost per round, the copy first; and its output's digests."""
     shards = [path.stat().st_size for path in source.glob("*.safetensors")]
     print(f"{sum(shards) / 1e9:.2f} GB in {len(shards)} shards of {max(shards) / 1e9:.2f} GB")
     costs: dict[Task, list[Cost]] = {task: [] for task in tasks}

@@ -1,4 +1,4 @@
-"""What the benches of the harness run: null engines on made-up prompts of OpenOrca's lengths."""
+"""The runs of the harness's benches: null engines on made-up prompts of OpenOrca's lengths."""
 
 import csv
 import functools
@@ -33,7 +33,7 @@ PROMPT_TOKENS, PROMPT_SIGMA = 145, 0.9
 
 @dataclass(frozen=True)
 class Measured:
-    """Of one LoadGen run. Times in seconds; `valid` is LoadGen's word."""
+    """The results of one LoadGen run. Times in seconds; `valid` is LoadGen's verdict."""
 
     samples_per_second: float
     tokens_per_second: float
@@ -87,7 +87,7 @@ def _composed(scenario: Scenario) -> str:
 
 
 def counts(samples: int, queries: int, target_qps: float) -> dict[str, Any]:
-    """LoadGen's settings for this many queries, whatever time they take."""
+    """LoadGen's settings for this many queries, of any duration."""
     return {
         "loadgen": {
             "target_qps": target_qps,
@@ -108,7 +108,7 @@ def run(
 
 
 def read(home: Path, result: dict[str, Any]) -> Measured:
-    """What LoadGen's log and samples.csv say. Seconds: from the first issue to the last answer."""
+    """Values from LoadGen's log and samples.csv. Seconds from first issue to last answer."""
     detail = read_detail(home / "mlperf_log_detail.txt")
     with (home / "samples.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))

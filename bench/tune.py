@@ -1,12 +1,12 @@
-"""The search on engines whose limits are known: how near it ends, and what it takes.
+"""The search on engines whose limits are known: how near it ends, and its cost.
 
 Limits are found by trying every rate; the engines are simulated (bench/simulated_engine.py), in
 virtual time and with LoadGen's own schedule. Beside the search stand bisection by runs of the
 rules' length and LoadGen's FindPeakPerformance, from the same first guesses.
 
-A kind's limit is known if the rates at which it is chance whether a run holds span less than one
-percent (Truth.known), which is settled before anything is searched. Of the other kinds no rate is
-the limit to one percent: there a search has to end among those rates.
+A kind's limit is known if the rates at which chance decides whether a run is valid span less than
+one percent (Truth.known); this is determined before any search. For the other kinds no rate is the
+limit to one percent: there a search must end among those rates.
 """
 
 import argparse
@@ -27,39 +27,38 @@ from steps.commands.tune.measure import METRICS, Probe, quantile
 from steps.commands.tune.search import Search
 
 STEP, NOISY_STEP = 0.002, 0.004
-"""Rates of the exhaustive trial are so far apart: farther where each is tried many times."""
+"""The distance of the exhaustive trial's rates: larger where each is tried many times."""
 
 FIRST = 10.0
 SEEDS = 24
 COARSE = 0.01
 REACH = 0.06
 CHANCE = (0.1, 0.9)
-"""Where so large a share of runs hold, it is chance whether one does."""
+"""Between these shares of valid runs, chance decides whether one is valid."""
 
 KNOWN = 0.01
-"""A limit is known if it is chance over less than this share of the rate."""
+"""A limit is known if chance decides over less than this share of the rate."""
 
 FIND_PEAK_PERCENTILE = 0.99
 FIND_PEAK_DECIMALS = 1
 """LoadGen's server_find_peak_qps_decimals_of_precision, its default."""
 
 FAR_GUESSES = (0.3, 3.0)
-"""First guesses are so many times the limit, at least and at most."""
+"""First guesses are at least and at most this many times the limit."""
 
 SETTINGS = load().search
 
 SHORT_S = 60.0
-"""Length of FindPeakPerformance's runs when it is given short ones."""
+"""Length of FindPeakPerformance's runs when it gets short ones."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """`limit`: the rate up to which runs hold more often than not, and above which they don't.
-
-    That is the rate whose word "VALID up to here, not above" the fewest of the runs that were tried
-    gainsay, the highest of several. `highest`: the highest rate tried at which half of the runs
-    hold, whatever lies below it: the same where validity only falls. `low`, `high`: the lowest rate
-    at which not nine runs in ten hold, and the highest at which more than one in ten does.
+    """`limit`: the rate up to which more than half of the runs are valid, and above which fewer
+    are. It is the rate whose claim "VALID up to here, not above" the fewest tried runs contradict,
+    the highest of several. `highest`: the highest tried rate at which half of the runs are valid,
+    regardless of lower ones: the same if validity only falls. `low`, `high`: the lowest rate at
+    which fewer than nine runs in ten are valid, and the highest at which more than one in ten is.
     """
 
     limit: float
@@ -69,7 +68,7 @@ class Truth:
 
     @property
     def chance(self) -> float:
-        """Over which share of the rate it is chance whether a run holds."""
+        """The share of the rate over which chance decides whether a run is valid."""
         return max(self.high / self.low - 1, 0.0)
 
     @property
@@ -77,14 +76,14 @@ class Truth:
         return self.chance < KNOWN
 
     def met(self, rate: float) -> bool:
-        """Whether a rate is within 1 % of the limit; if that isn't known, among those of chance."""
+        """Whether a rate is within 1 % of the limit; if unknown, where chance decides."""
         if self.known:
             return abs(rate / self.limit - 1) <= KNOWN
         return self.low <= rate <= self.high
 
 
 def truth(kind: Kind) -> Truth:
-    """By trying every rate within a few percent of a first bracket, each with several noises."""
+    """Tries every rate within a few percent of a first bracket, each with several noises."""
     seeds, step = (range(SEEDS), NOISY_STEP) if _noisy(kind) else (range(1), STEP)
     low, high = FIRST, FIRST
     while full_run(kind, high, (9, 9), watched=False).valid:
@@ -119,7 +118,7 @@ def _noisy(kind: Kind) -> bool:
 
 @dataclass(frozen=True)
 class Found:
-    """`rate` 0: nothing was found. `valid`: what a run of the rules' length said of the rate."""
+    """`rate` 0: none was found. `valid`: the verdict of a run of the rules' length at the rate."""
 
     rate: float
     valid: bool
@@ -145,15 +144,14 @@ def searched(kind: Kind, guess: float, seed: int, *, known: bool) -> Found:
 
 
 def bisected(kind: Kind, guess: float, seed: int) -> Found:
-    """By runs of the rules' length: doubled or halved to a bracket, halved to one percent."""
+    """Search by runs of the rules' length: doubles or halves to a bracket, halves to 1 %."""
     return _bracketed(_Runs(kind, seed), guess, lambda low, high: high / low <= 1.01)
 
 
 def find_peak(kind: Kind, guess: float, seed: int, seconds: float | None) -> Found:
-    """LoadGen's mode: doubles from a rate that holds, then halves to a tenth of a query a second.
-
-    It judges by the p99 alone. It gives up where the first rate doesn't hold: here the user halves
-    it and starts again. `seconds`: min_duration with a sample set to match; None: the rules'.
+    """LoadGen's mode: doubles from a valid rate, then halves to a tenth of a query per second. It
+    judges by the p99 only. It gives up if the first rate isn't valid: then the user here halves it
+    and starts again. `seconds`: min_duration with a sample set to match; None: the rules'.
     """
     found = _bracketed(
         _Runs(kind, seed, seconds, FIND_PEAK_PERCENTILE),
@@ -167,7 +165,7 @@ def find_peak(kind: Kind, guess: float, seed: int, seconds: float | None) -> Fou
 
 
 class _Runs:
-    """Whole runs, as someone makes them who can't end one early; counts what they take."""
+    """Whole runs, as by a user who can't end one early; counts their time."""
 
     def __init__(
         self, kind: Kind, seed: int, seconds: float | None = None, percentile: float | None = None
@@ -246,7 +244,7 @@ def main() -> None:
 
 
 class Table:
-    """All searches on all kinds, and what they come to."""
+    """All searches on all kinds, and their summary."""
 
     def __init__(
         self,

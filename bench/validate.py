@@ -47,7 +47,8 @@ TABLE = "summary_results.json"
 
 
 def completed(tree: Path, scratch: Path, *, copies: int = 1) -> Path:
-    """A copy of a tree with what publications leave out: code, and the open division's mapping.
+    """A copy of a tree with the parts that publications leave out: code, and the open division's
+    mapping.
 
     The first submitter of each division is repeated under other names.
     """
@@ -88,14 +89,7 @@ def published(tree: Path) -> int:
         for row in rows
         if row["Submitter"] in submitters
     }
-    ours = {
-        f"{row.division}/{row.submitter}/results/{row.system}/{row.model}/{row.directory}": (
-            row.result,
-            row.units,
-            row.accuracy,
-        )
-        for row in report.rows
-    }
+    ours = {row.path: (row.result, row.units, row.accuracy) for row in report.rows}
     differing = [path for path in sorted(theirs | ours) if theirs.get(path) != ours.get(path)]
     print(f"{len(theirs)} published results, {len(ours)} found, {len(differing)} differ")
     for path in differing:
@@ -150,7 +144,7 @@ def _measure(command: list[str], warm: Path | None = None) -> tuple[float, float
 
 
 def mutate(official: Path, count: int, seed: int) -> int:
-    """Damage a valid tree `count` times; a tree that only the official checker refuses is told."""
+    """Damage a valid tree `count` times; report trees that only the official checker refuses."""
     from tests.submit.validate import trees
     from tests.submit.validate.mutations import damage
 

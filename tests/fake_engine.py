@@ -32,6 +32,7 @@ class FakeEngine:
 
     def start(self, start: Start) -> None:
         self._eos = start.generation.eos_token_id
+        self._most = start.generation.max_tokens
         self._first_tokens = start.first_tokens
         if BEHAVIOUR == "no-start":
             raise UserError("no accelerator is there")
@@ -57,8 +58,14 @@ class FakeEngine:
             tokens = [prompt[-1]] * (ANSWER_TOKENS - 1) + [self._eos]
             if BEHAVIOUR == "one-token" and number == LOST_REQUEST:
                 tokens = [self._eos]
+            if BEHAVIOUR == "no-token" and number == LOST_REQUEST:
+                tokens = []
+            if BEHAVIOUR == "longest":
+                tokens = [prompt[-1]] * self._most
+            if BEHAVIOUR == "too-long" and number >= LOST_REQUEST:
+                tokens = [prompt[-1]] * (self._most + 1)
             self._started.append((number, tokens))
-            if self._first_tokens:
+            if self._first_tokens and tokens:
                 first = tokens[0] + (1 if BEHAVIOUR == "wrong-first" else 0)
                 events.first.append((number, first))
         time.sleep(0.5 if BEHAVIOUR == "slow" else STEP_S)

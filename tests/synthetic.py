@@ -1,11 +1,21 @@
 """A finished experiment without its hours: well-formed outputs of every job up to the verdicts."""
 
 import json
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from steps.base.record import publish, sha256_file
+from steps.base.record import (
+    MANIFEST,
+    RECORD,
+    Manifest,
+    Record,
+    publish,
+    sha256_file,
+    stamped,
+)
 from steps.config import schema
 from steps.config.verdicts import ComplianceVerdict, as_result
 from steps.judge.compliance import verify
@@ -32,10 +42,15 @@ class Maker:
     """Outputs of a plan's jobs. Runs follow each other on one clock, and no two logs are alike."""
 
     def __init__(
-        self, plan: Plan, engine: str, values: Mapping[str, float], degraded: Sequence[str]
+        self,
+        plan: Plan,
+        engine: str,
+        values: Mapping[str, float],
+        degraded: Sequence[str],
+        exposed: Sequence[str],
     ) -> None:
         self.engine = engine
-        self.degraded = degraded
+        self.degraded, self.exposed = degraded, exposed
         self.values = values
         self.clock = trees.Clock()
         self.made = 0
@@ -57,13 +72,14 @@ def build(
     engine: str = "vllm",
     values: Mapping[str, float] | None = None,
     degraded: Sequence[str] = (),
+    exposed: Sequence[str] = (),
 ) -> None:
     """Publish every job above the submission, in the plan's order, below `root`.
 
-    `values`: results by the cell's key, in tokens/s; the others are 1,234.5. `degraded`: what every
-    run says of its engines.
+    `values`: results by the cell's key, in tokens/s; the others are 1,234.5. `degraded`, `exposed`:
+    what every run says of its engines and its cluster.
     """
-    maker = Maker(plan, engine, values or {}, degraded)
+    maker = Maker(plan, engine, values or {}, degraded, exposed)
     for job in plan.jobs:
         if job.step not in ("submission", "provenance"):
             publish_job(maker, job, root)
@@ -109,12 +125,34 @@ def provenance(plan: Plan, root: Path) -> Path:
     for path in inputs.values():
         if path.suffix == ".lock":
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("attrs==26.1.0\n", encoding="utf-8")
+            path.write_text(f"attrs==26.1.0 --hash=sha256:{64 * '1'}\n", encoding="utf-8")
     with publish(
         folder, step="provenance", config=json.loads(job.config), inputs=inputs, code="c"
     ) as workspace:
         provenance_step(config, inputs, workspace, None)  # type: ignore[arg-type]
     return folder
+
+
+def made_otherwise(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """A result as a step would have left it that comes to something else; `path`: its manifest.
+
+    Digests of changed files are taken anew. What was made from it before still names the old one.
+    """
+    manifest, record = Manifest.read(path), Record.read(path)
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    change(fields)
+    with publish(
+        path.parent, step=fields["step"], config=fields["config"], inputs={}, code=""
+    ) as w:
+        for name in manifest.files:
+            (w.directory / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path.parent / name, w.directory / name)
+        w.result = fields["result"]
+    made = {**json.loads(path.read_text(encoding="utf-8")), "inputs": fields["inputs"]}
+    written = stamped({name: value for name, value in made.items() if name != "digest"})
+    path.write_text(written, encoding="utf-8")
+    kept = {**asdict(record), MANIFEST: sha256_file(path)}
+    path.with_name(RECORD).write_text(stamped(kept), encoding="utf-8")
 
 
 def report(plan: Plan, root: Path) -> Path:
@@ -223,6 +261,7 @@ def _run(maker: Maker, job: Job, folder: Path) -> dict[str, Any]:
         "engines": [],
         "failures": [],
         "degraded": list(maker.degraded),
+        "exposed": list(maker.exposed),
         "loadgen_version": "5.1.2",
         "samples": samples,
         "output_tokens": 2800,
@@ -331,5 +370,29 @@ def _text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def sha256(path: Path) -> str:
-    return sha256_file(path)
+LATE = {
+    "code": "ttft",
+    "words": "p99 TTFT is 4056.2 ms, the limit of Server is 2000 ms",
+    "value": 4056.2,
+    "limit": 2000.0,
+    "fix": "lower system.target_qps.Server",
+}
+"""A complaint of a performance check."""
+
+
+def job_of(plan: Plan, step: str, scenario: str) -> Job:
+    return next(j for j in plan.jobs if j.step == step and f"/{scenario}" in f"/{j.key}")
+
+
+def invalid(plan: Plan, home: Path, scenario: str) -> None:
+    verdict = {"holds": False, "complaints": [LATE]}
+    path = home / job_of(plan, "performance_check", scenario).output
+    made_otherwise(path, lambda fields: fields["result"].update(verdict))
+
+
+def gone(plan: Plan, home: Path, step: str, scenario: str, said: str = "") -> None:
+    one = job_of(plan, step, scenario)
+    shutil.rmtree((home / one.output).parent)
+    if said:
+        (home / one.log).parent.mkdir(parents=True, exist_ok=True)
+        (home / one.log).write_text(f"loading\n{said}\n", encoding="utf-8")

@@ -1,8 +1,11 @@
 """What `make bench` keeps and draws, and its virtual Server."""
 
+import signal
 from pathlib import Path
 
-from bench import kills, ratios, routing
+import pytest
+
+from bench import deaths, kills, ratios, routing
 from bench.scaling import GENERATIONS
 from steps.run.sut.dispatch import Dispatcher
 
@@ -29,3 +32,34 @@ def test_kills_try_every_kind_in_turn() -> None:
     kinds = list(kills.every_kind(["engine", "node"]))
     assert len(kinds) == len(set(kinds)) == 16
     assert {kind[:3] for kind in kinds[:8]} == {kind[:3] for kind in kinds}
+
+
+GO_ON = "./reproduce goes on from what is finished"
+SAID = {
+    ("step", "SIGKILL"): "error: accuracy_run: its process was ended by SIGKILL: somebody; log: x",
+    ("step", "SIGSTOP"): "error: accuracy_run: results/x (process 7) has been stopped for 10 s "
+    "(SIGSTOP) and is ended: void",
+    ("engine", "SIGSEGV"): "error: accuracy_run: engine 0 was killed by SIGSEGV during the run, 3 "
+    "samples waited for it; the run is void",
+    ("engine", "SIGSTOP"): "error: accuracy_run: engine 1 is stopped and gave no sign of life for "
+    "6 s at start; see the log",
+    ("snakemake", "SIGKILL"): f"error: snakemake (process 7) was ended by SIGKILL; cut short: x; "
+    f"{GO_ON}",
+}
+
+
+@pytest.mark.parametrize(("what", "name"), SAID)
+def test_a_death_is_named_by_its_own_sentence_alone(what: str, name: str) -> None:
+    trial = deaths.Trial(what, signal.Signals[name], 0.5)
+    assert deaths.named(trial, 7, "accuracy_run", SAID[what, name])
+    others = "\n".join(words for key, words in SAID.items() if key != (what, name))
+    assert not deaths.named(trial, 7, "accuracy_run", others)
+
+
+def test_deaths_are_counted_by_kind() -> None:
+    trials = [deaths.Trial(what, number, 0) for number in deaths.SIGNALS for what in deaths.WHATS]
+    wrong = deaths.Outcome("HANG", 180.0, "")
+    outcomes = [(trial, deaths.Outcome(None, 1.0, "")) for trial in trials] + [(trials[0], wrong)]
+    lines = deaths.table(outcomes).splitlines()
+    assert len(lines) == 2 + len(trials)
+    assert "| step | SIGKILL | 2 | 1 | 90.5 | 180.0 |" in lines

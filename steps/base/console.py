@@ -1,13 +1,44 @@
 """A step's two audiences: its log file gets everything, the terminal gets progress and errors."""
 
+import contextlib
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO, cast
+
+from steps.base.errors import plain
 
 LINE_INTERVAL_S = 30.0
 """Without a terminal, progress is a line at most this often."""
+
+
+class _Plain:
+    """A stream that removes every escape sequence from what is written to it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(plain(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def plain_output() -> Iterator[None]:
+    """Printed text can't move the cursor, colour or hide anything.
+
+    Names of files, logs and servers' answers come from strangers, and many messages quote them.
+    """
+    with (
+        contextlib.redirect_stdout(cast(TextIO, _Plain(sys.stdout))),
+        contextlib.redirect_stderr(cast(TextIO, _Plain(sys.stderr))),
+    ):
+        yield
 
 
 class Console:
@@ -30,8 +61,8 @@ class Console:
 
     def say(self, text: str) -> None:
         """One line to the terminal and to the log."""
-        self._terminal.write(text + "\n")
-        print(text, flush=True)
+        self._terminal.write(plain(text) + "\n")
+        print(plain(text), flush=True)
 
     def progress(self, label: str, total: int, unit: str = "samples") -> "Progress":
         """A bar with time left on a terminal, a line every half minute elsewhere."""

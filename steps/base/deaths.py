@@ -1,4 +1,4 @@
-"""What ended a process that could not say so itself: a signal, and what most likely sent it."""
+"""What ended a process that could not report it: a signal, and what most likely sent it."""
 
 import contextlib
 import signal
@@ -14,10 +14,12 @@ CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.S
 """Sent by the kernel for what a process did, or by its own C library."""
 
 SILENT = (signal.SIGKILL, *CRASHES)
-"""A step can't answer these with a sentence; the others it can."""
+"""A step can't report these itself; it reports the others."""
 
 SHELL = 128
-"""A shell and a container's init exit with this and the number of the signal that ended theirs."""
+"""A shell and a container's init exit with this plus the number of the signal that ended their
+process.
+"""
 
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -33,32 +35,32 @@ def signal_of(status: int) -> signal.Signals | None:
 
 
 class Memory:
-    """The kernel's counters of processes that it ended for want of memory."""
+    """The kernel's counters of processes that it killed because memory ran out."""
 
     def __init__(self, proc: Path = Path("/proc"), cgroup: Path = CGROUP) -> None:
         self._proc, self._cgroup = proc, cgroup
         self._seen = self._counters()
 
     def cause(self) -> str:
-        """Most likely, of a SIGKILL since the last call."""
+        """The most likely cause of a SIGKILL since the last call."""
         before, now = self._seen, self._counters()
         self._seen = now
         rose = [place for place, count in now.items() if count > before.get(place, count)]
         if rose:
             limit = self._limit()
             return (
-                f"the kernel ended it for want of memory (oom_kill in {rose[0]} rose by "
+                f"the kernel killed it because memory ran out (oom_kill in {rose[0]} rose by "
                 f"{now[rose[0]] - before[rose[0]]}{limit}); free memory, or give it more"
             )
         if not now:
-            return "most likely the kernel, for want of memory (dmesg says so)"
+            return "most likely the kernel, because memory ran out (check dmesg)"
         return (
-            "the kernel's counters show no want of memory, so somebody or something sent it: "
+            "the kernel's counters show enough memory, so somebody or something sent it: "
             "kill, a job's or a session's end"
         )
 
     def _counters(self) -> dict[str, int]:
-        """By file, the narrowest first."""
+        """Counts by file, the narrowest control group first."""
         found = {}
         for path in (*self._groups(), self._proc / "vmstat"):
             with contextlib.suppress(OSError, ValueError):
@@ -69,7 +71,7 @@ class Memory:
         return found
 
     def _groups(self) -> Iterator[Path]:
-        """This process's, of either version of control groups."""
+        """This process's control groups, of either version."""
         with contextlib.suppress(OSError, ValueError):
             for line in (self._proc / "self/cgroup").read_text(encoding="utf-8").splitlines():
                 _, kinds, place = line.split(":", 2)
@@ -87,7 +89,7 @@ class Memory:
 
 
 def sentence(step: str, number: signal.Signals, log: str, memory: str, kept: str) -> str:
-    """What a user reads; `memory`: the cause if the signal is SIGKILL."""
+    """The message for a user; `memory` is the cause if the signal is SIGKILL."""
     if number == signal.SIGKILL:
         cause = memory
     elif number in CRASHES:
@@ -98,13 +100,13 @@ def sentence(step: str, number: signal.Signals, log: str, memory: str, kept: str
 
 
 class Deaths:
-    """Told every record of Snakemake's log, says which job's process a signal ended."""
+    """Gets every record of Snakemake's log; reports which job's process a signal ended."""
 
     def __init__(self) -> None:
         self._memory = Memory()
 
     def heard(self, record: LogRecord) -> str | None:
-        """A sentence if the record is of such a job; it is added to the job's log.
+        """A sentence if the record is about such a job; it is added to the job's log.
 
         Snakemake makes the record while it handles the exception that has the exit status.
         """
@@ -125,14 +127,14 @@ class Deaths:
 
 
 def kept(destination: Path) -> str:
-    """What the next run finds of a step that was cut short."""
+    """What the next run will find after a step was interrupted."""
     if partial_directory(destination).exists():
-        return "what is finished is kept, the next run goes on from there"
-    return "nothing was kept, the next run starts it again"
+        return "finished parts are kept and the next run continues from there"
+    return "nothing was kept and the next run starts again"
 
 
 def _status(error: BaseException | None) -> int | None:
-    """Of the process whose end the error is about."""
+    """The exit status of the process that the error is about."""
     while error is not None:
         if isinstance(error, subprocess.CalledProcessError):
             return error.returncode

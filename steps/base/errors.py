@@ -1,5 +1,7 @@
 """Errors that a user is meant to read."""
 
+import json
+import unicodedata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # a tenth of a second that commands without a plan don't have to pay
@@ -14,6 +16,29 @@ class UserError(Exception):
     Every command prints it as it stands and exits with status 1. Anything else that escapes a
     step is a defect of Reprise: its traceback goes to the step's log, never to the terminal.
     """
+
+
+def shown(text: str) -> str:
+    """A stranger's text within a line: its line ends are escaped too, as JSON writes them.
+
+    `console.plain_output` removes everything else that a terminal would obey.
+    """
+    return plain(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def plain(text: str) -> str:
+    """The text without anything that a terminal obeys or hides; line ends and tabs stay."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escaped(c) if unicodedata.category(c) in OBEYED else c for c in text)
+
+
+OBEYED = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Control and format characters (colours, cursor, text direction), surrogates, line ends."""
+
+
+def _escaped(character: str) -> str:
+    return character if character in "\n\t" else json.dumps(character)[1:-1]
 
 
 def explain(error: "ValidationError") -> str:

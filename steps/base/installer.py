@@ -1,7 +1,7 @@
-"""What installs packages: uv, from a lock of its own, told where packages are as pip is told.
+"""Installs packages with uv, itself installed from a lock; where packages are is pip's setting.
 
-What a shell or a configuration file says besides (targets, user installs, constraints, paths of
-Python) doesn't reach an installation. Nothing is imported but Python's own library.
+Nothing else that a shell or a configuration file sets (targets, user installs, constraints, paths
+of Python) reaches an installation. Nothing is imported but Python's own library.
 """
 
 import ast
@@ -18,7 +18,7 @@ LIMIT_S = 3600.0
 ASK_LIMIT_S = 60.0
 
 WHEELS = "wheels"
-"""Directory of a checkout that came as a bundle: no index is asked then."""
+"""Directory of wheels in a checkout that came as a bundle; with it, no index is used."""
 
 KEPT = (
     *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "NETRC"),
@@ -27,7 +27,7 @@ KEPT = (
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
     *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
 )
-"""Variables of the shell that an installation sees."""
+"""The shell's variables that an installation gets."""
 
 AS_UV_SAYS = {
     "index-url": "UV_DEFAULT_INDEX",
@@ -42,7 +42,7 @@ AS_UV_SAYS = {
     "retries": "UV_HTTP_RETRIES",
     "no-index": "UV_NO_INDEX",
 }
-"""What of pip's configuration counts: where packages are and how they are reached."""
+"""The keys of pip's configuration that count: where packages are and how they are reached."""
 
 Heard = Callable[[str], object]
 
@@ -52,7 +52,7 @@ def isolated() -> dict[str, str]:
 
 
 def sources(python: Path, root: Path) -> dict[str, str]:
-    """Of pip's configuration files and variables what says where packages are, by pip's names.
+    """Where packages are, by pip's names, from pip's configuration files and variables.
 
     A checkout that came as a bundle has its own.
     """
@@ -67,7 +67,7 @@ def sources(python: Path, root: Path) -> dict[str, str]:
     )
     if said.returncode:
         last = (said.stderr.strip().splitlines() or ["no message"])[-1]
-        raise UserError(f"pip can't read its configuration: {last:.200}; mend it and run again")
+        raise UserError(f"pip can't read its configuration: {last:.200}; fix it and run again")
     found: dict[str, dict[str, str]] = {}
     for line in said.stdout.splitlines():
         key, assigned, value = line.partition("=")
@@ -79,16 +79,16 @@ def sources(python: Path, root: Path) -> dict[str, str]:
 
 
 def for_pip(given: Mapping[str, str]) -> dict[str, str]:
-    """In variables, for an address may have a password: command lines are seen by everybody."""
+    """As variables, because an address may hold a password and everybody can see command lines."""
     said = {f"PIP_{name.replace('-', '_').upper()}": value for name, value in given.items()}
     fixed = {"PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     return {**isolated(), **said, **fixed}
 
 
 def for_uv(given: Mapping[str, str]) -> dict[str, str]:
-    """The same for uv, which would take the first index that knows a package and look no further.
+    """The same for uv, which by default stops at the first index that has a package.
 
-    pip looks at all; every file has its digest in the lock, so none can put in another.
+    pip looks at all of them; the lock has every file's digest, so no index can substitute one.
     """
     said = {AS_UV_SAYS[name]: value for name, value in given.items()}
     kept = isolated()
@@ -106,7 +106,7 @@ def for_uv(given: Mapping[str, str]) -> dict[str, str]:
 
 
 def bring_pip(python: Path, heard: Heard) -> str:
-    """The pip that every Python has with it; what is wrong, or nothing."""
+    """Install the pip that comes with Python. Returns what went wrong, or ""."""
     wrong = run([str(python), "-I", "-m", "ensurepip", "--default-pip"], isolated(), heard)
     if "No module named" in wrong:
         return f"{wrong}; on Debian install python3-venv"
@@ -114,12 +114,12 @@ def bring_pip(python: Path, heard: Heard) -> str:
 
 
 def _has_authorities() -> bool:
-    """Of certificates, this machine's: a site's own are among them, and not in uv's list."""
+    """Use this machine's certificates: they include a site's own, which uv's list doesn't."""
     return bool(ssl.create_default_context().get_ca_certs())
 
 
 def pip(python: Path, lock: Path, given: Mapping[str, str], heard: Heard) -> str:
-    """Installs uv itself; what is wrong, or nothing."""
+    """Install uv itself. Returns what went wrong, or ""."""
     command = [
         *(str(python), "-I", "-m", "pip", "install", "--no-deps", "--no-input"),
         *("--require-hashes", "--only-binary", ":all:", "-r", str(lock)),
@@ -130,11 +130,11 @@ def pip(python: Path, lock: Path, given: Mapping[str, str], heard: Heard) -> str
 def uv(
     tool: Path, python: Path, locks: Sequence[Path], given: Mapping[str, str], heard: Heard
 ) -> str:
-    """Exactly the locks, compiled; what is wrong, or nothing.
+    """Install exactly the locks, compiled. Returns what went wrong, or "".
 
     A package without a wheel is built with what the tool's own lock pins. Downloads wait in a
-    directory beside the environment, which is the caller's to remove: an ended installation
-    doesn't fetch them again. Files are linked from it, and so must not be anybody else's.
+    directory beside the environment, which the caller removes: an interrupted installation doesn't
+    fetch them again. Files are linked from it, so nobody else may share it.
     """
     command = [
         *(str(tool / "bin/uv"), "pip", "install", "--no-deps", "--require-hashes"),
@@ -149,7 +149,7 @@ def uv(
 
 
 def flags(given: Mapping[str, str]) -> list[str]:
-    """What uv reads from no variable."""
+    """Options for which uv reads no variable."""
     return ["--no-index"] if "no-index" in given else []
 
 
@@ -158,7 +158,7 @@ def downloads(home: Path) -> Path:
 
 
 def run(command: list[str], environment: dict[str, str], heard: Heard) -> str:
-    """`heard` gets each line. What is wrong, as the last error and its causes say; or nothing."""
+    """`heard` gets each line. Returns the last error with its causes, or ""."""
     process = subprocess.Popen(
         command,
         env=environment,
@@ -187,7 +187,7 @@ def run(command: list[str], environment: dict[str, str], heard: Heard) -> str:
 
 
 def reason(lines: Sequence[str]) -> str:
-    """uv's error and the causes below it, pip's last error, else what was said last."""
+    """uv's error and the causes below it, or pip's last error, or the last line."""
     found: list[str] = []
     for line in lines:
         kind, _, text = line.partition(": ")

@@ -34,7 +34,7 @@ def normal(package: str) -> str:
 
 
 def entries(lock: Path) -> list[Entry]:
-    """All of a lock in its order. Raises UserError for a line that pins no version."""
+    """All entries of a lock, in order. Raises UserError for a line that pins no version."""
     return list(_entries(lock))
 
 

@@ -27,7 +27,7 @@ def die_with_parent(number: int = signal.SIGKILL) -> None:
 
 
 def _fields(pid: int) -> list[str]:
-    """Of /proc/PID/stat, from the state on; empty if there is no such process."""
+    """The fields of /proc/PID/stat, from the state on; empty if there is no such process."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -36,12 +36,12 @@ def _fields(pid: int) -> list[str]:
 
 
 def state(pid: int) -> str:
-    """One letter, as ps shows it; "" if there is no such process."""
+    """The state as one letter, as ps shows it; "" if there is no such process."""
     return (_fields(pid) or [""])[0]
 
 
 def identity(pid: int) -> str:
-    """What no other process has, before or after a restart of the machine; "" without a process."""
+    """An identity that no other process has, even after a restart of the machine; "" if absent."""
     fields = _fields(pid)
     if not fields or fields[0] in GONE:
         return ""
@@ -50,7 +50,7 @@ def identity(pid: int) -> str:
 
 
 def name(pid: int) -> str:
-    """As ps shows it; "" if there is no such process."""
+    """The name that ps shows; "" if there is no such process."""
     try:
         return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
@@ -77,7 +77,7 @@ def children(pid: int) -> list[int]:
 
 
 def below(pid: int) -> Iterator[int]:
-    """What a process has started, and what those have."""
+    """A process's descendants."""
     for child in children(pid):
         yield child
         yield from below(child)
@@ -98,7 +98,7 @@ def with_variable(name: str, value: str) -> list[int]:
 
 
 def killed(pids: list[int], limit_s: float) -> list[int]:
-    """Send SIGKILL and wait; returns those that are still there."""
+    """Send SIGKILL and wait. Returns the processes that still exist."""
     for pid in pids:
         try:
             os.kill(pid, signal.SIGKILL)

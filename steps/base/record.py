@@ -1,18 +1,21 @@
-"""What every step leaves behind: files, a manifest that stands for them, and a record.
+"""What every step leaves behind: files, a manifest that lists them, and a record.
 
 `manifest.json` is a pure function of a step's configuration, inputs and results, so a repeated
 deterministic step leaves the same bytes. `record.json` beside it says where, when and by which
-code. Both appear only when the step is complete: it works in a temporary directory that is moved
-into place as a whole.
+code, and names its manifest by digest. Both appear only when the step is complete: it works in a
+temporary directory that is moved into place as a whole. Each ends in a digest over its content, so
+a later edit, of the result too, is refused on reading.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,6 +25,17 @@ from steps.base.errors import UserError
 
 MANIFEST = "manifest.json"
 RECORD = "record.json"
+
+FORMAT = 2
+"""The format of both files. Format 1 had neither this number nor digests: it is read, and `verify`
+says so.
+"""
+
+BESIDE = ("frontier.json",)
+"""What may lie in a result's directory without being part of it: the search before a run."""
+
+OPEN_OVER_NFS = ".nfs"
+"""How the names of files begin that an NFS client keeps while a process has them open."""
 
 
 class Hash(Protocol):
@@ -72,12 +86,32 @@ def write_atomically(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def require_writable(path: Path) -> None:
+    """Raises UserError if a file can't be made there; called before hours of work."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or path.is_file():
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"{path} can't be written ({error.strerror or error}); choose another --output"
+    )
+
+
 @dataclass(frozen=True)
 class Manifest:
     """A finished step's output directory, read back.
 
     `files` maps a path relative to `directory` to {"sha256", "bytes"}; `inputs` maps the role of
-    an input to the sha256 of its manifest (or file); `result` is what the step returned.
+    an input to the sha256 of its manifest (or file); `result` is what the step returned. `vouched`:
+    a digest covers them all, as in every format but the first.
     """
 
     directory: Path
@@ -86,30 +120,41 @@ class Manifest:
     inputs: dict[str, str]
     files: dict[str, dict[str, Any]]
     result: dict[str, Any]
+    vouched: bool = True
 
     @classmethod
     def read(cls, path: Path) -> "Manifest":
-        """Read `path` (the manifest.json itself). Raises UserError if absent or damaged."""
+        """Read `path` (the manifest.json itself). Raises UserError if absent, damaged or edited."""
+        fields, vouched = _read_stamped(path)
+        if not vouched and _is_of_today(path.with_name(RECORD)):
+            raise _edited(path)
         try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
-            return cls(directory=path.parent, **fields)
-        except FileNotFoundError as error:
-            raise UserError(f"{path} is missing; re-run the step that makes it") from error
-        except (OSError, ValueError, TypeError) as error:
-            raise UserError(f"{path} is damaged ({error}); delete it and re-run") from error
+            found = cls(directory=path.parent, vouched=vouched, **fields)
+            for entry in found.files.values():
+                str(entry["sha256"]), int(entry["bytes"])
+            if all(isinstance(part, dict) for part in (found.config, found.inputs, found.result)):
+                return found
+        except (TypeError, AttributeError, LookupError, ValueError) as error:
+            raise _damaged(path, error) from error
+        raise _damaged(path, "its configuration, inputs or result is no JSON object")
 
     def file(self, name: str) -> Path:
-        """A listed file, checked for presence and size (not content: `damage` does that)."""
-        path = self.directory / name
+        """A listed file; raises UserError unless its content is what the manifest says."""
         if name not in self.files:
             raise UserError(f"{self.directory} lists no file {name}; delete it and re-run")
-        if not path.is_file() or path.stat().st_size != self.files[name]["bytes"]:
-            raise UserError(f"{path} is missing or truncated; delete {self.directory} and re-run")
-        return path
+        if complaint := self._damaged(name):
+            raise UserError(f"{complaint}; delete {self.directory} and re-run")
+        return self.directory / name
+
+    def require_whole(self) -> None:
+        """Raises UserError for the first of `damage`."""
+        for complaint in self.damage():
+            remedy = f"delete {self.directory} and re-run"
+            raise UserError(complaint if "; " in complaint else f"{complaint}; {remedy}")
 
     def damage(self) -> list[str]:
-        """Listed files that are absent or changed, one sentence each; empty if all hold."""
-        return self._damage(lambda path: True)
+        """Files that are absent, changed or not listed, one sentence each; empty if intact."""
+        return self._complaints(lambda path: True)
 
     def altered(self) -> list[str]:
         """As `damage`, but reads only what was written after the manifest: a step writes that
@@ -118,19 +163,120 @@ class Manifest:
             made = (self.directory / MANIFEST).stat().st_mtime_ns
         except OSError as error:
             return [f"{self.directory / MANIFEST} can't be read ({error.strerror})"]
-        return self._damage(lambda path: path.stat().st_mtime_ns > made)
+        return self._complaints(lambda path: path.stat().st_mtime_ns > made)
 
-    def _damage(self, suspected: Callable[[Path], bool]) -> list[str]:
-        found = []
-        for name, entry in self.files.items():
-            path = self.directory / name
-            if not path.is_file():
-                found.append(f"{path} is missing")
-            elif path.stat().st_size != entry["bytes"] or (
-                suspected(path) and sha256_file(path) != entry["sha256"]
-            ):
-                found.append(f"{path} does not match its sha256 in {MANIFEST}")
-        return found
+    def _complaints(self, suspected: Callable[[Path], bool]) -> list[str]:
+        found = [one for name in self.files if (one := self._damaged(name, suspected))]
+        listed = {*self.files, *BESIDE, MANIFEST, RECORD}
+        return found + [
+            f"{self.directory / name} isn't listed in {MANIFEST}; remove it"
+            for name in strangers(self.directory, listed)
+            if not Path(name).name.startswith(OPEN_OVER_NFS)
+        ]
+
+    def _damaged(
+        self, name: str, suspected: Callable[[Path], bool] = lambda path: True
+    ) -> str | None:
+        path, entry = self.directory / name, self.files[name]
+        if not path.is_file():
+            return f"{path} is missing"
+        same = path.stat().st_size == entry["bytes"]
+        if not same or (suspected(path) and sha256_file(path) != entry["sha256"]):
+            return f"{path} does not match its sha256 in {MANIFEST}"
+        return None
+
+
+@dataclass(frozen=True)
+class Record:
+    """Where, when (UTC) and by which code a result was made."""
+
+    code: str
+    host: str
+    started: str
+    finished: str
+
+    @classmethod
+    def read(cls, manifest: Path) -> "Record":
+        """The record beside `manifest`. Raises UserError if absent, damaged or not its own."""
+        path = manifest.with_name(RECORD)
+        fields, vouched = _read_stamped(path)
+        if not vouched and _is_of_today(manifest):
+            raise _edited(path)
+        if vouched and fields.pop(MANIFEST, None) != sha256_file(manifest):
+            raise UserError(
+                f"{path} is not of the {MANIFEST} beside it; restore both, or delete {path.parent} "
+                "and re-run"
+            )
+        try:
+            return cls(**fields)
+        except TypeError as error:
+            raise _damaged(path, error) from error
+
+
+def strangers(directory: Path, listed: Collection[str], *, folders: bool = False) -> Iterator[str]:
+    """Files, links and pipes below a directory that aren't listed; names relative to it.
+
+    `folders`: empty directories too.
+    """
+    for home, names, others in os.walk(directory):
+        for name in sorted([*names, *others]):
+            path = Path(home) / name
+            entered = name in names and not path.is_symlink()
+            below = path.relative_to(directory).as_posix()
+            if below not in listed and not (entered and (not folders or any(path.iterdir()))):
+                yield below
+
+
+def stamped(fields: Mapping[str, Any]) -> str:
+    """The text of a manifest or record; the file must have exactly this text when read back."""
+    # Through JSON once, so that keys are texts and sorted as such when they are read back.
+    content = json.loads(canonical_json({**fields, "format": FORMAT}))
+    digest = hashlib.sha256(canonical_json(content).encode("utf-8", "surrogatepass")).hexdigest()
+    whole = {**content, "digest": digest}
+    return json.dumps(whole, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _read_stamped(path: Path) -> tuple[dict[str, Any], bool]:
+    """Such a file's content, and whether a digest covers it, as in all formats but the first."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        fields = json.loads(text)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing; re-run the step that makes it") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(path, error) from error
+    if not isinstance(fields, dict):
+        raise _damaged(path, "it holds no JSON object")
+    if not {"format", "digest"} & fields.keys():
+        return fields, False
+    number = fields.pop("format", FORMAT)
+    if type(number) is not int or number != FORMAT:
+        raise UserError(
+            f"{path} is of format {number!r:.20}, and this version of Reprise reads 1 and "
+            f"{FORMAT}; use the version that made it"
+        )
+    fields.pop("digest", None)
+    if text != stamped(fields):
+        raise _edited(path)
+    return fields, True
+
+
+def _is_of_today(other: Path) -> bool:
+    """A file without a digest beside one that has it was edited: both are written together."""
+    try:
+        return "digest" in json.loads(other.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return False  # whoever reads that one says what is wrong with it
+
+
+def _edited(path: Path) -> UserError:
+    return UserError(
+        f"{path} was changed after it was made; restore it, or delete {path.parent} and re-run"
+    )
+
+
+def _damaged(path: Path, reason: object) -> UserError:
+    return UserError(f"{path} is damaged ({reason}); delete it and re-run")
 
 
 @dataclass
@@ -150,7 +296,7 @@ class Workspace:
 
 
 def partial_directory(destination: Path) -> Path:
-    """Where what a killed step had finished of `destination` waits for the next one."""
+    """Where a killed step's finished parts of `destination` wait for the next one."""
     return destination.with_name(f"{destination.name}.partial")
 
 
@@ -199,15 +345,16 @@ def publish(
             "files": files,
             "result": workspace.result,
         }
+        text = stamped(manifest)
         record = {
             "code": code,
             "host": platform.node(),
             "started": started.isoformat(timespec="seconds"),
             "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            MANIFEST: hashlib.sha256(text.encode()).hexdigest(),
         }
-        for name, content in ((RECORD, record), (MANIFEST, manifest)):
-            text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
-            (temporary / name).write_text(text + "\n", encoding="utf-8")
+        (temporary / RECORD).write_text(stamped(record), encoding="utf-8")
+        (temporary / MANIFEST).write_text(text, encoding="utf-8")
         _replace_directory(temporary, destination)
         shutil.rmtree(partial_directory(destination), ignore_errors=True)
     finally:

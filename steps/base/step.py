@@ -45,7 +45,7 @@ def main(
     step: Step[Config],
     published: Callable[[Path], None] = lambda directory: None,
 ) -> NoReturn:
-    """Parse, validate, run, publish, exit: 0 done, 1 the user's to mend, 2 a defect.
+    """Parse, validate, run, publish, exit: 0 done, 1 for the user to fix, 2 a defect.
 
     `published` is called with the step's directory once it is in place.
 
@@ -94,7 +94,7 @@ def main(
     except OSError as error:
         traceback.print_exc()
         where = error.filename or arguments.output.parent
-        console.say(f"error: {name}: {where}: {error.strerror or error}; mend it and re-run")
+        console.say(f"error: {name}: {where}: {error.strerror or error}; fix it and re-run")
         status = 1
     except Exception as error:
         traceback.print_exc()

@@ -1,8 +1,8 @@
 """How many threads of arithmetic a process computes with.
 
-Each library reads a variable of its own, once, when it is imported or first computes. Whoever sets
-one of them leaves the others to whoever started the process: Snakemake exports a job's cores in
-six of them, and MKL's decides over OpenMP's in PyTorch.
+Each library reads a variable of its own, once, when it is imported or first computes. Setting one
+of them leaves the others as the parent process set them: Snakemake exports a job's cores in six of
+them, and MKL's decides over OpenMP's in PyTorch.
 """
 
 import os
@@ -25,10 +25,10 @@ OVERRULING = (
     *("MKL_DOMAIN_NUM_THREADS", "MKL_DYNAMIC", "OMP_DYNAMIC", "OMP_THREAD_LIMIT"),
     *("OMP_PLACES", "OMP_PROC_BIND", "GOMP_CPU_AFFINITY", "KMP_AFFINITY", "KMP_HW_SUBSET"),
 )
-"""Variables that overrule them, or bind threads to cores that a process may not have."""
+"""Variables that overrule them, or bind threads to cores that the process may not use."""
 
 BINDING = "VLLM_CPU_OMP_THREADS_BIND"
-"""vLLM's on a CPU: unless told otherwise it binds threads, and starts as many as there are cores
+"""vLLM's on a CPU: by default it binds threads, and starts as many as there are cores
 in the processes that it makes."""
 
 NUMBERS = re.compile(
@@ -38,7 +38,7 @@ NUMBERS = re.compile(
 TASKS = Path("/proc/self/task")
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 LEAST_S = 0.05
-"""Of processor time in all, below which it says nothing of who took it."""
+"""Seconds of processor time in all, below which the split over threads says nothing."""
 
 
 def take(count: int, environment: MutableMapping[str, str] = os.environ) -> None:
@@ -49,7 +49,7 @@ def take(count: int, environment: MutableMapping[str, str] = os.environ) -> None
 
 
 def prefix(count: int) -> str:
-    """The same for a command of a shell, in front of it."""
+    """The same as shell code, to put in front of a command."""
     counts = " ".join(f"{name}={count}" for name in COUNTS)
     return f"export {counts} {BINDING}=nobind; unset {' '.join(OVERRULING)}; "
 
@@ -69,7 +69,7 @@ def computing() -> int:
 
 
 def spent() -> dict[int, float]:
-    """Processor time of each of this process's threads so far, in seconds; empty without /proc."""
+    """The processor time of each thread of this process so far, in seconds; empty without /proc."""
     found = {}
     for task in TASKS.glob("[0-9]*"):
         try:
@@ -82,10 +82,10 @@ def spent() -> dict[int, float]:
 
 
 def computed(before: Mapping[int, float], after: Mapping[int, float], expected: int) -> int:
-    """How many threads did the work between two answers of `spent`, where so many are to.
+    """How many threads did the work between two results of `spent`; `expected` should have.
 
-    One more of them would have 1 / (expected + 1) of all the time that was spent, however many
-    cores there were for them; half of that is what counts as work.
+    One more thread would have spent 1 / (expected + 1) of all the time, on any number of cores;
+    half of that counts as work.
     """
     times = [seconds - before.get(task, 0.0) for task, seconds in after.items()]
     whole = sum(times)

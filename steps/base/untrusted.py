@@ -1,7 +1,7 @@
 """Files of a stranger's tree, read so that nothing in them can stop or fool the validator.
 
 Only regular files are opened (a pipe would wait for ever, a link may lead out of the tree), lines
-and files are bounded, and whatever is wrong comes back as `Damaged` with its line.
+and files are bounded, and every fault comes back as `Damaged` with its line.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ MAX_COMPLAINT = 120
 
 
 class Damaged(Exception):
-    """A file that can't be what it should be; `line` counts from 1, 0 is the whole file."""
+    """A file that isn't what it should be; `line` counts from 1, 0 is the whole file."""
 
     def __init__(self, reason: str, line: int = 0) -> None:
         super().__init__(reason)
@@ -41,12 +41,12 @@ def open_regular(path: Path) -> BufferedReader:
         raise Damaged(f"it can't be read ({reason_of(error)})") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise Damaged("it is no regular file")
+        raise Damaged("it isn't a regular file")
     return os.fdopen(descriptor, "rb")
 
 
 def reason_of(error: Exception) -> str:
-    """The words of an exception without the path that is said elsewhere."""
+    """An exception's message without the path, which the caller states."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return str(error)[:MAX_COMPLAINT]
@@ -92,9 +92,9 @@ def object_of(path: Path) -> tuple[dict[str, Any], list[str]]:
     try:
         value = json.loads(text_of(path), object_pairs_hook=once)
     except json.JSONDecodeError as error:
-        raise Damaged(f"it is no JSON: {error.msg}", error.lineno) from error
+        raise Damaged(f"it isn't JSON: {error.msg}", error.lineno) from error
     except (ValueError, RecursionError) as error:
-        raise Damaged(f"it is no JSON: {reason_of(error)}") from error
+        raise Damaged(f"it isn't JSON: {reason_of(error)}") from error
     if not isinstance(value, dict):
         raise Damaged("it holds no JSON object")
     return value, twice

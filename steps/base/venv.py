@@ -1,4 +1,4 @@
-"""Virtual environments of locks: whole and marked as such, or made anew.
+"""Virtual environments from locks: complete and marked as such, or made again.
 
 `./reproduce` and `make` begin with `command`, in a Python that has no packages yet: nothing is
 imported but Python's own library.
@@ -23,7 +23,7 @@ from steps.base.locks import normal, packages
 WAIT_LIMIT_S = 3600.0
 LIST_LIMIT_S = 600.0
 NAMED = 3
-"""Packages that a sentence names."""
+"""How many packages a message names."""
 
 COMPLETE = "complete"
 """File that a finished environment carries: a venv can't be moved into place, so it is marked."""
@@ -52,11 +52,11 @@ def make(
     heard: installer.Heard,
     check: Check = lambda python: None,
 ) -> None:
-    """In place of what is there, unless that is whole. Raises UserError if it can't be had.
+    """Make the environment unless a complete one is there. Raises UserError if it fails.
 
     `heard` gets the installer's lines, which end up in `log`; `check` gets the environment's Python
-    and looks at what was installed before it counts as whole. Of several processes that want the
-    same environment one makes it.
+    and checks what was installed before it counts as complete. If several processes want the same
+    environment, one makes it.
     """
     try:
         with _alone(home):
@@ -64,7 +64,7 @@ def make(
                 _make(home, locks, root, log, heard, check)
     except (OSError, subprocess.TimeoutExpired) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{home} can't be made: {reason}; mend it and run again") from error
+        raise UserError(f"{home} can't be made: {reason}; fix it and run again") from error
 
 
 def _make(
@@ -94,7 +94,7 @@ def _failure(locks: Sequence[Path], wrong: str, log: Path) -> UserError:
 
 
 def tool(homes: Path, root: Path, log: Path, heard: installer.Heard) -> Path:
-    """The directory that has uv, made on first use by the pip that comes with Python."""
+    """The directory with uv, made on first use by the pip that comes with Python."""
     lock = root / f"envs/{TOOL}.lock"
     home = homes / f"{TOOL}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
     with _alone(home):
@@ -111,7 +111,7 @@ def tool(homes: Path, root: Path, log: Path, heard: installer.Heard) -> Path:
 
 
 def _empty(home: Path) -> Path:
-    """An environment without packages, in place of whatever is there; returns its Python."""
+    """An environment without packages, replacing what is there; returns its Python."""
     discard(home)
     try:
         import venv
@@ -124,14 +124,14 @@ def _empty(home: Path) -> Path:
 
 
 def discard(home: Path) -> None:
-    """The mark goes first: what is left of an interrupted removal doesn't count as whole."""
+    """The mark goes first: the rest of an interrupted removal doesn't count as complete."""
     (home / COMPLETE).unlink(missing_ok=True)
     if home.exists():
         shutil.rmtree(home)
 
 
 def differences(python: Path, locks: Sequence[Path]) -> list[str]:
-    """What is installed otherwise than the locks say, a few words each; empty if nothing is.
+    """Where the installed packages differ from the locks, a few words each; empty if nowhere.
 
     Packages outside the environment don't count: its Python is asked without the shell's paths.
     """
@@ -163,7 +163,7 @@ def shortened(words: Sequence[str]) -> list[str]:
 
 
 def listed(python: Path) -> list[tuple[str, str]]:
-    """Name and version of every package in an environment, as its own metadata has them.
+    """Name and version of every package in an environment, from its metadata.
 
     Raises UserError for a Python that doesn't answer.
     """
@@ -179,15 +179,15 @@ def listed(python: Path) -> list[tuple[str, str]]:
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
         raise UserError(
             f"{python} can't say what it has installed ({error}); delete {python.parent.parent} "
-            "and run again, which makes it anew"
+            "and run again, which makes it again"
         ) from error
 
 
 @contextlib.contextmanager
 def _alone(home: Path) -> Iterator[None]:
-    """One process at a time; the installer that a killed one left is waited for.
+    """One process at a time; waits for the installer that a killed process left behind.
 
-    Where the file system has no locks there are none.
+    Without locks if the file system has none.
     """
     home.parent.mkdir(parents=True, exist_ok=True)
     with open(home.with_name(f".{home.name}.lock"), "a", encoding="utf-8") as turn:
@@ -227,7 +227,7 @@ def command(arguments: Sequence[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}; mend it and re-run", file=sys.stderr)
+        print(f"error: {error.filename}: {error.strerror}; fix it and re-run", file=sys.stderr)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
     return 0 if is_whole(home) else 1

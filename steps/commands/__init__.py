@@ -1,1 +1,1 @@
-"""What `./reproduce` offers: one module or folder a command."""
+"""The commands of `./reproduce`: one module or folder each."""

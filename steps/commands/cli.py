@@ -7,12 +7,14 @@ steps/commands/table.py.
 import argparse
 import errno
 import importlib
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from steps.base.arguments import Parser, UsageError, is_override, nearest
-from steps.base.errors import UserError
+from steps.base.console import plain_output
+from steps.base.errors import UserError, shown
 from steps.commands.table import COMMANDS, RUN
 from steps.schedule import supervisor
 
@@ -101,20 +103,26 @@ def call(arguments: Sequence[str]) -> int:
 
 def main(arguments: Sequence[str]) -> int:
     """The exit status; what went wrong is one sentence on stderr."""
+    with plain_output():
+        return _main(arguments)
+
+
+def _main(arguments: Sequence[str]) -> int:
     try:
+        _go_back()
         return call(arguments)
     except SystemExit as ended:  # argparse's, after --help
         return int(ended.code or DONE)
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(str(error))}", file=sys.stderr)
         return USAGE
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(str(error))}", file=sys.stderr)
         return FAILED
     except BrokenPipeError:
         raise
     except OSError as error:
-        print(f"error: {unusable(error)}", file=sys.stderr)
+        print(f"error: {shown(unusable(error))}", file=sys.stderr)
         return FAILED
 
 
@@ -123,6 +131,19 @@ def unusable(error: OSError) -> str:
     where = f"{error.filename}: " if error.filename else ""
     remedy = REMEDIES.get(error.errno or 0, "mend that")
     return f"{where}{error.strerror or error}; {remedy}, and run again"
+
+
+def _go_back() -> None:
+    """To where the user stands, whose relative paths are from there; `reproduce` left it."""
+    directory = os.environ.pop("REPRISE_DIRECTORY", None)
+    if directory is None:
+        return
+    try:
+        os.chdir(directory)
+    except OSError as error:
+        raise UserError(
+            f"{directory} can't be entered ({error.strerror}); start from a directory that is there"
+        ) from error
 
 
 def command_line() -> NoReturn:

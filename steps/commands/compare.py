@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from steps import ROOT
 from steps.base.arguments import Parser, json_argument
 from steps.base.errors import UserError, explain
 from steps.base.record import Manifest
@@ -35,15 +36,19 @@ def declare(parser: Parser) -> None:
 
 
 def command(given: argparse.Namespace) -> int:
-    """Prints the differences; raises UserError for a side that is none."""
+    """Prints the differences; raises UserError for a side that isn't a result."""
     found = compare(side(given.a), side(given.b))
     print(found.model_dump_json(indent=1) if given.json else rendered(found))
     return 0
 
 
 def side(name: str) -> Side:
-    """What a name stands for. Raises UserError saying what would be one."""
+    """The side for a name: a path, or results/NAME of the checkout from any directory. Raises
+    UserError for anything else.
+    """
     path = Path(name)
+    if not path.exists() and Path(name).parts[:1] == ("results",):
+        path = ROOT / name
     if path.is_dir():
         return _directory(path)
     if path.is_file():
@@ -51,8 +56,8 @@ def side(name: str) -> Side:
     if ID.fullmatch(name):
         return _published(name)
     raise UserError(
-        f"{name!r} is no directory, no summary.json and no published ID such as 5.1-0002 or "
-        "5.1-0002/llama2-70b-99.9/Server"
+        f"{name!r} is neither a directory, a summary.json nor a published ID such as "
+        "5.1-0002 or 5.1-0002/llama2-70b-99.9/Server"
     )
 
 
@@ -74,9 +79,9 @@ def _summary(path: Path) -> Side:
             return Side(name=str(path), results=results, configurations={}, systems={})
         summary = OwnReport.model_validate_json(json.dumps(raw))
     except ValidationError as error:
-        raise UserError(f"{path} is no summary.json of a report: {explain(error)}") from error
+        raise UserError(f"{path} isn't a report's summary.json: {explain(error)}") from error
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is no summary.json of a report: {error}") from error
+        raise UserError(f"{path} isn't a report's summary.json: {error}") from error
     return Side(
         name=str(path),
         results=own.results(summary),
@@ -113,12 +118,12 @@ def _directory(path: Path) -> Side:
         results=(),
         configurations={},
         systems={},
-        missing=(*done, *(f"{cell}: begun, no performance run yet" for cell in sorted(begun))),
+        missing=(*done, *(f"{cell}: started, no performance run yet" for cell in sorted(begun))),
     )
 
 
 def rendered(found: Difference) -> str:
-    """For the terminal: a block for each pair, then what has no counterpart."""
+    """Text for the terminal: a block for each pair, then results without a counterpart."""
     lines = [f"A  {found.a}", f"B  {found.b}"]
     for pair in found.pairs:
         lines += ["", *_pair(pair)]
@@ -134,11 +139,12 @@ def _pair(pair: Pair) -> list[str]:
     if pair.ratio is None:
         head = f"{pair.title}: not compared ({pair.reason})"
     else:
-        head = f"{pair.title}: B {100 * (pair.ratio - 1):+.2f} % against A"
+        remark = f" ({pair.remark})" if pair.remark else ""
+        head = f"{pair.title}: B {100 * (pair.ratio - 1):+.2f} % against A{remark}"
     lines = [head, *_columns("numbers", pair.numbers, percent=True)]
     if pair.configuration:
         return [*lines, *_columns("configuration, where it differs", pair.configuration)]
-    return [*lines, "  configuration: no difference that both state"]
+    return [*lines, "  configuration: no difference in keys that both state"]
 
 
 def _columns(title: str, changes: tuple[Change, ...], percent: bool = False) -> list[str]:

@@ -52,7 +52,7 @@ def command(options: argparse.Namespace) -> int:
     systems = _systems(options.overrides, options.site)
     if len(systems) > 1 and merged:
         names = ", ".join(config.name for config in systems)
-        raise UserError(f"the records are of one system, the plan has {names}; add system=NAME")
+        raise UserError(f"the records are of one system, but the plan has {names}; add system=NAME")
     found = Description(
         systems={config.name: described(config, nodes) for config in systems},
         problems=tuple(
@@ -93,21 +93,22 @@ def _record(path: Path, image: str | None, *, as_json: bool) -> int:
 
 
 def read(paths: list[Path]) -> dict[str, Node]:
-    """Records by file name; raises UserError naming one that isn't a record, or is there twice."""
+    """Records by file name. Raises UserError naming a file that isn't a record or comes twice."""
     nodes: dict[str, Node] = {}
     for path in paths:
         if str(path) in nodes:
-            raise UserError(f"{path} is named twice; name every node's record once")
+            raise UserError(f"{path} is given twice; give every node's record once")
         try:
             nodes[str(path)] = Node.model_validate_json(text_of(path.resolve()))
         except ValidationError as error:
             raise UserError(
-                f"{path} is no node's record ({explain(error)}); make it anew on that node with "
+                f"{path} isn't a node's record ({explain(error)}); make it again on that node with "
                 "./reproduce describe --node FILE"
             ) from error
         except (Damaged, OSError, RuntimeError) as error:
             raise UserError(
-                f"{path}: {error}; make it anew on that node with ./reproduce describe --node FILE"
+                f"{path} can't be read ({error}); make it again on that node with "
+                "./reproduce describe --node FILE"
             ) from error
     return nodes
 

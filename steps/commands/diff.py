@@ -1,4 +1,4 @@
-"""`./reproduce diff`: what a system sets otherwise than the one it builds on, and nothing else."""
+"""`./reproduce diff`: the settings in which a system differs from the one it builds on."""
 
 import argparse
 from collections.abc import Iterator, Mapping
@@ -50,7 +50,7 @@ def difference(
     _, after = compose(conf, fixed, site, None if site else system)
     rows = _rows(before, after)
     if not rows:
-        return f"{system} sets nothing otherwise than {base}"
+        return f"{system} sets nothing differently from {base}"
     table = tabulate(
         [[_short(cell) for cell in row] for row in rows],
         headers=["at", "key", base, system],
@@ -77,7 +77,7 @@ def _rows(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[tup
 
 
 def _shown(composed: Mapping[str, Any]) -> dict[str, Any]:
-    """What a reviewer looks for, by the names that a system's file uses."""
+    """The keys that a reviewer compares, as a system's file names them."""
     system = composed["system"]
     return {
         **{key: system[key] for key in ("id", "division", "submitter")},

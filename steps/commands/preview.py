@@ -1,4 +1,4 @@
-"""`./reproduce plan`: what would run, why, and what it costs. Runs nothing."""
+"""`./reproduce plan`: what would run, why, and its cost. Runs nothing."""
 
 import argparse
 import subprocess
@@ -169,7 +169,7 @@ def _total(found: Preview) -> str:
     total += f"and {found.gigabytes:.1f} GB of disk"
     unknown = [one.step for one in found.steps if one.seconds is None]
     if unknown:
-        total += f", without {', '.join(unknown)}, whose cost is not known"
+        total += f", without {', '.join(unknown)}, whose cost is unknown"
     return total
 
 

@@ -1,7 +1,6 @@
-"""`make locks`: the digests of every locked package, looked up again; versions stay.
-
-To change a version, edit it in its lock and run this. uv asks the index; where that gives no digest
-(a file on this machine), those that the lock has stay.
+"""`make locks`: looks up the digests of every locked package again; versions stay. To change a
+version, edit it in its lock and run this. uv asks the index; if that gives no digest (a local
+file), the lock's digests stay.
 """
 
 import sys
@@ -17,7 +16,7 @@ from steps.base.record import write_atomically
 
 
 def main(names: Sequence[str]) -> int:
-    """Of these locks, or of all; exit status 1 with a sentence for one that can't be refreshed."""
+    """Refresh these locks, or all; exit status 1 with a sentence if one can't be refreshed."""
     locks = [ROOT / f"envs/{name}.lock" for name in names] or sorted(ROOT.glob("envs/*.lock"))
     try:
         tool = venv.tool((ROOT / ".envs").resolve(), ROOT, Path(".envs/install.log"), print)
@@ -27,7 +26,7 @@ def main(names: Sequence[str]) -> int:
             text = "".join(written(entry, fresh, lock) for entry in found)
             changed = text != lock.read_text(encoding="utf-8")
             write_atomically(lock, text)
-            print(f"{lock.relative_to(ROOT)}: {'changed' if changed else 'as it was'}")
+            print(f"{lock.relative_to(ROOT)}: {'changed' if changed else 'unchanged'}")
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -35,8 +34,9 @@ def main(names: Sequence[str]) -> int:
 
 
 def _digests(tool: Path, wanted: Sequence[Entry]) -> Mapping[str, Sequence[str]]:
-    """Of every file of a package. uv says those of one index, and the main one has the most files;
-    what carries a local label (+cpu) can only come from another."""
+    """The digests of every file of a package. uv lists those of one index, and the main one has the
+    most files; a version with a local label (+cpu) can only come from another.
+    """
     given = installer.sources(tool / "bin/python", ROOT)
     main = {name: value for name, value in given.items() if name != "extra-index-url"}
     labelled = [entry for entry in wanted if "+" in entry.version]
@@ -65,7 +65,7 @@ def _asked(
 
 
 def written(entry: Entry, fresh: Mapping[str, Sequence[str]], lock: Path) -> str:
-    """As it was, but for its digests."""
+    """The entry with new digests."""
     if not entry.name:
         return entry.text
     digests = fresh[entry.name] or entry.digests

@@ -70,7 +70,8 @@ def _unpack(plain: IO[bytes], directory: Path, name: Path) -> None:
         with tarfile.open(fileobj=plain, mode="r:gz") as archive:
             for entry in archive:
                 parts = entry.name.split("/")
-                if not entry.isfile() or parts[0] not in (TREE, FOLDER) or ".." in parts:
+                fit = parts[0] in (TREE, FOLDER) and not {"", ".", ".."} & {*parts}
+                if not entry.isfile() or not fit or os.path.lexists(directory / entry.name):
                     raise UserError(f"{name} holds {entry.name!r}, which no package of seal's does")
                 size += entry.size
                 if size > max(FREE_BYTES, RATIO * packed):
@@ -79,8 +80,15 @@ def _unpack(plain: IO[bytes], directory: Path, name: Path) -> None:
                         "seal's does; nothing was written"
                     )
                 _write(directory / entry.name, archive.extractfile(entry))
-    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, ValueError) as error:
+    except _NO_PACKAGE as error:
         raise UserError(f"{name} is no package, truncated or altered; get it again") from error
+
+
+_NO_PACKAGE = (
+    *(tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, ValueError),
+    *(FileExistsError, NotADirectoryError),
+)
+"""The last two: of a file below which there are others."""
 
 
 def _write(path: Path, stream: IO[bytes] | None) -> None:

@@ -13,8 +13,8 @@ from steps.base.arguments import (
     override,
     site_argument,
 )
-from steps.base.errors import UserError
-from steps.base.record import Manifest
+from steps.base.errors import UserError, shown
+from steps.base.record import FORMAT, Manifest
 from steps.base.strict import Strict
 from steps.commands.results import Asked, broken, lines
 from steps.config import verdicts
@@ -69,12 +69,15 @@ class Complaint(Strict):
 
 
 class Verified(Strict):
-    """What `--json` prints; `fixes`: a sentence each, with the command."""
+    """What `--json` prints; `fixes`: a sentence each, with the command.
+
+    `unvouched`: results that hold and are of format 1, whose conclusions no digest vouches for."""
 
     experiment: str
     plan: str
     results: int
     hold: int
+    unvouched: int
     complaints: tuple[Complaint, ...]
     fixes: tuple[str, ...]
 
@@ -87,13 +90,18 @@ def verify(path: Path, root: Path, typed: Sequence[str] = (), *, as_json: bool =
         print(found.model_dump_json(indent=1))
     else:
         for one in found.complaints:
-            print(f"{one.step} {one.key}: {one.says}".replace(" :", ":"))
+            print(shown(f"{one.step} {one.key}: {one.says}".replace(" :", ":")))
         for line in found.fixes:
-            print(line)
+            print(shown(line))
         print(
             f"{found.hold} of {found.results} results hold (experiment {found.experiment}, plan "
             f"{found.plan})"
         )
+        if found.unvouched:
+            print(
+                f"{found.unvouched} of them of format 1, whose conclusions no digest vouches for; "
+                f"their files have one, and what is made again is of format {FORMAT}"
+            )
     return 1 if found.hold < found.results else 0
 
 
@@ -102,13 +110,14 @@ def verified(path: Path, root: Path, typed: Sequence[str] = ()) -> Verified:
     asked = Asked(path, load(path), root, typed)
     plan = asked.plan
     codes = {step: code_digest(step, root) for step in {job.step for job in plan.jobs}}
-    failed, said = 0, []
+    failed, unvouched, said = 0, 0, []
     stated = _stated(plan, root)
     for job in plan.jobs:
         complaints = complaints_of(job, root, codes[job.step]) or _not_valid(job, root)
         if job.step == "provenance" and not complaints:
             complaints = stated
         failed += bool(complaints)
+        unvouched += not complaints and not Manifest.read(root / job.output).vouched
         said += [Complaint(step=job.step, key=job.key, says=text) for text in complaints]
     bad = [cell for cell in asked.cells() if cell.state in ("invalid", "damaged")]
     return Verified(
@@ -116,6 +125,7 @@ def verified(path: Path, root: Path, typed: Sequence[str] = ()) -> Verified:
         plan=path.stem,
         results=len(plan.jobs),
         hold=len(plan.jobs) - failed,
+        unvouched=unvouched,
         complaints=tuple(said),
         fixes=(*lines(bad, asked), *broken(asked)),
     )

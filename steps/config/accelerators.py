@@ -1,12 +1,35 @@
-"""Accelerators as `conf/hardware` declares them."""
+"""Accelerators as `conf/hardware` declares them, and the devices that they are split into."""
+
+from collections.abc import Mapping
+from typing import Literal
 
 from steps.base.strict import Name, Positive, PositiveNumber, Strict
 
+PARTITIONS: Mapping[str, int] = {"SPX": 1, "DPX": 2, "TPX": 3, "QPX": 4, "CPX": 8}
+"""Devices of a card in each compute partition mode: an MI300X has eight compute dies (an MI300A
+six, three in TPX; the ROCm documentation's "GPU partitioning")."""
+
 
 class Accelerator(Strict):
-    """One accelerator; memory in GB as its data sheet says it."""
+    """The accelerators of a node.
+
+    `model`: as the vendor's tool prints it. `memory_gb`: of one, in GB, from its data sheet.
+    `architecture`: as compilers name it (gfx942, sm_90). `count_per_node`: how many a node has.
+    """
 
     model: str
     memory_gb: PositiveNumber
     architecture: Name
     count_per_node: Positive
+
+
+class Modes(Strict):
+    """Partition modes that a run has its accelerators in."""
+
+    compute: Literal["SPX", "DPX", "TPX", "QPX", "CPX"] = "SPX"
+    memory: Literal["NPS1", "NPS2", "NPS4", "NPS8"] = "NPS1"
+
+    @property
+    def devices(self) -> int:
+        """Of one accelerator, as device plugins and schedulers count them."""
+        return PARTITIONS[self.compute]

@@ -246,7 +246,9 @@ def _with_site(conf: Path, site: Path | None) -> Iterator[Path]:
         yield conf.resolve()
         return
     if not site.is_file():
-        raise UserError(f"--site {site} is no file; docs/partner-rerun.md shows how to write one")
+        raise UserError(
+            f"--site {site} is not a file; docs/tutorial/partner-rerun.md shows how to write one"
+        )
     text = site_text(site)
     if (conf / "system" / f"{site.stem}.yaml").exists():
         raise UserError(
@@ -356,7 +358,8 @@ def _split(conf: Path, overrides: list[str]) -> tuple[list[str], dict[str, list[
         elif override.is_sweep_override():
             raise UserError(
                 f"{override.key_or_group} can't be swept; only {', '.join(AXES)} take lists: "
-                "run once per value instead"
+                "run once per value instead; a value that has a comma is quoted twice, as "
+                f"\"{override.key_or_group}='a, b'\""
             )
         else:
             fixed.append(text)

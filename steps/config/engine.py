@@ -67,7 +67,8 @@ class NodeKind(Strict):
 class Placement(Strict):
     """How many engines a node has, where they run, and what a dead one means.
 
-    `in_process`: the node's only engine runs in LoadGen's own process, which saves a hop; else each
+    `nodes`: how many. `engines_per_node`: engines on each. `in_process`: the node's only engine
+    runs in LoadGen's own process, which saves a hop; else each
     engine is a process. `pinned`: engine processes share the CPUs out evenly, NUMA node by NUMA
     node; the engine in LoadGen's process has the idlest, one per thread, and LoadGen's threads the
     others. `device_variable`: what names an engine's accelerators to it; `tensor_parallel_size` of
@@ -144,12 +145,14 @@ class Placement(Strict):
 class EngineSettings(Strict):
     """What every engine has.
 
-    `emulation`: formats that the processor lacks are computed with their numerics
-    (steps/run/engines/emulation.py), on a CPU only.
-    `environment` is set before the engine is imported. `stall_limit_s`: a run in which no sample
-    makes progress for so long ends with an error naming one. `offline_order`: how Offline's samples
-    are handed out; "longest_first" sorts by the prompt's length within each copy of LoadGen's
-    sample set and never beyond, as the rules allow, so that no long prompt is left for the end.
+    `placement`: how many engines there are, and where. `emulation`: formats that the processor
+    lacks are computed with their numerics (steps/run/engines/emulation.py), on a CPU only.
+    `environment`: variables that are set before the engine is imported. `warmup_samples`:
+    calibration prompts that an engine answers before LoadGen starts. `start_limit_s`: how long an
+    engine may take to be ready. `stall_limit_s`: a run in which no sample makes progress for so
+    long ends with an error naming one. `offline_order`: how Offline's samples are handed out;
+    "longest_first" sorts by the prompt's length within each copy of LoadGen's sample set and never
+    beyond, as the rules allow, so that no long prompt is left for the end.
     """
 
     placement: Placement

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -45,10 +46,10 @@ class Secret(Strict):
     def __str__(self) -> str:
         return f"${self.environment}" if self.environment else f"the file {self.file}"
 
-    def read(self) -> str:
+    def read(self, environment: Mapping[str, str] = os.environ) -> str:
         """UserError, which never holds the token, if there is none."""
         if self.environment:
-            value = os.environ.get(self.environment, "").strip()
+            value = environment.get(self.environment, "").strip()
         else:
             path = Path(self.file or "").expanduser()
             try:
@@ -126,9 +127,11 @@ Source = Annotated[
 
 
 class FetchSettings(Strict):
-    """How anything is fetched; `endpoint`, `token`, `include` and `exclude` are of hubs.
+    """How anything is fetched.
 
-    `offline`: nothing but a local source is allowed, and no connection is opened.
+    `endpoint`: the hub's address. `token`: the hub's, by reference. `include`: patterns of the
+    hub's files to fetch; empty: all. `exclude`: patterns of files to leave out. `offline`: nothing
+    but a local source is allowed, and no connection is opened.
 
     `connections`: files fetched at once. `stall_limit_s`: a connection that brings less than
     1 KiB/s for so long is given up. `attempts`: how often in a row a file may fail without a byte

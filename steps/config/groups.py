@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from steps.base.errors import UserError, explain
 from steps.base.record import canonical_json
-from steps.base.strict import Division, Name, Positive, PositiveNumber, Scenario, Strict
+from steps.base.strict import Division, Name, Positive, Rate, Scenario, Strict
 from steps.config.accelerators import Accelerator
 from steps.config.engine import Host
 from steps.config.fetch import FetchSettings
@@ -23,7 +23,12 @@ Group = TypeVar("Group", bound=Strict)
 
 
 class Hardware(Strict):
-    """A kind of machine. `environment` None: runs in a container. `fields`: of its description.
+    """A kind of node.
+
+    `name`: the file's. `accelerator`: None for a CPU. `environment`: the lock of `envs/` that
+    engines run in; None: they run in containers. `precisions`: names of `conf/precision/` that it
+    computes in, or emulates. `engine`: the first layer of engine settings. `fields`: of MLCommons'
+    system description.
 
     A key that nothing reads is allowed here: notes on a machine belong beside its other facts.
     """
@@ -39,6 +44,8 @@ class Hardware(Strict):
 
 
 class NodeGroup(Strict):
+    """Nodes of one kind. `hardware`: a name of `conf/hardware/`. `nodes`: how many."""
+
     hardware: Name
     nodes: Positive
 
@@ -46,8 +53,9 @@ class NodeGroup(Strict):
 class Cluster(Strict):
     """Nodes of a system, by hardware.
 
-    `hosts`: where a run starts them over SSH, in the order of the groups; none: they are started
-    otherwise. `checkout`: its path on them, null: the same as here.
+    `name`: the file's. `groups`: the kinds of nodes. `hosts`: where a run starts Ray over SSH, one
+    host per node in the order of the groups; empty: something else starts it. `checkout`: the
+    path of the checkout on the hosts; null: the same as here.
     """
 
     name: Name
@@ -61,23 +69,28 @@ class Cluster(Strict):
 
 
 class System(Strict):
-    """A system under test. `id` names it in the submission tree.
+    """A system under test.
 
-    `target_qps` by scenario is the last word on LoadGen's target; `loadgen`, `engine` and `fields`
-    are layers (steps/config/layers.py) on what benchmark, engine and hardware say. `rates`: for
-    target_qps to choose from where it depends on the length. `idle`: lengths whose rates hold on an
-    idle machine only, which is said before runs start.
+    `name`: the file's. `id`: its name in the submission tree. `division`: where its results are
+    submitted. `submitter`: its folder in the tree. `target_qps`: LoadGen's target by scenario; it
+    overrides every other rate. `rates`: what target_qps chooses from where it depends on the
+    length. `idle`: lengths whose rates need an idle machine, which is said before runs start.
+    `loadgen`: LoadGen's settings, a layer on the benchmark's. `engine`: engine settings, a layer on
+    those of hardware and engine. `fields`: of MLCommons' system description, a layer on the
+    hardware's; what can be probed may be left out.
+
+    Layers: steps/config/layers.py.
     """
 
     name: Name
     id: Name
     division: Division
     submitter: Name
-    target_qps: dict[Scenario, PositiveNumber]
+    target_qps: dict[Scenario, Rate]
     loadgen: dict[str, Any]
     engine: dict[str, Any]
     fields: dict[str, Any]
-    rates: dict[Name, dict[Scenario, PositiveNumber]] = Field(default_factory=dict)
+    rates: dict[Name, dict[Scenario, Rate]] = Field(default_factory=dict)
     idle: tuple[Name, ...] = ()
 
 

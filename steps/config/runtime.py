@@ -21,7 +21,10 @@ AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 
 
 class EngineAddress(Strict):
-    """A container engine: both speak Docker's API, each at a socket of its own."""
+    """A container engine: both speak Docker's API, each at a socket of its own.
+
+    `engine`: which one. `socket`: its address.
+    """
 
     engine: ContainerEngine
     socket: Annotated[str, Field(pattern=r"^unix:///\S+$")]
@@ -30,11 +33,15 @@ class EngineAddress(Strict):
 class ContainerSettings(EngineAddress):
     """What a container of a step is given.
 
-    `mounts` are directories of the machine that steps read besides the checkout. `memory_gb` None:
-    no limit. `gpus` asks NVIDIA's runtime for all of them; AMD's are `devices`. `network`: of a
-    step whose engines are all on this machine; those of several nodes share the machine's own.
-    `nested`: the step makes namespaces of its own, for code that it doesn't trust, which the filter
-    of system calls and the masked /proc of a container forbid.
+    `shm_size_gb`: size of /dev/shm. `memory_gb`: its limit; None: no limit. `tmp_size_gb`: size of
+    /tmp, in memory. `devices`: device files and folders that it sees. `groups`: groups of the
+    machine that its user is in. `gpus`: asks NVIDIA's runtime for all of them; AMD's are `devices`.
+    `capabilities`: Linux capabilities that it keeps. `security`: security options of the container
+    engine. `mounts`: directories of the machine that steps read besides the checkout. `network`: of
+    a step whose engines are all on this machine; those of several nodes share the machine's own.
+    `start_limit_s`: how long the container engine may take to start it. `stop_limit_s`: how long it
+    may take to stop. `nested`: the step makes namespaces of its own, for code that it doesn't
+    trust, which the filter of system calls and the masked /proc of a container forbid.
     """
 
     shm_size_gb: PositiveNumber
@@ -53,7 +60,10 @@ class ContainerSettings(EngineAddress):
 
 
 class Runtime(ContainerSettings):
-    """`native`: hardware that has a native environment uses it."""
+    """How steps are run.
+
+    `name`: the file's. `native`: hardware that has a native environment uses it.
+    """
 
     name: Name
     native: bool

@@ -21,7 +21,7 @@ class Local(Strict):
 
 
 class Share(Strict):
-    """What a job takes of a node that it shares."""
+    """What a job takes of a node that it shares. `cpus`: cores. `memory_gb`: in GB."""
 
     cpus: Positive
     memory_gb: Positive
@@ -39,9 +39,11 @@ class TimeLimit(Strict):
 
 
 class Slurm(Strict):
-    """One partition. `gpu_types` maps names of hardware to types of the site's Gres, null: its Gres
-    has no types.
+    """One partition.
 
+    `partition`, `account`, `qos` and `reservation`: as sbatch takes them; null: the cluster's
+    default. `gpu_types`: maps names of hardware to types of the site's Gres; null: its Gres has no
+    types. `share`: what a job takes that needs no node of its own. `time`: limits of jobs.
     `pending_limit_min`: how long a job may wait for a node. `silence_limit_min`: how long Slurm may
     leave questions unanswered.
     """
@@ -93,11 +95,16 @@ class User(Strict):
 class Kubernetes(Strict):
     """One namespace.
 
-    `registry`: where images are pushed to, with a path; None: the nodes have them. `user` None:
-    whoever starts ./reproduce. `group_ids`: numbers of the groups that hardware asks for by name.
-    `accelerators`: the device plugin's resource, by the first three letters of an architecture.
-    `node_labels`: of nodes of a hardware. `shared_namespaces`: whose pods may be on the node of a
-    measured run; those of a DaemonSet may anyway. Limits as in Slurm.
+    `kubeconfig`: its path; None: as kubectl finds it. `context`: of the kubeconfig; None: the
+    current one. `namespace`: where Jobs are made. `registry`: where images are pushed to, with a
+    path; None: the nodes have them. `image_pull_secrets`: names of Secrets of the namespace.
+    `volume`: what pods see the checkout on. `user`: of the pods' processes; None: the user who
+    starts ./reproduce. `time`: limits of Jobs. `group_ids`: numbers of the groups that hardware
+    asks for by name. `accelerators`: the device plugin's resource, by the first three letters of an
+    architecture. `resource_naming_strategy`: that of AMD's device plugin; "mixed" names partitions,
+    as amd.com/cpx_nps1. `node_labels`: of nodes of a hardware. `shared_namespaces`: whose pods may
+    be on the node of a measured run; those of a DaemonSet may anyway. `pending_limit_min`: how long
+    a pod may wait for a node. `silence_limit_min`: how long the API may leave questions unanswered.
     """
 
     name: Literal["kubernetes"]
@@ -110,6 +117,7 @@ class Kubernetes(Strict):
     user: User | None
     group_ids: dict[Name, NotNegative]
     accelerators: dict[str, Qualified]
+    resource_naming_strategy: Literal["single", "mixed"]
     node_labels: dict[Name, dict[Qualified, str]]
     shared_namespaces: tuple[Label, ...]
     time: TimeLimit

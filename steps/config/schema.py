@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, RootModel, Tag, model_validator
 from typing_extensions import Self
 
-from steps.base.strict import Division, Name, Positive, PositiveNumber, Scenario, Strict
+from steps.base.strict import Division, Name, Positive, PositiveNumber, Rate, Scenario, Strict
 from steps.config.compression import ContainerConfig as ContainerConfig
 from steps.config.compression import FinetuneConfig as FinetuneConfig
 from steps.config.compression import GivenBlock as GivenBlock
@@ -70,15 +70,23 @@ class RunRules(Strict):
     performance_sample_count: Positive
 
 
+MOST_QUERIES = 10**9
+"""Of a run: what LoadGen and the harness keep of each takes tens of bytes."""
+
+
 class Loadgen(Strict):
     """LoadGen settings of a run; `user.conf` is rendered from these and from nothing else.
 
-    `model` is the name LoadGen's compiled-in mlperf.conf knows ("llama2-70b",
-    "llama2-70b-interactive"). None means: keep LoadGen's own value, write no line.
+    `model`: the name that LoadGen's compiled-in mlperf.conf knows ("llama2-70b",
+    "llama2-70b-interactive"). `target_qps`: queries per second, Offline's samples per second.
+    `min_duration_ms`: the least duration of a performance run. `min_query_count`: the least number
+    of queries. `performance_sample_count_override`: samples that LoadGen loads.
+
+    None keeps LoadGen's own value and writes no line.
     """
 
     model: Name
-    target_qps: PositiveNumber
+    target_qps: Rate
     min_duration_ms: Positive | None
     min_query_count: Positive | None
     performance_sample_count_override: Positive | None
@@ -273,6 +281,16 @@ class RunSettings(Strict):
     scenario: Scenario
     rules: RunRules
     loadgen: Loadgen
+
+    @model_validator(mode="after")
+    def loadgen_can_keep_its_samples(self) -> Self:
+        queries = self.loadgen.target_qps * self.loadgen.least_ms(self.rules) / 1000
+        if queries > MOST_QUERIES:
+            raise ValueError(
+                f"target_qps {self.loadgen.target_qps:g} is {queries:.2g} queries in the run's "
+                f"duration, and LoadGen keeps every one in memory ({MOST_QUERIES:.0e} at most)"
+            )
+        return self
 
 
 class RunConfig(RunSettings):

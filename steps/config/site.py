@@ -1,5 +1,6 @@
 """A system's file from outside `conf/`, read so that nothing in it stops or fills the machine."""
 
+import re
 from pathlib import Path
 
 import yaml
@@ -7,21 +8,28 @@ import yaml
 from steps.base.errors import UserError
 from steps.base.untrusted import Damaged, text_of
 
+PACKAGE = re.compile(r"# *@package +_global_")
+
 MAX_DEPTH = 50
 MAX_NODES = 100_000
 """With every alias (`*name`) written out, as OmegaConf does; systems of conf/ have hundreds."""
 
 
 def site_text(site: Path) -> str:
-    """The file's text; raises UserError for what is no text of reasonable size and depth.
+    """The file's text, without the mark that editors put before UTF-8.
 
-    Not for YAML that is wrong: whoever parses it says where.
+    Raises UserError for what is no text of reasonable size and depth, and for a file that Hydra
+    would put in the wrong place. Not for YAML that is wrong: whoever parses it says where.
     """
     try:
-        text = text_of(site.resolve(strict=True))
+        text = text_of(site.resolve(strict=True)).removeprefix("\ufeff")
     except (Damaged, OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UserError(f"--site {site}: {reason}; it has to be YAML in UTF-8") from error
+    if not _has_package(text):
+        raise UserError(
+            f"--site {site} lacks its first line; put `# @package _global_` before all others"
+        )
     try:
         reason = _excess(text)
     except yaml.YAMLError:
@@ -31,6 +39,16 @@ def site_text(site: Path) -> str:
             f"--site {site} {reason}; write it out, it needs no more than conf/system/*"
         )
     return text
+
+
+def _has_package(text: str) -> bool:
+    """Whether Hydra will find it: it looks in the comments that a file begins with."""
+    for line in map(str.strip, text.splitlines()):
+        if PACKAGE.fullmatch(line):
+            return True
+        if line and not line.startswith("#"):
+            return False
+    return False
 
 
 def _excess(text: str) -> str | None:

@@ -15,6 +15,7 @@ from steps.base.errors import UserError
 from steps.base.record import Manifest
 from steps.base.strict import NotNegative, Positive, Strict
 from steps.config.schema import NO_GATE
+from steps.config.window import Window
 
 Value = str | float | bool | None
 
@@ -42,43 +43,6 @@ def plain(value: object) -> Value:
     if isinstance(value, int | float) and math.isfinite(value):
         return float(value)
     return str(value)
-
-
-class Disturbance(Strict):
-    """What disturbed a measured window: `words` without the times, s since the window's begin."""
-
-    words: str
-    from_s: float
-    to_s: float
-
-    def __str__(self) -> str:
-        return f"from second {self.from_s:.0f} to {self.to_s:.0f} {self.words}"
-
-
-WINDOW = "window"
-"""Key of a `Window` in a run's result; a run that kept no journal has none."""
-
-
-class Window(Strict):
-    """The machine's part in a run: what else happened while it was measured; empty if clean."""
-
-    disturbances: tuple[Disturbance, ...]
-
-    @property
-    def clean(self) -> bool:
-        return not self.disturbances
-
-    @classmethod
-    def of(cls, result: Mapping[str, Any]) -> "Window | None":
-        """That of a run's result; None if it has none that can be read."""
-        try:
-            return (
-                None
-                if result.get(WINDOW) is None
-                else cls.model_validate(result[WINDOW], strict=False)
-            )
-        except ValidationError:
-            return None
 
 
 class Verdict(Strict):

@@ -14,10 +14,10 @@ from steps.config.verdicts import (
     Complaint,
     GateVerdict,
     Metric,
-    Window,
     as_result,
     plain,
 )
+from steps.config.window import Window
 from steps.mlperf.accuracy_text import read_scores
 from steps.mlperf.loadgen_log import Detail, read_detail
 

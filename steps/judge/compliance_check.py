@@ -1,17 +1,16 @@
 """The verdict on a compliance run, and the files of it that a submission carries."""
 
-import json
-import shutil
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
 from steps.base.console import Console
 from steps.base.errors import UserError
-from steps.base.record import RECORD, Manifest, Workspace
+from steps.base.record import MANIFEST, Manifest, Record, Workspace
 from steps.base.step import main
 from steps.config.schema import ComplianceCheckConfig
-from steps.config.verdicts import Complaint, ComplianceVerdict, Window, as_result
+from steps.config.verdicts import Complaint, ComplianceVerdict, as_result
+from steps.config.window import Window
 from steps.judge.compliance import tokens, verify
 from steps.mlperf.loadgen_log import read_answers, read_detail
 from steps.mlperf.rounds import Test
@@ -28,7 +27,7 @@ def step(
     Inputs besides the test's own `run`: `performance` for a test whose speed is judged, and
     `accuracy` for TEST01.
     """
-    run = Manifest.read(inputs["run"])
+    run = _whole(inputs["run"])
     judge = _tokens if config.test == "TEST06" else _timed
     verdict = judge(config, run, inputs, workspace.directory)
     if not verdict.holds:
@@ -40,10 +39,10 @@ def _timed(
     config: ComplianceCheckConfig, run: Manifest, inputs: Mapping[str, Path], folder: Path
 ) -> ComplianceVerdict:
     rule = Test(**config.rule.model_dump())
-    performance = Manifest.read(inputs["performance"])
+    performance = _whole(inputs["performance"])
     texts, complaints = verify.speed(config.test, rule, performance.directory, run.directory)
     if config.test == "TEST01":
-        accuracy = Manifest.read(inputs["accuracy"]).directory
+        accuracy = _whole(inputs["accuracy"]).directory
         more, differ = verify.answers(rule, accuracy, run.directory, config.answer_type)
         texts, complaints = {**texts, **more}, (*complaints, *differ)
     verify.package(folder, run.directory, texts)
@@ -59,8 +58,11 @@ def _timed(
 def early(test: str, performance: Manifest, run: Manifest) -> Iterator[Complaint]:
     """A test that is compared with a performance run has to be measured after it: else it is one
     of an earlier try."""
-    began, ended = _time(run, "started"), _time(performance, "finished")
-    if began is not None and ended is not None and began < ended:
+    began, ended = (
+        datetime.fromisoformat(text)
+        for text in (_record(run).started, _record(performance).finished)
+    )
+    if began < ended:
         yield Complaint(
             code="early",
             words=f"{test} was measured at {began:%H:%M:%S}, before its performance run ended at "
@@ -71,12 +73,15 @@ def early(test: str, performance: Manifest, run: Manifest) -> Iterator[Complaint
         )
 
 
-def _time(manifest: Manifest, name: str) -> datetime | None:
-    try:
-        text = (manifest.directory / RECORD).read_text(encoding="utf-8")
-        return datetime.fromisoformat(json.loads(text)[name])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # another's record; verify names what is wrong with one
+def _record(manifest: Manifest) -> Record:
+    return Record.read(manifest.directory / MANIFEST)
+
+
+def _whole(path: Path) -> Manifest:
+    """A run whose every file is what it wrote; UserError otherwise."""
+    run = Manifest.read(path)
+    run.require_whole()
+    return run
 
 
 def _tokens(
@@ -88,18 +93,17 @@ def _tokens(
             "TEST06 needs the model's end-of-sequence token; set benchmark.generation.eos_token_id"
         )
     log = run.file(verify.ANSWERS)
-    found = tokens.examine(read_answers(log), config.eos_token_id, timed=timed)
+    found = tokens.examine(read_answers(log), {config.eos_token_id}, timed=timed)
     where = f"{config.test} of {config.scenario} fails"
-    complaints = tuple(
-        tokens.complaints(found, where, config.rule.min_samples, config.eos_token_id)
+    complaints = (
+        *tokens.complaints(found, where, config.rule.min_samples),
+        *tokens.unended(found, where, config.eos_token_id),
     )
     if detail.get("effective_accuracy_log_sampling_target") == 0:
         words = f"{where}: the run was not under its audit.config"
         complaints = (Complaint(code="audit", words=words), *complaints)
     if not complaints:
-        (folder / verify.ACCURACY).write_text(tokens.text(timed=timed), encoding="utf-8")
-    (folder / "accuracy").mkdir()
-    shutil.copyfile(log, folder / "accuracy" / log.name)
+        verify.package_answers(folder, run.directory, tokens.text(timed=timed))
     return ComplianceVerdict(
         holds=not complaints,
         complaints=complaints,

@@ -9,7 +9,8 @@ from steps.base.console import Console
 from steps.base.record import Manifest, Workspace
 from steps.base.step import main
 from steps.config.schema import PerformanceCheckConfig
-from steps.config.verdicts import Complaint, Limits, PerformanceVerdict, Window, as_result, plain
+from steps.config.verdicts import Complaint, Limits, PerformanceVerdict, as_result, plain
+from steps.config.window import Window
 from steps.mlperf.early_stopping import allowed_misses
 from steps.mlperf.loadgen_log import Detail, read_detail
 

@@ -24,7 +24,7 @@ LISTING = "packages.json"
 def step(
     config: EnvironmentConfig, inputs: Mapping[str, Path], workspace: Workspace, console: Console
 ) -> None:
-    """Writes packages.json (name to version). Raises UserError if a package can't be had."""
+    """Writes packages.json (name to version). Raises UserError if a package can't be installed."""
     directory = _directory(ROOT, config.name)
     if not _holds(directory, inputs["lock"]):
         _make(directory, inputs["lock"], config, console)
@@ -33,10 +33,10 @@ def step(
 
 
 def restore(plan: Plan, due: Collection[str], root: Path) -> None:
-    """Before jobs start: environments that they need and that are gone, or have become something
-    else than their lock, are made again. What was measured in them stays.
+    """Before jobs start, make the environments again that they need and that are gone, or no longer
+    match their lock. Results measured in them stay.
 
-    `due`: outputs of the jobs that will run. Raises UserError if one can't be made as it was.
+    `due`: outputs of the jobs that will run. Raises UserError if one can't be restored as it was.
     """
     needed = {job.environment for job in plan.jobs if job.output in due and not job.container}
     for job in plan.jobs:
@@ -53,7 +53,7 @@ def _make_again(directory: Path, job: Job, root: Path) -> None:
     made = Manifest.read(root / job.output)
     if made.result["python"] != _python():
         raise UserError(
-            f"environment {job.key} was of Python {made.result['python']} when results were made "
+            f"environment {job.key} had Python {made.result['python']} when results were made "
             f"in it, and this is {_python()}; run with that one (PYTHON=... after deleting "
             f".envs/driver-*), or delete {made.directory}: what needs it is then made again"
         )
@@ -79,7 +79,7 @@ def _directory(root: Path, name: str) -> Path:
 
 
 def _holds(directory: Path, lock: Path) -> bool:
-    """Whole, and exactly its lock; one that isn't loses its mark."""
+    """Whether it is complete and exactly its lock; if not, it loses its mark."""
     if venv.is_whole(directory) and not venv.differences(directory / "bin/python", [lock]):
         return True
     (directory / venv.COMPLETE).unlink(missing_ok=True)
@@ -92,7 +92,7 @@ def _make(directory: Path, lock: Path, config: EnvironmentConfig, console: Conso
     seen = 0
 
     def heard(line: str) -> None:
-        """uv names large packages when they are there, and says when all are installed."""
+        """uv names large packages when they are downloaded, and says when all are installed."""
         nonlocal seen
         print(line, end="", flush=True)
         if line.startswith((" Downloaded ", "Installed ")):

@@ -1,4 +1,4 @@
-"""Environments for commands without a plan: the driver's can neither draw nor score."""
+"""Environments for commands without a plan: the driver's environment can neither draw nor score."""
 
 import json
 import subprocess
@@ -14,11 +14,11 @@ PROBES: Mapping[str, tuple[str, ...]] = {
     "analysis": ("bokeh", "jinja2"),
     "images": ("torch", "transformers", "scipy"),
 }
-"""What is imported of an environment to prove it."""
+"""The module of each environment whose import proves it."""
 
 
 def environment_python(root: Path, name: str) -> Path:
-    """The interpreter of an environment of `PROBES`, made if it isn't there; raises UserError."""
+    """The interpreter of an environment of `PROBES`, made if absent. Raises UserError."""
     directory = root / environment_directory(root, name)
     if not is_whole(directory):
         make_environment(root, name)
@@ -26,7 +26,7 @@ def environment_python(root: Path, name: str) -> Path:
 
 
 def make_environment(root: Path, name: str) -> None:
-    """By the step that every run makes it with, into the place where runs look for it."""
+    """Made by the same step and in the same place as for runs."""
     home = root / "results" / name
     log, manifest = home / "environment.log", home / "environment/manifest.json"
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -54,7 +54,7 @@ Scores = dict[str, list[tuple[int, str]]]
 
 
 def read_scores(path: Path, metrics: tuple[str, ...]) -> Scores:
-    """Raises Damaged for a file that can't be read or a number that is none."""
+    """Raises Damaged for a file that can't be read or a value that isn't a number."""
     finders = [(metric, _finder(metric)) for metric in (*metrics, "samples")]
     found: Scores = {}
     for number, line in enumerate(lines_in(text_of(path)), start=1):
@@ -83,7 +83,7 @@ def _require_number(metric: str, value: str, line: int) -> None:
     try:
         float(value)
     except ValueError as error:
-        raise Damaged(f"{metric} is {value[:40]!r}, no number", line) from error
+        raise Damaged(f"{metric} is {value[:40]!r}, not a number", line) from error
 
 
 _Finder = Callable[[str], str | None]

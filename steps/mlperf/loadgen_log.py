@@ -1,7 +1,7 @@
 """LoadGen's logs, read as streams: mlperf_log_detail.txt and mlperf_log_accuracy.json.
 
-`record_of` and `entries_of` take them apart, for whoever looks at a stranger's log; `read_detail`
-and `read_answers` are for logs of our own runs, where any damage ends the matter.
+`record_of` and `entries_of` parse single lines, for checks of a stranger's log; `read_detail`
+and `read_answers` are for logs of our own runs, where any damage raises UserError.
 """
 
 import json
@@ -18,11 +18,16 @@ MARKER = b":::MLLOG"
 """A record's line begins with it (tools/submission/log_parser.py, v5.1.1)."""
 
 TOKEN_BYTES = 4
-"""Answers are logged as little-endian int32 token ids."""
+"""Our answers are logged as little-endian int32 token ids."""
+
+WIDE_BYTES = 8
+"""Those of the reference's Offline SUTs for llama2-70b and mixtral-8x7b are int64, torch's own."""
+
+LARGEST_TOKEN = 2**31 - 1
 
 
 class Record(NamedTuple):
-    """One record of a detail log; `time_ms` is whatever stands there."""
+    """One record of a detail log; `time_ms` is the value as written."""
 
     key: str
     value: Any
@@ -42,7 +47,7 @@ class Entry:
 
 @dataclass
 class Detail:
-    """What a detail log says. The first occurrence of a key wins, as for the official checker."""
+    """A detail log's records. The first occurrence of a key wins, as for the official checker."""
 
     path: Path
     values: dict[str, Any] = field(default_factory=dict)
@@ -58,7 +63,7 @@ class Detail:
 
 @dataclass(frozen=True)
 class Answer:
-    """One logged response. `first_token` is what FirstTokenComplete was given, None if nothing."""
+    """One logged response. `first_token` is what FirstTokenComplete got, None if nothing."""
 
     sample_index: int
     tokens: list[int]
@@ -67,7 +72,7 @@ class Answer:
 
 
 def record_of(line: bytes) -> Record | None:
-    """None for a line that is no record; raises Damaged for one that should be."""
+    """None for a line that isn't a record; raises Damaged for one that should be."""
     text = decoded(line)
     if not line.startswith(MARKER):
         if line.find(b"\r" + MARKER) >= 0:
@@ -98,7 +103,7 @@ _SPACES = tuple(_BLANKS)
 
 
 def _object(text: str, start: int) -> Any:
-    """What json.loads says of the text from there on, in half the time of a short line."""
+    """The value that json.loads would read from there on; twice as fast on a short line."""
     while text.startswith(_SPACES, start):
         start += 1
     value, end = _DECODER.raw_decode(text, start)
@@ -141,12 +146,34 @@ def read_detail(path: Path) -> Detail:
     return detail
 
 
+def token_bytes(path: Path) -> int:
+    """How wide a token of an accuracy log is, in bytes; raises Damaged for one that is cut off.
+
+    An entry's token_count gives it. Without one, a log whose every other int32 is 0 is int64: as
+    int32 each answer would alternate between a token and token 0.
+    """
+    wide = False
+    for number, text in entries_of(path):
+        try:
+            entry = json.loads(text)
+            data, count = bytes.fromhex(entry["data"]), int(entry.get("token_count") or 0)
+        except _NO_ENTRY as error:
+            raise Damaged(f"damaged entry ({error})"[:160], number) from error
+        if data and count and len(data) in (TOKEN_BYTES * count, WIDE_BYTES * count):
+            return len(data) // count
+        if len(data) % WIDE_BYTES or any(array("i", data)[1::2]):
+            return TOKEN_BYTES
+        wide = wide or bool(data)
+    return WIDE_BYTES if wide else TOKEN_BYTES
+
+
 def read_answers(path: Path) -> Iterator[Answer]:
     """Entries of an accuracy log, one at a time; raises UserError at the first damaged one."""
     try:
+        width = token_bytes(path)
         for number, text in entries_of(path):
             try:
-                yield _answer(json.loads(text))
+                yield _answer(json.loads(text), width)
             except _NO_ENTRY as error:
                 raise UserError(f"{path}:{number}: damaged entry ({error}); re-run") from error
     except Damaged as damage:
@@ -160,19 +187,26 @@ def _unusable(path: Path, damage: Damaged, line: int) -> UserError:
     return UserError(f"{path}{f':{line}' if line else ''}: {damage}; re-run")
 
 
-def _answer(entry: dict[str, Any]) -> Answer:
+def _answer(entry: dict[str, Any], width: int) -> Answer:
     first = entry.get("token_data")
     count = entry.get("token_count")
+    tokens = _tokens(entry["data"], width)
+    other = TOKEN_BYTES + WIDE_BYTES - width
+    if count and len(tokens) != count and len(tokens) * width == count * other:
+        raise ValueError(f"token_count says {count}, as int{8 * width} there are {len(tokens)}")
     return Answer(
         sample_index=int(entry["qsl_idx"]),
-        tokens=_tokens(entry["data"]),
-        first_token=None if first is None else _tokens(first),
+        tokens=tokens,
+        first_token=None if first is None else _tokens(first, width),
         token_count=None if count is None else int(count),
     )
 
 
-def _tokens(text: str) -> list[int]:
+def _tokens(text: str, width: int) -> list[int]:
     data = bytes.fromhex(text)
-    if len(data) % TOKEN_BYTES:
-        raise ValueError(f"{len(data)} bytes are no whole number of int32 tokens")
-    return array("i", data).tolist()
+    if len(data) % width:
+        raise ValueError(f"{len(data)} bytes are no whole number of int{8 * width} tokens")
+    tokens = array("i" if width == TOKEN_BYTES else "q", data).tolist()
+    if width == WIDE_BYTES and tokens and max(map(abs, tokens)) > LARGEST_TOKEN:
+        raise ValueError(f"{max(tokens, key=abs)} is no token")
+    return tokens

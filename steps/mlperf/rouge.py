@@ -1,9 +1,8 @@
 """ROUGE's F-measures as rouge_score 0.1.2 counts them (use_stemmer), several times as fast.
 
-Texts are taken apart by that library. What takes its time is done otherwise and gives the same
-numbers, to the last bit: stems are remembered, and the length of the longest common subsequence is
-counted in whole machine words (Hyyrö, "Bit-parallel LCS-length computation revisited", 2004) where
-the library fills a table.
+That library splits the texts. Its two slow parts are replaced, with results equal to the last bit:
+stems are cached, and the length of the longest common subsequence is counted in whole machine words
+(Hyyrö, "Bit-parallel LCS-length computation revisited", 2004) instead of in a table.
 """
 
 from collections import Counter
@@ -19,11 +18,11 @@ SUMS = "rougeLsum"
 """The metric over sentences, which the text has on lines of their own."""
 
 VOCABULARY = 1 << 18
-"""Words whose stem is remembered: some 40 MB."""
+"""How many words' stems are cached: some 40 MB."""
 
 
 class Rouge:
-    """Scores pairs of texts; remembers the stem of every word that it has seen."""
+    """Scores pairs of texts; caches stems."""
 
     def __init__(self) -> None:
         # Of the stemmer that rouge_score makes itself.

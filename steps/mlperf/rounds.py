@@ -1,6 +1,6 @@
 """The rules of a round, read from `conf/round/` without Hydra: start-up counts for a validator.
 
-Hydra composes the same files for the plan; a test holds the two readings equal.
+Hydra composes the same files for the plan; a test keeps the two readings equal.
 """
 
 from collections.abc import Mapping
@@ -32,18 +32,19 @@ MAY_BE_EMPTY = frozenset(
     )
 )
 COUNTS = ("number_of_nodes", "host_processors_per_node", "accelerators_per_node")
-"""Of a system description: required fields that may be empty (check_system_desc_id of the checker,
-v5.1.1), and fields that tools/submission/generate_final_report.py turns into integers."""
+"""Fields of a system description: required ones that may be empty (check_system_desc_id of the
+checker, v5.1.1), and those that tools/submission/generate_final_report.py turns into integers.
+"""
 
 
 @dataclass(frozen=True)
 class Test:
-    """A compliance test: its audit.config by LoadGen's keys, and what it has to show.
+    """A compliance test: its audit.config by LoadGen's keys, and what it must show.
 
     `speed` bounds the speed of its run over the performance run's, by "minimum", "maximum" (both
-    inclusive) and "below". `delta_percent`: how far metrics may move where answers do. `bounds`: by
-    benchmark, "minimum" and "maximum" (both inclusive) of what the test counts, and "samples", how
-    many answers it needs.
+    inclusive) and "below". `delta_percent`: how far metrics may move where answers may differ.
+    `bounds`: by benchmark, "minimum" and "maximum" (both inclusive) of what the test counts, and
+    "samples", how many answers it needs.
     """
 
     min_samples: int
@@ -53,7 +54,7 @@ class Test:
     bounds: Mapping[str, Mapping[str, float]]
 
     def settings(self) -> dict[str, object]:
-        """What the audit.config makes of a run, by the keys of LoadGen's log."""
+        """The settings that the audit.config gives a run, by the keys of LoadGen's log."""
         return {
             f"effective_performance_issue_{kind}": bool(
                 self.audit.get(f"performance_issue_{kind}", 0)
@@ -75,7 +76,7 @@ class Test:
         )
 
     def allowed(self) -> str:
-        """The bounds in words."""
+        """The bounds as a sentence's part."""
         if "below" in self.speed:
             return f"less than {self.speed['below']:.0%}"
         return f"{self.speed['minimum']:.0%} to {self.speed['maximum']:.0%}"
@@ -87,14 +88,14 @@ class Test:
         return own.get(metric, self.delta_percent[level])
 
     def moved(self, official: str, metric: str, before: float, after: float) -> str:
-        """In words, how a metric moved too far from the accuracy run's answers; "" if not."""
+        """Which metric moved too far from the accuracy run's, as a message; "" if none."""
         allowed = self.delta(official, metric)
         if before != 0 and after != 0 and abs(1 - before / after) * 100 <= allowed:
             return ""
         return f"{metric} is {before:g} before and {after:g} after, {allowed:g} % are allowed"
 
     def missed(self, official: str, value: float) -> str:
-        """In words, the bound of what the test counts that `value` doesn't keep; "" if none."""
+        """The bound of the test that `value` misses, as a message; "" if none."""
         bounds = self.bounds[official]
         if not value >= bounds["minimum"]:
             return f"at least {bounds['minimum']:g} is required"
@@ -103,7 +104,7 @@ class Test:
         return ""
 
     def samples(self, official: str) -> int:
-        """How many answers the test has to log."""
+        """How many answers the test must log."""
         return int(self.bounds.get(official, {}).get("samples", self.min_samples))
 
 
@@ -115,8 +116,8 @@ class Benchmark:
     bound on the setting that LoadGen logs. `required` and `optional` map a type of system to
     scenarios. `accuracy_min` and `accuracy_max` map metrics to inclusive bounds, or scenarios to
     such maps. `extra_accuracy_files` maps a directory beside accuracy.txt to the stems of the files
-    it must hold. `bytes_per_sample`: what the rules reckon to move "in" to the accelerators and
-    "out" of them.
+    it must hold. `bytes_per_sample`: what the rules count as moved "in" to the accelerators and
+    "out" of them. `mlperf_conf`: keys that LoadGen's own file sets differently from others.
     """
 
     performance_sample_count: int
@@ -137,6 +138,7 @@ class Benchmark:
     units: Mapping[str, str] = field(default_factory=dict)
     extra_accuracy_files: Mapping[str, list[str]] = field(default_factory=dict)
     eos_token_ids: list[int] = field(default_factory=list)
+    mlperf_conf: Mapping[str, float] = field(default_factory=dict)
     bytes_per_sample: Mapping[str, int] | None = None
 
     def minimum(self, scenario: str) -> Mapping[str, float]:
@@ -148,16 +150,24 @@ class Benchmark:
         return _of_scenario(self.accuracy_max, scenario)
 
     def accuracy_samples(self, scenario: str) -> int:
-        """How many samples an accuracy run has to answer."""
+        """How many samples an accuracy run must answer."""
         count = self.accuracy_sample_count
         if isinstance(count, Mapping):
             count = count.get(scenario)
         return self.dataset_size if count is None else count
 
+    def one_dataset(self, scenario: str) -> bool:
+        """Whether accuracy and performance are measured on the same samples."""
+        return self.accuracy_samples(scenario) == self.dataset_size
+
 
 @dataclass(frozen=True)
 class Round:
-    """One round. `layout` is "v5.1" or "v6"; `result_keys` are the keys of other benchmarks."""
+    """One round. `layout` is "v5.1" or "v6"; `result_keys` are the keys of other benchmarks.
+
+    `exact_files`: run_1 and accuracy/ hold no other files. `open_images`: open results too owe the
+    `extra_accuracy_files`. `model_parts`: what of an open model's name says which benchmark it is.
+    """
 
     name: str
     source: str
@@ -165,7 +175,11 @@ class Round:
     seeds: Mapping[str, int]
     min_duration_ms: int
     layout: str
+    exact_files: bool
+    calibration_required: bool
+    open_images: bool
     model_aliases: Mapping[str, str]
+    model_parts: Mapping[str, str]
     benchmarks: Mapping[str, Benchmark]
     compliance: Mapping[str, Test]
     result_keys: Mapping[str, str]
@@ -175,21 +189,26 @@ class Round:
     measurement_fields: list[str]
 
     def official(self, model: str) -> str | None:
-        """The official name of a model's directory; None if there is none."""
+        """The official name of a model's directory; None without one."""
         if model in self.benchmarks:
             return model
         alias = self.model_aliases.get(model)
         return alias if alias in self.benchmarks else None
 
+    def inferred(self, model: str) -> str | None:
+        """The benchmark that the official checker infers from the name of an open model."""
+        found = next((part for part in self.model_parts if part in model), None)
+        return None if found is None else self.official(self.model_parts[found])
+
 
 def names() -> list[str]:
-    """The rounds there are data of, oldest first."""
+    """The rounds that have data, oldest first."""
     return sorted(path.stem for path in ROUNDS.glob("*.yaml"))
 
 
 @cache
 def load(name: str) -> Round:
-    """Raises UserError for a round there is no data of."""
+    """Raises UserError for a round without data."""
     if name not in names():
         raise UserError(f"there are no rules of round {name!r}; choose one of {', '.join(names())}")
     rules = table(name)
@@ -206,12 +225,12 @@ def load(name: str) -> Round:
 
 @cache
 def round_of_seeds() -> Mapping[tuple[str, int], str]:
-    """Which round a seed belongs to, by the seed's name and value."""
+    """The round that a seed belongs to, by the seed's name and value."""
     return {(key, seed): name for name in names() for key, seed in table(name)["seeds"].items()}
 
 
 def table(name: str) -> dict[str, Any]:
-    """A round's file on those that it names under `defaults`."""
+    """A round's file, merged over those that it names under `defaults`."""
     own = read_yaml(ROUNDS / f"{name}.yaml")
     merged: dict[str, Any] = {}
     for base in own.pop("defaults", []):
@@ -221,7 +240,7 @@ def table(name: str) -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A mapping of this project's own, by libyaml where PyYAML has it: ten times as fast."""
+    """Reads one of our own mappings, with libyaml where PyYAML has it: ten times as fast."""
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -230,7 +249,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Key by key, as Hydra merges; a list or a null takes the place of what was there."""
+    """Key by key, as Hydra merges; a list or a null replaces the earlier value."""
     result = dict(base)
     for key, value in over.items():
         below = result.get(key)

@@ -1,4 +1,4 @@
-"""Accuracy logs as a submission carries them: both ends, and the hash of the whole."""
+"""Accuracy logs as a submission has them: both ends, and the hash of the whole."""
 
 from pathlib import Path
 

@@ -1,13 +1,13 @@
 """What is wrong with a job's result on disk: whether it still belongs to its plan.
 
-Reads manifests and records only, so it holds on another machine and without Snakemake's metadata.
+Reads manifests, records and the files that they list, so it holds on another machine and without
+Snakemake's metadata.
 """
 
-import json
 from pathlib import Path
 
 from steps.base.errors import UserError
-from steps.base.record import RECORD, Manifest, canonical_json, sha256_file
+from steps.base.record import Manifest, Record, canonical_json, sha256_file
 from steps.plan.plan import Job
 
 OTHER_CODE = "made by other code than today's"
@@ -17,15 +17,13 @@ def complaints_of(job: Job, root: Path, code: str) -> list[str]:
     """What is wrong with one job's output, one phrase each; `code` is today's digest."""
     try:
         manifest = Manifest.read(root / job.output)
-        record = json.loads((root / job.output).with_name(RECORD).read_text(encoding="utf-8"))
+        record = Record.read(root / job.output)
     except UserError as error:
         return [str(error)]
-    except (OSError, ValueError) as error:
-        return [f"{RECORD} is missing or damaged ({error})"]
     found = list(manifest.damage())
     if canonical_json(manifest.config) != job.config:
         found.append("made with another configuration than the plan's")
-    if record.get("code") != code:
+    if record.code != code:
         found.append(OTHER_CODE)
     for role, path in job.inputs.items():
         source = root / path

@@ -7,7 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from steps.base.record import RECORD
+from steps.base.errors import UserError
+from steps.base.record import Record
 from steps.plan.plan import Job
 from steps.plan.unsupported import limitation
 
@@ -55,13 +56,12 @@ def computed_cost(job: Job, evaluation_count: int) -> Cost:
 def cost(job: Job, evaluation_count: int, nodes: int, root: Path) -> Cost:
     """Cost of one job, of a cell with that many samples on a system of that many nodes."""
     computed = computed_cost(job, evaluation_count)
-    record = (root / job.output).with_name(RECORD)
     seconds, measured = computed.seconds, False
     try:
-        times = json.loads(record.read_text(encoding="utf-8"))
-        started, finished = (datetime.fromisoformat(times[k]) for k in ("started", "finished"))
+        record = Record.read(root / job.output)
+        started, finished = map(datetime.fromisoformat, (record.started, record.finished))
         seconds, measured = (finished - started).total_seconds(), True
-    except (OSError, ValueError, KeyError):
+    except (UserError, TypeError, ValueError):
         pass
     if seconds is not None and job.step.endswith("_run"):
         seconds *= nodes

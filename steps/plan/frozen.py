@@ -6,10 +6,12 @@ than snakemake itself.
 
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 
 from steps import ROOT
+from steps.base.errors import UserError
 from steps.base.record import canonical_json, digest_files, sha256_file, write_atomically
 
 
@@ -19,6 +21,10 @@ def frozen_plan(root: Path, overrides: list[str], site: Path | None = None) -> P
     Composition is a pure function of what the key covers: `conf/` has no resolver that reads the
     environment, the clock or the machine.
     """
+    refuse_broken_link(root / "results")
+    for text in [*overrides, *([] if site is None else [str(site)])]:
+        if not _is_utf8(text):
+            raise UserError(f"{text!r} is no text in UTF-8, and a plan holds nothing else; mend it")
     files = [*root.glob("conf/**/*.yaml"), *root.glob("envs/*.lock"), *root.glob("steps/**/*.py")]
     key = digest_files([*files], root) + canonical_json(overrides)
     if site is not None and site.is_file():
@@ -38,6 +44,11 @@ def frozen_plan(root: Path, overrides: list[str], site: Path | None = None) -> P
     return path
 
 
+def _is_utf8(text: str) -> bool:
+    """Bytes of a command line that aren't, Python keeps as surrogates."""
+    return not any("\ud800" <= c <= "\udfff" for c in text)
+
+
 def scheduler(plan: Path) -> str:
     """Who runs a frozen plan, by its name in `conf/scheduler/`."""
     return str(json.loads(plan.read_text(encoding="utf-8"))["scheduler"]["name"])
@@ -52,3 +63,12 @@ def snakemake(plan: Path) -> list[str]:
         "--workflow-profile",
         "workflow/profiles/default",
     ]
+
+
+def refuse_broken_link(results: Path) -> None:
+    """Raises UserError for a link whose target isn't there: its disk may not be mounted."""
+    if results.is_symlink() and not results.exists():
+        raise UserError(
+            f"{results} is a link to {os.readlink(results)}, which isn't there; mount its disk, "
+            "make that directory, or remove the link"
+        )

@@ -3,10 +3,18 @@
 from pathlib import Path
 
 from steps.base.confidential.tokens import refuse_typed
+from steps.base.errors import UserError
 from steps.config.compose import compose
 from steps.config.scheduler import GROUP
 from steps.plan.plan import Plan
 from steps.plan.planner import Planner
+from steps.plan.registry import STEPS
+
+OWN_FOLDERS = ("artifacts", "logs", "plans", "published", "systems")
+"""Folders of results/ that belong to no experiment."""
+
+OWN_LOGS = tuple(f"{n}.log" for n, s in STEPS.items() if s.stage not in ("runs", "verdicts"))
+"""Files of an experiment's logs/, where systems have folders."""
 
 
 def make(root: Path, overrides: list[str], site: Path | None = None) -> Plan:
@@ -16,8 +24,25 @@ def make(root: Path, overrides: list[str], site: Path | None = None) -> Plan:
     """
     refuse_typed(overrides)
     experiment, cells = compose(root / "conf", overrides, site)
+    _require_free(experiment, [str(cell["system"]["name"]) for cell in cells])
     # A site's queues and accounts are neither part of a result nor anybody else's business.
     given = [text for text in overrides if text.lstrip("+~").split("=")[0].split(".")[0] != GROUP]
     if site is not None:
         given += ["--site", site.name]
     return Planner(root, experiment).plan(cells, given)
+
+
+def _require_free(experiment: str, systems: list[str]) -> None:
+    """Raises UserError for names under which two things would have one place."""
+    # A file system may tell no upper case.
+    if experiment.lower() in OWN_FOLDERS:
+        raise UserError(
+            f"experiment_name={experiment} would have the results where Reprise keeps its own "
+            f"{experiment.lower()}; choose another name"
+        )
+    for name in systems:
+        if name.lower() in OWN_LOGS:
+            raise UserError(
+                f"a system named {name} would have its logs where the experiment's {name.lower()} "
+                "is; choose another name"
+            )

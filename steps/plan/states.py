@@ -19,7 +19,8 @@ from steps.base.record import Manifest, canonical_json, sha256_file
 from steps.base.strict import Strict
 from steps.config import verdicts
 from steps.config.schema import Cell, SubmissionConfig
-from steps.config.verdicts import Verdict, Window
+from steps.config.verdicts import Verdict
+from steps.config.window import Window
 from steps.plan.estimate import cost, evaluation_counts
 from steps.plan.plan import Job, Plan
 from steps.plan.registry import STEPS

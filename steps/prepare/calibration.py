@@ -1,4 +1,4 @@
-"""Calibration prompts of a dataset artifact, as steps that measure on data read them."""
+"""Calibration prompts of a dataset artifact, read for steps that measure on data."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ from steps.prepare import samples
 
 
 def load(manifest: Path, count: int | None, *, answers: bool = False) -> list[list[int]]:
-    """Token ids of the first `count` calibration prompts; None: of all. `answers` follow them.
+    """Token ids of the first `count` calibration prompts (None: all), with `answers` appended.
 
     UserError if there are fewer, or if one of them is an evaluation prompt too: what is tuned on
-    the test proves nothing.
+    the test data proves nothing.
     """
     found = samples.load(manifest)
     if count is not None and count > len(found.calibration):

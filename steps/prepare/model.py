@@ -12,18 +12,23 @@ from steps.base.record import MANIFEST, Workspace, sha256_file
 from steps.base.step import main
 from steps.config.fetch import FetchConfig, HubSource, LocalSource, MlcommonsSource
 from steps.config.schema import EmbeddedModel, HubModel, LocalModel, ModelConfig, StoredModel
+from steps.prepare.checkpoint.whole import check_whole
 from steps.prepare.fetch.fetch import fetch
 
 
 def step(
     config: ModelConfig, inputs: Mapping[str, Path], workspace: Workspace, console: Console
 ) -> None:
-    """Every file is checked against a digest, whichever way it comes (steps/prepare/fetch)."""
+    """Every file is checked against a digest, from every source (steps/prepare/fetch); a local
+    directory, which may have no digests, must be complete.
+    """
     model = config.root
     if isinstance(model, EmbeddedModel):
         _take_embedded(model, workspace)
-    else:
-        fetch(_order(model), inputs, workspace, console)
+        return
+    if isinstance(model, LocalModel) and (home := Path(model.path).expanduser()).is_dir():
+        check_whole(home)
+    fetch(_order(model), inputs, workspace, console)
 
 
 def _order(model: HubModel | StoredModel | LocalModel) -> FetchConfig:
@@ -65,7 +70,7 @@ def _source(
 
 
 def _take_embedded(model: EmbeddedModel, workspace: Workspace) -> None:
-    """Raises UserError naming the first file that is missing or not what the manifest says."""
+    """Raises UserError naming the first file that is missing or doesn't match the manifest."""
     source = ROOT / model.embedded
     try:
         shipped = json.loads((source / MANIFEST).read_text(encoding="utf-8"))
@@ -77,7 +82,7 @@ def _take_embedded(model: EmbeddedModel, workspace: Workspace) -> None:
     for name, entry in files.items():
         if not (source / name).is_file() or sha256_file(source / name) != entry["sha256"]:
             raise UserError(
-                f"{source / name} is missing or not the file that {MANIFEST} lists; "
+                f"{source / name} is missing or differs from {MANIFEST}; "
                 "restore it with git checkout"
             )
         shutil.copyfile(source / name, workspace.directory / name)

@@ -11,15 +11,15 @@ UNPICKLING = (
     *(pickle.UnpicklingError, EOFError, LookupError, AttributeError, ImportError),
     *(TypeError, ValueError, NotImplementedError),
 )
-"""What bytes that are no pickle raise, or a pickle of something else than such a table.
+"""Exceptions for bytes that aren't a pickle, or for a pickle of anything but such a table.
 
-NotImplementedError: pandas, of a table of a newer pandas.
+NotImplementedError: pandas, for a table of a newer pandas.
 """
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Token ids per sample, in the order of LoadGen's sample indices; warm-up ones apart."""
+    """Token ids per sample, in the order of LoadGen's sample indices; with the warm-up's apart."""
 
     evaluation: list[list[int]]
     calibration: list[list[int]]
@@ -29,8 +29,7 @@ def load(manifest: Path) -> Samples:
     """Raises UserError for a dataset that is damaged or has other columns than MLCommons'."""
     dataset = Manifest.read(manifest)
     # Unpickling runs code, so nothing but the very bytes that the recipe wrote is unpickled.
-    for complaint in dataset.damage():
-        raise UserError(f"{complaint}; delete {dataset.directory} and re-run")
+    dataset.require_whole()
     return Samples(
         evaluation=_tokens(dataset.file("evaluation.pkl")),
         calibration=_tokens(dataset.file("calibration.pkl")),
@@ -54,6 +53,6 @@ def _tokens(path: Path) -> list[list[int]]:
 
 def _unusable(path: Path, reason: object) -> UserError:
     return UserError(
-        f"{path} is no table of prompts with a column tok_input ({reason}); "
+        f"{path} isn't a table of prompts with a column tok_input ({reason}); "
         "delete its directory and re-run"
     )

@@ -25,6 +25,7 @@ from steps.report.comparison_charts import SHORT, Rate, throughput
 from steps.report.frontier import Frontier
 from steps.report.points import Points
 from steps.report.summary import CellResult, Latency, Summary
+from steps.report.window_charts import window_blocks
 
 MOST_NAMED = 20
 """Slow engines; a page's Markdown has to fit a comment."""
@@ -63,9 +64,10 @@ def performance_section(
     ]
     blocks: list[Block] = [
         Table("performance-table", "One row a result", columns, rows, too_long(rows)),
-        *_degraded(points),
+        *_named(points),
         throughput(_rates(points, partners)),
         *_distributions(points, inputs),
+        *_windows(points, inputs),
         *_frontiers(points, inputs),
     ]
     lead = (
@@ -75,12 +77,13 @@ def performance_section(
     return Section("performance", "Performance", lead.strip(), blocks)
 
 
-def _degraded(points: Points) -> list[Block]:
-    """Engines that were no match for their equals: the system is faster than these results."""
+def _named(points: Points) -> list[Block]:
+    """Engines that were no match for their equals: the system is faster than these results. And
+    what of a run others on the network could reach."""
     found = [
         f"{points.label(cell) or cell.scenario}: {what}."
         for cell in points.cells
-        for what in cell.degraded
+        for what in (*cell.degraded, *cell.exposed)
     ]
     more = len(found) - MOST_NAMED
     rest = [f"And {more} more; the results' manifests have all."] if more > 0 else []
@@ -134,11 +137,22 @@ def unfinished_section(summary: Summary, inputs: Mapping[str, Path]) -> list[Sec
         if verdict.ttft_ms is not None:
             runs["ttft"].append(latency_charts.Run(label, times.ttft_ms, limits.ttft_ms))
             runs["tpot"].append(latency_charts.Run(label, times.tpot_ms, limits.tpot_ms))
-    charts = _charts(runs)
-    if not charts:
+    watched = (
+        (
+            f"{cell.axes['scenario']} (INVALID)",
+            Manifest.read(inputs[f"{cell.key}/performance_run"]),
+            verdicts.read(
+                inputs[f"{cell.key}/performance_check"], PerformanceVerdict
+            ).limits.ttft_ms,
+        )
+        for cell in summary.states
+        if cell.parts[0].state == "invalid"
+    )
+    blocks: list[Block] = [*_charts(runs), *window_blocks(watched)]
+    if not blocks:
         return []
     lead = "Of runs that aren't valid: these are no results, but they show what went wrong."
-    return [Section("invalid", "Runs that are not valid", lead, charts)]
+    return [Section("invalid", "Runs that are not valid", lead, blocks)]
 
 
 TITLES = {"ttft": "Time to first token", "tpot": "Time per output token"}
@@ -162,6 +176,17 @@ def _distributions(points: Points, inputs: Mapping[str, Path]) -> list[Chart]:
         found["ttft"].append(latency_charts.Run(label, times.ttft_ms, cell.ttft.limit_ms))
         found["tpot"].append(latency_charts.Run(label, times.tpot_ms, cell.tpot.limit_ms))
     return _charts(found)
+
+
+def _windows(points: Points, inputs: Mapping[str, Path]) -> list[Block]:
+    return window_blocks(
+        (
+            points.label(cell),
+            Manifest.read(inputs[f"{cell.key}/performance_run"]),
+            cell.ttft.limit_ms if cell.ttft else None,
+        )
+        for cell in points.cells
+    )
 
 
 def _frontiers(points: Points, inputs: Mapping[str, Path]) -> list[Chart]:

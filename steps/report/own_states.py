@@ -43,7 +43,8 @@ def states_section(summary: Summary) -> Section:
     ]
     table = Table("states-table", "One row a cell of the plan", columns, rows, too_long(rows))
     blocks: list[Block] = [table]
-    blocks += [Text(found) for found in (repeated(summary), disturbed(summary)) if found]
+    if found := repeated(summary):
+        blocks.append(Text(found))
     lead = (
         "A cell is valid if each of its runs was measured, judged and holds. Only valid cells are "
         "results: the others are in no chart, no comparison and no submission."
@@ -59,17 +60,6 @@ def repeated(summary: Summary) -> list[str]:
         for cell in summary.states
         for part in cell.parts
         if part.tries > 1
-    ]
-
-
-def disturbed(summary: Summary) -> list[str]:
-    """What disturbed a measured window."""
-    return [
-        f"{cell.key} {part.name}: {disturbance}."
-        for cell in summary.states
-        for part in cell.parts
-        if part.window is not None
-        for disturbance in part.window.disturbances
     ]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from steps.base import earlier
 from steps.base.errors import UserError
-from steps.base.record import RECORD, Manifest, sha256_file
+from steps.base.record import Manifest, Record, sha256_file
 from steps.base.strict import Strict
 from steps.config import verdicts
 from steps.config.axes import AXES
@@ -20,8 +20,8 @@ from steps.config.verdicts import (
     Metric,
     Percentiles,
     PerformanceVerdict,
-    Window,
 )
+from steps.config.window import Window
 from steps.mlperf.published import table
 from steps.plan.plan import Plan
 from steps.plan.registry import STEPS
@@ -128,6 +128,7 @@ class CellResult(Strict):
     evidence: dict[str, str]
     configuration: dict[str, str]
     degraded: tuple[str, ...] = ()
+    exposed: tuple[str, ...] = ()
     tries: int = 1
     window: Window | None = None
     """Summaries made before these were measured lack them."""
@@ -259,6 +260,7 @@ def _cell(cell: Cell, inputs: Mapping[str, Path], folder: Path) -> CellResult:
         compliance={test: passed for test, (passed, _) in compliance.items()},
         engine=f"{engine['name']} {engine['version']} ({engine['device']})",
         degraded=tuple(run.result.get("degraded", ())),
+        exposed=tuple(run.result.get("exposed", ())),
         tries=earlier.tries_of(run),
         window=performance.window,
         loadgen=performance.loadgen_version,
@@ -323,18 +325,17 @@ def _described(path: Path) -> dict[str, str]:
 def _trace(role: str, path: Path, folder: Path) -> Trace | None:
     """None for a result that can't be traced: its manifest or record is damaged."""
     try:
-        manifest = Manifest.read(path)
-        record = json.loads(path.with_name(RECORD).read_text(encoding="utf-8"))
-        return Trace(
-            step=manifest.step,
-            key=role.removesuffix(f"/{manifest.step}").removeprefix(f"{manifest.step}/"),
-            manifest=os.path.relpath(path, folder),
-            manifest_sha256=sha256_file(path),
-            code_sha256=record["code"],
-            started=record["started"],
-            finished=record["finished"],
-            inputs=manifest.inputs,
-            image=manifest.result.get("image") if manifest.step == "container" else None,
-        )
-    except (UserError, OSError, ValueError, KeyError, TypeError):
+        manifest, record = Manifest.read(path), Record.read(path)
+    except UserError:
         return None  # a page is made of what can be read; verify names the rest
+    return Trace(
+        step=manifest.step,
+        key=role.removesuffix(f"/{manifest.step}").removeprefix(f"{manifest.step}/"),
+        manifest=os.path.relpath(path, folder),
+        manifest_sha256=sha256_file(path),
+        code_sha256=record.code,
+        started=record.started,
+        finished=record.finished,
+        inputs=manifest.inputs,
+        image=manifest.result.get("image") if manifest.step == "container" else None,
+    )

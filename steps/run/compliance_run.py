@@ -13,7 +13,7 @@ from steps.run.sut.run import execute
 def step(
     config: ComplianceRunConfig, inputs: Mapping[str, Path], workspace: Workspace, console: Console
 ) -> None:
-    """The audit.config lies in this run's own directory, so no other run can pick it up."""
+    """The audit.config is in this run's own directory, so no other run can read it."""
     execute("PerformanceOnly", config, inputs, workspace, console, audit=config.audit)
 
 

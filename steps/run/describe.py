@@ -1,4 +1,4 @@
-"""The system description: what the machine says, and what the configuration says.
+"""The system description: fields probed on the machine, and configured ones.
 
 The step describes the machine it runs on; `./reproduce describe` (steps/commands/describe.py) also
 writes a node's record and merges the records of a cluster.
@@ -21,7 +21,7 @@ from steps.machine.probes.values import Node
 
 
 class Field(Strict):
-    """A field's value and where it comes from; `probed`: a probe's word that was overruled."""
+    """A field's value and where it comes from; `probed`: the probed value that was overruled."""
 
     value: str
     origin: Literal["probed", "configured", "missing"]
@@ -31,7 +31,7 @@ class Field(Strict):
 def step(
     config: DescribeConfig, inputs: Mapping[str, Path], workspace: Workspace, console: Console
 ) -> None:
-    """Writes system.json, every value text; the result says where each field comes from."""
+    """Writes system.json, every value as text; the result says where each field comes from."""
     node = probe()
     fields = described(config, {"this machine": node})
     (workspace.directory / "system.json").write_text(system(fields), encoding="utf-8")
@@ -43,10 +43,9 @@ def step(
 
 
 def described(config: DescribeConfig, nodes: Mapping[str, Node]) -> dict[str, Field]:
-    """Every field that the round requires, in its order, then what else is configured.
-
-    Configuration has the last word: it knows what the submitter wants printed. Raises UserError
-    for nodes that can't be one system, and for a configured number of nodes that isn't theirs.
+    """Every field that the round requires, in its order, then other configured ones. A configured
+    value wins: the submitter wants it printed. Raises UserError for nodes that can't be one system,
+    and for a configured number of nodes that differs from theirs.
     """
     found = probed(nodes, config.fields)
     count = config.fields.get("number_of_nodes", found["number_of_nodes"])

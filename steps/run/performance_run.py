@@ -16,7 +16,7 @@ def step(
     workspace: Workspace,
     console: Console,
 ) -> None:
-    """Leaves LoadGen's logs; whether they are valid is performance_check's to say."""
+    """Leaves LoadGen's logs; performance_check decides whether they are valid."""
     execute("PerformanceOnly", config, inputs, workspace, console)
 
 

@@ -1,6 +1,5 @@
-"""Answers of weights to the first evaluation prompts: seconds of an engine, before hours of runs.
-
-LoadGen has no part in it, so nothing here is a result of MLPerf.
+"""Answers the first evaluation prompts: seconds of an engine, before hours of runs. It
+doesn't use LoadGen, so nothing here is an MLPerf result.
 """
 
 import json
@@ -28,12 +27,11 @@ def step(
 ) -> None:
     """Leaves answers.json: token ids per prompt, the end of sequence included."""
     weights = Manifest.read(inputs["model"])
-    for complaint in weights.damage():
-        raise UserError(f"{complaint}; delete {weights.directory} and re-run")
+    weights.require_whole()
     prompts = samples.load(inputs["dataset"]).evaluation[: config.samples]
     if len(prompts) < config.samples:
         raise UserError(
-            f"a quick check wants {config.samples} prompts, the dataset has {len(prompts)}; lower "
+            f"a quick check needs {config.samples} prompts, the dataset has {len(prompts)}; lower "
             "benchmark.quick.samples"
         )
     engine = VllmEngine()
@@ -64,7 +62,7 @@ def step(
 
 @contextmanager
 def _limited(seconds: float, what: str) -> Iterator[None]:
-    """UserError in the main thread when the block takes longer."""
+    """Raises UserError in the main thread if the block takes longer."""
 
     def expire(number: int, frame: FrameType | None) -> None:
         raise UserError(f"{what} after {seconds:.0f} s; see the log")

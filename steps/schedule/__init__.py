@@ -1,1 +1,1 @@
-"""Who runs the jobs of a plan: this machine, or a cluster's scheduler."""
+"""Runs the jobs of a plan on this machine or with a cluster's scheduler."""

@@ -1,7 +1,7 @@
-"""After a ./reproduce that was killed: Slurm's jobs went on, and Snakemake has no record of them.
+"""Records the results of Slurm's jobs that outlived a killed ./reproduce.
 
 Only the process that submits a job records it. A result without a record would be made again, or,
-where there never was one, be taken for a result of whatever plan comes next.
+if it is the first, be taken for a result of the next plan.
 """
 
 import subprocess
@@ -15,7 +15,7 @@ from steps.plan.registry import code_digest
 from steps.schedule.resources import STAYING
 
 MARK = Path("results/logs/slurm/unfinished")
-"""Names the plan of a ./reproduce from its start until snakemake has ended by itself."""
+"""A file with the plan of a ./reproduce, from its start until snakemake has ended by itself."""
 
 RECORD_LIMIT_S = 600.0
 
@@ -29,7 +29,7 @@ def end(root: Path) -> None:
 
 
 def adopt(snakemake: Path, root: Path) -> None:
-    """Record what the plan that the mark names has made. Raises UserError if that fails."""
+    """Record the results of the plan that the mark names. Raises UserError if that fails."""
     if not (root / MARK).is_file():
         return
     path = root / (root / MARK).read_text(encoding="utf-8").strip()
@@ -60,8 +60,9 @@ def adopt(snakemake: Path, root: Path) -> None:
 
 
 def _held(plan: Plan, root: Path) -> list[str]:
-    """Outputs that are this plan's to the last digest. What other code has made would be made again
-    if Snakemake knew, so it goes; what isn't of this plan was there before it and has its record.
+    """Outputs whose digests all match this plan. Results of other code are removed, because
+    Snakemake would make them again; results of other plans were there before and have their
+    records.
     """
     found = []
     for job in plan.jobs:

@@ -1,7 +1,7 @@
 """The environment of a scheduler: the driver's packages and Snakemake's plugin.
 
 Apart from the driver's own, because Snakemake imports every plugin that is installed at each start,
-and the Slurm plugin brings pandas: 0.4 s that nobody without Slurm has to pay.
+and the Slurm plugin brings pandas: 0.4 s that users without Slurm don't need.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from steps.base import venv
 
 
 def directory(name: str, root: Path) -> Path:
-    """Named by the content of its two locks; a virtual environment knows its own true path."""
+    """Named by the content of its two locks; resolved, because environments contain their path."""
     digest = hashlib.sha256()
     for lock in locks(name, root):
         digest.update(lock.read_bytes())
@@ -24,7 +24,7 @@ def locks(name: str, root: Path) -> tuple[Path, Path]:
 
 
 def make(name: str, root: Path) -> Path:
-    """Its directory, made on first use. Raises UserError if a package can't be had."""
+    """Its directory, made on first use. Raises UserError if a package can't be installed."""
     home = directory(name, root)
     if not venv.is_whole(home):
         print(f"making the environment of scheduler={name} in {home} (once)", file=sys.stderr)

@@ -1,9 +1,11 @@
-"""What a job asks of the scheduler: read from the plan, so that nobody types it a second time."""
+"""What a job requests from the scheduler, read from the plan."""
 
+import json
 import math
 import re
 from collections.abc import Mapping
 
+from steps.config.accelerators import Modes
 from steps.config.groups import Requirement
 from steps.config.scheduler import Kubernetes, Slurm
 from steps.plan.estimate import computed_cost, evaluation_counts
@@ -11,7 +13,7 @@ from steps.plan.plan import Job, Plan
 from steps.plan.registry import STEPS
 
 SHARING = ("accuracy_check",)
-"""Steps that compute for minutes without an engine: a part of a node is enough for them."""
+"""Steps that compute for minutes without an engine: part of a node is enough for them."""
 
 STAYING = tuple(
     name
@@ -19,7 +21,7 @@ STAYING = tuple(
     if spec.environment in ("driver", "analysis") and name not in (*SHARING, "describe")
 )
 """Steps of the machine that `./reproduce` runs on: they install, download, judge or package.
-`describe` isn't one of them: what it describes is a node."""
+`describe` isn't one of them: it describes a node."""
 
 NAMES: Mapping[str, tuple[str, ...]] = {
     "local": ("gpu",),
@@ -29,29 +31,30 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     ),
     "kubernetes": (),
 }
-"""Names of resources, by scheduler, as Snakemake's executors know them. Kubernetes is asked by the
-job's own command (steps/schedule/kubernetes/place.py)."""
+"""Names of resources, by scheduler, as Snakemake's executors know them. For Kubernetes, the job's
+own command makes the request (steps/schedule/kubernetes/place.py).
+"""
 
 WHOLE = -1
-"""As cpus_per_task: the plugin names no number, and the job has all of its node."""
+"""For cpus_per_task: the plugin passes no number, and the job has its whole node."""
 
 UNNAMED = 0
-"""As mem_mb: the plugin names no number, and the default holds (steps/schedule/slurm.py)."""
+"""For mem_mb: the plugin passes no number, and the default applies (steps/schedule/slurm.py)."""
 
 REFUSALS = (r"The error message was '(.*?)'\.\n", r"Job submission failed with exception: (.*)")
-"""What the plugin writes of a job that Slurm didn't take."""
+"""The plugin's message about a job that Slurm refused."""
 
 Asked = Mapping[str, int | str]
 
 
 def refused(message: str) -> str | None:
-    """Slurm's own words in what the plugin says of a job that failed; None: it had been taken."""
+    """Slurm's own message in the plugin's about a failed job; None: Slurm had accepted it."""
     found = (re.search(pattern, message, re.DOTALL) for pattern in REFUSALS)
     return next((" ".join(match[1].split()) for match in found if match), None)
 
 
 class Resources:
-    """The resources of a plan's jobs, each worked out when it is asked for."""
+    """The resources of a plan's jobs, each computed on request."""
 
     def __init__(self, plan: Plan) -> None:
         self._scheduler = plan.scheduler
@@ -61,7 +64,7 @@ class Resources:
         self._asked: dict[str, Asked] = {}
 
     def of(self, job: Job) -> Asked:
-        """Values of NAMES; one that is absent isn't asked for."""
+        """Values of NAMES; an absent one isn't requested."""
         if job.output not in self._asked:
             self._asked[job.output] = self._ask(job)
         return self._asked[job.output]
@@ -81,7 +84,7 @@ class Resources:
             return common | asked | {"slurm_extra": _extra(self._scheduler)}
         nodes = nodes_of(job, needed)
         extra = _extra(self._scheduler, "--exclusive")
-        return common | _nodes(needed, nodes, self._scheduler, extra)
+        return common | _nodes(needed, nodes, modes_of(job).devices, self._scheduler, extra)
 
     def limit_min(self, job: Job, scheduler: Slurm | Kubernetes) -> int:
         """The scheduler's limit of the job, in minutes."""
@@ -91,7 +94,7 @@ class Resources:
         return scheduler.time.allowance_min + math.ceil(scheduler.time.factor * seconds / 60)
 
     def requirement(self, job: Job) -> Requirement:
-        """That of the job's system; weights belong to none: of the first that runs them."""
+        """The engine of the job's system; for weights, that of the first system that runs them."""
         waiting, seen = [job], {job.output}
         while waiting:
             at = waiting.pop(0)
@@ -104,8 +107,16 @@ class Resources:
         return next(iter(self._requirements.values()))
 
 
+def modes_of(job: Job) -> Modes:
+    """The partition modes that the job's engine runs in; whole accelerators if none are set."""
+    engine = json.loads(job.config).get("engine")
+    settings = engine if isinstance(engine, dict) else {}
+    named = {"compute": "compute_partition", "memory": "memory_partition"}
+    return Modes.model_validate({k: settings[v] for k, v in named.items() if v in settings})
+
+
 def nodes_of(job: Job, needed: Requirement) -> int:
-    """Weights are made on one node, also those of a system that has several."""
+    """Weights are made on one node, even for a system of several."""
     return needed.nodes if STEPS[job.step].stage == "runs" else 1
 
 
@@ -123,8 +134,14 @@ def _extra(scheduler: Slurm, *options: str) -> str:
     return " ".join([*options, *reserved])
 
 
-def _nodes(needed: Requirement, nodes: int, scheduler: Slurm, extra: str) -> dict[str, int | str]:
-    """Nodes of their own. On several, the step itself starts what runs on the others."""
+def _nodes(
+    needed: Requirement, nodes: int, devices: int, scheduler: Slurm, extra: str
+) -> dict[str, int | str]:
+    """Whole nodes. On several, the step itself starts the processes on the others.
+
+    `devices`: of each accelerator; Gres of a node in CPX mode counts partitions.
+    """
+    count = needed.count_per_node * devices
     asked: dict[str, int | str] = {"nodes": nodes, "cpus_per_task": WHOLE, "mem_mb": UNNAMED}
     asked["slurm_extra"] = extra
     kind = scheduler.gpu_types.get(needed.hardware or "", needed.hardware)
@@ -132,9 +149,9 @@ def _nodes(needed: Requirement, nodes: int, scheduler: Slurm, extra: str) -> dic
         asked |= {"mpi": "srun", "tasks": nodes}
         asked["slurm_extra"] = f"{extra} --ntasks-per-node=1"
         if needed.model:
-            asked["gres"] = ":".join(filter(None, ("gpu", kind, str(needed.count_per_node))))
+            asked["gres"] = ":".join(filter(None, ("gpu", kind, str(count))))
     elif needed.model:
-        asked["gpu"] = needed.count_per_node
+        asked["gpu"] = count
         if kind:
             asked["gpu_model"] = kind
     return asked

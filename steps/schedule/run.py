@@ -1,7 +1,6 @@
-"""A plan on Slurm: snakemake submits its jobs, and what becomes of them is said here.
-
-Snakemake itself is silent (its profile), asks for states ever less often, waits for ever for a node
-and, if Slurm doesn't answer for a while, for jobs that it has lost. So its queue is watched.
+"""A plan on Slurm: snakemake submits its jobs, and this module reports on them. Snakemake itself is
+silent (its profile), asks for states less and less often, and waits without limit for a node and,
+if Slurm doesn't answer for a while, for jobs that it has lost. So this module watches its queue.
 """
 
 import os
@@ -17,6 +16,7 @@ from types import FrameType
 
 from steps.base.errors import UserError
 from steps.config.scheduler import Slurm
+from steps.machine.probes.losses import Losses
 from steps.plan.plan import Job, Plan, load
 from steps.schedule.adopt import adopt, begin, end
 from steps.schedule.environment import make
@@ -33,11 +33,11 @@ from steps.schedule.slurm import (
 
 POLL_S = 10.0
 SAID_FIRST_S = 300.0
-"""A job that waits for a node is mentioned after this time, then each time that it has doubled."""
+"""A job that waits for a node is reported after this time, then whenever the time has doubled."""
 
 REACT_S = 0.2
 LEAVE_S = 15.0
-"""How long snakemake has to end by itself once its jobs are cancelled."""
+"""How long snakemake may take to end by itself after its jobs are cancelled."""
 
 COMPLETING = "COMPLETING"
 
@@ -49,7 +49,7 @@ GO_ON = "./reproduce goes on from what is finished"
 def run(path: Path, passed_on: list[str], root: Path) -> int:
     """Run a frozen plan; returns snakemake's exit status.
 
-    Raises UserError for what would wait for ever, before anything is submitted.
+    Raises UserError before anything is submitted for what would never start.
     """
     plan = load(path)
     scheduler = plan.scheduler
@@ -85,7 +85,7 @@ def say(text: str) -> None:
 
 
 def _supervise(child: "subprocess.Popen[bytes]", watch: "Watch") -> int:
-    """Until snakemake ends, is ended by the user, or waits for what will never come."""
+    """Wait until snakemake ends, the user ends it, or it waits in vain."""
     wanted = threading.Event()
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -134,7 +134,7 @@ def _interrupt(child: "subprocess.Popen[bytes]", watch: "Watch") -> int:
 
 @dataclass
 class Watch:
-    """What is known of the run's jobs in Slurm; `failed`: it was said why the run can't finish."""
+    """The states of the run's jobs in Slurm; `failed`: why the run can't finish was printed."""
 
     plan: Plan
     scheduler: Slurm
@@ -148,6 +148,7 @@ class Watch:
     _since: dict[str, float] = field(default_factory=dict)
     _mention: dict[str, float] = field(default_factory=dict)
     _given_up: set[str] = field(default_factory=set)
+    _unsaid: set[str] = field(default_factory=set)
     _looked: float | None = None
 
     def __post_init__(self) -> None:
@@ -156,14 +157,15 @@ class Watch:
         self._earlier = {entry.number for entry in self._entries()}
 
     def look(self, snakemake: int, last: bool = False) -> str | None:
-        """Say what has changed; returns why there is nothing more to wait for, if so."""
+        """Report changes; returns why waiting is in vain, if it is."""
         now = self.clock()
         if not last and self._looked is not None and now - self._looked < POLL_S:
             return None
         self._looked = now
         limit_s = self.scheduler.silence_limit_min * 60
+        lost = Losses()
         try:
-            entries = queue(self.prefix)
+            entries = queue(self.prefix, lost)
         except SilenceError as error:
             if now - self._heard < limit_s:
                 return None
@@ -172,6 +174,9 @@ class Watch:
                 f"runs there goes on, and once Slurm is back, {GO_ON}"
             )
         self._heard = now
+        for loss in sorted({str(loss) for loss in lost.counts} - self._unsaid):
+            self._unsaid.add(loss)
+            say(f"{loss}; the job is still followed")
         entries = [entry for entry in entries if entry.number not in self._earlier]
         for entry in entries:
             self._follow(entry, now)
@@ -187,7 +192,7 @@ class Watch:
         return None
 
     def cancel(self) -> str:
-        """Cancel what is in the queue; says in words what was done."""
+        """Cancel what is in the queue; returns a sentence about what was done."""
         numbers = [entry.number for entry in self._entries() if entry.active]
         numbers = [number for number in numbers if number not in self._earlier]
         if not numbers:
@@ -228,15 +233,15 @@ class Watch:
                 self._fail(
                     f"{label}: no node for {self.scheduler.pending_limit_min} min (Slurm job "
                     f"{entry.number} says {entry.reason}), which is scheduler.pending_limit_min; "
-                    f"it was taken out of the queue; {GO_ON}"
+                    f"it was cancelled; {GO_ON}"
                 )
                 self._cancel([entry.number])
             return
         if waited >= self._mention.get(entry.number, SAID_FIRST_S):
             self._mention[entry.number] = 2 * waited
             say(
-                f"{label}: waits for a node since {waited / 60:.0f} min (Slurm job {entry.number} "
-                f"says {entry.reason})"
+                f"{label}: has waited for a node for {waited / 60:.0f} min (Slurm job "
+                f"{entry.number} says {entry.reason})"
             )
 
     def _end(self, entry: Entry, known: Entry | None, label: str) -> None:
@@ -273,7 +278,7 @@ class Watch:
         return f"{job.step} {job.key}" if job else entry.comment
 
     def _line(self, entry: Entry, start: str) -> str | None:
-        """The last line of the job's output with this start: the step's own words."""
+        """The last line of the job's output with this start: the step's own message."""
         try:
             text = (self.root / _log(entry)).read_text(encoding="utf-8", errors="replace")
         except OSError:
@@ -283,15 +288,14 @@ class Watch:
 
 
 def _log(entry: Entry) -> Path:
-    """As the plugin names it."""
+    """The job's log as the plugin names it."""
     rule, _, wildcards = entry.comment.removeprefix("rule_").partition("_wildcards_")
     return LOGS / f"rule_{rule}" / wildcards / f"{entry.number}.log"
 
 
 def _finish_earlier(prefix: str, scheduler: Slurm) -> None:
-    """What a killed ./reproduce left in the queue: waiting jobs go, running ones are waited for.
-
-    They write what this one would make, and what they finish holds.
+    """What a killed ./reproduce left in the queue: waiting jobs are cancelled, running ones are
+    waited for. They write the results that this one would make, and those stay valid.
     """
     heard = going = time.monotonic()
     left, said = list[Entry](), set[str]()
@@ -314,8 +318,8 @@ def _finish_earlier(prefix: str, scheduler: Slurm) -> None:
             said |= running
             numbers = " ".join(sorted(said))
             say(
-                f"an earlier ./reproduce left jobs {numbers} in Slurm; waiting for them, as what "
-                f"they finish holds (to end them: scancel {numbers})"
+                f"an earlier ./reproduce left jobs {numbers} in Slurm; waiting for them, as their "
+                f"results stay valid (to end them: scancel {numbers})"
             )
         time.sleep(POLL_S / 5)
 

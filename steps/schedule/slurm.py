@@ -1,14 +1,16 @@
-"""Questions to Slurm, each with a limit, and what its answers mean for a plan."""
+"""Requests to Slurm, each with a time limit, and what its answers mean for a plan."""
 
 import hashlib
 import re
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from steps.base.errors import UserError
 from steps.config.scheduler import Slurm
+from steps.machine.probes.losses import Losses, text_or_none
 from steps.plan.plan import Job, Plan
 from steps.schedule.resources import Resources
 
@@ -25,12 +27,13 @@ DAY_MIN = 1440
 
 
 class SilenceError(Exception):
-    """Slurm gave no answer; its message says what it gave instead."""
+    """Slurm gave no answer; the message says what it gave instead."""
 
 
 def ask(*command: str) -> str:
-    """What one of Slurm's tools prints. Raises UserError without the tool, SilenceError without an
-    answer."""
+    """The output of one of Slurm's tools. Raises UserError without the tool, SilenceError without
+    an answer.
+    """
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_LIMIT_S)
     except FileNotFoundError as error:
@@ -67,20 +70,58 @@ class Entry:
 
 
 def prefix_of(results: Path) -> str:
-    """What the names of a checkout's jobs start with: two checkouts don't take each other's."""
+    """The prefix of the names of a checkout's jobs, so that two checkouts keep apart."""
     return f"reprise-{hashlib.sha256(str(results.resolve()).encode()).hexdigest()[:12]}"
 
 
-def queue(prefix: str) -> list[Entry]:
-    """Jobs of this checkout, ended ones too, as long as Slurm remembers them."""
-    form = "%i|%T|%j|%r|%N|%k"
-    lines = ask("squeue", "--noheader", "--me", "--states=all", f"--format={form}").splitlines()
-    rows = [[field.strip() for field in line.split("|")] for line in lines]
-    return [Entry(*row) for row in rows if len(row) == 6 and row[2].startswith(prefix)]
+COLUMNS = {"%i": "JOBID", "%T": "STATE", "%j": "NAME", "%N": "NODELIST", "%k": "COMMENT"}
+REASON = {"%r": "REASON"}
+"""Last, because only it is free text and may contain the separator."""
+
+
+def queue(prefix: str, lost: Losses | None = None) -> list[Entry]:
+    """Jobs of this checkout, ended ones too, as long as Slurm remembers them.
+
+    `lost` notes fields that squeue doesn't report of a job; the job is kept.
+    """
+    columns = {**COLUMNS, **REASON}
+    form = "|".join(columns)
+    text = ask("squeue", "--noheader", "--me", "--states=all", f"--format={form}")
+    return entries(text, prefix, lost or Losses())
+
+
+def entries(text: str, prefix: str, lost: Losses) -> list[Entry]:
+    lost.tool = "squeue"
+    titles = [*COLUMNS.values(), *REASON.values()]
+    return [_entry(row, lost) for row in rows(text, titles) if row["NAME"].startswith(prefix)]
+
+
+def rows(text: str, titles: list[str]) -> list[dict[str, str]]:
+    """Lines of a table with separators; the last column takes the rest, a missing one is ""."""
+    lines = [line.split("|", len(titles) - 1) for line in text.splitlines() if "|" in line]
+    return [
+        dict(zip(titles, [*(cell.strip() for cell in line), *[""] * len(titles)], strict=False))
+        for line in lines
+    ]
+
+
+def _entry(row: Mapping[str, str], lost: Losses) -> Entry:
+    forms = {"JOBID": r"\d+\S*", "STATE": r"[A-Z_]+", "COMMENT": r"\S+", "REASON": r".+"}
+    for title, form in forms.items():
+        if not re.fullmatch(form, row[title]):
+            lost.lose(f"{title} of job {row['JOBID'] or row['NAME']}", "it", row[title])
+    return Entry(
+        number=row["JOBID"],
+        state=row["STATE"],
+        name=row["NAME"],
+        reason=row["REASON"],
+        nodes=row["NODELIST"],
+        comment=row["COMMENT"],
+    )
 
 
 def comment(job: Job, experiment: str) -> str:
-    """What the plugin writes beside a job's name: its rule and wildcards."""
+    """The plugin's comment beside a job's name: its rule and wildcards."""
     artifacts = f"results/artifacts/{job.step}/"
     name = job.output.removeprefix(artifacts).removesuffix("/manifest.json")
     wildcards = name if job.output.startswith(artifacts) else f"{experiment}_{job.key}"
@@ -90,21 +131,26 @@ def comment(job: Job, experiment: str) -> str:
 # ---- before anything is submitted --------------------------------------------------------------
 
 
-Node = Mapping[str, int]
-"""Its accelerators: numbers by type."""
+Node = Mapping[str, int] | None
+"""Its accelerators: numbers by type. None: sinfo's form is unknown."""
 
 
 def status_command() -> str:
-    """The plugin's way to ask for states: without accounting sacct knows nothing."""
-    configured = ask("scontrol", "show", "config")
-    found = re.search(r"^AccountingStorageType\s*=\s*(\S+)", configured, re.MULTILINE)
-    return "squeue" if found is None or found[1].endswith("/none") else "sacct"
+    """The plugin's command for states: without accounting, sacct knows nothing."""
+    return "sacct" if has_accounting(ask("scontrol", "show", "config")) else "squeue"
+
+
+def has_accounting(configured: str) -> bool:
+    """From `scontrol show config`: without, accounting_storage/none, and since 23.11 (null)."""
+    found = re.search(r"^\s*AccountingStorageType\s*=[ \t]*(\S*)", configured, re.MULTILINE)
+    kind = text_or_none(found[1]) if found else None
+    return kind is not None and kind.rpartition("/")[2].lower() != "none"
 
 
 def check(plan: Plan, scheduler: Slurm, due: Iterable[Job]) -> None:
-    """Raises UserError for what would wait for ever: no such partition, nodes, accelerators, time.
+    """Raises UserError for what would never start: no such partition, nodes, accelerators, time.
 
-    Nodes that are down or busy are no reason: they may come back.
+    Nodes that are down or busy don't count: they may come back.
     """
     partition, limit_min, nodes = _partition(scheduler.partition)
     resources = Resources(plan)
@@ -128,11 +174,12 @@ def _find_nodes(
     if "gres" in asked:
         kind, _, number = str(asked["gres"]).removeprefix("gpu:").rpartition(":")
         count = int(number)
-    fitting = [node for node in nodes if _number(node, kind) >= count]
+    fitting = [node for node in nodes if node is None or _number(node, kind) >= count]
     wanted = int(asked.get("nodes", 1))
     if len(fitting) >= wanted:
         return
-    counted = {(kind or "no type", number) for node in nodes for kind, number in node.items()}
+    known = [node for node in nodes if node is not None]
+    counted = {(kind or "no type", number) for node in known for kind, number in node.items()}
     there = [f"{number} × {kind}" for kind, number in sorted(counted)]
     having = f" with {count} × {kind or 'any accelerator'}" if count else ""
     raise UserError(
@@ -142,34 +189,59 @@ def _find_nodes(
     )
 
 
-def _number(node: Node, kind: str) -> int:
+def _number(node: Mapping[str, int], kind: str) -> int:
     return node.get(kind, 0) if kind else sum(node.values())
 
 
 def _partition(wanted: str | None) -> tuple[str, int | None, list[Node]]:
     """Its name, its limit in minutes (None: none) and its nodes. Raises UserError without it."""
-    lines = [
-        [field.strip() for field in line.split("|")]
-        for line in ask("sinfo", "--noheader", "-N", "--format=%P|%l|%G|%N").splitlines()
-    ]
-    there = sorted({line[0].rstrip("*") for line in lines})
-    default = next((line[0].rstrip("*") for line in lines if line[0].endswith("*")), None)
-    name = wanted or default
-    if name is None:
+    lost = Losses()
+    found = partition(ask("sinfo", "--noheader", "-N", "--format=%P|%l|%G|%N"), wanted, lost)
+    for loss in lost.counts:
+        print(f"{loss}: {loss.field}", file=sys.stderr)
+    return found
+
+
+def partition(text: str, wanted: str | None, lost: Losses) -> tuple[str, int | None, list[Node]]:
+    """The same from sinfo's output. Values in an unknown form aren't checked."""
+    lost.tool = "sinfo"
+    lines = rows(text, ["PARTITION", "TIMELIMIT", "GRES", "NODELIST"])
+    there = sorted({line["PARTITION"].rstrip("*") for line in lines})
+    defaults = (line["PARTITION"] for line in lines if line["PARTITION"].endswith("*"))
+    name = wanted or next(defaults, "").rstrip("*")
+    if not name:
         raise UserError(
             f"Slurm has no default partition; set scheduler.partition to one of {', '.join(there)}"
         )
-    own = [line for line in lines if line[0].rstrip("*") == name]
+    own = [line for line in lines if line["PARTITION"].rstrip("*") == name]
     if not own:
         raise UserError(
             f"Slurm has no partition {name}; set scheduler.partition to one of {', '.join(there)}"
         )
-    return name, minutes(own[0][1]), [accelerators(line[2]) for line in own]
+    return name, _limit(own[0]["TIMELIMIT"], lost), [_gres(line, lost) for line in own]
+
+
+def _limit(said: str, lost: Losses) -> int | None:
+    try:
+        return minutes(said)
+    except ValueError:
+        lost.lose("TIMELIMIT", "whether jobs fit into it isn't checked", said)
+        return None
+
+
+def _gres(line: Mapping[str, str], lost: Losses) -> Node:
+    found = accelerators(line["GRES"])
+    if not found and ("gpu" in line["GRES"] or not line["GRES"]):
+        where = f"GRES of {line['NODELIST'] or 'a node'}"
+        lost.lose(where, "whether its accelerators are enough isn't checked", line["GRES"])
+        return None
+    return found
 
 
 def accelerators(gres: str) -> dict[str, int]:
-    """Numbers by type, of a node's Gres: "gpu:mi300x:8(S:0-1),nvme:2"."""
-    found = re.findall(r"gpu(?::([A-Za-z0-9_.-]+?))?:(\d+)(?![\w.])", gres)
+    """Numbers by type, of a node's Gres: "gpu:mi300x:8(S:0-1),nvme:2"; "(null)" is no type."""
+    plain = gres.replace(":(null):", ":").replace(":no_consume:", ":")
+    found = re.findall(r"\bgpu(?::([A-Za-z0-9_.-]+?))?:(\d{1,6})(?![\w.])", plain)
     counted: dict[str, int] = {}
     for kind, count in found:
         counted[kind] = counted.get(kind, 0) + int(count)
@@ -177,10 +249,16 @@ def accelerators(gres: str) -> dict[str, int]:
 
 
 def minutes(limit: str) -> int | None:
-    """A limit as sinfo writes it, days-hours:minutes:seconds from the right; None: no limit."""
-    if limit in ("infinite", "n/a"):
+    """A limit as sinfo writes it, days-hours:minutes:seconds from the right; None: no limit.
+
+    Raises ValueError for anything else.
+    """
+    if limit.lower() in ("infinite", "unlimited", "n/a"):
         return None
+    if not re.fullmatch(r"(\d{1,6}-\d+(:\d+){0,2}|\d{1,6}(:\d+){1,2})", limit):
+        raise ValueError(limit)
     days, _, rest = limit.rpartition("-")
+    rest += ":00" * (2 - rest.count(":")) if days else ""
     parts = [int(part) for part in rest.split(":")]
     parts = [0] * (3 - len(parts)) + parts
     return int(days or 0) * DAY_MIN + parts[0] * 60 + parts[1] + (parts[2] > 0)

@@ -1,7 +1,6 @@
-"""`./reproduce` beside snakemake: one at a time, ended in time, and no death without a word.
-
-What is started has a mark in its environment, by which the next ./reproduce finds what one that was
-killed or stopped has left behind.
+"""`./reproduce` beside snakemake: one at a time, ended in time, and every death reported. Its
+processes have a mark in their environment, by which the next ./reproduce finds the remains of one
+that was killed or stopped.
 """
 
 import base64
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from steps.base import processes
 from steps.base.errors import UserError
+from steps.plan.frozen import refuse_broken_link
 
 MARK = "REPRISE_RUN"
 
@@ -30,15 +30,17 @@ ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 POLL_S = 1.0
 STOPPED_S = 10.0
-"""So long a stopped process may be continued; then it has ended: nothing waits for it for ever."""
+"""How long a stopped process may be continued; then it is ended, so that nothing waits without
+limit.
+"""
 GROUP_S = 2.0
-"""How long to see whether those below us got a SIGINT too."""
+"""How long to check whether our children got a SIGINT too."""
 LEAVE_S = 5.0
-"""How long snakemake has to end once no step is left."""
+"""How long snakemake may take to end after the last step."""
 STEPS_S = 70.0
-"""How long steps have to end when told to: a container has 60 s (runtime.stop_limit_s)."""
+"""How long steps may take to end after SIGTERM: a container has 60 s (runtime.stop_limit_s)."""
 KILL_S = 10.0
-"""How long the kernel has to end what was killed; a driver may hold a process longer."""
+"""How long the kernel may take to end a killed process; a driver may hold it longer."""
 
 SENT_BY_TERMINAL = 0x80
 """SI_KERNEL: Ctrl-C, which the whole group got."""
@@ -65,7 +67,7 @@ class Holder:
 
     @classmethod
     def read(cls, descriptor: int) -> "Holder | None":
-        """None if it ended in order, or is of a version that wrote nothing but its number."""
+        """None if it ended normally, or is of a version that wrote only its number."""
         words = os.pread(descriptor, 512, 0).decode(errors="replace").split()
         if len(words) != 2 or "-" not in words[0]:
             return None
@@ -92,21 +94,22 @@ _held: int | None = None
 
 
 def lock(root: Path) -> None:
-    """Held until this process ends and what it hands it on to. Says what an earlier ./reproduce
-    that was killed or stopped has cut short, and ends what that left. Raises UserError if one runs.
+    """Held until this process and its heirs end. Reports what an earlier ./reproduce, killed or
+    stopped, has interrupted, and ends its remains. Raises UserError if one runs.
     """
     global _held
     results = root / "results"
+    refuse_broken_link(results)
     results.mkdir(parents=True, exist_ok=True)
     path = results / ".lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     earlier = Holder.read(descriptor)
-    if not _taken(descriptor):
+    if not _taken(descriptor, results):
         if earlier is None or not earlier.here or (earlier.alive and not earlier.stopped):
             raise UserError(_runs(descriptor, earlier, results))
         _clear(earlier, root)
         limit = time.monotonic() + KILL_S
-        while not _taken(descriptor):
+        while not _taken(descriptor, results):
             if time.monotonic() > limit:
                 raise UserError(_runs(descriptor, earlier, results))
             time.sleep(processes.GONE_POLL_S)
@@ -121,18 +124,40 @@ def lock(root: Path) -> None:
 
 
 def release() -> None:
-    """The run has ended in order: the next one has nothing to say of it."""
+    """Note that the run has ended normally: the next one reports nothing about it."""
     if _held is not None:
         with contextlib.suppress(OSError):
             os.truncate(_held, 0)
 
 
-def _taken(descriptor: int) -> bool:
+def _taken(descriptor: int, results: Path) -> bool:
+    """Raises UserError if files can't be locked there: NFS without locks, Lustre without flock."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise UserError(
+            f"{results} lies on {_file_system(results)}, which locks no files ({error.strerror}), "
+            "and two ./reproduce would write over each other; make results a link to a directory "
+            "of another file system, or mount this one with locks (Lustre: -o flock, NFS: without "
+            "nolock)"
+        ) from error
     return True
+
+
+def _file_system(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
+    """A phrase with its type and mount point."""
+    try:
+        lines = [line.split() for line in mounts.read_text(encoding="utf-8").splitlines()]
+    except OSError:
+        return "a file system"
+    real = path.resolve()
+    above = [(where, kind) for _, where, kind, *_ in lines if real.is_relative_to(where)]
+    if not above:
+        return "a file system"
+    where, kind = max(above, key=lambda found: len(found[0]))
+    return f"{where} ({kind})"
 
 
 def _runs(descriptor: int, earlier: Holder | None, results: Path) -> str:
@@ -145,7 +170,7 @@ def _runs(descriptor: int, earlier: Holder | None, results: Path) -> str:
 
 
 def _clear(earlier: Holder, root: Path) -> None:
-    """End what is left of an earlier run, and say what it was at."""
+    """End the remains of an earlier run, and report what it was doing."""
     what = "was stopped and is ended now" if earlier.here and earlier.stopped else "was killed"
     if earlier.here:
         left = processes.killed(processes.with_variable(MARK, earlier.mark), KILL_S)
@@ -154,8 +179,8 @@ def _clear(earlier: Holder, root: Path) -> None:
         if left:
             numbers = " ".join(map(str, left))
             raise UserError(
-                f"the last ./reproduce (process {earlier.pid}) {what}, but of what it started "
-                f"processes {numbers} don't end, even when killed: a driver holds them; see "
+                f"the last ./reproduce (process {earlier.pid}) {what}, but of the processes it "
+                f"started {numbers} don't end, even when killed: a driver holds them; see "
                 "dmesg, restart the machine if nothing else helps, and run again"
             )
     say(
@@ -165,7 +190,7 @@ def _clear(earlier: Holder, root: Path) -> None:
 
 
 def cut_short(root: Path, since: float) -> list[str]:
-    """Output directories of jobs that began after a time and have not ended."""
+    """Output directories of jobs that began after a time and haven't ended."""
     found = []
     for path in (root / INCOMPLETE).rglob("*"):
         try:
@@ -191,8 +216,8 @@ def _listed(outputs: list[str]) -> str:
 def supervise(command: list[str], root: Path) -> int:
     """Run snakemake; returns its exit status, or 128 and a signal's number.
 
-    Signals that end us are taken here, for its own handler may wait for ever for a lock that the
-    thread holds which it interrupts.
+    Signals that end us are handled here, because its own handler may deadlock on a lock of the
+    thread that it interrupts.
     """
     waited = {signal.SIGCHLD, *ENDS}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, waited)
@@ -214,7 +239,7 @@ def supervise(command: list[str], root: Path) -> int:
 
 
 def _end_all(child: "subprocess.Popen[bytes]") -> None:
-    """Whatever way we leave, nothing of the run goes on."""
+    """However we leave, nothing of the run goes on."""
     if child.poll() is None:
         child.kill()
         child.wait()
@@ -266,7 +291,7 @@ class _Watch:
                 return 128 + signal.SIGSTOP
             say(
                 f"error: {_label(pid)} has been stopped for {STOPPED_S:.0f} s (SIGSTOP) and is "
-                "ended: what a run measures while it stands still is void"
+                "ended: what a run measures while it is stopped is void"
             )
             processes.killed([pid], KILL_S)
         return None
@@ -305,7 +330,7 @@ class _Watch:
 
 
 def _label(pid: int) -> str:
-    """A step by its name and what it makes."""
+    """A step's name and output."""
     words = processes.command(pid)
     output = next((after for word, after in pairwise(words) if word == "--output"), "")
     step = next((word for word in words if word.startswith("steps.")), "").rpartition(".")[2]

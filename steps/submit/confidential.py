@@ -1,4 +1,4 @@
-"""A submission tree: what of it may be rewritten was, and the rest holds nothing of the site."""
+"""Removes what identifies the site from a submission's documents, and refuses it elsewhere."""
 
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -10,11 +10,11 @@ from steps.base.record import write_atomically
 from steps.base.strict import Strict
 
 OURS = ".md"
-"""Documents that the submission step writes: in these, and in no others, it may take words out."""
+"""Documents that the submission step writes: it may replace words in these only."""
 
 
 class Redaction(Strict):
-    """How often something of a kind was taken out of a document; never what it was."""
+    """How often something of a kind was replaced in a document; never its value."""
 
     file: str
     kind: str
@@ -41,7 +41,7 @@ def require_clean(tree: Path, finder: Finder) -> None:
 
 
 def redactions(tree: Path) -> list[Redaction]:
-    """What stands in the documents in place of what was taken out."""
+    """The documents' placeholders."""
     found = []
     for name, path in _files(tree):
         if name.endswith(OURS):
@@ -53,7 +53,7 @@ def redactions(tree: Path) -> list[Redaction]:
 
 
 def redact(tree: Path, finder: Finder) -> None:
-    """Rewrite documents that name the site; where else they are linked, they stay as they are."""
+    """Rewrite documents that name the site; other hard links to them stay unchanged."""
     for name, path in _files(tree):
         if name.endswith(OURS):
             text, counts = finder.redacted(path.read_text(encoding="utf-8"))
@@ -81,7 +81,7 @@ def _shown(finder: Finder, text: str) -> str:
 
 
 def _part(line: str) -> str:
-    """The field of a JSON line, which its value doesn't belong to."""
+    """The field's name in a JSON line, without its value."""
     name = line.strip().partition(":")[0].strip('"')
     return f"{name} " if line.strip().startswith('"') and name.isidentifier() else "it "
 
@@ -91,7 +91,7 @@ def _fix(name: PurePosixPath) -> str:
         return "reword the field, system.fields of conf/system/ or of the --site file"
     if name.name.startswith(("mlperf_log", "verify_", "accuracy.txt")):
         return (
-            "logs have to stay as they were written, so it can't be taken out: find where the run "
+            "logs must stay as they were written, so it can't be replaced: find where the run "
             "got it, remove it there and run again"
         )
     return "change the name or setting that it comes from, in conf/ or the --site file"

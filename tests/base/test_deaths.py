@@ -55,7 +55,7 @@ def test_a_job_that_a_signal_ended_is_named_with_its_log(
     assert done.returncode == 1
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert f"error: performance_run: its process was ended by {number.name}: " in line
-    assert "logs/x.log" in line and "the next run starts it again" in line
+    assert "logs/x.log" in line and "the next run starts again" in line
     assert (tmp_path / "logs/x.log").read_text(encoding="utf-8").strip() == line
 
 
@@ -81,12 +81,12 @@ def count(home: Path, group: int, machine: int) -> None:
 
 def test_the_kernel_s_counters_say_whether_memory_was_short(tmp_path: Path) -> None:
     found = memory(tmp_path)
-    assert "no want of memory" in found.cause()
+    assert "show enough memory" in found.cause()
     count(tmp_path, group=1, machine=5)
     assert "memory.events rose by 1, memory.max is 8.0 GiB" in found.cause()
     count(tmp_path, group=1, machine=6)
     assert "vmstat rose by 1" in found.cause()
-    assert "no want of memory" in found.cause()
+    assert "show enough memory" in found.cause()
 
 
 def test_counters_that_can_t_be_read_leave_the_likely_cause(tmp_path: Path) -> None:

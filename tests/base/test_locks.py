@@ -70,7 +70,7 @@ def test_where_no_index_gives_digests_those_of_the_lock_stay(
     text = "# kept\n" + wheels.locked(home / "wheels/tiny-1.0-py3-none-any.whl")
     (home / "envs/x.lock").write_text(text, encoding="utf-8")
     assert relock.main(["x"]) == 0
-    assert capsys.readouterr().out == "envs/x.lock: as it was\n"
+    assert capsys.readouterr().out == "envs/x.lock: unchanged\n"
     assert (home / "envs/x.lock").read_text(encoding="utf-8") == text
 
 

@@ -1,10 +1,13 @@
 """A bundle sets up a machine that has no network; one that isn't whole sets up nothing."""
 
+import hashlib
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ from hypothesis import strategies as st
 
 from steps.base.errors import UserError
 from steps.base.record import publish
-from steps.commands.bundle import command, unbundle
+from steps.commands.bundle import command, signature, unbundle
 from steps.commands.bundle.wheels import gather
 from steps.commands.cli import call
 from steps.plan.make import make
@@ -60,7 +63,7 @@ def test_what_comes_out_is_what_went_in(bundle: Path, tmp_path: Path) -> None:
 
 def test_an_ended_one_goes_on(bundle: Path, tmp_path: Path) -> None:
     partial = tmp_path / "there.partial"
-    (partial / "steps").mkdir(parents=True)
+    (partial / "steps/commands").mkdir(parents=True)
     whole = bundle.parent / "steps/commands/cli.py"
     shutil.copy(whole, partial / "steps/commands/cli.py")
     inode = (partial / "steps/commands/cli.py").stat().st_ino
@@ -101,7 +104,7 @@ def test_a_flipped_byte_of_a_file_is_named(
     assert data.count(b"tiny.VERDICT") == 1
     (tmp_path / "b").write_bytes(data.replace(b"tiny.VERDICT", b"tiny.VERDIKT"))
     assert call(["unbundle", str(tmp_path / "b"), str(tmp_path / "there")]) == 1
-    assert "steps/commands/cli.py is not what its list says" in capsys.readouterr().err
+    assert "steps/commands/cli.py differs from its list" in capsys.readouterr().err
     assert not (tmp_path / "there").exists()
 
 
@@ -188,14 +191,14 @@ def test_a_wheel_that_the_lock_doesnt_know_is_not_taken(tmp_path: Path) -> None:
     for folder in (links, tmp_path / "wheels"):
         wheels.wheel(folder, verdict="FORGED")
     lock.write_text(f"--no-index\n--find-links {links}\n{text}", encoding="utf-8")
-    with pytest.raises(UserError, match=r"x.lock can't be had: THESE PACKAGES DO NOT MATCH"):
+    with pytest.raises(UserError, match=r"x.lock can't be fetched: THESE PACKAGES DO NOT MATCH"):
         gather([lock], tmp_path / "wheels")
 
 
 def test_a_package_that_cant_be_had_is_named(tmp_path: Path) -> None:
     lock = tmp_path / "x.lock"
     lock.write_text(f"--no-index\nno-such-thing==1.0 --hash=sha256:{'0' * 64}\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"x.lock can't be had: .*no-such-thing==1.0"):
+    with pytest.raises(UserError, match=r"x.lock can't be fetched: .*no-such-thing==1.0"):
         gather([lock], tmp_path / "wheels")
 
 
@@ -274,3 +277,128 @@ def test_where_no_bundle_can_be_written_nothing_is_fetched(
     with pytest.raises(UserError, match=words):
         call(["bundle", "--output", str(tmp_path / place)])
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+# ---- signed -------------------------------------------------------------------------------------
+
+SSH_KEYGEN = shutil.which("ssh-keygen")
+needs_ssh = pytest.mark.skipif(SSH_KEYGEN is None, reason="ssh-keygen is missing")
+
+
+def key(home: Path, name: str, passphrase: str = "") -> Path:
+    home.mkdir(parents=True, exist_ok=True)
+    path = home / name
+    made = ["ssh-keygen", "-q", "-t", "ed25519", "-N", passphrase, "-C", "acme", "-f", str(path)]
+    subprocess.run(made, check=True, stdin=subprocess.DEVNULL)
+    return path
+
+
+@pytest.fixture
+def signed(bundle: Path, tmp_path: Path) -> Path:
+    """A bundle with its signature, whose keys lie in `keys`."""
+    home = tmp_path / "medium"
+    home.mkdir()
+    shutil.copy(bundle, home / "a b.bundle")
+    signature.sign(key(tmp_path / "keys", "own"), home / "a b.bundle")
+    return home / "a b.bundle"
+
+
+def altered(path: Path) -> None:
+    """As one who knows the form does it: the list fits, and the program in it says all is well."""
+    said = unbundle.checked(path)
+    evil = b"print('everything is checked')\n"
+    digest = hashlib.sha256(evil).hexdigest()
+    said["files"]["unbundle.py"] = {"sha256": digest, "bytes": len(evil)}
+    text = json.dumps(said).encode()
+    with tarfile.open(path) as old, tarfile.open(path.with_name("new"), "w") as new:
+        head = tarfile.TarInfo(f"bundle.{hashlib.sha256(text).hexdigest()}.json")
+        head.size = len(text)
+        new.addfile(head, io.BytesIO(text))
+        for entry in old:
+            if entry.name.startswith("bundle."):
+                continue
+            content = evil if entry.name == "unbundle.py" else old.extractfile(entry).read()  # type: ignore[union-attr]
+            entry.size = len(content)
+            new.addfile(entry, io.BytesIO(content))
+    path.with_name("new").rename(path)
+
+
+def in_a_shell(lines: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", "-ec", "\n".join(lines)], cwd=cwd, capture_output=True, text=True, timeout=60
+    )
+
+
+@needs_ssh
+def test_a_command_that_is_not_in_the_bundle_checks_it(signed: Path, tmp_path: Path) -> None:
+    shutil.copy(tmp_path / "keys/own.pub", signed.parent / "KEY.pub")
+    lines = signature.how_to_check(signed.name, "", signed=True)
+    assert not [line for line in lines if "unbundle" in line or "python" in line]
+    done = in_a_shell(lines, signed.parent)
+    assert done.returncode == 0, done.stderr
+    altered(signed)
+    assert unbundle.checked(signed), "by its own list it is whole"
+    assert in_a_shell(lines, signed.parent).returncode != 0
+
+
+def test_an_unsigned_one_is_checked_by_its_digest(bundle: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copy(bundle, tmp_path / "it's.bundle"))
+    digest = hashlib.sha256(copy.read_bytes()).hexdigest()
+    lines = signature.how_to_check(copy.name, digest, signed=False)
+    assert in_a_shell(lines, tmp_path).returncode == 0
+    altered(copy)
+    assert in_a_shell(lines, tmp_path).returncode != 0
+
+
+@needs_ssh
+def test_a_checkout_takes_only_what_its_signer_signed(
+    signed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own, other = str(tmp_path / "keys/own.pub"), str(key(tmp_path / "keys", "other")) + ".pub"
+    there = tmp_path / "there"
+
+    def refused(words: str, by: str = own) -> None:
+        assert call(["unbundle", str(signed), str(there), "--signer", by]) == 1
+        assert words in capsys.readouterr().err
+        assert not list(tmp_path.glob("there*"))
+
+    refused("is not what the key in", other)
+    refused("isn't a public key of OpenSSH", str(tmp_path / "keys/own"))
+    refused("is missing", str(tmp_path / "keys/none.pub"))
+    assert call(["unbundle", str(signed), str(there), "--signer", own]) == 0
+    assert "signed by the key in" in capsys.readouterr().out
+    shutil.rmtree(there)
+    altered(signed)
+    refused("is not what the key in")
+    signed.with_name(signed.name + ".sig").unlink()
+    refused("is missing")
+
+
+@needs_ssh
+def test_a_signature_for_something_else_does_not_count(
+    signed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    signed.with_name(signed.name + ".sig").unlink()
+    own = tmp_path / "keys/own"
+    other = ["ssh-keygen", "-Y", "sign", "-f", str(own), "-n", "file", str(signed)]
+    subprocess.run(other, check=True, capture_output=True)
+    given = [str(signed), str(tmp_path / "there"), "--signer", f"{own}.pub"]
+    assert call(["unbundle", *given]) == 1
+    assert "is not what the key in" in capsys.readouterr().err
+
+
+@needs_ssh
+def test_a_key_that_cant_sign_is_told_before_anything_is_fetched(tmp_path: Path) -> None:
+    (tmp_path / "none").write_text("no key\n", encoding="utf-8")
+    (tmp_path / "none").chmod(0o600)
+    locked = key(tmp_path, "locked", "a passphrase")
+    for path in (tmp_path / "none", locked, tmp_path / "missing"):
+        with pytest.raises(UserError, match=r"can't sign|is missing"):
+            signature.require_key(path)
+
+
+@needs_ssh
+def test_a_new_bundle_has_no_signature_of_the_old(signed: Path, tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("x", encoding="utf-8")
+    command.write(signed, {"x": tmp_path / "x"}, "./reproduce")
+    assert not signed.with_name(signed.name + ".sig").exists()

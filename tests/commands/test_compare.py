@@ -76,6 +76,27 @@ def test_what_can_not_be_compared_is_said_and_not_divided(other: Result, words: 
     assert "not compared" in rendered(compare(own(row(100.0)), own(other)))
 
 
+def test_a_metric_is_the_same_under_both_names() -> None:
+    """Publications have ROUGE1 where the scripts print rouge1."""
+    a = own(row(100.0, accuracy={"ROUGE1": 44.4, "gsm8k_accuracy": 73.0}))
+    b = own(row(100.0, accuracy={"rouge1": 44.5, "gsm8k": 74.0}))
+    [pair] = compare(a, b).pairs
+    scores = [(c.what, c.a, c.b) for c in pair.numbers if c.what.startswith("accuracy")]
+    assert scores == [("accuracy rouge1", "44.4", "44.5"), ("accuracy gsm8k", "73", "74")]
+
+
+@pytest.mark.parametrize(
+    ("model", "remark"),
+    [
+        ("rehearsal", "+1509.00 % against A (of different models, llama2-70b-99 and rehearsal)"),
+        ("llama2-70b-99.9", "+1509.00 % against A\n"),
+    ],
+)
+def test_another_model_is_said(model: str, remark: str) -> None:
+    text = rendered(compare(own(row(100.0)), own(row(1609.0, model=model))))
+    assert remark in text
+
+
 def test_several_results_pair_by_precision_and_platform() -> None:
     a = own(row(100.0, precision="fp8"), row(50.0, precision="bf16"))
     b = own(row(51.0, precision="bf16"), row(99.0, precision="fp8"))
@@ -95,7 +116,7 @@ def test_an_experiment_half_done_is_shown_as_such(tmp_path: Path) -> None:
     assert found.name.endswith("(not finished)")
     assert found.missing == (
         "s/b/p/Offline: run, not reported yet",
-        "s/b/p/Server: begun, no performance run yet",
+        "s/b/p/Server: started, no performance run yet",
     )
     text = rendered(compare(found, own(row(1.0))))
     assert "no result of A has a counterpart in B" in text
@@ -103,7 +124,7 @@ def test_an_experiment_half_done_is_shown_as_such(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [("{", "is no summary.json"), ("{}", "experiment"), ("[]", "is no summary.json")],
+    [("{", "isn't a report's"), ("{}", "experiment"), ("[]", "isn't a report's")],
 )
 def test_a_damaged_summary_is_named(tmp_path: Path, content: str, words: str) -> None:
     path = tmp_path / "summary.json"
@@ -113,7 +134,7 @@ def test_a_damaged_summary_is_named(tmp_path: Path, content: str, words: str) ->
 
 
 def test_a_side_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"is no directory, no summary.json and no published ID"):
+    with pytest.raises(UserError, match=r"is neither a directory, a summary.json nor"):
         side("elsewhere")
     with pytest.raises(UserError, match=r"has no result '5.1-9999'"):
         side("5.1-9999")

@@ -18,15 +18,18 @@ from steps.base.arguments import UsageError
 from steps.base.errors import UserError
 from steps.commands import doctor
 from steps.commands.cli import call
-from steps.commands.doctor.access import Access, access, token
 from steps.commands.doctor.checks import Finding, findings, may_start
-from steps.commands.doctor.needs import Accelerator, Needs, needs
+from steps.commands.doctor.needs import Accelerator, Needs, Repository, needs
 from steps.commands.doctor.settings import load
-from steps.commands.doctor.state import State, host_values, state, taken
+from steps.commands.doctor.state import Answer, State, answer, host_values, state, taken
 from steps.config.compose import compose
+from steps.config.fetch import Secret
+from steps.config.runtime import EngineAddress
 from steps.machine.probes.machine import Prober
-from steps.machine.probes.values import Containers, Ray
+from steps.machine.probes.values import Ray
 from steps.plan import capacity
+from steps.prepare.fetch import hub as fetching
+from steps.prepare.fetch.hub import Entry, may_read, token
 from tests.conftest import ROOT, planned
 from tests.recorded_machine import FILES, TOOLS, machine, printing
 
@@ -38,6 +41,10 @@ _, CELLS = compose(ROOT / "conf", [])
 MI325X = Accelerator(
     model="AMD Instinct MI325X", memory_gb=256, architecture="gfx942", count_per_node=8
 )
+DOCKER = EngineAddress(engine="docker", socket="unix:///var/run/docker.sock")
+PODMAN = EngineAddress(engine="podman", socket="unix:///run/podman/podman.sock")
+SECRET = Secret(environment="HF_TOKEN")
+RUNS = Answer(version="27.5.1", complaint="")
 OFFLINE = "llama2-70b-99 Offline"
 TUNED: Mapping[str, str] = {
     "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "performance\n",
@@ -53,6 +60,10 @@ TUNED: Mapping[str, str] = {
 }
 
 
+def running(address: EngineAddress) -> Answer:
+    return RUNS
+
+
 def wanted(**changes: Any) -> Needs:
     """AMD's llama2-70b Offline on eight MI325X, at performance level auto unless changed."""
     base = Needs(
@@ -65,6 +76,7 @@ def wanted(**changes: Any) -> Needs:
         disk_gb=300.0,
         repositories=(),
         containers=True,
+        engines=(DOCKER,),
         environments=(),
     )
     return base.model_copy(update=changes)
@@ -82,7 +94,7 @@ def read(
 ) -> State:
     machine(root, tools, files)
     prober = Prober(run=printing({**TOOLS, **(tools or {})}), root=root)
-    found = state(need, SETTINGS, root / "results", environment={}, prober=prober)
+    found = state(need, SETTINGS, root / "results", environment={}, prober=prober, ask=running)
     return found.model_copy(update={"free_gb": 1000.0})
 
 
@@ -142,7 +154,7 @@ def test_a_setting_that_the_kernel_lacks_is_not_taken_for_right(tmp_path: Path) 
         ({"disk_gb": 1500.5}, "disk", "1000.0 GB free", "free 500 GB there"),
         (
             {"accelerators": (MI325X.model_copy(update={"count_per_node": 16}),)},
-            *("accelerators", "8 on the PCI bus, the plan needs 16 AMD", "see what dmesg says"),
+            *("accelerators", "8 on the PCI bus, the plan needs 16 AMD", "look in dmesg"),
         ),
         (
             {"accelerators": (MI325X.model_copy(update={"model": "AMD Instinct MI300X"}),)},
@@ -220,20 +232,69 @@ def test_cards_in_another_partition_mode_are_still_counted_whole(tmp_path: Path)
     del tools["amd-smi static"]
     machine(tmp_path, files=TUNED)
     prober = Prober(run=printing(tools), root=tmp_path)
-    now = state(wanted(), SETTINGS, tmp_path, environment={}, prober=prober)
+    now = state(wanted(), SETTINGS, tmp_path, environment={}, prober=prober, ask=running)
     found = trouble(wanted(), now.model_copy(update={"free_gb": 1000.0}))
     assert [f.check for f in found if f.level == "fail"] == ["compute partition"]
     assert "CPX, the plan needs SPX" in [f.says for f in found]
 
 
+@pytest.mark.parametrize("without", [(), ("amd-smi static",), ("rocm-smi --showproductname",)])
+def test_a_machine_in_cpx_is_right_for_a_plan_that_wants_it(
+    tmp_path: Path, without: tuple[str, ...]
+) -> None:
+    """Fifty-six of its sixty-four devices don't name their mode."""
+    tools = {
+        **TOOLS,
+        "amd-smi static": "amd-smi-static-64xmi300x-cpx.json",
+        "rocm-smi --showproductname": "rocm-smi-64xmi300x-cpx.json",
+    }
+    tools = {tool: name for tool, name in tools.items() if tool not in without}
+    mi300x = MI325X.model_copy(update={"model": "AMD Instinct MI300X", "memory_gb": 192.0})
+    mode = SETTINGS.partition("mi325x", "stable-diffusion-xl")
+    need = wanted(accelerators=(mi300x,), partitions=(mode,), clocks={})
+    machine(tmp_path, files=TUNED)
+    prober = Prober(run=printing(tools), root=tmp_path)
+    now = state(need, SETTINGS, tmp_path, environment={}, prober=prober, ask=running)
+    found = trouble(need, now.model_copy(update={"free_gb": 1000.0}))
+    assert found == []
+
+
+def test_a_mode_that_not_every_device_names_is_said(tuned: State) -> None:
+    *devices, last = tuned.node.accelerators
+    silent = last.model_copy(update={"compute_partition": None})
+    node = tuned.node.model_copy(update={"accelerators": (*devices, silent)})
+    (finding,) = trouble(wanted(), tuned.model_copy(update={"node": node}))
+    assert (finding.level, finding.says) == ("warn", "SPX, but not every device reports it")
+
+
+def answer_of_none(address: EngineAddress) -> Answer:
+    return Answer(version=None, complaint=f"{address.engine} has no socket")
+
+
+@pytest.mark.parametrize("engine", ["docker", "podman"])
+def test_the_engine_that_runs_will_use_is_asked_and_no_other(
+    tuned: State, tmp_path: Path, engine: str
+) -> None:
+    """Docker answers here; a plan with runtime=podman isn't helped by that."""
+    need = needs(planned(f"runtime={engine}"), CELLS, tmp_path, SETTINGS, CAPACITY)
+    assert [one.engine for one in need.engines] == [engine]
+    socket = need.engines[0].socket.replace("unix:///", f"unix://{tmp_path}/")
+    none = answer(EngineAddress(engine=need.engines[0].engine, socket=socket))
+    assert none.version is None and f"{engine} has no socket {tmp_path}" in none.complaint
+    now = tuned.model_copy(update={"engines": {need.engines[0].socket: none}})
+    (finding,) = trouble(wanted(engines=need.engines), now)
+    assert (finding.level, finding.check) == ("fail", "container engine")
+    assert engine in finding.says and engine in finding.fix
+
+
 def test_no_driver_says_what_the_tools_said(tmp_path: Path) -> None:
     machine(tmp_path, files=TUNED)
     prober = Prober(run=printing({}), root=tmp_path)
-    now = state(wanted(), SETTINGS, tmp_path, environment={}, prober=prober)
+    now = state(wanted(), SETTINGS, tmp_path, environment={}, prober=prober, ask=answer_of_none)
     by_check = {f.check: f for f in trouble(wanted(), now)}
     assert by_check["accelerators"].says == "8 on the bus, no tool lists any"
     assert "amd-smi is not installed" in by_check["accelerators"].fix
-    assert by_check["container engine"].says == "docker is not installed"
+    assert by_check["container engine"].says == "docker has no socket"
     assert "systemctl start docker" in by_check["container engine"].fix
 
 
@@ -262,11 +323,13 @@ def test_device_files_that_a_user_may_not_open(tuned: State) -> None:
 
 
 def test_a_plan_without_accelerators_asks_for_none(tmp_path: Path) -> None:
-    need = wanted(accelerators=(), partitions=(), clocks={}, containers=False, memory_gb=4.0)
+    need = wanted(
+        accelerators=(), partitions=(), clocks={}, containers=False, engines=(), memory_gb=4.0
+    )
     prober = Prober(run=printing({}), root=tmp_path)
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/meminfo").write_text(FILES["proc/meminfo"], encoding="utf-8")
-    now = state(need, SETTINGS, tmp_path, environment={}, prober=prober)
+    now = state(need, SETTINGS, tmp_path, environment={}, prober=prober, ask=running)
     now = now.model_copy(update={"free_gb": 1000.0, "numa_library": False})
     assert trouble(need, now) == []
     (finding,) = trouble(need.model_copy(update={"environments": ("cpu",)}), now)
@@ -329,7 +392,8 @@ def hub() -> Iterator[tuple[str, list[str]]]:
 def test_the_token_does_not_follow_a_redirect(hub: tuple[str, list[str]]) -> None:
     """The other host grants access to whoever brings the token, so granted means it had it."""
     endpoint, seen = hub
-    assert access(endpoint, "meta-llama/moved", {"HF_TOKEN": "good"}).state == "denied"
+    found = may_read(endpoint, "meta-llama/moved", SECRET, {"HF_TOKEN": "good"})
+    assert found.state == "denied"
     assert seen[-1] == "/elsewhere"
 
 
@@ -338,9 +402,9 @@ def test_the_token_does_not_follow_a_redirect(hub: tuple[str, list[str]]) -> Non
     [
         ("meta-llama/granted", {"HF_TOKEN": "good"}, "granted", "grants access"),
         ("meta-llama/denied", {"HF_TOKEN": "good"}, "denied", "licence isn't accepted"),
-        ("meta-llama/granted", {"HF_TOKEN": "bad"}, "denied", "refuses the token"),
+        ("meta-llama/granted", {"HF_TOKEN": "bad"}, "denied", "refuses $HF_TOKEN"),
         ("meta-llama/granted", {}, "denied", "no token"),
-        ("meta-llama/broken", {"HF_TOKEN": "good"}, "unknown", "answers 500"),
+        ("meta-llama/broken", {"HF_TOKEN": "good"}, "unknown", "answers status 500"),
     ],
 )
 def test_access_to_a_gated_model(
@@ -352,29 +416,65 @@ def test_access_to_a_gated_model(
     reason: str,
 ) -> None:
     endpoint, seen = hub
-    found = access(endpoint, repository, {"HF_HOME": str(tmp_path), **environment})
+    found = may_read(endpoint, repository, SECRET, {"HF_HOME": str(tmp_path), **environment})
     assert found.state == answer and reason in found.reason
     assert seen == [f"/api/models/{repository}/auth-check"]
     assert "good" not in found.reason and "bad" not in found.reason
 
 
 def test_access_without_a_network_is_unknown_and_warns(tuned: State) -> None:
-    found = access("http://127.0.0.1:1", "meta-llama/x", {})
+    found = may_read("http://127.0.0.1:1", "meta-llama/x", None, {})
     assert found.state == "unknown" and "can't be reached" in found.reason
-    assert access("no address at all", "meta-llama/x", {}).state == "unknown"
-    need = wanted(repositories=("meta-llama/x",))
+    assert may_read("no address at all", "meta-llama/x", None, {}).state == "unknown"
+    repository = Repository(name="meta-llama/x", endpoint=fetching.PUBLIC, token=SECRET)
+    need = wanted(repositories=(repository,))
     (finding,) = trouble(need, tuned.model_copy(update={"access": {"meta-llama/x": found}}))
     assert finding.level == "warn" and "accept the licence at https://" in finding.fix
-    refused = Access(state="denied", reason="there is no token")
+    refused = Entry(state="denied", reason="there is no token")
     (finding,) = trouble(need, tuned.model_copy(update={"access": {"meta-llama/x": refused}}))
     assert finding.level == "fail"
 
 
-def test_the_token_is_found_where_the_hub_library_keeps_it(tmp_path: Path) -> None:
-    (tmp_path / "token").write_text("from-file\n", encoding="utf-8")
-    assert token({"HF_HOME": str(tmp_path)}) == "from-file"
-    assert token({"HF_HOME": str(tmp_path), "HF_TOKEN": "from-variable"}) == "from-variable"
-    assert token({"HF_HOME": str(tmp_path / "absent")}) == ""
+@pytest.mark.parametrize(
+    ("environment", "files", "expected"),
+    [
+        ({}, {}, ""),
+        ({"HF_TOKEN": " a "}, {"home/token": "b"}, "a"),
+        ({"HF_TOKEN": " "}, {"home/token": "b\n"}, "b"),
+        ({"HUGGING_FACE_HUB_TOKEN": "c"}, {"home/token": "b"}, "c"),
+        ({"HF_TOKEN_PATH": "own"}, {"home/token": "b", "own": "d"}, "d"),
+        ({"HF_TOKEN_PATH": "absent"}, {"home/token": "b"}, "b"),
+        ({"HF_HOME": None, "XDG_CACHE_HOME": "x"}, {"x/huggingface/token": "e"}, "e"),
+    ],
+)
+def test_the_token_is_found_where_the_hub_library_keeps_it(
+    tmp_path: Path, environment: dict[str, str | None], files: dict[str, str], expected: str
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    given = {"HF_HOME": "home", **environment}
+    paths = ("HF_HOME", "HF_TOKEN_PATH", "XDG_CACHE_HOME")
+    known = {k: str(tmp_path / v) if k in paths else v for k, v in given.items() if v is not None}
+    assert token(SECRET, known)[0] == expected
+    assert token(None, known) == ("", "")
+
+
+def test_a_token_by_another_name_has_to_be_there(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("from-file", encoding="utf-8")
+    known = {"HF_HOME": str(tmp_path), "ACME": "own"}
+    assert token(Secret(environment="ACME"), known) == ("own", "$ACME")
+    with pytest.raises(UserError, match=r"\$OTHER holds no token"):
+        token(Secret(environment="OTHER"), known)
+    found = may_read(fetching.PUBLIC, "meta-llama/x", Secret(environment="OTHER"), known)
+    assert found.state == "unknown" and "holds no token" in found.reason
+
+
+def test_another_address_of_the_hub_stands_in_for_the_public_one() -> None:
+    known = {"HF_ENDPOINT": "https://mirror.example/"}
+    assert fetching.address("https://huggingface.co/", known) == "https://mirror.example"
+    assert fetching.address("https://hub.example", known) == "https://hub.example"
+    assert fetching.address("https://huggingface.co", {}) == "https://huggingface.co"
 
 
 # ---- what a plan needs --------------------------------------------------------------------------
@@ -397,7 +497,7 @@ def test_the_rehearsal_needs_disk_memory_and_two_environments(tmp_path: Path) ->
     assert (need.systems, need.nodes, need.accelerators) == (("rehearsal-cpu",), 1, ())
     assert need.memory_gb == SETTINGS.memory_floor_gb
     assert set(need.environments) == {"cpu", "analysis"}
-    assert not need.containers and not need.clocks and not need.repositories
+    assert not need.containers and not need.engines and not need.clocks and not need.repositories
     for job in PLAN.jobs:
         (tmp_path / job.output).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / job.output).write_text("{}", encoding="utf-8")
@@ -423,11 +523,14 @@ def test_accelerators_bring_partitions_clocks_and_the_other_kinds_of_a_cluster(
 
 
 def test_a_gated_model_is_asked_for_until_it_is_there(tmp_path: Path) -> None:
-    source = '{"name":"llama2-70b","source":"huggingface","repository":"meta-llama/L"}'
+    fetch = '{"endpoint":"https://hub.example","token":{"environment":"HF_TOKEN"}}'
+    source = '{"name":"llama2-70b","source":"huggingface","repository":"meta-llama/L","fetch":'
+    source += f"{fetch}}}"
     jobs = [j.model_copy(update={"config": source}) if j.step == "model" else j for j in PLAN.jobs]
     plan = PLAN.model_copy(update={"jobs": tuple(jobs)})
     need = needs(plan, CELLS, tmp_path, SETTINGS, CAPACITY)
-    assert need.repositories == ("meta-llama/L",)
+    expected = Repository(name="meta-llama/L", endpoint="https://hub.example", token=SECRET)
+    assert need.repositories == (expected,)
     assert need.memory_gb == pytest.approx(154)
     assert need.disk_gb > 140
     output = tmp_path / next(job.output for job in jobs if job.step == "model")
@@ -469,6 +572,7 @@ def test_nothing_is_changed_and_only_questions_are_asked(tmp_path: Path) -> None
         tmp_path,
         environment={},
         prober=Prober(run=run, root=tmp_path),
+        ask=running,
     )
     assert contents(tmp_path) == before
     assert asked and not [c for c in asked if " set" in c or "--set" in c or "--reset" in c]
@@ -514,13 +618,11 @@ def test_every_failure_and_warning_has_a_fix(tuned: State, data: st.DataObject) 
             "soc_pstate": data.draw(st.none() | st.integers(0, 3)),
         }
     )
-    engine = Containers(engine="Docker", version="1", runtimes=())
     node = tuned.node.model_copy(
         update={
             "memory": data.draw(st.sampled_from([None, tuned.node.memory])),
             "accelerators": (device,) * data.draw(st.integers(0, 9)),
             "accelerator_count": data.draw(st.integers(0, 9)),
-            "containers": data.draw(st.sampled_from([None, engine])),
             "ray": data.draw(
                 st.none() | st.builds(Ray, nodes=st.integers(0, 9), gpus=st.just(8.0))
             ),
@@ -532,6 +634,7 @@ def test_every_failure_and_warning_has_a_fix(tuned: State, data: st.DataObject) 
             "free_gb": data.draw(st.floats(0, 1000)),
             "host": data.draw(st.sampled_from([{}, tuned.host])),
             "numa_library": data.draw(st.booleans()),
+            "engines": {DOCKER.socket: data.draw(st.sampled_from([RUNS, answer_of_none(DOCKER)]))},
         }
     )
     need = wanted(nodes=data.draw(st.integers(1, 9)), environments=("cpu",))
@@ -551,11 +654,11 @@ def test_the_command_prints_the_answer_and_its_status(
     assert call(["doctor"]) == 1
     text = capsys.readouterr().out
     assert "fail  disk" in text and "fix: free 12 GB there" in text
-    assert "1 fail, 0 warn: a run would fail: mend what says fail" in text
+    assert "1 fail, 0 warn: a run would fail: fix every line with fail" in text
     with pytest.raises(UsageError, match="doctor takes no '--fix'"):
         call(["doctor", "--fix"])
     assert call(["doctor", "--json"]) == 1
-    answer = json.loads(capsys.readouterr().out)
-    assert (answer["experiment"], answer["may_start"]) == ("rehearsal", False)
-    failed = [one for one in answer["findings"] if one["level"] == "fail"]
+    said = json.loads(capsys.readouterr().out)
+    assert (said["experiment"], said["may_start"]) == ("rehearsal", False)
+    failed = [one for one in said["findings"] if one["level"] == "fail"]
     assert [(one["check"], "free 12 GB" in one["fix"]) for one in failed] == [("disk", True)]

@@ -8,29 +8,22 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 
 from steps.base import earlier
 from steps.base.errors import UserError
-from steps.base.record import Manifest
+from steps.base.record import Manifest, sha256_file
 from steps.commands import results
 from steps.commands.results import Asked
 from steps.commands.seal import _require_held
 from steps.commands.verify import verify
-from steps.plan.plan import Job, Plan, freeze
+from steps.plan.plan import Plan, freeze
 from steps.plan.states import CellState, States, selected, word_for
 from tests import synthetic
 from tests.conftest import planned
-
-LATE = {
-    "code": "ttft",
-    "words": "p99 TTFT is 4056.2 ms, the limit of Server is 2000 ms",
-    "value": 4056.2,
-    "limit": 2000.0,
-    "fix": "lower system.target_qps.Server",
-}
+from tests.synthetic import LATE, gone, invalid, job_of, made_otherwise
 
 
 @pytest.fixture(scope="module")
@@ -55,31 +48,6 @@ def home(whole: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def asked(plan: Plan, home: Path) -> Asked:
     return Asked.of(freeze(plan, home), home, [])
-
-
-def job(plan: Plan, step: str, scenario: str) -> Job:
-    return next(j for j in plan.jobs if j.step == step and f"/{scenario}" in f"/{j.key}")
-
-
-def changed(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """A manifest as it would be if its step had left something else."""
-    fields = json.loads(path.read_text(encoding="utf-8"))
-    change(fields)
-    path.write_text(json.dumps(fields), encoding="utf-8")
-
-
-def invalid(plan: Plan, home: Path, scenario: str) -> None:
-    verdict = {"holds": False, "complaints": [LATE]}
-    path = home / job(plan, "performance_check", scenario).output
-    changed(path, lambda fields: fields["result"].update(verdict))
-
-
-def gone(plan: Plan, home: Path, step: str, scenario: str, said: str = "") -> None:
-    one = job(plan, step, scenario)
-    shutil.rmtree((home / one.output).parent)
-    if said:
-        (home / one.log).parent.mkdir(parents=True, exist_ok=True)
-        (home / one.log).write_text(f"loading\n{said}\n", encoding="utf-8")
 
 
 def by_scenario(asked: Asked) -> dict[str, CellState]:
@@ -118,7 +86,7 @@ def test_what_is_behind_a_failed_gate_or_step_says_so(tmp_path: Path) -> None:
     gone(plan, tmp_path, "performance_run", "Offline")
     gate = next(job for job in plan.jobs if job.step == "quick_check")
     lost = {"holds": False, "complaints": [{**LATE, "words": "9 % are kept", "fix": ""}]}
-    changed(tmp_path / gate.output, lambda fields: fields["result"].update(lost))
+    made_otherwise(tmp_path / gate.output, lambda fields: fields["result"].update(lost))
     (cell,) = States(plan, tmp_path).cells()
     assert (cell.state, cell.why) == ("blocked", "performance: quick_check: 9 % are kept")
     quantize = next(job for job in plan.jobs if job.step == "quantize")
@@ -142,7 +110,7 @@ def test_a_running_step_is_told_with_the_time_it_still_takes(
     asked: Asked, step_at_work: int
 ) -> None:
     gone(asked.plan, asked.root, "performance_run", "Server")
-    directory = (asked.root / job(asked.plan, "performance_run", "Server").output).parent
+    directory = (asked.root / job_of(asked.plan, "performance_run", "Server").output).parent
     for number, state in ((step_at_work, "running"), (2**22 + 1, "due")):
         work = directory.with_name(f".{directory.name}.{number}.tmp")
         work.mkdir(parents=True)
@@ -161,13 +129,13 @@ def test_other_settings_or_inputs_are_not_the_plan_s(asked: Asked, home: Path) -
         cells["Server"].state == "due" and "other settings than the plan's" in cells["Server"].why
     )
     model = next(job for job in asked.plan.jobs if job.step == "model")
-    changed(home / model.output, lambda fields: fields.update(result={"simulated": 1}))
+    made_otherwise(home / model.output, lambda fields: fields.update(result={"simulated": 1}))
     assert "its input model" in by_scenario(asked)["Offline"].why
 
 
 def damaged_log(asked: Asked) -> Path:
     """A log of the same length, changed after the run; returns it."""
-    path = asked.root / job(asked.plan, "performance_run", "Server").output
+    path = asked.root / job_of(asked.plan, "performance_run", "Server").output
     log = path.with_name("mlperf_log_detail.txt")
     data = bytearray(log.read_bytes())
     data[40] ^= 1
@@ -224,7 +192,7 @@ def test_a_performance_run_takes_the_tests_of_its_speed_along() -> None:
 
 
 def test_what_is_set_aside_keeps_its_reason_and_counts(asked: Asked) -> None:
-    run = (asked.root / job(asked.plan, "performance_run", "Server").output).parent
+    run = (asked.root / job_of(asked.plan, "performance_run", "Server").output).parent
     config = Manifest.read(run / "manifest.json").config
     digest = (run / "manifest.json").read_bytes()
     place = earlier.set_aside(run, "p99 TTFT is 4056.2 ms")
@@ -240,19 +208,23 @@ def test_what_is_set_aside_keeps_its_reason_and_counts(asked: Asked) -> None:
 
 
 def test_only_short_disturbed_runs_are_measured_once_more(asked: Asked) -> None:
-    window = {"disturbances": [{"words": "others took 1.3 of 2 cores", "from_s": 1, "to_s": 2}]}
-    path = asked.root / job(asked.plan, "performance_run", "Server").output
+    window = {
+        "disturbances": [
+            {"by": "processes", "words": "others took 1.3 of 2 cores", "from_s": 1, "to_s": 2}
+        ]
+    }
+    path = asked.root / job_of(asked.plan, "performance_run", "Server").output
     invalid(asked.plan, asked.root, "Server")
     assert list(results.disturbed(asked)) == []
-    changed(path, lambda fields: fields["result"].update(window=window))
-    check = asked.root / job(asked.plan, "performance_check", "Server").output
-    digest = synthetic.sha256(path)
-    changed(check, lambda fields: fields["inputs"].update(run=digest))
-    changed(check, lambda fields: fields["result"].update(window=window))
+    made_otherwise(path, lambda fields: fields["result"].update(window=window))
+    check = asked.root / job_of(asked.plan, "performance_check", "Server").output
+    digest = sha256_file(path)
+    made_otherwise(check, lambda fields: fields["inputs"].update(run=digest))
+    made_otherwise(check, lambda fields: fields["result"].update(window=window))
     (part,) = results.disturbed(asked)
     assert part.why.endswith("; from second 1 to 2 others took 1.3 of 2 cores")
-    changed(path, lambda fields: fields["result"].update(tries=2))
-    changed(check, lambda fields: fields["inputs"].update(run=synthetic.sha256(path)))
+    made_otherwise(path, lambda fields: fields["result"].update(tries=2))
+    made_otherwise(check, lambda fields: fields["inputs"].update(run=sha256_file(path)))
     assert list(results.disturbed(asked)) == []
 
 
@@ -316,8 +288,8 @@ def test_snakemake_s_own_arguments_get_what_they_ask_for(
 def test_a_damaged_or_older_verdict_is_judged_again_and_no_run_is(
     told: Told, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    check = told.root / job(told.plan, "performance_check", "Server").output
-    changed(check, lambda fields: fields.update(result={"valid": True, "value": 1.0}))
+    check = told.root / job_of(told.plan, "performance_check", "Server").output
+    made_otherwise(check, lambda fields: fields.update(result={"valid": True, "value": 1.0}))
     log = damaged_log(told)
     results.remake(told)
     assert not check.exists() and log.exists()

@@ -12,6 +12,7 @@ from steps.commands import describe
 from steps.commands.cli import main
 from steps.commands.diff import difference
 from steps.config import schema
+from steps.config.compose import base_of
 from steps.config.layers import merged
 from steps.plan.make import make
 from steps.plan.plan import Job, Plan, freeze
@@ -130,8 +131,44 @@ def test_a_mistake_in_a_site_is_named(site: Path, old: str, new: str, words: lis
         assert word in str(caught.value)
 
 
+FIRST = "# @package _global_\n"
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    ["\ufeff" + FIRST, "# Acme's machine\n\n" + FIRST, "\n# @package  _global_  \n"],
+)
+def test_a_site_may_begin_with_comments_and_an_editors_mark(site: Path, beginning: str) -> None:
+    edit(site, FIRST, beginning)
+    run = one(make(ROOT, SERVER, site), "performance_run")
+    assert run["loadgen"]["target_qps"] == 104
+
+
+@pytest.mark.parametrize(
+    "beginning", ["", "# acme\n", "\n" * 5000, "#\n" * 5000, "a: 1\n" + FIRST, "# @package acme\n"]
+)
+def test_a_site_without_its_first_line_is_told_so(site: Path, beginning: str) -> None:
+    edit(site, FIRST, beginning)
+    for compose_it in (lambda: make(ROOT, SERVER, site), lambda: base_of(site)):
+        with pytest.raises(UserError, match=r"lacks its first line; put `# @package _global_`"):
+            compose_it()
+
+
+def test_a_site_that_is_no_text_is_refused(site: Path) -> None:
+    site.write_bytes(SITE.encode("utf-16"))
+    with pytest.raises(UserError, match="it has to be YAML in UTF-8"):
+        make(ROOT, SERVER, site)
+
+
+def test_a_value_with_a_comma_is_told_how_to_be_written() -> None:
+    with pytest.raises(UserError, match=r"quoted twice, as \"\+?system.fields.hw_notes='a, b'\""):
+        make(ROOT, ["+system.fields.hw_notes=Dell, Inc", "scenario=Offline"])
+    plan = make(ROOT, ["+system.fields.hw_notes='Dell, Inc'", "scenario=Offline"])
+    assert one(plan, "describe")["fields"]["hw_notes"] == "Dell, Inc"
+
+
 def test_a_site_that_is_not_there_or_hides_a_system_is_refused(site: Path) -> None:
-    with pytest.raises(UserError, match=r"nowhere\.yaml is no file"):
+    with pytest.raises(UserError, match=r"nowhere\.yaml is not a file"):
         make(ROOT, SERVER, Path("nowhere.yaml"))
     with pytest.raises(UserError, match="give it its own name"):
         make(ROOT, SERVER, site.rename(site.with_name("amd-mi325x.yaml")))
@@ -333,7 +370,7 @@ def test_diff_shows_what_differs_and_where(site: Path) -> None:
 
 def test_diff_of_a_system_with_itself_is_empty() -> None:
     text = difference(ROOT / "conf", "amd-mi325x", "amd-mi325x", ["scenario=Server"])
-    assert text == "amd-mi325x sets nothing otherwise than amd-mi325x"
+    assert text == "amd-mi325x sets nothing differently from amd-mi325x"
 
 
 def test_diff_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -344,8 +381,8 @@ def test_diff_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def examples() -> list[str]:
-    """The files that docs/partner-rerun.md tells a partner to write."""
-    text = (ROOT / "docs/partner-rerun.md").read_text(encoding="utf-8")
+    """The files that docs/tutorial/partner-rerun.md tells a partner to write."""
+    text = (ROOT / "docs/tutorial/partner-rerun.md").read_text(encoding="utf-8")
     return [block.split("```")[0] for block in text.split("```yaml\n")[1:]]
 
 

@@ -1,6 +1,6 @@
 """Steps in containers of the engines that are here, built on a base that is here.
 
-docs/containers.md says how to make the base without a registry; its name here is BASE.
+docs/how-to/containers.md says how to make the base without a registry; its name here is BASE.
 """
 
 import json

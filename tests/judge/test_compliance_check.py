@@ -1,6 +1,7 @@
 """TEST06 on token sequences; TEST01 and TEST04 as the plan has them, on LoadGen's logs."""
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ from tests.submit.validate import trees
 
 QUIET: Any = SimpleNamespace(say=lambda text: None)
 EOS = 2
+DAY = "2026-11-30"
 BODY = st.lists(st.integers(3, 100), min_size=1, max_size=20)
 
 
@@ -40,21 +42,21 @@ def answer(tokens: list[int], **changes: object) -> Answer:
 
 @given(BODY)
 def test_a_proper_answer_passes(body: list[int]) -> None:
-    found = examine([answer([*body, EOS])], EOS, timed=True)
+    found = examine([answer([*body, EOS])], {EOS}, timed=True)
     assert found.faults == {}
     assert found.terminated == 1
 
 
 @given(BODY, st.integers(2, 5))
 def test_padding_with_end_tokens_fails(body: list[int], count: int) -> None:
-    found = examine([answer(body + [EOS] * count)], EOS, timed=True)
+    found = examine([answer(body + [EOS] * count)], {EOS}, timed=True)
     assert found.faults == {BAD_END: 7}
     assert found.terminated == 0
 
 
 @given(BODY)
 def test_an_answer_cut_at_its_limit_passes_but_does_not_count(body: list[int]) -> None:
-    found = examine([answer(body)], EOS, timed=True)
+    found = examine([answer(body)], {EOS}, timed=True)
     assert found.faults == {}
     assert found.terminated == 0
 
@@ -62,16 +64,16 @@ def test_an_answer_cut_at_its_limit_passes_but_does_not_count(body: list[int]) -
 @given(BODY)
 def test_another_first_token_fails_where_it_is_timed(body: list[int]) -> None:
     wrong = [answer([*body, EOS], first_token=[body[0] + 1])]
-    assert examine(wrong, EOS, timed=True).faults == {BAD_FIRST: 7}
-    assert examine(wrong, EOS, timed=False).faults == {}
+    assert examine(wrong, {EOS}, timed=True).faults == {BAD_FIRST: 7}
+    assert examine(wrong, {EOS}, timed=False).faults == {}
     untimed = [answer([*body, EOS], first_token=None)]
-    assert examine(untimed, EOS, timed=True).faults == {BAD_FIRST: 7}
+    assert examine(untimed, {EOS}, timed=True).faults == {BAD_FIRST: 7}
 
 
 @given(BODY, st.integers(-3, 3).filter(bool))
 def test_another_count_fails(body: list[int], off: int) -> None:
     wrong = [answer(body, token_count=len(body) + off)]
-    assert examine(wrong, EOS, timed=True).faults == {BAD_LENGTH: 7}
+    assert examine(wrong, {EOS}, timed=True).faults == {BAD_LENGTH: 7}
 
 
 PLACE = f"{trees.CLOSED}/compliance/{trees.SYSTEM}/stable-diffusion-xl/Offline"
@@ -145,6 +147,18 @@ def test_a_test_that_answers_otherwise_does_not_hold(plan: Plan, tmp_path: Path)
     assert "sample 33 differs, 1 in all" in found.why
 
 
+def test_a_test_that_logged_nothing_is_told_so(plan: Plan, tmp_path: Path) -> None:
+    """It isn't the mode that is to blame, but LoadGen's settings."""
+    found = verdict_of(judged(plan, "TEST01", tmp_path, "[\n]\n", **SETTINGS["TEST01"]))
+    assert "holds no answer, so nothing was compared; place the tes" in found.why
+
+
+def test_a_test_on_other_samples_is_told_so(plan: Plan, tmp_path: Path) -> None:
+    other = re.sub(r'"qsl_idx" : (\d+)', r'"qsl_idx" : 9\g<1>99', ANSWERS)
+    found = verdict_of(judged(plan, "TEST01", tmp_path, other, **SETTINGS["TEST01"]))
+    assert "none of the 200 answers is to a sample that" in found.why
+
+
 def test_a_test_that_is_too_fast_does_not_hold(plan: Plan, tmp_path: Path) -> None:
     home = judged(plan, "TEST04", tmp_path, result_samples_per_second=44.0, **SETTINGS["TEST04"])
     found = verdict_of(home)
@@ -160,10 +174,8 @@ def test_a_run_without_the_tests_settings_proves_nothing(plan: Plan, tmp_path: P
 
 def test_a_test_measured_before_its_performance_run_is_named(plan: Plan, tmp_path: Path) -> None:
     def at(home: Path, started: str, finished: str) -> None:
-        record = {
-            "started": f"2026-11-30T{started}+00:00",
-            "finished": f"2026-11-30T{finished}+00:00",
-        }
+        times = {"started": f"{DAY}T{started}+00:00", "finished": f"{DAY}T{finished}+00:00"}
+        record = {"code": "c", "host": "h", **times}
         (home / "record.json").write_text(json.dumps(record), encoding="utf-8")
 
     performance = Manifest(tmp_path / "performance", "", {}, {}, {}, {})

@@ -11,7 +11,8 @@ import pytest
 from steps.base.errors import UserError
 from steps.base.record import Manifest
 from steps.config import schema, verdicts
-from steps.config.verdicts import Disturbance, PerformanceVerdict, Window, as_result
+from steps.config.verdicts import PerformanceVerdict, as_result
+from steps.config.window import Disturbance, Window
 from steps.judge.performance_check import complaints, judge, metrics
 from steps.mlperf.loadgen_log import MARKER, read_detail
 from tests.conftest import planned
@@ -242,7 +243,9 @@ def test_numbers_lead_and_a_disturbed_window_is_told(
         "result_validity": "INVALID",
         "result_perf_constraints_met": False,
     }
-    disturbed = Disturbance(words="other processes took 1.3 of 2 cores", from_s=26.2, to_s=50.0)
+    disturbed = Disturbance(
+        by="processes", words="other processes took 1.3 of 2 cores", from_s=26.2, to_s=50.0
+    )
     window = Window(disturbances=(disturbed,))
     verdict = judge(detail_of(tmp_path, {**values(config), **late}), config, window)
     assert [one.code for one in verdict.complaints] == [

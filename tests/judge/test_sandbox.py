@@ -1,7 +1,9 @@
 """Generated code behind walls, and MBXP's verdicts on it."""
 
 import os
+import platform
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -174,3 +176,168 @@ def test_mixtral_is_scored_whole(tmp_path: Path) -> None:
     # A language that the reference leaves out counts in no mean.
     assert (result["mbxp"], result["gen_num"]) == (50.0, 7)
     assert "rougeLsum" not in result
+
+
+# ---- attacks ------------------------------------------------------------------------------------
+
+SHARED = """
+import mmap, sys
+try:
+    memory = mmap.mmap(-1, 1 << 30)
+    for at in range(0, 1 << 30, 4096):
+        memory[at] = 1
+except OSError:
+    sys.exit(3)
+"""
+MEMFD = """
+import os, sys
+kept = []
+try:
+    for _ in range(120):
+        kept.append(os.memfd_create("x"))
+        os.write(kept[-1], bytes(31 << 20))
+except OSError:
+    sys.exit(3)
+"""
+SYSV = """
+import ctypes, sys
+libc = ctypes.CDLL(None)
+sys.exit(3 if libc.shmget(0, 64 << 20, 0o1600) < 0 else 0)
+"""
+ZERO = """
+import mmap, os, sys
+try:
+    mmap.mmap(os.open("/dev/zero", os.O_RDWR), 1 << 30)
+except OSError:
+    sys.exit(3)
+"""
+FILLED = """
+import sys
+try:
+    for number in range(120):
+        with open(f"PLACE/{number}", "wb") as stream:
+            stream.write(bytes(31 << 20))
+except OSError:
+    sys.exit(3 if number < 5 else 4)
+"""
+KEYRING = """
+import ctypes, sys
+libc = ctypes.CDLL(None)
+sys.exit(3 if libc.syscall(KEYCTL, 0, -3, 0) < 0 else 0)
+""".replace("KEYCTL", "219" if platform.machine() == "aarch64" else "250")
+DESCRIPTORS = """
+import os, sys
+try:
+    kept = [os.pipe() for _ in range(1000)]
+except OSError:
+    sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        *(SHARED, MEMFD, SYSV, ZERO, KEYRING, DESCRIPTORS),
+        *(FILLED.replace("PLACE", place) for place in ("/dev/shm", "/dev", "/tmp", "/work", "/")),
+    ],
+)
+def test_memory_that_is_nobodys_private_one_has_a_limit(walls: Sandbox, program: str) -> None:
+    assert python(walls, program) == 3
+
+
+FORKS = """
+import os, time
+for _ in range(20):
+    if os.fork() == 0:
+        kept = bytearray(400 << 20)
+        time.sleep(15)
+        os._exit(0)
+time.sleep(15)
+"""
+
+
+def test_the_whole_tree_of_processes_has_a_limit(walls: Sandbox) -> None:
+    """Each one keeps its own limit, and all of them would take 8 GB."""
+    low, done = [_available()], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.02):
+            low[0] = min(low[0], _available())
+
+    before, watcher = _available(), threading.Thread(target=watch)
+    watcher.start()
+    assert python(walls, FORKS) is None
+    done.set()
+    watcher.join()
+    assert before - low[0] < 3 * sandbox.TREE_BYTES
+
+
+EMPTY = """
+import time
+for number in range(20_000):
+    open(f"PLACE/{number}", "w").close()
+time.sleep(15)
+"""
+
+
+@pytest.mark.parametrize("place", sandbox.WRITABLE)
+def test_empty_files_have_a_limit_too(walls: Sandbox, place: str) -> None:
+    assert python(walls, EMPTY.replace("PLACE", place)) is None
+
+
+def test_what_is_ours_is_never_ended_for_it(
+    walls: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it is set up, bubblewrap's processes have the machine's files before their eyes."""
+    monkeypatch.setattr(sandbox, "WATCH_S", 0.0001)
+    assert [python(walls, "pass") for _ in range(50)] == [0] * 50
+
+
+def _available() -> int:
+    with open("/proc/meminfo", encoding="ascii") as stream:
+        return next(int(line.split()[1]) << 10 for line in stream if "MemAvailable" in line)
+
+
+SPIES = """
+import os, sys
+said = b""
+for number in filter(str.isdigit, os.listdir("/proc")):
+    for name in ("environ", "cmdline"):
+        try:
+            with open(f"/proc/{number}/{name}", "rb") as stream:
+                said += stream.read()
+        except OSError:
+            pass
+sys.exit(0 if b"canary" in said else 3)
+"""
+
+
+def test_no_process_in_it_shows_the_machines_environment(
+    walls: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "canary-canary-canary")
+    assert python(walls, SPIES) == 3
+
+
+CHEATS = [
+    *(f"import os\nos._exit({status})" for status in (0, 77, 99, 124, 137)),
+    "import os\nfirst = os._exit\nos._exit = lambda status: first(77)\ndef add(a, b): return 0",
+    "import os\nos._exit = lambda status: None\ndef add(a, b): return 0",
+    "import sys\nsys.exit(77)",
+    "import os\nif os.fork() == 0:\n    os._exit(77)\nos.wait()\ndef add(a, b): return 0",
+    "import os, re\ntext = open('/work/runner.py').read()\n"
+    "[os._exit(int(n)) for n in re.findall('[0-9]+', text) if int(n) > 9]",
+    "import os\nos.kill(os.getpid(), 9)",
+    "import os\nos.execv('/bin/true', ['true'])",
+]
+
+
+@pytest.mark.parametrize("answer", CHEATS)
+def test_a_program_that_ends_itself_has_not_passed(walls: Sandbox, answer: str) -> None:
+    for _ in range(3):
+        assert code.passes("python_add", PYTHON_TESTS, answer, walls) is False
+
+
+@pytest.mark.parametrize("program", ["import multiprocessing as m; m.Lock(); m.Queue().put(1)"])
+def test_what_solutions_use_still_works(walls: Sandbox, program: str) -> None:
+    assert python(walls, program) == 0

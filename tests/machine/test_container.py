@@ -2,11 +2,15 @@
 
 import io
 import json
+import os
 import shutil
 import signal
 import socket
 import socketserver
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -17,6 +21,7 @@ import docker
 import pytest
 from pydantic import ValidationError
 
+from steps.base import processes
 from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.record import Manifest
@@ -43,6 +48,7 @@ IMAGE: dict[str, Any] = {
     "build_limit_s": 60,
     "host": {"engine": "docker", "socket": "unix:///nowhere.sock"},
 }
+LIMIT_S = 30
 RECIPE = ROOT / "containers/python/Dockerfile"
 AMD = ("experiment=amd-v5.1", "scenario=Offline")
 LOCK = "big.package==1.0\nother==2.0\nthird==3.0\n"
@@ -222,7 +228,7 @@ def test_a_damaged_archive_of_an_image_is_named(tmp_path: Path, lock: Path) -> N
     console, client = create_autospec(Console), create_autospec(docker.DockerClient)
     assert carried.load(client, image(), content, tmp_path, console) is None
     (tmp_path / "tiny.tar").write_bytes(b"no archive")
-    with pytest.raises(UserError, match=r"tiny\.tar is no image archive .*; unbundle it again"):
+    with pytest.raises(UserError, match=r"tiny\.tar isn't an image archive .*; unbundle it again"):
         carried.load(client, image(), content, tmp_path, console)
 
 
@@ -312,7 +318,7 @@ def test_the_checkout_is_read_and_results_are_written(tmp_path: Path) -> None:
         str(disk): "rw",
         str(weights): "ro",
     }
-    with pytest.raises(UserError, match=r"is no directory; mend runtime\.mounts"):
+    with pytest.raises(UserError, match=r"isn't a directory; fix runtime\.mounts"):
         of_step(root, [str(tmp_path / "absent")])
 
 
@@ -321,7 +327,9 @@ def test_the_launcher_says_that_no_engine_is_there(
 ) -> None:
     manifest = Manifest(tmp_path, "container", {}, {}, {}, {"image": "sha256:0", "python": "p"})
     path = tmp_path / "manifest.json"
-    fields = {key: value for key, value in vars(manifest).items() if key != "directory"}
+    fields = {
+        key: value for key, value in vars(manifest).items() if key not in ("directory", "vouched")
+    }
     path.write_text(json.dumps(fields), encoding="utf-8")
     given = settings(socket="unix:///nowhere.sock").model_dump_json()
     status = runtime.main([str(path), given, "-m", "steps.x", "--output", "results/x"])
@@ -369,8 +377,8 @@ def handlers() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("status", "oom", "words"),
     [
-        (137, True, "SIGKILL: docker says that the kernel ended it for want of memory; its limit"),
-        (137, False, "SIGKILL: most likely the kernel, for want of memory; its limit is 8"),
+        (137, True, "SIGKILL: docker says that the kernel ended it, out of memory; its limit"),
+        (137, False, "SIGKILL: most likely the kernel, out of memory; its limit is 8"),
         (139, False, "SIGSEGV: native code crashed"),
         (134, False, "SIGABRT: native code crashed"),
     ],
@@ -384,7 +392,42 @@ def test_a_step_that_a_signal_ended_in_its_container_is_named(
     text = str(caught.value)
     assert text.startswith("performance_run in its container: its process was ended by ")
     assert words in text and "log: results/x/run.log" in text
-    assert "the next run starts it again" in text
+    assert "the next run starts again" in text
+
+
+class _Stopped(_Ended):
+    """One whose command is a process of this machine that stands still."""
+
+    def __init__(self) -> None:
+        super().__init__(137)
+        sleeps = "import subprocess, sys; subprocess.run(['sleep', '60'])"
+        self.init = subprocess.Popen([sys.executable, "-c", sleeps])
+        limit = time.monotonic() + LIMIT_S
+        while not processes.children(self.init.pid):
+            assert time.monotonic() < limit
+        self.step = processes.children(self.init.pid)[0]
+        os.kill(self.step, signal.SIGSTOP)
+
+    def attach(self, **_: object) -> Iterator[bytes]:  # type: ignore[override]
+        self.init.wait(LIMIT_S)
+        yield b""
+
+    def reload(self) -> None:
+        self.attrs = {"State": {"Pid": self.init.pid}}  # type: ignore[dict-item]
+
+    def kill(self) -> None:
+        processes.killed([self.step, self.init.pid], 1.0)
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_step_that_is_stopped_in_its_container_is_named_and_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runtime, "STOPPED_S", 0.5)
+    monkeypatch.setattr(runtime, "WATCH_S", 0.1)
+    stopped: Any = _Stopped()
+    with pytest.raises(UserError, match=r"performance_run in its container has been stopped for"):
+        runtime._attend(MagicMock(), stopped, settings(), STEP)
 
 
 @pytest.mark.parametrize("status", [0, 1, 2, 130, 143])

@@ -359,7 +359,7 @@ def test_an_environment_of_another_python_is_not_passed_off_as_the_same(
     fields["result"]["python"] = "3.11.99"
     manifest.write_text(json.dumps(fields), encoding="utf-8")
     shutil.rmtree(project / job.environment)
-    with pytest.raises(UserError, match=r"was of Python 3.11.99 .* or delete .*/out"):
+    with pytest.raises(UserError, match=r"had Python 3.11.99 .* or delete .*/out"):
         restore(plan, {job.output}, project)
     assert not venv.is_whole(project / job.environment)
 

@@ -111,5 +111,5 @@ def test_a_table_that_only_a_newer_pandas_reads_gets_one_sentence(
     running = run(python, {**inputs, "dataset": home / MANIFEST}, tmp_path)
     status, text = running.ended()
     assert status == 1
-    assert "evaluation.pkl is no table of prompts with a column tok_input" in text
+    assert "evaluation.pkl isn't a table of prompts with a column tok_input" in text
     assert "Traceback" not in text

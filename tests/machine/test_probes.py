@@ -4,7 +4,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from steps.base.errors import UserError
 from steps.machine.probes import accelerators, devices, host, tools
+from steps.machine.probes.losses import Losses
+from steps.machine.probes.machine import Prober, probe
 from steps.machine.probes.values import Accelerator
 from tests.conftest import ROOT
 
@@ -27,6 +29,13 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "os-release-ubuntu.txt": host.os_release,
     "amd-smi-static-8xmi300x.json": accelerators.amd_smi,
     "amd-smi-static-8xmi355x.json": accelerators.amd_smi,
+    "amd-smi-static-warning.txt": accelerators.amd_smi,
+    "rocm-smi-errors.txt": accelerators.rocm_smi,
+    "nvidia-smi-inforom.txt": accelerators.nvidia_smi,
+    "dmidecode-flash.txt": host.dmidecode,
+    "lscpu-arm-clusters.txt": host.lscpu,
+    "ip-link-bond.json": devices.ip_link,
+    "lsblk-multipath.json": devices.lsblk,
     "rocm-smi-8xmi300x.json": accelerators.rocm_smi,
     "rocm-smi-topology-xgmi.json": accelerators.rocm_topology,
     "rocminfo-1xmi300x.txt": accelerators.rocminfo,
@@ -168,7 +177,7 @@ def test_topology_rocminfo_and_nvidia_smi() -> None:
 
 
 def test_network_leaves_out_what_is_no_card() -> None:
-    links = devices.ip_link(recorded("ip-link.json"))
+    links = [link for link in devices.ip_link(recorded("ip-link.json")) if link.of_a_bus]
     assert [link.kind for link in links].count("Ethernet") == 10
     assert [link.name for link in links if link.kind == "InfiniBand"] == ["ib0"]
     assert [link.name for link in links if not link.up] == ["eno2"]
@@ -190,6 +199,158 @@ def test_disks_engines_and_ray() -> None:
     assert devices.podman_info(recorded("podman-info.json")).runtimes == ("crun",)
     ray = devices.ray_status(recorded("ray-status.txt"))
     assert (ray.nodes, ray.gpus) == (6, 48.0)
+
+
+# ---- what they make of oddities ------------------------------------------------------------------
+
+
+def lost_of(parse: Callable[..., Any], name: str) -> tuple[Any, list[str]]:
+    lost = Losses()
+    found = parse(recorded(name), lost)
+    return found, [f"{loss} ({count})" for loss, count in lost.counts.items()]
+
+
+@pytest.mark.parametrize("tool", ["amd-smi-static", "rocm-smi"])
+def test_partitions_of_a_card_share_what_its_first_says(tool: str) -> None:
+    parse = accelerators.amd_smi if tool == "amd-smi-static" else accelerators.rocm_smi
+    found, said = lost_of(parse, f"{tool}-64xmi300x-cpx.json")
+    assert len(found) == 64
+    assert {(one.compute_partition, one.memory_partition) for one in found} == {("CPX", "NPS1")}
+    assert {one.power_cap_w for one in found} == {750}
+    # What the first makes good is no problem of the machine.
+    losses = Losses()
+    parse(recorded(f"{tool}-64xmi300x-cpx.json"), losses)
+    assert said and accelerators.unsaid(losses.counts, found) == [
+        loss
+        for loss in losses.counts
+        if loss.field in {accelerators.FIELDS[name] for name, value in found[0] if value is None}
+    ]
+
+
+def test_whole_cards_that_say_nothing_are_not_completed_by_their_neighbour() -> None:
+    cards = json.loads(recorded("rocm-smi-8xmi300x.json"))
+    cards["card1"]["Compute Partition"] = "N/A"
+    found = accelerators.rocm_smi(json.dumps(cards))
+    assert [one.compute_partition for one in found[:3]] == ["SPX", None, "SPX"]
+    for card in ("card0", "card1"):
+        cards[card]["Compute Partition"] = "DPX" if card == "card0" else "N/A"
+    cards["card2"]["Compute Partition"] = "N/A"
+    found = accelerators.rocm_smi(json.dumps(cards))
+    assert [one.compute_partition for one in found[:4]] == ["DPX", "DPX", None, "SPX"]
+
+
+def test_a_warning_before_the_answer_costs_nothing() -> None:
+    found, said = lost_of(accelerators.amd_smi, "amd-smi-static-warning.txt")
+    assert len(found) == 2 and found[0].memory_type == "HBM3" and said == []
+    found, said = lost_of(accelerators.rocm_smi, "rocm-smi-errors.txt")
+    assert [one.power_cap_w for one in found] == [None, 750.0]
+    assert said == [
+        "rocm-smi doesn't say max graphics package power (w) (1)",
+        "rocm-smi says '0x74a1' of card series (1)",
+    ]
+
+
+def test_nvidia_smi_with_a_damaged_device_lists_the_others() -> None:
+    found, said = lost_of(accelerators.nvidia_smi, "nvidia-smi-inforom.txt")
+    assert len(found) == 4 and {one.memory_mib for one in found} == {81559}
+    assert (found[3].power_limit_w, found[3].power_cap_w) == (None, None)
+    assert said[:2] == [
+        "nvidia-smi says 'Unable to determine the device handle for GPU0000:C9:00.0: "
+        "Unknown Error' (1)",
+        "nvidia-smi says 'WARNING: infoROM is corrupted at gpu 0000:B3:00.0' (1)",
+    ]
+
+
+def test_processors_of_arm_servers_and_of_newer_tables() -> None:
+    cpu, said = lost_of(host.lscpu, "lscpu-arm-clusters.txt")
+    assert (cpu.model, cpu.sockets, cpu.threads_per_core) == ("Kunpeng-920", None, 1)
+    assert said == ["lscpu doesn't say Socket(s) (1)", "lscpu doesn't say Core(s) per socket (1)"]
+    cpu, said = lost_of(host.lscpu, "lscpu-arm-no-name.txt")
+    assert (cpu.model, cpu.max_mhz) == (None, 3000.0)
+    assert "lscpu doesn't say Model name (1)" in said
+    cpu, said = lost_of(host.lscpu, "lscpu-sections.txt")
+    assert (cpu.sockets, cpu.cores_per_socket) == (2, 96) and said == []
+    assert cpu.caches.endswith("L3 768 MiB (24 instances)")
+
+
+def test_firmware_and_empty_slots_are_no_memory() -> None:
+    modules, said = lost_of(host.dmidecode, "dmidecode-flash.txt")
+    assert [module.gib for module in modules] == [64] * 4 and said == []
+    modules, said = lost_of(host.dmidecode, "dmidecode-qemu.txt")
+    assert [(m.gib, m.maker, m.part) for m in modules] == [(16, "QEMU", "")] * 2
+    assert said == ["dmidecode doesn't say Part Number (2)"]
+
+
+def test_a_numa_node_of_memory_alone_and_one_of_unknown_size() -> None:
+    nodes, said = lost_of(host.numactl, "numactl-cxl.txt")
+    assert [(node.cpus, node.memory_mb) for node in nodes] == [
+        (64, 1160762),
+        (64, None),
+        (0, 262144),
+    ]
+    assert said == ["numactl says '<not available>' of size (1)"]
+    assert host.numactl("No NUMA available on this system\n") == ()
+
+
+def test_ports_of_bonds_and_bridges_are_cards_and_bonds_are_none() -> None:
+    links, said = lost_of(devices.ip_link, "ip-link-bond.json")
+    cards = [link for link in links if link.of_a_bus]
+    assert [link.name for link in cards] == [
+        *("ens10f0np0", "ens10f1np1", "ens1np0", "ens2np0", "ib0"),
+    ]
+    assert [link.up for link in cards] == [True, True, True, False, True]
+    assert said == []
+
+
+def test_releases_of_ip_that_name_no_bus_leave_it_to_the_kernel(tmp_path: Path) -> None:
+    older = [
+        {key: value for key, value in link.items() if not key.startswith("parent")}
+        for link in json.loads(recorded("ip-link-bond.json"))
+    ]
+    for name in ("ens10f0np0", "ens10f1np1", "ens1np0"):
+        (tmp_path / f"sys/class/net/{name}/device").mkdir(parents=True)
+    (tmp_path / "sys/class/net/ens1np0/device/physfn").mkdir()
+
+    def run(command: Sequence[str]) -> str:
+        texts = {"ip": json.dumps(older), "ethtool": recorded("ethtool-400g.txt")}
+        if command[0] not in texts:
+            raise tools.MissingTool(f"{command[0]} is not installed")
+        return texts[command[0]]
+
+    node = probe(prober=Prober(run=run, root=tmp_path))
+    assert [card.speed_mbit for card in node.cards] == [400_000, 400_000]
+
+
+def test_one_disk_for_each_lun_and_none_for_media() -> None:
+    disks, said = lost_of(devices.lsblk, "lsblk-multipath.json")
+    assert [(round(disk.gb), disk.kind) for disk in disks] == [
+        *((480, "SATA SSD"), (15363, "FC SSD"), (15363, "FC SSD"), (7682, "SAS SSD")),
+        *((3841, "NVMe SSD"), (3841, "NVMe SSD")),
+    ]
+    assert said == []
+    disks, said = lost_of(devices.lsblk, "lsblk-2.31.json")
+    assert [disk.kind for disk in disks] == ["SAS SSD", "SAS HDD", "NVMe SSD"] and said == []
+
+
+def test_a_tool_that_fails_after_its_answer_is_read_and_named(tmp_path: Path) -> None:
+    def run(command: Sequence[str]) -> str:
+        if command[0] == "nvidia-smi":
+            raise tools.FailedTool(
+                "nvidia-smi fails with status 14", recorded("nvidia-smi-8xh100.csv")
+            )
+        if command[0] == "lscpu":
+            raise tools.FailedTool("lscpu fails with status 1: no answer", "")
+        raise tools.MissingTool(f"{command[0]} is not installed")
+
+    device = tmp_path / "sys/bus/pci/devices/0000:17:00.0"
+    device.mkdir(parents=True)
+    (device / "vendor").write_text("0x10de\n")
+    (device / "class").write_text("0x030200\n")
+    node = probe(prober=Prober(run=run, root=tmp_path))
+    assert len(node.accelerators) == 8 and node.cpu is None
+    said = "\n".join(node.problems)
+    assert "nvidia-smi fails with status 14: something of accelerator_model_name" in said
+    assert "lscpu fails with status 1: no answer: host_processor_model_name can't be" in said
 
 
 # ---- what they do with anything else ------------------------------------------------------------

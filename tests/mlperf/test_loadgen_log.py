@@ -5,7 +5,7 @@ from array import array
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from steps.base.errors import UserError
@@ -33,6 +33,54 @@ def answers_text(answers: list[tuple[int, list[int]]]) -> str:
         for n, (index, tokens) in enumerate(answers)
     ]
     return "[\n" + ",\n".join(lines) + "\n]\n"
+
+
+IDS = st.lists(st.integers(0, 2**31 - 1), max_size=20)
+
+
+@given(
+    answers=st.lists(st.tuples(st.integers(0, 10**6), IDS), min_size=1, max_size=10),
+    width=st.sampled_from("iq"),
+    counted=st.booleans(),
+)
+@example(answers=[(0, []), (1, [7, 8])], width="q", counted=False)
+@example(answers=[(0, [7]), (1, [7, 8])], width="i", counted=True)
+def test_a_token_is_as_wide_as_the_log_says(
+    tmp_path_factory: pytest.TempPathFactory,
+    answers: list[tuple[int, list[int]]],
+    width: str,
+    counted: bool,
+) -> None:
+    """int64 is told by token_count, and without one by its zeros: int32 all of whose second
+    tokens are 0 is no answer of a model's."""
+    if width == "i" and not counted:
+        assume(any(len(ids) % 2 or any(ids[1::2]) for _, ids in answers))
+    path = tmp_path_factory.mktemp("log") / "mlperf_log_accuracy.json"
+    entries = [
+        {"qsl_idx": index, "data": array(width, ids).tobytes().hex()}
+        | ({"token_count": len(ids)} if counted else {})
+        for index, ids in answers
+    ]
+    path.write_text("[\n" + ",\n".join(map(json.dumps, entries)) + "\n]\n")
+    assert [(a.sample_index, a.tokens) for a in read_answers(path)] == answers
+    assert all(a.token_count == (len(a.tokens) if counted else None) for a in read_answers(path))
+
+
+def test_a_log_of_two_widths_or_of_no_tokens_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mlperf_log_accuracy.json"
+
+    def wrote(*answers: tuple[str, list[int]]) -> Path:
+        entries = [
+            {"qsl_idx": n, "data": array(t, ids).tobytes().hex(), "token_count": len(ids)}
+            for n, (t, ids) in enumerate(answers)
+        ]
+        path.write_text("[\n" + ",\n".join(map(json.dumps, entries)) + "\n]\n")
+        return path
+
+    with pytest.raises(UserError, match=r":3: damaged entry \(token_count says 2, as int32.* 4\)"):
+        list(read_answers(wrote(("i", [1, 2]), ("q", [1, 2]))))
+    with pytest.raises(UserError, match=r":2: damaged entry \(4294967297 is no token\)"):
+        list(read_answers(wrote(("q", [2**32 + 1]))))
 
 
 def test_the_first_occurrence_of_a_key_wins_and_errors_are_kept(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_a_token_by_value_makes_no_plan_and_is_not_repeated(key: str, said: str)
         (["system.target_qpz.Server=3"], ["target_qpz"]),
         (["+hardware.engine.max_nums_seq=3"], ["max_nums_seq", "no such key"]),
         (["hardware.engine.arguments.max_num_seqs=many"], ["max_num_seqs", "'many'"]),
-        (["system.target_qps.Server=-1"], ["target_qps", "greater than 0"]),
+        (["system.target_qps.Server=-1"], ["target_qps", "0.001"]),
         (["hardware.engine.arguments.enable_prefix_caching=true"], ["enable_prefix_caching"]),
         (["length.evaluation_count=512"], ["reference scores are of 1024 prompts", "512"]),
         (["benchmark.required_gate=98"], ["98"]),

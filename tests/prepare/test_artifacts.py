@@ -50,7 +50,7 @@ def test_corrupt_weights_are_refused_by_name(project: Path, tmp_path: Path) -> N
     source = weights.with_name("manifest.json")
     done = command("model", MODEL, tmp_path, project, source=source)
     assert done.returncode == 1
-    assert "model.safetensors is missing or not the file" in done.stderr
+    assert "model.safetensors is missing or differs from" in done.stderr
     assert "git checkout" in done.stderr
     assert not (tmp_path / "out").exists()
 
@@ -128,5 +128,5 @@ def test_a_disk_that_takes_no_more_leaves_nothing(tmp_path: Path) -> None:
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: dataset: ")
-    assert "File too large; mend it and re-run" in line
+    assert "File too large; fix it and re-run" in line
     assert [path.name for path in tmp_path.iterdir()] == ["log"]

@@ -16,11 +16,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors
 
 from steps.base.errors import UserError
 from steps.prepare.checkpoint import stream
-from steps.prepare.checkpoint.layout import Checkpoint, Tensor, open_checkpoint
+from steps.prepare.checkpoint.finite import refuse_not_finite
+from steps.prepare.checkpoint.layout import BITS, Checkpoint, Tensor, open_checkpoint, read_shard
 from steps.prepare.checkpoint.stream import Target, rewrite
+from steps.prepare.prune.block import Block, prune
 from tests import checkpoints
 from tests.conftest import ROOT
 
@@ -344,3 +347,79 @@ def test_killed_by_sigkill_at_random_moments(tmp_path: Path) -> None:
     if not (tmp_path / "out").exists():
         subprocess.run([*command, str(tmp_path / "out")], cwd=ROOT, check=True, timeout=60)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+# ---- what the library opens --------------------------------------------------------------------
+
+
+def relabelled(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """The same file with another header."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    change(header)
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"format": "pt", "note": "x"}, "absent"])
+def test_metadata_of_any_kind_that_the_library_reads(tmp_path: Path, metadata: object) -> None:
+    tensors = checkpoints.llama(2)
+    source = checkpoints.write(tmp_path / "source", tensors, shards=2)
+
+    def change(header: dict[str, Any]) -> None:
+        header.pop("__metadata__")
+        if metadata != "absent":
+            header["__metadata__"] = metadata
+
+    for path in source.glob("*.safetensors"):
+        relabelled(path, change)
+        with safetensors.safe_open(path, "numpy"):
+            pass
+    prune(source, tmp_path / "out", Block(1, 1))
+    assert checkpoints.read(tmp_path / "out") == {
+        name: held for name, held in tensors.items() if "layers.1" not in name
+    }
+
+
+@pytest.mark.parametrize("metadata", [{"format": 3}, [], "pt", {"format": None}])
+def test_metadata_that_the_library_refuses_is_refused(tmp_path: Path, metadata: object) -> None:
+    source = checkpoints.write(tmp_path / "source", checkpoints.llama(1))
+    relabelled(source / "model.safetensors", lambda header: header.update(__metadata__=metadata))
+    with pytest.raises(safetensors.SafetensorError):
+        safetensors.safe_open(source / "model.safetensors", "numpy").__enter__()
+    with pytest.raises(UserError, match=r"header of .* is damaged"):
+        open_checkpoint(source)
+
+
+@pytest.mark.parametrize("dtype", BITS)
+def test_every_dtype_that_is_known_here_the_library_knows(tmp_path: Path, dtype: str) -> None:
+    """And as wide as here: it checks the bytes against dtype and shape."""
+    path = tmp_path / "model.safetensors"
+    size = 8 * BITS[dtype] // 8
+    fields = {"dtype": dtype, "shape": [8], "data_offsets": [0, size]}
+    text = json.dumps({"x": fields}).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(size))
+    with safetensors.safe_open(path, "numpy") as opened:
+        assert list(opened.keys()) == ["x"]
+    assert [tensor.dtype for tensor in read_shard(path).tensors] == [dtype]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "finite", "not_finite"),
+    [
+        ("F8_E4M3FNUZ", [0x00, 0x7F, 0xFF, 0x81], [0x80]),
+        ("F8_E5M2FNUZ", [0x00, 0x7F, 0xFF, 0x81], [0x80]),
+        ("F8_E4M3", [0x00, 0x7E, 0xFE, 0x80], [0x7F, 0xFF]),
+        ("F8_E5M2", [0x00, 0x7B, 0xFB, 0x80], [0x7C, 0x7D, 0xFC, 0xFF]),
+    ],
+)
+def test_which_bytes_of_fp8_are_no_numbers(
+    dtype: str, finite: list[int], not_finite: list[int]
+) -> None:
+    tensor = Tensor("x", dtype, (1,), Path("shard"), 0, 1)
+    for byte in finite:
+        refuse_not_finite(tensor, memoryview(bytes([byte])))
+    for byte in not_finite:
+        with pytest.raises(UserError, match="NaN or infinite"):
+            refuse_not_finite(tensor, memoryview(bytes([byte])))

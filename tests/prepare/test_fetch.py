@@ -1,5 +1,6 @@
 """Fetching from a server that stalls, truncates, lies about lengths and refuses."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -7,10 +8,13 @@ import random
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +28,9 @@ from steps.config.schema import ModelConfig
 from steps.plan.unsupported import limitation
 from steps.prepare.fetch import download as downloading
 from steps.prepare.fetch import sources
-from steps.prepare.fetch.client import Client
+from steps.prepare.fetch.client import Access, Client
 from steps.prepare.fetch.download import Digest, Item, download
-from tests import running
+from tests import checkpoints, running
 from tests.conftest import ROOT, planned
 from tests.file_server import Files, serving
 
@@ -139,7 +143,7 @@ def test_files_come_at_once(server: Files, tmp_path: Path) -> None:
         (["reset"] * 3, "failed 3 times: no connection; check the network and run it again"),
         (["short"] * 3, "failed 3 times: 4,993 bytes are announced where 5,000 are listed"),
         (["more"] * 3, "failed 3 times: more than the listed 5,000 bytes came"),
-        (["wrong"] * 3, r"is not the file it should be: its sha256 digest is \w{64}, not \w{64}"),
+        (["wrong"] * 3, r"isn't the expected file: its sha256 digest is \w{64}, not \w{64}"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -266,9 +270,9 @@ def test_a_hub_is_listed_with_sizes_and_digests(server: Files) -> None:
 @pytest.mark.parametrize(
     ("listing", "words"),
     [
-        (b"<html>", "is no JSON; is this a hub's endpoint"),
-        (b"{}", "is no listing; is this a hub's endpoint"),
-        (b'[{"path": "x"}]', "is no listing of a hub"),
+        (b"<html>", "isn't JSON; is this a hub's endpoint"),
+        (b"{}", "isn't a listing; is this a hub's endpoint"),
+        (b'[{"path": "x"}]', "isn't a hub's listing"),
         (b"[]", "org/model has no files that are wanted"),
         (
             b'[{"type": "file", "path": "../x", "size": 1, "oid": "0"}]',
@@ -330,7 +334,7 @@ def test_mlcommons_storage_that_wants_a_login_says_so(server: Files) -> None:
     ("path", "text", "words"),
     [
         ("set.uri", b"<html>", "holds no address; is it a .uri file of MLCommons"),
-        ("set.md5", b"<html>", "has the line '<html>', which is no checksum"),
+        ("set.md5", b"<html>", "has the line '<html>', which isn't a checksum"),
         ("set.md5", b"0" * 32 + b"  ../up", "lists the file '../up', outside of its directory"),
         ("set.md5", (b"0" * 32 + b"  a\n") * 2, "lists a twice"),
     ],
@@ -361,7 +365,9 @@ def config(source: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 
 def command(home: Path, settings: dict[str, Any]) -> list[str]:
-    return running.command("fetch", settings, {}, home)
+    """Fetching is no step of a plan, but a command like one."""
+    python, _, _, *arguments = running.command("model", settings, {}, home)
+    return [python, "-m", "steps.prepare.fetch", *arguments]
 
 
 def fetch(home: Path, settings: dict[str, Any]) -> subprocess.CompletedProcess[str]:
@@ -504,7 +510,7 @@ def test_a_local_directory_is_taken_and_checked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "digests", "words"),
     [
-        ("nowhere", {}, "is no directory; give the path"),
+        ("nowhere", {}, "isn't a directory; give the path"),
         ("home", {"b_bin": "0" * 64}, "b.bin is missing; restore it"),
         ("home", {"a_bin": "0" * 64}, "a.bin is not the file whose sha256 is given"),
         ("empty", {}, "holds no files"),
@@ -542,6 +548,144 @@ def test_a_file_by_url_needs_a_digest(tmp_path: Path) -> None:
     file = {"url": "https://x.invalid/a", "name": "a"}
     done = fetch(tmp_path, config({"kind": "url", "files": [file], "headers": {}}))
     assert "a needs a sha256 or an md5 to be checked against" in done.stderr
+
+
+# ---- what the other side says ------------------------------------------------------------------
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """Answers everything with `answer`: status, headers, body."""
+
+    answer: tuple[int, dict[str, str], bytes] = (200, {}, b"")
+
+    def do_GET(self) -> None:
+        status, headers, data = self.answer
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    do_CONNECT = do_GET
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def refusing(
+    status: int,
+    headers: dict[str, str],
+    data: bytes,
+    context: ssl.SSLContext | None = None,
+) -> Iterator[str]:
+    handler = type("Handler", (Refusing,), {"answer": (status, headers, data)})
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    if context:
+        httpd.socket = context.wrap_socket(httpd.socket, server_side=True)
+    thread = threading.Thread(target=httpd.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield f"http{'s' if context else ''}://127.0.0.1:{httpd.server_port}"
+    finally:
+        httpd.shutdown()
+        thread.join()
+        httpd.server_close()
+
+
+REVIEW = "Your request to access model org/model is awaiting a review from the repo authors."
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "data", "words"),
+    [
+        (403, {"X-Error-Message": REVIEW}, b"", rf"is refused \(status 403, '{REVIEW}'\): what"),
+        (403, {}, json.dumps({"error": REVIEW}).encode(), "awaiting a review"),
+        (403, {}, b'{"message": "Quota exceeded"}', "'Quota exceeded'"),
+        (
+            401,
+            {"X-Error-Code": "RepoNotFound"},
+            b'{"error": "Repository not found"}',
+            "exist .stat",
+        ),
+        (
+            404,
+            {"X-Error-Message": "Invalid rev id: x"},
+            b"",
+            "'Invalid rev id: x'.; correct its na",
+        ),
+        (403, {"Content-Type": "text/html"}, b"<html>no</html>", r"\(status 403\): what \$HF"),
+        (403, {}, b'{"error": ["no", "text"]}', r"\(status 403\)"),
+        (403, {}, b"[" * 100_000, r"\(status 403\)"),
+        (403, {}, b'{"error": "a\\u001b[31mb\\n' + b"c" * 9000 + b'"}', r"'a \[31mb c{20,160}'"),
+        (403, {}, b'{"error": "' + SECRET.encode() + b' is no good"}', r"'\*\*\* is no good'"),
+    ],
+)
+def test_the_servers_own_words_are_passed_on(
+    status: int, headers: dict[str, str], data: bytes, words: str
+) -> None:
+    with refusing(status, headers, data) as url:
+        access = Access(url.partition("//")[2], {"Authorization": f"Bearer {SECRET}"}, "$HF_TOKEN")
+        with pytest.raises(UserError, match=words) as caught:
+            client().text(f"{url}/x", access)
+    assert SECRET not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_words_that_never_end_are_not_waited_for(server: Files) -> None:
+    """The status alone decides."""
+    server.script["/x"] = ["403"]
+    begun = time.monotonic()
+    with pytest.raises(UserError, match="is refused"):
+        client().text(f"{server.url}/x", Access())
+    assert time.monotonic() - begun < 10
+
+
+def test_an_untrusted_certificate_is_said_at_once(tmp_path: Path) -> None:
+    """As of a proxy that opens TLS: trying again doesn't help, REQUESTS_CA_BUNDLE does."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    made = subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+            *("-keyout", key, "-out", certificate, "-subj", "/CN=127.0.0.1"),
+            *("-addext", "subjectAltName=IP:127.0.0.1"),
+        ],
+        capture_output=True,
+        timeout=60,
+    )
+    assert made.returncode == 0, made.stderr
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with refusing(200, {}, b"yes", context) as url:
+        begun = time.monotonic()
+        with pytest.raises(UserError, match=r"certificate of 127\.0\.0\.1:\d+ isn't trusted"):
+            Client(stall_limit_s=5, attempts=3, retry_wait_s=60).text(f"{url}/x", Access())
+        assert time.monotonic() - begun < 10
+        trusting = Client(stall_limit_s=5, attempts=1, retry_wait_s=0.001)
+        trusting.session.verify = str(certificate)
+        assert trusting.text(f"{url}/x", Access())[0] == b"yes"
+        trusting.session.verify = str(tmp_path / "absent.pem")
+        with pytest.raises(UserError, match="correct REQUESTS_CA_BUNDLE"):
+            trusting.text(f"{url}/x", Access())
+
+
+@pytest.mark.parametrize(
+    ("proxy", "words"),
+    [
+        ("http://user:secret@127.0.0.1:1", r"failed 3 times: the proxy for it gives no connection"),
+        ("PROXY", "the proxy for .* wants a name and password; put them into HTTPS_PROXY"),
+    ],
+)
+def test_a_proxy_that_refuses_is_named(
+    proxy: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with refusing(407, {"Proxy-Authenticate": "Basic"}, b"") as url:
+        handler = {"https": url if proxy == "PROXY" else proxy}
+        chosen = Client(stall_limit_s=5, attempts=3, retry_wait_s=0.001)
+        chosen.session.proxies = handler
+        with pytest.raises(UserError, match=words) as caught:
+            chosen.text("https://hub.invalid/x", Access())
+    assert "secret" not in str(caught.value)
 
 
 # ---- the model step ----------------------------------------------------------------------------
@@ -585,19 +729,53 @@ def test_the_model_step_fetches_what_the_plan_names(server: Files, tmp_path: Pat
 
 
 def test_the_model_step_takes_a_directory_of_this_machine(tmp_path: Path) -> None:
-    (tmp_path / "held").mkdir()
-    (tmp_path / "held/model.safetensors").write_bytes(body(100))
-    settings = {
-        "name": "x",
-        "source": "local",
-        "repository": "org/model",
-        "path": str(tmp_path / "held"),
-        "fetch": planned_model({"offline": True})["fetch"],
-    }
+    checkpoints.write(tmp_path / "held", checkpoints.llama(2), shards=3)
+    settings = local_model(tmp_path / "held")
     assert limitation("model", settings) is None
     done = model_step(tmp_path, settings)
     assert done.returncode == 0, done.stderr
-    assert set(Manifest.read(tmp_path / "out/manifest.json").files) == {"model.safetensors"}
+    made = set(Manifest.read(tmp_path / "out/manifest.json").files)
+    assert len([name for name in made if name.endswith(".safetensors")]) == 3
+
+
+def local_model(path: Path) -> dict[str, Any]:
+    return {
+        "name": "x",
+        "source": "local",
+        "repository": "org/model",
+        "path": str(path),
+        "fetch": planned_model({"offline": True})["fetch"],
+    }
+
+
+SECOND = "model-00002-of-00003.safetensors"
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 41752\n"
+
+
+@pytest.mark.parametrize("folder", ["", "transformer/"])
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda home: (home / SECOND).unlink(), f"{SECOND} is missing, and"),
+        (lambda home: (home / SECOND).write_bytes(LFS), f"{SECOND} is a pointer of Git LFS"),
+        (lambda home: (home / "tokenizer.json").write_bytes(LFS), "tokenizer.json is a pointer"),
+        (lambda home: (home / SECOND).write_bytes(b""), f"{SECOND} is truncated or no safetens"),
+        (lambda home: os.truncate(home / SECOND, 9000), "bytes, its header says"),
+        (
+            lambda home: [path.unlink() for path in home.glob("model*")],
+            "holds no weights",
+        ),
+    ],
+)
+def test_a_local_model_that_is_not_whole_is_refused_before_it_is_taken(
+    tmp_path: Path, folder: str, damage: Callable[[Path], object], words: str
+) -> None:
+    home = checkpoints.write(tmp_path / "held" / folder, checkpoints.llama(2), shards=3)
+    damage(home)
+    done = model_step(tmp_path, local_model(tmp_path / "held"))
+    assert done.returncode == 1 and words in done.stderr, done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

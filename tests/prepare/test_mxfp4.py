@@ -161,7 +161,7 @@ def test_weights_that_mxfp4_cannot_hold_are_refused(tmp_path: Path) -> None:
     cases: list[tuple[tuple[str, tuple[int, ...]], str]] = [
         (("BF16", (4, 48)), "is 48 wide, which groups of 32 don't divide; exclude it"),
         (("U8", (4, 64)), "is U8; MXFP4 is made from BF16, F16 or F32"),
-        (("BF16", (8, 4, 64)), "is no weight of one linear layer; exclude it or split"),
+        (("BF16", (8, 4, 64)), "isn't the weight of one linear layer; exclude it or split"),
     ]
     for number, ((dtype, shape), words) in enumerate(cases):
         data = bytes(math.prod(shape) * checkpoints.WIDTH[dtype])

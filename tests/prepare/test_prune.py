@@ -70,6 +70,67 @@ def test_any_block_of_any_checkpoint(
     assert open_checkpoint(home / "out").config == config
 
 
+@settings(max_examples=25)
+@given(st.data())
+def test_lists_of_layers_lose_what_the_block_had(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Whether they hold something of each layer or layers' numbers."""
+    layers = data.draw(st.integers(3, 6))
+    first = data.draw(st.integers(0, layers - 1))
+    last = data.draw(st.integers(first, min(first + layers - 2, layers - 1)))
+    flags = data.draw(st.lists(st.sampled_from([0, 1]), min_size=layers, max_size=layers))
+    some = data.draw(st.lists(st.integers(0, layers - 1), unique=True).map(sorted))
+    config = {
+        "no_rope_layers": flags,
+        "layers_block_type": [f"kind_{layer}" for layer in range(layers)],
+        "block_configs": [{"n_heads": layer} for layer in range(layers)],
+        "mlp_only_layers": some,
+        "moe_layers": list(range(layers)),
+        "first_k_dense_replace": data.draw(st.integers(0, layers)),
+        "eos_token_id": list(range(layers)),
+    }
+    home = tmp_path_factory.mktemp("prune")
+    source = checkpoints.write(home / "source", checkpoints.llama(layers, 32), config=config)
+    prune(source, home / "out", Block(first, last))
+    kept = [layer for layer in range(layers) if not first <= layer <= last]
+    made = config_of(home / "out")
+    assert made["no_rope_layers"] == [flags[layer] for layer in kept]
+    assert made["layers_block_type"] == [f"kind_{layer}" for layer in kept]
+    assert made["block_configs"] == [{"n_heads": layer} for layer in kept]
+    assert made["mlp_only_layers"] == [kept.index(layer) for layer in some if layer in kept]
+    assert made["moe_layers"] == list(range(len(kept)))
+    dense = config["first_k_dense_replace"]
+    assert isinstance(dense, int) and made["first_k_dense_replace"] == len(
+        [layer for layer in kept if layer < dense]
+    )
+    assert made["eos_token_id"] == list(range(layers))
+
+
+@pytest.mark.parametrize(
+    ("config", "block", "complaint"),
+    [
+        ({"no_rope_layers": [1, 1, 0]}, Block(1, 1), "no_rope_layers .* has 3 entries and the mo"),
+        ({"moe_layers": [0, 9]}, Block(1, 1), "moe_layers .* names layer 9, which isn't one of"),
+        ({"decoder_sparse_step": 2}, Block(1, 1), "decoder_sparse_step 2, so 1 layers less"),
+        ({"sliding_window_pattern": 3}, Block(1, 2), "drop a multiple of it"),
+        ({"decoder_sparse_step": 2}, Block(1, 2), None),
+        ({"decoder_sparse_step": 2}, Block(5, 5), None),
+        ({"sliding_window_pattern": 3, "layer_types": list("abcabc")}, Block(1, 2), None),
+    ],
+)
+def test_layers_that_would_change_their_kind_are_not_pruned(
+    tmp_path: Path, config: dict[str, object], block: Block, complaint: str | None
+) -> None:
+    source = checkpoints.write(tmp_path / "source", checkpoints.llama(6, 32), config=config)
+    if complaint is None:
+        prune(source, tmp_path / "out", block)
+        return
+    with pytest.raises(UserError, match=complaint):
+        prune(source, tmp_path / "out", block)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(("block", "left"), [(Block(59, 84), 100), (Block(62, 103), 84)])
 def test_the_blocks_of_amd_in_405b(tmp_path: Path, block: Block, left: int) -> None:
     tensors = checkpoints.llama(126, hidden=32)
@@ -143,7 +204,7 @@ def test_layer_names_in_a_quantization_config_are_renumbered(tmp_path: Path) -> 
 @pytest.mark.parametrize(("first", "last"), [(0, 3), (2, 1), (-1, 1), (2, 4)])
 def test_impossible_blocks_are_refused(tmp_path: Path, first: int, last: int) -> None:
     source = checkpoints.write(tmp_path / "source", checkpoints.llama(4))
-    with pytest.raises(UserError, match=r"it has layers 0 to 3 and has to keep one"):
+    with pytest.raises(UserError, match=r"it has layers 0 to 3 and must keep one"):
         prune(source, tmp_path / "out", Block(first, last))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
 

@@ -51,5 +51,5 @@ def test_quantizing_rounds_only_decoder_linears(tmp_path: Path) -> None:
         assert len(found[format]["moved"]) == 15 * 7
         assert all("_proj.weight" in name for name in found[format]["moved"])
         assert found[format]["levels"] <= levels
-    assert "is no checkpoint directory" in found["refused"]
+    assert "isn't a checkpoint directory" in found["refused"]
     assert found["left"] == ["fp8", "int2"]

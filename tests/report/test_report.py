@@ -79,11 +79,12 @@ class Page(HTMLParser):
             self.text += data
 
 
+OPEN = "Ray asks for no token: whoever reaches it runs programs as its user"
 SLOW = "engine 1 of node 0 ran at 61 % of the speed of its equals"
 
 
 def rendered(plan: Plan, home: Path) -> Path:
-    synthetic.build(plan, home, degraded=[SLOW])
+    synthetic.build(plan, home, degraded=[SLOW], exposed=[OPEN])
     for job in plan.jobs:
         if job.step == "performance_run" and job.key.endswith("bf16/Server"):
             (home / job.output).with_name(FRONTIER).write_text(SEARCH, encoding="utf-8")
@@ -93,7 +94,7 @@ def rendered(plan: Plan, home: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    plan = planned("precision=bf16,fp8", "system.submitter='Re<b>prise'")
+    plan = planned("precision=bf16,fp8", "system.fields.system_name='Re<b>prise'")
     return rendered(plan, tmp_path_factory.mktemp("experiment"))
 
 
@@ -185,9 +186,10 @@ def test_the_page_shows_every_cell_and_every_departure(made: Path) -> None:
     assert "precision is emulated" in page.text
 
 
-def test_a_slow_engine_is_named_beside_the_results(made: Path) -> None:
-    assert SLOW in (made / "index.html").read_text(encoding="utf-8")
-    assert SLOW in (made / "summary.md").read_text(encoding="utf-8")
+def test_a_slow_engine_and_an_open_cluster_are_named_beside_the_results(made: Path) -> None:
+    for sentence in (SLOW, OPEN):
+        assert sentence in (made / "index.html").read_text(encoding="utf-8")
+        assert sentence in (made / "summary.md").read_text(encoding="utf-8")
 
 
 def test_what_a_user_wrote_is_text_not_markup(made: Path) -> None:
@@ -367,3 +369,42 @@ def test_a_logarithmic_axis_has_numbers_over_its_whole_length(low: float, times:
     if times >= 10:
         edges = [low, *ticks, low * times]
         assert max(b / a for a, b in pairwise(edges)) <= 10.001
+
+
+def unfinished(plan: Plan, home: Path) -> Page:
+    """One cell that isn't valid, one whose accuracy run was killed, one that was never run."""
+    synthetic.build(plan, home)
+    synthetic.invalid(plan, home, "Server")
+    died = "error: accuracy_run: its process was ended by SIGKILL"
+    synthetic.gone(plan, home, "accuracy_run", "Offline", died)
+    for step in ("performance_run", "accuracy_run", "compliance_run"):
+        synthetic.gone(plan, home, step, "Interactive")
+    page = Page()
+    page.feed((synthetic.report(plan, home) / "index.html").read_text(encoding="utf-8"))
+    return page
+
+
+def test_a_page_is_made_of_whatever_there_is(tmp_path: Path) -> None:
+    plan = planned()
+    page = unfinished(plan, tmp_path)
+    assert page.open == []
+    text = " ".join(page.text.split())
+    assert "0 of 3 cells are valid." in text
+    for state in ("✗ INVALID", "✗ failed", "missing"):
+        assert state in text
+    assert "p99 TTFT is 4056.2 ms, the limit of Server is 2000 ms" in text
+    assert "./reproduce again Server" in text and "ended by SIGKILL" in text
+    assert "Runs that are not valid" in text
+    made = tmp_path / "made"
+    states = json.loads((made / "summary.json").read_text(encoding="utf-8"))["states"]
+    assert [state["parts"][0]["state"] for state in states] == ["valid", "invalid", "due"]
+    rows = list(csv.DictReader((made / "summary.csv").read_text(encoding="utf-8").splitlines()))
+    assert [row["state"] for row in rows] == ["failed", "invalid", "due"]
+    assert "**0 of 3 cells are valid.**" in (made / "summary.md").read_text(encoding="utf-8")
+
+
+def test_a_page_of_nothing_is_a_page(tmp_path: Path) -> None:
+    plan = planned()
+    page = Page()
+    page.feed((synthetic.report(plan, tmp_path) / "index.html").read_text(encoding="utf-8"))
+    assert "0 of 3 cells are valid." in page.text and "not measured yet" in page.text

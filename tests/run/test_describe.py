@@ -248,13 +248,13 @@ def _shown_below(root: Path) -> object:
 
 def test_what_is_no_record_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    with pytest.raises(UserError, match=r"a\.json can't be read \(No such file"):
+    with pytest.raises(UserError, match=r"a\.json can't be read \(it is missing\); make"):
         read([path])
     path.write_text("[]", encoding="utf-8")
     with pytest.raises(UserError, match=r"record \(input should be an object, got \[\]\); make"):
         read([path])
     path.write_text('{"cpu": 3}', encoding="utf-8")
-    with pytest.raises(UserError, match=r"a\.json is no node's record .* --node FILE"):
+    with pytest.raises(UserError, match=r"a\.json isn't a node's record .* --node FILE"):
         read([path])
     path.write_text(machine(tmp_path / "m").model_dump_json(), encoding="utf-8")
     with pytest.raises(UserError, match="named twice"):

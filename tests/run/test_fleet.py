@@ -13,6 +13,7 @@ import pytest
 
 from steps.base.record import Manifest
 from steps.config.layers import merged
+from steps.config.window import Window
 from steps.mlperf.loadgen_log import read_answers, read_detail
 from tests.conftest import planned
 from tests.running import Running, alive, artifacts_of
@@ -191,6 +192,21 @@ def test_an_engine_that_is_stopped_at_start_is_not_waited_for(
     assert status == (1 if on_failure == "fail" else 0)
 
 
+@pytest.mark.parametrize("on_failure", ["fail", "redispatch"])
+def test_an_engine_that_is_stopped_before_it_has_read_its_prompts_is_named(
+    configs: dict[tuple[str, str], dict[str, Any]], tmp_path: Path, on_failure: str
+) -> None:
+    """They are more than a socket's buffer takes."""
+    inputs = artifacts_of(tmp_path / "artifacts", 30_000)
+    engine = {"start_limit_s": 24, "placement": {"on_failure": on_failure}}
+    config = merged(configs["performance_run", "Offline"], {"engine": engine})
+    running = Running("performance_run", config, inputs, tmp_path, ENGINES)
+    os.kill(running.first_engine(), signal.SIGSTOP)
+    status, text = running.ended()
+    assert status == (1 if on_failure == "fail" else 0), text
+    assert "engine 0 took nothing and gave no sign of life for 6 s at start" in text
+
+
 def test_the_last_engines_death_ends_the_run(start: Start) -> None:
     running = start("performance_run", "Offline", placement={"on_failure": "redispatch"})
     running.wait_until_running()
@@ -199,6 +215,28 @@ def test_the_last_engines_death_ends_the_run(start: Start) -> None:
     status, text = running.ended()
     assert status == 1
     assert "was the last one" in text
+
+
+def test_an_engine_that_is_paused_is_in_the_journal_with_its_seconds(start: Start) -> None:
+    running = start("performance_run", "Offline", arguments={"tpot_ms": 8})
+    running.wait_until_running()
+    time.sleep(1)
+    os.kill(running.engines[1], signal.SIGSTOP)
+    time.sleep(3)
+    os.kill(running.engines[1], signal.SIGCONT)
+    status, text = running.ended()
+    assert status == 0, text
+    manifest = running.manifest()
+    assert manifest.file("journal.jsonl")
+    found = Window.of(manifest.result)
+    assert found is not None
+    (paused,) = [one for one in found.disturbances if one.by == "stopped"]
+    assert paused.words == "a process of the run was stopped by a signal"
+    assert 0 <= paused.from_s <= 2.5
+    assert 2 <= paused.to_s - paused.from_s <= 5
+    assert paused.cost is not None
+    assert 2.5 <= paused.cost.lost_s <= 4
+    assert f"the run was disturbed: {paused}" in text
 
 
 def test_a_killed_run_leaves_no_engine(start: Start) -> None:

@@ -150,5 +150,5 @@ def test_truncated_weights_are_refused(
     assert done.returncode == 1
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
-    assert "model.safetensors is no whole safetensors file" in errors[0]
+    assert "model.safetensors isn't a complete safetensors file" in errors[0]
     assert not (tmp_path / "out").exists()

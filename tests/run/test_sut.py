@@ -228,13 +228,21 @@ def test_an_audit_config_that_lies_about_is_not_read(run: Run, tmp_path: Path) -
 DURING = {
     "lose": ["sample ", " s for its answer", "1 wait in all"],
     "die": ["the engine died during the run", "out of memory"],
-    "one-token": ["LoadGen reported 1 errors", "tokens"],
+    "too-long": ["was answered with 161 tokens, and generation allows 2 to 160", "void"],
+    "no-token": ["was answered with 0 tokens, and generation allows 2 to 160"],
+    "one-token": ["was answered with 1 tokens, and generation allows 2 to 160"],
 }
 AT_START = {
     "no-start": ["no accelerator is there"],
     "two-threads": ["computes with 2 threads", "engine.threads is 1"],
     "slow-start": [f"not ready within start_limit_s = {START_LIMIT_S} s"],
 }
+
+
+@pytest.mark.parametrize("scenario", ["Offline", "Interactive"])
+def test_the_longest_answers_that_are_allowed_count(run: Run, scenario: str) -> None:
+    done = run("performance_run", scenario, "longest")
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -350,7 +358,7 @@ def test_a_small_dataset_is_refused(
         loadgen={**config["loadgen"], "performance_sample_count_override": 65},
     )
     assert done.returncode == 1
-    assert "the dataset has 64 samples, LoadGen is to load 65" in done.stderr
+    assert "the dataset has 64 samples, LoadGen loads 65" in done.stderr
 
 
 def test_a_changed_dataset_is_never_unpickled(
@@ -371,7 +379,7 @@ def test_a_changed_dataset_is_never_unpickled(
     [
         ({"input": ["no tokens here"]}, "tok_input"),
         ({"tok_input": [[1, 2], []]}, "sample 1 has no tokens"),
-        ({"tok_input": [None]}, "no table of prompts"),
+        ({"tok_input": [None]}, "isn't a table of prompts"),
         ({"tok_input": []}, "it has no rows"),
     ],
 )
@@ -387,7 +395,7 @@ def test_a_truncated_pickle_is_refused(kept: int) -> None:
     whole = pickle.dumps(pandas.DataFrame({"tok_input": [[1, 2, 3]] * 4}))
     with tempfile.TemporaryDirectory() as home:
         manifest = dataset_of(Path(home) / "dataset", whole[: kept % len(whole)])
-        with pytest.raises(UserError, match="no table of prompts"):
+        with pytest.raises(UserError, match="isn't a table of prompts"):
             samples.load(manifest)
 
 

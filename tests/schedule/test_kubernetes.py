@@ -59,6 +59,29 @@ def pod_of(made: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+SDXL = ("experiment=amd-v5.1", "benchmark=stable-diffusion-xl", "scenario=Offline", *AMD)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "strategy", "expected"),
+    [
+        (MI300X, "single", {"amd.com/gpu": "8"}),
+        (MI300X, "mixed", {"amd.com/spx_nps1": "8"}),
+        ((*SDXL, "system=amd-mi325x-epyc-9655"), "single", {"amd.com/gpu": "64"}),
+        ((*SDXL, "system=amd-mi325x-epyc-9655"), "mixed", {"amd.com/cpx_nps1": "64"}),
+    ],
+)
+def test_a_pod_asks_for_all_devices_of_its_node(
+    overrides: tuple[str, ...], strategy: str, expected: dict[str, str]
+) -> None:
+    plan = told(planned(*overrides), resource_naming_strategy=strategy)
+    spec = pod_of(objects_of(plan, "performance_run")[-1])
+    limits = spec["containers"][0]["resources"]["limits"]
+    assert {name: n for name, n in limits.items() if name.startswith("amd.com/")} == expected
+    tolerated = {one["key"] for one in spec["tolerations"]}
+    assert {"amd.com/gpu", *expected} <= tolerated
+
+
 # ---- manifests ----------------------------------------------------------------------------------
 
 
@@ -197,7 +220,7 @@ def test_several_nodes_without_ray_are_refused() -> None:
     ("settings", "words"),
     [
         ({"groups": ["render"]}, r"scheduler\.group_ids\.render .*getent group render"),
-        ({"security": ["label=disable"]}, r"runtime\.security=label=disable can't be said"),
+        ({"security": ["label=disable"]}, r"runtime\.security=label=disable can't be expressed"),
         ({"devices": ["/dev/kfd"]}, r"names /dev/kfd: .*set runtime\.devices=\[\]"),
     ],
 )
@@ -209,7 +232,7 @@ def test_what_kubernetes_cannot_be_told_is_named(settings: dict[str, Any], words
 def test_accelerators_and_nodes_that_are_not_known_are_named() -> None:
     for changes, words in (
         ({"accelerators": {}}, r"no device plugin is known for gfx942"),
-        ({"node_labels": {}}, r"nodes with mi300x can't be told from others"),
+        ({"node_labels": {}}, r"nothing distinguishes nodes with mi300x from others"),
     ):
         with pytest.raises(UserError, match=words):
             objects_of(told(planned(*MI300X), **changes), "performance_run")
@@ -377,7 +400,7 @@ def test_an_image_that_is_nowhere_is_named(bench: Bench) -> None:
     bench.api.report(bench.pod, waiting("ImagePullBackOff", "Back-off pulling image"))
     assert bench.after(1) is None, "registries have bad minutes"
     assert bench.after(PULL_LIMIT_S - 1) is None
-    with pytest.raises(UserError, match=r"image registry.site/i@sha256:1 can't be had on n2"):
+    with pytest.raises(UserError, match=r"image registry.site/i@sha256:1 can't be pulled on n2"):
         bench.after(2)
 
 
@@ -385,6 +408,74 @@ def test_an_image_that_never_comes_is_named_at_once(bench: Bench) -> None:
     bench.placed.start()
     bench.api.report(bench.pod, waiting("ErrImageNeverPull", "not present with pull policy Never"))
     with pytest.raises(UserError, match=r"ErrImageNeverPull: not present .*scheduler.registry"):
+        bench.after(1)
+
+
+@pytest.mark.parametrize("reason", ["CreateContainerError", "RunContainerError", "SomethingNew"])
+def test_a_container_that_cannot_be_made_is_given_up_with_its_reason(
+    bench: Bench, reason: str
+) -> None:
+    bench.placed.start()
+    bench.api.bind(bench.pod, "n2")
+    said = 'failed to prepare subPath for volumeMount "site" of container "step"'
+    bench.api.report(bench.pod, waiting(reason, said))
+    assert bench.after(1) is None, "a node has bad minutes"
+    assert bench.after(PULL_LIMIT_S - 1) is None
+    with pytest.raises(UserError, match=rf"can't be started on n2 \({reason}: failed to prepare s"):
+        bench.after(2)
+
+
+@pytest.mark.parametrize("reason", ["ContainerCreating", "PodInitializing"])
+def test_a_container_that_is_being_made_is_waited_for(bench: Bench, reason: str) -> None:
+    bench.placed.start()
+    bench.api.bind(bench.pod, "n2")
+    bench.api.report(bench.pod, waiting(reason, ""))
+    assert [bench.after(PULL_LIMIT_S) for _ in range(3)] == [None] * 3
+
+
+REJECTED = "Pod was rejected: Allocate failed due to no healthy devices present"
+RUNC = 'OCI runtime create failed: error mounting "/data": no such file or directory'
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (
+            {"phase": "Failed", "reason": "UnexpectedAdmissionError", "message": REJECTED},
+            rf"\(UnexpectedAdmissionError: {REJECTED}\)",
+        ),
+        ({"phase": "Failed", "reason": "OutOfcpu"}, r"\(OutOfcpu\)"),
+        (
+            {"terminated": {"exitCode": 128, "reason": "StartError", "message": RUNC}},
+            rf"status 128 .*; Kubernetes says StartError: {RUNC}",
+        ),
+        (
+            {
+                "terminated": {
+                    "exitCode": 1,
+                    "reason": "Error",
+                    "message": "a\nerror: x: no file\nb",
+                }
+            },
+            r": x: no file \(Kubernetes job .* on n2\)",
+        ),
+        (
+            {"terminated": {"exitCode": 3, "reason": "Error", "message": "Bus error\n"}},
+            r"status 3 .*; Kubernetes says Bus error",
+        ),
+        ({"terminated": {"exitCode": 3, "reason": "Error"}}, r"status 3 \(Kubernetes job .* n2\);"),
+    ],
+)
+def test_what_kubernetes_says_of_an_end_is_passed_on(
+    bench: Bench, status: dict[str, Any], words: str
+) -> None:
+    bench.placed.start()
+    bench.api.bind(bench.pod, "n2")
+    bench.api.denied.add(("get", "pods"))  # nor is there a log to be had
+    if "terminated" in status:
+        status = {"phase": "Failed", "containerStatuses": [container(status)]}
+    bench.api.report(bench.pod, status)
+    with pytest.raises(UserError, match=words):
         bench.after(1)
 
 
@@ -396,7 +487,7 @@ def test_a_pod_without_a_node_is_mentioned_and_given_up(bench: Bench, said: Said
     assert bench.after(299) is None and said() == []
     assert bench.after(2) is None
     (line,) = said()
-    assert line == f"{bench.placed.label}: waits for a node since 5 min (Kubernetes says: {why})"
+    assert line == f"{bench.placed.label}: has waited for a node for 5 min (Kubernetes says: {why})"
     with pytest.raises(UserError, match=r"no node for 30 min .*3 Insufficient amd.com/gpu"):
         bench.after(1800)
     assert bench.api.objects == {}

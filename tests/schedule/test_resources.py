@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from steps.base.errors import UserError
+from steps.config.accelerators import PARTITIONS
 from steps.config.scheduler import Local, Slurm
 from steps.plan.make import make
 from steps.plan.plan import Plan
@@ -52,10 +53,22 @@ def test_every_run_of_amds_submission_has_a_node_with_its_accelerators_to_itself
         asked = resources.of(job)
         generation = re.match(r"amd-(mi\d+x)", job.key)
         assert generation
-        assert (asked["gpu"], asked["gpu_model"]) == (8, generation[1]), job.key
+        split = 8 if "stable-diffusion-xl" in job.key else 1  # AMD runs it in CPX
+        assert (asked["gpu"], asked["gpu_model"]) == (8 * split, generation[1]), job.key
         assert (asked["nodes"], asked["slurm_extra"]) == (1, "--exclusive")
         assert (asked["cpus_per_task"], asked["mem_mb"]) == (-1, 0), "all of the node's"
         assert (asked["slurm_partition"], asked["slurm_account"]) == ("gpu", "mlperf")
+
+
+@pytest.mark.parametrize("mode", PARTITIONS)
+def test_a_split_accelerator_counts_as_its_devices(amd: Plan, mode: str) -> None:
+    run = next(job for job in amd.jobs if job.step == "performance_run")
+    config = json.loads(run.config)
+    config["engine"]["compute_partition"] = mode
+    split = run.model_copy(update={"config": json.dumps(config)})
+    jobs = tuple(split if job is run else job for job in amd.jobs)
+    asked = Resources(amd.model_copy(update={"jobs": jobs})).of(split)
+    assert asked["gpu"] == 8 * PARTITIONS[mode]
 
 
 def test_a_jobs_limit_is_above_what_is_expected_of_it(amd: Plan) -> None:

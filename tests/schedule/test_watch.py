@@ -41,7 +41,7 @@ class Bench:
         self.watch = Watch(plan, plan.scheduler, home, "reprise-1", clock=lambda: self.now)
 
     def shows(self, state: str, reason: str = "None", nodes: str = "", number: int = 7) -> None:
-        line = f"{number}|{state}|reprise-1_x|{reason}|{nodes}|{COMMENT}\n"
+        line = f"{number}|{state}|reprise-1_x|{nodes}|{COMMENT}|{reason}\n"
         (self.home / "squeue.out").write_text(line)
 
     def log(self, text: str, number: int = 7) -> None:
@@ -161,7 +161,7 @@ def test_other_peoples_jobs_and_earlier_ones_are_none_of_ours(
     tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch, said: Said
 ) -> None:
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    line = f"3|FAILED|reprise-1_old|None|n1|{COMMENT}\n4|RUNNING|other|None|n1|{COMMENT}\n"
+    line = f"3|FAILED|reprise-1_old|n1|{COMMENT}|None\n4|RUNNING|other|n1|{COMMENT}|None\n"
     bench = Bench(tmp_path, plan)
     (tmp_path / "squeue.out").write_text(line)
     assert isinstance(plan.scheduler, Slurm)
@@ -222,6 +222,10 @@ def test_a_machine_without_slurm_is_told_so(
         ("AccountingStorageType   = accounting_storage/none\n", "squeue"),
         ("AccountingStorageType   = accounting_storage/slurmdbd\n", "sacct"),
         ("", "squeue"),
+        ("AccountingStorageHost   = (null)\nAccountingStorageType   = (null)\n", "squeue"),
+        ("AccountingStorageType   = \nAccountingStorageUser = N/A\n", "squeue"),
+        ("AccountingStorageType   = none\n", "squeue"),
+        ("slurm: warning\n  AccountingStorageType=accounting_storage/mysql\n", "sacct"),
     ],
 )
 def test_states_come_from_accounting_where_there_is_any(
@@ -240,6 +244,9 @@ def test_states_come_from_accounting_where_there_is_any(
         ("1:00:00", 60),
         ("2-00:00:00", 2880),
         ("1-01:30:00", 1530),
+        ("2-0", 2880),
+        ("1-6:30", 1830),
+        ("UNLIMITED", None),
     ],
 )
 def test_limits_as_sinfo_writes_them(text: str, expected: int | None) -> None:
@@ -251,6 +258,9 @@ def test_limits_as_sinfo_writes_them(text: str, expected: int | None) -> None:
     [
         ("(null)", {}),
         ("gpu:8", {"": 8}),
+        ("gpu:(null):8(S:0-1)", {"": 8}),
+        ("gpu:mi300x:8(IDX:0-7)", {"mi300x": 8}),
+        ("gpu:mi300x:no_consume:8", {"mi300x": 8}),
         ("gpu:mi300x:8(S:0-1)", {"mi300x": 8}),
         ("gpu:a100-40:2,gpu:a100-80:6,nvme:1", {"a100-40": 2, "a100-80": 6}),
     ],

@@ -215,9 +215,7 @@ def test_a_field_of_the_description_is_not_reworded_but_refused(
     system = inputs["describe/rehearsal-cpu"].with_name("system.json")
     fields = {**json.loads(system.read_text(encoding="utf-8")), field: FIELDS[field]}
     system.write_text(json.dumps(fields, indent=2), encoding="utf-8")
-    manifest = json.loads(inputs["describe/rehearsal-cpu"].read_text(encoding="utf-8"))
-    manifest["files"]["system.json"]["bytes"] = system.stat().st_size
-    inputs["describe/rehearsal-cpu"].write_text(json.dumps(manifest), encoding="utf-8")
+    synthetic.made_otherwise(inputs["describe/rehearsal-cpu"], lambda _: None)
     with pytest.raises(UserError, match=rf"line .*: {field} holds a.*reword the field") as caught:
         packaged(plan, tmp_path)
     assert not any(canary in str(caught.value) for canary in CANARIES)
@@ -232,17 +230,11 @@ def test_a_log_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     log = manifest.with_name("mlperf_log_summary.txt")
     text = log.read_text(encoding="utf-8") + "from /home/alice/run\n"
     log.write_text(text, encoding="utf-8")
-    known_files = json.loads(manifest.read_text(encoding="utf-8"))
-    known_files["files"][log.name] = {
-        "bytes": log.stat().st_size,
-        "sha256": sha256_file(log),
-    }
-    manifest.write_text(json.dumps(known_files), encoding="utf-8")
+    synthetic.made_otherwise(manifest, lambda _: None)
     check = synthetic.inputs_of(plan, tmp_path, "submission")[role.replace("_run", "_check")]
-    judged = json.loads(check.read_text(encoding="utf-8"))
-    judged["inputs"]["run"] = sha256_file(manifest)
-    check.write_text(json.dumps(judged), encoding="utf-8")
-    with pytest.raises(UserError, match=r"holds a path of this site.*logs have to stay"):
+    judged = {"run": sha256_file(manifest)}
+    synthetic.made_otherwise(check, lambda fields: fields["inputs"].update(judged))
+    with pytest.raises(UserError, match=r"holds a path of this site.*logs must stay"):
         packaged(plan, tmp_path)
     assert log.read_text(encoding="utf-8") == text
 

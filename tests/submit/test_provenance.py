@@ -1,9 +1,16 @@
 """The statement of a submission: complete, checked offline, signed, sealed, refused if not."""
 
+import io
 import json
+import os
 import platform
-from collections.abc import Iterator
+import shutil
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import pyrage
 import pytest
@@ -15,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steps.base.errors import UserError
-from steps.base.locks import packages
+from steps.base.locks import entries, packages
 from steps.base.record import Manifest, sha256_file
 from steps.commands import seal
 from steps.commands.cli import main
@@ -91,15 +98,30 @@ def test_quick_looks_are_no_part_of_it(plan: Plan) -> None:
 
 
 def test_a_bill_of_materials_is_valid_and_lists_the_lock() -> None:
-    from datetime import UTC, datetime
-
     lock = ROOT / "envs/driver.lock"
     text = bill(lock, datetime(2026, 1, 1, tzinfo=UTC))
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
     listed = {(c["name"], c["version"]) for c in json.loads(text)["components"]}
     assert listed == set(packages(lock).items())
     assert ("snakemake", "9.27.1") in listed
+    digests = {
+        c["name"]: {h["content"] for h in c["hashes"]} for c in json.loads(text)["components"]
+    }
+    assert digests == {entry.name: {*entry.digests} for entry in entries(lock) if entry.name}
     assert bill(lock, datetime(2026, 1, 1, tzinfo=UTC)) == text
+
+
+@pytest.mark.parametrize("lock", sorted((ROOT / "envs").glob("*.lock")), ids=lambda lock: lock.name)
+def test_no_bill_has_a_package_without_digest(lock: Path) -> None:
+    components = json.loads(bill(lock, datetime(2026, 1, 1, tzinfo=UTC)))["components"]
+    assert components
+    assert all(component["hashes"] for component in components)
+
+
+def test_a_lock_without_digests_has_no_bill(tmp_path: Path) -> None:
+    (tmp_path / "x.lock").write_text("six==1.17.0\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"x.lock: six==1.17.0 has no sha256; run make locks"):
+        bill(tmp_path / "x.lock", datetime(2026, 1, 1, tzinfo=UTC))
 
 
 def test_a_lock_that_pins_nothing_is_refused(tmp_path: Path) -> None:
@@ -115,12 +137,11 @@ def test_a_result_that_was_made_again_disagrees_with_the_statement(
     inputs = synthetic.inputs_of(plan, finished, "provenance")
     own = Manifest.read(finished / "results/rehearsal/provenance/manifest.json")
     assert disagreements(statement, inputs, own) == []
-    other = tmp_path / "manifest.json"
-    fields = json.loads(inputs[RUN].read_text(encoding="utf-8"))
-    fields["files"]["mlperf_log_detail.txt"]["sha256"] = "0" * 64
-    other.write_text(json.dumps(fields), encoding="utf-8")
+    other = Path(shutil.copytree(inputs[RUN].parent, tmp_path / "other")) / "manifest.json"
+    other.with_name("mlperf_log_detail.txt").write_text("another", encoding="utf-8")
+    synthetic.made_otherwise(other, lambda _: None)
     found = disagreements(statement, {**inputs, RUN: other}, own)
-    assert f"{RUN}/mlperf_log_detail.txt is not what the statement says" in found
+    assert f"{RUN}/mlperf_log_detail.txt differs from the statement" in found
 
 
 # ---- sealed -------------------------------------------------------------------------------------
@@ -173,7 +194,7 @@ def test_what_is_opened_is_what_was_sealed(
     sealed: Path, finished: Path, keys: Keys, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert unseal(sealed, tmp_path / "opened", keys) == 0
-    assert "files hold; signed by" in capsys.readouterr().out
+    assert "files are valid; signed by" in capsys.readouterr().out
     tree = finished / "results/rehearsal/package"
     opened = tmp_path / "opened"
     names = [p.relative_to(tree) for p in (tree / "submission").rglob("*") if p.is_file()]
@@ -268,3 +289,160 @@ def test_a_key_that_is_none_is_refused_and_nothing_written(
         assert main(["seal", "--output", str(out), flag, str(tmp_path / name)]) == 1
         assert capsys.readouterr().err.startswith("error: ")
         assert not out.exists()
+
+
+# ---- what nobody signed -------------------------------------------------------------------------
+
+Change = Callable[[Path], object]
+
+
+def replaced_by_a_link(package: Path) -> None:
+    """To the same bytes, outside."""
+    path = next(p for p in sorted((package / "submission").rglob("*")) if p.is_file())
+    elsewhere = package.with_name("elsewhere")
+    shutil.move(path, elsewhere)
+    path.symlink_to(elsewhere)
+
+
+def folder_replaced_by_a_link(package: Path) -> None:
+    shutil.move(package / "submission", package.with_name("elsewhere"))
+    (package / "submission").symlink_to(package.with_name("elsewhere"))
+
+
+def said_otherwise(package: Path, change: Callable[[Any], object]) -> None:
+    path = package / "provenance/provenance.json"
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    change(fields)
+    path.write_text(json.dumps(fields), encoding="utf-8")
+
+
+def first_without_digest(package: Path) -> None:
+    said_otherwise(package, lambda fields: fields["subject"][0].pop("digest"))
+    (package / subject_names(package)[0]).write_text("anything", encoding="utf-8")
+
+
+def subject_names(package: Path) -> list[str]:
+    path = package / "provenance/provenance.json"
+    return [s["name"] for s in json.loads(path.read_text(encoding="utf-8"))["subject"]]
+
+
+def digest_of_another_kind(package: Path) -> None:
+    said_otherwise(package, lambda f: f["subject"][0].update(digest={"md5": "0" * 32}))
+
+
+def outside(package: Path, name: str) -> None:
+    package.with_name("outside").write_text("x", encoding="utf-8")
+    digest = {"sha256": sha256_file(package.with_name("outside"))}
+    said_otherwise(package, lambda f: f["subject"].append({"name": name, "digest": digest}))
+
+
+def twice(package: Path) -> None:
+    said_otherwise(package, lambda fields: fields["subject"].append(fields["subject"][0]))
+
+
+UNSIGNED: dict[str, Change] = {
+    "a file": lambda p: (p / "submission/added.md").write_text("x"),
+    "a hidden file": lambda p: (p / "submission/.git").write_text("x"),
+    "a link to a file": lambda p: (p / "submission/l").symlink_to("/etc/passwd"),
+    "a link to a directory": lambda p: (p / "submission/l").symlink_to("/etc"),
+    "a link to nothing": lambda p: (p / "submission/l").symlink_to("/nowhere"),
+    "a pipe": lambda p: os.mkfifo(p / "submission/pipe"),
+    "an empty directory": lambda p: (p / "submission/e").mkdir(),
+    "empty directories in each other": lambda p: (p / "submission/e/f").mkdir(parents=True),
+    "a file in provenance": lambda p: (p / "provenance/run.sh").write_text("x"),
+    "a file below a bill": lambda p: (p / "provenance/sbom/more.cdx.json").write_text("{}"),
+    "a directory in provenance": lambda p: (p / "provenance/more").mkdir(),
+    "a file beside": lambda p: (p / "run.sh").write_text("x"),
+    "a directory beside": lambda p: (p / "more").mkdir(),
+    "a name that is no text": lambda p: (p / "submission" / os.fsdecode(b"\xff\xfe")).touch(),
+    "a name that forges a line": lambda p: (p / "submission/a\nb holds\x1b[2K").touch(),
+    "a link in place of a file": replaced_by_a_link,
+    "a link in place of the tree": folder_replaced_by_a_link,
+    "a pipe in place of a bill": lambda p: instead(next((p / "provenance/sbom").iterdir())),
+    "a subject without digest": first_without_digest,
+    "a subject with another digest": digest_of_another_kind,
+    "a subject twice": twice,
+    "a subject outside": lambda p: outside(p, "submission/../../outside"),
+    "an absolute subject": lambda p: outside(p, str(p.with_name("outside"))),
+    "no subject": lambda p: said_otherwise(p, lambda fields: fields.update(subject=[])),
+}
+
+
+def instead(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("name", UNSIGNED)
+def test_what_nobody_signed_is_named(
+    sealed: Path, keys: Keys, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened = tmp_path / "opened"
+    assert unseal(sealed, opened, keys) == 0
+    UNSIGNED[name](opened)
+    capsys.readouterr()
+    assert main(["verify", str(opened)]) == 1
+    said = capsys.readouterr()
+    lines = (said.out + said.err).splitlines()
+    assert lines and all(line.isprintable() for line in lines)
+    assert "isn't valid" in lines[-1]
+
+
+def packed(path: Path, package: Path, extra: Mapping[str, str] = MappingProxyType({})) -> Path:
+    """A package as seal writes it, with entries that it didn't."""
+    with tarfile.open(path, "w:gz") as archive:
+        for file in sorted(p for p in package.rglob("*") if p.is_file()):
+            archive.add(file, file.relative_to(package).as_posix())
+        for name, text in extra.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    return path
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        "provenance/evil.sh",
+        "provenance/sbom/evil.cdx.json",
+        "submission/evil",
+        "submission/./evil",
+        "submission//evil",
+        "submission/../evil",
+        "/tmp/evil",
+        "evil",
+        "submission",
+        "provenance/provenance.json/below",
+        "TWICE",
+        "BELOW",
+    ],
+)
+def test_unseal_writes_nothing_that_nobody_signed(
+    sealed: Path,
+    keys: Keys,
+    tmp_path: Path,
+    extra: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    good = tmp_path / "good"
+    assert unseal(sealed, good, keys) == 0
+    first = subject_names(good)[0]
+    name = {"TWICE": first, "BELOW": f"{first}/below"}.get(extra, extra)
+    plain = packed(tmp_path / "plain.tgz", good, {name: "x"})
+    assert main(["unseal", str(plain), str(tmp_path / "opened")]) == 1
+    assert "error: " in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"good", "plain.tgz"}
+    whole = packed(tmp_path / "whole.tgz", good)
+    assert main(["unseal", str(whole), str(tmp_path / "opened"), "--signer", str(keys.signer)]) == 0
+
+
+def test_a_subject_without_digest_opens_nothing(
+    sealed: Path, keys: Keys, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = tmp_path / "good"
+    assert unseal(sealed, good, keys) == 0
+    first_without_digest(good)
+    plain = packed(tmp_path / "plain.tgz", good)
+    assert main(["unseal", str(plain), str(tmp_path / "opened")]) == 1
+    assert "has no sha256 in the statement" in capsys.readouterr().err
+    assert not (tmp_path / "opened").exists()

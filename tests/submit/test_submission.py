@@ -118,7 +118,7 @@ def test_a_verdict_on_another_run_is_refused(short: Plan, tmp_path: Path) -> Non
     synthetic.build(short, tmp_path)
     role = "rehearsal-cpu/rehearsal/none/bf16/Server/performance_run"
     run = synthetic.inputs_of(short, tmp_path, "submission")[role]
-    run.write_text(run.read_text(encoding="utf-8") + " ", encoding="utf-8")
+    synthetic.made_otherwise(run, lambda fields: fields["result"].update(samples=101))
     with pytest.raises(UserError, match="verdict on another run"):
         assembled(short, tmp_path)
 

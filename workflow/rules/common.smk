@@ -41,7 +41,8 @@ RUN = (
 )
 
 # Snakemake exports a job's cores as threads of arithmetic, by six of their names. A step has one, until
-# it takes more. Its parent is snakemake itself, which learns of the signal that ends one.
+# it takes more. And its parent is snakemake itself, not a shell: that learns of the signal that ends a
+# step, and no step outlives it.
 shell.prefix(f"set -euo pipefail; {threads.prefix(1)}exec ")
 
 

@@ -1,4 +1,4 @@
-"""Finds in a text what may not leave the site, and puts a placeholder in its place."""
+"""Finds what may not leave the site in a text, and replaces it by a placeholder."""
 
 import ipaddress
 import re
@@ -27,7 +27,8 @@ Judge = Callable[[re.Match[str]], bool]
 
 
 class Finder:
-    """Of one site. Names that are plain words count only where a host or a user is named.
+    """Finds what may not leave one site. Names that are plain words count only where a host or a
+    user is named.
 
     `kinds`: what is looked for, of KINDS.
     """
@@ -51,7 +52,7 @@ class Finder:
         ]
 
     def redacted(self, text: str) -> tuple[str, Counter[str]]:
-        """The text without, and how often what was found, by kind."""
+        """The text with placeholders, and how many were put in, by kind."""
         counts: Counter[str] = Counter()
         for kind, pattern, judge in self._passes:
 

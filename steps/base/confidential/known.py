@@ -1,43 +1,42 @@
 """What names this site: its hosts, users, addresses and paths, and the tokens it holds."""
 
 import ipaddress
-import json
 import os
 import platform
 import pwd
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from steps.base.confidential.tokens import SECRET_NAME, strings
-from steps.base.record import RECORD, Manifest
+from steps.base.record import RECORD, Manifest, Record
 
 SYSTEM_DIRECTORIES = frozenset(
     ("bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "libx32", "lost+found", "opt", "proc")
 ) | frozenset(("run", "sbin", "sys", "usr", "var"))
-"""Of the Filesystem Hierarchy Standard: the same on every machine, so they tell nothing."""
+"""The Filesystem Hierarchy Standard's directories: on every machine, so they identify nothing."""
 
 TELLING_NOTHING = re.compile(r"/(?:bin|boot|dev|etc|lib|lib32|lib64|proc|sbin|sys|usr|opt/rocm)\b")
-"""Paths that a configuration may name and everybody has."""
+"""Paths that exist everywhere; a configuration may name them."""
 
 SITE_DIRECTORIES = ("home", "root", "mnt", "media", "srv", "tmp", "Users", "scratch", "nfs")
-"""Whatever this machine has: a run may be from another one."""
+"""Looked for on every machine: a run may come from another one."""
 
 COMMON = frozenset(
     ("localhost", "localhost.localdomain", "root", "user", "admin", "ubuntu", "debian", "nobody")
 )
 
 PUBLIC_HOSTS = ("huggingface.co", "hf.co", "mlcommons.org", "mlcommons-storage.org", "github.com")
-"""Where everybody fetches from."""
+"""Public hosts, from which everybody fetches."""
 
 SSH_HOSTS = "hosts"
 """The key of lists of hosts that a run starts over SSH."""
 
 TOKEN_BYTES = (8, 4096)
-"""Least and most of a token; a shorter value would be found everywhere."""
+"""Least and greatest length of a token; a shorter value would be found everywhere."""
 
 _PATH = re.compile(r"(?<![\w.:/-])/[\w.+@-]+(?:/[\w.+@%=-]+)+")
 _HOST_PORT = re.compile(r"(?<![\w./:-])([A-Za-z][A-Za-z0-9.-]*):\d{3,5}(?!\w)")
@@ -84,7 +83,7 @@ class Known:
                 self.tokens |= token_of(Path(text).expanduser())
 
     def add_ssh_host(self, name: str) -> None:
-        """As ssh knows it, with a user's before it or not."""
+        """A host as ssh takes it, with or without a user."""
         user, _, host = name.rpartition("@")
         if user and user not in COMMON:
             self.users.add(user)
@@ -101,7 +100,7 @@ class Known:
 
 
 def of_machine(root: Path) -> Known:
-    """This machine's names, its user's and his tokens. `root` is the checkout."""
+    """The names of this machine and its user, and the user's tokens. `root` is the checkout."""
     known = Known()
     known.add_host(platform.node())
     user = pwd.getpwuid(os.getuid()) if _has_user(os.getuid()) else None
@@ -119,22 +118,18 @@ def of_machine(root: Path) -> Known:
 
 
 def own_tokens() -> set[str]:
-    """Those in reach of this process: in variables that are named so, and the hub's file."""
+    """Tokens that this process can read: in variables with a token's name and in the hub's file."""
     least, most = TOKEN_BYTES
     named = {value.strip() for name, value in os.environ.items() if SECRET_NAME.search(name)}
     found = {value for value in named if least <= len(value) <= most}
-    return found.union(*(token_of(path) for path in _token_files()))
+    return found.union(*(token_of(path) for path in token_files()))
 
 
 def add_evidence(known: Known, manifests: Iterable[Path], overrides: Iterable[str]) -> None:
-    """What results and typed overrides name: hosts that ran, paths and hosts in configurations."""
+    """What results and overrides name: hosts that ran, paths and hosts in configurations."""
     for path in manifests:
-        try:
-            record = json.loads(path.with_name(RECORD).read_text(encoding="utf-8"))
-            known.add_host(str(record.get("host", "")))
-        except (OSError, ValueError):
-            pass  # not a step's output: a lock, or weights that the repository ships
-        else:
+        if path.with_name(RECORD).exists():  # else a lock, or weights that the repository ships
+            known.add_host(str(Record.read(path).host))
             known.add_config(Manifest.read(path).config)
     for text in overrides:
         name, _, value = text.partition("=")
@@ -145,7 +140,7 @@ def add_evidence(known: Known, manifests: Iterable[Path], overrides: Iterable[st
 
 
 def token_of(path: Path) -> set[str]:
-    """A file's content is a token; what isn't there or is too long is none."""
+    """The file's content if it can be a token; None if it is absent or too long."""
     least, most = TOKEN_BYTES
     try:
         if path.is_file() and path.stat().st_size <= most:
@@ -156,11 +151,13 @@ def token_of(path: Path) -> set[str]:
     return set()
 
 
-def _token_files() -> Iterator[Path]:
-    """Where Hugging Face's tools keep theirs."""
-    if given := os.environ.get("HF_TOKEN_PATH"):
+def token_files(environment: Mapping[str, str] = os.environ) -> Iterator[Path]:
+    """Where Hugging Face's tools keep their token, in the order in which they look."""
+    if given := environment.get("HF_TOKEN_PATH"):
         yield Path(given)
-    yield Path(os.environ.get("HF_HOME") or Path.home() / ".cache/huggingface") / "token"
+    caches = environment.get("XDG_CACHE_HOME")
+    cache = Path(caches) if caches else Path.home() / ".cache"
+    yield Path(environment.get("HF_HOME") or cache / "huggingface") / "token"
 
 
 def _has_user(number: int) -> bool:

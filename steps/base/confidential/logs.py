@@ -1,4 +1,4 @@
-"""A step's log once more, when the step has ended: engines and libraries write what they like."""
+"""Cleans a step's log after the step has ended: engines and libraries write what they like."""
 
 import os
 import platform
@@ -11,8 +11,9 @@ from steps.base.confidential.known import Known, own_tokens
 
 
 def scrub(log: Path, config: Mapping[str, Any]) -> None:
-    """Put a placeholder in the place of every token that was in the step's reach, and of every host
-    that it knew: its own, and those that its configuration names. The terminal was told."""
+    """Replace every token that the step could read, and every host that it knew: its own, and those
+    that its configuration names. The terminal has shown them already.
+    """
     known = Known(tokens=own_tokens())
     known.add_host(platform.node())
     known.add_config(config)

@@ -1,4 +1,4 @@
-"""What a token looks like, and what a key is called that holds one. Pure: reads no machine."""
+"""Patterns of tokens, and of the keys whose values are tokens. Pure: reads no machine."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -24,7 +24,7 @@ SECRET_NAME = re.compile(
     r"(?i)(?:^|[_.-])(?:token|secret|passwd|password|pass_?phrase|api_?key|access_?key"
     r"|private_?key|credentials?)$"
 )
-"""Of an environment variable or a configuration key whose value is a token."""
+"""Matches an environment variable or a configuration key whose value is a token."""
 
 _REFERENCE = "give it by reference, as fetch.token={environment: NAME} or {file: PATH}"
 
@@ -42,7 +42,7 @@ def refuse_typed(overrides: list[str]) -> None:
 
 
 def refuse_configured(composed: Mapping[str, Any], where: str) -> None:
-    """The same for a configuration, whichever file it is from."""
+    """The same for a configuration, from any file."""
     for key, text in strings(composed):
         if text and (TOKEN.search(text) or _secret(key)):
             shown = ".".join(TOKEN.sub("...", part) for part in key)

@@ -1,1 +1,1 @@
-"""One archive from which a machine without network is set up."""
+"""One archive that sets up a machine without network."""

@@ -20,7 +20,8 @@ from steps.base.errors import UserError
 from steps.base.installer import WHEELS
 from steps.base.record import Manifest, sha256_file
 from steps.base.venv import TOOL
-from steps.commands.bundle.unbundle import CHECKOUT_TIME, FORMAT, SELF
+from steps.commands.bundle import signature
+from steps.commands.bundle.unbundle import CHECKOUT_TIME, FORMAT, SELF, SIGNATURE
 from steps.commands.bundle.wheels import gather
 from steps.config.runtime import EngineAddress
 from steps.config.scheduler import Local
@@ -30,16 +31,19 @@ from steps.plan.frozen import frozen_plan
 from steps.plan.plan import Job, Plan, load
 
 DIRECTORIES = ("bench", "conf", "containers", "docs", "envs", "steps", "tests", "workflow")
-FILES = ("LICENSE", "Makefile", "README.md", "Snakefile", "pyproject.toml", "reproduce")
-"""Of the checkout; what else lies in it is the user's."""
+FILES = (
+    *("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md"),
+    *("SECURITY.md", "Snakefile", "pyproject.toml", "reproduce"),
+)
+"""The project's files and folders of the checkout; everything else is the user's."""
 
 SITE = "site"
 CACHE = Path(".envs/wheels")
-"""Kept, so that a second bundle fetches nothing again."""
+"""Kept, so that a second bundle downloads nothing again."""
 
 IMAGES = Path(".envs/images")
 SAVE_LIMIT_S = 600
-"""Silence of an engine that saves an image."""
+"""The longest silence of an engine that saves an image."""
 
 
 def declare(parser: Parser) -> None:
@@ -47,12 +51,17 @@ def declare(parser: Parser) -> None:
     parser.description = "Make one archive from which a machine without a network runs a plan."
     plan_arguments(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="FILE")
+    parser.add_argument(
+        "--sign", type=Path, metavar="KEY", help="private key; writes FILE.sig for ssh-keygen"
+    )
 
 
 def command(given: argparse.Namespace) -> int:
     """Everything that the plan takes from a network, and the checkout, in one tar."""
     site = given.site
     _prepare(given.output.absolute())
+    if given.sign:
+        signature.require_key(given.sign)
     plan = load(frozen_plan(ROOT, given.overrides, site))
     files = {**checkout(ROOT), **artifacts(plan, ROOT), **images(plan, ROOT)}
     run = ["./reproduce", *given.overrides]
@@ -62,17 +71,27 @@ def command(given: argparse.Namespace) -> int:
     wheels = gather(locks(plan), ROOT / CACHE)
     files |= {f"{WHEELS}/{path.name}": path for path in wheels}
     size = write(given.output.absolute(), files, shlex.join(run))
-    print(
-        f"{given.output}: {size / 1e9:.2f} GB, {len(files)} files, {len(wheels)} packages, sha256 "
-        f"{sha256_file(given.output)}; on the other machine:"
-    )
-    name = shlex.quote(given.output.name)
-    print(f"  tar -xf {name} {SELF} && python3.11 {SELF} {name} DIRECTORY")
+    if given.sign:
+        signature.sign(given.sign, given.output.absolute())
+    _tell(given.output, f"{size / 1e9:.2f} GB, {len(files)} files, {len(wheels)} packages", given)
     return 0
 
 
+def _tell(output: Path, what: str, given: argparse.Namespace) -> None:
+    """What was made, and how to unpack it on the other machine, checked by nothing inside it."""
+    digest, signed = sha256_file(output), bool(given.sign)
+    how = f"signed ({output.name}{SIGNATURE})" if signed else "not signed (--sign KEY)"
+    other = "the public key" if signed else "this digest"
+    print(
+        f"{output}: {what}, sha256 {digest}, {how}; on the other machine, {other} from elsewhere:"
+    )
+    for line in signature.how_to_check(output.name, digest, signed=signed):
+        print(f"  {line}")
+    print(f"  {signature.how_to_unpack(output.name)}")
+
+
 def checkout(root: Path) -> dict[str, Path]:
-    """Name and path of every file that the project consists of."""
+    """Name and path of every file of the project."""
     found = {name: root / name for name in FILES if (root / name).is_file()}
     for name in DIRECTORIES:
         for path in sorted((root / name).rglob("*")):
@@ -82,7 +101,7 @@ def checkout(root: Path) -> dict[str, Path]:
 
 
 def artifacts(plan: Plan, root: Path) -> dict[str, Path]:
-    """Weights and datasets that come from elsewhere, every file checked against its digest."""
+    """Fetched weights and datasets, with every file checked against its digest."""
     found = {}
     for job in plan.jobs:
         if not _is_fetched(job):
@@ -93,8 +112,7 @@ def artifacts(plan: Plan, root: Path) -> dict[str, Path]:
                 f"{job.step} {job.key} is not here yet, and can't be fetched without a network; "
                 f"run ./reproduce with the same overrides and `-- --until {job.step}` first"
             )
-        for complaint in Manifest.read(root / job.output).damage():
-            raise UserError(f"{complaint}; delete {home} and run ./reproduce again")
+        Manifest.read(root / job.output).require_whole()
         for path in sorted(home.rglob("*")):
             if path.is_file():
                 found[path.relative_to(root).as_posix()] = path
@@ -109,7 +127,7 @@ def _is_fetched(job: Job) -> bool:
 
 
 def locks(plan: Plan) -> list[Path]:
-    """Of every environment that the plan and its scheduler need, and of what installs them."""
+    """The locks of every environment that the plan and its scheduler need, and of the installer."""
     names = {job.key for job in plan.jobs if job.step == "environment"} | {"driver", TOOL}
     if not isinstance(plan.scheduler, Local):
         names.add(plan.scheduler.name)
@@ -117,7 +135,7 @@ def locks(plan: Plan) -> list[Path]:
 
 
 def images(plan: Plan, root: Path) -> dict[str, Path]:
-    """Archives of the container images that the plan runs in, which have to be built already."""
+    """Archives of the container images that the plan runs in, which must be built already."""
     found = {}
     for job in plan.jobs:
         if job.step != "container":
@@ -135,7 +153,7 @@ def images(plan: Plan, root: Path) -> dict[str, Path]:
 
 
 def _prepare(output: Path) -> None:
-    """Raises UserError for a place where no file can be written, before anything is fetched."""
+    """Raises UserError, before anything is fetched, if no file can be written there."""
     if output.is_dir():
         raise UserError(f"--output {output} is a directory; name a file in it")
     try:
@@ -149,7 +167,7 @@ def _prepare(output: Path) -> None:
 
 
 def write(output: Path, files: Mapping[str, Path], run: str) -> int:
-    """The archive, under another name until it is whole; returns its bytes.
+    """Write the archive, under another name until it is complete; returns its size in bytes.
 
     Its list of files comes first, in a file whose name is its digest.
     """
@@ -180,6 +198,7 @@ def write(output: Path, files: Mapping[str, Path], run: str) -> int:
             for entry, path in _entries(files):
                 with path.open("rb") as stream:
                     archive.addfile(entry, stream)
+        signature.signature_of(output).unlink(missing_ok=True)  # of what lay there before
         os.replace(temporary, output)
     finally:
         temporary.unlink(missing_ok=True)
@@ -187,7 +206,7 @@ def write(output: Path, files: Mapping[str, Path], run: str) -> int:
 
 
 def _entries(files: Mapping[str, Path]) -> Iterator[tuple[tarfile.TarInfo, Path]]:
-    """Results keep their times, by which snakemake knows what is older; nothing has an owner."""
+    """Results keep their times, which snakemake compares; nothing has an owner."""
     for name, path in files.items():
         status = path.stat()
         entry = tarfile.TarInfo(name)

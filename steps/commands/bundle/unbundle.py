@@ -1,8 +1,11 @@
 """Set up a machine from a bundle: everything is checked before anything is written.
 
-Needs Python and nothing else. The bundle carries this file, for a machine that has only the bundle:
+Needs only Python. The bundle contains this file, for a machine that has only the bundle:
 
     tar -xf FILE unbundle.py && python3.11 unbundle.py FILE DIRECTORY
+
+Anybody who can alter a bundle can alter this file in it, so ssh-keygen checks the bundle's
+signature first (docs/air-gap.md). In a checkout that is trusted already, --signer does that.
 """
 
 import argparse
@@ -12,8 +15,10 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -21,8 +26,19 @@ from typing import IO, Any
 FORMAT = 1
 SELF = "unbundle.py"
 CHUNK = 1 << 20
+SIGNATURE = ".sig"
+NAMESPACE = "reprise-bundle"
+"""A signature made for another purpose doesn't count."""
+
+SIGNER = "reprise"
+"""The signer's name for ssh-keygen, which needs one for the key."""
+
+SIGN_LIMIT_S = 6 * 3600
+"""Enough for a terabyte on a slow disk."""
+
 CHECKOUT_TIME = 1_000_000_000
-"""Of the checkout's files: older than every result, which snakemake would make again otherwise."""
+"""The time of the checkout's files: older than every result, or snakemake would make those again.
+"""
 
 
 class BundleError(Exception):
@@ -33,28 +49,33 @@ def declare(parser: argparse.ArgumentParser) -> None:
     """The bundle, and where to."""
     parser.add_argument("file", type=Path)
     parser.add_argument("directory", type=Path)
+    parser.add_argument(
+        "--signer", type=Path, metavar="KEY", help="public key of OpenSSH's form; checks FILE.sig"
+    )
 
 
 def command(given: argparse.Namespace) -> int:
     """Exit status 0 once the directory is in place, 1 with one sentence otherwise."""
     try:
+        if given.signer:
+            require_signed(given.file, given.signer)
         contents = unbundle(given.file, given.directory.absolute())
     except BundleError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:
         where = error.filename or given.directory
-        print(f"error: {where}: {error.strerror or error}; mend it and re-run", file=sys.stderr)
+        print(f"error: {where}: {error.strerror or error}; fix it and re-run", file=sys.stderr)
         return 1
-    print(f"{given.directory}: {len(contents['files'])} files, every one checked; now, there:")
+    said = "signed by the key in " + str(given.signer) if given.signer else "signature not checked"
+    print(f"{given.directory}: {len(contents['files'])} files, all checked; {said}; now, there:")
     print(f"  {contents['command']}")
     return 0
 
 
 def unbundle(file: Path, directory: Path) -> dict[str, Any]:
-    """Returns what the bundle says of itself. What an ended one had written is not written again.
-
-    Raises BundleError for an archive that is truncated or altered, and for a machine it isn't for.
+    """Returns the bundle's description of itself. Continues after an interruption. Raises
+    BundleError for an archive that is truncated or altered, and for another kind of machine.
     """
     if directory.exists():
         raise BundleError(f"{directory} exists; name a directory that doesn't")
@@ -72,8 +93,40 @@ def unbundle(file: Path, directory: Path) -> dict[str, Any]:
     return contents
 
 
+def require_signed(file: Path, signer: Path) -> None:
+    """Raises BundleError unless FILE.sig is the signature of that public key on the file."""
+    signature = file.with_name(file.name + SIGNATURE)
+    tool = shutil.which("ssh-keygen")
+    if tool is None:
+        raise BundleError("ssh-keygen checks signatures, and it is missing: install OpenSSH")
+    for path, what in ((file, "bundle"), (signature, "signature"), (signer, "public key")):
+        if not path.is_file():
+            raise BundleError(f"{what} {path} is missing; correct the path or bring it along")
+    key = signer.read_text(encoding="utf-8", errors="replace").strip()
+    if not key.startswith(("ssh-", "ecdsa-", "sk-")) or "\n" in key:
+        raise BundleError(f"{signer} isn't a public key of OpenSSH, one line that begins with ssh-")
+    with tempfile.TemporaryDirectory() as folder, file.open("rb") as stream:
+        signers = Path(folder) / "signers"
+        signers.write_text(f'{SIGNER} namespaces="{NAMESPACE}" {key}\n', encoding="utf-8")
+        command = [tool, "-Y", "verify", "-f", str(signers), "-I", SIGNER, "-n", NAMESPACE]
+        try:
+            done = subprocess.run(
+                [*command, "-s", str(signature)],
+                stdin=stream,
+                capture_output=True,
+                timeout=SIGN_LIMIT_S,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise BundleError(f"{file} took longer than {SIGN_LIMIT_S} s to check") from error
+    if done.returncode:
+        raise BundleError(
+            f"{file} is not what the key in {signer} signed: it was altered, or someone else "
+            "signed it; nothing was written"
+        )
+
+
 def checked(file: Path) -> dict[str, Any]:
-    """What the bundle says of itself, once every file of it is what is said."""
+    """The bundle's description of itself, after every file of it is checked."""
     with _readable(file):
         return _checked(file)
 
@@ -88,38 +141,36 @@ def _checked(file: Path) -> dict[str, Any]:
                 raise BundleError(f"{file} was altered: its list of files; copy it again")
             contents = json.loads(text)
             if contents["format"] != FORMAT:
-                raise BundleError(f"{file} is of another version of Reprise; make it anew")
+                raise BundleError(f"{file} is of another version of Reprise; make it again")
             continue
         said = contents.get("files", {}).get(name)
         if said is None or name in seen:
             raise BundleError(f"{file} was altered: {name} is not in its list; copy it again")
         if _digest(stream) != said["sha256"]:
-            raise BundleError(
-                f"{file} was altered: {name} is not what its list says; copy it again"
-            )
+            raise BundleError(f"{file} was altered: {name} differs from its list; copy it again")
         seen.add(name)
     if not contents or len(seen) < len(contents["files"]):
-        raise BundleError(f"{file} is no whole bundle: files are missing; copy it again")
+        raise BundleError(f"{file} is incomplete: files are missing; copy it again")
     return contents
 
 
 def _members(file: Path) -> Iterator[tuple[str, tarfile.TarInfo, IO[bytes]]]:
-    """Files in their order. BundleError for anything else."""
+    """The files in order. BundleError for other kinds of entries."""
     with tarfile.open(file, "r:") as archive:
         for entry in archive:
             stream = archive.extractfile(entry) if entry.isfile() else None
             if stream is None or entry.name.startswith("/") or ".." in entry.name.split("/"):
-                raise BundleError(f"{file} was altered: {entry.name!r} is no file of a bundle")
+                raise BundleError(f"{file} was altered: {entry.name!r} isn't a file of a bundle")
             yield entry.name, entry, stream
 
 
 @contextlib.contextmanager
 def _readable(file: Path) -> Iterator[None]:
-    """BundleError for a tar that ends too early or is none."""
+    """BundleError for a tar that ends too early or isn't a tar."""
     try:
         yield
     except (tarfile.TarError, EOFError, ValueError, KeyError) as error:
-        raise BundleError(f"{file} is no bundle, truncated or altered; copy it again") from error
+        raise BundleError(f"{file} isn't a bundle, or damaged; copy it again") from error
 
 
 def _digest(stream: IO[bytes]) -> str:

@@ -11,16 +11,16 @@ from steps.base.locks import Entry, entries, normal
 from steps.base.record import sha256_file
 
 AT_ONCE = 20
-"""Packages that one pip is asked for: what an ended one had fetched is lost."""
+"""Packages per call of pip: an interrupted call loses what it had fetched."""
 
 LOG = Path(".envs/install.log")
 
 
 def gather(locks: Iterable[Path], folder: Path) -> list[Path]:
-    """A file of every package of the locks, in `folder`; those that are there aren't fetched again.
+    """Fetch a file of every package of the locks into `folder`; existing ones aren't fetched again.
 
-    Each has one of the digests that its lock gives. Raises UserError with pip's own words for a
-    package that can't be had.
+    Each has one of the digests that its lock gives. Raises UserError with pip's message for a
+    package that can't be fetched.
     """
     folder.mkdir(parents=True, exist_ok=True)
     found: dict[Path, None] = {}
@@ -35,8 +35,8 @@ def gather(locks: Iterable[Path], folder: Path) -> list[Path]:
             file = _file(folder, entry)
             if file is None:
                 raise UserError(
-                    f"{lock}: pip left no file of {entry.name}=={entry.version} that the lock "
-                    "knows; run make locks"
+                    f"{lock}: pip fetched no file of {entry.name}=={entry.version} that the lock "
+                    "lists; run make locks"
                 )
             found[file] = None
     return list(found)
@@ -51,7 +51,7 @@ def _file(folder: Path, entry: Entry) -> Path | None:
 
 
 def _fetch(lock: Path, missing: Sequence[Entry], folder: Path) -> None:
-    """Into the folder, once all of them are there."""
+    """Move them into the folder when all are complete."""
     options = [entry.text for entry in entries(lock) if not entry.name]
     with tempfile.NamedTemporaryFile("w", suffix=".lock", encoding="utf-8") as wanted:
         wanted.write("".join([*options, *(entry.text for entry in missing)]))
@@ -65,4 +65,4 @@ def _fetch(lock: Path, missing: Sequence[Entry], folder: Path) -> None:
         given = installer.for_pip(installer.sources(tool / "bin/python", ROOT))
         wrong = installer.run(command, given, lambda line: None)
     if wrong:
-        raise UserError(f"packages of {lock} can't be had: {wrong:.400}")
+        raise UserError(f"packages of {lock} can't be fetched: {wrong:.400}")

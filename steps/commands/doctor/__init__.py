@@ -1,6 +1,5 @@
-"""`./reproduce doctor`: may this plan start on this machine, and what makes it faster?
-
-Reads, compares and prints what to type. It never changes a setting.
+"""`./reproduce doctor`: can this plan start on this machine, and what makes it faster? Reads,
+compares and prints commands to type. It never changes a setting.
 """
 
 import argparse
@@ -29,7 +28,7 @@ def declare(parser: Parser) -> None:
 
 
 def command(given: argparse.Namespace) -> int:
-    """Exit status: 0 a run may start, 1 it may not."""
+    """Exit status: 0 a run can start, 1 it can't."""
     overrides, site = given.overrides, given.site
     from steps.config.compose import compose
     from steps.plan.planner import Planner
@@ -68,7 +67,7 @@ class Answer(Strict):
 
 
 def report(found: list[Finding]) -> str:
-    """A line per finding, its fix below it, and the answer."""
+    """One line per finding with its fix below it, then the answer."""
     lines = []
     for finding in found:
         lines.append(f"  {finding.level:<5} {finding.check:<{NAME_WIDTH}} {finding.says}")
@@ -77,5 +76,5 @@ def report(found: list[Finding]) -> str:
                 f"fix: {finding.fix}", 100, initial_indent=" " * 8, subsequent_indent=" " * 13
             )
     counts = {level: sum(f.level == level for f in found) for level in ("fail", "warn")}
-    answer = "a run may start" if may_start(found) else "a run would fail: mend what says fail"
+    answer = "a run may start" if may_start(found) else "a run would fail: fix every line with fail"
     return "\n".join([*lines, f"{counts['fail']} fail, {counts['warn']} warn: {answer}"])

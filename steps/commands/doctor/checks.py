@@ -1,4 +1,4 @@
-"""The checks: pure functions from what a plan needs and what the machine is to findings."""
+"""The checks: pure functions from a plan's needs and the machine's state to findings."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,6 +9,16 @@ from steps.commands.doctor.settings import Clock, Settings
 from steps.commands.doctor.state import State
 from steps.machine.probes.differs import differs
 from steps.machine.probes.values import Accelerator as Found
+from steps.prepare.fetch.hub import address
+
+ENGINES = {
+    "docker": "sudo apt-get install docker.io; sudo systemctl start docker; "
+    "sudo usermod -a -G docker $USER, then log in again",
+    "podman": "sudo apt-get install podman; sudo systemctl enable --now podman.socket; its socket "
+    "is root's: as another user systemctl --user enable --now podman.socket, and "
+    "runtime.socket=unix:///run/user/$UID/podman/podman.sock",
+}
+"""How to install each."""
 
 Level = Literal["ok", "warn", "fail"]
 
@@ -31,7 +41,7 @@ Check = Callable[[Needs, State, Settings], Iterator[Finding]]
 
 
 def findings(needs: Needs, state: State, settings: Settings) -> list[Finding]:
-    """All checks, in the order in which a run would trip over them."""
+    """All checks, in the order in which a run would fail on them."""
     return [finding for check in CHECKS for finding in check(needs, state, settings)]
 
 
@@ -54,8 +64,8 @@ def _disk(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]:
 
 def _memory(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]:
     memory = state.node.memory
-    if memory is None:
-        yield Finding("warn", "memory", "/proc/meminfo can't be read", "mount /proc")
+    if memory is None or memory.available_kib is None:
+        yield Finding("warn", "memory", "/proc/meminfo doesn't say what is free", "mount /proc")
         return
     free = memory.available_kib * 1024 / 1e9
     says = f"{free:.1f} GB available, {needs.memory_gb:.1f} GB needed"
@@ -63,7 +73,7 @@ def _memory(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]
         fix = "end other programs (ps aux --sort=-rss | head shows the largest)"
         yield Finding("fail", "memory", says, fix)
     elif free < needs.memory_gb:
-        total = memory.total_kib * 1024 / 1e9
+        total = (memory.total_kib or 0) * 1024 / 1e9
         fix = "end other programs" if total >= needs.memory_gb else "add memory"
         says = f"{free:.1f} GB available, the source weights in 16 bits take {needs.memory_gb:.1f}"
         yield Finding("warn", "memory", says, f"{fix}, or expect every load to read the disk")
@@ -87,7 +97,7 @@ def _accelerators(needs: Needs, state: State, settings: Settings) -> Iterator[Fi
         yield Finding("fail", check, f"{node.accelerator_count} on the bus, no tool lists any", fix)
     elif node.accelerator_count < wanted.count_per_node:
         says = f"{node.accelerator_count} on the PCI bus, the plan needs {names}"
-        fix = "choose a system with as many, or see what dmesg says of the missing ones"
+        fix = "choose a system with as many, or look in dmesg for the missing ones"
         yield Finding("fail", check, says, fix)
     elif all(complaints := [differs(one, node.accelerators) for one in needs.accelerators]):
         fix = "choose the system of this machine (./reproduce ls lists them)"
@@ -105,7 +115,7 @@ def _driver(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]
     if None in drivers:
         module = "amdgpu" if found[0].vendor == "AMD" else "nvidia"
         fix = f"load it (sudo modprobe {module}), see dmesg for why it isn't"
-        yield Finding("fail", "driver", "no tool says the driver's version", fix)
+        yield Finding("fail", "driver", "no tool reports the driver's version", fix)
     else:
         yield Finding("ok", "driver", ", ".join(sorted(map(str, drivers))))
     if state.closed_files:
@@ -137,23 +147,22 @@ def _mode(check: str, wanted: str, found: set[str | None], fix: str) -> Finding:
     if found == {wanted}:
         return Finding("ok", check, wanted)
     if found == {None}:
-        return Finding("warn", check, f"no tool says it, the plan needs {wanted}", fix)
+        return Finding("warn", check, f"no tool reports it, the plan needs {wanted}", fix)
+    if found == {wanted, None}:
+        return Finding("warn", check, f"{wanted}, but not every device reports it", fix)
     shown = ", ".join(sorted(str(mode) for mode in found))
     return Finding("fail", check, f"{shown}, the plan needs {wanted}", fix)
 
 
 def _containers(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]:
-    if not needs.containers:
-        return
-    engine = state.node.containers
-    if engine:
-        yield Finding("ok", "container engine", f"{engine.engine} {engine.version}")
-    else:
-        reasons = [p for p in state.node.problems if "container engine" in p]
-        says = reasons[0].split(": the container engine")[0] if reasons else "none answers"
-        fix = "sudo apt-get install docker.io; sudo systemctl start docker; "
-        fix += "sudo usermod -a -G docker $USER, then log in again"
-        yield Finding("fail", "container engine", says, fix)
+    """Checks only the engines that jobs name, as a run does."""
+    for engine in needs.engines:
+        found = state.engines[engine.socket]
+        if found.version is not None:
+            says = f"{engine.engine} {found.version}".strip()
+            yield Finding("ok", "container engine", says)
+        else:
+            yield Finding("fail", "container engine", found.complaint, ENGINES[engine.engine])
 
 
 def _environments(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]:
@@ -164,11 +173,11 @@ def _environments(needs: Needs, state: State, settings: Settings) -> Iterator[Fi
 
 def _access(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]:
     for repository in needs.repositories:
-        found, check = state.access[repository], f"access to {repository}"
+        found, check = state.access[repository.name], f"access to {repository.name}"
         if found.state == "granted":
             yield Finding("ok", check, found.reason)
         else:
-            fix = f"accept the licence at {settings.hub}/{repository}, "
+            fix = f"accept the licence at {address(repository.endpoint)}/{repository.name}, "
             fix += "then hf auth login, or set HF_TOKEN"
             yield Finding("fail" if found.state == "denied" else "warn", check, found.reason, fix)
 

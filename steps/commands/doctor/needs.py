@@ -1,8 +1,8 @@
 """What a plan needs of the machine it runs on, taken from its cells and its jobs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -11,6 +11,8 @@ from steps.base.record import canonical_json
 from steps.base.strict import Name, Positive, Scenario, Strict
 from steps.commands.doctor.settings import Clock, Partition, Settings
 from steps.config.accelerators import Accelerator
+from steps.config.fetch import Secret, Url
+from steps.config.runtime import EngineAddress
 from steps.plan.capacity import Capacity
 from steps.plan.estimate import ENVIRONMENTS
 from steps.plan.plan import Job, Plan
@@ -64,22 +66,39 @@ class _Cell(_Read):
     cluster: _Cluster | None = None
 
 
+class Fetched(_Read):
+    """How a model is fetched, as far as access to it goes."""
+
+    endpoint: Url
+    token: Secret | None
+
+
+class Repository(Strict):
+    """A repository of the hub, with the same access as fetching."""
+
+    name: str
+    endpoint: Url
+    token: Secret | None
+
+
 class _Weights(_Read):
-    """Of the configuration of a step that works on weights: the model, and where it comes from."""
+    """The part of a weights step's configuration with the model and its source."""
 
     name: str = ""
     model: str = ""
     source: str = ""
     repository: str = ""
+    fetch: Fetched | None = None
 
 
 class Needs(Strict):
-    """Of one machine, by all cells of a plan that run on the same kind of hardware.
+    """The needs of all cells of a plan on one machine; they run on the same kind of hardware.
 
-    `accelerators`: kinds that the machine may be, several in a mixed cluster; none: CPUs do.
-    `clocks`: by "benchmark scenario", None for performance level auto. `disk_gb`: of the jobs that
-    aren't done. `repositories`: gated ones that are still to be downloaded. `environments`: native
-    ones that are still to be made.
+    `accelerators`: kinds that the machine may have, several in a mixed cluster; empty: CPUs
+    suffice. `clocks`: by "benchmark scenario", None for performance level auto. `disk_gb`: of the
+    jobs that aren't done. `repositories`: gated ones that are still to be downloaded. `containers`:
+    whether any job runs in one, `engines`: those that such jobs name. `environments`: native ones
+    that are still to be made.
     """
 
     systems: tuple[Name, ...]
@@ -89,8 +108,9 @@ class Needs(Strict):
     clocks: dict[str, Clock | None]
     memory_gb: float
     disk_gb: float
-    repositories: tuple[str, ...]
+    repositories: tuple[Repository, ...]
     containers: bool
+    engines: tuple[EngineAddress, ...] = ()
     environments: tuple[Name, ...]
 
 
@@ -128,7 +148,8 @@ def needs(
         memory_gb=_memory_gb(due, settings, capacity),
         disk_gb=_disk_gb(due, settings, capacity),
         repositories=_gated(due, settings),
-        containers=any(job.step == "container" for job in plan.jobs),
+        containers=any(job.container for job in plan.jobs),
+        engines=_engines(plan.jobs),
         environments=tuple(job.key for job in due if job.step == "environment"),
     )
 
@@ -138,7 +159,7 @@ def _cell(composed: Mapping[str, Any]) -> _Cell:
         known = {key: composed[key] for key in _Cell.model_fields if key in composed}
         return _Cell.model_validate_json(canonical_json(known))
     except ValidationError as error:
-        raise UserError(f"{explain(error)}; mend it in conf/") from error
+        raise UserError(f"{explain(error)}; fix it in conf/") from error
 
 
 def _nodes(cluster: _Cluster | None) -> int:
@@ -171,8 +192,9 @@ def _memory_gb(due: list[Job], settings: Settings, capacity: Capacity) -> float:
 
 
 def _disk_gb(due: list[Job], settings: Settings, capacity: Capacity) -> float:
-    """Upper bound of what the jobs that aren't done will write: every copy of the weights as if
-    in 16 bits. Images of containers lie elsewhere, with the engine."""
+    """Upper bound of the bytes that unfinished jobs will write: every copy of the weights counts 16
+    bits each. Container images aren't included: the engine stores them.
+    """
     total = 0.0
     for job in due:
         if job.step == "environment":
@@ -188,14 +210,24 @@ def _disk_gb(due: list[Job], settings: Settings, capacity: Capacity) -> float:
     return total
 
 
-def _gated(due: list[Job], settings: Settings) -> tuple[str, ...]:
+def _gated(due: list[Job], settings: Settings) -> tuple[Repository, ...]:
     sources = [_Weights.model_validate_json(job.config) for job in due if job.step == "model"]
-    return tuple(
-        sorted(
-            {
-                one.repository
-                for one in sources
-                if one.source == HUB and one.repository.startswith(settings.gated)
-            }
+    found = {
+        one.repository: Repository(
+            name=one.repository, endpoint=one.fetch.endpoint, token=one.fetch.token
         )
-    )
+        for one in sources
+        if one.fetch and one.source == HUB and one.repository.startswith(settings.gated)
+    }
+    return tuple(found[name] for name in sorted(found))
+
+
+class _Address(_Read):
+    engine: Literal["docker", "podman"]
+    socket: str
+
+
+def _engines(jobs: Iterable[Job]) -> tuple[EngineAddress, ...]:
+    read = [_Address.model_validate_json(job.container) for job in jobs if job.container]
+    known = {one.socket: EngineAddress(engine=one.engine, socket=one.socket) for one in read}
+    return tuple(known[socket] for socket in sorted(known))

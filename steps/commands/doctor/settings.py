@@ -1,4 +1,4 @@
-"""`conf/doctor.yaml`, typed: what a machine is compared with."""
+"""`conf/doctor.yaml`, typed: the values that a machine is compared with."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ FILE = ROOT / "conf/doctor.yaml"
 
 
 class HostSetting(Strict):
-    """A file of the kernel and what it should say; `path` below /, with a star for every CPU."""
+    """A kernel's file and its expected value; `path` below /, with a star for every CPU."""
 
     name: str
     path: str
@@ -33,7 +33,7 @@ class Clock(Strict):
 
 
 class Partition(Strict):
-    """Partition modes; empty lists stand for all benchmarks, all hardware."""
+    """Partition modes; empty lists mean all benchmarks, all hardware."""
 
     benchmarks: tuple[Name, ...]
     hardware: tuple[Name, ...]
@@ -42,13 +42,12 @@ class Partition(Strict):
 
 
 class Settings(Strict):
-    """The whole file. `gated`: beginnings of repository names."""
+    """The whole file. `gated`: prefixes of repository names."""
 
     host: tuple[HostSetting, ...]
     clocks: tuple[Clock, ...]
     partitions: tuple[Partition, ...]
     gated: tuple[str, ...]
-    hub: str
     ray_ports: tuple[Positive, ...]
     memory_floor_gb: PositiveNumber
     run_gb: PositiveNumber
@@ -62,7 +61,7 @@ class Settings(Strict):
         return None
 
     def partition(self, hardware: str, benchmark: str) -> Partition:
-        """The last that fits."""
+        """The last entry that fits."""
         return [
             one
             for one in self.partitions
@@ -77,6 +76,6 @@ def load(path: Path = FILE) -> Settings:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         return Settings.model_validate_json(canonical_json(content))
     except ValidationError as error:
-        raise UserError(f"{path.name}: {explain(error)}; mend it in conf/") from error
+        raise UserError(f"{path.name}: {explain(error)}; fix it in conf/") from error
     except (OSError, yaml.YAMLError) as error:
         raise UserError(f"{path} can't be read ({error}); restore it") from error

@@ -1,30 +1,40 @@
-"""What of the machine the checks look at, read once and never changed."""
+"""The machine's state for the checks, read once and never changed."""
 
 import ctypes.util
 import os
 import shutil
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+from pydantic import Field
 
 from steps.base.errors import UserError
 from steps.base.strict import Strict
-from steps.commands.doctor.access import Access, access
 from steps.commands.doctor.needs import Needs
 from steps.commands.doctor.settings import HostSetting, Settings
+from steps.config.runtime import EngineAddress
 from steps.machine.probes.machine import Prober, probe
 from steps.machine.probes.values import Node
+from steps.prepare.fetch.hub import Entry, may_read
 
 ACCELERATOR_FILES = ("dev/kfd", "dev/dri/renderD*")
-"""What a process opens to use an AMD accelerator."""
+"""The files that a process opens to use an AMD accelerator."""
+
+
+class Answer(Strict):
+    """A container engine's version, or why runs can't use it."""
+
+    version: str | None
+    complaint: str
 
 
 class State(Strict):
     """`host`: by path of the setting, the distinct values found; empty if the machine has none.
 
-    `closed_files`: those of the accelerators that this user may not open. `taken_ports`: where
-    something listens already. `access`: of every repository that the plan needs. `free_gb`: on
-    the file system `mount`, where results go.
+    `closed_files`: those of the accelerators that this user may not open. `taken_ports`: ports in
+    use. `access`: to every repository that the plan needs. `engines`: by socket, a container
+    engine's answer. `free_gb`: free space of the results' file system `mount`.
     """
 
     node: Node
@@ -33,8 +43,20 @@ class State(Strict):
     free_gb: float
     mount: str
     taken_ports: tuple[int, ...]
-    access: dict[str, Access]
+    access: dict[str, Entry]
     numa_library: bool
+    engines: dict[str, Answer] = Field(default_factory=dict)
+
+
+def answer(address: EngineAddress) -> Answer:
+    """Asked in the same way as by a run."""
+    from steps.machine.runtime.host import connected
+
+    try:
+        with connected(address) as client:
+            return Answer(version=str(client.version().get("Version", "")), complaint="")
+    except UserError as error:
+        return Answer(version=None, complaint=f"{error}")
 
 
 def state(
@@ -44,10 +66,10 @@ def state(
     *,
     environment: Mapping[str, str],
     prober: Prober | None = None,
+    ask: Callable[[EngineAddress], Answer] = answer,
 ) -> State:
-    """Read the machine as far as these needs ask for it."""
+    """Read the parts of the machine that these needs concern."""
     asked = prober or Prober()
-    endpoint = environment.get("HF_ENDPOINT") or settings.hub
     mount = _existing(results)
     accelerated = bool(needs.accelerators)
     return State(
@@ -57,13 +79,17 @@ def state(
         free_gb=_free_gb(mount),
         mount=str(mount),
         taken_ports=tuple(filter(taken, settings.ray_ports)) if needs.nodes > 1 else (),
-        access={name: access(endpoint, name, environment) for name in needs.repositories},
+        access={
+            one.name: may_read(one.endpoint, one.name, one.token, environment)
+            for one in needs.repositories
+        },
+        engines={address.socket: ask(address) for address in needs.engines},
         numa_library=ctypes.util.find_library("numa") is not None,
     )
 
 
 def host_values(root: Path, setting: HostSetting) -> tuple[str, ...]:
-    """What the kernel says, every CPU's value once; of several choices the one in brackets."""
+    """The kernel's value, each CPU's once; of several choices the one in brackets."""
     found = set()
     for path in root.glob(setting.path):
         try:
@@ -80,7 +106,7 @@ def _closed(root: Path) -> tuple[str, ...]:
 
 
 def _existing(path: Path) -> Path:
-    """The path itself or the closest directory above it that is there."""
+    """The path itself or the closest existing directory above it."""
     return next(p for p in (path, *path.absolute().parents) if p.exists())
 
 
@@ -92,7 +118,7 @@ def _free_gb(path: Path) -> float:
 
 
 def taken(port: int) -> bool:
-    """Whether another process listens there: this one could not."""
+    """Whether another process listens there, so this one couldn't."""
     with socket.socket() as probe_socket:
         probe_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -1,4 +1,4 @@
-"""LoadGen's Server schedule, known before it is played.
+"""LoadGen's Server schedule, computed before the run.
 
 The gaps come from a 32-bit Mersenne Twister seeded with the round's schedule_rng_seed, two words a
 draw, as libstdc++'s exponential distribution uses them; a rate only scales them. So every run of a
@@ -40,7 +40,8 @@ def arrivals(seed: int, rate: float, count: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Length:
-    """What decides how many queries a run has: whole copies of `sample_count`, as equal issue asks.
+    """The settings that decide how many queries a run has: whole copies of `sample_count`, as equal
+    issue requires.
 
     `min_duration_s` is that of the schedule, not of the answers.
     """

@@ -1,9 +1,9 @@
 """`./reproduce tune scenario=Server [overrides] [--budget 45m] [--guess QPS] [--settings]`.
 
 Makes what the runs need, searches, and puts the VALID run where `./reproduce` looks for it. The
-search runs in the analysis environment, each probe in the engine's. Of Offline it says what rate to
-ask LoadGen for, and how long a run is worth its time. `--settings`: of what engines are started
-with too, before the rate.
+search runs in the analysis environment, each probe in the engine's. For Offline it says which rate
+to ask LoadGen for, and how long a run is worth its time. `--settings` searches the engines'
+settings too, before the rate.
 """
 
 import argparse
@@ -131,10 +131,10 @@ def command(given: argparse.Namespace) -> int:
 
 
 def _duration(text: str) -> float:
-    """Seconds of 90s, 45m, 1.5h."""
+    """The seconds in a text such as 90s, 45m, 1.5h."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
     if not found or not float(found[1]):
-        raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 90s, 45m, 1.5h")
+        raise argparse.ArgumentTypeError(f"{text!r} isn't a duration such as 90s, 45m, 1.5h")
     return float(found[1]) * UNITS[found[2]]
 
 
@@ -143,7 +143,7 @@ def _searchable(job: Job) -> bool:
 
 
 def _offline(path: Path, job: Job) -> None:
-    """What the Offline run of the plan says of its own length; it is made if it isn't there."""
+    """Report what the plan's Offline run shows about its own length; make the run if absent."""
     if supervise([*snakemake(path), job.output], ROOT):
         raise UserError("the Offline run can't be made; see the messages above")
     config = schema.PerformanceRunConfig.model_validate_json(job.config)
@@ -158,7 +158,7 @@ def _offline(path: Path, job: Job) -> None:
 def _with_settings(
     aims: Sequence[Aim], python: Path, site: Path | None, *, shared: bool
 ) -> list[Aim]:
-    """With the best settings of each, and what is left of its time, or of all if that is shared."""
+    """The requests with each one's best settings, and the rest of its or the shared time."""
     tried = []
     for aim in aims:
         part = settings().settings.budget_share / (len(aims) if shared else 1)
@@ -173,7 +173,7 @@ def _with_settings(
 
 
 def _tried(aim: Aim, python: Path, site: Path | None, budget_s: float | None) -> tuple[Aim, float]:
-    """With the best settings, and the time in s that went into all others."""
+    """The request with the best settings, and the time in s spent on all others."""
     search, planned = settings().settings, aim.job.config
     kind = json.loads(planned)["engine"]["kind"]
     space = search.spaces.get(kind)
@@ -199,7 +199,7 @@ def _tried(aim: Aim, python: Path, site: Path | None, budget_s: float | None) ->
     write_atomically(ROOT / home / REQUEST, request.model_dump_json(indent=1) + "\n")
     words = [str(python), "-m", "steps.commands.tune.settings", f"{home}/{REQUEST}"]
     if subprocess.run(words, cwd=ROOT, check=False).returncode:
-        raise UserError("the trials of settings didn't come to an end; the same command goes on")
+        raise UserError("the trials of settings didn't end; the same command continues them")
     trials = trials_in(ROOT / home)
     best = best_of(trials)
     print(f"{aim.job.key}: of {len(trials)} trials the best is {best.line()}; {home}/trials.json")
@@ -218,7 +218,7 @@ def _tried(aim: Aim, python: Path, site: Path | None, budget_s: float | None) ->
 
 
 def _with(overrides: Sequence[str], found: Sequence[str]) -> list[str]:
-    """Those of `overrides` that what was found doesn't replace, and `found`."""
+    """The `overrides` that the found ones don't replace, and `found`."""
     keys = {_key(text) for text in found}
     return [*(text for text in overrides if _key(text) not in keys), *found]
 
@@ -228,7 +228,7 @@ def _key(override: str) -> str:
 
 
 def _prepare(path: Path, jobs: Sequence[Job]) -> None:
-    """Weights, prompts and environments of these jobs, by the same rules as a run's."""
+    """Make weights, prompts and environments of these jobs, by the same rules as for a run."""
     needed = sorted({source for job in jobs for source in job.inputs.values()})
     if supervise([*snakemake(path), *needed], ROOT):
         raise UserError("what the runs need can't be made; see the messages above")
@@ -236,10 +236,9 @@ def _prepare(path: Path, jobs: Sequence[Job]) -> None:
 
 
 def request_of(plan: Plan, job: Job, guess: float | None, budget_s: float | None) -> Request:
-    """Its directory is named by all that a measurement depends on but the rate.
-
-    So another guess or another budget finds what was measured before. A search that was begun goes
-    on from where it began, unless another guess is given.
+    """Its directory is named by everything but the rate that a measurement depends on. So another
+    guess or another budget finds earlier measurements. A search that was begun continues from its
+    first guess, unless another one is given.
     """
     check = next(
         json.loads(other.config)
@@ -273,14 +272,14 @@ def request_of(plan: Plan, job: Job, guess: float | None, budget_s: float | None
 
 
 def context_of(job: Job) -> list[object]:
-    """What a measurement depends on besides the run's configuration, as JSON has it."""
+    """What a measurement depends on besides the run's configuration, as JSON values."""
     digests = {role: Manifest.read(ROOT / path).inputs for role, path in job.inputs.items()}
     search = settings().search.model_dump(mode="json")
     return [job.inputs, digests, code_digest(job.step, ROOT), search]
 
 
 def answered(request: Request) -> bool:
-    """Whether an earlier search has ended, and not for want of the time that there is now."""
+    """Whether an earlier search has ended for good: not for lack of time that is now available."""
     found = result_of(ROOT / request.home)
     if found is None:
         return False
@@ -303,14 +302,13 @@ def _answers(plan: Plan, job: Job) -> str | None:
 def adopt(
     home: Path, found: Result, overrides: Sequence[str], site: Path | None
 ) -> list[str] | None:
-    """Put the run where the plan with the found rate expects it; that plan's overrides.
+    """Put the run where the plan with the found rate expects it. Returns that plan's overrides.
 
     The frontier of the search in `home` goes beside it, for the report.
 
-    Snakemake is told by --touch that the run is of that plan, and by --force even if it would ask
-    for none, as it takes what it knows nothing of for a result of any plan. None if the rate's
-    override doesn't make the plan ask for this run. Raises UserError if the plan can't be made any
-    more.
+    Snakemake records by --touch that the run is of that plan, with --force even if it would make no
+    job, because it takes unrecorded outputs for results of any plan. None if the plan with the
+    rate's override doesn't have this run. Raises UserError if the plan can no longer be made.
     """
     # Two pluses: a system's file may have a rate already or not.
     named = _with(overrides, [f"++system.target_qps.{found.scenario}={found.target_qps}"])
@@ -335,7 +333,7 @@ def adopt(
 
 
 def _copy(source: Path, destination: Path, beside_it: Path) -> None:
-    """As a whole, with one more file; a run that was there is kept among the earlier ones."""
+    """Copy it as a whole, with one more file; an existing run joins the earlier ones."""
     beside = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
     destination.parent.mkdir(parents=True, exist_ok=True)
     shutil.copytree(source, beside)

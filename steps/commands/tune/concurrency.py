@@ -1,4 +1,4 @@
-"""How many requests ran and waited, from the times of each."""
+"""How many requests ran and waited, from each one's times."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,16 @@ import numpy as np
 from steps.commands.tune.measure import Samples
 
 QUEUED = 3
-"""So many waiting, and a tenth of those running, are a queue and not just those being started."""
+"""This many waiting, and a tenth of those running, are a queue and not only requests being started.
+"""
 
 FULL = 0.985
-"""Places are what limits an engine if, while requests wait, so large a part of them is mostly
-taken: what else makes requests wait leaves the number that run to chance."""
+"""Places limit an engine if, while requests wait, this share of them is mostly taken: with any
+other cause of waiting, the number that run is random.
+"""
 
 FEWEST = 20
-"""So few observations tell nothing."""
+"""Fewer observations show nothing."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Concurrency:
         return result
 
     def slots(self) -> float:
-        """How many run while others wait; infinite if none ever had to."""
+        """How many run while others wait; infinite if none had to wait."""
         spans = np.diff(self.times)
         queued = self.waiting[:-1] > np.maximum(QUEUED, self.running[:-1] / 10)
         if not len(spans) or spans[queued].sum() < 0.02 * spans.sum():
@@ -68,7 +70,8 @@ class Concurrency:
 
     def start_gaps(self, slots: float) -> tuple[np.ndarray, np.ndarray]:
         """Times from one start to the next while requests wait though places are free, and how many
-        ran; none if that never lasted."""
+        ran; empty if that never lasted.
+        """
         spans, running, waiting = np.diff(self.times), self.running[:-1], self.waiting[:-1]
         held_up = (waiting > np.maximum(QUEUED, running / 5)) & (running < 0.8 * slots)
         started = held_up & (np.diff(self.waiting) < 0)

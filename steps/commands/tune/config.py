@@ -22,12 +22,12 @@ Metric = Literal["ttft", "tpot"]
 class SearchSettings(Strict):
     """How rates are searched.
 
-    `tolerance`: what may be left below the limit, as a share of the rate. `explore_s`: length of
-    the first probes; `refine_s`: lengths among which later ones choose, in s of schedule.
+    `tolerance`: the allowed distance below the limit, as a share of the rate. `explore_s`: length
+    of the first probes; `refine_s`: lengths among which later ones choose, in s of schedule.
     `explore_limit` and `confirm_limit`: how many of each at most. `idle_running`: an engine with
     fewer requests at a time is as good as idle, and a limit it misses then is missed at any rate.
-    `caution`: how many deviations below the expected limit a run is tried, though little below it
-    unless chance decides which runs hold.
+    `caution`: how many deviations below the expected limit a run is tried, though only a little
+    below it unless chance decides which runs are valid.
     """
 
     tolerance: Fraction
@@ -46,7 +46,7 @@ Setting = Annotated[str, Field(pattern=r"^(arguments|environment)\.[A-Za-z0-9_]+
 
 
 class Space(Strict):
-    """What is tried of one kind of engine; what is configured is tried beside it.
+    """The values to try for one kind of engine; configured ones are tried too.
 
     `rising`: settings of which none may be larger than the next.
     """
@@ -64,7 +64,7 @@ class Space(Strict):
         return self
 
     def allows(self, values: Mapping[str, int]) -> bool:
-        """Of settings that aren't among the values nothing is asked."""
+        """Settings that aren't among the values aren't restricted."""
         chains = [[values[name] for name in chain if name in values] for chain in self.rising]
         return all(chain == sorted(chain) for chain in chains)
 
@@ -72,8 +72,8 @@ class Space(Strict):
 class SettingsSearch(Strict):
     """How an engine's settings are searched.
 
-    `trials` at most, the first `at_random`, for which `seed` is; `budget_share` of --budget goes
-    into them, the rest into the rate. `spaces` by kind of engine.
+    `trials` at most, the first `at_random`, from `seed`; `budget_share` of --budget goes into them,
+    the rest into the rate. `spaces` by kind of engine.
     """
 
     trials: Positive
@@ -84,7 +84,7 @@ class SettingsSearch(Strict):
 
 
 class TuneConfig(Strict):
-    """`offline_share`: of an endless Offline run's throughput; longer runs aren't worth it."""
+    """`offline_share` of an endless Offline run's throughput: longer runs aren't worth it."""
 
     offline_share: Fraction
     search: SearchSettings

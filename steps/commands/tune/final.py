@@ -1,8 +1,8 @@
-"""A run of the rules' length in a process of its own: `python -m steps.commands.tune.final`.
+"""A run of the rules' length in its own process: `python -m steps.commands.tune.final`.
 
 It is the performance run that `./reproduce` would make, by the same code, from the same
-configuration, and is published as one. Whoever watches it can end it, but nothing else: if it can't
-be VALID any more, what was seen of it stays in its partial directory.
+configuration, and is published as one. Its watcher can only end it: if it can no longer be VALID,
+its measurements stay in its partial directory.
 """
 
 import json
@@ -38,7 +38,7 @@ def step(
         (workspace.directory / "samples.csv").replace(kept / "samples.csv")
         ended = {"ended": str(reason), "measured_s": round(watch.now_s, 3)}
         (kept / ENDED).write_text(json.dumps(ended), encoding="utf-8")
-        raise UserError(f"ended after {watch.now_s:.0f} s, for it can't be VALID") from None
+        raise UserError(f"ended after {watch.now_s:.0f} s, because it can't be VALID") from None
 
 
 if __name__ == "__main__":

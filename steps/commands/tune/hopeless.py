@@ -1,4 +1,4 @@
-"""What is said when no rate will do."""
+"""The error for a search in which no rate is valid."""
 
 import itertools
 import math
@@ -8,15 +8,15 @@ from steps.commands.tune.measure import Limits, Measurement, Metric, quantile
 from steps.mlperf.early_stopping import PERCENTILE, missing_odds
 
 CHANCE = 1e-3
-"""So unlikely a number of misses is not chance."""
+"""A number of misses with a lower probability isn't chance."""
 
 
 class HopelessError(UserError):
-    """No rate keeps the limits; the sentence says which limit, where and by how much."""
+    """No rate keeps the limits; the message says which limit, where and by how much."""
 
 
 def unlikely(misses: int, count: int) -> bool:
-    """Whether so many misses are no chance if one in a hundred may miss."""
+    """Whether this many misses aren't chance if one in a hundred may miss."""
     return 1 - sum(itertools.islice(missing_odds(count), misses)) < CHANCE
 
 

@@ -1,4 +1,4 @@
-"""Probes on real engines, each in a process of its own, kept as data and never made twice."""
+"""Probes on real engines, each in its own process, kept as data and never repeated."""
 
 import csv
 import hashlib
@@ -30,15 +30,16 @@ from steps.run.sut.run import Row
 ENTRY = "probe.json"
 RUN = "run"
 SPARE = 4.0
-"""A probe's process is given so many times its schedule, besides the engine's own start limit: an
-engine that is asked for too much takes long to answer what has come."""
+"""A probe's process may take this many times its schedule, besides the engine's own start limit: an
+overloaded engine takes long to answer its queue.
+"""
 
 
 class Entry(Strict):
-    """One probe's line of the journal, written when all of it is there."""
+    """One probe's line of the journal, written when the probe is complete."""
 
     probe: Probe
-    ended: Literal["complete", "overload", "futile"]
+    ended: Literal["complete", "overload", "futile", "cut"]
     measured_s: float
     start_s: float
     valid: bool | None
@@ -47,27 +48,30 @@ class Entry(Strict):
 
 
 class Journal:
-    """Probes of the real engine. `root` is the checkout, from which the request's paths go out."""
+    """Probes of the real engine. The request's paths are relative to `root`, the checkout."""
 
     def __init__(self, root: Path, request: Request) -> None:
         self._root = root
         self._request = request
 
     def directory(self, probe: Probe) -> Path:
-        """Named by what the probe is, so that a search that asks again finds it."""
+        """Named by the probe's values, so that a search that asks again finds it."""
         digest = hashlib.sha256(canonical_json(probe.model_dump(mode="json")).encode())
         kind = "run" if probe.final else "probe"
         name = f"{probe.number:02d}-{kind}-{probe.rate:g}qps-{digest.hexdigest()[:12]}"
         return self._root / self._request.home / PROBES / name
 
-    def measure(self, probe: Probe) -> Measurement:
-        """From the journal, else made. Raises UserError if the engine can't be measured."""
+    def measure(self, probe: Probe, cut_s: float | None = None) -> Measurement:
+        """Read from the journal, else made, and ended after `cut_s` of its test if given.
+
+        Raises UserError if the engine can't be measured.
+        """
         home = self.directory(probe)
         if (home / ENTRY).is_file():
             return self._read(home)
         home.mkdir(parents=True, exist_ok=True)
         begun = time.monotonic()
-        self._make(probe, home)
+        self._make(probe, home, cut_s)
         entry = self._entry(probe, home, time.monotonic() - begun)
         write_atomically(home / ENTRY, entry.model_dump_json(indent=1) + "\n")
         return self._read(home)
@@ -76,8 +80,9 @@ class Journal:
         return PerformanceRunConfig.model_validate_json(self.configuration(probe))
 
     def configuration(self, probe: Probe) -> str:
-        """JSON of the run: a final one's differs from what the plan says in its rate only, so the
-        plan with that rate knows it by its text."""
+        """JSON of the run: a final one's differs from the planned one only in its rate, so the text
+        is equal in the plan with that rate.
+        """
         planned = json.loads(self._request.planned)
         planned["loadgen"]["target_qps"] = probe.rate
         if not probe.final:
@@ -93,9 +98,10 @@ class Journal:
         run = self._request.run
         return run.loadgen.sample_count(run.rules)
 
-    def _make(self, probe: Probe, home: Path) -> None:
+    def _make(self, probe: Probe, home: Path, cut_s: float | None) -> None:
         request, check = self._request, self._request.check
-        watched = Watched(probe=probe, ttft_ms=check.rules.ttft_ms, tpot_ms=check.rules.tpot_ms)
+        limits = {"ttft_ms": check.rules.ttft_ms, "tpot_ms": check.rules.tpot_ms}
+        watched = Watched(probe=probe, cut_s=cut_s, **limits)
         write_atomically(home / "asked.json", watched.model_dump_json() + "\n")
         inputs = {**request.inputs, PROBE: str(home / "asked.json")}
         module = "steps.commands.tune.final" if probe.final else "steps.commands.tune.probe"

@@ -1,7 +1,6 @@
-"""Where to begin a search: what is known of the rate before anything is measured.
-
-Of what there is, the nearest to this machine: an earlier search of the same cell, the plan's own
-Offline throughput, published results on the same accelerator, the configured rate.
+"""Where to begin a search: what is known about the rate before anything is measured. The first
+available of: an earlier search of the same cell, the plan's own Offline throughput, published
+results on the same accelerator, the configured rate.
 """
 
 import json
@@ -19,10 +18,10 @@ from steps.mlperf.published.result import short_name
 from steps.plan.plan import Job, Plan
 
 SERVER_SHARE = 0.85
-"""Of Offline throughput: what Server results of v5.1 on AMD GPUs reached (81 to 93 percent)."""
+"""The share of Offline throughput that v5.1's Server results on AMD GPUs reached (81 to 93 %)."""
 
 TOKENS = "TOKENS_PER_SAMPLE"
-"""Among a result's accuracy metrics: how many tokens/s are a sample/s."""
+"""Among a result's accuracy metrics: the tokens per sample."""
 
 
 def first_rate(root: Path, plan: Plan, job: Job) -> tuple[float, str]:
@@ -129,7 +128,7 @@ def _count(row: Published) -> int:
 
 
 def _samples_per_s(row: Published) -> float | None:
-    """None where the source doesn't tell how many tokens a sample has."""
+    """None if the source doesn't give the tokens per sample."""
     if not row.comparable:
         return None
     if row.unit != "Tokens/s":

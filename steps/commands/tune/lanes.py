@@ -12,14 +12,14 @@ from steps.commands.tune.measure import Samples
 
 MOST = 64
 FEW = 0.005
-"""So small a share of requests that are overtaken by the next is chance."""
+"""A smaller share of requests that the next one overtakes is chance."""
 
 FEWER = 0.2
 """The right number of lanes leaves less than this part of what one more or one fewer leaves."""
 
 
 def lanes(probes: Sequence[Samples]) -> int:
-    """The fewest engines by which the order of first tokens is explained; 1 if none explains it."""
+    """The fewest engines that explain the order of first tokens; 1 if no number does."""
     if _overtaken(probes, 1) <= FEW:
         return 1
     shares = [_overtaken(probes, count) for count in range(1, MOST + 2)]
@@ -31,7 +31,7 @@ def lanes(probes: Sequence[Samples]) -> int:
 
 
 def dealt(samples: Samples, count: int) -> list[Samples]:
-    """What each of so many engines was dealt."""
+    """The requests of each of so many engines."""
     parts = [slice(lane, None, count) for lane in range(count)]
     return [
         Samples(samples.arrived[p], samples.first[p], samples.completed[p], samples.tokens[p])

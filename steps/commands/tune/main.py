@@ -8,11 +8,13 @@ import csv
 import math
 import signal
 import sys
+import time
 from collections.abc import Callable, Generator, Sequence
 
 import numpy as np
 
 from steps import ROOT
+from steps.base.console import plain_output
 from steps.base.errors import UserError
 from steps.base.record import write_atomically
 from steps.commands.tune.arrivals import Length
@@ -50,13 +52,15 @@ class Task:
         self.error: UserError | None = None
 
     def advance(self) -> None:
-        """Make the probe that is asked for, and hear what is asked for next."""
+        """Make the requested probe, and get the next request."""
         try:
             if self.asked is None:
                 self.asked = next(self._steps)
-            measured = self.journal.measure(self.asked)
+            measured = self.journal.measure(self.asked, self.search.cut_s(self.asked))
             say(self.line(measured))
+            begun = time.monotonic()
             self.asked = self._steps.send(measured)
+            self.search.between_s += time.monotonic() - begun
         except StopIteration as stop:
             self.outcome = stop.value
         except UserError as error:
@@ -67,7 +71,7 @@ class Task:
         return self.outcome is not None or self.error is not None
 
     def gain_per_s(self) -> float:
-        """What is expected of the next step, as a share of the result, per second it takes."""
+        """The expected gain of the next step, as a share of the result, per second it takes."""
         search = self.search
         if search.forecast is None or search.best is None:
             return math.inf  # without a result, nothing is worth more
@@ -94,7 +98,7 @@ class Task:
 
 
 def _milliseconds(seconds: float) -> str:
-    """A dash where too few were answered before a probe was ended."""
+    """A dash if too few were answered before a probe was ended."""
     return f"{1000 * seconds:,.0f}" if math.isfinite(seconds) else "-"
 
 
@@ -178,7 +182,7 @@ def _finish(task: Task, outcome: Outcome) -> None:
 
 
 def guarded(body: Callable[[], int]) -> int:
-    """The exit status of a search, whatever ends it."""
+    """The exit status of a search, however it ends."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         return body()
@@ -186,9 +190,10 @@ def guarded(body: Callable[[], int]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; what was measured is kept, the same command goes on", file=sys.stderr)
+        print("interrupted; measurements are kept, the same command continues", file=sys.stderr)
         return 130
 
 
 if __name__ == "__main__":
-    raise SystemExit(guarded(lambda: main(sys.argv[1:])))
+    with plain_output():
+        raise SystemExit(guarded(lambda: main(sys.argv[1:])))

@@ -1,4 +1,4 @@
-"""What a probe is, what it brings, and when it may end early."""
+"""A probe, its measurements, and when it may end early."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,16 +12,21 @@ from steps.mlperf.early_stopping import needed_share
 METRICS: tuple[Metric, ...] = ("ttft", "tpot")
 
 GROWTH_DEVIATIONS = 4.0
-"""Arrivals less completions of a queue that keeps up scatter as Poisson's do; so many deviations
-don't happen by chance."""
+"""Arrivals less completions of a queue that keeps up scatter as Poisson's do; this many deviations
+don't happen by chance.
+"""
 
 HOPELESS_SHARE = 0.1
-"""A rate at which so many of the latest queries miss a limit is far beyond any that holds."""
+"""A rate at which this many of the latest queries miss a limit is far beyond any valid one."""
+
+NO_TAIL = ("overload", "cut")
+"""Ends of probes whose slowest answers weren't waited for."""
 
 FEWEST_COMPLETED = 50
 LATENCIES = 3.0
-"""An overloaded probe goes on until it has seen so many answers, and for so many times the median
-answer's time, so that the engine's speed under full load is known."""
+"""An overloaded probe goes on until it has this many answers, and for this many times the median
+answer's time, so that the engine's speed under full load is known.
+"""
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Probe(Strict):
     """One LoadGen run to be made: `queries` at `rate` a second.
 
     `final`: of the rules' length, a result if it is VALID. Else a probe of so many queries, which
-    shorter sample sets make possible, with other seeds than the round's: each probe sees other
+    shorter sample sets make possible, with other seeds than the round's: each probe has other
     bursts and other samples. `number` counts the probes of a search from 1.
     """
 
@@ -85,21 +90,22 @@ class Samples:
 
 @dataclass(frozen=True)
 class Measurement:
-    """`ended` early because the queue could only grow, or because it could no more be VALID.
+    """`ended`: stopped early because the queue could only grow, because it could no longer be
+    VALID, or ("cut") because there was no time to wait for the last answers.
 
-    `valid`: LoadGen's word on a final run that went to its end. `measured_s` includes what an
+    `valid`: LoadGen's verdict on a final run that went to its end. `measured_s` includes what an
     engine takes to answer the last query, not its start; `start_s` is that.
     """
 
     probe: Probe
     samples: Samples
-    ended: Literal["complete", "overload", "futile"]
+    ended: Literal["complete", "overload", "futile", "cut"]
     measured_s: float
     start_s: float
     valid: bool | None
 
     def tail(self, metric: Metric) -> float:
-        """The latency in s that a run may reach at the share of queries which has to hold."""
+        """The latency limit in s at the share of queries that must keep it."""
         return quantile(self.samples.latencies(metric), needed_share(self.samples.arrived.size))
 
     def missed_share(self, limits: Limits) -> float:
@@ -112,7 +118,7 @@ class Measurement:
 
 
 def quantile(values: np.ndarray, share: float) -> float:
-    """The smallest value that at least this share keep; unknown ones count as infinite."""
+    """The smallest value that at least this share keeps; unknown ones count as infinite."""
     if not len(values):
         return float("nan")
     ordered = np.sort(np.where(np.isnan(values), np.inf, values))
@@ -123,7 +129,7 @@ def quantile(values: np.ndarray, share: float) -> float:
 def reason_to_stop(
     samples: Samples, now_s: float, limits: Limits, probe: Probe
 ) -> Literal["overload", "futile"] | None:
-    """Why a probe that has come so far needn't go on; None if it should."""
+    """Why a probe may end at this point; None if it should continue."""
     missed = {m: samples.missed(m, limits.of(m), now_s) for m in METRICS}
     if probe.allowed_misses is not None and any(
         int(found.sum()) > probe.allowed_misses for found in missed.values()

@@ -1,7 +1,7 @@
-"""What probes teach of an engine, and what it would do with the whole schedule of a run.
+"""A model of an engine, fitted to probes, that plays the whole schedule of a run.
 
-The model is a queue in front of `slots` places, or several, to which requests are dealt in turn.
-Whoever has a place gets tokens at a pace that depends on how many have one; how a request deviates
+The model is a queue in front of `slots` places, or several, to which requests are dealt in turn. A
+request with a place gets tokens at a pace that depends on how many have one; how a request deviates
 from that pace is drawn from what was observed. It is fitted to single requests, hundreds a minute,
 which is why it knows an engine sooner than the one request in a hundred that decides whether a run
 is VALID. Where it errs in the tail, steps of steps/commands/tune/tail.py correct it by the tails
@@ -21,18 +21,19 @@ from steps.commands.tune.measure import Samples
 from steps.commands.tune.pace import fit_pace
 
 STRETCH = 400
-"""Deviations are drawn by stretches of so many requests that followed each other: what slows one
+"""Deviations are drawn in stretches of this many consecutive requests: what slows one
 answer slows those beside it."""
 
 ALIKE = 20
-"""A request deviates as one of so many before or after it in the stretch, the one whose answer is
-nearest in length."""
+"""A request deviates like one of this many before or after it in the stretch, the one whose answer
+is nearest in length.
+"""
 
 STEADY = 0.005
 """Deviations from the pace are chance if they scatter by more."""
 
 TOGETHER = 200
-"""Answers that follow each other by more than so many weren't given at the same time."""
+"""Answers this far apart weren't given at the same time."""
 
 MOST_RUNNING = 1 << 14
 
@@ -86,7 +87,7 @@ class Engine:
         tokens: np.ndarray | None = None,
         own: np.ndarray | None = None,
     ) -> Samples:
-        """All of these arrivals to the end.
+        """Play all of these arrivals to the end.
 
         `tokens`: those of each answer, where they are known: LoadGen deals a run of so many queries
         in the same order every time. `own`: the pace factors that are known of them.
@@ -107,7 +108,7 @@ class Engine:
         return Samples(arrived, first, done, tokens)
 
     def _alike(self, tokens: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Of each answer, the place of an observed one that it deviates like."""
+        """For each answer, the position of the observed one whose deviation it gets."""
         count, seen = len(tokens), len(self.factor_tokens)
         begins = rng.integers(0, seen, -(-count // STRETCH))
         centres = np.repeat(begins, STRETCH)[:count] + np.arange(count) % STRETCH
@@ -129,7 +130,8 @@ def _served(
 ) -> tuple[np.ndarray, np.ndarray]:
     """First token's and last token's time of each request.
 
-    All that run share one clock of tokens; it is `progress`, and goes at the pace of their number.
+    All running requests share one clock of tokens, `progress`, which goes at the pace of their
+    number.
     """
     pace, last = engine.pace.tolist(), len(engine.pace) - 1
     most = engine.most
@@ -177,9 +179,8 @@ def _served(
 
 
 def fit(probes: Sequence[Samples], answers: np.ndarray | None = None) -> Engine | None:
-    """The engine that these probes show; None if they have too few answers to tell.
-
-    `answers`: tokens of every sample's answer, if known; else those of the probes stand for them.
+    """The engine that these probes show; None if they have too few answers. `answers`: tokens of
+    every sample's answer, if known; else the probes' are used.
     """
     count = lanes(probes)
     lane = [lane for samples in probes for lane in range(min(count, len(samples)))]
@@ -234,7 +235,7 @@ def _placed(
 def _gap(
     probes: Sequence[Samples], views: Sequence[Concurrency], slots: float
 ) -> tuple[float, float]:
-    """Time from one start to the next and what it grows by per running; 0 where none is held up."""
+    """Time from one start to the next and what it grows by per running; 0 if none is delayed."""
     parts = [view.start_gaps(slots) for view in views]
     gaps, loads = (np.concatenate(values) for values in zip(*parts, strict=True))
     if len(gaps) < FEWEST or not gaps.any():
@@ -267,7 +268,7 @@ def _whole(probes: Sequence[Samples], counts: np.ndarray) -> np.ndarray:
 def _starts(
     probes: Sequence[Samples], views: Sequence[Concurrency], slots: float
 ) -> tuple[float, float, np.ndarray]:
-    """What a first token takes where nobody has to wait for a place: base, per running, factors."""
+    """The time to the first token without waiting for a place: base, per running, factors."""
     loads, took = [], []
     for samples, view in zip(probes, views, strict=True):
         known = ~np.isnan(samples.first)

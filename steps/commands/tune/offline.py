@@ -1,8 +1,8 @@
-"""How long an Offline run has to be, from one that was made.
+"""How long an Offline run must be, from one that was made.
 
 Filling the engines and running them empty takes the same time in a long run as in a short one, so
-what an Offline run loses to it shrinks with its length: n samples take o + n / r, where r is the
-rate between and o what filling and emptying cost.
+the loss shrinks with the run's length: n samples take o + n / r, where r is the rate between and o
+what filling and emptying cost.
 """
 
 import csv
@@ -13,11 +13,11 @@ from pathlib import Path
 from steps.base.errors import UserError
 
 MIDDLE = (0.2, 0.7)
-"""The share of answers between which an engine counts as full."""
+"""The shares of answers between which an engine counts as full."""
 
 FEWEST = 100
 LOADGEN_SLACK = 1.1
-"""LoadGen's Offline query holds so many times target_qps x min_duration samples (loadgen.cc)."""
+"""LoadGen's Offline query has this many times target_qps x min_duration samples (loadgen.cc)."""
 
 SPARE = 1.02
 """The engine may be so much faster in the next run, and still be busy for the whole duration."""
@@ -32,7 +32,7 @@ class Offline:
 
     @classmethod
     def of(cls, completed_s: Sequence[float]) -> "Offline":
-        """From the times of all answers; raises UserError if they are too few to tell."""
+        """Fit the times of all answers. Raises UserError if they are too few."""
         if len(completed_s) < FEWEST:
             raise UserError(
                 f"{len(completed_s)} answers are too few to tell full engines from emptying ones; "
@@ -52,19 +52,19 @@ class Offline:
         return self.overhead_s * self.full * share / (1 - share)
 
     def target_qps(self, duration_s: float) -> float:
-        """The expected rate with which LoadGen asks for enough samples to last so long."""
+        """The target_qps with which LoadGen issues enough samples for this duration."""
         samples = self.full * (duration_s - min(self.overhead_s, duration_s / 2))
         return SPARE * samples / (LOADGEN_SLACK * duration_s)
 
 
 def read(path: Path) -> Offline:
-    """From samples.csv of an Offline run."""
+    """Read samples.csv of an Offline run."""
     with path.open(encoding="utf-8", newline="") as stream:
         return Offline.of([float(row["completed_s"]) for row in csv.DictReader(stream)])
 
 
 def advice(found: Offline, duration_s: float, sample_count: int, share: float) -> str:
-    """Lines for a user: what to set, and from which length on more samples bring nothing.
+    """Lines for a user: what to set, and from which length on more samples make no difference.
 
     `duration_s` and `sample_count` (of the performance sample set) are the rules'.
     """

@@ -1,8 +1,8 @@
-"""The order in which LoadGen deals its samples in a Server run, known before it is dealt.
+"""The order in which LoadGen deals its samples in a Server run, computed before the run.
 
 LoadGen shuffles with the C++ library's std::shuffle from Mersenne Twisters that the round seeds, so
-a run of so many queries asks for the same samples in the same order every time. With the lengths of
-the answers known, a run's whole work is.
+a run of so many queries asks for the same samples in the same order every time. So if the lengths
+of the answers are known, a run's whole work is known.
 """
 
 from collections.abc import Iterator
@@ -20,8 +20,8 @@ def order(
     """Sample index of each query.
 
     `dataset`: samples there are, below 65,536; `sample_count`: those of the performance sample set;
-    `min_queries`: LoadGen's min_query_count. Beyond that many, LoadGen deals the copies it has
-    shuffled over again.
+    `min_queries`: LoadGen's min_query_count. Beyond that number, LoadGen deals its shuffled copies
+    again.
     """
     loaded = _shuffled(np.arange(dataset), _words(seeds.qsl_rng_seed))[:sample_count]
     words = _words(seeds.sample_index_rng_seed)

@@ -15,19 +15,19 @@ from steps.commands.tune.concurrency import Concurrency
 from steps.commands.tune.measure import Samples
 
 LEVEL = 1.03
-"""Levels of concurrency between which the pace is straight: each so many times the one before."""
+"""Levels of concurrency with a linear pace between them: each this many times the one before."""
 
 RARE = 0.002
-"""Levels that took a smaller share of the time tell nothing."""
+"""Levels with a smaller share of the time are ignored."""
 
 ROUGH = 0.01
 """How far one level's speed may be off the line between its neighbours', as a share of it."""
 
 SOLVED = 4
-"""So often, until speeds and their scatter, and the slowness of engines, fit each other."""
+"""Iterations until speeds, their scatter and the slowness of engines agree."""
 
 SLOWEST = 0.05
-"""No level's speed is a smaller part of the usual one."""
+"""The least speed of a level, as a part of the usual one."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def fit_pace(
     answered: Sequence[np.ndarray],
     lane: np.ndarray,
 ) -> Pace:
-    """From the answers that `answered` names, of each engine's share of each probe.
+    """Fit the answers that `answered` selects, in each engine's share of each probe.
 
     `lane`: the engine of each answer.
     """
@@ -74,7 +74,7 @@ def fit_pace(
 
 
 def _levels(views: Sequence[Concurrency]) -> np.ndarray:
-    """Numbers running that were seen for long enough."""
+    """Numbers running that lasted long enough."""
     running = np.concatenate([view.running[:-1] for view in views])
     spans = np.concatenate([np.diff(view.times) for view in views])
     spans[running < 1] = 0

@@ -1,4 +1,4 @@
-"""What a search leaves to be looked at: its latency frontier, as data and as a page."""
+"""A search's latency frontier, as data and as a page."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from bokeh.embed import file_html
 from bokeh.resources import INLINE
 
 from steps.base.record import write_atomically
-from steps.commands.tune.measure import METRICS, Limits, Measurement
+from steps.commands.tune.measure import METRICS, NO_TAIL, Limits, Measurement
 from steps.commands.tune.request import BAND
 from steps.commands.tune.tail import Forecast
 from steps.report.frontier import FRONTIER, TOP, Frontier, Point
@@ -37,7 +37,7 @@ def draw(
 def _point(measured: Measurement, limits: Limits) -> Point:
     """An overloaded probe has no tail: it was ended while its queue grew."""
     shares = {m: measured.tail(m) / limits.of(m) for m in METRICS}
-    if measured.ended == "overload":
+    if measured.ended in NO_TAIL:
         shares = {}
     return Point(
         rate=measured.probe.rate,

@@ -1,4 +1,4 @@
-"""One probe in a process of its own: `python -m steps.commands.tune.probe`. It is no result."""
+"""One probe in its own process: `python -m steps.commands.tune.probe`. It isn't a result."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from steps.config.schema import PerformanceRunConfig
 from steps.run.sut.run import Trial, TrialEnded, execute
 
 PROBE = "probe"
-"""Role of the input that holds the Watched."""
+"""Role of the input with the Watched."""
 
 
 def step(

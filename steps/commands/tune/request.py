@@ -1,4 +1,4 @@
-"""What `./reproduce tune` hands to the process that searches, and what that leaves."""
+"""The request of `./reproduce tune` to the searching process, and its result."""
 
 import hashlib
 import json
@@ -15,18 +15,17 @@ RESULT = "result.json"
 PROBES = "probes"
 
 BAND = 1.645
-"""Deviations on either side that hold nine limits in ten."""
+"""Deviations on either side that contain the limit nine times in ten."""
 
 
 class Request(Strict):
     """One cell's search; paths are relative to the checkout.
 
-    `planned`: the cell's performance run as the plan configures it, to the letter, since by its
-    text a plan knows a run again.
-    `launcher` starts the engine's processes (Job.launcher); `code`: the sources whose digest a
-    performance run records. `guess` in queries a second; `guessed_from` says where it comes from.
-    `answers`: samples.csv of an accuracy run on the same weights and prompts, None if there is
-    none. `home` is the search's directory.
+    `planned`: the cell's performance run exactly as the plan configures it, because a plan
+    identifies a run by this text. `launcher` starts the engine's processes (Job.launcher); `code`:
+    the sources whose digest a performance run records. `guess` in queries a second; `guessed_from`
+    says where it comes from. `answers`: samples.csv of an accuracy run on the same weights and
+    prompts, None without one. `home` is the search's directory.
     """
 
     cell: str
@@ -48,9 +47,8 @@ class Request(Strict):
 
 
 def identity(planned: str, context: Sequence[object]) -> str:
-    """The name of a search's directory: all that a measurement depends on but the rate.
-
-    `context` is what that is besides the run's configuration, as JSON has it.
+    """The name of a search's directory: a digest of everything but the rate that a measurement
+    depends on. `context` is the part besides the run's configuration, as JSON values.
     """
     config = json.loads(planned)
     fixed = {**config, "loadgen": {**config["loadgen"], "target_qps": None}}
@@ -58,11 +56,11 @@ def identity(planned: str, context: Sequence[object]) -> str:
 
 
 OUT_OF_BUDGET = "the budget is spent"
-"""Why a search stopped that goes on with a larger budget (Result.stopped)."""
+"""Why a search stopped that continues with a larger budget (Result.stopped)."""
 
 
 class Result(Strict):
-    """`run` is the directory of the VALID run; `budget_s` what the search was given, if anything.
+    """`run` is the directory of the VALID run; `budget_s` the search's budget, if any.
 
     `limit` and `deviation` (in ln) are the forecast at the end; `metric` is the limit that binds.
     """
@@ -83,13 +81,13 @@ class Result(Strict):
 
 
 def result_of(home: Path) -> Result | None:
-    """Of a search that has ended; None of one that hasn't."""
+    """The result of a search that has ended; None before."""
     path = home / RESULT
     return Result.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def request_in(home: Path) -> Request | None:
-    """Of the search that was begun in a directory; None if none was, or by another version."""
+    """The request of the search begun in a directory; None without one, or from another version."""
     path = home / REQUEST
     try:
         return Request.model_validate_json(path.read_text(encoding="utf-8"))

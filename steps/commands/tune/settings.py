@@ -1,10 +1,10 @@
 """Settings of an engine, one set after another: `python -m steps.commands.tune.settings REQUEST`.
 
 Each trial starts the engine with its settings and explores as a search of the rate would, by the
-same probes in the same directory, so the search that goes on with the best settings finds them
-made. Its score is the rate at which half of the runs are expected to hold: throughput and latencies
-in one number. What to try next is Optuna's choice. Trials are kept; told again what they brought,
-it chooses the same, so a search that was killed repeats none.
+same probes in the same directory, so the search with the best settings finds them made. Its score
+is the rate at which half of the runs are expected to be valid: throughput and latencies in one
+number. What to try next is Optuna's choice. Trials are kept; given the same results again, it makes
+the same choices, so a killed search repeats none.
 """
 
 import sys
@@ -34,11 +34,12 @@ from steps.commands.tune.settings_request import (
 )
 
 MOST_ASKED = 20
-"""Optuna is asked so many times per trial at most: it may ask for settings that were tried, or
-that exclude each other."""
+"""Optuna's proposals per trial at most: it may propose settings that were tried, or that exclude
+each other.
+"""
 
 Appraise = Callable[[Mapping[str, int], float, float], Appraisal]
-"""Of settings, from a first rate, given the limit of the best others."""
+"""Explores settings, from a first rate, given the limit of the best others."""
 
 
 def trials(
@@ -49,9 +50,8 @@ def trials(
     appraise: Appraise,
     budget_s: float | None = None,
 ) -> Iterator[Trial]:
-    """Trials as they end. The first is of what is configured, `begin`, from the first guess.
-
-    `budget_s` bounds what all of them take, but for the first.
+    """Yields trials as they end. The first is of the configured settings, `begin`, from the first
+    guess. `budget_s` bounds the time of all others.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     grid = {name: sorted({*space.values[name], value}) for name, value in begin.items()}
@@ -85,7 +85,7 @@ def trials(
 def appraised(
     request: SettingsRequest, values: Mapping[str, int], guess: float, beat: float
 ) -> Appraisal:
-    """By real probes. If the engine doesn't start with these settings, that is what they bring."""
+    """Explores by real probes. An engine that doesn't start with these settings is a result too."""
     base = request.base
     planned = with_values(base.planned, values)
     home = f"{request.below}/{identity(planned, request.context)}"
@@ -117,7 +117,7 @@ def appraised(
 
 
 def main(path: str) -> int:
-    """Leaves the trials, also those of an earlier call; returns 0."""
+    """Writes the trials, including an earlier call's; returns 0."""
     request = SettingsRequest.model_validate_json((ROOT / path).read_text(encoding="utf-8"))
     home = ROOT / Path(path).parent
     before = {tuple(trial.values.items()): trial for trial in trials_in(home)}

@@ -1,4 +1,4 @@
-"""What `tune --settings` hands to the process that tries settings, and what that leaves."""
+"""The request of `tune --settings` to the process that tries settings, and its result."""
 
 import json
 import math
@@ -18,8 +18,9 @@ ENVIRONMENT = "environment"
 
 
 class SettingsRequest(Strict):
-    """`base`: the search of the rate with what is configured. `context` as identity() takes it, in
-    JSON; `below`: the directory that holds the directories of all searches of the cell."""
+    """`base`: the search of the rate with the configured settings. `context`: as identity() takes
+    it, in JSON; `below`: the directory above those of all searches of the cell.
+    """
 
     base: Request
     context: tuple[object, ...]
@@ -30,8 +31,9 @@ class SettingsRequest(Strict):
 
 
 class Appraisal(Strict):
-    """`limit` in queries a second, 0 if there is none: `why` says so. `deviation` in ln; `home` is
-    the directory of the search of the rate that the probes are part of."""
+    """`limit` in queries a second, 0 without one: `why` has the reason. `deviation` in ln; `home`
+    is the directory of the search of the rate that the probes are part of.
+    """
 
     limit: float
     deviation: float
@@ -53,7 +55,7 @@ class Trial(Appraisal):
 
 
 class Trials(Strict):
-    """All trials in order; the first is of what is configured."""
+    """All trials in order; the first is of the configured settings."""
 
     trials: tuple[Trial, ...]
 
@@ -63,7 +65,7 @@ def told(values: Mapping[str, int]) -> str:
 
 
 def trials_in(home: Path) -> tuple[Trial, ...]:
-    """Of a search of settings in its directory; raises UserError if they can't be read."""
+    """The trials in a settings search's directory. Raises UserError if they can't be read."""
     path = home / TRIALS
     if not path.is_file():
         return ()
@@ -74,13 +76,12 @@ def trials_in(home: Path) -> tuple[Trial, ...]:
 
 
 def best_of(trials: Sequence[Trial]) -> Trial:
-    """The one with the highest limit. What is configured stays where the other's lead over it could
-    be chance. Raises UserError if none has a limit."""
+    """The trial with the highest limit; the configured settings if its lead over them could be
+    chance. Raises UserError if none has a limit.
+    """
     first, best = trials[0], max(trials, key=lambda trial: trial.limit)
     if not best.limit:
-        raise UserError(
-            f"with no settings does a rate hold; with {told(first.values)}: {first.why}"
-        )
+        raise UserError(f"no settings have a valid rate; with {told(first.values)}: {first.why}")
     if first.limit:
         lead = math.log(best.limit / first.limit)
         if lead <= math.hypot(best.deviation, first.deviation):
@@ -89,7 +90,7 @@ def best_of(trials: Sequence[Trial]) -> Trial:
 
 
 def configured(planned: str, space: Space) -> dict[str, int]:
-    """The settings that are tried, as a run has them; what it doesn't set isn't tried.
+    """A run's values of the settings to try; a setting that the run lacks isn't tried.
 
     Raises UserError if one isn't a whole number.
     """
@@ -101,7 +102,9 @@ def configured(planned: str, space: Space) -> dict[str, int]:
         if value is None:
             continue
         if not str(value).isdecimal():
-            raise UserError(f"{name} is {value!r}, no whole number; take it out of conf/tune.yaml")
+            raise UserError(
+                f"{name} is {value!r}, not a whole number; take it out of conf/tune.yaml"
+            )
         found[name] = int(value)
     return found
 
@@ -116,7 +119,7 @@ def with_values(planned: str, values: Mapping[str, int]) -> str:
 
 
 def overrides_of(planned: str, values: Mapping[str, int]) -> list[str]:
-    """What names the settings that a run has otherwise, for its scenario only."""
+    """Overrides for the settings that differ, for the run's scenario only."""
     config = json.loads(planned)
     engine, place = config["engine"], f"++system.engine.by_scenario.{config['scenario']}"
     words = []

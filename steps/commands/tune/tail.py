@@ -1,10 +1,9 @@
-"""The highest rate at which a whole run should hold, and how sure that is.
+"""The highest rate at which a whole run should be valid, and how certain that is.
 
-The fitted engine plays the whole schedule of a run; the latency at the share of queries that has to
-hold is compared with the limit, TTFT and TPOT each for itself. Each probe is played again with its
-own arrivals, answers and what slowed each of them; how far the engine's tail is off then is no
-chance, and corrects the forecast. What chance does to a run is drawn from what slowed the answers
-of the probes.
+The fitted engine plays the whole schedule of a run; the latency at the share of queries that must
+keep the limit is compared with it, TTFT and TPOT each by itself. Each probe is played again with
+its own arrivals, answers and their slowdowns; the remaining error of the tail isn't chance, and
+corrects the forecast. Chance in a run is drawn from the slowdowns of the probes' answers.
 """
 
 import math
@@ -14,34 +13,44 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from steps.commands.tune.arrivals import Length, arrivals
-from steps.commands.tune.measure import METRICS, Limits, Measurement, Metric, Samples, quantile
+from steps.commands.tune.measure import (
+    METRICS,
+    NO_TAIL,
+    Limits,
+    Measurement,
+    Metric,
+    Samples,
+    quantile,
+)
 from steps.commands.tune.model import Engine, fit
 from steps.mlperf.early_stopping import needed_share
 
 TAIL_QUERIES = 5
-"""A probe's tail is read where so many queries are beyond it."""
+"""A probe's tail is read where this many queries are beyond it."""
 
 PRIOR_DEVIATION: Mapping[Metric, float] = {"ttft": 0.5, "tpot": 0.1}
-"""How far off the fitted engine's tail may be before any probe was held against it, in ln."""
+"""The fitted engine's error of the tail before any probe is compared with it, in ln."""
 
 MODEL_DEVIATION: Mapping[Metric, float] = {"ttft": 0.2, "tpot": 0.01}
-"""How far off it stays at a probe's own rate, in ln: the tail of a queue is far more sensitive to
-what the model leaves out than the pace of decoding is."""
+"""Its error at a probe's own rate, in ln: a queue's tail is far more sensitive to what the model
+omits than the pace of decoding.
+"""
 
 RATE_DEVIATION: Mapping[Metric, float] = {"ttft": 1.5, "tpot": 0.3}
-"""How far off it stays per ln of distance from a probe's rate, in ln."""
+"""Its error per ln of distance from a probe's rate, in ln."""
 
 WHOLE_RUN = 0.2
-"""What of that is left for a run of the rules' length, whose very queries are played again."""
+"""The part of it that remains for a run of the rules' length, whose own queries are played again.
+"""
 
 SHORT, DRAWS, MORE_DRAWS = 4000, 2, 5
 """How often the engine plays traffic that isn't known: less often where it is long."""
 
 SURE = 0.005
-"""Where the limit needn't be known so well, in ln, what slows answers is drawn once."""
+"""With a coarser required precision of the limit, in ln, slowdowns are drawn once."""
 
 ASIDE = 0.01
-"""The slope is that between two rates so far apart, in ln."""
+"""The slope is taken between two rates this far apart, in ln."""
 
 UNSEEN = 0.5
 """What a run's worth of answers leaves open of how chance moves the tail, as a share of that
@@ -54,7 +63,7 @@ FLAT = 0.3
 """An excess so small a part of the tolerance is the limit: no tail rises more slowly."""
 
 CEILING = math.log(4.0)
-"""How far above the highest rate that was tried a limit is looked for."""
+"""How far above the highest tried rate a limit is searched."""
 
 LITTLE = 1e-3
 FLOOR = math.log(20.0)
@@ -68,8 +77,8 @@ Traffic = Callable[[int], np.ndarray]
 
 @dataclass(frozen=True)
 class Forecast:
-    """`limit` in queries a second: half of the runs hold there; `deviation` is its standard
-    deviation in ln, `noise` that of what single runs say of it.
+    """`limit` in queries a second: half of the runs are valid there; `deviation` is its standard
+    deviation in ln, `noise` that of single runs.
 
     `metric` is the one that binds there, `slope` how many percent its tail rises per percent of
     rate.
@@ -122,7 +131,7 @@ def _density(x: float) -> float:
 
 @dataclass(frozen=True)
 class _Look:
-    """One probe's word on one metric: ln of observed over modelled tail, and its variance."""
+    """One probe's evidence on one metric: ln of observed over modelled tail, and its variance."""
 
     log_rate: float
     difference: float
@@ -166,7 +175,7 @@ class Forecaster:
         """ln of the rate below which the limit isn't looked for.
 
         A little below the highest probe whose tails kept the limits, unless a whole run failed
-        there; the model has nothing to say of much lower rates.
+        there; the model isn't valid for much lower rates.
         """
         failed = [p.probe.rate for p in probes if p.probe.final and not p.valid]
         kept = [
@@ -181,16 +190,15 @@ class Forecaster:
         return math.log(min((p.probe.rate for p in probes), default=1.0)) - FLOOR
 
     def _look(self, engine: Engine, measured: Measurement, own: np.ndarray) -> None:
-        """Hold the engine against one probe's tail, with the chance that befell its answers.
-
-        Of a run that was ended because it couldn't be VALID any more, the part that was answered.
+        """Compare the engine with one probe's tail, using the probe's own slowdowns. For a run that
+        was ended because it could no longer be VALID, the answered part.
         """
         samples, final = measured.samples, measured.probe.final
         which: np.ndarray = np.ones(len(samples), dtype=bool)
         if measured.ended == "futile":
             which = ~np.isnan(samples.completed)
         count = int(which.sum())
-        if measured.ended == "overload" or count < 4 * TAIL_QUERIES:
+        if measured.ended in NO_TAIL or count < 4 * TAIL_QUERIES:
             return
         rate = measured.probe.rate
         share = min(needed_share(self._length.queries(rate)), 1 - TAIL_QUERIES / count)
@@ -209,7 +217,7 @@ class Forecaster:
             )
 
     def _tokens(self, queries: int) -> np.ndarray | None:
-        """Of each answer of a whole run, if known."""
+        """Tokens of each answer of a whole run, if known."""
         if queries in self._whole:
             return self._whole[queries]
         return self._traffic(queries) if self._traffic else None
@@ -225,7 +233,7 @@ class Forecaster:
         return [engine.play(arrived, np.random.default_rng(draw), tokens) for draw in range(draws)]
 
     def forecast(self, near: float, tolerance: float = ROOT_TOLERANCE) -> Forecast | None:
-        """Searched upwards and downwards from a rate; None while nothing is known of the engine."""
+        """The forecast, searched up and down from a rate; None before anything is known."""
         if self._engine is None:
             return None
         self._exact = tolerance < SURE

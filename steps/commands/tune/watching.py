@@ -1,4 +1,4 @@
-"""What a probe's process does while LoadGen runs: end it as soon as nothing more can be learnt."""
+"""Watches a probe while LoadGen runs: ends it as soon as nothing more can be learnt."""
 
 import os
 import time
@@ -18,11 +18,14 @@ LOOK_S = 5.0
 
 
 class Watched(Strict):
-    """A probe with the limits in ms that it is watched for, None in Offline."""
+    """A probe and the limits in ms to watch for, None in Offline; `cut_s`: when it ends even if
+    answers are missing.
+    """
 
     probe: Probe
     ttft_ms: float | None
     tpot_ms: float | None
+    cut_s: float | None = None
 
     @classmethod
     def read(cls, path: Path) -> "Watched":
@@ -49,6 +52,9 @@ class Watch:
         if self._begun is None:
             self._begun = time.monotonic()
         self.now_s = time.monotonic() - self._begun
+        cut_s = self._watched.cut_s
+        if cut_s is not None and self.now_s >= cut_s:
+            raise TrialEnded("cut")
         probe, ttft_ms, tpot_ms = self._watched.probe, self._watched.ttft_ms, self._watched.tpot_ms
         if ttft_ms is None or tpot_ms is None or self.now_s < self._next_s:
             return

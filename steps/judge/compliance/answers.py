@@ -1,4 +1,4 @@
-"""TEST01: does a system answer in performance mode as it does in accuracy mode?
+"""TEST01: are a system's answers the same in performance mode as in accuracy mode?
 
 Both logs are streamed: an accuracy log of stable-diffusion-xl has 31 GB.
 """
@@ -23,7 +23,7 @@ First = int | float | None
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the two logs have in common. `mismatched` is the first sample that differs, if one."""
+    """The comparison of the two logs. `mismatched` is the first sample that differs, if one."""
 
     accuracy_entries: int
     duplicates: int
@@ -53,7 +53,7 @@ class Comparison:
 
 
 def compare(accuracy_log: Path, test_log: Path, dtype: str) -> Comparison:
-    """The first element of every answer of the test against the accuracy run's for that sample.
+    """Compare the first element of every answer of the test with the accuracy run's.
 
     Raises UserError for a log that can't be read or is cut off.
     """
@@ -93,7 +93,7 @@ def _entries(path: Path, dtype: str) -> Iterator[tuple[int, First]]:
         for number, text in entries_of(path):
             found = _ENTRY.match(text)
             if not found or not text.endswith(b"}"):
-                raise UserError(f"{path}:{number}: no answer of LoadGen's; use the untruncated log")
+                raise UserError(f"{path}:{number}: not LoadGen's answer; use the untruncated log")
             yield int(found[1]), _first(found[2], dtype)
     except Damaged as damage:
         where = f"{path}:{damage.line}" if damage.line else str(path)

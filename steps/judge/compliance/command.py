@@ -4,6 +4,7 @@ import argparse
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from steps.base.arguments import Parser
 from steps.base.errors import UserError
 from steps.judge.compliance import verify
 from steps.judge.compliance.answers import FORMATS
+from steps.judge.compliance.tokens import Findings
 from steps.mlperf.rounds import Round, load, names
 
 
@@ -21,8 +23,8 @@ def declare(parser: Parser) -> None:
         "scripts, and write the directory that a submission carries."
     )
     tests = parser.add_subparsers(dest="test", required=True)
-    test01, test04, test07, test09 = (
-        _test(tests, name) for name in ("TEST01", "TEST04", "TEST07", "TEST09")
+    test01, test04, test06, test07, test09 = (
+        _test(tests, name) for name in ("TEST01", "TEST04", "TEST06", "TEST07", "TEST09")
     )
     for timed in (test01, test04):
         timed.add_argument("--performance", type=Path, required=True, metavar="DIR", help=TIMED)
@@ -30,8 +32,9 @@ def declare(parser: Parser) -> None:
     test01.add_argument("--dtype", choices=sorted(FORMATS), default="byte")
     test01.add_argument("--benchmark", metavar="NAME", help="whose metrics --scores has")
     test01.add_argument("--scores", type=Path, nargs=2, metavar=("BASELINE", "TEST"), help=BOTH)
-    for counted in (test07, test09):
+    for counted in (test06, test07, test09):
         counted.add_argument("--benchmark", required=True, metavar="NAME")
+    test06.add_argument("--eos", type=int, nargs="+", metavar="TOKEN", help=ENDS)
     test07.add_argument("--scores", type=Path, nargs=1, required=True, metavar="FILE", help=SCORED)
 
 
@@ -39,8 +42,14 @@ def command(chosen: argparse.Namespace) -> int:
     """Writes OUTPUT/TESTnn as a whole, or nothing if the test fails (exit status 1)."""
     rules = load(chosen.round)
     target = chosen.output / chosen.test
-    whole = chosen.test in ("TEST07", "TEST09")
-    _publish(target, chosen.run, _verified(chosen, rules), whole=whole)
+    if chosen.test == "TEST06":
+        text, found = _consistent(chosen, rules)
+        _publish(target, lambda scratch: verify.package_answers(scratch, chosen.run, text))
+        _tell(found)
+    else:
+        texts = _verified(chosen, rules)
+        whole = chosen.test in ("TEST07", "TEST09")
+        _publish(target, lambda scratch: verify.package(scratch, chosen.run, texts, whole=whole))
     print(f"{chosen.test} holds: {target}")
     return 0
 
@@ -48,6 +57,7 @@ def command(chosen: argparse.Namespace) -> int:
 TIMED = "the performance run's logs"
 UNTRUNCATED = "the accuracy run's untruncated logs"
 BOTH = "where answers differ: accuracy.txt of both logs, on the test's samples"
+ENDS = "end-of-sequence tokens of the model, where the round's rules don't say them"
 SCORED = "what the benchmark's accuracy script prints of the test's log"
 
 
@@ -87,6 +97,25 @@ def _verified(chosen: argparse.Namespace, rules: Round) -> dict[str, str]:
     return verify.output_lengths(rule, chosen.run, chosen.benchmark)
 
 
+def _consistent(chosen: argparse.Namespace, rules: Round) -> tuple[str, Findings]:
+    official = rules.official(chosen.benchmark)
+    if official is None or "TEST06" not in rules.benchmarks[official].compliance_tests:
+        known = [n for n, one in rules.benchmarks.items() if "TEST06" in one.compliance_tests]
+        raise UserError(
+            f"{rules.name} has no TEST06 of {chosen.benchmark!r}, only of {', '.join(known)}"
+        )
+    ends = chosen.eos or rules.benchmarks[official].eos_token_ids
+    if not ends:
+        raise UserError(f"the rules don't say how answers of {official} end; name it with --eos")
+    return verify.consistency(rules.compliance["TEST06"], chosen.run, ends)
+
+
+def _tell(found: Findings) -> None:
+    ended = f"{found.terminated} of {found.samples} answers end in an end-of-sequence token"
+    hint = "" if found.terminated else "; if the system keeps them, --eos should name another"
+    print(ended + hint)
+
+
 def _scored(chosen: argparse.Namespace, rules: Round) -> verify.Scored:
     official = rules.official(chosen.benchmark)
     if official is None:
@@ -94,7 +123,7 @@ def _scored(chosen: argparse.Namespace, rules: Round) -> verify.Scored:
     return verify.Scored(official, rules.benchmarks[official], tuple(chosen.scores))
 
 
-def _publish(target: Path, run: Path, texts: dict[str, str], *, whole: bool) -> None:
+def _publish(target: Path, fill: Callable[[Path], None]) -> None:
     if os.path.lexists(target):
         raise UserError(f"{target} exists; name another --output or delete it")
     try:
@@ -103,7 +132,7 @@ def _publish(target: Path, run: Path, texts: dict[str, str], *, whole: bool) -> 
     except OSError as error:
         raise UserError(f"{target.parent} can't be written ({error.strerror})") from error
     try:
-        verify.package(scratch, run, texts, whole=whole)
+        fill(scratch)
         scratch.chmod(0o755)
         os.rename(scratch, target)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""TEST09: is what a system answers in performance mode as long as the reference's answers?"""
+"""TEST09: are a system's answers in performance mode as long as the reference's?"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ MEAN = "Mean output tokens"
 
 @dataclass
 class Lengths:
-    """Tokens of every logged answer, and which samples they are of."""
+    """The token count of every logged answer, and the samples answered."""
 
     tokens: list[int] = field(default_factory=list)
     samples: set[int] = field(default_factory=set)
@@ -31,7 +31,7 @@ class Lengths:
 
 
 def measure(answers: Iterable[Answer]) -> Lengths:
-    """As compliance/TEST09/run_verification.py (b66003e1) counts them: int32 tokens."""
+    """Counted as in compliance/TEST09/run_verification.py (b66003e1): int32 tokens."""
     found = Lengths()
     for answer in answers:
         found.tokens.append(len(answer.tokens))
@@ -40,7 +40,7 @@ def measure(answers: Iterable[Answer]) -> Lengths:
 
 
 def require(found: Lengths, rule: Test, official: str) -> None:
-    """Raises UserError unless enough samples are answered, at the length that is asked for."""
+    """Raises UserError unless enough samples are answered, with the required length."""
     wanted = rule.samples(official)
     if len(found.samples) < wanted:
         raise UserError(
@@ -55,7 +55,7 @@ def require(found: Lengths, rule: Test, official: str) -> None:
 
 
 def text(found: Lengths, rule: Test, official: str) -> str:
-    """verify_output_len.txt of a test that holds."""
+    """verify_output_len.txt of a test that passes."""
     bounds = rule.bounds[official]
     return (
         "TEST09: output tokens in performance mode\n\n"

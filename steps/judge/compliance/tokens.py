@@ -29,7 +29,7 @@ def fault(
     *,
     timed: bool,
 ) -> str:
-    """What one answer fails of TEST06; "" if nothing.
+    """The check of TEST06 that one answer fails; "" if none.
 
     The three checks of compliance/TEST06/run_verification.py (v5.1.1), on integers: the length of
     an answer must be the count that was reported; its first token must be the one that was timed;
@@ -44,25 +44,21 @@ def fault(
     return ""
 
 
-def examine(answers: Iterable[Answer], eos_token_id: int, *, timed: bool) -> Findings:
-    """Every answer of a test's log."""
+def examine(answers: Iterable[Answer], ends: Container[int], *, timed: bool) -> Findings:
+    """Check every answer of a test's log; `ends` are the model's end-of-sequence tokens."""
     found = Findings()
     for answer in answers:
         found.samples += 1
-        wrong = fault(
-            answer.tokens, answer.first_token, answer.token_count, {eos_token_id}, timed=timed
-        )
+        wrong = fault(answer.tokens, answer.first_token, answer.token_count, ends, timed=timed)
         if wrong:
             found.faults.setdefault(wrong, answer.sample_index)
-        if wrong != BAD_END and answer.tokens and answer.tokens[-1] == eos_token_id:
+        if wrong != BAD_END and answer.tokens and answer.tokens[-1] in ends:
             found.terminated += 1
     return found
 
 
-def complaints(
-    found: Findings, where: str, min_samples: int, eos_token_id: int
-) -> Iterator[Complaint]:
-    """Why the three checks don't hold or prove nothing, each beginning with `where`."""
+def complaints(found: Findings, where: str, min_samples: int) -> Iterator[Complaint]:
+    """Why the three checks don't hold, each beginning with `where`."""
     if found.samples < min_samples:
         yield Complaint(
             code="samples",
@@ -72,8 +68,13 @@ def complaints(
         )
     for what, index in found.faults.items():
         yield Complaint(code=CODES[what], words=f"{where}: sample {index} {what}")
-    if not found.terminated and not found.faults:
-        # With a wrong id the check above could not fail, so that none ends proves nothing.
+
+
+def unended(found: Findings, where: str, eos_token_id: int) -> Iterator[Complaint]:
+    """Whether no answer of a system that keeps them ends in the token: with a wrong id the check
+    of ends could not fail.
+    """
+    if not found.terminated:
         yield Complaint(
             code="end",
             words=f"{where}: no answer ends in token {eos_token_id}, so the end-of-sequence check "
@@ -83,7 +84,7 @@ def complaints(
 
 
 def text(*, timed: bool) -> str:
-    """verify_accuracy.txt of a test that holds, in the words that the official checker looks for.
+    """verify_accuracy.txt of a test that passes, with the lines that the checker looks for.
 
     An Offline run has no first tokens to check.
     """

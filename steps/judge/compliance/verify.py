@@ -1,19 +1,19 @@
-"""The verdict on a test, as files of the directory that a submission carries."""
+"""The verdict on a test, as files of the test's directory in a submission."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from steps.base.errors import UserError
 from steps.base.untrusted import Damaged
 from steps.config.verdicts import Complaint
-from steps.judge.compliance import lengths
+from steps.judge.compliance import lengths, tokens
 from steps.judge.compliance.answers import compare
 from steps.judge.compliance.speed import IncomparableError, compare_speeds
 from steps.judge.scoring.whole import samples_of
 from steps.mlperf.accuracy_text import read_scores
-from steps.mlperf.loadgen_log import read_answers
+from steps.mlperf.loadgen_log import read_answers, read_detail
 from steps.mlperf.rounds import Benchmark, Test
 from steps.mlperf.truncate import truncated
 
@@ -21,15 +21,15 @@ RUN_FILES = ("mlperf_log_summary.txt", "mlperf_log_detail.txt")
 ANSWERS = "mlperf_log_accuracy.json"
 SPEED, ACCURACY = "verify_performance.txt", "verify_accuracy.txt"
 SCORED = ("baseline_accuracy.txt", "compliance_accuracy.txt")
-"""Of TEST01 where answers differ: scores of the accuracy run and of the test, on its samples."""
+"""Scores for TEST01 where answers differ: the accuracy run's and the test's, on its samples."""
 
 SCORE = "exact_match"
-"""What TEST07 bounds."""
+"""The metric that TEST07 bounds."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Files of scores as reference scripts print them, and the benchmark that they are of."""
+    """Files of scores as the reference scripts print them, and their benchmark."""
 
     official: str
     benchmark: Benchmark
@@ -87,7 +87,18 @@ def answers(
         if scored is not None:
             raise UserError("both runs answer alike, so TEST01 has no scores; leave --scores out")
         return texts, ()
-    if scored is not None and found.matched:
+    if not found.performance_entries:
+        words = f"TEST01 fails: {run / ANSWERS} holds no answer, so nothing was compared"
+        fix = "place the test's audit.config where LoadGen looks for it, and run it again"
+        return texts, (Complaint(code="empty", words=words, fix=fix),)
+    if not found.matched:
+        words = (
+            f"TEST01 fails: none of the {found.performance_entries} answers is to a sample that "
+            f"{accuracy / ANSWERS} answers"
+        )
+        fix = "give the untruncated logs of one system and dataset"
+        return texts, (Complaint(code="unmatched", words=words, fix=fix),)
+    if scored is not None:
         more, complaints = _alike(rule, scored)
         return {**texts, **more}, complaints
     differ = f"sample {found.mismatched} differs, {found.mismatches} in all"
@@ -115,7 +126,7 @@ def _alike(rule: Test, scored: Scored) -> Found:
 
 
 def score_in(path: Path, metric: str) -> float:
-    """What an accuracy.txt says of a metric; raises UserError if that is nothing."""
+    """The value of a metric in an accuracy.txt; raises UserError without one."""
     try:
         printed = read_scores(path, (metric,))
     except Damaged as damage:
@@ -130,9 +141,8 @@ def _text(path: Path) -> str:
 
 
 def full_accuracy(rule: Test, run: Path, scored: Scored) -> dict[str, str]:
-    """verify_accuracy.txt of TEST07; raises UserError unless its run scores as it must.
-
-    `scored` has one file, of the benchmark's own script on the test's log.
+    """verify_accuracy.txt of TEST07; raises UserError unless its run scores as required. `scored`
+    has one file: the output of the benchmark's own script for the test's log.
     """
     (path,) = scored.files
     logged, wanted = len(samples_of(run / ANSWERS)), rule.samples(scored.official)
@@ -154,16 +164,45 @@ def full_accuracy(rule: Test, run: Path, scored: Scored) -> dict[str, str]:
 
 
 def output_lengths(rule: Test, run: Path, official: str) -> dict[str, str]:
-    """verify_output_len.txt of TEST09; raises UserError unless answers are as long as they must."""
+    """verify_output_len.txt of TEST09; raises UserError unless answers are as long as required."""
     found = lengths.measure(read_answers(run / ANSWERS))
     lengths.require(found, rule, official)
     return {lengths.LENGTHS: lengths.text(found, rule, official)}
 
 
+def consistency(rule: Test, run: Path, ends: Collection[int]) -> tuple[str, tokens.Findings]:
+    """verify_accuracy.txt of TEST06, and what was counted; raises UserError unless its log holds.
+
+    `ends`: the model's end-of-sequence tokens.
+    """
+    detail = read_detail(run / RUN_FILES[1])
+    for key, wanted in (
+        ("effective_test_mode", "PerformanceOnly"),
+        ("effective_accuracy_log_sampling_target", rule.audit["accuracy_log_sampling_target"]),
+    ):
+        if (logged := detail.get(key)) != wanted:
+            raise UserError(
+                f"{detail.path}: {key} is {logged}, the test needs {wanted}; place the test's "
+                "audit.config where LoadGen looks for it"
+            )
+    timed = detail.get("effective_scenario") != "Offline"
+    found = tokens.examine(read_answers(run / ANSWERS), ends, timed=timed)
+    for complaint in tokens.complaints(found, "TEST06 fails", rule.min_samples):
+        raise UserError(str(complaint))
+    return tokens.text(timed=timed), found
+
+
+def package_answers(target: Path, run: Path, text: str) -> None:
+    """Fill `target` with what TEST06 leaves: its verdict, and the answers as a whole."""
+    (target / ACCURACY).write_text(text, encoding="utf-8")
+    (target / "accuracy").mkdir()
+    shutil.copyfile(run / ANSWERS, target / "accuracy" / ANSWERS)
+
+
 def package(target: Path, run: Path, texts: Mapping[str, str], *, whole: bool = False) -> None:
     """Fill `target` with `texts` and the test's logs; its answers too if they were verified.
 
-    `whole`: the answers aren't shortened, and so have no hash.
+    `whole`: the log of answers isn't truncated, and so has no hash.
     """
     logs = target / "performance/run_1"
     logs.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""CLIP: how well a picture fits its caption, by ViT-B/32 in Hugging Face's files."""
+"""CLIP: how well a picture fits its caption, by ViT-B/32 from Hugging Face's files."""
 
 import html
 from pathlib import Path
@@ -16,7 +16,8 @@ WEIGHTS = "model.safetensors"
 FILES = ("config.json", WEIGHTS, "tokenizer.json")
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
-"""Of the pixels that CLIP was trained on, from 0 to 1, by channel (OpenAI's preprocessing)."""
+"""Mean and deviation of CLIP's training pixels, from 0 to 1, by channel (OpenAI's preprocessing).
+"""
 
 
 class Clip:

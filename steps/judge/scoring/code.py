@@ -1,9 +1,9 @@
-"""MBXP: a solution passes if it and the sample's tests run through, in one of six languages.
-
-What is joined and how it is run: language/mixtral-8x7b/evaluate_mbxp.py (v5.1.1) and the checks of
+"""MBXP: a solution passes if it and the sample's tests run to their end, in one of six languages.
+How they are joined and run: language/mixtral-8x7b/evaluate_mbxp.py (v5.1.1) and the checks of
 amazon-science/mxeval that it calls.
 """
 
+import secrets
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,39 +14,50 @@ from steps.judge.scoring.sandbox import PATH, Sandbox
 COMPILE_LIMIT_S = 100
 RUN_LIMIT_S = 20
 FENCE = "```"
-PYTHON_PASSED = 77
-"""Exit status of a Python sample that ran through: exit() in a solution is no pass."""
-
-RUNNER = f"""\
-import os
-try:
-    with open("main.py", encoding="utf-8") as stream:
-        program = stream.read()
-    exec(program, {{}})
-except BaseException:
-    os._exit(1)
-os._exit({PYTHON_PASSED})
+PASSED_STATUSES = range(160, 250)
+"""Exit statuses of a Python sample that ran to its end. Each run draws one, because a solution that
+ends the process must not pass; no shell, signal or interpreter ends with one of them.
 """
-"""As in mxeval: executed in an empty namespace, where __name__ is not "__main__"."""
+
+RUNNER = """\
+def run():
+    import os
+    end, failed = os._exit, True
+    os.unlink("runner.py")
+    try:
+        with open("main.py", encoding="utf-8") as stream:
+            program = stream.read()
+        exec(program, {{}})
+        failed = False
+    finally:
+        end(1 if failed else {passed})
+run()
+"""
+"""As in mxeval: executed in an empty namespace, where __name__ is not "__main__". Once the solution
+runs, the status is in no file.
+"""
 
 
 @dataclass(frozen=True)
 class Language:
-    """`tools` must be there; `compiled` and `passed` are the exit statuses that count as such."""
+    """`tools` must be installed; `compiled` and `passed` are the exit statuses of success. `passed`
+    None: drawn for every run. The others are mxeval's, which counts a program that ends itself with
+    0.
+    """
 
     file: str
     tools: tuple[str, ...]
     compile: str | None
     run: str
     compiled: int = 0
-    passed: int = 0
+    passed: int | None = 0
 
 
 LANGUAGES: Mapping[str, Language] = {
     "cpp": Language("main.cpp", ("g++",), "g++ main.cpp -o main_cpp", "./main_cpp"),
     "javascript": Language("main.js", ("node",), None, "node main.js"),
     "php": Language("main.php", ("php",), None, "php main.php"),
-    "python": Language("main.py", ("python3",), None, "python3 runner.py", passed=PYTHON_PASSED),
+    "python": Language("main.py", ("python3",), None, "python3 runner.py", passed=None),
     "ruby": Language("main.rb", ("ruby",), None, "ruby main.rb"),
     # mxeval goes on where tsc reports errors and yet writes main.js, and only there: without the
     # types of Node every sample has such an error.
@@ -59,7 +70,7 @@ LANGUAGES: Mapping[str, Language] = {
 
 
 def language_of(sample: str) -> str | None:
-    """Of a sample's id, "<language>_<entry point>"; None for one that isn't counted."""
+    """The language in a sample's id, "<language>_<entry point>"; None if it isn't counted."""
     language = sample.split("_", 1)[0]
     return language if language in LANGUAGES else None
 
@@ -76,7 +87,7 @@ def require_tools(languages: Iterable[str]) -> None:
 
 
 def passes(sample: str, tests: str, answer: str, sandbox: Sandbox) -> bool:
-    """`answer` as the model gave it; `tests` are the sample's own."""
+    """`answer` is the model's; `tests` are the sample's own."""
     name, _, entry_point = sample.partition("_")
     language = LANGUAGES[name]
     solution = answer.split(FENCE, 1)[0]
@@ -84,10 +95,12 @@ def passes(sample: str, tests: str, answer: str, sandbox: Sandbox) -> bool:
         solution = solution.lstrip()
         tests = f"\n{tests}\ncheck({entry_point})"
     files = {language.file: solution.replace("\\_", "_") + tests}
-    if name == "python":
-        files["runner.py"] = RUNNER
+    passed = language.passed
+    if passed is None:
+        passed = secrets.choice(PASSED_STATUSES)
+        files["runner.py"] = RUNNER.format(passed=passed)
     limit_s = RUN_LIMIT_S + (COMPILE_LIMIT_S if language.compile else 0)
-    return sandbox.run(_script(language), files, limit_s) == language.passed
+    return sandbox.run(_script(language), files, limit_s) == passed
 
 
 def _script(language: Language) -> str:

@@ -12,7 +12,7 @@ from steps.judge.scoring.forms import FORMS
 from steps.mlperf.rounds import names
 
 IMAGES = "stable-diffusion-xl"
-"""The benchmark whose answers are pictures; an environment of its own has what scores those."""
+"""The benchmark whose answers are pictures, which are scored in their own environment."""
 
 
 def declare(parser: Parser) -> None:
@@ -55,6 +55,12 @@ def _text_arguments(parser: Parser) -> None:
     parser.description = "Answers are int32 tokens, as the reference implementations log them."
     parser.add_argument(
         "--dataset", type=Path, required=True, help="the reference's table (.pkl, .json)"
+    )
+    parser.add_argument(
+        "--dataset-sha256",
+        metavar="HEX",
+        help="of a .pkl that is none of the published ones and yet may be opened, which runs what "
+        "code is in it",
     )
     parser.add_argument("--tokenizer", type=Path, required=True, help="the model's tokenizer.json")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""What the dataset of each benchmark looks like, and how its script prints what it found.
+"""The form of each benchmark's dataset, and how its script prints the scores.
 
 Columns and metrics are those of the reference scripts of v5.1.1.
 """
@@ -13,7 +13,7 @@ EXACT: Mapping[str, tuple[str, Callable[[str, str], float]]] = {
     "qa_em": ("exact_match", qa_exact_match),
     "GSM8K": ("gsm8k", gsm8k_match),
 }
-"""What a dataset calls a kind of sample, the metric it counts for, and how it is judged."""
+"""A dataset's name for a kind of sample, its metric, and how it is judged."""
 
 ROUGE: Mapping[str, tuple[str, ...]] = {
     "rouge": ("rougeL",),
@@ -21,20 +21,20 @@ ROUGE: Mapping[str, tuple[str, ...]] = {
     "CNN": ("rouge1", "rouge2", "rougeL", "rougeLsum"),
 }
 CODE = "MBXP"
-"""The kind whose score takes running the generated code."""
+"""The kind that is scored by running the generated code."""
 
 SUMS_OPTIONAL = ("OpenOrca",)
-"""Kinds whose ROUGE-Lsum the reference prints though no round bounds it: where sentences can't be
-found it is left out."""
+"""Kinds whose ROUGE-Lsum the reference prints though no round bounds it; it is left out if
+sentences can't be found.
+"""
 
 
 @dataclass(frozen=True)
 class Form:
-    """`truth`, `kind` and `id` are columns; without `kind` every sample is of `only_kind`.
-
-    `decimals` are those that ROUGE is rounded to, None is unrounded. `gen_len` counts the
-    characters of answers of the kinds `gen_len_of`, None is all. `quoted`: metrics are printed as
-    texts; `tokens`: counts of tokens are printed too.
+    """`truth`, `kind` and `id` are columns; without `kind` every sample is of `only_kind`. ROUGE is
+    rounded to `decimals`; None doesn't round. `gen_len` counts the characters of answers of the
+    kinds `gen_len_of`; None means all. `quoted`: metrics are printed as texts; `tokens`: counts of
+    tokens are printed too.
     """
 
     truth: str

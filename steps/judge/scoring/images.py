@@ -1,7 +1,7 @@
-"""Pictures of a whole accuracy log against their captions (CLIP) and the dataset (FID), streamed.
+"""Scores the pictures of a whole accuracy log by caption (CLIP) and dataset (FID), streamed.
 
-Arithmetic of text_to_image/tools/accuracy_coco.py (v5.1.1): pictures one by one in the order of the
-log, in float32; statistics in float64.
+Arithmetic of text_to_image/tools/accuracy_coco.py (v5.1.1): pictures one by one in the log's order,
+in float32; statistics in float64.
 """
 
 import csv
@@ -31,22 +31,22 @@ from steps.mlperf.loadgen_log import entries_of
 SIDE_PIXELS = 1024
 CHANNELS = 3
 MOST_WORKERS = 32
-"""Beyond them reading the log is what takes the time."""
+"""With more threads, reading the log takes the time."""
 
 SINGULAR_OFFSET = 1e-6
 MOST_IMAGINARY = 1e-3
-"""As in the reference: added to both diagonals where the root isn't finite, and what of the root's
-diagonal may be imaginary."""
+"""As in the reference: the term added to both diagonals if the root isn't finite, and the allowed
+imaginary part of the root's diagonal.
+"""
 
 Matrix: TypeAlias = NDArray[numpy.float64]
 
 
 @dataclass(frozen=True)
 class Files:
-    """What scores are made with. `clip`: a directory, the others are files.
-
-    `captions`: one row a sample, in the dataset's order. `digests`: of `weights()`, by name, the
-    sha256 or its beginning, where it is known.
+    """The files that scoring needs. `clip` is a directory, the others are files. `captions`: one
+    row per sample, in the dataset's order. `digests`: the known sha256, or its beginning, per name
+    in `weights()`.
     """
 
     captions: Path
@@ -59,10 +59,10 @@ class Files:
         return {"clip": self.clip / WEIGHTS, "inception": self.inception}
 
     def require(self) -> None:
-        """Raises UserError for a file that isn't there or whose digest is another."""
+        """Raises UserError for a file that is absent or has another digest."""
         for path in (self.captions, self.statistics, *self.weights().values()):
             if not path.is_file():
-                raise UserError(f"{path} is no file; name the one that scores are made with")
+                raise UserError(f"{path} isn't a file; name the one that the run used")
         for name, path in self.weights().items():
             expected = self.digests.get(name)
             if expected is None:
@@ -86,7 +86,7 @@ class Scores:
     samples: int
 
     def result(self) -> dict[str, str]:
-        """By the names and as the texts that the reference script prints."""
+        """Scores as the reference script names and prints them."""
         return {"FID_SCORE": f"{self.fid}", "CLIP_SCORE": f"{self.clip}"}
 
     def text(self) -> str:
@@ -96,7 +96,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Where the pictures of some samples are kept, for whoever looks at a submission."""
+    """Keeps the pictures of some samples, for the reviewers of a submission."""
 
     folder: Path
     samples: Sequence[int]
@@ -117,8 +117,8 @@ def score(
 ) -> Scores:
     """`only`: the samples of a compliance test instead of the whole dataset.
 
-    Raises UserError unless the log has a picture of every sample exactly once and everything it
-    takes to score them is there.
+    Raises UserError unless the log has a picture of every sample exactly once and all files for
+    scoring exist.
     """
     files.require()
     captions = _captions(files.captions)
@@ -137,10 +137,10 @@ def score(
     found = list(_in_turn(judged, chosen(_pictures(log), len(captions), log, only)))
     features = numpy.stack([row for _, row in found])
     if len(features) < 2:
-        raise UserError(f"{log} has {len(features)} picture, and FID is of two at least")
+        raise UserError(f"{log} has {len(features)} picture, and FID needs at least two")
     if features.shape[1] != len(mean):
         raise UserError(
-            f"{files.statistics} is of {len(mean)} features, {files.inception} has "
+            f"{files.statistics} has {len(mean)} features, {files.inception} has "
             f"{features.shape[1]}; use val2014.npz of the round"
         )
     own = features.mean(axis=0), numpy.cov(features, rowvar=False)
@@ -149,9 +149,8 @@ def score(
 
 
 def frechet_distance(one: tuple[Matrix, Matrix], other: tuple[Matrix, Matrix]) -> float:
-    """Of two normal distributions, given by mean and covariance: squared.
-
-    Raises UserError where it is no number, as for far too few samples.
+    """The squared distance of two normal distributions, given by mean and covariance. Raises
+    UserError if it isn't a number, as with far too few samples.
     """
     (mean, covariance), (other_mean, other_covariance) = one, other
     root = linalg.sqrtm(covariance @ other_covariance)
@@ -161,8 +160,8 @@ def frechet_distance(one: tuple[Matrix, Matrix], other: tuple[Matrix, Matrix]) -
     diagonal = numpy.diagonal(root)
     if not numpy.isfinite(diagonal).all() or numpy.abs(diagonal.imag).max() > MOST_IMAGINARY:
         raise UserError(
-            "FID is no number: the root of the covariances isn't real; are these the statistics of "
-            "the dataset?"
+            "FID isn't a number: the root of the covariances isn't real; are these the "
+            "statistics of the dataset?"
         )
     apart = mean - other_mean
     traces = numpy.trace(covariance) + numpy.trace(other_covariance)
@@ -172,7 +171,7 @@ def frechet_distance(one: tuple[Matrix, Matrix], other: tuple[Matrix, Matrix]) -
 def _in_turn(
     judged: Callable[[_Picture], tuple[float, Matrix]], pictures: Iterator[_Picture]
 ) -> Iterator[tuple[float, Matrix]]:
-    """In the order of the log, few pictures under way; each thread computes alone."""
+    """Scores in the log's order, with few pictures under way; each thread computes by itself."""
     count = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
     pending: deque[Future[tuple[float, Matrix]]] = deque()
     with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -193,7 +192,7 @@ def _pictures(log: Path) -> Iterator[_Picture]:
                 picture = _Picture(int(entry["qsl_idx"]), bytes.fromhex(entry["data"]))
             except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
                 raise UserError(
-                    f"{log}:{number}: no answer of LoadGen's ({error}); use the untruncated log"
+                    f"{log}:{number}: not an answer of LoadGen's ({error}); use the untruncated log"
                 ) from error
             if len(picture.data) != size:
                 raise UserError(

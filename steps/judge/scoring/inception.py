@@ -1,8 +1,7 @@
-"""Inception-v3 as FID counts with it: TensorFlow's network of 2015 with its weights in PyTorch.
-
-Names of weights are torchvision's, which the weights that pytorch-fid distributes have. Where the
-network differs from torchvision's (text_to_image/tools/fid, v5.1.1): averages leave the padding
-out, and the last block takes maxima instead.
+"""Inception-v3 as FID uses it: TensorFlow's network of 2015 with its weights in PyTorch. Names of
+weights are torchvision's, as in the weights that pytorch-fid distributes. Where the network differs
+from torchvision's (text_to_image/tools/fid, v5.1.1): averages exclude the padding, and the last
+block takes maxima instead.
 """
 
 from collections.abc import Mapping
@@ -16,21 +15,21 @@ from steps.base.errors import UserError
 
 SIDE_PIXELS = 299
 EPSILON = 1e-3
-"""Of the batch normalization."""
+"""Epsilon of the batch normalization."""
 
 SQUARES = ("Mixed_5b", "Mixed_5c", "Mixed_5d")
 STRIPES = ("Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e")
 
 
 class Inception:
-    """`weights` by name; how wide each layer is, they say themselves."""
+    """`weights` maps names to arrays; their shapes give each layer's width."""
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         self._weights = weights
 
     @classmethod
     def read(cls, path: Path) -> "Inception":
-        """Raises UserError for a file that doesn't hold the network; runs nothing in it."""
+        """Raises UserError for a file that isn't the network; runs no code in it."""
         try:
             weights = torch.load(path, map_location="cpu", weights_only=True)
             network = cls({name: tensor.float() for name, tensor in weights.items()})
@@ -46,7 +45,7 @@ class Inception:
         return network
 
     def features(self, pictures: Tensor) -> Tensor:
-        """One row a picture. `pictures`: (n, 3, height, width) from 0 to 1."""
+        """One row per picture. `pictures`: (n, 3, height, width) from 0 to 1."""
         with torch.inference_mode():
             return self._features(pictures)
 
@@ -133,7 +132,7 @@ class Inception:
         )
 
     def _split(self, x: Tensor, block: str, pooled: Tensor) -> Tensor:
-        """Each square ends in a row and a column beside each other."""
+        """Each square convolution ends in a row and a column side by side."""
         short = self._chain(x, block, "branch3x3_1")
         long = self._chain(x, block, "branch3x3dbl_1", "branch3x3dbl_2")
         return torch.cat(

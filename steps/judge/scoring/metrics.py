@@ -16,7 +16,7 @@ def niah_exact_match(truth: str, answer: str) -> float:
     """Needle in a haystack: UUIDs found, against the true ones in order, rounded to 0.01.
 
     The reference asks of each character of a true UUID whether it is anywhere in the answer's
-    UUID, so a wrong UUID of nearly the same characters scores nearly full; that is kept.
+    UUID, so a wrong UUID with nearly the same characters scores nearly full; this does the same.
     """
     found, true = _UUID.findall(answer), _UUID.findall(truth)
     if not found:
@@ -29,7 +29,7 @@ def niah_exact_match(truth: str, answer: str) -> float:
 
 
 def qa_exact_match(truth: str, answer: str) -> float:
-    """Questions: what follows the last "Answer: ", against alternatives parted by bars."""
+    """Questions: compares the text after the last "Answer: " with alternatives between bars."""
     said = answer.rpartition(ANSWER)[2]
     if said in truth:
         return 100.0

@@ -26,7 +26,7 @@ BATCH = 64
 
 @dataclass
 class Totals:
-    """Sums over answers; a metric's mean is over the samples that it speaks of."""
+    """Sums over answers; a metric's mean is over the samples that it applies to."""
 
     form: Form
     sums: dict[str, float] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class Totals:
 
 @dataclass(frozen=True)
 class Tools:
-    """What a scoring process needs: `data` is NLTK's, if sentences are to be found."""
+    """What a scoring process needs: `data` is NLTK's, if sentences are needed."""
 
     tokenizer: Path
     data: Path | None
@@ -81,10 +81,10 @@ def score(
 ) -> Totals:
     """`dataset`: a table with the columns of the benchmark's form, one row a sample.
 
-    `data`: a directory of NLTK's. Without it ROUGE-Lsum, which looks at sentences, isn't counted,
-    and blanks between sentences count as they stand. `only`: the samples of a compliance test
-    instead of the whole dataset. Raises UserError unless the log answers every sample of the
-    dataset exactly once and everything it takes to score them is there.
+    `data`: a directory of NLTK's. Without it ROUGE-Lsum, which needs sentences, isn't counted, and
+    blanks between sentences aren't changed. `only`: the samples of a compliance test instead of the
+    whole dataset. Raises UserError unless the log answers every sample of the dataset exactly once
+    and all files for scoring exist.
     """
     form = FORMS[benchmark]
     for column in filter(None, (form.truth, form.kind, form.id)):
@@ -93,6 +93,7 @@ def score(
     truths: Sequence[Any] = list(dataset[form.truth])
     kinds: Sequence[str] = list(dataset[form.kind]) if form.kind else [form.only_kind] * len(truths)
     names = [str(name) for name in dataset[form.id]] if form.id else [""] * len(truths)
+    _tokenizer_of(tokenizer)
     tools = Tools(tokenizer, data, _prepared(kinds, names, data))
     items = (
         (
@@ -116,10 +117,10 @@ def score(
 
 
 def _prepared(kinds: Sequence[str], names: Sequence[str], data: Path | None) -> Sandbox | None:
-    """Raises UserError for what would only be missed after hours; the sandbox, if one is needed."""
+    """The sandbox, if one is needed. Raises UserError for what would otherwise fail after hours."""
     unknown = sorted({str(kind) for kind in kinds} - {*EXACT, *ROUGE, CODE})
     if unknown:
-        raise UserError(f"the dataset has samples of kind {unknown[0]!r}, which nothing scores")
+        raise UserError(f"the dataset has samples of kind {unknown[0]!r}, which no metric scores")
     if data is not None:
         sentences.use(data)
     elif any(SUMS in ROUGE.get(kind, ()) and kind not in SUMS_OPTIONAL for kind in set(kinds)):
@@ -145,14 +146,16 @@ _Scored = list[tuple[str, list[tuple[str, float]], int, int]]
 
 
 def _scored(batches: Iterator[list[_Item]], tools: Tools) -> Iterator[_Scored]:
-    """In order, so that sums don't depend on which process was faster; few batches under way."""
+    """Results in order, so that sums don't depend on processes' speed; few batches under way."""
     count = len(os.sched_getaffinity(0))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
         count, mp_context=context, initializer=_begin, initargs=(tools,)
     ) as pool:
         pending: deque[Future[_Scored]] = deque()
+        started = False
         try:
+            started = pool.submit(_started).result()
             for batch in batches:
                 pending.append(pool.submit(_score, batch))
                 if len(pending) > 2 * count:
@@ -160,30 +163,54 @@ def _scored(batches: Iterator[list[_Item]], tools: Tools) -> Iterator[_Scored]:
             while pending:
                 yield pending.popleft().result()
         except BrokenProcessPool as error:
+            if not started:
+                raise UserError(
+                    "scoring processes can't start; see their messages above"
+                ) from error
             raise UserError(
-                "a scoring process was killed, probably for want of memory; run it again on fewer "
+                "a scoring process was killed, probably out of memory; run it again on fewer "
                 "cores (taskset)"
             ) from error
 
 
 _tools: Tools
+_failure: str | None = None
 _tokenizer: Any = None
 _rouge: Rouge
 
 
 def _begin(tools: Tools) -> None:
-    """What each process needs once."""
-    global _tools, _tokenizer, _rouge
+    """Set up a process once. A failure is kept: raised here, nobody would get it."""
+    global _tools, _tokenizer, _rouge, _failure
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    try:
+        _tools, _rouge = tools, Rouge()
+        _tokenizer = _tokenizer_of(tools.tokenizer)
+        if tools.data is not None:
+            sentences.use(tools.data)
+    except Exception as error:  # whatever it is, whoever waits for a result has to be told
+        _failure = f"{type(error).__name__}: {error}"
+
+
+def _started() -> bool:
+    """Raises UserError with what kept the process from starting."""
+    if _failure is not None:
+        raise UserError(f"scoring processes can't start: {_failure}")
+    return True
+
+
+def _tokenizer_of(path: Path) -> Any:
+    """Raises UserError for a file that isn't a tokenizer."""
     from tokenizers import Tokenizer
 
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    _tools, _rouge = tools, Rouge()
-    _tokenizer = Tokenizer.from_file(str(tools.tokenizer))
-    if tools.data is not None:
-        sentences.use(tools.data)
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise UserError(f"{path} isn't a tokenizer ({error!s:.120}); name the model's") from error
 
 
 def _score(batch: list[_Item]) -> _Scored:
+    _started()
     tokens = [array("i", data).tolist() for *_, data in batch]
     texts = _tokenizer.decode_batch(tokens, skip_special_tokens=True)
     found: _Scored = []

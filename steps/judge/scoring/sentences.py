@@ -1,7 +1,7 @@
-"""Sentences as the reference scripts find them, by NLTK's data of a directory: nothing is fetched.
+"""Sentences as the reference scripts find them, with NLTK's data from a directory.
 
 The data is `punkt_tab`. The wheel of llama-index-core on PyPI carries it, and
-`nltk.download("punkt_tab")` gets it where there is a network.
+`nltk.download("punkt_tab")` fetches it.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from steps.base.errors import UserError
 def use(data: Path) -> None:
     """Let this process find sentences; raises UserError unless tokenizers/punkt_tab is in `data`.
 
-    `data` is what NLTK_DATA names elsewhere.
+    `data` is the directory that NLTK_DATA usually names.
     """
     nltk.data.path[:] = [str(data.resolve())]
     try:

@@ -1,4 +1,4 @@
-"""Which answers of a log are scored: those of a whole accuracy run, or of the samples of a test."""
+"""Which answers of a log are scored: those of a whole accuracy run, or to the samples of a test."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -11,7 +11,7 @@ from steps.mlperf.loadgen_log import entries_of
 
 _INDEX = re.compile(rb'"qsl_idx"\s*:\s*(\d+)')
 HEAD_BYTES = 128
-"""Of an entry: its numbers come before its data."""
+"""The head of an entry: its numbers come before its data."""
 
 
 class Sampled(Protocol):
@@ -29,14 +29,14 @@ def chosen(
 ) -> Iterator[Given]:
     """In the order of the log. `only`: the first answer to each of these samples.
 
-    Without it every one of `size` samples has to be answered, and once. Raises UserError otherwise.
+    Without it each of `size` samples must be answered exactly once. Raises UserError otherwise.
     """
     seen = bytearray(size)
     wanted = frozenset(range(size)) if only is None else only
     for answer in answers:
         index = answer.sample_index
         if not 0 <= index < size:
-            raise UserError(f"{log}: the dataset has {size} samples, none is number {index}")
+            raise UserError(f"{log}: the dataset has {size} samples, but none is number {index}")
         if index not in wanted or (only is not None and seen[index]):
             continue
         if seen[index]:
@@ -59,7 +59,7 @@ def samples_of(log: Path) -> frozenset[int]:
         for number, text in entries_of(log):
             index = _INDEX.search(text, 0, HEAD_BYTES)
             if index is None:
-                raise Damaged("no answer of LoadGen's", number)
+                raise Damaged("not an answer of LoadGen's", number)
             found.add(int(index[1]))
     except Damaged as damage:
         where = f"{log}:{damage.line}" if damage.line else str(log)

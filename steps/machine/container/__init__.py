@@ -1,1 +1,1 @@
-"""Images that steps run in: built from what the checkout holds, named by what they are made of."""
+"""Images that steps run in: built from the checkout's files, named by their inputs' digest."""

@@ -1,4 +1,4 @@
-"""An image as an artifact, that the runs in it depend on."""
+"""An image as an artifact; the runs in it depend on it."""
 
 import json
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ from steps.machine.runtime.host import PYTHON, connected
 def step(
     config: ImageConfig, inputs: Mapping[str, Path], workspace: Workspace, console: Console
 ) -> None:
-    """Writes packages.json (name to version) and image.json (what the engine says of it).
+    """Writes packages.json (name to version) and image.json (the engine's description).
 
     The result names the image by its id: a tag can move. Raises UserError for an engine that
-    doesn't answer, a base that can't be had, a build or an import that fails.
+    doesn't answer, a base that can't be pulled, a failed build or import.
     """
     with connected(config.host, config.build_limit_s) as client:
         attributes = build.image(client, config, inputs["lock"], inputs["recipe"], ROOT, console)

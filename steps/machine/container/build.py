@@ -1,4 +1,4 @@
-"""Have an engine build an image, once per what it is made of."""
+"""Have an engine build an image, once per set of inputs."""
 
 import re
 import time
@@ -32,9 +32,9 @@ def image(
 ) -> dict[str, Any]:
     """The finished image's attributes, as the engine inspects it; built only if it isn't there.
 
-    Loaded if the checkout `home` brings it, and built without a network if that brings wheels.
-    An engine names an image when its last layer is done, so what a killed build leaves has no name.
-    Raises UserError for a base that can't be had and a build that fails.
+    Loaded if the checkout `home` has an archive of it, built offline if it has wheels.
+    An engine names an image after its last layer, so a killed build leaves nothing with the name.
+    Raises UserError for a base that can't be pulled and a build that fails.
     """
     content = context.files(config, lock, recipe)
     brought = carried.load(client, config, content, home / carried.FOLDER, console)
@@ -117,7 +117,7 @@ def _build(
 
 
 def _cause(said: list[str]) -> list[str]:
-    """The last line that says what is wrong, else the last one that the build itself printed."""
+    """The last line that reports an error, else the last one that the build itself printed."""
     own = [line for line in said if not line.startswith(("--->", "Removing intermediate"))]
     return ([line for line in own if _WRONG.search(line)] or own)[-1:]
 

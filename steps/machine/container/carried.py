@@ -1,4 +1,4 @@
-"""Images that came with the checkout, in a bundle: made elsewhere, and loaded instead of built."""
+"""Images that came with the checkout in a bundle: built elsewhere, loaded here."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from steps.machine.container import context
 from steps.machine.runtime.host import image_id
 
 FOLDER = "images"
-"""Of a checkout that came as a bundle."""
+"""Directory of images in a checkout that came as a bundle."""
 
 LABEL = "org.reprise.inputs"
 """Label of an image: the digest of everything that it was built from."""
@@ -27,9 +27,9 @@ BASE = "org.reprise.base"
 
 
 def save(client: docker.DockerClient, made: Manifest, folder: Path) -> Path:
-    """The archive of a finished image, in `folder`; one that is there already is not saved again.
+    """The archive of a finished image, in `folder`; an archive that exists isn't saved again.
 
-    Raises UserError for an image that the engine has no longer.
+    Raises UserError if the engine no longer has the image.
     """
     identity = str(made.result["image"])
     path = folder / f"{identity.removeprefix('sha256:')}.tar"
@@ -59,9 +59,9 @@ def load(
     folder: Path,
     console: Console,
 ) -> dict[str, Any] | None:
-    """The attributes of the image that came along, None if none did or it is of other inputs.
+    """The attributes of the bundled image; None without one, or if it is of other inputs.
 
-    The base needn't be here: the image says which it was. Raises UserError for a damaged archive.
+    The base needn't be here: a label of the image names it. Raises UserError for a damaged archive.
     """
     archive = folder / f"{config.name}.tar"
     if not archive.is_file():
@@ -79,11 +79,11 @@ def load(
 
 
 def _identity(archive: Path) -> str:
-    """An image's id is the digest of its configuration, by which the archive names that file."""
+    """An image's id is the digest of its configuration; the archive names that file after it."""
     try:
         with tarfile.open(archive, "r:") as tar:
             stream = tar.extractfile("manifest.json")
             described: Any = json.load(stream) if stream else None
             return f"sha256:{Path(described[0]['Config']).stem}"
     except (tarfile.TarError, OSError, LookupError, TypeError, ValueError) as error:
-        raise UserError(f"{archive} is no image archive ({error}); unbundle it again") from error
+        raise UserError(f"{archive} isn't an image archive ({error}); unbundle it again") from error

@@ -1,4 +1,4 @@
-"""What an engine is sent to build an image: a few files, in an archive of nothing else."""
+"""The context that an engine gets to build an image: an archive of a few files, nothing else."""
 
 import hashlib
 import io
@@ -42,15 +42,15 @@ def files(config: ImageConfig, lock: Path, recipe: Path) -> dict[str, bytes]:
 
 
 def arguments(config: ImageConfig) -> dict[str, str]:
-    """What the Dockerfile is given; those that are empty are left out."""
+    """The Dockerfile's arguments; empty ones are left out."""
     given = {"BASE_IMAGE": config.base, "PYTHON": config.python, **config.arguments}
     return {name: value for name, value in given.items() if value}
 
 
 def digest(config: ImageConfig, content: Mapping[str, bytes], base_id: str) -> str:
-    """Of everything that the image depends on; times and owners of files are no part of it.
+    """The digest of everything that the image depends on, without files' times and owners.
 
-    The base counts by its id, and not by the name that it has here.
+    The base counts by its id, not by its local name.
     """
     parts = {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
     given = {**arguments(config), "BASE_IMAGE": base_id}
@@ -58,7 +58,7 @@ def digest(config: ImageConfig, content: Mapping[str, bytes], base_id: str) -> s
 
 
 def archive(content: Mapping[str, bytes]) -> bytes:
-    """A tar in which only names and contents differ, so that an engine's own cache holds too."""
+    """A tar that depends only on names and contents, so that the engine's own cache hits too."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for name, data in sorted(content.items()):

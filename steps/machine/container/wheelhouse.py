@@ -1,7 +1,7 @@
-"""Builds without a network: pip reaches a directory of wheels, and nothing else.
+"""Builds without a network: pip reaches only a directory of wheels.
 
 A build mounts nothing, and wheels that were copied into it would stay in a layer. So a container
-that has no network but its own loopback serves them there, and the build shares that.
+with nothing but a loopback network serves them, and the build shares it.
 """
 
 import json
@@ -35,10 +35,10 @@ raise SystemExit(1)
 
 @dataclass(frozen=True)
 class Reached:
-    """What a build is given; `network` None: the engine's own.
+    """Settings of a build; `network` None means the engine's own.
 
-    `parameters` are podman's, beyond the API that it has of Docker: of "container:ID" as network it
-    takes no notice (4.3), but of a namespace by its path.
+    `parameters` are podman's additions to Docker's API: podman (4.3) ignores "container:ID" as a
+    network, but takes a namespace by its path.
     """
 
     network: str | None = None
@@ -50,7 +50,7 @@ class Reached:
 def reached(
     client: docker.DockerClient, engine: ContainerEngine, folder: Path, base: str
 ) -> Iterator[Reached]:
-    """The wheels of `folder` if it is there, and the network otherwise.
+    """Build with the wheels of `folder` if it exists, else from the network.
 
     Raises UserError for a base that can't serve them.
     """

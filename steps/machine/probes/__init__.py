@@ -1,1 +1,1 @@
-"""What a machine is made of, read from the tools that know: parsers, one typed record a node."""
+"""A machine's components, read from tools that list them: parsers, one typed record per node."""

@@ -11,16 +11,18 @@ MEMORY_TOLERANCE = 0.03
 
 def differs(wanted: Accelerator, found: Sequence[Found]) -> str:
     """How the first device that isn't the wanted one differs from it; "" if all are."""
-    return next(filter(None, (_difference(wanted, one) for one in found)), "")
+    # A partition shows its share, so memory tells devices apart only where they are whole.
+    whole = len(found) <= wanted.count_per_node
+    return next(filter(None, (_difference(wanted, one, whole) for one in found)), "")
 
 
-def _difference(wanted: Accelerator, found: Found) -> str:
+def _difference(wanted: Accelerator, found: Found, whole: bool) -> str:
     if found.model is not None and not found.model.startswith(wanted.model):
         return f"there are {found.model}"
     if found.architecture is not None and found.architecture != wanted.architecture:
         return f"there are some of {found.architecture}, not {wanted.architecture}"
-    # A partition shows its share, so memory tells devices apart only where they are whole.
-    if found.memory_mib is not None and found.compute_partition in (None, "SPX"):
+    whole = found.compute_partition == "SPX" or (found.compute_partition is None and whole)
+    if found.memory_mib is not None and whole:
         gib = found.memory_mib / 1024
         if abs(gib / wanted.memory_gb - 1) > MEMORY_TOLERANCE:
             return f"there are some with {gib:.0f} GB, not {wanted.memory_gb:g}"

@@ -1,4 +1,4 @@
-"""Fields of MLCommons' system description from probed nodes; a cluster's nodes are merged."""
+"""Fields of MLCommons' system description from probed nodes, merged over a cluster."""
 
 import re
 from collections import Counter
@@ -12,11 +12,11 @@ NUMBERS = ("host_processors_per_node", "accelerators_per_node")
 
 
 def probed(nodes: Mapping[str, Node], configured: Mapping[str, str]) -> dict[str, str]:
-    """Field to text, for what the nodes say; `nodes` maps a name for messages to a node.
+    """Field to text, for everything the nodes report; `nodes` maps a name for messages to a node.
 
-    Values that differ are listed with the nodes they hold for. Raises UserError for nodes that
-    can't make one system: another driver, ROCm or image, or differing counts where the round
-    wants one number and `configured` has none.
+    Values that differ are listed with their nodes. Raises UserError for nodes that
+    can't be one system: another driver, ROCm or image, or differing counts where the round wants
+    one number and `configured` has none.
     """
     _agree(nodes)
     found = {}
@@ -38,7 +38,7 @@ def probed(nodes: Mapping[str, Node], configured: Mapping[str, str]) -> dict[str
 
 
 def kind_of(node: Node) -> str:
-    """What tells nodes of a mixed cluster apart: the accelerator's, else the processor's name."""
+    """What distinguishes nodes of a mixed cluster: the accelerator's, else the processor's name."""
     model = node.accelerators[0].model if node.accelerators else None
     if model:
         return model.split(" Instinct ")[-1]
@@ -46,7 +46,7 @@ def kind_of(node: Node) -> str:
 
 
 def _agree(nodes: Mapping[str, Node]) -> None:
-    """Runs on several nodes share one software stack, or their result has no one description."""
+    """The nodes of a run share one software stack; otherwise no one description fits its result."""
     same: Mapping[str, Callable[[Node], str]] = {
         "the accelerators' driver": lambda n: _distinct(a.driver for a in n.accelerators),
         "the ROCm release": lambda n: n.rocm or "",
@@ -83,7 +83,7 @@ def _merged(nodes: Mapping[str, Node], by_node: Mapping[str, str]) -> str:
 
 
 def _models(nodes: Mapping[str, Node]) -> str:
-    """One model's name; of several each with its number, as published descriptions do."""
+    """One model's name; several with their counts, as in published descriptions."""
     counts: Counter[str] = Counter()
     for node in nodes.values():
         name = _accelerator(node)
@@ -117,7 +117,12 @@ def _accelerator_memory(node: Node) -> str:
 
 
 def _processor(node: Node) -> str:
-    return re.sub(r"( \d+-Core)? Processor$", "", node.cpu.model) if node.cpu else ""
+    model = node.cpu.model if node.cpu else None
+    return re.sub(r"( \d+-Core)? Processor$", "", model) if model else ""
+
+
+def _count(number: object) -> str:
+    return str(number) if number else ""
 
 
 def _frequency(node: Node) -> str:
@@ -125,9 +130,11 @@ def _frequency(node: Node) -> str:
 
 
 def _memory(node: Node) -> str:
-    gib = float(sum(module.gib for module in node.memory_modules))
-    if not gib and node.memory:
-        gib = node.memory.total_kib / 2**20
+    sizes = [module.gib for module in node.memory_modules]
+    gib = float(sum(size or 0 for size in sizes))
+    if not all(sizes) or not sizes:
+        total = node.memory.total_kib if node.memory else None
+        gib = total / 2**20 if total else 0.0
     if not gib:
         return ""
     return f"{gib / 1024:.3g} TiB" if gib >= 1024 else f"{gib:.0f} GiB"
@@ -135,13 +142,18 @@ def _memory(node: Node) -> str:
 
 def _memory_modules(node: Node) -> str:
     counts = Counter(
-        " ".join(f"{m.gib} GiB {m.kind} {m.maker} {m.part}".split()) for m in node.memory_modules
+        " ".join(f"{_size(m.gib)} {m.kind} {m.maker} {m.part}".split()) for m in node.memory_modules
     )
     return ", ".join(f"{count}x {module}" for module, count in counts.items())
 
 
+def _size(gib: float | None) -> str:
+    return f"{gib:g} GiB" if gib else ""
+
+
 def _storage(node: Node) -> str:
-    sizes = [f"{d.gb / 1000:.1f} TB" if d.gb >= 1000 else f"{d.gb:.0f} GB" for d in node.disks]
+    known = [disk.gb for disk in node.disks if disk.gb]
+    sizes = [f"{gb / 1000:.1f} TB" if gb >= 1000 else f"{gb:.0f} GB" for gb in known]
     return ", ".join(f"{count}x {size}" for size, count in Counter(sizes).items())
 
 
@@ -151,7 +163,9 @@ def _storage_type(node: Node) -> str:
 
 def _network(node: Node) -> str:
     counts = Counter(
-        f"{card.speed_mbit / 1000:g}G {card.kind}" for card in node.cards if card.speed_mbit
+        f"{card.speed_mbit / 1000:g}G {card.kind or ''}".strip()
+        for card in node.cards
+        if card.speed_mbit
     )
     return ", ".join(f"{count}x {kind}" for kind, count in counts.items())
 
@@ -180,8 +194,8 @@ def _software(node: Node) -> str:
 PER_NODE: Mapping[str, Callable[[Node], str]] = {
     "system_name": lambda n: n.product or "",
     "host_processor_model_name": _processor,
-    "host_processors_per_node": lambda n: str(n.cpu.sockets) if n.cpu else "",
-    "host_processor_core_count": lambda n: str(n.cpu.cores_per_socket) if n.cpu else "",
+    "host_processors_per_node": lambda n: _count(n.cpu and n.cpu.sockets),
+    "host_processor_core_count": lambda n: _count(n.cpu and n.cpu.cores_per_socket),
     "host_processor_frequency": _frequency,
     "host_processor_caches": lambda n: n.cpu.caches if n.cpu else "",
     "host_memory_capacity": _memory,
@@ -202,4 +216,5 @@ PER_NODE: Mapping[str, Callable[[Node], str]] = {
     "hw_notes": _notes,
     "other_software_stack": _software,
 }
-"""Machine facts only; nothing that names the host or its addresses. "" where a node doesn't say."""
+"""Machine facts only; nothing that names the host or its addresses. "" if not reported.
+"""

@@ -1,18 +1,20 @@
-"""One machine, probed: every tool is asked once, and what it doesn't say is a named problem."""
+"""Probes one machine: asks every tool once; each missing answer is a problem by field."""
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from steps.base.errors import UserError
 from steps.machine.probes import accelerators, devices, host
-from steps.machine.probes.tools import MissingTool, Run, run
-from steps.machine.probes.values import Accelerator, Card, Containers, Node, Vendor
+from steps.machine.probes.losses import Loss, Losses
+from steps.machine.probes.tools import FailedTool, MissingTool, Parser, Run, run
+from steps.machine.probes.values import Accelerator, Card, Containers, Link, Node, Vendor
 
 Value = TypeVar("Value")
 
+AMD_SMI = ("amd-smi", "static", "--json")
 ROCM_SMI = (
     *("rocm-smi", "--showproductname", "--showmeminfo", "vram", "--showdriverversion"),
     *("--showmaxpower", "--showperflevel", "--showsclkrange"),
@@ -21,7 +23,8 @@ ROCM_SMI = (
 VENDORS: Mapping[str, Vendor] = {"0x1002": "AMD", "0x10de": "NVIDIA"}
 DEVICE_CLASSES = ("0x12", "0x0302", "0x0380")
 """PCI classes of accelerators: processing accelerator, 3D and other display controller. A board's
-own VGA (0x0300) is none."""
+own VGA (0x0300) isn't one.
+"""
 
 PACKAGES: Mapping[str, str] = {
     "amd-smi": "amd-smi-lib",
@@ -30,7 +33,7 @@ PACKAGES: Mapping[str, str] = {
     "lsblk": "util-linux",
     "ip": "iproute2",
 }
-"""Where the package (Debian, Ubuntu, ROCm's repository) isn't called as its tool."""
+"""Where the package (Debian, Ubuntu, ROCm's repository) has another name than its tool."""
 
 
 @dataclass
@@ -41,31 +44,71 @@ class Prober:
     root: Path = Path("/")
     problems: list[str] = field(default_factory=list)
 
-    def ask(
-        self, command: Sequence[str], parse: Callable[[str], Value], fields: str
+    def ask(self, command: Sequence[str], parse: Parser[Value], fields: str) -> Value | None:
+        """The tool's answer, or None and a sentence that names the fields it would have filled.
+
+        A field that the answer lacks has a sentence of its own.
+        """
+        lost = Losses()
+        found = self.read_as(command, parse, fields, lost)
+        self.name(lost.counts)
+        return found
+
+    def read_as(
+        self, command: Sequence[str], parse: Parser[Value], fields: str, lost: Losses
     ) -> Value | None:
-        """The tool's answer, or None and a sentence that names the fields it would have filled."""
+        """The same; the caller reports single fields.
+
+        A tool that fails may still have answered: nvidia-smi ends with status 14 when a
+        device's infoROM is damaged, after it has listed all devices.
+        """
         try:
-            return parse(self.run(command))
+            return parse(self.run(command), lost)
         except MissingTool as error:
             package = PACKAGES.get(command[0], command[0])
             self._miss(f"{error}", fields, f"install {package}, or")
+        except FailedTool as error:
+            return self._salvaged(error, parse, fields, lost)
         except UserError as error:
-            root = "run it as root, or" if "root" in str(error) or "ermission" in str(error) else ""
-            self._miss(f"{error}", fields, root)
+            self._refused(error, fields)
         return None
 
-    def read(self, path: str, parse: Callable[[str], Value], fields: str) -> Value | None:
+    def _salvaged(
+        self, error: FailedTool, parse: Parser[Value], fields: str, lost: Losses
+    ) -> Value | None:
+        found, reason = None, UserError(str(error))
+        try:
+            found = parse(error.output, lost) if error.output.strip() else None
+        except UserError as said:
+            reason = said if "root" in str(said) else reason
+        if found is None:
+            self._refused(reason, fields)
+        else:
+            self._miss(f"{error}", f"something of {fields}", "")
+        return found
+
+    def read(self, path: str, parse: Parser[Value], fields: str) -> Value | None:
         """The same for a file of the system."""
         text = self.text(path)
         if not text:
             self._miss(f"{path} can't be read", fields, "")
             return None
+        lost = Losses()
         try:
-            return parse(text)
+            return parse(text, lost)
         except UserError as error:
             self._miss(f"{error}", fields, "")
             return None
+        finally:
+            self.name(lost.counts)
+
+    def name(self, losses: Iterable[Loss]) -> None:
+        """One sentence for each field that was lost, however many records lack it."""
+        for loss in losses:
+            if "_" in loss.field:
+                self._miss(str(loss), loss.field, "")
+            else:
+                self.problems.append(f"{loss}: {loss.field} can't be probed")
 
     def text(self, path: str) -> str:
         try:
@@ -74,12 +117,16 @@ class Prober:
         except OSError:
             return ""
 
-    def quietly(self, command: Sequence[str], parse: Callable[[str], Value]) -> Value | None:
-        """For what a machine may well be without: no problem if it is."""
+    def quietly(self, command: Sequence[str], parse: Parser[Value]) -> Value | None:
+        """For what a machine may lack: its absence isn't a problem."""
         try:
             return parse(self.run(command))
         except UserError:
             return None
+
+    def _refused(self, error: UserError, fields: str) -> None:
+        root = "run it as root, or" if "root" in str(error) or "ermission" in str(error) else ""
+        self._miss(f"{error}", fields, root)
 
     def _miss(self, reason: str, fields: str, fix: str) -> None:
         words = f"{reason}: {fields} can't be probed; {fix} set it in the system's fields"
@@ -87,9 +134,9 @@ class Prober:
 
 
 def probe(image: str | None = None, prober: Prober | None = None) -> Node:
-    """What this machine is made of; `image`: also the id of this container image.
+    """Probe this machine; with `image`, also the id of this container image.
 
-    Never raises for a tool's sake: see `Node.problems`.
+    A failing tool raises nothing: see `Node.problems`.
     """
     asked = prober or Prober()
     cpu = asked.ask(["lscpu"], host.lscpu, "host_processor_model_name")
@@ -98,7 +145,7 @@ def probe(image: str | None = None, prober: Prober | None = None) -> Node:
         ["dmidecode", "--type", "memory"], host.dmidecode, "host_memory_configuration"
     )
     numa = asked.ask(["numactl", "--hardware"], host.numactl, "NUMA (in hw_notes)")
-    present = _on_the_bus(asked)
+    present = vendors(asked)
     found, interconnect = _accelerators(asked, present)
     containers = _containers(asked)
     return Node(
@@ -111,7 +158,7 @@ def probe(image: str | None = None, prober: Prober | None = None) -> Node:
         interconnect=interconnect,
         cards=_cards(asked),
         disks=asked.ask(
-            ["lsblk", "--json", "--bytes", "--output", "NAME,TYPE,SIZE,ROTA,TRAN"],
+            ["lsblk", "--json", "--bytes", "--output", "NAME,TYPE,SIZE,ROTA,TRAN,WWN"],
             devices.lsblk,
             "host_storage_capacity",
         )
@@ -130,7 +177,7 @@ def probe(image: str | None = None, prober: Prober | None = None) -> Node:
 def _accelerators(
     asked: Prober, present: Sequence[Vendor]
 ) -> tuple[tuple[Accelerator, ...], str | None]:
-    """Accelerators and what connects them; only tools of a vendor that is there are asked."""
+    """Accelerators and what connects them; asks only the tools of a vendor that is present."""
     if not present:
         return (), None
     if len(set(present)) > 1:
@@ -151,18 +198,16 @@ def _accelerators(
 
 
 def of_vendor(vendor: Vendor, asked: Prober) -> tuple[Accelerator, ...]:
-    """This machine's accelerators as their vendor's tools list them."""
+    """This machine's accelerators as the vendor's tools list them."""
     return _accelerators(asked, [vendor])[0]
 
 
 def _amd(asked: Prober) -> tuple[tuple[Accelerator, ...], str | None]:
     """amd-smi first; rocm-smi adds partitions, performance level and clocks."""
-    by_amd = asked.ask(
-        ["amd-smi", "static", "--json"], accelerators.amd_smi, "accelerator_model_name"
-    )
-    by_rocm = asked.ask(
-        ROCM_SMI, accelerators.rocm_smi, "partition and performance level of accelerators"
-    )
+    lost, more = Losses(), Losses()
+    by_amd = asked.read_as(AMD_SMI, accelerators.amd_smi, "accelerator_model_name", lost)
+    modes = "partition and performance level of accelerators"
+    by_rocm = asked.read_as(ROCM_SMI, accelerators.rocm_smi, modes, more)
     topology = asked.ask(
         ["rocm-smi", "--showtopotype", "--json"],
         accelerators.rocm_topology,
@@ -175,6 +220,7 @@ def _amd(asked: Prober) -> tuple[tuple[Accelerator, ...], str | None]:
         found = by_amd or ()
     if not found:
         found = asked.quietly(["rocminfo"], accelerators.rocminfo) or ()
+    asked.name(accelerators.unsaid((*lost.counts, *more.counts), found))
     if any(one.model is None for one in found):
         known = ", ".join(filter(None, {one.architecture for one in found})) or "unknown"
         asked.problems.append(
@@ -184,7 +230,7 @@ def _amd(asked: Prober) -> tuple[tuple[Accelerator, ...], str | None]:
     return found, topology
 
 
-def _on_the_bus(asked: Prober) -> list[Vendor]:
+def vendors(asked: Prober) -> list[Vendor]:
     """The vendor of every accelerator on the PCI bus, whether or not a driver is loaded."""
     found = []
     for device in sorted((asked.root / "sys/bus/pci/devices").glob("*")):
@@ -200,13 +246,29 @@ def _cards(asked: Prober) -> tuple[Card, ...]:
     links = asked.ask(command, devices.ip_link, "host_network_card_count") or ()
     cards = []
     for link in links:
+        if not _is_card(asked, link):
+            continue
         speed = None
-        if link.up:
+        if link.up and link.name:
             speed = asked.ask(["ethtool", link.name], devices.ethtool, "host_networking's speed")
         cards.append(Card(kind=link.kind, speed_mbit=speed))
+    if links and not cards:
+        asked.problems.append(
+            "ip lists no interface of a bus: host_network_card_count can't be probed; set it in "
+            "the system's fields"
+        )
     # One missing ethtool is one problem, however many interfaces there are.
     asked.problems[:] = list(dict.fromkeys(asked.problems))
     return tuple(cards)
+
+
+def _is_card(asked: Prober, link: Link) -> bool:
+    """Virtual functions of a card aren't cards; the kernel links each with its function."""
+    if not link.name:
+        return bool(link.of_a_bus)
+    device = asked.root / "sys/class/net" / link.name / "device"
+    there = device.exists() if link.of_a_bus is None else link.of_a_bus
+    return there and not (device / "physfn").exists()
 
 
 def _containers(asked: Prober) -> Containers | None:
@@ -226,12 +288,16 @@ def _image(asked: Prober, name: str | None, containers: Containers | None) -> st
         return None
     engine = (containers.engine if containers else "Docker").lower()
     command = [engine, "image", "inspect", "--format", "{{.Id}}", name]
-    identity = asked.ask(command, str.strip, f"the id of image {name}")
+    identity = asked.ask(command, _stripped, f"the id of image {name}")
     return f"{name} {identity}" if identity else None
 
 
+def _stripped(text: str, lost: Losses | None = None) -> str:
+    return text.strip()
+
+
 def _product(asked: Prober) -> str | None:
-    """Maker and model of the server, world-readable; boards without one say a placeholder."""
+    """Maker and model of the server, world-readable; boards without them have a placeholder."""
     words = [asked.text(f"/sys/class/dmi/id/{name}") for name in ("sys_vendor", "product_name")]
     real = [word for word in words if word and "filled by" not in word.lower()]
     return " ".join(real) or None

@@ -1,29 +1,49 @@
-"""Calling other people's tools: never longer than a limit, never in another language, read only."""
+"""Calls other people's tools: read-only, within a time limit, in the C locale."""
 
 import contextlib
 import functools
+import json
 import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 from steps.base.errors import UserError
+from steps.machine.probes.losses import Losses
 
 LIMIT_S = 30.0
 """amd-smi and rocm-smi take up to several seconds on eight accelerators; more means a hung
 driver."""
 
 PLACES = ("/opt/rocm/bin", "/usr/local/sbin", "/usr/sbin", "/sbin")
-"""Where tools are that a user's PATH may leave out."""
+"""Directories of tools that a user's PATH may lack."""
 
 Value = TypeVar("Value")
+Said = TypeVar("Said", covariant=True)
 Run = Callable[[Sequence[str]], str]
+
+FORMAT_ERRORS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
+"""Exceptions of code that reads a format which has changed."""
 
 
 class MissingTool(UserError):
     """The program isn't installed."""
+
+
+class FailedTool(UserError):
+    """The program ended with a status other than 0; `output`: what it printed."""
+
+    def __init__(self, reason: str, output: str) -> None:
+        super().__init__(reason)
+        self.output = output
+
+
+class Parser(Protocol[Said]):
+    """Parses a tool's output; notes in `lost` the fields that it lacks."""
+
+    def __call__(self, text: str, lost: Losses | None = None) -> Said: ...
 
 
 def run(command: Sequence[str], limit_s: float = LIMIT_S) -> str:
@@ -56,25 +76,28 @@ def run(command: Sequence[str], limit_s: float = LIMIT_S) -> str:
         raise UserError(f"{tool} gave no answer in {limit_s:g} s") from error
     if process.returncode:
         last = (complaint.strip() or output.strip() or "no message").splitlines()[-1]
-        raise UserError(f"{tool} fails with status {process.returncode}: {last:.200}")
+        reason = f"{tool} fails with status {process.returncode}: {last:.200}"
+        raise FailedTool(reason, output)
     return output
 
 
-def parser(tool: str) -> Callable[[Callable[[str], Value]], Callable[[str], Value]]:
-    """Marks a function from a tool's output to values: whatever it trips over is a UserError.
+def parser(tool: str) -> Callable[[Callable[[str, Losses], Value]], Parser[Value]]:
+    """Marks a function that parses a tool's output: its exceptions become a UserError.
 
-    Formats change with versions, and a parser can't foresee how. What it doesn't understand is
-    reported as the tool's, and the fields it would have filled stay missing.
+    Formats change with versions, and a parser can't foresee how. A field that it doesn't understand
+    is one named loss (Losses); if it understands nothing, the error names the tool.
     """
 
-    def decorate(function: Callable[[str], Value]) -> Callable[[str], Value]:
+    def decorate(function: Callable[[str, Losses], Value]) -> Parser[Value]:
         @functools.wraps(function)
-        def checked(text: str) -> Value:
+        def checked(text: str, lost: Losses | None = None) -> Value:
+            losses = Losses() if lost is None else lost
+            losses.tool = tool
             try:
-                return function(text)
+                return function(text, losses)
             except UserError:
                 raise
-            except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+            except FORMAT_ERRORS as error:
                 what = " ".join(str(error).split())
                 raise UserError(
                     f"{tool} answers in a format that isn't known here "
@@ -88,12 +111,40 @@ def parser(tool: str) -> Callable[[Callable[[str], Value]], Callable[[str], Valu
     return decorate
 
 
+def json_in(text: str, tool: str, lacks: str, fits: Callable[[Any], bool]) -> Any:
+    """The first JSON value in the text that fits: tools print warnings before it and after it.
+
+    Raises UserError, as unknown_format() does, if there is none.
+    """
+    decoder = json.JSONDecoder()
+    at = 0
+    while (at := _opening(text, at)) >= 0:
+        try:
+            value, end = decoder.raw_decode(text, at)
+        except ValueError:
+            at += 1
+            continue
+        if fits(value):
+            return value
+        at = end
+    raise unknown_format(tool, lacks)
+
+
+def _opening(text: str, at: int) -> int:
+    """Where the next brace or bracket is, -1 if there is none."""
+    return min((i for i in (text.find("{", at), text.find("[", at)) if i >= 0), default=-1)
+
+
+def are_records(value: Any) -> bool:
+    """A list as tools print it of their devices; "[1]" in a line of a log isn't one."""
+    return isinstance(value, list) and any(isinstance(entry, dict) for entry in value)
+
+
+def record_of(value: Any) -> Mapping[str, Any]:
+    """An object of JSON; tools write "N/A" or null where none applies."""
+    return value if isinstance(value, dict) else {}
+
+
 def unknown_format(tool: str, lacks: str) -> UserError:
-    """The error for output that has no `lacks`."""
+    """The error for output without `lacks`."""
     return UserError(f"{tool} answers in a format that isn't known here: there is no {lacks}")
-
-
-def text_or_none(value: Any) -> str | None:
-    """A field's text; None for what tools write where they know nothing."""
-    text = " ".join(str(value).split()) if value is not None else ""
-    return None if text.strip("[]").lower() in ("", "n/a", "none", "unknown", "-") else text

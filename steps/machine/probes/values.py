@@ -1,4 +1,4 @@
-"""What the tools say, typed. None: the tool that would know is absent or doesn't say."""
+"""The tools' answers, typed. None: the tool is absent or doesn't report it."""
 
 from typing import Literal
 
@@ -8,12 +8,12 @@ Vendor = Literal["AMD", "NVIDIA"]
 
 
 class Cpu(Strict):
-    """`lscpu`. `caches` in its words, as "L3 512 MiB (16 instances)"."""
+    """`lscpu`. `caches` as it prints them: "L3 512 MiB (16 instances)"."""
 
-    model: str
-    sockets: Positive
-    cores_per_socket: Positive
-    threads_per_core: Positive
+    model: str | None
+    sockets: Positive | None
+    cores_per_socket: Positive | None
+    threads_per_core: Positive | None
     max_mhz: PositiveNumber | None
     caches: str
 
@@ -21,15 +21,15 @@ class Cpu(Strict):
 class Memory(Strict):
     """`/proc/meminfo`, in KiB; `huge_pages` are those reserved at boot, not transparent ones."""
 
-    total_kib: Positive
-    available_kib: int
-    huge_pages: int
+    total_kib: Positive | None
+    available_kib: int | None
+    huge_pages: int | None
 
 
 class MemoryModule(Strict):
-    """One DIMM of `dmidecode --type memory`."""
+    """One DIMM of `dmidecode --type memory`; "" for what it doesn't report."""
 
-    gib: Positive
+    gib: PositiveNumber | None
     kind: str
     maker: str
     part: str
@@ -39,7 +39,7 @@ class NumaNode(Strict):
     """`numactl --hardware`; `cpus` counts hardware threads."""
 
     cpus: int
-    memory_mb: int
+    memory_mb: int | None
 
 
 class Accelerator(Strict):
@@ -68,24 +68,29 @@ class Accelerator(Strict):
 
 
 class Link(Strict):
-    """A network interface with a device behind it (`ip -details -json link`)."""
+    """A network interface, possibly of a device (`ip -details -json link`).
+
+    `of_a_bus`: whether a device on one of the host's buses is behind it; None where `ip` doesn't
+    say.
+    """
 
     name: str
-    kind: Literal["Ethernet", "InfiniBand"]
+    kind: Literal["Ethernet", "InfiniBand"] | None
     up: bool
+    of_a_bus: bool | None
 
 
 class Card(Strict):
     """A link and its speed by `ethtool`; interfaces that are down have none."""
 
-    kind: Literal["Ethernet", "InfiniBand"]
+    kind: Literal["Ethernet", "InfiniBand"] | None
     speed_mbit: Positive | None
 
 
 class Disk(Strict):
     """A whole disk of `lsblk`, sizes in 10^9 bytes; `kind` as "NVMe SSD"."""
 
-    gb: PositiveNumber
+    gb: PositiveNumber | None
     kind: str
 
 

@@ -1,1 +1,1 @@
-"""Run a step's command in a container: the same command, paths and results as natively."""
+"""Run a step's command in a container: the command, paths and results are the same as natively."""

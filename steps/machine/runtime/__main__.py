@@ -8,6 +8,8 @@ import os
 import platform
 import signal
 import sys
+import threading
+import time
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -18,14 +20,17 @@ from docker.models.containers import Container
 from docker.types import DeviceRequest
 
 from steps import ROOT
+from steps.base import processes
 from steps.base.deaths import kept, sentence, signal_of
-from steps.base.errors import UserError
-from steps.base.processes import die_with_parent
+from steps.base.errors import UserError, shown
 from steps.base.record import Manifest
 from steps.base.step import ENDS
 from steps.config.runtime import ContainerSettings
 from steps.machine.runtime import mounts
 from steps.machine.runtime.host import CHECKOUT, LAUNCHER, connected, image_id, owned
+
+STOPPED_S, WATCH_S = 10.0, 1.0
+"""The same as for a step without a container (steps/schedule/supervisor.py)."""
 
 OUTPUT = "org.reprise.output"
 """Label of a container: what it makes."""
@@ -34,13 +39,13 @@ GB = 1 << 30
 
 
 def main(arguments: list[str]) -> int:
-    die_with_parent(signal.SIGTERM)
+    processes.die_with_parent(signal.SIGTERM)
     manifest, settings, *command = arguments
     try:
         image = Manifest.read(Path(manifest))
         return launch(image, ContainerSettings.model_validate_json(settings), command)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(str(error))}", file=sys.stderr)
         return 1
 
 
@@ -49,7 +54,7 @@ def launch(image: Manifest, settings: ContainerSettings, command: list[str]) -> 
 
     Raises UserError for an engine or image that isn't there and a container that doesn't start.
     """
-    output = command[command.index("--output") + 1]
+    output = _after(command, "--output")
     with connected(settings, settings.start_limit_s) as client:
         identity = str(image.result["image"])
         if image_id(client, identity) is None:
@@ -116,7 +121,7 @@ def _nested_security(settings: ContainerSettings) -> list[str]:
 
 
 def _nested_capabilities(settings: ContainerSettings) -> list[str]:
-    """Root gives itself up before it makes a sandbox, and may not without these."""
+    """Root drops its rights before it makes a sandbox, which needs these."""
     return ["SETUID", "SETGID"] if settings.nested and os.getuid() == 0 else []
 
 
@@ -139,39 +144,68 @@ def _attend(
     container.start()
     # A run may be silent for longer than any request may take.
     client.api.timeout = None
+    still = threading.Event()
+    threading.Thread(target=_watch, args=(container, still), daemon=True).start()
     for chunk in stream:
         sys.stderr.buffer.write(chunk)
         sys.stderr.flush()
     ended = container.wait()
     status = int(ended["StatusCode"])
+    if still.is_set():
+        raise UserError(
+            f"{_label(command)} has been stopped for {STOPPED_S:.0f} s (SIGSTOP) and is ended; "
+            f"log: {_after(command, '--log')}; {kept(Path(_after(command, '--output')).parent)}"
+        )
     if (number := signal_of(status)) is not None:
         raise UserError(_death(container, settings, command, number))
     return status
 
 
+def _watch(container: Container, still: threading.Event) -> None:
+    """End the container of a stopped step, which would otherwise be waited for without limit.
+
+    Its processes are visible if they run on this machine.
+    """
+    container.reload()
+    init = int(container.attrs.get("State", {}).get("Pid") or 0)
+    since = time.monotonic()
+    while init and processes.state(init) not in processes.GONE:
+        found = [processes.state(pid) for pid in processes.children(init)]
+        if processes.STOPPED not in found:
+            since = time.monotonic()
+        elif time.monotonic() - since > STOPPED_S:
+            still.set()
+            container.kill()
+            return
+        time.sleep(WATCH_S)
+
+
+def _after(command: list[str], option: str) -> str:
+    return command[command.index(option) + 1]
+
+
+def _label(command: list[str]) -> str:
+    return f"{_after(command, '-m').rpartition('.')[2]} in its container"
+
+
 def _death(
     container: Container, settings: ContainerSettings, command: list[str], number: signal.Signals
 ) -> str:
-    """What ended the step in it, which couldn't say so itself."""
+    """What ended the step in it, which couldn't report it itself."""
     container.reload()
     limit = f"its limit is {settings.memory_gb} GB; " if settings.memory_gb else ""
-    memory = (
-        f"most likely the kernel, for want of memory; {limit}free some, or raise runtime.memory_gb"
-    )
+    memory = f"most likely the kernel, out of memory; {limit}free some, or raise runtime.memory_gb"
     if container.attrs.get("State", {}).get("OOMKilled"):
         memory = (
-            f"{settings.engine} says that the kernel ended it for want of memory; {limit}free "
+            f"{settings.engine} says that the kernel ended it, out of memory; {limit}free "
             "some, or raise runtime.memory_gb"
         )
-    step, log, output = (
-        command[command.index(option) + 1] for option in ("-m", "--log", "--output")
-    )
-    left = kept(Path(output).parent)
-    return sentence(f"{step.rpartition('.')[2]} in its container", number, log, memory, left)
+    left = kept(Path(_after(command, "--output")).parent)
+    return sentence(_label(command), number, _after(command, "--log"), memory, left)
 
 
 def _sweep(client: docker.DockerClient, output: str) -> None:
-    """Remove what killed launchers left running: it would publish into our output, or hold GPUs."""
+    """Remove what killed launchers left running: it would write into our output, or occupy GPUs."""
     for found in client.containers.list(all=True, filters={"label": f"{CHECKOUT}={ROOT}"}):
         waits = Path(f"/proc/{found.labels.get(LAUNCHER, '')}").is_dir()
         if found.labels.get(OUTPUT) == output or not waits:

@@ -22,7 +22,7 @@ START = {
 }
 
 _UNREACHED = re.compile("timed out|refused|reset|aborted|broken|version:", re.IGNORECASE)
-"""In what the SDK says of an engine that it couldn't speak with."""
+"""Parts of the SDK's message when it couldn't talk to the engine."""
 
 _ERRORS = (
     *(DockerException, OSError, requests.exceptions.RequestException),
@@ -30,13 +30,13 @@ _ERRORS = (
 )
 
 PYTHON = "/opt/reprise/bin/python"
-"""Of every image that is built from containers/."""
+"""The prefix of every image that is built from containers/."""
 
 CHECKOUT, LAUNCHER = "org.reprise.checkout", "org.reprise.launcher"
 
 
 def owned(root: Path) -> dict[str, str]:
-    """Labels of a container: what it works for, and the process that waits for it."""
+    """Labels of a container: the checkout it runs for, and the process that waits for it."""
     return {CHECKOUT: str(root), LAUNCHER: str(os.getpid())}
 
 
@@ -46,8 +46,8 @@ def connected(
 ) -> Iterator[docker.DockerClient]:
     """A client of the engine. Raises UserError if it doesn't answer or refuses us.
 
-    `limit_s`: how long it may be silent, in a request inside the block. What it complains of there
-    is raised as a UserError too.
+    `limit_s`: the longest silence in a request inside the block. Its complaints there raise
+    UserError too.
     """
     path = Path(address.socket.removeprefix("unix://"))
     if not path.exists():
@@ -81,14 +81,14 @@ def _sentence(address: EngineAddress, path: Path, error: Exception) -> str:
         )
     if not isinstance(error, APIError) and _UNREACHED.search(text):
         return (
-            f"{address.engine} at {path} doesn't answer ({text:.200}); look whether it runs "
+            f"{address.engine} at {path} doesn't answer ({text:.200}); check whether it runs "
             f"({START[address.engine]}), and run again"
         )
     return f"{address.engine} says: {text:.400}"
 
 
 def image_id(client: docker.DockerClient, name: str) -> str | None:
-    """Of an image that is on this machine; None if it isn't. Nothing is pulled."""
+    """The attributes of an image on this machine; None if it isn't there. Nothing is pulled."""
     try:
         return str(client.images.get(name).id)
     except ImageNotFound:

@@ -1,4 +1,4 @@
-"""What of the machine a step's container sees, and where: everything at its own path."""
+"""What a step's container sees of the machine: everything at its own path."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -6,19 +6,19 @@ from pathlib import Path
 from steps.base.errors import UserError
 
 Mounts = dict[str, dict[str, str]]
-"""As the docker SDK takes them: path of the machine to path in the container, and mode."""
+"""Mounts as the docker SDK takes them: path of the machine to path in the container, and mode."""
 
 
 def of_step(root: Path, extra: Iterable[str]) -> Mounts:
-    """The checkout to read, its results to write, and what lies elsewhere to read.
+    """The checkout read-only, its results writable, and read-only what lies elsewhere.
 
-    Raises UserError for a mount that isn't there: an engine would make an empty directory of it.
+    Raises UserError for a mount that isn't there: an engine would create an empty directory.
     """
     found = {str(root): "ro"}
     for path in extra:
         if not Path(path).is_dir():
             raise UserError(
-                f"{path} is to be mounted into containers, and is no directory; mend runtime.mounts"
+                f"{path} is mounted into containers, but isn't a directory; fix runtime.mounts"
             )
         found[path] = "ro"
     results = root / "results"

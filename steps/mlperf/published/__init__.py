@@ -1,1 +1,1 @@
-"""Results that MLCommons published, as one tidy table a round; numbers come from nowhere else."""
+"""Results that MLCommons published, one tidy table per round; no other source is used."""

@@ -8,11 +8,11 @@ from typing import Literal
 from steps.base.strict import Strict
 
 UNITS = ("Tokens/s", "Samples/s", "Queries/s")
-"""Units of throughput in summary_results.json. Edge's "Latency (ms)" is none: less is better."""
+"""Units of throughput in summary_results.json. Edge's "Latency (ms)" isn't one: less is better."""
 
 
 class RunFacts(Strict):
-    """What the logs of a performance run say beside its result; None where they don't.
+    """Facts from a performance run's logs beside its result; None where absent.
 
     `target_qps` is samples per second; percentiles and limits are in ms, durations in s.
     For SDXL Server `ttft_p99_ms` is the latency of the whole sample, as the limit is (20 s).
@@ -69,7 +69,7 @@ class Result(Strict):
 
     @property
     def comparable(self) -> bool:
-        """A number to compare, and nothing known to be wrong with it."""
+        """Whether there is a number to compare, without known problems."""
         return self.value is not None and not self.problems
 
     @property
@@ -86,7 +86,7 @@ class Result(Strict):
 
     @property
     def gpus(self) -> dict[str, int]:
-        """Accelerators of the whole system by short name; empty if the source doesn't tell."""
+        """Accelerators of the whole system by short name; empty if the source doesn't say."""
         return accelerators(self.accelerator, self.nodes, self.accelerators_per_node)
 
     @property
@@ -120,7 +120,7 @@ def short_name(accelerator: str) -> str:
 
 
 def judged(value: object, unit: str) -> tuple[float | None, tuple[str, ...]]:
-    """The number, if it is one to compare, and what is wrong with it in words."""
+    """The number if it can be compared, and the problems with it."""
     problems = [] if unit in UNITS else [f"unit {unit!r} is not a throughput this project knows"]
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None, (f"the result is {value!r}, not a number", *problems)
@@ -138,7 +138,7 @@ def accuracy_metrics(text: str) -> dict[str, float]:
 
 
 def marked_duplicates(results: list[Result]) -> list[Result]:
-    """Results that the source gives twice for one system carry that as a problem, all of them."""
+    """Marks all results that the source gives more than once for one system with that problem."""
     counts: dict[tuple[str, ...], int] = {}
     for result in results:
         counts[_identity(result)] = counts.get(_identity(result), 0) + 1

@@ -12,11 +12,11 @@ from steps.base.errors import UserError
 from steps.mlperf.published.result import Result, accuracy_metrics, judged, marked_duplicates
 
 REQUIRED = ("ID", "Submitter", "Category", "Model", "Scenario", "Location")
-"""Without these a row can't be told from another; any other key may be absent."""
+"""The keys that identify a row; any other may be absent."""
 
 
 def read_summary(path: Path) -> list[Result]:
-    """Every row, in order. Raises UserError for a file that is none, with row and key."""
+    """Every row, in order. Raises UserError, with row and key, for a file of another form."""
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

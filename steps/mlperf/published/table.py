@@ -43,7 +43,7 @@ def rounds() -> list[str]:
 
 @cache
 def load(round_name: str) -> tuple[Result, ...]:
-    """The results of a round with what is known of their runs. Raises UserError if damaged."""
+    """The results of a round with the facts of their runs. Raises UserError if damaged."""
     path = FOLDER / f"{round_name}.csv"
     if not path.is_file():
         raise UserError(
@@ -61,7 +61,7 @@ def load_all() -> tuple[Result, ...]:
 
 
 def load_runs(path: Path) -> dict[str, RunFacts]:
-    """By location of the result; empty if there is no such file."""
+    """Facts by location of the result; empty if there is no such file."""
     if not path.is_file():
         return {}
     found = {}
@@ -81,7 +81,7 @@ def load_runs(path: Path) -> dict[str, RunFacts]:
 
 @cache
 def clocks(round_name: str) -> dict[tuple[str, str, str], int]:
-    """MHz by benchmark (without its accuracy target), accelerator and scenario."""
+    """Clocks in MHz by benchmark (without its accuracy target), accelerator and scenario."""
     path = FOLDER / f"{round_name}{CLOCKS}.csv"
     rows = _read(path) if path.is_file() else []
     return {(row["benchmark"], row["gpu"], row["scenario"]): int(row["mhz"]) for row in rows}
@@ -89,7 +89,7 @@ def clocks(round_name: str) -> dict[tuple[str, str, str], int]:
 
 @cache
 def reference_scores(round_name: str, benchmark: str) -> dict[str, float]:
-    """The reference model's metrics by name; empty if the table has none of the benchmark."""
+    """The reference model's metrics; empty if the table has none of the benchmark."""
     path = FOLDER / f"{round_name}{REFERENCE}.csv"
     rows = _read(path) if path.is_file() else []
     model = model_of(benchmark)
@@ -97,7 +97,7 @@ def reference_scores(round_name: str, benchmark: str) -> dict[str, float]:
 
 
 def accuracy_shares(result: Result) -> dict[str, float]:
-    """Each accuracy metric over the reference model's; metrics without a reference left out."""
+    """Each accuracy metric as a share of the reference model's; without one it is left out."""
     scores = reference_scores(result.round, result.benchmark)
     return {
         name: result.accuracy[name] / score
@@ -117,7 +117,7 @@ def save(path: Path, results: Iterable[Result]) -> None:
 
 
 def results_csv(results: Iterable[Result]) -> str:
-    """Results with what is known of their runs, as CSV."""
+    """Results with the facts of their runs, as CSV."""
     rows = []
     for result in results:
         run = {name: _cell(getattr(result.run, name, None)) for name in RunFacts.model_fields}
@@ -141,7 +141,7 @@ def save_runs(path: Path, runs: Mapping[str, RunFacts]) -> None:
 
 
 def link(result: Result) -> str:
-    """Where a result's logs are: of a published one an address, of an own one a relative path."""
+    """Where a result's logs are: an address for a published one, a relative path for our own."""
     if result.source == "own":
         return result.location
     return REPOSITORY.format(round=result.round, path=result.location)

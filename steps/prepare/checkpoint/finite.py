@@ -1,4 +1,4 @@
-"""Weights that aren't finite, refused while they stream past."""
+"""Refuses weights that aren't finite, while they are copied."""
 
 from collections.abc import Mapping
 
@@ -19,18 +19,27 @@ _FORMATS: Mapping[str, tuple[type[np.unsignedinteger], int, int]] = {
     "F8_E8M0": (np.uint8, 0xFF, 0xFF),
 }
 
+_NAN: Mapping[str, int] = {"F8_E4M3FNUZ": 0x80, "F8_E5M2FNUZ": 0x80}
+"""Formats without infinities and with one NaN, in the place of a negative 0."""
+
 
 def refuse_not_finite(tensor: Tensor, chunk: memoryview) -> None:
     """UserError naming the tensor if a chunk of it holds a NaN or an infinity."""
-    if tensor.dtype not in _FORMATS:
-        return
-    kind, mask, limit = _FORMATS[tensor.dtype]
-    bits: NDArray[np.unsignedinteger] = np.frombuffer(chunk, kind)
-    if bits.size and int((bits & kind(mask)).max()) >= limit:
+    if not _all_finite(tensor.dtype, chunk):
         raise UserError(
             f"{tensor.path}: {tensor.name} holds weights that are NaN or infinite; "
             "the checkpoint is damaged, fetch or train it again"
         )
+
+
+def _all_finite(dtype: str, chunk: memoryview) -> bool:
+    if dtype in _NAN:
+        return not np.any(np.frombuffer(chunk, np.uint8) == _NAN[dtype])
+    if dtype not in _FORMATS:
+        return True
+    kind, mask, limit = _FORMATS[dtype]
+    bits: NDArray[np.unsignedinteger] = np.frombuffer(chunk, kind)
+    return not bits.size or int((bits & kind(mask)).max()) < limit
 
 
 FLOATS: Mapping[str, type[np.generic]] = {
@@ -38,7 +47,7 @@ FLOATS: Mapping[str, type[np.generic]] = {
     "F16": np.float16,
     "F32": np.float32,
 }
-"""What numpy reads the elements of unquantized weights as; it has no bfloat16."""
+"""The numpy types for elements of unquantized weights; numpy has no bfloat16."""
 
 
 def decoded(data: bytes | memoryview, dtype: str) -> NDArray[np.float32]:
@@ -50,7 +59,7 @@ def decoded(data: bytes | memoryview, dtype: str) -> NDArray[np.float32]:
 
 
 def floats(tensor: Tensor) -> NDArray[np.float32] | None:
-    """The values of a small tensor, read from its file; None of a type that isn't such a float."""
+    """The values of a small tensor, read from its file; None if its type isn't among FLOATS."""
     if tensor.dtype not in FLOATS:
         return None
     with tensor.path.open("rb") as stream:

@@ -21,8 +21,9 @@ def fp8_codes(values: Tensor, scale: Tensor) -> Tensor:
 
 
 def mxfp4_values(packed: Tensor, scales: Tensor) -> Tensor:
-    """float32 (rows, columns) of uint8 elements (rows, columns / 2), the first of two in the low
-    half of a byte, and e8m0 scales as uint8 (rows, columns / 32), none of them 0 or 255."""
+    """float32 (rows, columns) of uint8 elements (rows, columns / 2), the first of each pair in the
+    low half of its byte, and e8m0 scales as uint8 (rows, columns / 32), none of them 0 or 255.
+    """
     codes = torch.stack([packed & 15, packed >> 4], -1).flatten(-2).long()
     table = torch.tensor([*_MAGNITUDES, *(-value for value in _MAGNITUDES)])
     return table[codes] * _powers(scales.int()).repeat_interleave(GROUP, -1)
@@ -31,7 +32,7 @@ def mxfp4_values(packed: Tensor, scales: Tensor) -> Tensor:
 def mxfp4_round_trip(values: Tensor) -> Tensor:
     """Values rounded to MXFP4 in groups of 32 along the last dimension, in their own dtype.
 
-    bf16 and fp32 hold every result exactly, fp16 those of scales from 2^-13 on.
+    bf16 and fp32 represent every result exactly, fp16 those with scales of at least 2^-13.
     """
     groups = values.float().unflatten(-1, (-1, GROUP))
     largest = groups.abs().amax(-1, keepdim=True)
@@ -47,5 +48,5 @@ def mxfp4_round_trip(values: Tensor) -> Tensor:
 
 
 def _powers(fields: Tensor) -> Tensor:
-    """2^(field - 127) as float32, whose exponent's field has the same bias; fields 1 to 254."""
+    """2^(field - 127) for fields 1 to 254, as float32, whose exponent has the same bias."""
     return (fields << _MANTISSA).view(torch.float32)

@@ -1,4 +1,4 @@
-"""Which shards of an unfinished checkpoint are finished, so that a killed step can go on."""
+"""Which shards of an unfinished checkpoint are finished, so that a killed step can continue."""
 
 import json
 import threading
@@ -14,21 +14,21 @@ NAME = "journal.jsonl"
 
 @dataclass(frozen=True)
 class Finished:
-    """A shard in place: its digest and its size in bytes."""
+    """A finished shard: its digest and its size in bytes."""
 
     sha256: str
     size: int
 
 
 class Journal:
-    """A line per finished shard, below a line that says what is being made.
+    """One line per finished shard, after a line that identifies what is being made.
 
     A shard counts only while its content still has the digest it was finished with. Lines are
     written after the shard is in place, so a kill between the two costs one shard.
     """
 
     def __init__(self, directory: Path, recipe: str) -> None:
-        """Take up the journal of `directory` if it is of this recipe, else begin a new one."""
+        """Continue the journal of `directory` if it is of this recipe, else begin a new one."""
         self._path = directory / NAME
         self._lock = threading.Lock()
         self.finished: dict[str, Finished] = {}
@@ -67,7 +67,7 @@ class Journal:
             return False
 
     def _read(self) -> list[dict[str, Any]]:
-        """Whole lines only; what follows a torn one is as if it had never been written."""
+        """Complete lines only; a torn line and everything after it are ignored."""
         lines: list[dict[str, Any]] = []
         try:
             text = self._path.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What a checkpoint directory holds, read from its headers, and whether it hangs together."""
+"""What a checkpoint directory holds, read from its headers, and whether it is consistent."""
 
 import hashlib
 import json
@@ -20,14 +20,16 @@ BITS: Mapping[str, int] = {
     **dict.fromkeys(("F4",), 4),
     **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 8),
+    **dict.fromkeys(("F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
     **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
     **dict.fromkeys(("U32", "I32", "F32"), 32),
     **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
 }
-"""Bits of an element by dtype, as safetensors spells them (its README, "Format")."""
+"""Bits of an element by dtype, all that safetensors 0.8.0 knows. FNUZ is the FP8
+of MI300X and MI325X."""
 
 TORCH_NAMES: Mapping[str, str] = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
-"""How config.json spells the dtypes that unquantized weights come in."""
+"""How config.json spells the dtypes of unquantized weights."""
 
 UNTIED = ("llama", "mistral", "mixtral", "qwen2", "qwen3")
 """Model types whose configuration in transformers defaults to tie_word_embeddings=False."""
@@ -62,7 +64,7 @@ class Shard:
 class Checkpoint:
     """A checkpoint whose index, shards and config.json agree.
 
-    `config` is config.json as it stands; `fingerprint` changes when a file of it is replaced.
+    `config` is config.json's content; `fingerprint` changes when a file of it is replaced.
     """
 
     directory: Path
@@ -113,7 +115,7 @@ def read_shard(path: Path) -> Shard:
             if length > min(LARGEST_HEADER, size):
                 raise UserError(f"{path} is truncated or no safetensors file; fetch it again")
             header = json.loads(stream.read(length))
-        metadata = header.pop("__metadata__", {})
+        metadata = _metadata(header.pop("__metadata__", None))
         entries = [_entry(path, 8 + length, name, fields) for name, fields in header.items()]
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; fetch it again") from error
@@ -135,6 +137,15 @@ def read_shard(path: Path) -> Shard:
     return Shard(path, size, metadata, tuple(entries))
 
 
+def _metadata(value: Any) -> Mapping[str, str]:
+    """The library takes null for no metadata, and refuses values that aren't text."""
+    if value is None:
+        return {}
+    if not all(isinstance(text, str) for text in value.values()):
+        raise ValueError("__metadata__ has values that aren't text")
+    return dict(value)
+
+
 def _entry(path: Path, base: int, name: str, fields: Mapping[str, Any]) -> Tensor:
     dtype, shape = fields["dtype"], tuple(int(length) for length in fields["shape"])
     begin, end = fields["data_offsets"]
@@ -153,7 +164,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(
-            f"{path.parent} is no checkpoint directory: it has no {path.name}"
+            f"{path.parent} isn't a checkpoint directory: it has no {path.name}"
         ) from error
     except (OSError, ValueError) as error:
         raise UserError(f"{path} can't be read ({error}); restore it") from error
@@ -167,7 +178,7 @@ def _shard_names(directory: Path) -> dict[str, str]:
     if not (directory / INDEX).exists():
         if not (directory / SINGLE).exists():
             raise UserError(
-                f"{directory} is no checkpoint directory: it has neither {INDEX} nor {SINGLE}"
+                f"{directory} isn't a checkpoint directory: it has neither {INDEX} nor {SINGLE}"
             )
         return {}
     names = _read_json(directory / INDEX).get("weight_map")
@@ -175,7 +186,7 @@ def _shard_names(directory: Path) -> dict[str, str]:
         raise UserError(f"{directory / INDEX} has no weight_map; fetch it again")
     for name in names.values():
         if not isinstance(name, str) or Path(name).name != name:
-            raise UserError(f"{directory / INDEX} names the file {name!r}, outside of it; mend it")
+            raise UserError(f"{directory / INDEX} names the file {name!r}, outside of it; fix it")
     return names
 
 
@@ -206,7 +217,7 @@ def _compare_with_index(directory: Path, names: Mapping[str, str], shards: Itera
 
 
 def _check_dtype(checkpoint: Checkpoint) -> None:
-    """The declared dtype has to be the one most weights have, or engines convert silently."""
+    """The declared dtype must be that of most weights, or engines convert silently."""
     declared = checkpoint.config.get("dtype", checkpoint.config.get("torch_dtype"))
     bytes_of: dict[str, int] = {}
     for tensor in checkpoint.tensors:
@@ -221,7 +232,7 @@ def _check_dtype(checkpoint: Checkpoint) -> None:
 
 
 def _check_head(checkpoint: Checkpoint) -> None:
-    """Tied embeddings: with them lm_head may be absent, without them it may not."""
+    """lm_head may be absent only if the embeddings are tied."""
     names = {tensor.name for tensor in checkpoint.tensors}
     causal = any(
         str(name).endswith("ForCausalLM") for name in checkpoint.config.get("architectures") or ()
@@ -237,7 +248,7 @@ def _check_head(checkpoint: Checkpoint) -> None:
 
 
 def _fingerprint(config: Mapping[str, Any], shards: Iterable[Shard]) -> str:
-    """Of headers, sizes and modification times: cheap, and another file never passes for it."""
+    """A digest of headers, sizes and modification times: cheap, and changes with every file."""
     total = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for shard in shards:
         changed = shard.path.stat().st_mtime_ns

@@ -17,9 +17,10 @@ GROUP = 32
 ScaleMode = Literal["even", "floor"]
 """How a group's scale follows from its largest magnitude.
 
-"floor": the power of two below it, over 4 (the specification, section 6.3). "even": it is rounded
-to one bit of mantissa first, so that 1.75 to 2 counts as 2 and nothing above 6 is cut off (AMD
-Quark's `scale_calculation_mode`, and what AMD's v5.1 submission used)."""
+"floor": the power of two below it, over 4 (the specification, section 6.3). "even": the magnitude
+is first rounded to one bit of mantissa, so that 1.75 to 2 counts as 2 and nothing above 6 is
+clipped (AMD Quark's `scale_calculation_mode`, and what AMD's v5.1 submission used).
+"""
 
 _LARGEST_EXPONENT = 2  # of e2m1: 6 = 1.5 * 2^2
 _BIAS = 127
@@ -34,7 +35,7 @@ _THRESHOLDS = (0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0)
 
 @dataclass(frozen=True)
 class _Format:
-    """A floating-point format with float32's exponent; `bits` its type, read as an integer."""
+    """A floating-point format with float32's exponent; `bits` is the integer type of its bits."""
 
     bits: type[np.signedinteger]
     mantissa: int
@@ -50,7 +51,7 @@ def quantize(
 
     `data` holds n * 32 elements of dtype "BF16", "F16" or "F32". Elements: n * 16 bytes, the first
     of two in the low half of the byte. Scales: n bytes, never 0: a group of zeros gets 1, as AMD
-    Quark writes it, and 2^-127 is no normal float32.
+    Quark writes it, and 2^-127 isn't a normal float32.
     """
     if dtype == "F16":
         values = np.frombuffer(data, np.float16).astype(np.float32)
@@ -73,9 +74,10 @@ def quantize(
 
 
 def dequantize(packed: NDArray[np.uint8], scales: NDArray[np.uint8], dtype: str) -> memoryview:
-    """What `quantize` gives as values of dtype "BF16", "F16" or "F32", in bytes.
+    """The result of `quantize` as values of dtype "BF16", "F16" or "F32", in bytes.
 
-    bf16 and fp32 hold every value exactly; fp16 overflows where the source in fp16 can't have been.
+    bf16 and fp32 represent every value exactly; fp16 overflows only for values that no fp16 source
+    had.
     """
     codes = np.stack([packed.reshape(-1) & 15, packed.reshape(-1) >> 4], -1).reshape(-1, GROUP)
     factors = (scales.reshape(-1, 1).astype(np.uint32) << 23).view(np.float32)
@@ -88,8 +90,9 @@ def dequantize(packed: NDArray[np.uint8], scales: NDArray[np.uint8], dtype: str)
 
 
 def _largest(magnitudes: NDArray[np.signedinteger]) -> NDArray[np.signedinteger]:
-    """Of each group. Words of eight bytes are brought side by side first: a maximum over long rows
-    is several times as fast as one over 32 neighbours."""
+    """The maximum of each group. Words of eight bytes are put side by side first: a maximum over
+    long rows is several times as fast as one over 32 neighbours.
+    """
     words = np.ascontiguousarray(magnitudes.view(np.int64).T)
     lanes = words.view(magnitudes.dtype).reshape(len(words), len(magnitudes), -1).max(0)
     largest: NDArray[np.signedinteger] = lanes[:, 0]
@@ -101,7 +104,7 @@ def _largest(magnitudes: NDArray[np.signedinteger]) -> NDArray[np.signedinteger]
 def _scales(
     largest: NDArray[np.signedinteger], form: _Format, mode: ScaleMode
 ) -> NDArray[np.uint8]:
-    """The field of the exponent is the byte of the scale: both have a bias of 127."""
+    """The exponent's field is the scale's byte: both have a bias of 127."""
     wide = largest.astype(np.int32)
     if mode == "even":
         wide += 1 << (form.mantissa - 2)

@@ -1,7 +1,6 @@
 """Weights in MXFP4, shard by shard, named and laid out as AMD Quark 0.13 exports them.
 
-Without calibration data, so the KV cache stays as it is: its FP8 scales have to be measured in
-memory.
+Without calibration data, so the KV cache stays as it is: its FP8 scales must be measured in memory.
 """
 
 import fnmatch
@@ -23,9 +22,9 @@ _HEAD = "lm_head.weight"
 
 
 class Mxfp4Config(Strict):
-    """MXFP4 weights, and activations quantized by the engine as it runs or not at all.
+    """MXFP4 weights; activations quantized by the engine at run time or not at all.
 
-    `exclude` holds glob patterns of modules that stay as they are ("lm_head", "*.gate").
+    `exclude` are glob patterns of modules that aren't quantized ("lm_head", "*.gate").
     """
 
     activations: Literal["mxfp4", "none"]
@@ -41,7 +40,7 @@ class Mxfp4:
     chosen: frozenset[str]
     """Names of the tensors that are quantized."""
     excluded: tuple[str, ...]
-    """Names of the linear layers that aren't."""
+    """Names of the linear layers that aren't quantized."""
 
     @property
     def recipe(self) -> object:
@@ -114,7 +113,7 @@ def _refuse(source: Checkpoint, tensor: Tensor) -> None:
     where = f"{tensor.path}: {tensor.name}"
     if not tensor.name.endswith(".weight") or len(tensor.shape) != 2:
         raise UserError(
-            f"{where} of shape {list(tensor.shape)} is no weight of one linear layer; "
+            f"{where} of shape {list(tensor.shape)} isn't the weight of one linear layer; "
             "exclude it or split fused experts first"
         )
     if tensor.dtype not in ("BF16", "F16", "F32"):
@@ -134,7 +133,7 @@ def _refuse(source: Checkpoint, tensor: Tensor) -> None:
 def _described(settings: Mxfp4Config, excluded: tuple[str, ...]) -> dict[str, Any]:
     """quantization_config of config.json, by which engines choose kernels, as Quark 0.13 writes it.
 
-    Layers are excluded by their full names: vLLM reads no glob patterns here.
+    Excluded layers have their full names: vLLM reads no glob patterns here.
     """
     weight = _tensor_spec(settings, dynamic=False)
     inputs = _tensor_spec(settings, dynamic=True) if settings.activations == "mxfp4" else None

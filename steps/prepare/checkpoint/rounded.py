@@ -1,4 +1,4 @@
-"""Weights rounded to MXFP4 and stored in their own dtype again: the format's loss, any engine.
+"""Weights rounded to MXFP4 but stored in their own dtype: the format's loss, on any engine.
 
 Nothing is smaller, and activations keep their precision.
 """
@@ -15,7 +15,7 @@ from steps.prepare.checkpoint.stream import Target
 
 @dataclass(frozen=True)
 class Rounded:
-    """For steps.prepare.checkpoint.stream.rewrite: rounds what `format` would quantize."""
+    """A transform for `stream.rewrite`: rounds what `format` would quantize."""
 
     format: Mxfp4
 

@@ -1,6 +1,6 @@
-"""Rewrite a checkpoint shard by shard: bounded memory, resumed where it was killed.
+"""Rewrite a checkpoint shard by shard: in bounded memory, resumed after a kill.
 
-A transform says what becomes of each tensor; this module moves the bytes. Shards are made under a
+A transform defines each new tensor; this module moves the bytes. Shards are made under a
 temporary name below a partial directory, journalled with their digest, and the directory is moved
 into place as a whole when the last one is finished.
 """
@@ -36,7 +36,7 @@ SIDE_FILES = (
     *("vocab*", "merges.txt", "chat_template*", "*.jinja", "*.model", "*.py"),
     *("preprocessor_config.json", "processor_config.json", "LICENSE*", "NOTICE*", "USE_POLICY*"),
 )
-"""What belongs to a model besides weights and config.json; copied as it is."""
+"""A model's files besides weights and config.json; copied unchanged."""
 
 
 @dataclass(frozen=True)
@@ -53,17 +53,17 @@ class Target:
 
 
 class Transform(Protocol):
-    """What becomes of a checkpoint's tensors and of its config.json."""
+    """The change of a checkpoint's tensors and config.json."""
 
     @property
     def recipe(self) -> object:
-        """A JSON value: shards made by transforms of the same value are the same."""
+        """A JSON value that identifies the transform: equal values make equal shards."""
 
     def targets(self, tensor: Tensor) -> tuple[Target, ...]:
-        """What a tensor is written as, in the order of `convert`'s bytes; () drops it."""
+        """The tensors that replace this one, in the order of `convert`'s bytes; () drops it."""
 
     def convert(self, tensor: Tensor, chunks: Iterator[memoryview]) -> Iterator[memoryview]:
-        """The bytes of all its targets. Each chunk is overwritten once the next is asked for."""
+        """The bytes of all its targets. Each chunk is overwritten when the next one is read."""
 
     def config(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """config.json of the result."""
@@ -102,10 +102,10 @@ def rewrite(
     """Write `source`, transformed, to `destination` (absent or an empty directory).
 
     Shards that a killed call left in `partial` (beside the destination if not given) are kept if
-    source, transform and code are the same and their digests hold. `workers` shards are made at
-    once, each by a thread with a few chunks of memory. `advance` is called with the number of
-    source bytes done. UserError for weights that aren't finite, a full disk, or a destination in
-    use; what is finished by then stays in `partial`.
+    source, transform and code are the same and their digests match. `workers` shards are made at
+    once, each by a thread with a few chunks of memory. `advance` gets the number of source bytes
+    done. UserError for weights that aren't finite, a full disk, or a destination in use; finished
+    shards stay in `partial`.
     """
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise UserError(f"{destination} already exists; delete it or choose another place")
@@ -133,7 +133,7 @@ def rewrite(
 
 
 def _code(transform: Transform) -> str:
-    """Of what makes the shards, so that an output never mixes those of two versions."""
+    """The digest of the code that makes shards: an output never mixes those of two versions."""
     home = Path(__file__).parent
     own = Path(inspect.getfile(type(transform)))
     return hashlib.sha256(
@@ -175,7 +175,7 @@ def _plan(source: Checkpoint, transform: Transform) -> list[_Plan]:
 
 
 def file_header(targets: Iterable[Target], metadata: Mapping[str, str]) -> bytes:
-    """What a safetensors file begins with: length, JSON, blanks up to a multiple of eight."""
+    """The head of a safetensors file: length, JSON, blanks up to a multiple of eight."""
     fields: dict[str, object] = {"__metadata__": {"format": "pt", **metadata}}
     position = 0
     for target in targets:
@@ -282,14 +282,14 @@ def _chunks(stream: FileIO, tensor: Tensor, buffer: memoryview) -> Iterator[memo
 
 
 def copy_side_files(source: Path, destination: Path) -> None:
-    """What belongs to the model and isn't changed with its weights."""
+    """The model's files that don't change with its weights."""
     for path in sorted(source.iterdir()):
         if path.is_file() and any(fnmatch.fnmatch(path.name, one) for one in SIDE_FILES):
             shutil.copyfile(path, destination / path.name)
 
 
 def _finish(source: Checkpoint, directory: Path, transform: Transform, plans: list[_Plan]) -> None:
-    """Everything but the shards; written anew by each call, it is small."""
+    """Everything but the shards; small, so each call writes it again."""
     copy_side_files(source.directory, directory)
     _write_json(directory / CONFIG, transform.config(source.config))
     if [plan.file for plan in plans] == [SINGLE]:

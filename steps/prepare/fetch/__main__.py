@@ -1,4 +1,4 @@
-"""The command of its own; the model step fetches by the same function."""
+"""The fetch step's command; the model step calls the same function."""
 
 from steps.base.step import main
 from steps.config.fetch import FetchConfig

@@ -1,4 +1,4 @@
-"""Download many files at once: resumed, checked, and in place only when all of them are right."""
+"""Download many files at once: resumed, checked, published only when all are correct."""
 
 import hashlib
 import shutil
@@ -15,7 +15,7 @@ from steps.base.record import MANIFEST, RECORD, Hash, digest_of
 from steps.prepare.fetch.client import Access, Client, Stopped, Transient, length, shown
 
 Algorithm = Literal["sha256", "md5", "git"]
-"""What a digest is of; "git": sha1 of a blob, the only digest hubs keep of small files."""
+"""Algorithms of digests; "git": sha1 of a blob, the only digest hubs have of small files."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Digest:
 
 @dataclass(frozen=True)
 class Item:
-    """A file to fetch; `size` in bytes, None if nobody says; `name` below the directory."""
+    """A file to fetch; `size` in bytes, None if unknown; `name` below the directory."""
 
     url: str
     name: str
@@ -49,7 +49,7 @@ def file_digest(path: Path, algorithm: Algorithm) -> str:
 
 
 def check_names(names: Sequence[str], source: str) -> None:
-    """Names come from a server: none may leave the directory or take the place of another."""
+    """Names come from a server: none may leave the directory or replace another."""
     for name in names:
         parts = PurePosixPath(name).parts
         if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
@@ -69,11 +69,11 @@ def download(
     advance: Callable[[int], None] = lambda count: None,
     total: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """Fetch all items into `directory`, going on from what an earlier call left there.
+    """Fetch all items into `directory`, continuing what an earlier call left there.
 
     `total` is called once with the bytes of all files, `advance` from several threads with those
     that arrived. UserError for a full disk before anything is fetched, and for the first file that
-    can't be had or isn't what its digest says; what is right by then is kept.
+    can't be fetched or doesn't match its digest; correct files are kept.
     """
     directory.mkdir(parents=True, exist_ok=True)
     wanted = {directory / item.name for item in items}
@@ -101,7 +101,7 @@ def _part(path: Path) -> Path:
 
 
 def _size(client: Client, item: Item) -> int:
-    """As listed, else as the server says, else 0: an unknown size isn't worth failing for."""
+    """The listed size, else the server's, else 0: an unknown size isn't worth failing for."""
     if item.size is not None:
         return item.size
     try:
@@ -144,14 +144,14 @@ def _fetch(client: Client, item: Item, directory: Path, advance: Callable[[int],
     if found != item.digest.hex:
         part.unlink()
         raise UserError(
-            f"{shown(item.url)} is not the file it should be: its {item.digest.algorithm} digest "
+            f"{shown(item.url)} isn't the expected file: its {item.digest.algorithm} digest "
             f"is {found}, not {item.digest.hex}; correct the digest or the address"
         )
     part.replace(path)
 
 
 def _complete(client: Client, item: Item, part: Path, advance: Callable[[int], None]) -> None:
-    """Append to `part` until it is whole. Progress counts as such only beyond what there was."""
+    """Append to `part` until it is complete. Only bytes beyond what was there count as progress."""
     part.touch()
     best = part.stat().st_size
     advance(best)
@@ -203,5 +203,5 @@ def _range(response: requests.Response, offset: int, part: Path) -> tuple[int, i
     if unit != "bytes" or not begin.isdecimal() or int(begin) != offset:
         part.unlink()
         part.touch()
-        raise Transient("another range came than was asked for")
+        raise Transient("the server sent another range than asked for")
     return offset, int(stated) if stated.isdecimal() else None

@@ -9,6 +9,7 @@ from pathlib import Path
 from steps.base.errors import UserError
 from steps.base.record import MANIFEST, RECORD
 from steps.config.fetch import LocalSource
+from steps.prepare.checkpoint.whole import refuse_pointer
 from steps.prepare.fetch.download import check_names, file_digest
 
 
@@ -20,13 +21,13 @@ def take(
 ) -> None:
     """Hard links into the empty `directory`, or copies where the file system can't link.
 
-    Hidden files and directories (.git, .cache), manifest.json and record.json stay behind.
-    UserError for a source that isn't there, a file that isn't what its digest says, or a disk too
+    Hidden files and directories (.git, .cache), manifest.json and record.json aren't taken.
+    UserError for a source that isn't there, a file that doesn't match its digest, or a disk too
     small for copies.
     """
     home = Path(source.path).expanduser()
     if not home.is_dir():
-        raise UserError(f"{home} is no directory; give the path of a model or dataset")
+        raise UserError(f"{home} isn't a directory; give the path of a model or dataset")
     names = [
         name
         for path in sorted(home.rglob("*"))
@@ -45,6 +46,7 @@ def take(
     for name in names:
         # Hubs' caches hold links to blobs; a link of a link would hang on the cache.
         path = (home / name).resolve()
+        refuse_pointer(path)
         if name in digests and file_digest(path, "sha256") != digests[name]:
             raise UserError(f"{home / name} is not the file whose sha256 is given; restore it")
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +63,7 @@ def take(
 
 
 def _stated(home: Path) -> dict[str, str]:
-    """sha256 by name, of a manifest.json as a step or the repository leaves it."""
+    """The sha256 of each file in a manifest.json, as a step or the repository writes it."""
     path = home / MANIFEST
     if not path.exists():
         return {}

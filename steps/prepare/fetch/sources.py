@@ -10,6 +10,7 @@ from urllib.parse import quote, urlsplit
 
 from steps.base.errors import UserError
 from steps.config.fetch import HubSource, MlcommonsSource, Secret, UrlSource
+from steps.prepare.fetch import hub
 from steps.prepare.fetch.client import Access, Client, shown
 from steps.prepare.fetch.download import Digest, Item, check_names
 
@@ -17,7 +18,7 @@ _CHECKSUM = re.compile(r"^([0-9a-f]{32})[ \t]+[*]?(?:\./)?(.+)$")
 
 
 def items(source: HubSource | UrlSource | MlcommonsSource, client: Client) -> list[Item]:
-    """Every file of the source. UserError if it can't be listed or lists what it may not."""
+    """Every file of the source. UserError if it can't be listed or lists a forbidden name."""
     if isinstance(source, HubSource):
         found, what = _hub(source, client), source.repository
     elif isinstance(source, MlcommonsSource):
@@ -30,19 +31,18 @@ def items(source: HubSource | UrlSource | MlcommonsSource, client: Client) -> li
     return found
 
 
-def _access(url: str, headers: Mapping[str, Secret], prefix: str = "") -> Access:
+def _access(url: str, headers: Mapping[str, Secret]) -> Access:
     return Access(
         host=urlsplit(url).netloc,
-        headers={name: prefix + secret.read() for name, secret in headers.items()},
+        headers={name: secret.read() for name, secret in headers.items()},
         what=" and ".join(str(secret) for secret in headers.values()),
     )
 
 
 def _hub(source: HubSource, client: Client) -> list[Item]:
-    """By the hub's tree listing. It names sha256 of large files and git's sha1 of small ones."""
-    endpoint = source.endpoint.rstrip("/")
-    secrets = {"Authorization": source.token} if source.token else {}
-    access = _access(endpoint, secrets, "Bearer ")
+    """From the hub's tree listing, which has sha256 of large files and git's sha1 of small ones."""
+    endpoint = hub.address(source.endpoint)
+    access = hub.access(endpoint, source.token)
     kind = f"{source.repository_type}s"
     listing = f"{endpoint}/api/{kind}/{source.repository}/tree/{source.revision}?recursive=true"
     home = f"{endpoint}/" + ("datasets/" if kind == "datasets" else "") + source.repository
@@ -53,7 +53,7 @@ def _hub(source: HubSource, client: Client) -> list[Item]:
                 continue
             found.append(_hub_item(entry, f"{home}/resolve/{source.revision}", access))
         except (KeyError, TypeError) as error:
-            raise UserError(f"{shown(listing)} is no listing of a hub ({error!r})") from error
+            raise UserError(f"{shown(listing)} isn't a hub's listing ({error!r})") from error
     return found
 
 
@@ -87,7 +87,7 @@ def _urls(source: UrlSource) -> list[Item]:
 
 
 def _mlcommons(source: MlcommonsSource, client: Client) -> list[Item]:
-    """Redirects lead to a login page there, so none is followed."""
+    """Redirects lead to a login page there, so redirects aren't followed."""
     access = _access(source.uri, source.headers)
     place = client.text(source.uri, access, follow=False)[0].decode("utf-8", "replace").strip()
     if not re.fullmatch(r"https?://\S+", place):
@@ -98,7 +98,7 @@ def _mlcommons(source: MlcommonsSource, client: Client) -> list[Item]:
     if source.checksums_sha256 and hashlib.sha256(data).hexdigest() != source.checksums_sha256:
         raise UserError(
             f"{shown(checksums)} isn't what checksums_sha256 pins; the dataset was changed, "
-            "compare and pin it anew"
+            "compare it and pin it again"
         )
     found = []
     for line in data.decode("utf-8", "replace").splitlines():
@@ -106,7 +106,7 @@ def _mlcommons(source: MlcommonsSource, client: Client) -> list[Item]:
             continue
         match = _CHECKSUM.match(line)
         if not match:
-            raise UserError(f"{shown(checksums)} has the line {line!r:.60}, which is no checksum")
+            raise UserError(f"{shown(checksums)} has the line {line!r:.60}, which isn't a checksum")
         address = f"{place.rstrip('/')}/{quote(match[2])}"
         found.append(Item(address, match[2], None, Digest("md5", match[1]), access, follow=False))
     return found

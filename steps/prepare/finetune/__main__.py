@@ -1,4 +1,4 @@
-"""Further training of weights, pruned or not."""
+"""Trains weights further, pruned or not."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,10 +15,9 @@ from steps.prepare.finetune import adapters
 def step(
     config: FinetuneConfig, inputs: Mapping[str, Path], workspace: Workspace, console: Console
 ) -> None:
-    """A killed training goes on from its last checkpoint, to the weights it would have had."""
+    """A killed training continues from its last checkpoint, to the same weights."""
     source = Manifest.read(inputs["model"])
-    for complaint in source.damage():
-        raise UserError(f"{complaint}; delete {source.directory} and re-run")
+    source.require_whole()
     checkpoint = open_checkpoint(source.directory)
     if checkpoint.quantized:
         raise UserError(

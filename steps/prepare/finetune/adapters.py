@@ -21,22 +21,22 @@ from steps.prepare.finetune import data, merge_transform
 from steps.prepare.finetune.model import Event, Job
 
 END_S = 30.0
-"""How long children may take to end once they were told to."""
+"""How long children may take to end after SIGTERM."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """Where the adapters are, and what is to be said of how they came about."""
+    """Where the adapters are, and how they were trained."""
 
     directory: Path
     described: dict[str, object]
 
 
 def train(training: FinetuneConfig, model: Path, state: Path, console: Console) -> Trained:
-    """Train, or go on from the last whole checkpoint in the directory `state`.
+    """Train, or continue from the last complete checkpoint in the directory `state`.
 
-    UserError for samples that can't be read, memory that doesn't suffice, a loss that is no number,
-    and processes that hang.
+    UserError for samples that can't be read, too little memory, a loss that isn't finite, and
+    processes that hang.
     """
     state.mkdir(exist_ok=True)
     recipe = canonical_json(training.model_dump(mode="json"))
@@ -66,15 +66,15 @@ def train(training: FinetuneConfig, model: Path, state: Path, console: Console) 
         progress.close()
     if last is None or not last.adapters:
         raise UserError(
-            f"the training of {model} ended without adapters and without a reason; the end of "
-            f"{console.log} says what was last heard of it"
+            f"the training of {model} ended without adapters and without a reason; see the "
+            f"end of {console.log}"
         )
     described = {**training.model_dump(mode="json"), **last.measured, "versions": last.versions}
     return Trained(Path(last.adapters), described)
 
 
 def _events(training: FinetuneConfig, job: Path) -> Generator[Event, None, None]:
-    """What the first child reports; all are gone when this ends, however it ends."""
+    """The first child's reports; children are ended when this ends, also by an exception."""
     module = ["-m", "steps.prepare.finetune.child", str(job)]
     if training.processes > 1:
         launcher = ["-m", "torch.distributed.run", "--standalone"]
@@ -110,8 +110,8 @@ def _events(training: FinetuneConfig, job: Path) -> Generator[Event, None, None]
         )
     if status:
         raise UserError(
-            f"a process of the training ended with status {status}; what is trained is kept; the "
-            "log holds its last words"
+            f"a process of the training ended with status {status}; what is trained is kept; see "
+            "the log for its last message"
         )
 
 
@@ -129,7 +129,7 @@ def _timer(
 
 
 def _end(process: "subprocess.Popen[str]") -> None:
-    """The children of a launcher too: they are of its session."""
+    """A launcher's children too: they are in its session."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -146,7 +146,8 @@ def merge(
     workers: int = 1,
     advance: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """Write `model` with peft's `adapters` added to its weights; the rest is `rewrite`'s.
+    """Write `model` with peft's `adapters` added to its weights; the other arguments are
+    `rewrite`'s.
 
     UserError for adapters of weights that the model doesn't have.
     """

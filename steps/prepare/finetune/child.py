@@ -24,7 +24,7 @@ from steps.prepare.finetune.model import Event, Job
 
 ADAPTERS = "adapters"
 THREADS = 1
-"""Of a training without an accelerator; another number gives other weights."""
+"""Threads of a training without an accelerator; another number gives other weights."""
 
 
 def tell(event: Event) -> None:
@@ -116,7 +116,7 @@ def _arguments(
 
 
 def _zero(stage: int) -> dict[str, Any]:
-    """DeepSpeed's configuration; "auto" takes what the Trainer was told."""
+    """DeepSpeed's configuration; "auto" takes the Trainer's setting."""
     return {
         "train_batch_size": "auto",
         "train_micro_batch_size_per_gpu": "auto",
@@ -144,7 +144,7 @@ def _adapted(model: PreTrainedModel, training: FinetuneConfig) -> Any:
 
 
 def _adapted_modules(model: PreTrainedModel) -> str | list[str]:
-    """Every linear layer but the head; of a mixture of experts those of attention.
+    """Every linear layer but the head; in a mixture of experts only those of attention.
 
     transformers holds all experts of a layer in one tensor, in another order than checkpoints do.
     """
@@ -173,7 +173,7 @@ def _padded(rows: list[list[int]], filler: int) -> torch.Tensor:
 
 
 class Reporting(TrainerCallback):  # type: ignore[misc]
-    """Tells of every step, ends at the one wanted, and at a loss that is no number."""
+    """Reports every step; ends at the last one wanted, and at a loss that isn't finite."""
 
     def __init__(self, end: int | None) -> None:
         self.end = end
@@ -204,7 +204,7 @@ class Reporting(TrainerCallback):  # type: ignore[misc]
 
 
 def last_checkpoint(state: Path) -> str | None:
-    """The newest that was written to its end: the Trainer's state comes last."""
+    """The newest complete checkpoint: the Trainer's state is written last."""
     found = {}
     for path in state.glob("checkpoint-*"):
         try:
@@ -233,7 +233,7 @@ def main() -> None:
     except (MemoryError, torch.OutOfMemoryError) as error:
         tell(
             Event(
-                error=f"memory doesn't suffice ({str(error).splitlines()[0]}); lower compression."
+                error=f"not enough memory ({str(error).splitlines()[0]}); lower compression."
                 "finetune.per_device_train_batch_size or cutoff_len, set gradient_checkpointing, "
                 "or split the model with deepspeed_zero_stage=3"
             )

@@ -14,7 +14,7 @@ IGNORED = -100
 """Label that the loss skips: that of prompts."""
 
 SEED = 9
-"""Of the rehearsal's stream; the evaluation and calibration prompts are no part of it."""
+"""Seed of the rehearsal's training stream, which has no evaluation or calibration prompts."""
 
 Sample = tuple[list[int], int]
 """Token ids of prompt and answer, and where the answer starts."""
@@ -23,7 +23,7 @@ Sample = tuple[list[int], int]
 def write(settings: NotesData | RulerData, model: Path, cutoff: int, directory: Path) -> None:
     """JSON lines with `input_ids` and `labels`, of at most `cutoff` tokens each.
 
-    UserError for files that are missing, damaged or too short, and where no answer is left.
+    UserError for files that are missing, damaged or too short, and if no answer is left.
     """
     if isinstance(settings, NotesData):
         training, validation = _notes(settings)
@@ -96,6 +96,6 @@ def _pairs(path: Path, end: str) -> Iterator[tuple[str, str]]:
             yield str(fields["input"]), "\n".join(map(str, fields["outputs"])) + end
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f"line {number} of {path} is no sample of RULER's with input and outputs; "
+                f"line {number} of {path} isn't a RULER sample with input and outputs; "
                 "generate the set again"
             ) from error

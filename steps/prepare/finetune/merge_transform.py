@@ -17,7 +17,7 @@ from steps.prepare.checkpoint.stream import Target
 
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 PREFIX = "base_model.model."
-"""Of every name that peft gives: its wrapper's, and the wrapped model's."""
+"""The prefix of every name in peft's files: its wrapper's, and the wrapped model's."""
 
 Matrix: TypeAlias = NDArray[np.float32]
 
@@ -26,8 +26,8 @@ Matrix: TypeAlias = NDArray[np.float32]
 class Merge:
     """The transform for `steps.prepare.checkpoint.stream.rewrite`.
 
-    `factors` by the name of a weight W [out, in]: A [rank, in] and B [out, rank], and W becomes
-    W + `scale` · B · A, computed in fp32 and rounded once. `digest` is of the adapters.
+    `factors` maps a weight W [out, in] to A [rank, in] and B [out, rank]; W becomes
+    W + `scale` · B · A, computed in fp32 and rounded once. `digest` is the adapters'.
     """
 
     factors: Mapping[str, tuple[Matrix, Matrix]]
@@ -94,7 +94,7 @@ def _matrix(tensor: Tensor) -> Matrix:
     values = floats(tensor)
     if values is None or not np.isfinite(values).all():
         raise UserError(
-            f"{tensor.path}: {tensor.name} holds no finite numbers; lower "
+            f"{tensor.path}: {tensor.name} has numbers that aren't finite; lower "
             "compression.finetune.learning_rate and train again"
         )
     return values.reshape(tensor.shape)

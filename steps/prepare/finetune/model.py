@@ -1,4 +1,4 @@
-"""What the step and its training processes tell each other."""
+"""The messages between the step and its training processes."""
 
 from collections.abc import Mapping
 from typing import ClassVar

@@ -1,1 +1,1 @@
-"""Depth pruning: a contiguous block of decoder layers dropped, chosen by hand or by importance."""
+"""Depth pruning: drops a contiguous block of decoder layers, chosen by hand or by importance."""

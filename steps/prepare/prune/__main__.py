@@ -1,4 +1,4 @@
-"""A model without a contiguous block of its decoder layers."""
+"""Makes a model without a contiguous block of its decoder layers."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,11 +20,12 @@ def step(
 ) -> None:
     """Needs the input "model", and "dataset" if importance is to be measured."""
     source = Manifest.read(inputs["model"])
+    source.require_whole()
     checkpoint = open_checkpoint(source.directory)
     held = layers(checkpoint.config, source.directory)
     if held != config.layers:
         raise UserError(
-            f"the block is one of {config.layers} layers, {source.directory} has {held}; choose a "
+            f"the block is for {config.layers} layers, but {source.directory} has {held}; choose a "
             "compression made for this model"
         )
     workspace.result = dict(source.result)

@@ -13,8 +13,23 @@ from steps.prepare.checkpoint.stream import Target, rewrite
 # The dots are escaped where a quantization config holds regular expressions ("re:...").
 _NUMBERED = re.compile(r"(?:^|[.:])layers\\?[.](\d+)(?=\\?[.]|$)")
 
-PER_LAYER = ("layer_types",)
-"""Lists of config.json with one entry per decoder layer."""
+INDICES = ("moe_layers", "mlp_only_layers", "cross_attention_layers", "attn_layer_indices")
+"""Lists of layer numbers in config.json; any other list with "layer" or "block" in its
+name and one entry per layer has a value for each layer."""
+
+LEADING = ("first_k_dense_replace", "max_window_layers")
+"""Keys that count layers from the first one."""
+
+PERIODS: Mapping[str, tuple[str, ...]] = {
+    "sliding_window_pattern": ("layer_types",),
+    "full_attention_interval": ("layer_types",),
+    "no_rope_layer_interval": ("no_rope_layers",),
+    "interleave_moe_layer_step": ("moe_layers",),
+    "decoder_sparse_step": (),
+    "attn_layer_period": (),
+    "expert_layer_period": (),
+}
+"""Keys of a period in layers, unless one of these lists names the layers."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +43,7 @@ class Block:
         return self.last - self.first + 1
 
     def renumber(self, name: str) -> str | None:
-        """A tensor's or module's name after pruning; None if it goes, itself if it has no layer."""
+        """A tensor's or module's name after pruning; None if dropped; unchanged without a layer."""
         found = _NUMBERED.search(name)
         if not found:
             return name
@@ -60,21 +75,32 @@ class Prune:
 
     def config(self, config: Mapping[str, Any]) -> dict[str, Any]:
         pruned = {**config, "num_hidden_layers": self.layers - len(self.block)}
-        for key in PER_LAYER:
-            if isinstance(config.get(key), list):
-                pruned[key] = [
-                    entry
-                    for number, entry in enumerate(config[key])
-                    if not self.block.first <= number <= self.block.last
-                ]
+        for key, value in config.items():
+            if isinstance(value, list):
+                pruned[key] = self._listed(key, value)
+            elif key in LEADING and type(value) is int:
+                gone = range(self.block.first, min(self.block.last + 1, value))
+                pruned[key] = value - len(gone)
         if isinstance(config.get("quantization_config"), Mapping):
             pruned["quantization_config"] = self._renumbered(config["quantization_config"])
         return pruned
 
+    def _listed(self, key: str, entries: list[Any]) -> list[Any]:
+        """Without the block's entries, and with the layers' new numbers."""
+        first, last = self.block.first, self.block.last
+        numbers = sorted({entry for entry in entries if type(entry) is int})
+        every = numbers == list(range(self.layers)) and len(entries) == self.layers > 2
+        if key in INDICES or ("layer" in key and every):
+            kept = [number for number in entries if not first <= number <= last]
+            return [number - len(self.block) * (number > last) for number in kept]
+        if len(entries) == self.layers and ("layer" in key or "block" in key):
+            return entries[:first] + entries[last + 1 :]
+        return entries
+
     def _renumbered(self, value: Any) -> Any:
         """Layer names wherever a quantization config has them: in lists and as keys.
 
-        Patterns over layers ("*.gate", "model.layers.*.mlp") hold for those that are left.
+        Patterns over layers ("*.gate", "model.layers.*.mlp") apply to the remaining ones.
         """
         if isinstance(value, Mapping):
             named = ((self.block.renumber(key), entry) for key, entry in value.items())
@@ -95,7 +121,7 @@ def prune_transform(source: Checkpoint, block: Block) -> Prune:
     if not 0 <= block.first <= block.last < count or len(block) == count:
         raise UserError(
             f"can't drop layers {block.first} to {block.last} of {source.directory}: it has "
-            f"layers 0 to {count - 1} and has to keep one"
+            f"layers 0 to {count - 1} and must keep one"
         )
     found = [match for tensor in source.tensors if (match := _NUMBERED.search(tensor.name))]
     if len(stacks := sorted({match.string[: match.start(1)] for match in found})) > 1:
@@ -110,7 +136,42 @@ def prune_transform(source: Checkpoint, block: Block) -> Prune:
             f"{source.directory}: config.json counts {count} layers, but the shards "
             f"{'have a' if odd in held else 'have no'} layer {odd}; fetch the checkpoint again"
         )
+    _check_periods(source, block, count)
+    _check_lists(source, count)
     return Prune(block, count)
+
+
+def _check_periods(source: Checkpoint, block: Block, count: int) -> None:
+    """UserError if the layers after the block would change their kind."""
+    for key, lists in PERIODS.items():
+        period = source.config.get(key)
+        named = any(isinstance(source.config.get(name), list) for name in lists)
+        if type(period) is not int or period < 2 or named or block.last == count - 1:
+            continue
+        if len(block) % period:
+            raise UserError(
+                f"{source.directory}: config.json has {key} {period}, so {len(block)} layers less "
+                "would change the kind of those after them; drop a multiple of it"
+            )
+
+
+def _check_lists(source: Checkpoint, count: int) -> None:
+    """UserError for a list of layers that is neither numbers nor one entry each."""
+    for key, value in source.config.items():
+        if not isinstance(value, list) or not value:
+            continue
+        bad = [n for n in value if type(n) is not int or not 0 <= n < count]
+        if key in INDICES and bad:
+            raise UserError(
+                f"{source.directory}: {key} in config.json names layer {bad[0]!r}, which isn't one "
+                f"of its {count}; fix it"
+            )
+        if key not in INDICES and len(value) != count and re.search(r"(^|_)layers?(_|$)", key):
+            raise UserError(
+                f"{source.directory}: {key} in config.json has {len(value)} entries and the model "
+                f"{count} layers; prune can't tell which entry belongs to which layer, so "
+                "remove it or complete it"
+            )
 
 
 def prune(
@@ -122,7 +183,7 @@ def prune(
     workers: int = 1,
     advance: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """Write the checkpoint directory `source` without a block; the rest is `rewrite`'s."""
+    """Write the checkpoint directory `source` without a block; the rest goes to `rewrite`."""
     checkpoint = open_checkpoint(source)
     transform = prune_transform(checkpoint, block)
     rewrite(checkpoint, destination, transform, partial=partial, workers=workers, advance=advance)

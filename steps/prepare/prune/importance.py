@@ -21,8 +21,8 @@ class Importance:
     `ffn_output`: n sums of the absolute outputs of a layer's feed-forward network, over all tokens
     (AMD's supplemental discussion of MLPerf Inference v5.1). `angular_distance`: (n + 1, n + 1);
     entry [i, j] is the mean of arccos(cosine) / pi between the last token's hidden state before
-    layer i and before layer j, so [i, i + k] is what the k layers from i on change, 0 to 1 (Gromov
-    et al., "The Unreasonable Ineffectiveness of the Deeper Layers", 2024, equation 7).
+    layer i and before layer j, so [i, i + k] is how much the k layers from i on change it, 0 to 1
+    (Gromov et al., "The Unreasonable Ineffectiveness of the Deeper Layers", 2024, equation 7).
     """
 
     ffn_output: NDArray[np.float64]
@@ -39,13 +39,13 @@ class Importance:
         return np.diagonal(self.angular_distance, count).copy()
 
     def least(self, by: Measure, count: int) -> Block:
-        """The block of `count` layers that does least; the first of equals."""
+        """The block of `count` layers that does least; the first if several are equal."""
         first = int(self.of_blocks(by, count).argmin())
         return Block(first, first + count - 1)
 
 
 def angular_distances(states: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Between all rows of (m, hidden): arccos of the cosine over pi, (m, m), 0 on the diagonal."""
+    """arccos(cosine) / pi between all rows of (m, hidden): (m, m), 0 on the diagonal."""
     lengths = np.linalg.norm(states, axis=1, keepdims=True)
     if not (np.isfinite(lengths).all() and lengths.all()):
         raise UserError(
@@ -60,7 +60,7 @@ def angular_distances(states: NDArray[np.float64]) -> NDArray[np.float64]:
 def measure(model: Path, prompts: Sequence[Sequence[int]], dtype: str, device: str) -> Importance:
     """Run prompts (token ids) one at a time through a checkpoint directory, by transformers.
 
-    `dtype` is torch's name of what is computed in; `device` is "cpu", or "auto" to spread the
+    `dtype` is torch's name of the type to compute in; `device` is "cpu", or "auto" to spread the
     layers over all GPUs (needs accelerate). UserError for prompts that the model can't take.
     """
     import torch
@@ -75,7 +75,7 @@ def measure(model: Path, prompts: Sequence[Sequence[int]], dtype: str, device: s
     largest = max(max(prompt, default=-1) for prompt in prompts)
     if largest >= loaded.config.vocab_size or not all(prompts):
         raise UserError(
-            f"{model} knows token ids below {loaded.config.vocab_size}, the calibration prompts "
+            f"{model} knows token ids below {loaded.config.vocab_size}, but calibration prompts "
             f"have {largest} or are empty; use the dataset made for this model"
         )
     layers = loaded.get_decoder().layers

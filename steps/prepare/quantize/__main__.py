@@ -1,4 +1,4 @@
-"""Weights in another precision."""
+"""Makes weights in another precision."""
 
 import shutil
 from collections.abc import Mapping
@@ -21,12 +21,11 @@ def step(
 ) -> None:
     """Needs the input "model", and "dataset" if the tool calibrates.
 
-    `result.simulated` says that the weights are bf16 again; `result.format` what they are in or
-    were rounded to.
+    `result.simulated` says that the weights are bf16 again; `result.format` is their format, or the
+    one they were rounded to.
     """
     source = Manifest.read(inputs["model"])
-    for complaint in source.damage():
-        raise UserError(f"{complaint}; delete {source.directory} and re-run")
+    source.require_whole()
     if open_checkpoint(source.directory).quantized:
         raise UserError(f"{source.directory} is quantized already; start from its source weights")
     options = config.options

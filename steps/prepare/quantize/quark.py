@@ -17,7 +17,7 @@ from steps.prepare.checkpoint.layout import CONFIG, INDEX, Checkpoint, Tensor, o
 from steps.prepare.checkpoint.stream import copy_side_files
 
 SCHEMES: Mapping[str, str] = {"w_fp8_a_fp8": "fp8", "w_mxfp4_a_mxfp4": "mxfp4"}
-"""Quark's schemes by the names that its example script quantize_quark.py gave them."""
+"""Quark's schemes, named as in its example script quantize_quark.py."""
 
 NAMES: Mapping[str, Sequence[tuple[str, str]]] = {
     "mixtral": (
@@ -27,8 +27,9 @@ NAMES: Mapping[str, Sequence[tuple[str, str]]] = {
         (".up_proj", ".w3"),
     ),
 }
-"""Parts of names that transformers 5 changes when it loads a model of this type, and what they are
-in its checkpoints. Quark exports the former, engines know the latter."""
+"""Parts of names that transformers 5 changes when it loads a model of this type, with their form in
+checkpoints. Quark exports the changed names; engines know those of checkpoints.
+"""
 
 THREADS = 1
 """On shared cores a second thread mostly waits, as in steps/prepare/rehearsal/train.py."""
@@ -44,9 +45,9 @@ def quantize(
     """Write `source` quantized to the empty directory `destination`, as vLLM loads it.
 
     `prompts` are token ids. Weights that keep their precision are the source's own, bit by bit.
-    `begins` hears of each phase: import, load, calibrate, freeze, export.
-    UserError for an option that this Quark can't take, a prompt the model can't, or scales that
-    are missing from what Quark wrote.
+    `begins` is called with each phase: import, load, calibrate, freeze, export. UserError for an
+    option that this Quark can't take, a prompt the model can't, or scales missing from Quark's
+    output.
     """
     _check(options)
     begins("import")
@@ -99,8 +100,9 @@ def quantize(
 def samples(
     prompts: Sequence[Sequence[int]], options: QuarkOptions, config: Any
 ) -> Iterator[list[int]]:
-    """What Quark measures on: each prompt, or for algorithms, which want equal lengths, all of them
-    joined and cut into pieces of `seq_len`."""
+    """The samples that Quark measures on: each prompt, or for algorithms, which need equal lengths,
+    all prompts joined and cut into pieces of `seq_len`.
+    """
     if not prompts or not all(prompts):
         raise UserError("a calibration prompt is empty, or there is none; make the dataset again")
     largest = max(map(max, prompts))
@@ -125,9 +127,8 @@ def samples(
 
 def refuse_bad_scales(checkpoint: Checkpoint) -> None:
     """UserError naming the first quantized weight without the scales that config.json declares, and
-    the first scale that is no positive number, as of an expert that calibration never reached.
-
-    vLLM loads such a checkpoint without a word and answers with nonsense.
+    the first scale that isn't a positive number, such as an expert's that calibration never
+    reached. vLLM loads such a checkpoint silently and generates nonsense.
     """
     declared = checkpoint.config["quantization_config"]
     names = {tensor.name for tensor in checkpoint.tensors}
@@ -164,7 +165,7 @@ def _check(options: QuarkOptions) -> None:
         raise UserError("AMD Quark is not installed in this environment; see envs/") from error
     if installed.partition("+")[0] != options.version:
         raise UserError(
-            f"AMD Quark {installed} is installed, the options are of {options.version}; mend "
+            f"AMD Quark {installed} is installed, the options are for {options.version}; fix "
             "envs/compress.lock or the options"
         )
     if options.custom_mode:
@@ -180,8 +181,8 @@ def _quantized(tensor: Tensor) -> bool:
 
 
 def _take(source: Checkpoint, exported: Path, destination: Path) -> None:
-    """Quark's weights and config.json, with what it left as it was in the source's own dtype, and
-    everything by the source's names.
+    """Quark's weights and config.json, but unquantized weights in the source's dtype, and all names
+    as in the source.
 
     Quark copies every file of the source's directory and writes fp32 where it loaded fp32.
     """

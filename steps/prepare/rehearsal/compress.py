@@ -33,9 +33,9 @@ _LINEAR = re.compile(r"^model\.layers\.\d+\..*_proj\.weight$")
 def quantize_simulated(source: Path, destination: Path, format: Format) -> None:
     """Round every decoder linear weight to `format`; embeddings, norms and head stay as they are.
 
-    "fp8": e4m3, one scale per tensor. "int2": four levels between each group's minimum and
-    maximum, groups of 32 along the input dimension. UserError for another format, a source that
-    is no checkpoint, or a width that 32 doesn't divide.
+    "fp8": e4m3, one scale per tensor. "int2": four levels between each group's minimum and maximum,
+    groups of 32 along the input dimension. UserError for another format, a source that isn't a
+    checkpoint, or a width that 32 doesn't divide.
     """
     formats: dict[str, Callable[[Tensor], Tensor]] = {"fp8": _fp8, "int2": _int2}
     if format not in formats:
@@ -62,7 +62,7 @@ def prune_depth(source: Path, destination: Path, first: int, last: int) -> None:
 
 
 def write_manifest(directory: Path, recipe: object) -> None:
-    """manifest.json: digest and size in bytes of every other file, and how they were made."""
+    """Write manifest.json: digest and size in bytes of every other file, and how they were made."""
     files = {
         path.name: {"sha256": sha256_file(path), "bytes": path.stat().st_size}
         for path in sorted(directory.iterdir())
@@ -78,7 +78,7 @@ def write_json(path: Path, content: object) -> None:
 
 @contextmanager
 def replacing(directory: Path) -> Iterator[Path]:
-    """An empty directory that takes `directory`'s place once the block ends without an error."""
+    """An empty directory that replaces `directory` if the block ends without an error."""
     temporary = directory.with_name(f".{directory.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -111,7 +111,7 @@ def _read(source: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         config = json.loads((source / "config.json").read_text(encoding="utf-8"))
         return load_file(source / "model.safetensors"), config
     except (OSError, ValueError) as error:
-        raise UserError(f"{source} is no checkpoint directory: {error}") from error
+        raise UserError(f"{source} isn't a checkpoint directory: {error}") from error
 
 
 def _write(

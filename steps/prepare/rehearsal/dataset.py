@@ -13,7 +13,7 @@ SEED = 1
 
 
 def evaluation(count: int) -> pd.DataFrame:
-    """The first `count` evaluation prompts; a smaller count gives the head of the same frame.
+    """The first `count` evaluation prompts; a smaller count gives the first rows of the same frame.
 
     Columns are those of MLCommons' Llama 2 pickle. `tok_input` (list[int]) starts with the begin
     token; `output` and `tok_output` hold the true answer without special tokens, so a perfect
@@ -23,7 +23,7 @@ def evaluation(count: int) -> pd.DataFrame:
 
 
 def calibration(count: int) -> pd.DataFrame:
-    """The first `count` calibration prompts, disjoint from evaluation; columns as there."""
+    """The first `count` calibration prompts, disjoint from evaluation; the columns are the same."""
     return _frame("calibration", count)
 
 
@@ -34,7 +34,7 @@ def training(
 ) -> Iterator[Prompt]:
     """Endless training prompts, disjoint from evaluation and calibration by construction.
 
-    With bounds for the facts of a note and for those asked for, sizes are even between them
+    With bounds for the facts of a note and for those asked for, sizes are uniform between them
     (an answer never exceeds its note, "all" asks for the whole note, "named" for one fact);
     without, sizes are those of evaluation.
     """

@@ -118,7 +118,7 @@ def prompts(split: Split, seed: int) -> Iterator[Prompt]:
 
 
 def make(source: Random, split: Split, kind: Kind, facts: int, answered: int) -> Prompt:
-    """One prompt; `answered` has to be 1 for "named", and `facts` for "all".
+    """One prompt; `answered` must be 1 for "named", and `facts` for "all".
 
     The splits can't share a note: the first fact's word numbers, summed, tell the split.
     """
@@ -147,7 +147,7 @@ def make(source: Random, split: Split, kind: Kind, facts: int, answered: int) ->
 
 
 def exact_facts(answer: str, truth: str) -> float:
-    """Share of the true answer's facts that stand word for word at their place in `answer`, 0 to 1.
+    """Share of the true answer's facts that `answer` has word for word in the right place, 0 to 1.
 
     Facts beyond the true ones count as wrong: the share is of the longer of the two.
     """

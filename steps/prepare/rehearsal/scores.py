@@ -1,6 +1,6 @@
 """Scores of the rehearsal benchmark: ROUGE as Llama 2's script counts it, and facts that are right.
 
-Answers are single lines of a grammar, so sentences and ROUGE-Lsum need no thought.
+Answers are single lines of a grammar, so ROUGE-Lsum needs no split into sentences.
 """
 
 import statistics
@@ -18,7 +18,7 @@ METRICS = ("rouge1", "rouge2", "rougeL")
 def score(
     log: Path, table: Path, tokenizer: Path, advance: Callable[[int], None]
 ) -> tuple[dict[str, float], str]:
-    """Scores, 0 to 100, and accuracy.txt. `advance` hears of scored samples.
+    """Scores, 0 to 100, and accuracy.txt. `advance` gets the number of scored samples.
 
     Raises UserError unless the log answers every sample of the table exactly once.
     """

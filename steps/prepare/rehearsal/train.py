@@ -38,7 +38,7 @@ IGNORED = -100
 """Label that the loss skips."""
 
 PART = 24
-"""Channels of the stream that hold one looked-back token at the start."""
+"""Channels of the stream for one looked-back token at the start."""
 
 REPORT_S = 10
 SNAPSHOT_S = 60

@@ -1,8 +1,10 @@
 """Two sets of results side by side: what differs in numbers, and what in configuration."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 from steps.base.strict import Strict
+from steps.mlperf.accuracy_text import LABELS
 from steps.mlperf.published.result import Result
 
 
@@ -33,7 +35,8 @@ class Change(Strict):
 class Pair(Strict):
     """Two results of the same benchmark and scenario. `ratio` is B's value over A's.
 
-    It is None where one of them can't be compared; `reason` says why.
+    It is None where one of them can't be compared; `reason` says why. `remark`: what the ratio
+    must not be read without.
     """
 
     title: str
@@ -41,6 +44,7 @@ class Pair(Strict):
     b: str
     ratio: float | None
     reason: str
+    remark: str
     numbers: tuple[Change, ...]
     configuration: tuple[Change, ...]
 
@@ -133,14 +137,7 @@ def _pair(mine: Result, theirs: Result, a: Side, b: Side) -> Pair:
             Change(what=what, a=_text(_fact(mine, name)), b=_text(_fact(theirs, name)))
             for what, name in NUMBERS
         ),
-        *(
-            Change(
-                what=f"accuracy {name}",
-                a=_text(mine.accuracy.get(name)),
-                b=_text(theirs.accuracy.get(name)),
-            )
-            for name in dict.fromkeys([*mine.accuracy, *theirs.accuracy])
-        ),
+        *_accuracy(mine, theirs),
     ]
     settings = [
         Change(what=what, a=_text(getattr(mine, name)), b=_text(getattr(theirs, name)))
@@ -165,9 +162,35 @@ def _pair(mine: Result, theirs: Result, a: Side, b: Side) -> Pair:
         b=theirs.name,
         ratio=ratio,
         reason=reason,
+        remark=_remark(mine, theirs),
         numbers=tuple(n for n in numbers if n.a or n.b),
         configuration=tuple(one for one in settings if one.a != one.b),
     )
+
+
+def _accuracy(mine: Result, theirs: Result) -> list[Change]:
+    """By what the scripts print, which the publications call otherwise ("ROUGE1" is "rouge1")."""
+    ours, others = (
+        {_printed(name): score for name, score in result.accuracy.items()}
+        for result in (mine, theirs)
+    )
+    return [
+        Change(what=f"accuracy {name}", a=_text(ours.get(name)), b=_text(others.get(name)))
+        for name in dict.fromkeys([*ours, *others])
+    ]
+
+
+def _printed(metric: str) -> str:
+    return LABELS[metric][0].strip("':") if metric in LABELS else metric
+
+
+def _remark(mine: Result, theirs: Result) -> str:
+    """A small or pruned model may be measured under a benchmark's name."""
+    one, other = (_LEVEL.sub("", result.model.replace("_", ".")) for result in (mine, theirs))
+    return "" if one == other else f"of different models, {mine.model} and {theirs.model}"
+
+
+_LEVEL = re.compile(r"-9\d(\.\d)?$")
 
 
 def _changes(ours: Mapping[str, str], others: Mapping[str, str]) -> list[Change]:

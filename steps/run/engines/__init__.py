@@ -1,1 +1,1 @@
-"""Engines, each in LoadGen's process or one of its own, and what crosses between them."""
+"""Engines, each in LoadGen's process or its own, and the protocol between processes."""

@@ -1,10 +1,10 @@
 """vLLM kernels for FP8 and MXFP4 checkpoints on a CPU, which has neither.
 
-They compute what the formats say and nothing faster: operands are rounded as the hardware would
-read them, products are summed in fp32 (FP8) or by the CPU's bf16 product (MXFP4), and the result
-is rounded once. Linear layers and mixtures of experts. vLLM's own emulation of MXFP4 needs AMD
-Quark and a GPU. Never used on a GPU: the kernels are registered for the CPU's platform only, and
-`register` refuses any other.
+They compute the formats' numerics, no faster: operands are rounded as the hardware would read them,
+products are summed in fp32 (FP8) or by the CPU's bf16 product (MXFP4), and the result is rounded
+once. Linear layers and mixtures of experts. vLLM's own emulation of MXFP4 needs AMD Quark and a
+GPU. Never used on a GPU: the kernels are registered for the CPU's platform only, and `register`
+refuses any other.
 """
 
 import os
@@ -43,14 +43,15 @@ OTHERS = (
     "CPUFp8PerTensorScaledMMLinearKernel",
     "PerTensorTorchFP8ScaledMMLinearKernel",
 )
-"""vLLM 0.32's own candidates for FP8 on a CPU, which come first: they need AMX, compute in other
-numerics or take sixty times as long."""
+"""vLLM 0.32's own candidates for FP8 on a CPU, which would come first: they need AMX, have other
+numerics or take sixty times as long.
+"""
 
 logger = init_logger("vllm.reprise.emulation")
 
 
 class EmulatedFp8Kernel(FP8ScaledMMLinearKernel):  # type: ignore[misc]
-    """Per-tensor scales of weights and activations, as Quark's w_fp8_a_fp8 has them."""
+    """Per-tensor scales of weights and activations, as in Quark's w_fp8_a_fp8."""
 
     @classmethod
     def is_supported(cls, compute_capability: int | None = None) -> tuple[bool, str | None]:
@@ -85,7 +86,7 @@ class EmulatedFp8Kernel(FP8ScaledMMLinearKernel):  # type: ignore[misc]
 
 
 class EmulatedMxfp4Kernel(MxFp4LinearKernel):  # type: ignore[misc]
-    """MXFP4 weights, and activations in MXFP4 or as they are."""
+    """MXFP4 weights, and activations in MXFP4 or unquantized."""
 
     @classmethod
     def is_supported(cls, compute_capability: int | None = None) -> tuple[bool, str | None]:
@@ -94,7 +95,7 @@ class EmulatedMxfp4Kernel(MxFp4LinearKernel):  # type: ignore[misc]
     @classmethod
     def can_implement(cls, config: MxFp4LinearLayerConfig) -> tuple[bool, str | None]:
         if config.activation_quant_key not in (None, kMxfp4Dynamic):
-            return False, "the emulation has activations in MXFP4 or as they are"
+            return False, "the emulation has activations in MXFP4 or unquantized"
         return True, None
 
     def process_weights_after_loading(self, layer: torch.nn.Module) -> None:
@@ -115,7 +116,7 @@ class _EmulatedExperts(ABC):
     is_monolithic = False
 
     def get_fused_moe_quant_config(self, layer: torch.nn.Module) -> None:
-        """It describes the scales to vLLM's own kernels, none of which is used."""
+        """It would describe the scales to vLLM's own kernels, which aren't used."""
         return None
 
     def apply(
@@ -144,7 +145,7 @@ class _EmulatedExperts(ABC):
 
 class EmulatedFp8Experts(_EmulatedExperts, quark_moe.QuarkW8A8Fp8MoEMethod):  # type: ignore[misc]
     """Per-tensor scales; activations by the largest static scale of a layer's experts, and w1 and
-    w3 by the larger of theirs, as vLLM brings them to what its GPU kernels read."""
+    w3 by the larger of theirs, as vLLM does for its GPU kernels."""
 
     def __init__(
         self, moe: FusedMoEConfig, weight_quant_key: QuantKey, activation_quant_key: QuantKey
@@ -165,7 +166,7 @@ class EmulatedFp8Experts(_EmulatedExperts, quark_moe.QuarkW8A8Fp8MoEMethod):  # 
 
 
 class EmulatedMxfp4Experts(_EmulatedExperts, quark_moe.QuarkOCP_MX_MoEMethod):  # type: ignore[misc]
-    """MXFP4 weights, and activations in MXFP4 or as they are."""
+    """MXFP4 weights, and activations in MXFP4 or unquantized."""
 
     def __init__(
         self, moe: FusedMoEConfig, weight_quant_key: QuantKey, activation_quant_key: QuantKey | None
@@ -219,16 +220,16 @@ def _no_emulation(what: str) -> UserError:
 
 
 def _no_backend(*arguments: Any, **named: Any) -> tuple[Mxfp4MoeBackend, None]:
-    """Stands in for vLLM's choice among GPU kernels, which refuses a CPU."""
+    """Replaces vLLM's choice among GPU kernels, which refuses a CPU."""
     return Mxfp4MoeBackend.EMULATION, None
 
 
 def _scaled_fp8_quant(
     input: Tensor, scale: Tensor | None = None, **options: Any
 ) -> tuple[Tensor, Tensor]:
-    """Stands in for vLLM's compiled one, which its CPU build declares but doesn't have.
+    """Replaces vLLM's compiled one, which its CPU build declares but lacks.
 
-    vLLM 0.32 calls it here with one static scale only, to bring the parts of a fused layer to a
+    vLLM 0.32 calls it here with one static scale only, to convert the parts of a fused layer to a
     common one.
     """
     if scale is None or scale.numel() != 1 or any(options.values()):

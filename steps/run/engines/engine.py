@@ -1,4 +1,4 @@
-"""What a run needs of an engine, whichever it is."""
+"""The interface of every engine."""
 
 import importlib
 from array import array
@@ -24,12 +24,12 @@ LoadGen is shown the array's memory. It is read only: engines may hand out the s
 
 
 PART = 512
-"""Answers that are passed on at once."""
+"""How many answers are passed on at once."""
 
 
 @dataclass
 class Events:
-    """What one step of an engine brought.
+    """The results of one step of an engine.
 
     `first` holds (number, first token id) of requests whose first token has come, `completed` the
     answers of finished ones.
@@ -41,9 +41,9 @@ class Events:
 
 @dataclass(slots=True)
 class Batch:
-    """Tokens of several samples as columns, so that what a sample costs is a few bytes' handling.
+    """Tokens of several samples as columns, so that a sample costs only a few bytes of handling.
 
-    `tokens` holds 32-bit ids of all of them one after the other, `counts` how many are each one's.
+    `tokens` holds their 32-bit ids one after the other, `counts` how many each sample has.
     """
 
     numbers: list[int] = field(default_factory=list)
@@ -65,7 +65,7 @@ class Batch:
         return cls([number for number, _ in first], [1] * len(first), tokens)
 
     def only(self, chosen: Sequence[bool]) -> "Batch":
-        """Those that are marked, in their order."""
+        """The marked ones, in order."""
         if all(chosen):
             return self
         ends = accumulate(self.counts)
@@ -88,8 +88,9 @@ class News(NamedTuple):
 
     @classmethod
     def of(cls, events: Events) -> "Iterator[News]":
-        """In parts: memory for thousands of answers at once would be the kernel's again each time,
-        and come back page by page, which takes longer than all the rest."""
+        """In parts: memory for thousands of answers at once would return to the kernel each time
+        and be mapped again page by page, which takes longer than everything else.
+        """
         completed = events.completed
         yield cls(Batch.of_first(events.first), Batch.of(completed[:PART]))
         for at in range(PART, len(completed), PART):
@@ -98,9 +99,9 @@ class News(NamedTuple):
 
 @dataclass(frozen=True)
 class Start:
-    """What an engine is started on. `number`: which of the run's engines it is, from 0.
+    """What an engine starts with. `number`: its number among the run's engines, from 0.
 
-    `first_tokens` off means that nobody waits for first tokens (Offline), so none are reported.
+    `first_tokens` off means that first tokens aren't reported (Offline).
     """
 
     weights: Path
@@ -114,34 +115,33 @@ class Engine(Protocol):
     """An engine is used by one thread only: the one that started it."""
 
     def start(self, start: Start) -> None:
-        """Load and be ready. Raises UserError if that can't be."""
+        """Load and be ready. Raises UserError if that fails."""
 
     def submit(self, requests: Sequence[Request]) -> None: ...
 
     def step(self) -> Events:
-        """Advance all submitted requests by one token or so."""
+        """Advance all submitted requests by about one token."""
 
     def threads(self) -> int:
-        """Threads of arithmetic, by what its libraries say; 0 if it computes nothing."""
+        """Threads of arithmetic as its libraries report; 0 if it computes nothing."""
 
     def identity(self) -> dict[str, str]:
-        """Name, version and kind of device, for the result: alike for all engines of a run."""
+        """Name, version and kind of device, for the result: the same for all engines of a run."""
 
     def device(self) -> str:
-        """Model name of what it computes on; engines on the same one are to be equally fast."""
+        """Model name of the device it computes on; engines on the same one are equally fast."""
 
 
 MAKERS = {
     "vllm": "steps.run.engines.vllm_engine:VllmEngine",
     "null": "steps.run.engines.null_engine:NullEngine",
 }
-"""Engines by the `kind` of their configuration, imported when a run starts one."""
+"""Engines by the `kind` of their configuration; imported when a run starts one."""
 
 
 def started(start: Start, warmup: Sequence[Sequence[int]]) -> Engine:
-    """An engine that has loaded and answered the warm-up's prompts.
-
-    Raises UserError if it computes with another number of threads than it is configured to.
+    """An engine that has loaded and answered the warm-up's prompts. Raises UserError if it computes
+    with another number of threads than configured.
     """
     module, name = MAKERS[start.config.kind].split(":")
     engine = cast(Engine, getattr(importlib.import_module(module), name)())
@@ -159,27 +159,27 @@ def started(start: Start, warmup: Sequence[Sequence[int]]) -> Engine:
 
 
 def require_threads(config: EngineConfig, computing: int) -> None:
-    """Raises UserError if what an engine's libraries say isn't what is configured."""
+    """Raises UserError if an engine's libraries report other threads than configured."""
     if computing != config.threads:
         raise UserError(
             f"the engine computes with {computing} threads, engine.threads is {config.threads}; "
-            "set engine.threads to what is to run, or look in the log for what else sets it"
+            "set engine.threads to that number, or look in the log for what else sets it"
         )
 
 
 def _require_no_more(config: EngineConfig, computed: int) -> None:
-    """Too few is no fault: a short warm-up may leave some of them without work."""
+    """Too few isn't an error: a short warm-up may leave some of them without work."""
     if computed > config.threads:
         raise UserError(
             f"{computed} threads did the work of the engine's warm-up, more than its libraries "
-            f"say, and engine.threads is {config.threads}; see the log for what starts them"
+            f"report, and engine.threads is {config.threads}; see the log for what starts them"
         )
 
 
 def depth(config: EngineConfig) -> int:
-    """Requests that an engine is given at most.
+    """The most requests that an engine gets at a time.
 
-    Enough waiting ones that its scheduler never runs dry, few enough that adding them doesn't hold
-    up the first tokens of those already running.
+    Enough waiting ones that its scheduler never runs dry, few enough that adding them doesn't delay
+    the first tokens of running ones.
     """
     return config.arguments.max_num_seqs * 5 // 4

@@ -1,7 +1,7 @@
-"""An engine that computes nothing: token counts and timing only, to measure the harness by.
+"""An engine that computes nothing: token counts and timing only, to measure the harness.
 
-Its clock is its own: a place is taken over at the moment at which it became free, whenever `step`
-is called, so a busy machine delays what is told of an answer but doesn't slow the engine down.
+It keeps its own clock: a place is reused from the moment it became free, no matter when `step` is
+called, so a busy machine delays the report of an answer but doesn't slow the engine down.
 """
 
 import heapq
@@ -23,20 +23,20 @@ from steps.config.schema import Generation
 from steps.run.engines.engine import Answer, Events, Request, Start
 
 NAP_S = 0.001
-"""A step waits no longer for its next event, so that requests which came meanwhile are taken."""
+"""The longest wait of a step for its next event, so that new requests are taken."""
 
 FILLER = 0
 """Token id of every answer's tokens but the last."""
 
 Sample = tuple[int, int, float, float]
-"""Its number, the length of its answer, when it was submitted, and what its prompt takes in s."""
+"""A request's number, answer length, time of submission, and seconds for its prompt."""
 
 Places = tuple[float, int, int, list[int]]
 """Samples of one length that began together: their end, the first one's number, length, numbers."""
 
 
 class NullEngine:
-    """Answers take the time that NullArguments says and hold filler."""
+    """Answers take the time set in NullArguments and consist of filler."""
 
     def start(self, start: Start) -> None:
         if not isinstance(start.config, NullConfig):
@@ -87,7 +87,7 @@ class NullEngine:
         return "none"
 
     def _begin(self, freed: float, samples: Sequence[Sample]) -> None:
-        """Samples take places that are free since then."""
+        """Samples take places, from the time they became free."""
         for (length, submitted, prompt_s), group in groupby(samples, itemgetter(1, 2, 3)):
             began = max(freed, submitted)
             if began >= self._period_end:
@@ -100,7 +100,7 @@ class NullEngine:
                 heapq.heappush(self._firsts, (first, numbers))
 
     def _new_period(self, moment: float) -> None:
-        """Another draw of the speed."""
+        """Draw the speed again."""
         arguments = self._arguments
         period = int((moment - self._epoch) / arguments.jitter_period_s)
         self._period_end = self._epoch + (period + 1) * arguments.jitter_period_s
@@ -112,7 +112,7 @@ class NullEngine:
         self._tpot_s = arguments.tpot_ms / 1000 / speed
 
     def _nap(self) -> None:
-        """Until the next event, but not for long."""
+        """Wait for the next event, but not for long."""
         due = [queue[0][0] for queue in (self._running, self._firsts) if queue]
         wait_s = min(due) - time.perf_counter() if due else NAP_S
         if wait_s > 0:
@@ -120,7 +120,7 @@ class NullEngine:
 
 
 class _Answers(dict[int, "array[int]"]):
-    """Answers by their length, each made once."""
+    """Answers by length, each made once."""
 
     def __init__(self, eos: int) -> None:
         self._eos = eos

@@ -19,7 +19,7 @@ LOOK_S = 0.3
 
 
 class Apart(NamedTuple):
-    """CPUs of the engine's thread and of all others in one process; none: left to the system."""
+    """CPUs of the engine's thread and of all others in one process; empty: left to the system."""
 
     engine: tuple[int, ...]
     others: tuple[int, ...]
@@ -30,9 +30,8 @@ TOGETHER = Apart((), ())
 
 def take_place(config: "Engine", place: int) -> str:
     """Bind this process to the CPUs and accelerators of one of its node's engines; returns the
-    numbers of these.
-
-    Before the engine is imported: accelerators are counted at import.
+    accelerators' numbers. Call it before the engine is imported: accelerators are counted at
+    import.
     """
     placement = config.placement
     if placement.pinned:
@@ -45,10 +44,10 @@ def take_place(config: "Engine", place: int) -> str:
 
 
 def keep_to(cpus: Collection[int]) -> bool:
-    """Bind the calling thread, and those that it will start; False where the system won't have it.
+    """Bind the calling thread and those that it will start; False if the system refuses.
 
-    CPUs can be taken from a process at any time, and some sandboxes bind nothing at all: a run goes
-    on there, wherever its threads are put.
+    CPUs can be taken from a process at any time, and some sandboxes bind nothing at all: the run
+    then goes on unbound.
     """
     try:
         os.sched_setaffinity(0, cpus)
@@ -58,9 +57,8 @@ def keep_to(cpus: Collection[int]) -> bool:
 
 
 def apart(config: "Engine") -> Apart:
-    """CPUs for an engine in LoadGen's process: the idlest, as many as it has threads.
-
-    Nothing where it needs all of them. Takes LOOK_S.
+    """CPUs for an engine in LoadGen's process: the idlest, as many as it has threads; empty if it
+    needs all of them. Takes LOOK_S.
     """
     ordered = cpus_by_numa_node()
     if not config.placement.pinned or not 0 < config.threads < len(ordered):
@@ -69,7 +67,7 @@ def apart(config: "Engine") -> Apart:
 
 
 def split(threads: int, ordered: Sequence[int], load: dict[int, float]) -> Apart:
-    """Of equally busy CPUs the last ones are the engine's: the first has interrupts to serve."""
+    """The engine gets the last of equally busy CPUs: the first one serves interrupts."""
     idle_first = sorted(reversed(ordered), key=lambda cpu: round(load.get(cpu, 0.0), 1))
     engine = set(idle_first[:threads])
     others = (cpu for cpu in ordered if cpu not in engine)
@@ -77,7 +75,7 @@ def split(threads: int, ordered: Sequence[int], load: dict[int, float]) -> Apart
 
 
 def busy(seconds: float, stat: Path = LOADS) -> dict[int, float]:
-    """Each CPU's share of time that somebody had it; empty where the kernel doesn't tell."""
+    """Each CPU's busy share of time; empty if the kernel doesn't report it."""
     before = _ticks(stat)
     time.sleep(seconds)
     after = _ticks(stat)
@@ -89,7 +87,7 @@ def busy(seconds: float, stat: Path = LOADS) -> dict[int, float]:
 
 
 def busy_share() -> float:
-    """Of the CPUs that this process may use, over LOOK_S."""
+    """The busy share of each CPU that this process may use, over LOOK_S."""
     load, allowed = busy(LOOK_S), os.sched_getaffinity(0)
     shares = [share for cpu, share in load.items() if cpu in allowed]
     return sum(shares) / len(shares) if shares else 0.0
@@ -110,14 +108,15 @@ def _ticks(stat: Path) -> dict[int, tuple[int, int]]:
 
 
 def quota(home: Path = QUOTAS, member: Path = MEMBER) -> float | None:
-    """CPUs' worth of time that this process may use by its control groups, of either version and
-    whoever made them (a container, Slurm, systemd); None without a limit."""
+    """CPUs' worth of time that this process may use by its control groups, of either version, made
+    by anything (a container, Slurm, systemd); None without a limit.
+    """
     shares = map(_share, _groups(home, member))
     return min((share for share in shares if share is not None), default=None)
 
 
 def _groups(home: Path, member: Path) -> Iterator[Path]:
-    """Folders of this process's groups; a container may see its own as the uppermost."""
+    """Folders of this process's groups; a container may see its own as the root."""
     yield from (home, home / "cpu")
     try:
         lines = member.read_text(encoding="utf-8").splitlines()
@@ -146,7 +145,7 @@ def _share(group: Path) -> float | None:
 
 
 def cpu_shares(engines: int, ordered: Sequence[int]) -> list[tuple[int, ...]]:
-    """Even shares of CPUs in this order; with fewer CPUs than engines, several share one."""
+    """Equal shares of the CPUs, in this order; with fewer CPUs than engines, several share one."""
     if engines >= len(ordered):
         return [(ordered[n * len(ordered) // engines],) for n in range(engines)]
     edges = [n * len(ordered) // engines for n in range(engines + 1)]
@@ -182,6 +181,6 @@ def listed(cpus: Iterable[int]) -> str:
 
 
 def devices(engine: int, per_engine: int) -> str:
-    """Numbers of one engine's accelerators on its node, as their variables want them."""
+    """Numbers of one engine's accelerators on its node, as the drivers' variables take them."""
     first = engine * per_engine
     return ",".join(str(number) for number in range(first, first + per_engine))

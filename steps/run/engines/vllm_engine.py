@@ -1,4 +1,4 @@
-"""vLLM in the process that LoadGen runs in: one Python loop drives the engine, no hop between."""
+"""vLLM in LoadGen's process: one Python loop drives the engine, with no hop in between."""
 
 import os
 from array import array
@@ -13,7 +13,7 @@ from steps.base.errors import UserError, explain
 from steps.run.engines.engine import Events, Request, Start
 
 COMPLETE = ("stop", "length")
-"""Finish reasons of an answer; any other means that vLLM gave the request up."""
+"""Finish reasons of an answer; any other means that vLLM aborted the request."""
 
 
 class VllmEngine:
@@ -113,7 +113,7 @@ class VllmEngine:
 
 
 def _refuse_damaged(weights: Path) -> None:
-    """A file that isn't whole gets one sentence before vLLM's long traceback."""
+    """An incomplete file gets one sentence before vLLM's long traceback."""
     from safetensors import SafetensorError, safe_open
 
     shards = sorted(weights.glob("*.safetensors"))
@@ -125,5 +125,5 @@ def _refuse_damaged(weights: Path) -> None:
                 pass
         except SafetensorError as error:
             raise UserError(
-                f"{shard} is no whole safetensors file ({error}); delete {weights} and re-run"
+                f"{shard} isn't a complete safetensors file ({error}); delete {weights} and re-run"
             ) from error

@@ -1,7 +1,7 @@
-"""What LoadGen's process and an engine's process say to each other, over a Connection.
+"""The messages between LoadGen's process and an engine's process, over a Connection.
 
-Answers travel as columns, and their tokens from memory to memory: a sample costs a few bytes of
-bookkeeping, whatever its length.
+Answers travel as columns, and their tokens are copied from memory to memory: a sample of any length
+costs a few bytes of bookkeeping.
 """
 
 import os
@@ -14,20 +14,22 @@ from multiprocessing.connection import Connection
 from typing import Any, TypeAlias
 
 from steps.run.engines.engine import Batch, News, Start
+from steps.run.engines.pace import Slow
 
 HEARTBEAT_S = 1.0
-"""An engine's process says something at least so often."""
+"""An engine's process sends a message at least this often."""
 
 HEAD = struct.Struct("<5Q")
-"""Before a message: what it is, and up to four sizes of what follows."""
+"""The head of a message: its kind, and up to four sizes of what follows."""
 
 PICKLED, SUBMIT, NEWS, HELLO = range(4)
-"""Hello is its head alone, for it isn't known yet who says it. Submit and News, of which Server has
-one for every sample, are columns of 64-bit integers, and tokens as they are: a pickle took up to
-twice as long. The rest is said once, or once a second."""
+"""Hello is only a head, because its sender isn't known yet. Submit and News, of which Server has
+one for every sample, are columns of 64-bit integers, and raw tokens: a pickle took up to twice as
+long. Other messages are sent once, or once a second.
+"""
 
 LARGEST = 1 << 33
-"""No message has more bytes: the prompts of a dataset are the longest."""
+"""The most bytes of a message; a dataset's prompts are the longest."""
 
 Part: TypeAlias = "bytes | bytearray | memoryview | array[int]"
 
@@ -36,8 +38,8 @@ Part: TypeAlias = "bytes | bytearray | memoryview | array[int]"
 class Assignment:
     """The first message to an engine's process.
 
-    `place`: which of its node's engines it is, from 0; its CPUs and accelerators follow from it.
-    `prompts` and `warmup` are columns (see `packed`).
+    `place`: its number among its node's engines, from 0, which determines its CPUs and
+    accelerators. `prompts` and `warmup` are columns (see `packed`).
     """
 
     start: Start
@@ -48,7 +50,7 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Hello:
-    """The first message of an engine's process that has connected: which of the run's it is."""
+    """The first message of an engine's process that has connected: its number in the run."""
 
     number: int
 
@@ -65,8 +67,8 @@ class Submit:
 class Ready:
     """The engine takes samples. `rate`: tokens per second of one sample of the warm-up.
 
-    `threads` of arithmetic, by what its libraries say. `device`: model name of what it computes
-    on; `accelerators`: their numbers on its node, as "0,1", "" where it isn't told which.
+    `threads` of arithmetic as its libraries report. `device`: model name of the device it computes
+    on; `accelerators`: their numbers on its node, as "0,1", "" if it isn't bound to any.
     """
 
     identity: dict[str, str]
@@ -83,22 +85,31 @@ class Alive:
 
 
 @dataclass(frozen=True)
+class SlowSteps:
+    """Steps that took many times their median, and how long ago each ended, in s: another node's
+    clock says nothing here."""
+
+    steps: list[Slow]
+    ago_s: list[float]
+
+
+@dataclass(frozen=True)
 class Failed:
-    """The engine's last words; `expected`: a sentence for the user, no defect."""
+    """The engine's last message; `expected`: a sentence for the user, not a defect."""
 
     text: str
     expected: bool
 
 
-Message = Assignment | Hello | Submit | Ready | News | Alive | Failed
+Message = Assignment | Hello | Submit | Ready | News | Alive | SlowSteps | Failed
 
 
 class Garbled(OSError):
-    """The other side sent what is no message."""
+    """The other side sent something that isn't a message."""
 
 
 def send(connection: "Connection[Any, Any]", message: Message) -> None:
-    """Raises OSError if nobody listens any more."""
+    """Raises OSError if the other side is gone."""
     parts: list[Part]
     if isinstance(message, Hello):
         parts = [HEAD.pack(HELLO, message.number, 0, 0, 0)]
@@ -118,7 +129,7 @@ def send(connection: "Connection[Any, Any]", message: Message) -> None:
 
 
 def receive(connection: "Connection[Any, Any]") -> Message:
-    """Raises EOFError or OSError if the other side is gone, Garbled for what is no message."""
+    """Raises EOFError or OSError if the other side is gone, Garbled if it isn't a message."""
     head = bytearray(HEAD.size)
     _moved(os.readv, connection, [head])
     kind, size, tokens, answers, answers_tokens = HEAD.unpack(head)
@@ -168,7 +179,7 @@ def _moved(
     connection: "Connection[Any, Any]",
     parts: list[Part],
 ) -> None:
-    """All bytes of the parts, which nearly always takes one call."""
+    """Send all bytes of the parts; this nearly always takes one call."""
     descriptor = connection.fileno()
     views = [memoryview(part) for part in parts]
     left = sum([view.nbytes for view in views])

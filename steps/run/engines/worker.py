@@ -1,9 +1,9 @@
 """An engine's process. `python -m steps.run.engines.worker --socket FD` serves an inherited socket,
 `--connect HOST PORT NUMBER` connects to LoadGen's process, whose key it reads from stdin.
 
-Its main thread drives the engine and nothing else. A second one takes what LoadGen's process says,
-and ends this one as soon as that is gone, whatever the engine is doing; a third says at intervals
-that it is alive.
+Its main thread drives the engine and nothing else. A second one reads messages from LoadGen's
+process, and ends this process as soon as that is gone, whatever the engine is doing; a third sends
+signs of life.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from steps.base.errors import UserError
 from steps.run.engines import pinning, wire
 from steps.run.engines.engine import Engine, News, started
+from steps.run.engines.pace import Pace
 
 
 class Worker:
@@ -31,7 +32,7 @@ class Worker:
         self._inbox: SimpleQueue[wire.Submit] = SimpleQueue()
 
     def serve(self) -> NoReturn:
-        """Until the other side is gone; the process ends with it."""
+        """Serve until the other side is gone; then the process ends."""
         assignment = wire.receive(self._connection)
         assert isinstance(assignment, wire.Assignment)
         threading.Thread(target=self._listen, name="listen", daemon=True).start()
@@ -68,14 +69,19 @@ class Worker:
         return engine
 
     def _drive(self, engine: Engine, prompts: "list[Any]") -> NoReturn:
-        outstanding = 0
+        outstanding, pace = 0, Pace()
         while True:
             while not outstanding or not self._inbox.empty():
                 given = self._inbox.get()
                 asked = map(prompts.__getitem__, given.indices)
                 engine.submit(list(zip(given.numbers, asked, strict=True)))
                 outstanding += len(given.numbers)
+            begun = time.perf_counter()
             events = engine.step()
+            pace.step(begun, time.perf_counter())
+            if pace.slow:
+                steps, now = pace.taken(), time.perf_counter()
+                self._say(wire.SlowSteps(steps, [now - step.at for step in steps]))
             if events.first or events.completed:
                 outstanding -= len(events.completed)
                 for news in News.of(events):
@@ -108,7 +114,7 @@ class Worker:
 
 
 def measured_rate(engine: Engine, warmup: "list[Any]") -> float:
-    """Tokens per second of one sample, with as many as the warm-up has running at once."""
+    """Tokens per second of one sample, with the warm-up's number of samples at once."""
     begun = time.perf_counter()
     engine.submit([(-1 - i, prompt) for i, prompt in enumerate(warmup)])
     tokens, seconds, missing = 0, 0.0, len(warmup)
@@ -121,7 +127,7 @@ def measured_rate(engine: Engine, warmup: "list[Any]") -> float:
 
 
 def _leave(status: int) -> NoReturn:
-    """At once: engines leave threads whose shutdown may hang."""
+    """Exit at once: engines leave threads whose shutdown may hang."""
     with contextlib.suppress(OSError):
         sys.stdout.flush()
         sys.stderr.flush()

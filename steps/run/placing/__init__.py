@@ -1,1 +1,1 @@
-"""Engines on other nodes: who starts them there, and how they connect."""
+"""Engines on other nodes: what starts them there, and how they connect."""

@@ -1,7 +1,7 @@
 """LoadGen's side of engines on other nodes: steps.run.placing.nodes starts them, they connect.
 
-Connections are authenticated by a key made for the run (HMAC, by multiprocessing.connection); what
-passes is not encrypted, as everything else between the nodes of such a cluster isn't.
+Connections are authenticated by a key made for the run (HMAC, by multiprocessing.connection); the
+traffic isn't encrypted, like everything else between the nodes of such a cluster.
 """
 
 import contextlib
@@ -20,10 +20,10 @@ from steps.run.placing.door import Door
 from steps.run.placing.launch import Order, Reply
 
 JOIN_SHARE = 0.75
-"""Of the time that a start has: who is missing has to be said before the engines are late."""
+"""Share of the time for a start; a missing node must be reported before the engines are late."""
 
 END_S = 10.0
-"""How long the cluster's side has to end; a local one stops every node."""
+"""How long the cluster's side may take to end; a local one stops every node."""
 
 
 class Cluster:
@@ -34,7 +34,7 @@ class Cluster:
         self._limit_s = limit_s * JOIN_SHARE
         self._process: subprocess.Popen[str] | None = None
         self.exposed: tuple[str, ...] = ()
-        """Sentences for the result, on what others on the network could reach."""
+        """Sentences for the result about what others on the network could reach."""
 
     def links(self) -> list[Link]:
         """A connection to every engine of every node, in order. Raises UserError."""
@@ -51,7 +51,7 @@ class Cluster:
             door.close()
 
     def close(self) -> None:
-        """End what was started on the nodes; engines end with their connection already."""
+        """End what was started on the nodes; engines have ended with their connections."""
         if self._process is None:
             return
         assert self._process.stdin is not None
@@ -95,20 +95,20 @@ class Cluster:
         assert self._process is not None and self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise UserError("the process that starts the nodes ended; see the log for its words")
+            raise UserError("the process that starts the nodes ended; see the log for its message")
         reply = Reply.model_validate_json(line)
         if reply.error:
             raise UserError(reply.error)
         return reply
 
     def _door(self, host: str, key: bytes) -> Door:
-        """On the address by which the nodes know this machine, where it is one of its own."""
+        """Listen on the address that the nodes use for this machine, if it is one of its own."""
         engines = self._placement.nodes * self._placement.engines_per_node
         try:
             return Door(host, key, engines)
         except OSError as error:
             self.exposed += (
-                f"LoadGen's process listened for engines on every interface, for {host} is no "
+                f"LoadGen's process listened for engines on every interface, as {host} isn't an "
                 f"address of this machine ({error.strerror})",
             )
             return Door("", key, engines)

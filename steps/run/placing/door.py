@@ -1,7 +1,6 @@
-"""Where engines on other nodes arrive: whoever knows the run's key and says which one it is.
-
-Everybody else who comes, a port scanner, a health check, another version, is turned away on a
-thread and within a time of its own: nobody keeps an engine waiting.
+"""Accepts engines on other nodes: a connection must know the run's key and state its number. Any
+other connection, from a port scanner, a health check or another version, is refused on a thread of
+its own and within a limit, so that none keeps an engine waiting.
 """
 
 import contextlib
@@ -15,17 +14,19 @@ from typing import Any
 from steps.run.engines import wire
 
 PEER_LIMIT_S = 10.0
-"""How long one has to prove itself and say its number; an engine takes milliseconds."""
+"""How long a connection may take to authenticate and state its number; an engine takes
+milliseconds.
+"""
 
 PEERS = 256
-"""So many may be at it at once."""
+"""How many connections may authenticate at once."""
 
 PAUSE_S = 0.1
-"""After a connection that couldn't be taken, for want of descriptors perhaps."""
+"""Pause after a connection that couldn't be accepted, perhaps because descriptors ran out."""
 
 
 class Door:
-    """A listener on one address. Raises OSError if it is none of this machine."""
+    """A listener on one address. Raises OSError if this machine doesn't have it."""
 
     def __init__(self, host: str, key: bytes, engines: int) -> None:
         self._key = key
@@ -39,7 +40,7 @@ class Door:
         threading.Thread(target=self._accept, name="door", daemon=True).start()
 
     def next(self, limit: float) -> "tuple[int, Connection[Any, Any]] | None":
-        """An engine's number and connection; None if none has come until then (time.monotonic)."""
+        """An engine's number and connection; None if none came by then (time.monotonic)."""
         try:
             return self._arrived.get(timeout=max(limit - time.monotonic(), 0))
         except queue.Empty:

@@ -1,8 +1,8 @@
 """Nodes that a run starts over SSH: Ray on each, ended with the connection.
 
-On this side one ssh a host, with the user's configuration, keys and agent; nothing is asked for. On
-the other `python -m steps.run.placing.hosts ADDRESS NUMBER VENDORS` in the checkout: it starts Ray,
-and ends it when its stdin does, which closes with this process however that ends.
+On this side one ssh per host, with the user's configuration, keys and agent, and without questions.
+On the other `python -m steps.run.placing.hosts ADDRESS NUMBER VENDORS` in the checkout: it starts
+Ray, and ends it when its stdin closes, as it does however this process ends.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ OPTIONS = {
     "ServerAliveInterval": "5",
     "ServerAliveCountMax": "3",
 }
-"""ssh asks for nothing and notices a host that is gone; all else is as the user configured it."""
+"""ssh asks nothing and notices a host that is gone; all else is the user's configuration."""
 
 UNREACHABLE = 255
 """Status of ssh where the connection failed."""
@@ -46,7 +46,7 @@ END_S = 8.0
 def command(
     host: str, checkout: str, python: str, address: str, number: int, vendors: Sequence[Vendor]
 ) -> list[str]:
-    """What starts Ray on one host; `python`: an interpreter, seen from the checkout."""
+    """What starts Ray on one host; `python`: an interpreter, relative to the checkout."""
     module = ["-m", "steps.run.placing.hosts", address, str(number), *vendors]
     options = [word for key, value in OPTIONS.items() for word in ("-o", f"{key}={value}")]
     remote = f"cd {shlex.quote(checkout)} && exec {shlex.join([python, *module])}"
@@ -54,13 +54,13 @@ def command(
 
 
 def interpreter() -> str:
-    """This one, seen from the checkout: environments lie within it."""
+    """This interpreter, relative to the checkout, which contains environments."""
     here = Path(sys.executable)
     return str(here.relative_to(ROOT)) if here.is_relative_to(ROOT) else str(here)
 
 
 def telling(lines: Iterable[str]) -> str:
-    """The last line that names an error, else the last one: Ray's own news come late."""
+    """The last line that names an error, else the last one: Ray's messages come late."""
     said = list(lines)
     errors = [line for line in said if re.search(r"(Error|Exception)\b", line)]
     return (errors or said or [""])[-1]
@@ -107,7 +107,7 @@ class Hosts:
             self._readers.append(reader)
 
     def check(self) -> None:
-        """Raises UserError by the name of a host whose connection ended."""
+        """Raises UserError with the name of a host whose connection ended."""
         for number, process in enumerate(self._processes):
             status = process.poll()
             if status is None:
@@ -118,15 +118,15 @@ class Hosts:
             if status == UNREACHABLE:
                 raise UserError(
                     f"host {name} can't be reached: {words}; `ssh -o BatchMode=yes {name} true` "
-                    "has to work without a question"
+                    "must work without a question"
                 )
             raise UserError(
                 f"Ray can't be started on host {name}: {words}; the checkout and its environment "
-                f"have to be at {self._checkout} on it, or where cluster.checkout says"
+                f"must be at {self._checkout} there, or where cluster.checkout says"
             )
 
     def missing(self, joined: set[int]) -> str:
-        """A sentence on the hosts that didn't join in time."""
+        """A sentence about the hosts that didn't join in time."""
         names = [name for number, name in enumerate(self._names) if number not in joined]
         return (
             f"no node of Ray came from {', '.join(names)} in time; can it reach {self._address}, "

@@ -1,5 +1,5 @@
-"""What starts engines on nodes: an order to the process that places them, its reply, and on each
-node the engines' processes, which connect to LoadGen's by themselves.
+"""Starts engines on nodes: an order to the process that places them, its reply, and on each node
+the engines' processes, which connect to LoadGen's.
 """
 
 import subprocess
@@ -12,16 +12,17 @@ from steps.base.strict import Positive, PositiveNumber, Strict
 from steps.config.engine import Host, NodeKind
 
 LOCAL = "local"
-"""Address of a cluster that is made for the run: every node a raylet of its own on this machine."""
+"""Address of a cluster that is made for the run: every node is a raylet on this machine."""
 
 
 Door = Callable[[str], int]
-"""Told the address by which the nodes know this machine, says on which of its ports LoadGen's
-process listens."""
+"""Takes the address that the nodes use for this machine; returns the port on which LoadGen's
+process listens.
+"""
 
 
 class Order(Strict):
-    """What is to be started. `key`: the secret of LoadGen's process, in hex.
+    """What to start. `key`: the secret of LoadGen's process, in hex.
 
     `kinds`, `hosts`, `checkout`: see steps.config.engine.Placement.
     """
@@ -37,10 +38,10 @@ class Order(Strict):
 
 
 class Reply(Strict):
-    """First `host`, the address by which the nodes know this machine: LoadGen's process listens
+    """First `host`, the address that the nodes use for this machine: LoadGen's process listens
     there and answers with its port, in a line. Then `addresses` of the nodes, in order, once their
-    engines are started. `exposed`: sentences on what others on the network can reach. Or what went
-    wrong.
+    engines are started. `exposed`: sentences about what others on the network can reach. Or the
+    error.
     """
 
     host: str | None = None

@@ -2,9 +2,9 @@
 
 Ray finds the nodes, starts an agent on each and ends it with this process or with its node; the
 agent starts the engines' processes, which connect to LoadGen's process by themselves. Samples and
-tokens don't pass through Ray: a socket carries thousands of them in one write, where a call of an
-actor costs a fraction of a millisecond each. Ray stays out of LoadGen's process for the same
-reason: its threads would take turns with those that LoadGen's times depend on.
+tokens don't pass through Ray: a socket carries thousands of them in one write, but every call of an
+actor costs a fraction of a millisecond. Ray stays out of LoadGen's process for the same reason: its
+threads would compete with those that LoadGen's times depend on.
 
 Asked by one line of JSON on stdin (Order), answers by lines of JSON on stdout (Reply), and ends
 when stdin does.
@@ -31,12 +31,13 @@ from steps.run.placing.protection import MODE, REFUSED, TOKEN_FILE, exposed, pro
 POLL_S = 0.2
 
 LET_BE = {f"RAY_EXPERIMENTAL_NOSET_{name}_VISIBLE_DEVICES": "1" for name in ("CUDA", "HIP", "ROCR")}
-"""Ray names no accelerators to a process: steps.run.engines.pinning does, and of two such variables
-the one counts within the other."""
+"""Ray assigns no accelerators to a process: steps.run.engines.pinning does, and one such variable
+would count within the other.
+"""
 
 
 class Agent:
-    """On each node, as a Ray actor."""
+    """Runs on each node, as a Ray actor."""
 
     def launch(self, first: int, count: int, host: str, port: int, key: str, home: str) -> int:
         """Start this node's engines, numbered from `first`; returns the agent's process id."""
@@ -79,7 +80,7 @@ def place(order: Order, door: Door) -> Reply:
     try:
         ray.get(asked, timeout=max(limit - time.monotonic(), POLL_S))
     except GetTimeoutError as error:
-        held = "; does something else hold their accelerators? (ray status)" if order.kinds else ""
+        held = "; does something else use their accelerators? (ray status)" if order.kinds else ""
         raise UserError(
             f"Ray started no agent on every node within {order.limit_s:g} s{held}"
         ) from error
@@ -93,16 +94,16 @@ def place(order: Order, door: Door) -> Reply:
 
 
 _AGENTS: list[Any] = []
-"""An actor lives as long as somebody holds its handle."""
+"""The actors' handles: an actor lives as long as its handle."""
 
 
 def _accelerators(node: dict[str, Any]) -> int:
-    """As Ray counts them."""
+    """The accelerators as Ray counts them."""
     return int(node["Resources"].get("GPU", 0))
 
 
 def _environment(order: Order) -> dict[str, Any]:
-    """Of Ray's processes on a node."""
+    """The address of Ray's processes on a node."""
     return {"env_vars": {"PYTHONPATH": order.checkout, **LET_BE}}
 
 
@@ -141,20 +142,20 @@ def _nodes(order: Order, token: str, limit: float) -> list[dict[str, Any]]:
 
 
 def _place(node: dict[str, Any]) -> tuple[int, str, int]:
-    """What nodes are ordered by: the host's number, where hosts were named."""
+    """The sort key of nodes: the host's number, if hosts were named."""
     number = int(node["Labels"].get(LABEL, 0))
     return number, node["NodeManagerAddress"], node["NodeManagerPort"]
 
 
 class Looking:
-    """What the nodes of a cluster have: each is asked once, by its vendor's tools."""
+    """The accelerators of a cluster's nodes: each is asked once, with its vendor's tools."""
 
     def __init__(self, order: Order) -> None:
         self._order = order
         self._found: dict[str, tuple[Accelerator, ...]] = {}
 
     def chosen(self, nodes: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
-        """Nodes for every kind, in order; or none, and a sentence that says which lack what."""
+        """Nodes for every kind, in order; or none, and a sentence about what is missing."""
         self._ask([node for node in nodes if node["NodeID"] not in self._found])
         chosen: list[dict[str, Any]] = []
         for kind in self._order.kinds:
@@ -193,7 +194,7 @@ class Looking:
             except GetTimeoutError as error:
                 raise UserError(
                     f"{_address(node)} didn't say within {self._order.limit_s:g} s what "
-                    "accelerators it has; look at it with amd-smi or nvidia-smi, and raise "
+                    "accelerators it has; check it with amd-smi or nvidia-smi, and raise "
                     "start_limit_s if it is only slow"
                 ) from error
             except RayError as error:
@@ -215,7 +216,7 @@ class Looking:
             return f"its tools list {len(found)} accelerators"
         if _accelerators(node) < wanted.count_per_node:
             return (
-                f"Ray was told of {_accelerators(node)} accelerators; start it with "
+                f"Ray was started with {_accelerators(node)} accelerators; start it with "
                 f"--num-gpus={wanted.count_per_node}"
             )
         return ""
@@ -230,12 +231,12 @@ def _address(node: dict[str, Any]) -> str:
 
 
 def _listed(vendors: list[Vendor]) -> tuple[Accelerator, ...]:
-    """On a node, as a task of Ray."""
+    """Runs on a node, as a task of Ray."""
     return next(filter(None, (of_vendor(vendor, Prober()) for vendor in vendors)), ())
 
 
 def _join(order: Order, token: str) -> Hosts | None:
-    """Become part of the cluster; returns the hosts whose Ray is started here, with this token."""
+    """Join the cluster; returns the hosts whose Ray is started here, with this token."""
     import ray
     from ray import exceptions
 

@@ -1,5 +1,5 @@
-"""Who may use a Ray cluster: whoever can open a connection to it runs programs as its user, unless
-it asks for a token.
+"""Who may use a Ray cluster: unless it asks for a token, every connection to it can run programs as
+its user.
 """
 
 import os
@@ -9,10 +9,12 @@ import sys
 from collections.abc import Mapping
 
 MODE, TOKEN, TOKEN_FILE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
-"""How Ray is told of its token (2.52 and later; earlier versions have none)."""
+"""The variables with Ray's token (2.52 and later; earlier versions have none)."""
 
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-"""Ray's own way to stay on 127.0.0.1; on Linux it takes the address of the default route else."""
+"""Ray's own way to stay on 127.0.0.1; otherwise, on Linux, it takes the address of the default
+route.
+"""
 
 ASK_LIMIT_S = 30.0
 
@@ -21,19 +23,19 @@ import sys
 from ray._raylet import GcsClient
 GcsClient(address=sys.argv[1]).internal_kv_keys(b"", None, timeout=5)
 """
-"""A question that a cluster answers to everybody, or to whoever has its token."""
+"""A question that a cluster answers to everybody, or only with its token."""
 
 REFUSED = "AuthenticationError"
 
 
 def with_token(token: str) -> dict[str, str]:
-    """What Ray's processes of one cluster have in their environment."""
+    """Variables in the environment of one cluster's Ray processes."""
     return {MODE: "token", TOKEN: token}
 
 
 def protect(*, local: bool) -> str:
     """Give this process, before it imports Ray, a token for the cluster that it makes; `local`: of
-    this machine alone. Returns the token.
+    this machine only. Returns the token.
     """
     token = secrets.token_hex(32)
     os.environ.pop(TOKEN_FILE, None)
@@ -42,7 +44,7 @@ def protect(*, local: bool) -> str:
 
 
 def exposed(address: str) -> str | None:
-    """A sentence if a cluster answers who has no token; asked as a stranger asks."""
+    """A sentence if a cluster answers without a token; asked as a stranger."""
     try:
         asked = subprocess.run(
             [sys.executable, "-c", ASK, address],
@@ -57,8 +59,8 @@ def exposed(address: str) -> str | None:
         return f"whether Ray's cluster at {address} asks for a token could not be learned"
     if not asked.returncode:
         return (
-            f"Ray's cluster at {address} asks for no token: whoever reaches it over the network "
-            "runs programs as its user, and could have during this run"
+            f"Ray's cluster at {address} asks for no token: anybody who reaches it over the "
+            "network can run programs as its user, and could during this run"
         )
     if REFUSED in asked.stderr:
         return None
@@ -66,6 +68,6 @@ def exposed(address: str) -> str | None:
 
 
 def stranger(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment of somebody on this machine who knows no token."""
+    """The environment of a process on this machine without a token."""
     kept = {key: value for key, value in environment.items() if key not in (TOKEN, TOKEN_FILE)}
     return {**kept, MODE: "disabled", "HOME": os.devnull}

@@ -1,8 +1,7 @@
-"""Engines on the nodes of a Slurm job: `srun` starts one task per node, the task its engines.
-
-Slurm has given the nodes already and ends the tasks with the job, so no cluster has to be made
-within it. The task is `python -m steps.run.placing.tasks HOST PORT ENGINES`; it reads LoadGen's key
-from its stdin, which srun passes on to all of them, and ends when that does.
+"""Engines on the nodes of a Slurm job: `srun` starts one task per node, and the task its engines.
+Slurm has allocated the nodes and ends the tasks with the job, so no Ray cluster is needed. The task
+is `python -m steps.run.placing.tasks HOST PORT ENGINES`; it reads LoadGen's key from its stdin,
+which srun passes on to all of them, and ends when that does.
 """
 
 import os
@@ -19,11 +18,11 @@ from steps.run.placing.launch import Door, Order, connecting
 ADDRESS = "slurm"
 END_S = 10.0
 JOB, TASK = "SLURM_JOB_ID", "SLURM_PROCID"
-"""How Slurm tells a process its job, and a task its number."""
+"""Slurm's variables with a process's job and a task's number."""
 
 
 def own_address() -> str:
-    """The address that this node's name stands for; the name, where that is itself alone."""
+    """The address of this node's name; the name itself if it resolves to loopback only."""
     name = platform.node()
     try:
         found = socket.gethostbyname(name)
@@ -75,7 +74,7 @@ class Tasks:
         if len(found) < self._order.nodes:
             raise UserError(
                 f"srun started engines on {len(found)} of {self._order.nodes} nodes; see the log "
-                "for its words"
+                "for its message"
             )
         return tuple(found[task] for task in sorted(found))
 

@@ -1,11 +1,13 @@
-"""What answers LoadGen's samples: one engine in this process, or a fleet of them in others."""
+"""Answers LoadGen's samples: one engine in this process, or a fleet of them in others."""
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from steps.run.engines.engine import News, Start, depth, started
+from steps.run.engines.pace import Pace, Slow
 
 POLL_S = 0.2
 """How long a step waits for work or events before it returns with nothing."""
@@ -13,35 +15,32 @@ POLL_S = 0.2
 
 @dataclass(frozen=True)
 class Job:
-    """What a run asks of its engines: `prompts` holds token ids per sample index."""
+    """The work that a run gives its engines: `prompts` holds token ids per sample index."""
 
     start: Start
     prompts: Sequence[Sequence[int]]
     warmup: Sequence[Sequence[int]]
     say: Callable[[str], None]
-    """Takes one line on the progress of a start."""
+    """Takes one line about the progress of a start."""
 
 
 class Backend(Protocol):
-    """Used by one thread, which may be told by others to `wake`."""
+    """Used by one thread; other threads may call `wake`."""
 
     depth: int | None
-    """Samples that it is to be given at most; None: it keeps a queue of its own."""
+    """The most samples that it takes; None: it keeps its own queue."""
 
     def start(self) -> None:
-        """Be ready for samples. Raises UserError, by an engine's name, if that can't be."""
+        """Be ready for samples. Raises UserError, which names the engine, if that fails."""
 
     def submit(self, numbers: Sequence[int], indices: Sequence[int]) -> None:
         """Samples by number and index in the dataset; a number is answered once."""
 
     def step(self) -> Iterable[News]:
-        """Wait for something to happen, not much longer than POLL_S, and tell what did.
-
-        Raises UserError if what happened voids the run.
-        """
+        """Wait for events, about POLL_S at most. Raises UserError if one voids the run."""
 
     def wake(self) -> None:
-        """Let a step that waits return, since there are new samples. Any thread may call this."""
+        """Make a waiting step return, because there are new samples. Any thread may call this."""
 
     def identity(self) -> dict[str, str]:
         """Name, version and device of the engines, for the result."""
@@ -49,22 +48,28 @@ class Backend(Protocol):
     def threads(self) -> int:
         """Threads of arithmetic of each engine."""
 
+    def slow(self) -> list[tuple[int, Slow]]:
+        """Steps of the engines' that took many times their median, each with its engine's number;
+        moments of an engine on another node are those of its messages."""
+
     def report(self) -> dict[str, Any]:
-        """For the result: `engines` (of processes of their own), and what was wrong with them:
-        `failures`, which are deaths, and `degraded`, a sentence each that names no site."""
+        """For the result: `engines` (of processes of their own), and their problems: `failures`
+        (deaths) and `degraded`, one sentence each that doesn't identify the site.
+        """
 
     def close(self) -> None:
         """Leave no process behind. Any thread may call this."""
 
 
 class InProcess:
-    """One engine in this process: nothing lies between it and LoadGen."""
+    """One engine in this process: nothing is between it and LoadGen."""
 
     def __init__(self, job: Job) -> None:
         self.depth: int | None = depth(job.start.config)
         self._job = job
         self._outstanding = 0
         self._news = threading.Event()
+        self._pace = Pace()
 
     def start(self) -> None:
         self._engine = started(self._job.start, self._job.warmup)
@@ -79,7 +84,9 @@ class InProcess:
             self._news.wait(POLL_S)
             self._news.clear()
             return []
+        begun = time.perf_counter()
         events = self._engine.step()
+        self._pace.step(begun, time.perf_counter())
         if not events.first and not events.completed:
             return []
         self._outstanding -= len(events.completed)
@@ -94,6 +101,9 @@ class InProcess:
 
     def threads(self) -> int:
         return self._engine.threads()
+
+    def slow(self) -> list[tuple[int, Slow]]:
+        return [(0, step) for step in self._pace.slow]
 
     def report(self) -> dict[str, Any]:
         return {"engines": [], "failures": [], "degraded": []}

@@ -1,7 +1,7 @@
-"""What LoadGen has issued and what became of it: a column per fact, a sample's place its number.
+"""LoadGen's samples and their answers' times: one column per fact; a sample's number is its row.
 
-Columns and not objects: an Offline query can hold millions of samples, and making an object of
-each would hold up the engines.
+Columns and not objects: an Offline query can hold millions of samples, and an object for each would
+delay the engines.
 """
 
 import math
@@ -15,7 +15,7 @@ NEVER = math.nan
 
 
 class Sample(NamedTuple):
-    """One query sample of LoadGen's; times in s since the test began, None: it never happened."""
+    """One query sample of LoadGen's; times in s since the test began, None before."""
 
     sample_index: int
     issued_s: float
@@ -35,13 +35,13 @@ class Book:
         self._completed_s = array("d")
         self._output_tokens = array("q")
         self.completed = 0
-        """Samples that have their answer."""
+        """How many samples are answered."""
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def issue(self, query_ids: Sequence[int], indices: Sequence[int], now_s: float) -> None:
-        """Note LoadGen's samples. Their indices come last: `len` counts what is complete."""
+        """Note LoadGen's samples. Their indices are added last: `len` counts complete rows."""
         count = len(query_ids)
         self.query_ids.extend(query_ids)
         self._issued_s.extend(array("d", [now_s]) * count)
@@ -79,7 +79,7 @@ class Book:
             )
 
     def unanswered(self) -> list[Sample]:
-        """In LoadGen's order, so the first one has waited longest."""
+        """Unanswered samples in LoadGen's order: the first one has waited longest."""
         return [sample for sample in self.samples() if sample.completed_s is None]
 
 

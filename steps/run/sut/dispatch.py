@@ -1,7 +1,7 @@
-"""Who answers what: pulled by whoever has room, each sample answered once.
+"""Which engine answers which sample: engines with room pull, each sample is answered once.
 
-Pure bookkeeping without processes or LoadGen; moments are given, in seconds. A sample has a number,
-which is the caller's, and an index in the dataset.
+Pure bookkeeping without processes or LoadGen; times are arguments, in seconds. A sample has the
+caller's number and an index in the dataset.
 """
 
 import heapq
@@ -13,22 +13,22 @@ Samples = tuple[list[int], list[int]]
 """Numbers and indices."""
 
 FIRST_GUESS = 256.0
-"""Tokens of an answer before any has come; alike for all engines, so it decides nothing."""
+"""Tokens of an answer before any has come; the same for all engines, so it decides nothing."""
 
 GAIN = 1 / 64
-"""What the latest answer's length counts in the running mean."""
+"""The weight of the latest answer's length in the running mean."""
 
 MEMORY = 4
-"""Speeds are means over so many answers of every place: less is noise, more misses a slowdown."""
+"""Speeds are means over this many answers per place: fewer is noise, more misses a slowdown."""
 
 
 class Seat:
     """One engine as the dispatcher sees it.
 
     `places`: samples it works on at a time. `spare`: how many more it may hold in Offline, so that
-    it never runs dry while its news travel. `rate`: tokens per second of one sample on it, before
-    the run as measured in a warm-up, then lately: all tokens over all time that samples spent.
-    `taken` maps the numbers it has to answer to their indices.
+    it never runs dry while its messages travel. `rate`: tokens per second of one sample on it,
+    first from the warm-up, then recent: all tokens over the time that samples spent. `taken` maps
+    the numbers of its unanswered samples to their indices.
     """
 
     def __init__(self, places: int, spare: int, rate: float) -> None:
@@ -39,11 +39,11 @@ class Seat:
         self.alive = True
         self.samples = 0
         self.tokens = 0
-        """What it has answered."""
+        """How many samples it has answered."""
         self.sample_s = 0.0
-        """Time that samples have spent on it, all together."""
+        """The time that samples have spent on it, in all."""
         self.prompt_tokens = 0
-        """Of samples that it hasn't brought the first token of; kept for Server only."""
+        """Prompt lengths of samples without a first token yet; kept for Server only."""
         self._fade = (1 - 1 / (MEMORY * places)) if MEMORY * places > 1 else 0.0
         self._recent_tokens = FIRST_GUESS * places
         self._recent_s = FIRST_GUESS * places / rate
@@ -62,7 +62,7 @@ class Seat:
         self._at = now
 
     def brought(self, samples: int, tokens: int) -> None:
-        """Count answers; what lies back fades."""
+        """Count answers; old ones fade."""
         fade = self._fade**samples
         self._recent_tokens = self._recent_tokens * fade + tokens
         self._recent_s = self._recent_s * fade + self._new_s
@@ -97,27 +97,27 @@ class Dispatcher:
         self._numbers: list[int] = []
         self._indices: list[int] = []
         self._at = 0
-        """Where in these the first sample is that no engine has been given."""
+        """The position in these of the first sample that no engine has."""
 
     @property
     def pending(self) -> int:
-        """Samples that no engine has been given."""
+        """How many samples no engine has."""
         return len(self._numbers) - self._at
 
     @property
     def outstanding(self) -> int:
-        """Samples without an answer."""
+        """How many samples have no answer."""
         return self.pending + sum(len(seat.taken) for seat in self.seats)
 
     def add(self, numbers: Sequence[int], indices: Sequence[int]) -> None:
-        """New samples, to be answered in about this order."""
+        """Add samples, to be answered in about this order."""
         if not self.pending:
             self._numbers, self._indices, self._at = [], [], 0
         self._numbers.extend(numbers)
         self._indices.extend(indices)
 
     def assign(self, now: float) -> Mapping[int, Samples]:
-        """What each engine is to be given now, by the engine's place among the seats."""
+        """The samples that each engine gets now, by the engine's position among the seats."""
         if not self.pending:
             return {}
         given = self._routed() if self._latency_bound else self._pulled()
@@ -149,7 +149,7 @@ class Dispatcher:
         return mine
 
     def lost(self, engine: int) -> None:
-        """The engine is gone; its samples go first to the others."""
+        """Remove a dead engine; its samples are the next ones for the others."""
         seat = self.seats[engine]
         self._numbers[self._at : self._at] = seat.taken.keys()
         self._indices[self._at : self._at] = seat.taken.values()
@@ -162,7 +162,7 @@ class Dispatcher:
         """Fill every engine's places, and its spare ones as long as plenty is left.
 
         An engine may hold in reserve no more than half of its share of what is left when all
-        places are taken, so that the end of the list goes to whoever is free first.
+        places are taken, so that the end of the list goes to the engine that is free first.
         """
         alive = [(n, seat) for n, seat in enumerate(self.seats) if seat.alive]
         total = sum(seat.speed for _, seat in alive)
@@ -179,7 +179,7 @@ class Dispatcher:
         return {n: self.next(room) for n, room in rooms.items()}
 
     def _shared(self, rooms: Mapping[int, int], left: int) -> dict[int, int]:
-        """The last samples, one by one to the engine that will be done with its own first."""
+        """Give the last samples one by one to the engine that will finish its own first."""
         shares = dict.fromkeys(rooms, 0)
         loads = [(self._load(n, 0), n) for n in rooms]
         heapq.heapify(loads)
@@ -197,16 +197,15 @@ class Dispatcher:
         return (len(seat.taken) + more + 1) / seat.speed
 
     def next(self, count: int) -> Samples:
-        """The first so many of those that no engine has been given, and they are."""
+        """Hand out the first `count` samples that no engine has."""
         first, self._at = self._at, self._at + count
         return self._numbers[first : self._at], self._indices[first : self._at]
 
     # ---- Server and Interactive -----------------------------------------------------------------
 
     def _routed(self) -> dict[int, Samples]:
-        """Each sample to the engine that has the least work for its speed, of those with a place.
-
-        Engines without one aren't given any: what they would queue, another may begin sooner.
+        """Give each sample to the engine with a free place that has the least work for its speed.
+        Full engines get none: another may begin sooner what they would queue.
         """
         given: dict[int, Samples] = {}
         loads = [
@@ -231,5 +230,5 @@ class Dispatcher:
         return given
 
     def _work(self, seat: Seat, count: int) -> float:
-        """Of the seat with one sample more than these, in answer tokens."""
+        """The seat's work with one sample more than these, in answer tokens."""
         return (count + 1) * self._answer_tokens + self._prompt_weight * seat.prompt_tokens

@@ -1,9 +1,9 @@
-"""Several engines, each in a process of its own, fed by measured speed and watched.
+"""Several engines, each in its own process, fed by measured speed and watched.
 
-One thread waits for news of all of them, hands out samples and passes answers on. A dead engine is
-noticed by its closed connection, by its silence, or by samples that it doesn't get on with; then
-the run fails with its name, or its samples go to the others (placement.on_failure). News of an
-engine that a sample was taken from are dropped, so no sample is answered twice.
+One thread waits for messages of all of them, hands out samples and passes answers on. A dead engine
+is noticed by its closed connection, by its silence, or by samples without progress; then the run
+fails and names it, or its samples go to the others (placement.on_failure). Answers of an engine
+that a sample was taken from are dropped, so no sample is answered twice.
 """
 
 import os
@@ -17,11 +17,16 @@ from steps.base.errors import UserError
 from steps.config.schema import Engine
 from steps.run.engines import wire
 from steps.run.engines.engine import News, depth
-from steps.run.engines.link import Link
+from steps.run.engines.link import Link, Still
+from steps.run.engines.pace import Slow
 from steps.run.placing.cluster import Cluster
 from steps.run.sut.backend import POLL_S, Job
 from steps.run.sut.dispatch import Dispatcher, Seat
 from steps.run.sut.health import Speed, degraded
+
+READ_SHARE = 0.25
+"""Of the time that a start has: who reads none of its prompts for so long is named before all of it
+is over, and a socket that takes a part first waits twice."""
 
 
 class Fleet:
@@ -41,11 +46,12 @@ class Fleet:
         self._links: list[Link] = []
         self._ready: dict[int, wire.Ready] = {}
         self._missing: set[int] = set()
-        """Engines that could not start and that the run does without."""
+        """Engines that could not start; the run continues without them."""
         self._selector = selectors.DefaultSelector()
         self._progress: list[float] = []
-        """When each engine last brought something or had nothing to do."""
+        """When each engine last made progress or had nothing to do."""
         self._failures: list[str] = []
+        self._slow_steps: list[tuple[int, Slow]] = []
         self._checked_s = 0.0
         self._woken = False
         self._wake_end, self._waker = os.pipe()
@@ -60,10 +66,11 @@ class Fleet:
         columns = wire.packed(self._job.prompts), wire.packed(self._job.warmup)
         for number, link in enumerate(self._links):
             self._selector.register(link, selectors.EVENT_READ, number)
-            try:
-                link.send(self._assignment(number, *columns))
-            except OSError:
-                self._gone(number, None, starting=True)
+            # Before it reads, its modules may come from a slow disk.
+            link.limit(READ_SHARE * self._config.start_limit_s)
+            self._send(number, self._assignment(number, *columns), starting=True)
+            if number not in self._missing:
+                link.limit(self._placement.silence_limit_s)
         while len(self._ready) + len(self._missing) < len(self._links):
             for number in self._heard(POLL_S):
                 self._starting(number, begun)
@@ -117,7 +124,7 @@ class Fleet:
         )
 
     def _settings(self, number: int) -> Engine:
-        """Of one engine: its node's hardware may have arguments of its own."""
+        """The configuration of one engine: its node's hardware may have its own arguments."""
         kind = self._placement.kind(number // self._placement.engines_per_node)
         own = self._config.arguments_on.get(kind.hardware) if kind else None
         return self._config.model_copy(update={"arguments": own}) if own else self._config
@@ -130,7 +137,7 @@ class Fleet:
             if message.identity != first.identity:
                 raise UserError(
                     f"{self._links[number].name} is {message.identity}, another one "
-                    f"{first.identity}: a run has one software; mend the environments"
+                    f"{first.identity}: all must be the same; fix the environments"
                 )
             seconds = time.monotonic() - begun
             ready, total = len(self._ready), len(self._links)
@@ -139,7 +146,7 @@ class Fleet:
             )
 
     def _check_starts(self) -> None:
-        """An engine that loads may be silent for long; one that is stopped loads nothing."""
+        """A loading engine may be silent for long, but not one that is stopped."""
         for number, link in enumerate(self._links):
             if number in self._ready or number in self._missing or not link.stopped():
                 continue
@@ -162,6 +169,8 @@ class Fleet:
             message = self._message(number)
             if isinstance(message, News):
                 found.append(self._still_its_own(number, message))
+            elif isinstance(message, wire.SlowSteps):
+                self._note(number, message)
         self._check()
         self._hand_out()
         return found
@@ -176,13 +185,10 @@ class Fleet:
         for number, samples in self._dispatcher.assign(now).items():
             if len(self._dispatcher.seats[number].taken) == len(samples[0]):
                 self._progress[number] = now
-            try:
-                self._links[number].send(wire.Submit(*samples))
-            except OSError:
-                self._gone(number, None)
+            self._send(number, wire.Submit(*samples))
 
     def _still_its_own(self, engine: int, brought: News) -> News:
-        """News of samples that were taken from this engine are dropped."""
+        """Drops answers to samples that were taken from this engine."""
         now = time.monotonic()
         self._progress[engine] = now
         first = self._dispatcher.started(engine, brought.first)
@@ -191,7 +197,7 @@ class Fleet:
     # ---- news and deaths ------------------------------------------------------------------------
 
     def _heard(self, limit_s: float) -> list[int]:
-        """Engines that said something or whose connection is closed; waits until there is one."""
+        """Engines that sent a message or whose connection is closed; waits until there is one."""
         found = []
         for key, _ in self._selector.select(limit_s):
             if key.data is None:
@@ -201,11 +207,22 @@ class Fleet:
                 found.append(key.data)
         return found
 
+    def _send(self, number: int, message: wire.Message, *, starting: bool = False) -> None:
+        try:
+            self._links[number].send(message)
+        except Still as error:
+            self._gone(number, str(error), starting=starting)
+        except OSError:
+            self._gone(number, None, starting=starting)
+
     def _message(self, number: int, *, starting: bool = False) -> wire.Message:
         try:
             message = self._links[number].receive()
         except wire.Garbled as error:
-            self._gone(number, f"sent what is no message ({error})", starting=starting)
+            self._gone(number, f"sent something that isn't a message ({error})", starting=starting)
+            return wire.Alive()
+        except Still as error:
+            self._gone(number, str(error), starting=starting)
             return wire.Alive()
         except (EOFError, OSError):
             self._gone(number, None, starting=starting)
@@ -217,8 +234,9 @@ class Fleet:
         return message
 
     def _check(self) -> None:
-        """Engines that say nothing, and those that bring nothing; looked at several times a second,
-        not at every message."""
+        """Finds silent engines and those without progress; checks several times a second, not at
+        every message.
+        """
         now = time.monotonic()
         if now - self._checked_s < POLL_S:
             return
@@ -230,10 +248,10 @@ class Fleet:
             if silent_s > self._placement.silence_limit_s:
                 self._gone(number, f"gave no sign of life for {silent_s:.0f} s")
             elif seat.taken and still_s > self._config.stall_limit_s:
-                self._gone(number, f"brought nothing for {still_s:.0f} s")
+                self._gone(number, f"made no progress for {still_s:.0f} s")
 
     def _gone(self, number: int, why: str | None, *, starting: bool = False) -> None:
-        """The engine is dead. `why` None: its connection is closed, and its process knows why."""
+        """The engine is dead. `why` None: its connection is closed; its process has the reason."""
         link = self._links[number]
         self._selector.unregister(link)
         ended = link.end()
@@ -242,8 +260,8 @@ class Fleet:
             self._missing.add(number)
             alone = len(self._missing) == len(self._links)
             if self._placement.on_failure == "fail" or alone:
-                raise UserError(f"{phrase} at start; see the log for its last words")
-            self._failures.append(f"{phrase} at start; the others do without it")
+                raise UserError(f"{phrase} at start; see the log for its last message")
+            self._failures.append(f"{phrase} at start; the run continues without it")
             self._job.say(self._failures[-1])
             return
         waiting = len(self._dispatcher.seats[number].taken)
@@ -258,6 +276,14 @@ class Fleet:
         self._job.say(self._failures[-1])
 
     # ---- for the result -------------------------------------------------------------------------
+
+    def slow(self) -> list[tuple[int, Slow]]:
+        return self._slow_steps
+
+    def _note(self, number: int, told: wire.SlowSteps) -> None:
+        now = time.perf_counter()
+        for step, ago_s in zip(told.steps, told.ago_s, strict=True):
+            self._slow_steps.append((number, step._replace(at=now - ago_s)))
 
     def identity(self) -> dict[str, str]:
         return next(iter(self._ready.values())).identity
@@ -291,7 +317,7 @@ class Fleet:
         }
 
     def _degraded(self) -> list[str]:
-        """Of the whole run: what engines answered over the time that samples spent on them."""
+        """Over the whole run: engines slower than their equals, dead or absent; a sentence each."""
         seats = self._dispatcher.seats
         rates = {
             n: seats[n].tokens / seats[n].sample_s

@@ -1,8 +1,8 @@
 """One LoadGen run: LoadGen on one thread, the engine on another, a watchdog between them.
 
-LoadGen waits for ever for a sample that never completes and can't be told to stop, and an exception
-in its callbacks ends the process without a word. So neither is allowed to happen: callbacks only
-move samples, everything that can fail runs on the engine's thread, and the main thread watches.
+LoadGen waits without limit for a sample that never completes and can't be stopped, and an exception
+in its callbacks ends the process silently. So neither may happen: callbacks only move samples,
+everything that can fail runs on the engine's thread, and the main thread watches.
 """
 
 import gc
@@ -29,16 +29,16 @@ from steps.run.sut.ordering import LongestFirst
 
 POLL_S = 0.2
 END_S = 2.0
-"""How long the engine's thread has to end the step that it is in."""
+"""How long the engine's thread may take to end its current step."""
 GC_THRESHOLD = 100_000
-"""Allocations between collections of young objects during the test; Python's own is 700."""
+"""Allocations between collections of young objects during the test; Python's default is 700."""
 IDLE_GAPS = 30.0
-"""With Poisson arrivals a gap of so many mean ones has probability e^-30: it is a hang."""
+"""With Poisson arrivals, a gap of this many mean ones has probability e^-30: it is a hang."""
 
 
 @dataclass
 class EngineLoop:
-    """Feeds the engines with what LoadGen issues and tells it of tokens, on its own thread.
+    """Feeds LoadGen's samples to the engines and reports tokens to LoadGen, on its own thread.
 
     `prompts` holds token ids per sample index. `book` holds what LoadGen has issued; a sample's
     number there is its number for the engines.
@@ -54,7 +54,7 @@ class EngineLoop:
     start_s: float = 0.0
     """How long the engines took to be ready for the first sample."""
     cpus: pinning.Apart = pinning.TOGETHER
-    """Where the engine's thread and LoadGen's run, if they are in one process and kept apart."""
+    """The CPUs of the engine's thread and LoadGen's, if they share a process and are kept apart."""
     error: BaseException | None = None
 
     def __post_init__(self) -> None:
@@ -81,7 +81,7 @@ class EngineLoop:
     # ---- main thread ------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin loading; `ready` is set when samples may come, or `error` when they can't."""
+        """Begin loading; sets `ready` when samples may come, or `error` if that fails."""
         self._thread.start()
 
     @contextmanager
@@ -96,16 +96,18 @@ class EngineLoop:
             if self.cpus.others:
                 pinning.keep_to(before)
 
-    def begin_test(self) -> None:
+    def begin_test(self) -> float:
+        """Returns the moment from which times are counted, of time.perf_counter."""
         # A collection would look at every prompt and note there is; what a run makes has no cycles.
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
         self._epoch = time.perf_counter()
         self._last_progress = time.monotonic()
+        return self._epoch
 
     def stop(self) -> None:
-        """End the thread after the step it is in, and the engines; leave the progress line."""
+        """End the thread after its current step, and the engines; end the progress line."""
         self._stop = True
         self.backend.wake()
         self._thread.join(END_S)
@@ -114,12 +116,12 @@ class EngineLoop:
             self._bar.close()
 
     def fail(self, error: BaseException) -> None:
-        """Note what voids the run, for `watch` to raise; the first one is the cause."""
+        """Note an error that voids the run, for `watch` to raise; the first one is the cause."""
         self.error = self.error or error
         self.ready.set()
 
     def stalled(self) -> str | None:
-        """A phrase about what is waited for if nothing has moved for too long."""
+        """A phrase about what the run waits for, if there was no progress for too long."""
         limit_s = self.config.engine.stall_limit_s
         if self.config.engine.placement.on_failure == "redispatch":
             limit_s *= 2  # one stalled engine is the fleet's to replace
@@ -133,13 +135,13 @@ class EngineLoop:
         waited_s = time.perf_counter() - self._epoch - waiting[0].issued_s
         return (
             f"sample {waiting[0].sample_index} has waited {waited_s:.0f} s for its answer, "
-            f"{len(waiting)} wait in all, and the engine brought nothing for {still_s:.0f} s"
+            f"{len(waiting)} wait in all, and the engine made no progress for {still_s:.0f} s"
         )
 
     # ---- LoadGen's threads ------------------------------------------------------------------
 
     def issue(self, query_ids: Sequence[int], indices: Sequence[int]) -> None:
-        """LoadGen's callback; must not raise and must not take long."""
+        """LoadGen's callback; it must neither raise nor take long."""
         try:
             now = time.perf_counter() - self._epoch
             if self.book.completed == len(self.book):
@@ -166,14 +168,14 @@ class EngineLoop:
             self.fail(error)
 
     def _take_place(self) -> None:
-        """Before libraries are loaded, whose threads stay with the one that started them."""
+        """Call it before libraries are loaded: their threads inherit the CPUs of this one."""
         if not self.config.engine.placement.in_process:
             return
         share = pinning.quota()
         if share is not None and share < self.config.engine.threads:
             self.say(
                 f"this container may use {share:g} of a processor and the engine computes with "
-                f"{self.config.engine.threads}: it is stopped for part of the time, and rates of a "
+                f"{self.config.engine.threads}: it is stopped part of the time, and rates of a "
                 "whole one may miss their limits"
             )
         cpus = pinning.apart(self.config.engine)
@@ -181,7 +183,7 @@ class EngineLoop:
             self.cpus = cpus
 
     def _feed(self) -> None:
-        """Give the engines what has arrived, as much as they take."""
+        """Give the engines new samples, as many as they take."""
         end, depth = len(self.book), self.backend.depth
         if depth is not None:
             end = min(end, self.book.completed + depth)
@@ -207,6 +209,7 @@ class EngineLoop:
             self.book.note_first_tokens(first.numbers, now)
             mlperf_loadgen.FirstTokenComplete(self._responses(first))
         if news.completed:
+            self._require_lengths(news.completed)
             responses = self._responses(news.completed)
             # Noted first: with the last response LoadGen ends the test, and the notes are read.
             self.book.note_answers(news.completed, now)
@@ -215,8 +218,24 @@ class EngineLoop:
                 self._bar.add(len(news.completed))
         self._last_progress = time.monotonic()
 
+    def _require_lengths(self, batch: Batch) -> None:
+        """Raises UserError: tokens beyond the limit would count as speed, but aren't an answer."""
+        least, most = self.config.generation.min_tokens, self.config.generation.max_tokens
+        if least <= min(batch.counts) and max(batch.counts) <= most:
+            return
+        number, count = next(
+            (number, count)
+            for number, count in zip(batch.numbers, batch.counts, strict=True)
+            if not least <= count <= most
+        )
+        raise UserError(
+            f"sample {self.book.indices[number]} was answered with {count:,} tokens, and "
+            f"generation allows {least:,} to {most:,}: the engine doesn't keep to it, and the run "
+            "is void"
+        )
+
     def _responses(self, batch: Batch) -> list[Any]:
-        """LoadGen copies what the pointers name before the call that takes them returns."""
+        """LoadGen copies the data behind the pointers before its call returns."""
         from mlperf_loadgen import QuerySampleResponse
 
         query_ids = self.book.query_ids
@@ -233,7 +252,7 @@ class EngineLoop:
 
 
 def watch(loop: EngineLoop, test: threading.Thread, look: Callable[[], None] | None = None) -> None:
-    """Wait for LoadGen; raises UserError as soon as it can't end well, and what `look` raises."""
+    """Wait for LoadGen. Raises UserError as soon as the run is void, and what `look` raises."""
     while True:
         test.join(POLL_S)
         if loop.error is not None:
@@ -244,7 +263,7 @@ def watch(loop: EngineLoop, test: threading.Thread, look: Callable[[], None] | N
             look()
         phrase = loop.stalled()
         if phrase:
-            raise UserError(f"{phrase}; the run is void, see the log for the engine's last words")
+            raise UserError(f"{phrase}; the run is void, see the log for the engine's last message")
 
 
 def wait_until_ready(loop: EngineLoop, limit_s: float) -> None:

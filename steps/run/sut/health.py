@@ -1,8 +1,7 @@
-"""Engines that are slower than they should be: measured against their equals, not against a table.
-
-A speed from a former run would have to be of the same node, image, weights and settings, and would
-call an engine healthy that has become slow since; what all engines of a run do at the same time on
-the same samples says what each should do.
+"""Finds engines that are slower than their equals, without a table of speeds. A speed from an
+earlier run would have to be of the same node, image, weights and settings, and a node may have
+become slow before that; the run's other engines, at the same time on the same samples, show what
+each should reach.
 """
 
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from statistics import median
 
 @dataclass(frozen=True)
 class Speed:
-    """`rate`: tokens per second of one sample; equals are on the same `device`, by model name."""
+    """`rate`: tokens per second of one sample; engines of one `device` (model name) are equals."""
 
     device: str
     rate: float

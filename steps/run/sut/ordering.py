@@ -6,8 +6,8 @@ from collections.abc import Sequence
 class LongestFirst:
     """Longest prompts first within each copy of LoadGen's sample set, which has `copy` samples.
 
-    The rules allow no sorting beyond one copy. Copies are sorted as they are asked for: an Offline
-    query can have many, and the engines wait for the first.
+    The rules allow no sorting beyond one copy. Copies are sorted when needed: an Offline query can
+    have many, and the engines wait for the first.
     """
 
     def __init__(self, lengths: Sequence[int], copy: int) -> None:
@@ -16,7 +16,7 @@ class LongestFirst:
         self._order: list[int] = []
 
     def numbers(self, indices: Sequence[int], first: int, end: int) -> list[int]:
-        """Of the samples from place `first` of the order to before `end`; `indices` by number."""
+        """The samples at places `first` to before `end` of the order; `indices` by number."""
         while len(self._order) < end:
             begin = len(self._order)
             numbers = range(begin, min(begin + self._copy, len(indices)))

@@ -1,7 +1,8 @@
-"""What the three LoadGen runs have in common: `execute` does one."""
+"""The common part of the three LoadGen runs: `execute` does one."""
 
 import csv
 import importlib.metadata
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,9 +17,12 @@ from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.record import Manifest, Workspace, canonical_json
 from steps.config.schema import RunConfig
+from steps.config.window import WINDOW
 from steps.mlperf.loadgen_log import read_detail
 from steps.prepare import samples
 from steps.run.engines import pinning
+from steps.run.journal import beside
+from steps.run.journal.settings import load
 from steps.run.sut import user_conf
 from steps.run.sut.harness import EngineLoop, wait_until_ready, watch
 
@@ -34,7 +38,7 @@ SAMPLE_COLUMNS = (
 )
 
 AUDIT_WARNING = "Found Audit Config file"
-"""What LoadGen 5.1.2 logs when it applies an audit.config."""
+"""LoadGen 5.1.2's log line when it applies an audit.config."""
 
 
 Row = tuple[int, int, int, float | str, float | str, float | str]
@@ -42,15 +46,15 @@ Row = tuple[int, int, int, float | str, float | str, float | str]
 
 
 class TrialEnded(Exception):
-    """Raised by `Trial.look` to end a run. LoadGen can't be told: the process has to end too."""
+    """Raised by `Trial.look` to end a run. LoadGen can't be stopped: the process must end too."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A run that need not go to its end.
+    """A run that may be ended early.
 
-    `look` is called several times a second with the samples so far. `seed` takes the place of the
-    round's seeds: such a run is no result. None keeps them.
+    `look` is called several times a second with the samples so far. `seed` replaces the round's
+    seeds: such a run isn't a result. None keeps them.
     """
 
     look: Callable[[Iterator[Row]], None]
@@ -70,12 +74,11 @@ def execute(
 
     `audit`: settings of a compliance test, written to audit.config and applied by LoadGen last.
     Raises UserError for anything that voids the run, and what `trial.look` raises; samples.csv then
-    says how far the run came.
+    shows how far the run came.
     """
     _check_loadgen(config)
     weights = Manifest.read(inputs["model"])
-    for complaint in weights.damage():
-        raise UserError(f"{complaint}; delete {weights.directory} and re-run")
+    weights.require_whole()
     prompts = samples.load(inputs["dataset"])
     _check_prompts(config, prompts)
     folder = workspace.directory
@@ -95,11 +98,16 @@ def execute(
         progress=lambda issued: console.progress(label, max(issued, expected)),
         say=console.say,
     )
+    settings, cpus = load(), sorted(os.sched_getaffinity(0))
     loop.start()
     try:
         wait_until_ready(loop, config.engine.start_limit_s)
-        with loop.beside_engine():
-            duration_s, cpu_s = _test(mode, config, loop, folder, audit_file, trial)
+        device = loop.backend.identity()["device"]
+        with (
+            loop.beside_engine(),
+            beside.kept(folder, config.engine, device, cpus, console.say) as journal,
+        ):
+            duration_s, cpu_s = _test(mode, config, loop, folder, audit_file, trial, journal)
     except TrialEnded:
         _write_samples(folder / "samples.csv", loop)
         raise
@@ -108,6 +116,9 @@ def execute(
     _check_log(folder / "mlperf_log_detail.txt", audited=audit is not None)
     _check_samples(mode, loop)
     _write_samples(folder / "samples.csv", loop)
+    window = journal.window(loop.backend.slow(), settings)
+    for disturbance in window.disturbances if window else ():
+        console.say(f"the run was disturbed: {disturbance}")
     emulated = config.engine.emulation or bool(weights.result.get("simulated"))
     engine = {
         **loop.backend.identity(),
@@ -128,6 +139,8 @@ def execute(
         "loadgen_process_cpu_s": round(cpu_s, 3),
         "engine_start_s": round(loop.start_s, 3),
     }
+    if window is not None:
+        workspace.result[WINDOW] = window.model_dump(mode="json")
 
 
 def _earlier(config: RunConfig, workspace: Workspace) -> int:
@@ -156,17 +169,17 @@ def _check_loadgen(config: RunConfig) -> None:
     if installed != config.rules.loadgen_version:
         raise UserError(
             f"LoadGen {installed} is installed, round {config.rules.round} needs "
-            f"{config.rules.loadgen_version}: its seeds are compiled in; mend envs/*.lock"
+            f"{config.rules.loadgen_version}: its seeds are compiled in; fix envs/*.lock"
         )
 
 
 def _check_prompts(config: RunConfig, prompts: samples.Samples) -> None:
-    """Raises UserError if LoadGen or the engine would choke on the dataset in mid-run."""
+    """Raises UserError if LoadGen or the engine would fail on the dataset in mid-run."""
     evaluation = prompts.evaluation
     wanted = config.loadgen.sample_count(config.rules)
     if len(evaluation) < wanted:
         raise UserError(
-            f"the dataset has {len(evaluation)} samples, LoadGen is to load {wanted}; raise "
+            f"the dataset has {len(evaluation)} samples, LoadGen loads {wanted}; raise "
             "length.evaluation_count or lower length.performance_sample_count_override"
         )
     room = config.engine.arguments.max_model_len - config.generation.max_tokens
@@ -199,10 +212,11 @@ def _test(
     folder: Path,
     audit_file: Path,
     trial: Trial | None,
+    journal: beside.Keeper,
 ) -> tuple[float, float]:
-    """LoadGen's test; returns its seconds and this process's, of all threads, during it.
+    """Run LoadGen's test; returns its seconds and the processor seconds of all threads during it.
 
-    FromConfig is called once: twice voids the run.
+    FromConfig is called once: a second call voids the run.
     """
     import mlperf_loadgen as lg
 
@@ -234,7 +248,7 @@ def _test(
             loop.fail(UserError(f"LoadGen ended with {type(error).__name__}: {error}"))
 
     test = threading.Thread(target=conduct, name="loadgen", daemon=True)
-    loop.begin_test()
+    journal.begin(loop.begin_test())
     begun, spent_s = time.monotonic(), time.process_time()
     test.start()
     watch(loop, test, None if trial is None else lambda: trial.look(rows(loop)))
@@ -247,7 +261,7 @@ def _test(
 
 
 def _check_log(path: Path, *, audited: bool) -> None:
-    """Raises UserError if LoadGen calls the run void or applied another audit.config than ours."""
+    """Raises UserError if LoadGen reports errors or applied another audit.config than ours."""
     detail = read_detail(path)
     if detail.errors:
         first = detail.errors[0]
@@ -264,7 +278,7 @@ def _check_log(path: Path, *, audited: bool) -> None:
 
 
 def _check_samples(mode: Mode, loop: EngineLoop) -> None:
-    """Raises UserError unless every issued sample is answered, in accuracy mode each one once."""
+    """Raises UserError unless every issued sample is answered, in accuracy mode every one once."""
     unanswered = loop.book.unanswered()
     if unanswered:
         raise UserError(
@@ -288,7 +302,7 @@ def _write_samples(path: Path, loop: EngineLoop) -> None:
 
 
 def rows(loop: EngineLoop) -> Iterator[Row]:
-    """Of samples.csv, as far as the run has come."""
+    """Rows of samples.csv, as far as the run has come."""
     for sample in loop.book.samples():
         yield (
             sample.sample_index,

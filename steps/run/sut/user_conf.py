@@ -1,4 +1,4 @@
-"""LoadGen's two text files, rendered from typed values and from nothing else."""
+"""LoadGen's two text files, rendered from typed values only."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ def loadgen_scenario(scenario: Scenario) -> str:
 
 
 def render_user_conf(loadgen: Loadgen, scenario: Scenario) -> str:
-    """One `model.scenario.key = value` line per setting that is given; times in ms."""
+    """One `model.scenario.key = value` line per setting that isn't None; times in ms."""
     settings = {
         "target_qps": loadgen.target_qps,
         "min_duration": loadgen.min_duration_ms,
@@ -28,7 +28,7 @@ def render_user_conf(loadgen: Loadgen, scenario: Scenario) -> str:
 
 
 def _number(value: float) -> str:
-    """Without an exponent, which LoadGen's reader would cut off."""
+    """A number without an exponent, which LoadGen's reader would cut off."""
     return str(int(value)) if value == int(value) else repr(value)
 
 

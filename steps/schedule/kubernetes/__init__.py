@@ -1,1 +1,1 @@
-"""A plan on Kubernetes: each job that needs a node is a Job, made and watched by a command."""
+"""A plan on Kubernetes: each job that needs a node is a Job, created and watched by a command."""

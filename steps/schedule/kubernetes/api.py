@@ -1,4 +1,4 @@
-"""The questions that are put to a cluster's API, each with a limit, and its errors as sentences."""
+"""Requests to a cluster's API, each with a time limit, and its errors as sentences."""
 
 import contextlib
 import json
@@ -25,20 +25,20 @@ NEEDED = (
     ("", "pods", "log", "get"),
     *(("networking.k8s.io", "networkpolicies", "", verb) for verb in ("create", "delete")),
 )
-"""What somebody has to be allowed: group, resource, its part, verb."""
+"""The permissions that a user needs: group, resource, its part, verb."""
 
 SERVICES = tuple(("", "services", "", verb) for verb in ("create", "delete"))
 """The same, for systems of several nodes."""
 
 
 class SilenceError(Exception):
-    """The API gave no answer, or none that holds; its message says what it gave instead."""
+    """The API gave no usable answer; the message says what it gave instead."""
 
 
 class Cluster:
     """One namespace of a cluster.
 
-    Raises UserError for what the API refuses and SilenceError for what may pass, whoever is asked.
+    Every method raises UserError for what the API refuses and SilenceError for what may pass.
     """
 
     def __init__(self, settings: Kubernetes) -> None:
@@ -54,7 +54,7 @@ class Cluster:
         except (ConfigException, OSError, ValueError, KeyError) as error:
             where = settings.kubeconfig or "where kubectl looks for it"
             raise UserError(
-                f"there is no usable kubeconfig {where} ({error}); mend it until `kubectl get "
+                f"there is no usable kubeconfig {where} ({error}); fix it until `kubectl get "
                 "pods` works, or set scheduler.kubeconfig and scheduler.context"
             ) from error
         own.retries = False
@@ -67,7 +67,7 @@ class Cluster:
     # ---- before anything is started -----------------------------------------------------------
 
     def require(self, *, several_nodes: bool) -> None:
-        """Raises UserError naming everything that isn't allowed here."""
+        """Raises UserError naming every permission that is missing here."""
         missing = [
             f"{verb} {resource}{'/' * bool(part)}{part}"
             for group, resource, part, verb in (*NEEDED, *(SERVICES if several_nodes else ()))
@@ -94,14 +94,14 @@ class Cluster:
         return bool(answer.status and answer.status.allowed)
 
     def try_out(self, made: Any) -> None:
-        """Everything that happens to an object when it is created, but that it is kept."""
+        """Do everything that creating an object does, but don't keep it."""
         with contextlib.suppress(_Conflict):
             self.create(made, dry_run="All")
 
     # ---- objects ------------------------------------------------------------------------------
 
     def create(self, made: Any, **options: str) -> bool:
-        """False: there is one of this name already."""
+        """Create an object. False: one of this name exists."""
         calls = {
             "Job": self._batch.create_namespaced_job,
             "Service": self._core.create_namespaced_service,
@@ -114,7 +114,7 @@ class Cluster:
         return True
 
     def delete(self, made: Any) -> None:
-        """What is gone already is no mistake."""
+        """Delete an object; one that is already gone isn't an error."""
         calls = {
             "Job": self._batch.delete_namespaced_job,
             "Service": self._core.delete_namespaced_service,
@@ -131,14 +131,14 @@ class Cluster:
             return None
 
     def pods(self, label: str, value: str) -> list[Any]:
-        """Those that carry the label, oldest first."""
+        """The objects with the label, oldest first."""
         listed = self._ask(
             self._core.list_namespaced_pod, self.namespace, label_selector=f"{label}={value}"
         )
         return sorted(listed.items, key=lambda pod: str(pod.metadata.creation_timestamp))
 
     def log(self, pod: str, container: str) -> str | None:
-        """All of it; None as long as there is none, or its node doesn't give it."""
+        """The whole log; None while there is none, or while its node doesn't give it."""
         try:
             answer = self._ask(
                 self._core.read_namespaced_pod_log,
@@ -203,15 +203,15 @@ class Cluster:
 
 
 class LoginError(UserError):
-    """A token that isn't known, or no longer: may be renewed while jobs run."""
+    """The API doesn't accept the token (any more): it may be renewed while jobs run."""
 
 
 class _Conflict(Exception):
-    """There is such an object already."""
+    """An object of this name exists."""
 
 
 class _AbsentError(Exception):
-    """There is no such object."""
+    """The object doesn't exist."""
 
 
 def _message(error: ApiException) -> str:

@@ -1,6 +1,5 @@
-"""`python -m steps.schedule.kubernetes.ask check|show PLAN`: what a plan would make.
-
-`show` prints it; `check` has the cluster say whether it would take it.
+"""`python -m steps.schedule.kubernetes.ask check|show PLAN`: the objects of a plan. `show` prints
+them; `check` asks the cluster whether it would accept them.
 """
 
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from steps import ROOT
+from steps.base.console import plain_output
 from steps.base.errors import UserError
 from steps.base.record import Manifest
 from steps.config.scheduler import Kubernetes
@@ -38,8 +38,9 @@ def main(arguments: list[str]) -> int:
 
 
 def check(plan: Plan, root: Path) -> None:
-    """Raises UserError for a cluster that isn't there, for what it doesn't allow, and for a job
-    that it would refuse: the first of each step is tried out there."""
+    """Raises UserError for an absent cluster, for missing permissions, and for a job that it would
+    refuse: the first job of each step is tried there.
+    """
     scheduler = plan.scheduler
     assert isinstance(scheduler, Kubernetes)
     whole = manifests(plan, root)
@@ -59,8 +60,9 @@ def check(plan: Plan, root: Path) -> None:
 
 
 def manifests(plan: Plan, root: Path) -> Iterator[tuple[Job, list[Any]]]:
-    """Of every job that needs a node, as it would be started: with an image that is built, if it
-    is, and without the digests of code, which snakemake lists."""
+    """The objects of every job that needs a node, as it would be started: with its image if that is
+    built, and without the digests of code, which snakemake lists.
+    """
     assert isinstance(plan.scheduler, Kubernetes)
     maker = Manifests(plan, machine(plan.scheduler))
     by_output = {job.output: job for job in plan.jobs}
@@ -76,11 +78,12 @@ def manifests(plan: Plan, root: Path) -> Iterator[tuple[Job, list[Any]]]:
 
 
 def _image(root: Path, made: Job, scheduler: Kubernetes) -> Image:
-    """Nothing is pushed for a look."""
+    """Nothing is pushed here."""
     if scheduler.registry is None and (root / made.output).exists():
         return images.of_nodes(Manifest.read(root / made.output))
     return images.planned(made.key, scheduler.registry)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    with plain_output():
+        raise SystemExit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""An image, as the nodes of a cluster find it."""
+"""How the nodes of a cluster find an image."""
 
 from steps.base.errors import UserError
 from steps.base.record import Manifest
@@ -12,21 +12,20 @@ PUSH_LIMIT_S = 600
 
 
 def planned(name: str, registry: str | None) -> Image:
-    """One that isn't built yet."""
+    """An image that isn't built yet."""
     return Image(f"{registry or 'reprise'}/{name}:not-built-yet", PYTHON, registry is not None)
 
 
 def of_nodes(image: Manifest) -> Image:
-    """One that the nodes have."""
+    """An image that the nodes have."""
     name, inputs = image.config["name"], str(image.result["labels"][LABEL])
     return Image(f"reprise/{name}:{inputs[:12]}", str(image.result["python"]), False)
 
 
 def found(image: Manifest, engine: EngineAddress, registry: str | None) -> Image:
-    """Pushed to the registry, by its digest there, which no other push can move; without one, as
-    it is named on this machine and has to be on the nodes.
-
-    Raises UserError for an image that is no longer here and a registry that doesn't take it.
+    """Push it to the registry and use its digest there, which no other push can move; without a
+    registry, use its local name, which must exist on the nodes. Raises UserError if the image is no
+    longer here or the registry refuses it.
     """
     if registry is None:
         return of_nodes(image)
@@ -45,7 +44,7 @@ def found(image: Manifest, engine: EngineAddress, registry: str | None) -> Image
             if "error" in event:
                 raise UserError(
                     f"image {name} can't be pushed to {repository} ({event['error']:.200}); log in "
-                    f"there ({engine.engine} login), or mend scheduler.registry"
+                    f"there ({engine.engine} login), or fix scheduler.registry"
                 )
             digest = event.get("aux", {}).get("Digest", digest)
         if digest is None:

@@ -1,4 +1,4 @@
-"""What Kubernetes is given for a job of the plan: typed by its client, which knows no other keys.
+"""Kubernetes' objects for a job of the plan, typed by its client, which knows no other keys.
 
 One pod, or, for a system of several nodes, one per node: Ray starts the engines on the others, as
 between machines.
@@ -29,21 +29,21 @@ from steps.schedule.kubernetes.pods import (
     Object,
     Pods,
 )
-from steps.schedule.resources import Resources, nodes_of
+from steps.schedule.resources import Resources, modes_of, nodes_of
 
 CHECKOUT, SPEC, JOB = (f"{DOMAIN}/{name}" for name in ("checkout", "spec", "job"))
 
 RAY = ("-m", "ray.scripts.scripts", "start", "--disable-usage-stats", "--block")
 
 KEPT_S = 3600
-"""How long what has ended is kept, should nobody be there to remove it."""
+"""How long ended objects are kept if nothing removes them."""
 
 WORKER_STARTS = 20
-"""A node's Ray may be up before the head's, and tries again."""
+"""A node's Ray may start before the head's, and retries."""
 
 
 class Manifests:
-    """Of the jobs of one plan."""
+    """Builds the objects of one plan's jobs."""
 
     def __init__(self, plan: Plan, machine: Machine) -> None:
         assert isinstance(plan.scheduler, Kubernetes)
@@ -53,13 +53,13 @@ class Manifests:
         self._resources = Resources(plan)
 
     def of(self, job: Job, arguments: Sequence[str], image: Image) -> list[Object]:
-        """Of a job whose command is the image's Python with these arguments, in order of creation;
-        the last is the Job that decides.
-
-        Raises UserError for settings of the runtime that Kubernetes can't be told.
+        """The objects of a job whose command is the image's Python with these arguments, in order
+        of creation; the last is the Job that decides. Raises UserError for settings of the runtime
+        that Kubernetes can't express.
         """
         settings = ContainerSettings.model_validate_json(image_job(job, self._plan.jobs).container)
-        pods = Pods(self._scheduler, self._machine, settings, image, self._labels(job))
+        parts = (self._scheduler, self._machine, settings, image, self._labels(job))
+        pods = Pods(*parts, modes_of(job))
         needed = self._resources.requirement(job)
         if nodes_of(job, needed) == 1:
             return self._closed(pods, job, arguments, needed.kinds[0])
@@ -99,7 +99,7 @@ class Manifests:
         return [*objects, self._job(pods, job, head)]
 
     def _job(self, pods: Pods, job: Job, spec: Object, joining: NodeKind | None = None) -> Object:
-        """`joining`: nodes of this kind that serve the head."""
+        """`joining`: nodes of this kind that join the head."""
         limit_s = self._resources.limit_min(job, self._scheduler) * 60
         spec.active_deadline_seconds = limit_s
         role = joining.hardware if joining else HEAD
@@ -143,19 +143,19 @@ class Manifests:
 
 
 def name_of(job: Job, root: Path) -> str:
-    """One name per result: who makes it a second time takes the first one's place."""
+    """One name per result: a second job for it has the same name."""
     digest = hashlib.sha256(f"{root}\0{job.output}".encode()).hexdigest()[:12]
     return f"reprise-{job.step.replace('_', '-')}-{digest}"
 
 
 def plain(made: Object) -> dict[str, Any]:
-    """As the API takes it."""
+    """The object as the API takes it."""
     found: dict[str, Any] = made.model_dump(mode="json", by_alias=True, exclude_none=True)
     return found
 
 
 def text(objects: Sequence[Object]) -> str:
-    """Documents of YAML, as `kubectl apply --filename -` takes them."""
+    """YAML documents, as `kubectl apply --filename -` takes them."""
     return "".join(
         f"---\n{yaml.safe_dump(plain(made), sort_keys=False, width=100)}" for made in objects
     )

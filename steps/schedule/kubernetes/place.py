@@ -1,8 +1,8 @@
 """`python -m steps.schedule.kubernetes.place PLAN COMMAND...`: a job's command, in a pod.
 
 Makes what the job needs, passes on what the step prints, waits for its end, and removes all of it.
-The exit status is the step's own. Signals end the pod; whoever is killed leaves a Job that the next
-one for the same result goes on with.
+The exit status is the step's own. Signals end the pod; if this process is killed, it leaves a Job
+that the next one for the same result continues with.
 """
 
 import os
@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from steps import ROOT
-from steps.base.errors import UserError
+from steps.base.errors import UserError, plain
 from steps.base.record import Manifest
 from steps.config.runtime import ContainerSettings
 from steps.config.scheduler import Kubernetes, User
@@ -30,20 +30,26 @@ from steps.schedule.kubernetes.pods import RUN, Machine
 
 POLL_S = 2.0
 LOG_S = 10.0
-"""How often the step's words are fetched, all of them each time: they are few."""
+"""How often the step's output is fetched, all of it each time: it is short."""
 
 SAID_FIRST_S = 300.0
-"""A pod that waits is mentioned after this time, then each time that it has doubled."""
+"""A waiting pod is reported after this time, then whenever the time has doubled."""
 
 PULL_LIMIT_S = 300.0
-"""How long an image may fail to come; registries have bad minutes."""
+"""How long pulling an image may fail; registries have bad minutes."""
 
+IMAGE = (
+    *("InvalidImageName", "ErrImageNeverPull", "ErrImagePull", "ImagePullBackOff"),
+    *("RegistryUnavailable", "ImageInspectError", "SignatureValidationFailed"),
+)
 NEVER = ("InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError")
-PULLING = ("ErrImagePull", "ImagePullBackOff", "RegistryUnavailable")
-"""Reasons of a container that waits: what no time mends, and what time may."""
+"""A waiting container's reasons: its image, and errors that don't pass."""
+
+STARTING = ("ContainerCreating", "PodInitializing", "CrashLoopBackOff")
+"""Not an error by itself: Ray's workers are restarted until their head is up."""
 
 LOST = ("DeletionByTaintManager", "DeletionByPodGC", "NodeLost")
-"""Why a pod was ended whose node isn't heard of."""
+"""The reason of a pod that was ended because its node was unreachable."""
 
 GO_ON = "./reproduce goes on from what is finished"
 
@@ -61,7 +67,7 @@ def main(arguments: list[str]) -> int:
 
 
 def place(plan: Plan, command: Sequence[str]) -> int:
-    """Run a job's command on a node. Raises UserError for what keeps it from its end."""
+    """Run a job's command on a node. Raises UserError if it can't finish."""
     scheduler = plan.scheduler
     assert isinstance(scheduler, Kubernetes)
     output = command[command.index("--output") + 1]
@@ -90,7 +96,7 @@ def place(plan: Plan, command: Sequence[str]) -> int:
 
 
 def machine(scheduler: Kubernetes) -> Machine:
-    """Raises UserError for root: pods run as whose files they write, and may not be root."""
+    """Raises UserError for root: pods run as the owner of the files they write, never as root."""
     (ROOT / "results").mkdir(exist_ok=True)
     user = scheduler.user
     if user is None and os.getuid() == 0:
@@ -103,7 +109,7 @@ def machine(scheduler: Kubernetes) -> Machine:
 
 @dataclass
 class Placed:
-    """One job's objects, and what is known of its pods."""
+    """One job's objects, and its pods' states."""
 
     job: Job
     scheduler: Kubernetes
@@ -132,8 +138,9 @@ class Placed:
     # ---- start and end ------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Make what isn't there. What an earlier ./reproduce left of the same goes on, of another
-        it ends: two would write one result."""
+        """Create the objects that don't exist. Those of an earlier ./reproduce for the same job
+        continue; those for another job with this result are ended, or both would write it.
+        """
         found = self.cluster.job(self.name)
         if found is not None:
             same = found.metadata.labels.get(SPEC) == self.objects[-1].metadata.labels[SPEC]
@@ -173,7 +180,7 @@ class Placed:
             time.sleep(POLL_S)
 
     def remove(self) -> str:
-        """Says in words what was done."""
+        """Returns a sentence about what was done."""
         if not self._started:
             return "nothing was in Kubernetes"
         try:
@@ -186,8 +193,9 @@ class Placed:
     # ---- while it is there --------------------------------------------------------------------
 
     def look(self) -> int | None:
-        """The step's exit status once it has ended, and None before. Raises UserError for what
-        keeps it from its end; then nothing of it is left."""
+        """The step's exit status once it has ended, and None before. Raises UserError if it can't
+        finish; then it is removed.
+        """
         now = self.clock()
         try:
             job = self.cluster.job(self.name)
@@ -222,7 +230,7 @@ class Placed:
         return len(self.objects) > 2
 
     def _silent(self, now: float, error: Exception) -> None:
-        """Raises UserError once it has lasted; before, a login may have been renewed."""
+        """Raises UserError after the limit; until then, a login may be renewed."""
         if now - self._heard >= self.scheduler.silence_limit_min * 60:
             raise UserError(
                 f"{self.label}: the cluster at {self.cluster.host} hasn't answered for "
@@ -257,13 +265,22 @@ class Placed:
             )
         if pod.status.reason == "DeadlineExceeded":
             raise self._failure(_over(where))
-        if ended.exit_code and not any(line.startswith("error: ") for line in text.splitlines()):
-            raise self._failure(f"it ended with status {ended.exit_code} ({where})")
+        if ended.exit_code and not _errors(text):
+            # The manifest asks for the log's end here (FallbackToLogsOnError): nodes keep it when
+            # their logs can't be read.
+            if errors := _errors(ended.message or ""):
+                raise self._failure(f"{errors[-1].removeprefix('error: '):.400} ({where})")
+            if ended.reason in (None, "Error", "Completed"):
+                said = _line(ended.message)
+            else:
+                said = ": ".join(filter(None, (ended.reason, _line(ended.message))))
+            words = f"it ended with status {ended.exit_code} ({where})"
+            raise self._failure(f"{words}; Kubernetes says {said}" if said else words)
         self.remove()
         return int(ended.exit_code)
 
     def _lost(self, pod: Any) -> str | None:
-        """Why a pod was ended, if it wasn't by its step or by us."""
+        """Why a pod was ended, if neither its step nor we ended it."""
         where = self._where(pod)
         disrupted = _condition(pod.status.conditions, "DisruptionTarget")
         reason = disrupted.reason if disrupted else pod.status.reason
@@ -280,28 +297,26 @@ class Placed:
         return f"Kubernetes job {self.name} on {pod.spec.node_name}"
 
     def _unfinished(self, condition: Any, pod: Any | None) -> str:
-        """The Job has ended, and no container of it."""
+        """Raises UserError for a Job that has ended without a container that ended."""
         if condition.reason == "DeadlineExceeded" or (
             pod is not None and pod.status.reason == "DeadlineExceeded"
         ):
             return _over(f"Kubernetes job {self.name}")
-        words = condition.message or condition.reason or "no reason given"
-        return f"Kubernetes ended job {self.name} ({' '.join(words.split()):.200})"
+        words = _line(condition.message or condition.reason) or "no reason given"
+        if pod is not None and (said := pod.status.message or pod.status.reason):
+            of = f"{pod.status.reason}: " if pod.status.message and pod.status.reason else ""
+            words = f"{of}{_line(said)}"
+        return f"Kubernetes ended job {self.name} ({words})"
 
     def _wait(self, pod: Any | None, now: float) -> None:
-        """A pod that hasn't started, or none yet."""
+        """Handles a pod that hasn't started or doesn't exist yet."""
         waited = now - self._since
         stuck = _stuck(pod) if pod is not None else None
-        if stuck is not None:
+        if pod is not None and stuck is not None:
             self._stuck = now if self._stuck is None else self._stuck
             reason, message = stuck
             if reason in NEVER or now - self._stuck >= PULL_LIMIT_S:
-                image = pod.spec.containers[0].image if pod is not None else ""
-                raise self._failure(
-                    f"image {image} can't be had on {pod.spec.node_name if pod else ''} ({reason}: "
-                    f"{message:.200}); push it where the nodes reach it (scheduler.registry, "
-                    "scheduler.image_pull_secrets), or load it there"
-                )
+                raise self._failure(_unstartable(pod, reason, message))
         else:
             self._stuck = None
         limit_min = self.scheduler.pending_limit_min
@@ -313,12 +328,12 @@ class Placed:
         if waited >= self._mention:
             self._mention = 2 * waited
             say(
-                f"{self.label}: waits for a node since {waited / 60:.0f} min (Kubernetes says: "
+                f"{self.label}: has waited for a node for {waited / 60:.0f} min (Kubernetes says: "
                 f"{self._why(pod)})"
             )
 
     def _why(self, pod: Any | None) -> str:
-        """Why it waits, in the cluster's words."""
+        """Why it waits, as the cluster says."""
         if pod is None:
             return self.cluster.complaint(self.name) or "there is no pod yet"
         condition = _condition(pod.status.conditions, "PodScheduled")
@@ -334,6 +349,26 @@ class Placed:
         return "" if done.endswith("was deleted") else f"{done}; "
 
 
+def _unstartable(pod: Any, reason: str, message: str) -> str:
+    said = f"{reason}: {message:.400}" if message else reason
+    if reason in IMAGE:
+        return (
+            f"image {pod.spec.containers[0].image} can't be pulled on {pod.spec.node_name} "
+            f"({said}); push it where the nodes reach it (scheduler.registry, "
+            "scheduler.image_pull_secrets), or load it there"
+        )
+    return f"its container can't be started on {pod.spec.node_name} ({said})"
+
+
+def _errors(text: str) -> list[str]:
+    """The step's own message about its end."""
+    return [line for line in text.splitlines() if line.startswith("error: ")]
+
+
+def _line(words: str | None) -> str:
+    return f"{' '.join((words or '').split()):.400}"
+
+
 def _vanished(where: str) -> str:
     return f"its node vanished, or somebody deleted its pod ({where}); nothing of it was kept"
 
@@ -343,7 +378,7 @@ def _over(where: str) -> str:
 
 
 def _ended(job: Any) -> Any | None:
-    """The condition that says so."""
+    """The Job's condition that says so."""
     conditions = job.status.conditions if job.status else None
     return _condition(conditions, "Failed") or _condition(conditions, "Complete")
 
@@ -354,7 +389,7 @@ def _condition(conditions: Sequence[Any] | None, kind: str) -> Any | None:
 
 
 def _no(kind: str, condition: Any) -> bool:
-    """Of this one the opposite says why."""
+    """For this condition the reason is in its opposite."""
     return kind == "PodScheduled" and condition.status == "False"
 
 
@@ -376,8 +411,8 @@ def _stuck(pod: Any) -> tuple[str, str] | None:
     statuses = [*(pod.status.init_container_statuses or ()), *(pod.status.container_statuses or ())]
     for status in statuses:
         waiting = status.state.waiting if status.state else None
-        if waiting and waiting.reason in (*NEVER, *PULLING):
-            return waiting.reason, " ".join(str(waiting.message).split())
+        if waiting and waiting.reason and waiting.reason not in STARTING:
+            return waiting.reason, _line(waiting.message)
     return None
 
 
@@ -388,7 +423,7 @@ def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(plain(text), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Which jobs are Kubernetes': read by the Snakefile too, so without its client."""
+"""Which jobs run in Kubernetes; read by the Snakefile too, so without its client."""
 
 import sys
 from collections.abc import Iterable
@@ -12,13 +12,14 @@ DESCRIBES = "describe"
 
 
 def placed(job: Job) -> bool:
-    """Whether it needs a node. What judges runs stays here: the code that a model wrote is run in
-    namespaces of its own, which a pod may not make."""
+    """Whether it needs a node. Judging stays here: code that a model wrote runs in its own
+    namespaces, which a pod may not create.
+    """
     return job.step not in (*STAYING, *SHARING)
 
 
 def image_job(job: Job, jobs: Iterable[Job]) -> Job:
-    """Whose image and settings it has: a description of a node those of the runs there."""
+    """The job whose image and settings it uses: a node's description takes those of its runs."""
     if job.step != DESCRIBES:
         return job
     return next(j for j in jobs if j.step == "performance_run" and j.key.startswith(f"{job.key}/"))

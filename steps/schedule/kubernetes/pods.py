@@ -12,6 +12,7 @@ from typing import Any
 from kubernetes import client
 
 from steps.base.errors import UserError
+from steps.config.accelerators import Modes
 from steps.config.groups import NodeKind
 from steps.config.runtime import ContainerSettings
 from steps.config.scheduler import Kubernetes, User
@@ -24,7 +25,7 @@ HEAD = "head"
 RAY_PORT = 6379
 
 LOST_AFTER_S = 60
-"""How long a pod stays on a node that Kubernetes no longer hears of."""
+"""How long a pod stays on a node that Kubernetes can't reach."""
 
 UNCONFINED = "seccomp=unconfined"
 
@@ -32,9 +33,13 @@ Object = Any
 """A model of the client."""
 
 
+AMD = "gfx"
+"""The prefix of AMD's architectures; their device plugin names partitions."""
+
+
 @dataclass(frozen=True)
 class Image:
-    """As the nodes find it; `python` is its interpreter. `pulled` False: it has to be there."""
+    """An image as nodes find it, with its interpreter. `pulled` False: it must exist there."""
 
     reference: str
     python: str
@@ -43,7 +48,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Machine:
-    """What of the machine that submits goes into manifests: the checkout and whose files it has."""
+    """The submitting machine's part of manifests: the checkout and the owner of its files."""
 
     root: Path
     user: User
@@ -51,13 +56,14 @@ class Machine:
 
 @dataclass(frozen=True)
 class Pods:
-    """Parts of the pods of one job."""
+    """Parts of the pods of one job. `modes`: its accelerators' partition modes."""
 
     scheduler: Kubernetes
     machine: Machine
     settings: ContainerSettings
     image: Image
     labels: Mapping[str, str]
+    modes: Modes
 
     @property
     def name(self) -> str:
@@ -98,7 +104,7 @@ class Pods:
         )
 
     def spec(self, containers: list[Object], kind: NodeKind) -> Object:
-        """Of a pod that owns a node of this kind."""
+        """The parts of a pod that owns a node of this kind."""
         pulling = [
             client.V1LocalObjectReference(name=name) for name in self.scheduler.image_pull_secrets
         ]
@@ -117,8 +123,9 @@ class Pods:
         )
 
     def accelerators(self, kind: NodeKind) -> dict[str, str]:
-        """All of a node's. Raises UserError for an architecture that no device plugin is named for,
-        and for devices of a system without accelerators."""
+        """All of a node's accelerators. Raises UserError for an architecture without a known device
+        plugin, and for devices of a system without accelerators.
+        """
         if kind.architecture is None:
             if self.settings.devices:
                 raise UserError(
@@ -133,25 +140,38 @@ class Pods:
                 f"no device plugin is known for {kind.architecture}; name its resource in "
                 f"scheduler.accelerators.{kind.architecture[:3]}"
             )
-        return {resource: str(kind.accelerators)}
+        return {self._resource(resource, kind): str(kind.accelerators * self.modes.devices)}
+
+    def _plain(self, kind: NodeKind) -> tuple[str, ...]:
+        """The name in nodes' taints, for any strategy of the plugin."""
+        found = self.scheduler.accelerators.get((kind.architecture or "")[:3])
+        return (found,) if found else ()
+
+    def _resource(self, resource: str, kind: NodeKind) -> str:
+        """The name by the device plugin's strategy: one for all, or one for each pair of modes."""
+        if self.scheduler.resource_naming_strategy == "single" or kind.architecture is None:
+            return resource
+        if not kind.architecture.startswith(AMD):
+            return resource
+        modes = f"{self.modes.compute}_{self.modes.memory}".lower()
+        return f"{resource.rpartition('/')[0]}/{modes}".lstrip("/")
 
     def _selector(self, kind: NodeKind) -> dict[str, str]:
-        """Raises UserError for a kind of nodes that can't be told from others."""
+        """The labels of this kind. Raises UserError if nothing distinguishes it from others."""
         if kind.architecture is None:
             return self.scheduler.node_labels.get(kind.hardware, {})
         if kind.hardware not in self.scheduler.node_labels:
             raise UserError(
-                f"nodes with {kind.hardware} can't be told from others; say in "
+                f"nothing distinguishes nodes with {kind.hardware} from others; say in "
                 f"scheduler.node_labels.{kind.hardware} which labels they have (kubectl get nodes "
                 "--show-labels)"
             )
         return self.scheduler.node_labels[kind.hardware]
 
     def _alone(self) -> Object:
-        """On a node without pods but those of DaemonSets, and none comes: the rule holds both ways.
-
-        A pod of a DaemonSet has a controller's revision, as one of a StatefulSet has, and that
-        names its pod too.
+        """Keeps the node free of other pods but those of DaemonSets: the rule works both ways. A
+        DaemonSet's pod has a controller's revision; a StatefulSet's has one too, but also a label
+        with its pod's name.
         """
         private = client.V1LabelSelectorRequirement(
             key="kubernetes.io/metadata.name",
@@ -180,10 +200,10 @@ class Pods:
         )
 
     def _tolerations(self, kind: NodeKind) -> list[Object]:
-        """Nodes with accelerators are often closed to pods that don't ask for any."""
+        """Nodes with accelerators often have a taint against pods that don't request any."""
         found = [
             client.V1Toleration(key=resource, operator="Exists", effect="NoSchedule")
-            for resource in self.accelerators(kind)
+            for resource in dict.fromkeys((*self._plain(kind), *self.accelerators(kind)))
         ]
         lost = [
             client.V1Toleration(
@@ -197,7 +217,7 @@ class Pods:
         return [*found, *lost]
 
     def _user(self) -> Object:
-        """Raises UserError for a group without a number, and security that has no word here."""
+        """Raises UserError for a group without a number, and for security options unknown here."""
         unknown = [name for name in self.settings.groups if name not in self.scheduler.group_ids]
         if unknown:
             raise UserError(
@@ -206,8 +226,8 @@ class Pods:
             )
         if others := set(self.settings.security) - {UNCONFINED}:
             raise UserError(
-                f"runtime.security={sorted(others)[0]} can't be said to Kubernetes, but "
-                f"{UNCONFINED} can"
+                f"runtime.security={sorted(others)[0]} can't be expressed in Kubernetes, "
+                f"only {UNCONFINED} can"
             )
         free = UNCONFINED in self.settings.security
         return client.V1PodSecurityContext(
@@ -233,7 +253,7 @@ class Pods:
                 if not Path(path).is_relative_to(at):
                     raise UserError(
                         f"{path} isn't on claim {claim}, which this machine has at {at}; put it "
-                        "there, or mend scheduler.volume"
+                        "there, or fix scheduler.volume"
                     )
                 below = Path(path).relative_to(at).as_posix()
             else:
@@ -267,8 +287,9 @@ class Pods:
     # ---- network ------------------------------------------------------------------------------
 
     def policy(self, *, among: bool) -> Object:
-        """The job's pods reach nothing and are reached by nothing, but, of several, each other and,
-        as they find the head by its name, name servers."""
+        """The job's pods have no network, except that several reach each other and name servers,
+        because they look up the head.
+        """
         own = [client.V1NetworkPolicyPeer(pod_selector=self._own())]
         names = [client.V1NetworkPolicyPort(port=53, protocol=p) for p in ("UDP", "TCP")]
         return client.V1NetworkPolicy(

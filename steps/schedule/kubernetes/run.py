@@ -1,4 +1,4 @@
-"""A plan on Kubernetes: what can be known is said before anything starts, then snakemake runs it.
+"""A plan on Kubernetes: checks what can be known before the start, then snakemake runs it.
 
 Snakemake is the same as on one machine. Its jobs that need a node are commands that wait for a pod
 (steps/schedule/kubernetes/place.py).
@@ -18,13 +18,13 @@ from steps.schedule.supervisor import supervise
 
 CHECK_LIMIT_S = 600.0
 DRY = ("-n", "--dry-run", "--dryrun", "--summary", "--dag", "--rulegraph", "--lint", "--report")
-"""What snakemake is asked without running anything."""
+"""Snakemake's options that run nothing."""
 
 
 def run(path: Path, passed_on: list[str], root: Path) -> int:
     """Run snakemake on a frozen plan; returns its exit status.
 
-    Raises UserError for what no pod would get right.
+    Raises UserError for what would fail in every pod.
     """
     plan = load(path)
     scheduler = plan.scheduler
@@ -70,7 +70,7 @@ def require_images(plan: Plan) -> None:
 
 
 def _cluster_of(job: Job) -> str | None:
-    """None: of an engine that this version doesn't place."""
+    """None for an engine that this version doesn't place."""
     placement = json.loads(job.config)["engine"].get("placement")
     return str(placement["cluster"]) if placement else None
 

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from steps.base.arguments import Parser, UsageError
-from steps.base.errors import UserError
+from steps.base.errors import UserError, shown
 from steps.mlperf.rounds import DIVISIONS, load, names
 from steps.submit.migrate.moves import moves
 from steps.submit.validate.tree import Tree, layout_of
@@ -18,7 +18,7 @@ def declare(parser: Parser) -> None:
     parser.description = (
         "Write a submission tree in the layout of another round: v5.1 (code/, measurements/, "
         "compliance/) or v6.0 and v6.1 (src/, everything else beside the results). Only places "
-        "change: logs keep their seeds, so validate tells whose round they are."
+        "change: logs keep their seeds, so validate says which round's they are."
     )
     parser.add_argument("directory", type=Path, help="the directory that holds closed/ or open/")
     parser.add_argument("--round", choices=names(), help="whose layout the new tree has")
@@ -33,15 +33,15 @@ def command(chosen: argparse.Namespace) -> int:
         raise UsageError(f"{was}name the round, as in --round {chosen.to or names()[-1]}")
     left_out = migrate(chosen.directory, chosen.output, load(chosen.round).layout)
     for path in left_out:
-        print(f"left out, it belongs to no result: {path}")
+        print(f"left out, it belongs to no result: {shown(path)}")
     print(f"{chosen.output} has the layout of {chosen.round}")
     return 0
 
 
 def migrate(root: Path, output: Path, layout: str) -> list[str]:
-    """What was left out. Raises UserError if `output` exists or the tree can't be migrated."""
+    """The files left out. Raises UserError if `output` exists or the tree can't be migrated."""
     if not root.is_dir():
-        raise UserError(f"{root} is no directory; name the one that holds closed/ or open/")
+        raise UserError(f"{root} isn't a directory; name the one that holds closed/ or open/")
     if os.path.lexists(output):
         raise UserError(f"{output} exists; name a directory that doesn't")
     inside, resolved = os.path.realpath(output), os.path.realpath(root)
@@ -49,7 +49,7 @@ def migrate(root: Path, output: Path, layout: str) -> list[str]:
         raise UserError(f"{output} lies in the tree that is migrated; name another place")
     tree = Tree(root)
     if not any(tree.is_directory(division) for division in DIVISIONS):
-        raise UserError(f"{root} is no submission; name the directory that holds closed/ or open/")
+        raise UserError(f"{root} isn't a submission; name the directory with closed/ or open/")
     if layout_of(tree) == layout:
         raise UserError(f"{root} has the layout of {layout} already")
     plan = moves(tree, layout)

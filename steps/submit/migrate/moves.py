@@ -1,5 +1,6 @@
 """Where each file of a tree goes: v5.1 keeps code/, measurements/ and compliance/ apart; v6 (6.0,
-6.1) has src/ and keeps what describes and tests a result beside it."""
+6.1) has src/ and keeps a result's description and tests beside it.
+"""
 
 import os
 import stat
@@ -10,7 +11,7 @@ from steps.base.errors import UserError
 from steps.submit.validate.tree import Tree
 
 DESCRIBING = ("user.conf", "README.md", "mlperf.conf", "calibration_process.adoc")
-"""Files of a measurement beside its JSON (submission rules, v5.1)."""
+"""A measurement's files beside its JSON (submission rules, v5.1)."""
 
 MEASUREMENT = "measurements.json"
 LAYOUTS = ("v5.1", "v6")

@@ -1,1 +1,1 @@
-"""One statement a submission: what it is made from, sha256 each, in in-toto's form, signable."""
+"""One statement per submission: the sha256 of all that it is made from, in in-toto's form."""

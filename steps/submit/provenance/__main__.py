@@ -1,7 +1,6 @@
 """Write the statement of a submission and the bills of materials of its environments."""
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,7 +13,7 @@ from steps.base.confidential.known import add_evidence, of_machine
 from steps.base.confidential.placeholders import KINDS
 from steps.base.console import Console
 from steps.base.errors import UserError
-from steps.base.record import MANIFEST, RECORD, Manifest, Workspace, canonical_json, sha256_file
+from steps.base.record import MANIFEST, Manifest, Record, Workspace, canonical_json, sha256_file
 from steps.base.step import main
 from steps.config.schema import ProvenanceConfig
 from steps.submit.provenance.package import LOCK, STATEMENT, TREE
@@ -32,7 +31,7 @@ from steps.submit.provenance.statement import (
 
 PACKAGE = "package"
 KIND = {"dataset": "dataset", "environment": "environment", "container": "image"}
-"""Of a step's files; those of runs and verdicts are logs, of the other artifacts weights."""
+"""The kind of a step's files; those of runs and verdicts are logs, other artifacts' are weights."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Source:
 
     role: str
     manifest: Manifest
-    record: Mapping[str, str]
+    record: Record
     host: str
 
 
@@ -52,7 +51,7 @@ def step(
     sources = list(_sources(inputs))
     bills = workspace.directory / "sbom"
     bills.mkdir()
-    made = datetime.fromisoformat(min(source.record["started"] for source in sources))
+    made = datetime.fromisoformat(min(source.record.started for source in sources))
     locks = {role: path for role, path in sorted(inputs.items()) if role.startswith(LOCK)}
     for path in locks.values():
         (bills / f"{path.stem}.cdx.json").write_text(bill(path, made), encoding="utf-8")
@@ -77,13 +76,12 @@ def _sources(inputs: Mapping[str, Path]) -> Iterator[Source]:
     for role, path in inputs.items():
         if role in (PACKAGE, "environment") or role.startswith(LOCK):
             continue
-        record = json.loads(path.with_name(RECORD).read_text(encoding="utf-8"))
-        found.append((role, Manifest.read(path), record))
+        found.append((role, Manifest.read(path), Record.read(path)))
     began: dict[str, str] = {}
-    for _, _, record in sorted(found, key=lambda entry: entry[2]["started"]):
-        began.setdefault(record["host"], f"host/{len(began) + 1}")
+    for _, _, record in sorted(found, key=lambda entry: entry[2].started):
+        began.setdefault(record.host, f"host/{len(began) + 1}")
     for role, manifest, record in found:
-        yield Source(role, manifest, record, began[record["host"]])
+        yield Source(role, manifest, record, began[record.host])
 
 
 def _statement(
@@ -128,8 +126,8 @@ def _statement(
                 builder=Builder(id="urn:reprise"),
                 metadata=Metadata(
                     invocationId=f"sha256:{sha256_file(package)}",
-                    startedOn=min(source.record["started"] for source in sources),
-                    finishedOn=max(source.record["finished"] for source in sources),
+                    startedOn=min(source.record.started for source in sources),
+                    finishedOn=max(source.record.finished for source in sources),
                 ),
                 byproducts=tuple(byproducts),
             ),
@@ -138,13 +136,13 @@ def _statement(
 
 
 def _dependencies(source: Source) -> Iterator[Resource]:
-    """Files of artifacts, and of every result the configuration and the code that made it."""
+    """Files of artifacts, and each result's configuration and code."""
     manifest = source.manifest
     if not _ran(manifest):
         yield from _files(source, KIND.get(manifest.step, "weights"))
     config = hashlib.sha256(canonical_json(manifest.config).encode()).hexdigest()
     yield _resource(f"{source.role}/configuration", "configuration", config)
-    yield _resource(f"{source.role}/code", "code", source.record["code"])
+    yield _resource(f"{source.role}/code", "code", source.record.code)
 
 
 def _byproducts(source: Source) -> Iterator[Resource]:
@@ -164,7 +162,7 @@ def _files(source: Source, kind: str) -> Iterator[Resource]:
 
 
 def _hosts(sources: list[Source]) -> Iterator[Resource]:
-    """Their digest is that of the description made there: one of a name could be guessed."""
+    """A host's digest is that of its description: a digest of its name could be guessed."""
     described = {
         source.host: source.manifest.files["system.json"]["sha256"]
         for source in sources

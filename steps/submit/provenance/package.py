@@ -1,10 +1,10 @@
-"""A package as it is handed over: `submission/`, `provenance/`, nothing else; checked offline."""
+"""Checks a package as it is handed over, offline: `submission/`, `provenance/`, nothing else."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from steps.base.errors import UserError
-from steps.base.record import MANIFEST, Manifest, sha256_file
+from steps.base.errors import UserError, shown
+from steps.base.record import MANIFEST, Manifest, sha256_file, strangers
 from steps.base.strict import Strict
 from steps.submit.provenance.signing import opened
 from steps.submit.provenance.statement import Statement, damage, read
@@ -14,10 +14,11 @@ STATEMENT = "provenance.json"
 ENVELOPE = "provenance.dsse.json"
 TREE = "submission"
 LOCK = "lock/"
-"""What the roles of an environment's lock start with."""
+"""The prefix of the roles of an environment's lock."""
 
+BILLS = "sbom/"
 VALUES = ("configuration", "code", "host")
-"""Kinds that are no files of their own."""
+"""Kinds without their own files."""
 
 
 class Checked(Strict):
@@ -30,7 +31,7 @@ class Checked(Strict):
 
 
 def verify(directory: Path, signer: Path | None, *, as_json: bool = False) -> int:
-    """Print what doesn't hold and a total; 0 if all holds, else 1. `signer`: a public key."""
+    """Print complaints and a total; 0 if the package is valid, else 1. `signer`: a public key."""
     complaints, statement = complaints_of(directory, signer)
     if as_json:
         found = Checked(
@@ -42,39 +43,68 @@ def verify(directory: Path, signer: Path | None, *, as_json: bool = False) -> in
         print(found.model_dump_json(indent=1))
         return 1 if complaints else 0
     for complaint in complaints:
-        print(complaint)
+        print(shown(complaint))
     if complaints:
-        print(f"{directory} does not hold: {len(complaints)} complaints")
+        print(f"{directory} isn't valid: {len(complaints)} complaints")
         return 1
     said = f"signed by the key in {signer}" if signer else "signature not checked (--signer KEY)"
-    print(f"{directory}: {len(statement.subject)} files hold; {said}")
+    print(f"{directory}: {len(statement.subject)} files are valid; {said}")
     return 0
 
 
 def complaints_of(directory: Path, signer: Path | None) -> tuple[list[str], Statement]:
-    """What is wrong with the package, one phrase each; UserError if it can't be judged at all."""
+    """Complaints about the package, one phrase each; UserError if it can't be judged at all."""
     home = directory / FOLDER
     statement = read(home / STATEMENT)
     found = _unsigned(home, signer) if signer else []
     files = {resource.name: directory / resource.name for resource in statement.subject}
-    bills = {f"sbom/{path.name}" for path in (home / "sbom").glob("*")}
-    listed = {r.name for r in statement.resources() if r.name.startswith("sbom/")}
-    files |= {name: home / name for name in listed}
-    found += damage(statement, files)
-    present = {
-        path.relative_to(directory).as_posix()
-        for path in (directory / TREE).rglob("*")
-        if path.is_file()
+    found += _unstated(statement)
+    files |= {
+        resource.name: home / resource.name
+        for resource in statement.resources()
+        if resource.name.startswith(BILLS)
     }
-    found += [f"{name} is not in the statement" for name in sorted(present - files.keys())]
-    found += [f"{name} is not in the statement" for name in sorted(bills - listed)]
+    inside = {name: path for name, path in files.items() if _lies_in(path, directory)}
+    found += [f"{name} leads out of the package" for name in sorted(files.keys() - inside.keys())]
+    found += damage(statement, inside)
+    stated = {path.relative_to(directory).as_posix() for path in inside.values()}
+    known = {*stated, f"{FOLDER}/{STATEMENT}", f"{FOLDER}/{ENVELOPE}"}
+    found += [
+        f"{name} is not in the statement"
+        for name in sorted(strangers(directory, known, folders=True))
+    ]
     return found, statement
 
 
-def disagreements(statement: Statement, inputs: Mapping[str, Path], own: Manifest) -> list[str]:
-    """Where the statement says otherwise than the manifests, whose files are checked elsewhere.
+def _unstated(statement: Statement) -> Iterator[str]:
+    """Files that the statement names without a digest, or twice."""
+    if not statement.subject:
+        yield "the statement lists no file"
+    seen: set[str] = set()
+    for resource in statement.subject:
+        if not resource.name.startswith(f"{TREE}/"):
+            yield f"{resource.name} isn't a file of {TREE}/"
+        if resource.name in seen:
+            yield f"{resource.name} is in the statement twice"
+        seen.add(resource.name)
+    for resource in statement.resources():
+        kind = (resource.annotations or {}).get("kind")
+        if resource.sha256 is None and kind not in VALUES:
+            yield f"{resource.name} has no sha256 in the statement"
 
-    `inputs` are those that it was made from, `own` is the manifest of its own step.
+
+def _lies_in(path: Path, directory: Path) -> bool:
+    """Whether it is a file of the package itself: no links in its path, and nothing outside."""
+    if ".." in path.parts or not path.is_relative_to(directory):
+        return False
+    below = path.relative_to(directory)
+    return not any((directory / part).is_symlink() for part in (below, *below.parents[:-1]))
+
+
+def disagreements(statement: Statement, inputs: Mapping[str, Path], own: Manifest) -> list[str]:
+    """Where the statement differs from the manifests, whose files are checked elsewhere.
+
+    `inputs` are the manifests that it was made from, `own` that of its own step.
     """
     said = {name: str(entry["sha256"]) for name, entry in own.files.items()}
     for role, path in inputs.items():
@@ -92,13 +122,13 @@ def disagreements(statement: Statement, inputs: Mapping[str, Path], own: Manifes
         if resource.name not in said:
             found.append(f"{resource.name} of the statement is missing")
         elif said[resource.name] != resource.sha256:
-            found.append(f"{resource.name} is not what the statement says")
+            found.append(f"{resource.name} differs from the statement")
     return found
 
 
 def _unsigned(home: Path, signer: Path) -> list[str]:
     envelope = home / ENVELOPE
-    if not envelope.is_file():
+    if not envelope.is_file() or envelope.is_symlink():
         return [f"{FOLDER}/{ENVELOPE} is missing: the package is not signed"]
     try:
         payload = opened(envelope.read_text(encoding="utf-8", errors="replace"), signer, ENVELOPE)

@@ -31,7 +31,7 @@ def signed(payload: bytes, key: Path) -> str:
 
 
 def opened(text: str, key: Path, name: str) -> bytes:
-    """What an envelope carries, once the key's signature on it holds; else UserError."""
+    """The payload of an envelope with a valid signature of the key; else UserError."""
     from securesystemslib.dsse import Envelope
     from securesystemslib.exceptions import Error
     from securesystemslib.signer import SSlibKey
@@ -45,7 +45,7 @@ def opened(text: str, key: Path, name: str) -> bytes:
             f"{name} is not signed by the key in {key}: someone else signed it, or it was changed"
         ) from error
     if envelope.payload_type != PAYLOAD_TYPE:
-        raise UserError(f"{name} is a signature on something else ({envelope.payload_type})")
+        raise UserError(f"{name} signs something else ({envelope.payload_type})")
     return bytes(envelope.payload)
 
 

@@ -12,16 +12,17 @@ from pydantic import ConfigDict, Field, ValidationError
 from steps.base.errors import UserError, explain
 from steps.base.record import sha256_file
 from steps.base.strict import Strict
+from steps.base.untrusted import Damaged, open_regular
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 BUILD_TYPE = "urn:reprise:submission:1"
 
 
 class Resource(Strict):
-    """A file, or a value of which only the digest is told.
+    """A file, or a value of which only the digest is given.
 
     Annotations: `kind` (weights, dataset, environment, image, configuration, code, log, host, sbom,
-    manifest) and, of what ran, `host`.
+    manifest) and, for what ran, `host`.
     """
 
     name: str
@@ -76,24 +77,25 @@ class Statement(Strict):
         return self.model_dump_json(indent=1, by_alias=True, exclude_none=True) + "\n"
 
     def resources(self) -> Iterator[Resource]:
-        """Everything that it has a digest of."""
+        """Everything with a digest."""
         yield from self.subject
         yield from self.predicate.buildDefinition.resolvedDependencies
         yield from self.predicate.runDetails.byproducts
 
 
 def read(path: Path) -> Statement:
-    """Raises UserError for a file that is no such statement."""
+    """Raises UserError for a file that isn't such a statement."""
     try:
-        return Statement.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror}); restore it") from error
+        with open_regular(path) as stream:
+            return Statement.model_validate_json(stream.read())
+    except (Damaged, OSError) as error:
+        raise UserError(f"{path} can't be read: {error}; restore it") from error
     except ValidationError as error:
-        raise UserError(f"{path} is no statement of Reprise ({explain(error)})") from error
+        raise UserError(f"{path} isn't a statement of Reprise ({explain(error)})") from error
 
 
 def damage(statement: Statement, files: Mapping[str, Path]) -> list[str]:
-    """One phrase a file that is missing or isn't what the statement says; names, then paths."""
+    """One phrase per file that is missing or differs; `files` maps names to paths."""
     found = []
     for resource in statement.resources():
         path = files.get(resource.name)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from steps.base.record import canonical_json, sha256_file
+from steps.base.errors import UserError
+from steps.base.record import MANIFEST, Manifest, canonical_json, sha256_file
 from steps.base.strict import Strict
 from steps.submit.validate.result import Outcome
 
@@ -51,12 +52,13 @@ class Former:
 
     @classmethod
     def read(cls, home: Path | None, code: str) -> "Former":
-        """Parts that other code made, or that can't be read, are not lent: they are made anew."""
+        """Parts that other code made, or that aren't what it wrote, are made anew, not lent."""
         if home is None:
             return cls(Path(), {})
         try:
-            records = Records.model_validate_json((home / RECORDS).read_text(encoding="utf-8"))
-        except (OSError, ValidationError):
+            text = Manifest.read(home / MANIFEST).file(RECORDS).read_text(encoding="utf-8")
+            records = Records.model_validate_json(text)
+        except (UserError, OSError, ValidationError):
             return cls(home, {})
         return cls(home, records.parts if records.code == code else {})
 

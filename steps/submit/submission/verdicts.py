@@ -82,5 +82,5 @@ def gather(cell: Cell, inputs: Mapping[str, Path]) -> Evidence:
 def require_unchanged(found: Evidence) -> None:
     """Raises UserError if a file of a run or verdict is not what its manifest says."""
     for _, verdict in found.verdicts():
-        for complaint in (*verdict.run.damage(), *verdict.check.damage()):
-            raise UserError(f"{complaint}; delete {verdict.run.directory} and re-run")
+        verdict.run.require_whole()
+        verdict.check.require_whole()

@@ -1,1 +1,1 @@
-"""Whether a submission tree holds by the rules of its round: parsers, checks, findings."""
+"""Whether a submission tree is valid by the rules of its round: parsers, checks, findings."""

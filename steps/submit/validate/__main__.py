@@ -2,11 +2,13 @@
 
 import sys
 
-from steps.base.errors import UserError
+from steps.base.console import plain_output
+from steps.base.errors import UserError, shown
 from steps.submit.validate.command import command
 
-try:
-    raise SystemExit(command(sys.argv[1:]))
-except UserError as error:
-    print(f"error: {error}", file=sys.stderr)
-    raise SystemExit(1) from error
+with plain_output():
+    try:
+        raise SystemExit(command(sys.argv[1:]))
+    except UserError as error:
+        print(f"error: {shown(str(error))}", file=sys.stderr)
+        raise SystemExit(1) from error

@@ -4,15 +4,15 @@ import math
 import re
 from dataclasses import dataclass
 
-from steps.base.untrusted import Damaged, open_regular, sha256_of
+from steps.base.untrusted import Damaged, open_regular, reason_of, sha256_of
 from steps.mlperf.accuracy_text import Scores, read_scores
 from steps.submit.validate.detail import Detail, read_detail
 from steps.submit.validate.findings import Severity
 from steps.submit.validate.performance import (
     ANSWERS,
     RUN_FILES,
-    TOLERATED_FILES,
     Judge,
+    check_files,
     check_log,
     check_seeds,
 )
@@ -22,8 +22,8 @@ SCORES = "accuracy.txt"
 MAX_LOG_BYTES = 10 << 10
 """MAX_ACCURACY_LOG_SIZE of the official checker (v5.1.1), inclusive."""
 
-GAP = b"\n\n...\n\n"
-"""What tools/submission/truncate_accuracy_log.py puts between the ends of a log."""
+GAP = re.compile(rb"(\r?\n){2}\.{3}(\r?\n){2}")
+"""The text between a log's ends by tools/submission/truncate_accuracy_log.py, on any system."""
 
 FIRST_ENTRY = re.compile(rb'\s*\[\s*\{\s*"seq_id"\s*:\s*\d+\s*,\s*"qsl_idx"\s*:\s*\d+\s*,')
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -32,11 +32,14 @@ IMAGE_SIDE_PIXELS = 1024
 
 @dataclass(frozen=True)
 class Scored:
-    """`text` is the cell of the results table; `hash` the digest in accuracy.txt, if one."""
+    """`text` is the cell of the results table; `hashes` are the digests in accuracy.txt, `packaged`
+    that of the log as it is in the tree ("" if it isn't).
+    """
 
     detail: Detail
     text: str
-    hash: str
+    hashes: tuple[str, ...]
+    packaged: str
 
 
 def check_accuracy(judge: Judge) -> Scored | None:
@@ -47,26 +50,23 @@ def check_accuracy(judge: Judge) -> Scored | None:
     if SCORES not in files:
         findings.add("accuracy-missing", f"{folder}/{SCORES}", "accuracy.txt is missing")
         return None
-    wanted = {*RUN_FILES, SCORES, ANSWERS}
-    for name in sorted(wanted - set(files)):
-        findings.add("accuracy-files", f"{folder}/{name}", f"{name} is missing")
-    for name in sorted(set(files) - wanted - set(TOLERATED_FILES)):
-        findings.add("accuracy-files", f"{folder}/{name}", f"{name} does not belong here")
+    wanted = (*RUN_FILES, SCORES, ANSWERS)
     detail = Detail()
-    if RUN_FILES[1] in files:
+    if check_files(judge, folder, "accuracy-files", wanted=wanted):
         path = f"{folder}/{RUN_FILES[1]}"
         detail = read_detail(judge.tree.at(path))
         _check_run(judge, detail, path)
         check_summary(judge.tree, f"{folder}/{RUN_FILES[0]}", detail, findings)
-    text, digest = _check_scores(judge, f"{folder}/{SCORES}")
+    text, hashes = _check_scores(judge, f"{folder}/{SCORES}")
+    packaged = ""
     if ANSWERS in files:
-        check_answers(judge, f"{folder}/{ANSWERS}", files[ANSWERS], digest)
+        packaged = check_answers(judge, f"{folder}/{ANSWERS}", files[ANSWERS], hashes)
     _check_compliance_files(judge, folder)
-    return Scored(detail, text, digest)
+    return Scored(detail, text, hashes, packaged)
 
 
 def _check_run(judge: Judge, detail: Detail, path: str) -> None:
-    findings, benchmark = judge.findings, judge.benchmark
+    findings = judge.findings
     check_log(detail, path, findings)
     for line, what in detail.errors:
         findings.add("accuracy-error", path, f"LoadGen's error: {what}", line=line)
@@ -82,21 +82,29 @@ def _check_run(judge: Judge, detail: Detail, path: str) -> None:
         elif samples is not None:
             what += f" with {samples:g} queries"
         findings.add("accuracy-mode", path, what, line=detail.line(key))
-    key = "qsl_reported_total_count"
-    if (total := detail.number(key)) != benchmark.dataset_size:
-        shown = "missing" if total is None else f"{total:g}"
-        what = f"{key} is {shown}, the dataset has {benchmark.dataset_size}"
-        findings.add("accuracy-dataset", path, what, line=detail.line(key))
+    _check_dataset(judge, detail, path)
     key = "effective_scenario"
-    wanted = "Server" if judge.scenario == "Interactive" else judge.scenario
-    if (scenario := detail.text(key)) != wanted:
-        what = f"{key} is {scenario or 'missing'}, {judge.scenario} needs {wanted}"
+    if (scenario := detail.text(key)) != judge.ran:
+        what = f"{key} is {scenario or 'missing'}, {judge.scenario} needs {judge.ran}"
         findings.add("accuracy-scenario", path, what, line=detail.line(key))
     check_seeds(judge, detail, path, "accuracy-seed")
 
 
-def _check_scores(judge: Judge, path: str) -> tuple[str, str]:
-    """The table's cell and the hash; either may be empty."""
+def _check_dataset(judge: Judge, detail: Detail, path: str) -> None:
+    """LoadGen 6 logs besides how many of the samples an accuracy run takes."""
+    wanted = judge.benchmark.accuracy_samples(judge.scenario)
+    key, there = "effective_accuracy_sample_count", "qsl_reported_total_count"
+    total, taken = detail.number(there), detail.number(key)
+    if taken is None or (total is not None and total < taken):
+        key, taken = there, total
+    if taken != wanted:
+        shown = "missing" if taken is None else f"{taken:g}"
+        what = f"{key} is {shown}, the dataset has {wanted}"
+        judge.findings.add("accuracy-dataset", path, what, line=detail.line(key))
+
+
+def _check_scores(judge: Judge, path: str) -> tuple[str, tuple[str, ...]]:
+    """The table's cell and the hashes; either may be empty."""
     findings = judge.findings
     minimum = judge.benchmark.minimum(judge.scenario)
     maximum = judge.benchmark.maximum(judge.scenario)
@@ -105,11 +113,11 @@ def _check_scores(judge: Judge, path: str) -> tuple[str, str]:
         scores = read_scores(judge.tree.at(path), metrics)
     except Damaged as damage:
         findings.add("accuracy-text-damaged", path, str(damage), line=damage.line)
-        return "", ""
+        return "", ()
     # The open division reports what it reached.
     missed = None if judge.place.closed else Severity.WARNING
     for metric in metrics:
-        if metric not in scores:
+        if metric not in scores and metric in minimum:
             some = missed if any(name in scores for name in minimum) else None
             findings.add("accuracy-metric", path, f"{metric} is missing", severity=some)
         for line, value in scores.get(metric, ()):
@@ -122,7 +130,7 @@ def _check_scores(judge: Judge, path: str) -> tuple[str, str]:
                 findings.add("accuracy-high", path, what, line=line, severity=missed)
     _check_sample_count(judge, path, scores)
     cell = "  ".join(f"{name}: {scores[name][-1][1]}" for name in minimum if name in scores)
-    return cell, _hash(judge, path, scores)
+    return cell, _hashes(judge, path, scores)
 
 
 def _check_sample_count(judge: Judge, path: str, scores: Scores) -> None:
@@ -133,25 +141,23 @@ def _check_sample_count(judge: Judge, path: str, scores: Scores) -> None:
             judge.findings.add("accuracy-sample-count", path, what, line=line)
 
 
-def _hash(judge: Judge, path: str, scores: Scores) -> str:
+def _hashes(judge: Judge, path: str, scores: Scores) -> tuple[str, ...]:
+    """The truncation tool adds one each time that it finds a log too long."""
     hashes = scores.get("hash", [])
-    softer = None if judge.place.closed else Severity.WARNING
     if not hashes:
+        softer = None if judge.place.closed else Severity.WARNING
         judge.findings.add("accuracy-hash-missing", path, "no hash= line", severity=softer)
-        return ""
-    if len({value for _, value in hashes}) > 1:
-        line = hashes[1][0]
-        judge.findings.add("accuracy-hash-format", path, "two different hashes", line=line)
-    line, value = hashes[0]
-    if not SHA256.fullmatch(value):
-        what = f"hash={value[:64]} is no sha256"
-        judge.findings.add("accuracy-hash-format", path, what, line=line)
-        return ""
-    return value
+    for line, value in hashes:
+        if not SHA256.fullmatch(value):
+            what = f"hash={value[:64]} is no sha256"
+            judge.findings.add("accuracy-hash-format", path, what, line=line)
+    return tuple(dict.fromkeys(value for _, value in hashes if SHA256.fullmatch(value)))
 
 
-def check_answers(judge: Judge, path: str, size: int, digest: str) -> None:
-    """mlperf_log_accuracy.json as packaged: at most 10 KiB, whole or its two ends."""
+def check_answers(judge: Judge, path: str, size: int, hashes: tuple[str, ...]) -> str:
+    """mlperf_log_accuracy.json as packaged: at most 10 KiB, whole or its two ends. Its sha256, ""
+    for a longer one.
+    """
     findings = judge.findings
     if size > MAX_LOG_BYTES:
         softer = None if judge.place.closed else Severity.WARNING
@@ -164,16 +170,31 @@ def check_answers(judge: Judge, path: str, size: int, digest: str) -> None:
             findings.add("accuracy-log-shape", path, "it doesn't begin with an answer of LoadGen's")
         elif size <= MAX_LOG_BYTES and not head.rstrip().endswith(b"]"):
             findings.add("accuracy-log-shape", path, "it doesn't end with a closing bracket")
-        elif digest and GAP not in head and sha256_of(judge.tree.at(path)) != digest:
-            what = f"the log is whole and its sha256 is not {digest[:12]}…"
+        packaged = sha256_of(judge.tree.at(path)) if size <= MAX_LOG_BYTES else ""
+        if hashes and packaged and not _has_gap(head) and packaged not in hashes:
+            what = f"the log is whole and its sha256 is not {hashes[-1][:12]}…"
             findings.add("accuracy-hash-wrong", path, what)
+        return packaged
     except (Damaged, OSError) as error:
         findings.add("accuracy-log-shape", path, str(error))
+        return ""
+
+
+def _has_gap(head: bytes) -> bool:
+    return b"..." in head and GAP.search(head) is not None
+
+
+def is_shortened(judge: Judge, path: str) -> bool:
+    """Whether only the ends of an accuracy log are there; raises Damaged if it can't be read."""
+    with open_regular(judge.tree.at(path)) as stream:
+        try:
+            return _has_gap(stream.read(MAX_LOG_BYTES))
+        except OSError as error:
+            raise Damaged(f"it can't be read ({reason_of(error)})") from error
 
 
 def _check_compliance_files(judge: Judge, folder: str) -> None:
-    """Only the closed division owes them."""
-    if not judge.place.closed:
+    if not judge.place.closed and not judge.rules.open_images:
         return
     for kind, stems in judge.benchmark.extra_accuracy_files.items():
         home = f"{folder}/{kind}"

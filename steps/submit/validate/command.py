@@ -1,4 +1,4 @@
-"""`./reproduce validate DIR`: does a submission tree hold by the rules of its round?"""
+"""`./reproduce validate DIR`: is a submission tree valid by the rules of its round?"""
 
 import argparse
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from steps.base.arguments import Parser
-from steps.base.errors import UserError
+from steps.base.errors import UserError, shown
 from steps.mlperf.rounds import names
 from steps.submit.validate.render import as_json, as_object, compared, official_object, page, text
 from steps.submit.validate.submission import Report, validate
@@ -65,8 +65,10 @@ def command(chosen: argparse.Namespace) -> int:
         _write(chosen.html, page(report))
     if chosen.json not in (None, STDOUT):
         _write(Path(chosen.json), as_json(content) + "\n")
-    for line in [as_json(content)] if chosen.json == STDOUT else told:
-        print(line)
+    if chosen.json == STDOUT:
+        print(as_json(content))
+    for line in [] if chosen.json == STDOUT else told:
+        print(shown(line))
     return 0 if report.valid() else 1
 
 
@@ -92,7 +94,7 @@ def _outside(output: Path, tree: Path) -> None:
     """A report inside the tree would be the next finding."""
     resolved, root = os.path.realpath(output), os.path.realpath(tree)
     if os.path.commonpath([resolved, root]) == root:
-        raise UserError(f"{output} lies in the tree that is checked; write it elsewhere")
+        raise UserError(f"{output} is in the tree that is checked; write it elsewhere")
 
 
 def _write(path: Path, content: str) -> None:

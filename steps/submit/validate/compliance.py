@@ -4,14 +4,14 @@ import json
 import math
 import re
 from array import array
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from steps.base.untrusted import Damaged, lines_in, sha256_of, text_of
+from steps.base.untrusted import Damaged, lines_in, lines_of, sha256_of, text_of
 from steps.judge.compliance.tokens import fault
 from steps.mlperf.accuracy_text import read_scores
 from steps.mlperf.loadgen_log import entries_of
-from steps.submit.validate.accuracy import SCORES, check_answers
-from steps.submit.validate.counted import PRINTED, check_counted
+from steps.submit.validate.accuracy import SCORES, check_answers, is_shortened
+from steps.submit.validate.counted import PRINTED, SHORTENED, check_counted
 from steps.submit.validate.detail import Detail, read_detail
 from steps.submit.validate.findings import Severity
 from steps.submit.validate.performance import (
@@ -87,7 +87,7 @@ def _check_test06(judge: Judge, folder: str, digests: dict[str, str]) -> None:
     if FIRST_TOKEN not in lines:
         if FIRST_TOKEN_SKIPPED not in lines:
             judge.findings.add("compliance-failed", path, f"no line {FIRST_TOKEN!r}")
-        elif judge.scenario != "Offline":
+        elif judge.ran != "Offline":
             what = f"the first token was not checked in {judge.scenario}"
             judge.findings.add("compliance-first-token", path, what)
     log = f"{folder}/accuracy/{ANSWERS}"
@@ -102,15 +102,27 @@ def _check_test06(judge: Judge, folder: str, digests: dict[str, str]) -> None:
 
 
 def _check_test06_log(judge: Judge, path: str) -> None:
-    """The three checks again, on what was logged; raises Damaged at the first bad entry."""
+    """The three checks again, on the log; raises Damaged at the first bad entry."""
     count = 0
-    for number, text in entries_of(judge.tree.at(path)):
+    shortened = is_shortened(judge, path)
+    if shortened:
+        judge.findings.add("compliance-log-missing", path, SHORTENED)
+    entries = _whole_entries(judge, path) if shortened else entries_of(judge.tree.at(path))
+    for number, text in entries:
         count += 1
         if complaint := _complaint(judge, text):
             raise Damaged(complaint, number)
     wanted = judge.rules.compliance["TEST06"].min_samples
     if count < wanted:
         raise Damaged(f"it has {count} answers, {wanted} are required")
+
+
+def _whole_entries(judge: Judge, path: str) -> Iterator[tuple[int, bytes]]:
+    """Those that a shortened log still has from their first to their last byte."""
+    for number, line in lines_of(judge.tree.at(path)):
+        text = line.strip().rstrip(b",")
+        if text.startswith(b"{") and text.endswith(b"}"):
+            yield number, text
 
 
 def _complaint(judge: Judge, text: bytes) -> str:
@@ -133,14 +145,14 @@ def _complaint(judge: Judge, text: bytes) -> str:
     if not width:
         return f"sample {index} has {len(data)} bytes, {count} tokens were counted"
     whole = b"" if len(first) % width else first
-    tokens, began = (array(TOKEN_TYPES[width], part).tolist() for part in (data, whole))
-    timed = judge.scenario != "Offline"
+    tokens, began = (array(TOKEN_TYPES[width], part) for part in (data, whole))
+    timed = judge.ran != "Offline"
     wrong = fault(tokens, began, count, judge.benchmark.eos_token_ids, timed=timed)
     return f"sample {index} {wrong}" if wrong else ""
 
 
 def _check_timed(judge: Judge, test: str, folder: str, result: float | None) -> None:
-    """A test of full length: the log, its settings, and what the verification compared."""
+    """Check a test of full length: the log, its settings, and the verification's comparison."""
     verified = f"{folder}/{VERIFY_PERFORMANCE}"
     lines = _lines(judge, verified)
     if judge.tree.is_file(verified) and not any(PASSED in line for line in lines):
@@ -157,7 +169,7 @@ def _check_timed(judge: Judge, test: str, folder: str, result: float | None) -> 
     _check_settings(judge, test, detail, path)
     key = (
         "result_samples_per_second"
-        if judge.scenario == "Offline"
+        if judge.ran == "Offline"
         else ("result_completed_samples_per_sec")
     )
     _check_speed(judge, test, verified, lines, detail.number(key), result)
@@ -187,7 +199,7 @@ def _check_speed(
     measured: float | None,
     reference: float | None,
 ) -> None:
-    """What the verification printed against the logs, and its verdict again."""
+    """Compare the verification's output with the logs, and repeat its verdict."""
     if measured is None or reference is None or reference <= 0:
         return  # reported with the logs
     actual = {"reference": reference, "test": measured}
@@ -226,7 +238,7 @@ def _check_test01_accuracy(judge: Judge, folder: str, official: str) -> None:
         state = "is missing" if name in wanted else "does not belong here"
         judge.findings.add("compliance-files", f"{home}/{name}", f"{name} {state}")
     if ANSWERS in files:
-        check_answers(judge, f"{home}/{ANSWERS}", files[ANSWERS], "")
+        check_answers(judge, f"{home}/{ANSWERS}", files[ANSWERS], ())
     if not passed and wanted <= set(files):
         _check_delta(judge, home, official)
 

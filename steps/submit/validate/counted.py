@@ -1,18 +1,18 @@
-"""TEST07, TEST08 and TEST09 of v6: what their verification printed, and what the log says of it."""
+"""TEST07, TEST08 and TEST09 of v6: their verification's output, compared with the log."""
 
 import json
 
-from steps.base.untrusted import Damaged, lines_in, open_regular, reason_of, text_of
+from steps.base.untrusted import Damaged, lines_in, text_of
 from steps.judge.compliance.lengths import LENGTHS, MEAN
 from steps.mlperf.accuracy_text import LABELS
-from steps.mlperf.loadgen_log import TOKEN_BYTES, entries_of
+from steps.mlperf.loadgen_log import entries_of, token_bytes
 from steps.mlperf.rounds import Test
-from steps.submit.validate.accuracy import GAP, MAX_LOG_BYTES
-from steps.submit.validate.findings import Severity
+from steps.submit.validate.accuracy import is_shortened
 from steps.submit.validate.performance import ANSWERS, Judge
 
 PASSED = "TEST PASS"
 PRINTED = {"TEST07": "verify_accuracy.txt", "TEST08": "verify_accuracy.txt", "TEST09": LENGTHS}
+SHORTENED = "only the two ends of the test's log are there"
 ROUNDED = 0.006
 """How far a mean may be from its two printed decimals."""
 
@@ -64,15 +64,14 @@ def _check_log(
     rule: Test,
     official: str,
 ) -> None:
-    """Counted again, where the log is there as a whole; not every submitter can carry so much."""
+    """Count again if the complete log is there; not every submitter can include it."""
     if not judge.tree.is_file(path):
         what = "the log of the test is missing"
-        judge.findings.add("compliance-log-missing", path, what, severity=Severity.WARNING)
+        judge.findings.add("compliance-log-missing", path, what)
         return
     try:
-        if _shortened(judge, path):
-            what = "only the two ends of the test's log are there"
-            judge.findings.add("compliance-log-missing", path, what, severity=Severity.WARNING)
+        if is_shortened(judge, path):
+            judge.findings.add("compliance-log-missing", path, SHORTENED)
             return
         samples, mean = _counted(judge, path)
     except Damaged as damage:
@@ -91,22 +90,15 @@ def _check_log(
         judge.findings.add("compliance-contradicts", printed[0], what)
 
 
-def _shortened(judge: Judge, path: str) -> bool:
-    with open_regular(judge.tree.at(path)) as stream:
-        try:
-            return GAP in stream.read(MAX_LOG_BYTES)
-        except OSError as error:
-            raise Damaged(f"it can't be read ({reason_of(error)})") from error
-
-
 def _counted(judge: Judge, path: str) -> tuple[int, float]:
     """How many different samples are answered, and the mean of tokens over all answers."""
     samples, answers, tokens = set(), 0, 0
+    width = token_bytes(judge.tree.at(path))
     for number, text in entries_of(judge.tree.at(path)):
         try:
             entry = json.loads(text)
             samples.add(int(entry["qsl_idx"]))
-            tokens += len(entry["data"]) // (2 * TOKEN_BYTES)
+            tokens += len(entry["data"]) // (2 * width)
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise Damaged(f"no answer of LoadGen's ({error})"[:160], number) from error
         answers += 1

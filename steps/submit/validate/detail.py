@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from steps.base.untrusted import Damaged, lines_of
-from steps.mlperf.loadgen_log import record_of
+from steps.mlperf.loadgen_log import Record, record_of
 from steps.submit.validate.findings import shown
 
 KEPT = 3
@@ -16,6 +16,9 @@ LIMIT = 2**64
 """LoadGen's integers have at most 64 bits."""
 
 MAX_VALUE_TEXT = 300
+MAX_KEY_BYTES = 100
+LONG_LINE_BYTES = 1000
+INTERVAL = ("power_begin", "power_end")
 
 _NUMBERS = [
     "qsl_reported_total_count",
@@ -39,6 +42,7 @@ _NUMBERS = [
     "effective_accuracy_log_sampling_target",
     "effective_performance_issue_same_index",
     "effective_performance_sample_count",
+    "effective_accuracy_sample_count",
     "result_query_count",
     "result_samples_per_second",
     "result_completed_samples_per_sec",
@@ -50,6 +54,8 @@ _NUMBERS = [
     "early_stopping_latency_ss",
     "early_stopping_latency_ms",
     "result_90.00_percentile_latency_ns",
+    "result_qps_without_loadgen_overhead",
+    "result_mean_query_latency_ns",
     "num_errors",
 ]
 _FLAGS = [
@@ -80,7 +86,7 @@ KINDS = {
     **dict.fromkeys(_FLAGS, "flag"),
     **dict.fromkeys(_TEXTS, "text"),
 }
-"""The keys that checks ask for, and what kind of value each has."""
+"""The keys that checks need, and the type of each value."""
 
 
 @dataclass
@@ -88,6 +94,8 @@ class Detail:
     """A log's values (the first of each key counts, as for the official checker) and its damage.
 
     `mistyped` and `conflicts` hold (line, sentence); `errors` the first LoadGen errors of `total`.
+    `intervals` counts the pairs power_begin and power_end; of the second the last one counts, which
+    the log's own clock says at `ended_ms`.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
@@ -99,6 +107,8 @@ class Detail:
     conflicts: list[tuple[int, str]] = field(default_factory=list)
     records: int = 0
     end_ms: float = 0.0
+    intervals: int = 0
+    ended_ms: float = 0.0
 
     def number(self, key: str) -> float | None:
         """None if the log has no such number."""
@@ -117,6 +127,11 @@ class Detail:
         """Where the value stands; 0 if nowhere."""
         return self.lines.get(key, 0)
 
+    def conflict(self, number: int, what: str) -> None:
+        """Keep the first few of them."""
+        if len(self.conflicts) < KEPT:
+            self.conflicts.append((number, what))
+
     def span(self) -> tuple[datetime, datetime] | None:
         """When queries were issued and when the last was answered (UTC); None if not logged."""
         begin, end = (_time(self.text(key)) for key in ("power_begin", "power_end"))
@@ -124,7 +139,7 @@ class Detail:
 
 
 def read_detail(path: Path) -> Detail:
-    """Never raises for what the file holds: damage is part of the answer."""
+    """Never raises for the file's content: damage is part of the result."""
     detail = Detail()
     try:
         for number, line in lines_of(path):
@@ -135,13 +150,34 @@ def read_detail(path: Path) -> Detail:
                     detail.damage.append((number, str(damage)))
     except Damaged as damage:
         detail.damage.append((damage.line, str(damage)))
+    if detail.intervals > 1 and detail.text("effective_test_mode") != "AccuracyOnly":
+        what = f"power_begin is there {detail.intervals} times, a performance run loads one set"
+        detail.conflicts.append((detail.line("power_begin"), what))
     if not detail.records and not detail.damage:
         detail.damage.append((0, "it holds no record of LoadGen's"))
     return detail
 
 
+INDICES = b'"value": ['
+"""loaded_qsl_set's line begins with it and has every sample's index: half of reading two rounds."""
+
+
+def without_indices(line: bytes) -> bytes:
+    """The same record with an empty list in place of one of whole numbers; no check looks at it."""
+    start = line.find(INDICES, 0, MAX_KEY_BYTES) + len(INDICES)
+    end = line.find(b"]", start)
+    inside = line[start:end] if start >= len(INDICES) and end > 0 else b""
+    if inside.translate(None, b"0123456789,"):
+        return line
+    framed = b",%b," % inside
+    # JSON has neither empty places nor leading zeros. Two zeros in a row are counted as one.
+    if b",," in framed or framed.count(b",0") != framed.count(b",0,"):
+        return line
+    return line[:start] + line[end:]
+
+
 def _take(detail: Detail, number: int, line: bytes) -> None:
-    record = record_of(line)
+    record = record_of(line if len(line) < LONG_LINE_BYTES else without_indices(line))
     if record is None:
         return
     detail.records += 1
@@ -152,7 +188,9 @@ def _take(detail: Detail, number: int, line: bytes) -> None:
         if len(detail.errors) < KEPT:
             detail.errors.append((number, f"{record.key}: {shown(record.value)}"))
     kind = KINDS.get(record.key)
-    if kind is not None:
+    if record.key in INTERVAL:
+        _keep_interval(detail, number, record)
+    elif kind is not None:
         _keep(detail, number, record.key, record.value, kind)
 
 
@@ -160,15 +198,38 @@ def _keep(detail: Detail, number: int, key: str, value: Any, kind: str) -> None:
     if isinstance(value, str):
         value = value[:MAX_VALUE_TEXT]
     if key in detail.lines:
-        if detail.values.get(key) != value and len(detail.conflicts) < KEPT:
+        if detail.values.get(key) != value:
             first = f"line {detail.lines[key]} says {shown(detail.values.get(key))}"
-            detail.conflicts.append((number, f"{key} is {shown(value)}, but {first}"))
+            detail.conflict(number, f"{key} is {shown(value)}, but {first}")
         return
     detail.lines[key] = number
     if not _is(value, kind):
         detail.mistyped.append((number, f"{key} is {shown(value)}, no {kind}"))
         return
     detail.values[key] = value
+
+
+def _keep_interval(detail: Detail, number: int, record: Record) -> None:
+    """LoadGen writes the pair for every set of samples that it loads (RunAccuracyMode)."""
+    begins, begun = record.key == INTERVAL[0], detail.line(INTERVAL[0]) > detail.line(INTERVAL[1])
+    before = detail.values.get(INTERVAL[1])
+    if begins == begun:
+        detail.conflict(number, f"{record.key} is there twice, without the other between")
+    elif begins and before is not None and _before(record.value, before):
+        detail.conflict(number, f"the set begins at {shown(record.value)}, before {before}")
+    detail.intervals += begins
+    if not begins:
+        detail.ended_ms = detail.end_ms
+    if begins and detail.intervals > 1:
+        detail.lines[record.key] = number
+        return
+    detail.lines.pop(record.key, None)
+    _keep(detail, number, record.key, record.value, KINDS[record.key])
+
+
+def _before(one: Any, other: str) -> bool:
+    begin, end = _time(str(one)), _time(other)
+    return begin is not None and end is not None and begin < end
 
 
 def _is(value: Any, kind: str) -> bool:

@@ -1,4 +1,4 @@
-"""`./reproduce explain CODE`: what a finding of `./reproduce validate` means."""
+"""`./reproduce explain CODE`: explains a finding of `./reproduce validate`."""
 
 import argparse
 import difflib

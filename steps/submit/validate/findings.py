@@ -1,4 +1,4 @@
-"""What a check says: findings, and the table of their codes (`codes.yaml`)."""
+"""The results of checks: findings, and the table of their codes (`codes.yaml`)."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ MAX_SHOWN_CHARACTERS = 80
 
 
 class Severity(str, Enum):
-    """An error makes a submission worthless or wrong; a warning needs a look; advice may wait."""
+    """An error makes a submission invalid; a warning needs a look; advice may wait."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -27,10 +27,10 @@ class Severity(str, Enum):
 
 @dataclass(frozen=True)
 class Code:
-    """What is the same for every finding of a code.
+    """The common part of all findings of a code.
 
-    `official`: the check of the official checker (v5.1.1) that it stands for, or what that checker
-    lets pass. `strict`: the official checker says nothing of it.
+    `official`: the check of the official checker (v5.1.1) that it corresponds to, or what that
+    checker misses. `strict`: the official checker doesn't check it.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong: `path` is relative to the tree, `line` counts from 1, 0 is none."""
+    """One thing that is wrong: `path` is relative to the tree, `line` counts from 1, 0: no line."""
 
     code: str
     severity: Severity
@@ -54,7 +54,7 @@ class Finding:
 
 @cache
 def codes() -> Mapping[str, Code]:
-    """Every code by its name, in the order of the table."""
+    """All codes, in the order of the table."""
     table = read_yaml(CODES)
     return {
         name: Code(name, Severity(fields.pop("severity")), **fields)
@@ -72,7 +72,7 @@ class Findings:
     def add(
         self, code: str, path: str, what: str, *, line: int = 0, severity: Severity | None = None
     ) -> None:
-        """`severity` replaces that of the code where a division asks less than another."""
+        """`severity` replaces the code's where a division is less strict."""
         chosen = severity or codes()[code].severity
         self.counts[code, path] += 1
         if self.counts[code, path] > SHOWN:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from steps.base.untrusted import reason_of
 from steps.mlperf.rounds import DIVISIONS
-from steps.submit.validate.findings import Findings
+from steps.submit.validate.findings import Findings, Severity
 from steps.submit.validate.tree import Tree
 
 MAX_FILE_BYTES = 50 << 20
@@ -19,11 +19,14 @@ SHOWN = 20
 SILENT_ROOT_DIRECTORIES = (".git", ".github", "assets")
 ROOT_SUFFIXES = (".md", ".pdf")
 
-_Report = Callable[[str, str, str], None]
+UNPRINTABLE = "the name has control characters or broken UTF-8"
+NOT_EVERYWHERE = "the name has characters that not every system can store"
+
+_Report = Callable[..., None]
 
 
 def check_root(tree: Tree, findings: Findings) -> None:
-    """What lies above the submitters."""
+    """Check everything above the submitters."""
     for name in tree.files(""):
         if not name.endswith(ROOT_SUFFIXES):
             findings.add("root-file", name, "a file beside the divisions")
@@ -52,12 +55,12 @@ def _check_links(tree: Tree, parent: str, findings: Findings) -> None:
 
 def check_names(tree: Tree, home: str, findings: Findings) -> None:
     """Every file and directory below one submitter; links are not followed."""
-    counts: Counter[str] = Counter()
+    counts: Counter[tuple[str, Severity | None]] = Counter()
 
-    def report(code: str, path: str, what: str) -> None:
-        counts[code] += 1
-        if counts[code] <= SHOWN:
-            findings.add(code, path, what)
+    def report(code: str, path: str, what: str, severity: Severity | None = None) -> None:
+        counts[code, severity] += 1
+        if counts[code, severity] <= SHOWN:
+            findings.add(code, path, what, severity=severity)
 
     todo = [home]
     while todo:
@@ -73,11 +76,11 @@ def check_names(tree: Tree, home: str, findings: Findings) -> None:
         for entry in names:
             path = f"{folder}/{entry.name}"
             _check_name(entry.name, path, report)
-            if _check_entry(entry, path, report):
+            if _check_entry(tree, entry, path, report):
                 todo.append(path)
-    for code, count in counts.items():
+    for (code, severity), count in counts.items():
         if count > SHOWN:
-            findings.add(code, home, f"{count - SHOWN} more of these")
+            findings.add(code, home, f"{count - SHOWN} more of these", severity=severity)
 
 
 def _check_name(name: str, path: str, report: _Report) -> None:
@@ -85,11 +88,25 @@ def _check_name(name: str, path: str, report: _Report) -> None:
         report("hidden-name", path, "the name begins with a dot")
     if " " in name:
         report("space-in-name", path, "the name has a blank")
-    if any(not c.isprintable() or c in '\\:*?"<>|' for c in name):
-        report("unsafe-name", path, "the name has characters that not every system can store")
+    if any(not c.isprintable() for c in name):
+        report("unsafe-name", path, UNPRINTABLE)
+    elif any(c in '\\:*?"<>|' for c in name):
+        report("unsafe-name", path, NOT_EVERYWHERE, Severity.WARNING)
 
 
-def _check_entry(entry: os.DirEntry[str], path: str, report: _Report) -> bool:
+def _check_link(tree: Tree, path: str, report: _Report) -> None:
+    """The official checker (v5.1.1) looks up the text of links to files from the tree's root."""
+    if tree.leads_to_directory(path):
+        report("symlink", path, "a symbolic link to a directory of this tree", Severity.WARNING)
+    elif not tree.leads_inside(path):
+        report("symlink", path, "a symbolic link that leads to nothing in this tree")
+    elif not os.path.exists(tree.at(os.readlink(tree.at(path)))):
+        report("symlink", path, "a symbolic link that leads to nothing from the tree's root")
+    else:
+        report("symlink", path, "a symbolic link to a file of this tree", Severity.WARNING)
+
+
+def _check_entry(tree: Tree, entry: os.DirEntry[str], path: str, report: _Report) -> bool:
     """Whether to go on below it."""
     try:
         status = entry.stat(follow_symlinks=False)
@@ -97,7 +114,7 @@ def _check_entry(entry: os.DirEntry[str], path: str, report: _Report) -> bool:
         report("tree-unreadable", path, f"it can't be looked at ({reason_of(error)})")
         return False
     if stat.S_ISLNK(status.st_mode):
-        report("symlink", path, "a symbolic link")
+        _check_link(tree, path, report)
         return False
     if stat.S_ISDIR(status.st_mode):
         if entry.name.endswith("__pycache__"):

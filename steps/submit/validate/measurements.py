@@ -1,15 +1,15 @@
-"""What describes a measurement: user.conf, README.md, the JSON beside them, the code."""
+"""A measurement's description: user.conf, README.md, the JSON beside them, the code."""
 
 from steps.base.untrusted import Damaged, object_of, text_of
 from steps.mlperf.rounds import Round
-from steps.submit.validate.findings import Findings, shown
+from steps.submit.validate.findings import Findings, Severity, shown
 from steps.submit.validate.tree import Place, Tree
 
 REQUIRED_FILES = ("user.conf", "README.md")
 
 
 def check_measurement(tree: Tree, place: Place, rules: Round, findings: Findings) -> None:
-    """Everything but what user.conf says, which is held against the log."""
+    """Check everything but user.conf's content, which is compared with the log."""
     folder = place.measurements
     if not tree.is_directory(folder):
         findings.add("measurement-missing", folder, "the directory is missing")
@@ -30,14 +30,14 @@ def check_measurement(tree: Tree, place: Place, rules: Round, findings: Findings
 
 
 def _descriptions(place: Place, files: dict[str, int]) -> list[str]:
-    """All that the official checker may pick: it takes the first that its directory lists."""
+    """All candidates of the official checker: it takes the first that the directory lists."""
     if place.layout == "v6":
         return [name for name in files if name == "measurements.json"]
     return [name for name in files if name.startswith(place.system) and name.endswith(".json")]
 
 
 def _implementation(place: Place, name: str) -> str:
-    """What names the implementation in <system>_<implementation>[_<scenario>].json."""
+    """The implementation's name in <system>_<implementation>[_<scenario>].json."""
     ending = f"_{place.scenario}.json"
     end = len(ending) if name.endswith(ending) else len(".json")
     return name[len(place.system) + 1 : -end]
@@ -50,7 +50,8 @@ def _check_json(tree: Tree, path: str, rules: Round, findings: Findings) -> None
         findings.add("measurement-json-damaged", path, str(damage), line=damage.line)
         return
     for key in twice:
-        findings.add("measurement-json-damaged", path, f"{key} is given more than once")
+        what = f"{key} is given more than once, the last time as {shown(fields[key])}"
+        findings.add("measurement-json-damaged", path, what, severity=Severity.WARNING)
     for name in rules.measurement_fields:
         if not fields.get(name):
             found = shown(fields[name]) if name in fields else "missing"
@@ -59,11 +60,11 @@ def _check_json(tree: Tree, path: str, rules: Round, findings: Findings) -> None
 
 def _check_code(tree: Tree, place: Place, implementation: str, findings: Findings) -> None:
     if place.layout == "v6":
-        if not tree.is_directory(f"{place.home}/src"):
+        if not tree.leads_to_directory(f"{place.home}/src"):
             findings.add("code-missing", f"{place.home}/src", "the directory is missing")
         return
     path = f"{place.home}/code/{place.model}"
-    if tree.is_directory(path):
+    if tree.leads_to_directory(path):
         return
     if not tree.is_file(path):
         findings.add("code-missing", path, "the directory is missing")

@@ -4,17 +4,23 @@ import csv
 import os
 import subprocess
 import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from steps.base.errors import UserError
-from steps.submit.validate.findings import Severity, printable
+from steps.submit.validate.findings import Finding, Severity, printable
 from steps.submit.validate.submission import Report
 
 LIMIT_SECONDS = 1800
-"""All submitters of v5.1 (1,435 results) take it a minute; nothing may wait for ever."""
+"""All submitters of v5.1 (1,435 results) take it a minute; every wait has a limit."""
 
 TABLE = "summary.csv"
+RUN, LOG = "performance/run_1", "mlperf_log_detail.txt"
+TREES = ("results", "measurements", "compliance")
+RESULT_PARTS = 6
+"""The parts of a result's path: division, submitter, tree, system, model, scenario."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +49,18 @@ class Difference:
     reprise: str
 
 
-def run_official(checkout: Path, tree: Path, round_name: str, scratch: Path) -> Official:
+def run_official(
+    checkout: Path, tree: Path, round_name: str, scratch: Path, options: Sequence[str] = ()
+) -> Official:
     """Its CSV is left in `scratch`. Raises UserError if the checkout has no checker or the checker
     doesn't end in time.
     """
     arguments, home = _checker(checkout)
     table = scratch / TABLE
+    root = os.path.realpath(tree)
     command = [
-        *(sys.executable, *arguments, "--input", os.path.realpath(tree)),
-        *("--version", round_name, "--csv", str(table)),
+        *(sys.executable, *arguments, "--input", root),
+        *("--version", round_name, "--csv", str(table), *options),
     ]
     try:
         done = subprocess.run(
@@ -67,9 +76,13 @@ def run_official(checkout: Path, tree: Path, round_name: str, scratch: Path) -> 
             f"the official checker did not end within {LIMIT_SECONDS} s; run it by itself: "
             f"cd {home} && {' '.join(command)}"
         ) from error
-    accepted = _accepted(table)
+    accepted = _accepted(table, root)
     lines = (done.stdout + b"\n" + done.stderr).decode("utf-8", "replace").splitlines()
-    refused = [line.split("NoResults ", 1)[1].strip() for line in lines if "NoResults " in line]
+    refused = [
+        _result(line.split("NoResults ", 1)[1].strip(), root)
+        for line in lines
+        if "NoResults " in line
+    ]
     for path in refused:
         accepted.pop(path, None)
     return Official(
@@ -84,52 +97,58 @@ def run_official(checkout: Path, tree: Path, round_name: str, scratch: Path) -> 
 
 
 def home_of(checkout: Path) -> Path:
-    """Where the tools of a checkout lie; raises UserError if there are none."""
+    """The directory of a checkout's tools; raises UserError without it."""
     return _checker(checkout)[1]
 
 
 def differences(report: Report, official: Official) -> list[Difference]:
     """Results that only one accepts, or that both accept with other values."""
-    blamed: dict[str, set[str]] = {}
-    for found in report.findings:
-        if found.severity is Severity.ERROR:
-            blamed.setdefault(found.path, set()).add(found.code)
+    blamed = blame(report)
     differing = []
     for row in report.rows:
-        path = f"{row.division}/{row.submitter}/results/{row.system}/{row.model}"
-        path += f"/{row.directory}"
-        theirs = official.accepted.get(path)
-        codes = set().union(*(found for at, found in blamed.items() if _concerns(at, path)))
+        theirs = official.accepted.get(row.path)
+        codes = {finding.code for finding in blamed[row.path]}
         ours = f"errors: {', '.join(sorted(codes))}" if codes else "holds"
         if (theirs is None) == bool(codes):
-            if theirs is not None and not _same(theirs, (row.result, row.units, row.accuracy)):
+            if theirs is not None and not same(theirs, (row.result, row.units, row.accuracy)):
                 mine = f"{row.result} {row.units}, {row.accuracy}"
-                differing.append(Difference(path, f"{theirs[0]} {theirs[1]}, {theirs[2]}", mine))
+                differing.append(
+                    Difference(row.path, f"{theirs[0]} {theirs[1]}, {theirs[2]}", mine)
+                )
             continue
-        differing.append(Difference(path, "no result" if theirs is None else "accepts", ours))
+        differing.append(Difference(row.path, "no result" if theirs is None else "accepts", ours))
     return differing
 
 
-def _concerns(finding_path: str, result: str) -> bool:
-    """Whether a finding speaks of the result: in its directories or above it."""
-    division, submitter, _, system, model, scenario = result.split("/", 5)
+def blame(report: Report) -> dict[str, list[Finding]]:
+    """For every result the errors that speak of it: in its directories or above it."""
+    below: dict[str, list[Finding]] = defaultdict(list)
+    exactly: dict[str, list[Finding]] = defaultdict(list)
+    for found in report.findings:
+        if found.severity is Severity.ERROR:
+            parts = found.path.split("/", RESULT_PARTS)
+            own = len(parts) >= RESULT_PARTS and parts[2] in TREES
+            (below if own else exactly)["/".join(parts[:RESULT_PARTS]) if own else found.path] += [
+                found
+            ]
+    return {row.path: list(_blamed(row.path, below, exactly)) for row in report.rows}
+
+
+def _blamed(
+    result: str, below: Mapping[str, list[Finding]], exactly: Mapping[str, list[Finding]]
+) -> Iterator[Finding]:
+    division, submitter, _, system, model, scenario = result.split("/", RESULT_PARTS - 1)
     home = f"{division}/{submitter}"
-    trees = ("results", "measurements", "compliance")
-    own = tuple(f"{home}/{tree}/{system}/{model}/{scenario}" for tree in trees)
-    described = {
-        "",
-        home,
-        f"{home}/systems/{system}.json",
-        f"{home}/code/{model}",
-        *(f"{home}/{tree}/{system}" for tree in trees),
-        *(f"{home}/{tree}/{system}/{model}" for tree in trees),
-    }
-    return finding_path in described or any(
-        finding_path == path or finding_path.startswith(f"{path}/") for path in own
-    )
+    for path in ("", home, f"{home}/systems/{system}.json", f"{home}/code/{model}"):
+        yield from exactly.get(path, ())
+    for tree in TREES:
+        yield from exactly.get(f"{home}/{tree}/{system}", ())
+        yield from exactly.get(f"{home}/{tree}/{system}/{model}", ())
+        yield from below.get(f"{home}/{tree}/{system}/{model}/{scenario}", ())
 
 
-def _same(theirs: tuple[str, str, str], ours: tuple[float | None, str, str]) -> bool:
+def same(theirs: tuple[str, str, str], ours: tuple[float | None, str, str]) -> bool:
+    """Whether result, units and accuracy are equal."""
     try:
         number = float(theirs[0])
     except ValueError:
@@ -149,12 +168,17 @@ def _checker(checkout: Path) -> tuple[list[str], Path]:
     )
 
 
-def _accepted(table: Path) -> dict[str, tuple[str, str, str]]:
+def _result(path: str, root: str) -> str:
+    """A result's directory by what the checkers call it: v6's is the log's whole path."""
+    return path.removeprefix(f"{root}/").removesuffix(f"/{LOG}").removesuffix(f"/{RUN}")
+
+
+def _accepted(table: Path, root: str) -> dict[str, tuple[str, str, str]]:
     if not table.is_file():
         return {}
     with table.open(encoding="utf-8", errors="replace", newline="") as stream:
         return {
-            row["Location"]: (row["Result"], row["Units"], row["Accuracy"])
+            _result(row["Location"], root): (row["Result"], row["Units"], row["Accuracy"])
             for row in csv.DictReader(stream)
             if row.get("Location") and row.get("Units")
         }

@@ -1,4 +1,4 @@
-"""The official tools beside the checker: what they would change in a tree, and publish of it."""
+"""The official tools beside the checker: what they would change in a tree, and publish from it."""
 
 import filecmp
 import json
@@ -22,7 +22,7 @@ REPORTED = ("Performance_Result", "Performance_Units", "Accuracy")
 
 @dataclass(frozen=True)
 class Tool:
-    """One tool on a tree. `failed`: why it said nothing, "" if it did."""
+    """One tool on a tree. `failed`: why it had no result, "" if it had one."""
 
     name: str
     failed: str
@@ -45,7 +45,7 @@ def run_tools(
 
 
 def _truncation(home: Path, tree: Path, report: Report, scratch: Path) -> Tool:
-    """The tool's copy differs where it would have shortened a log; ours says where one is due."""
+    """The tool's copy differs where it would have truncated a log; ours says where that is due."""
     if not (home / TRUNCATION).is_file():
         return Tool(TRUNCATION, "it is not in this checkout", [])
     differing: list[Difference] = []
@@ -64,7 +64,7 @@ def _truncated(tree: Path, copy: Path, submitter: str, report: Report) -> Iterat
     for row in report.rows:
         if row.submitter != submitter:
             continue
-        place = f"{row.division}/{submitter}/results/{row.system}/{row.model}/{row.directory}"
+        place = row.path
         names = [f"{place}/accuracy/{name}" for name in PACKAGED]
         changed = any(
             (tree / name).is_file()
@@ -101,7 +101,7 @@ def _report(home: Path, report: Report, official: Official, scratch: Path, pytho
 
 def _unequal(published: dict[str, tuple[object, ...]], report: Report) -> Iterator[Difference]:
     for row in report.rows:
-        place = f"{row.division}/{row.submitter}/results/{row.system}/{row.model}/{row.directory}"
+        place = row.path
         ours = (row.result, row.units, row.accuracy)
         theirs = published.get(place)
         if theirs is None and row.valid:

@@ -1,16 +1,20 @@
-"""Performance runs, and the runs of compliance tests that are measured like them."""
+"""Performance runs, and compliance tests' runs that are measured in the same way."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from steps.mlperf.rounds import Benchmark, Round, round_of_seeds
+from steps.submit.validate import inferred
 from steps.submit.validate.detail import Detail, read_detail
-from steps.submit.validate.findings import Findings
+from steps.submit.validate.findings import Findings, Severity
 from steps.submit.validate.summary import check_summary
 from steps.submit.validate.tree import Place, Tree
 
 RUN_FILES = ("mlperf_log_summary.txt", "mlperf_log_detail.txt")
 TOLERATED_FILES = ("mlperf_log_trace.json", "results.json")
 ANSWERS = "mlperf_log_accuracy.json"
+POWER_LOG = "spl.txt"
+"""Samples of the power meter (REQUIRED_PERF_POWER_FILES of the checkers)."""
+
 EMPTY_ANSWERS_BYTES = 16
 """A performance run logs no answers: its accuracy log holds two brackets."""
 
@@ -31,30 +35,52 @@ LATENCIES = {
     "tpot": "result_time_per_output_token_99.00_percentile_ns",
 }
 NS_PER_MS = 1_000_000
+MS_PER_S = 1000
+SECONDS = "Latency (s)"
+"""Unit of benchmarks whose latencies a round gives in seconds."""
 
 
 @dataclass(frozen=True)
 class Judge:
-    """What a performance log is held against."""
+    """What a performance log is held against.
+
+    `edge`: the system is one of the edge suite. `inferred_from`: the scenario that the result's
+    runs were made in if that isn't its own, else "".
+    """
 
     tree: Tree
     place: Place
     rules: Round
     benchmark: Benchmark
     findings: Findings
+    edge: bool = False
+    inferred_from: str = ""
 
     @property
     def scenario(self) -> str:
         return self.place.official_scenario
 
+    @property
+    def ran(self) -> str:
+        """LoadGen's own name of the scenario that the runs are made in."""
+        return self.inferred_from or ("Server" if self.scenario == "Interactive" else self.scenario)
 
-def check_files(judge: Judge, folder: str, code: str, *optional: str) -> bool:
-    """Exactly the files of a run; whether the detail log is there."""
+
+def check_files(
+    judge: Judge, folder: str, code: str, *optional: str, wanted: tuple[str, ...] = RUN_FILES
+) -> bool:
+    """The files of a run and, where the round says so, no other; whether the detail log is there.
+
+    Of compliance tests every checker compares the whole list.
+    """
     files = set(judge.tree.files(folder))
-    for name in sorted(set(RUN_FILES) - files):
+    for name in sorted(set(wanted) - files):
         judge.findings.add(code, f"{folder}/{name}", f"{name} is missing")
-    for name in sorted(files - {*RUN_FILES, *TOLERATED_FILES, *optional}):
-        judge.findings.add(code, f"{folder}/{name}", f"{name} does not belong here")
+    exact = judge.rules.exact_files or code == "compliance-files"
+    for name in sorted(files - {*wanted, *TOLERATED_FILES, *optional}):
+        what = f"{name} does not belong here"
+        severity = None if exact else Severity.ADVICE
+        judge.findings.add(code, f"{folder}/{name}", what, severity=severity)
     return RUN_FILES[1] in files
 
 
@@ -69,8 +95,19 @@ def check_log(detail: Detail, path: str, findings: Findings) -> None:
             findings.add(code, path, what, line=line)
 
 
-def check_performance(judge: Judge) -> tuple[Detail | None, float | None]:
-    """The log of performance/run_1 and the result in the round's metric."""
+@dataclass(frozen=True)
+class Performed:
+    """A performance run: its log, and the result in the round's metric. `judge` knows from it what
+    the result's other runs are held against.
+    """
+
+    judge: Judge
+    detail: Detail | None
+    result: float | None
+
+
+def check_performance(judge: Judge) -> Performed:
+    """Check performance/run_1."""
     parent = f"{judge.place.results}/performance"
     folder = f"{parent}/run_1"
     findings = judge.findings
@@ -81,22 +118,25 @@ def check_performance(judge: Judge) -> tuple[Detail | None, float | None]:
             findings.add("performance-extra-run", f"{parent}/{name}", "only run_1 counts")
     if not judge.tree.is_directory(folder):
         findings.add("performance-missing", folder, "the directory is missing")
-        return None, None
-    if not check_files(judge, folder, "performance-files", ANSWERS):
-        return None, None
+        return Performed(judge, None, None)
+    power = (POWER_LOG,) if judge.tree.is_directory(f"{parent}/power") else ()
+    if not check_files(judge, folder, "performance-files", ANSWERS, *power):
+        return Performed(judge, None, None)
     path = f"{folder}/{RUN_FILES[1]}"
     detail = read_detail(judge.tree.at(path))
+    ran = inferred.source(judge.scenario, detail, edge=judge.edge)
+    judge = replace(judge, inferred_from=ran)
     result = check_measured(judge, detail, folder)
     _check_unaudited(judge, detail, path)
     size = judge.tree.files(folder).get(ANSWERS, 0)
     if size > EMPTY_ANSWERS_BYTES:
         what = f"{size} bytes of answers were logged in the performance run"
         findings.add("performance-answers", f"{folder}/{ANSWERS}", what)
-    return detail, result
+    return Performed(judge, detail, result)
 
 
 def check_measured(judge: Judge, detail: Detail, folder: str) -> float | None:
-    """What holds for every timed run of full length; the result, None if there is none."""
+    """The checks of every timed run of full length; returns the result, None without one."""
     path = f"{folder}/{RUN_FILES[1]}"
     findings = judge.findings
     check_log(detail, path, findings)
@@ -134,10 +174,9 @@ def _check_errors(detail: Detail, path: str, findings: Findings) -> None:
 
 
 def _check_scenario(judge: Judge, detail: Detail, path: str) -> None:
-    wanted = "Server" if judge.scenario == "Interactive" else judge.scenario
     found = detail.text("effective_scenario")
-    if found != wanted:
-        what = f"effective_scenario is {found or 'missing'}, {judge.scenario} needs {wanted}"
+    if found != judge.ran:
+        what = f"effective_scenario is {found or 'missing'}, {judge.scenario} needs {judge.ran}"
         line = detail.line("effective_scenario")
         judge.findings.add("performance-scenario", path, what, line=line)
     name = detail.text("sut_name")
@@ -147,7 +186,7 @@ def _check_scenario(judge: Judge, detail: Detail, path: str) -> None:
 
 
 def check_seeds(judge: Judge, detail: Detail, path: str, code: str) -> None:
-    """The round's three seeds; says whose another one is."""
+    """Check the round's three seeds; the finding names the round of another one."""
     for name, seed in judge.rules.seeds.items():
         key = f"effective_{name}"
         found = detail.number(key)
@@ -181,7 +220,7 @@ def _check_counts(judge: Judge, detail: Detail, path: str) -> None:
         wanted,
         "performance-sample-count",
     )
-    if judge.scenario == "Offline":
+    if judge.ran == "Offline":
         minimum = benchmark.offline_min_samples
         _at_least(
             judge,
@@ -272,17 +311,22 @@ def _check_unaudited(judge: Judge, detail: Detail, path: str) -> None:
 
 
 def _result(judge: Judge, detail: Detail, path: str) -> float | None:
-    """Edge latencies in ms, everything else as logged."""
-    generic = "Server" if judge.scenario == "Interactive" else judge.scenario
-    default = judge.rules.result_keys[generic]
-    key = judge.benchmark.result_keys.get(generic, default)
+    """Edge latencies in ms or the unit of the benchmark, everything else as logged."""
+    default = judge.rules.result_keys[judge.ran]
+    key = judge.benchmark.result_keys.get(judge.ran, default)
     found = detail.number(key)
-    for needed in dict.fromkeys((default, key)):
-        value = detail.number(needed)
+    values = {needed: detail.number(needed) for needed in (default, key)}
+    if judge.inferred_from:
+        key, found = inferred.value(judge.scenario, judge.ran, detail)
+        values[key] = found
+    for needed, value in values.items():
         if value is None or value <= 0:
             shown = "missing" if value is None else f"{value:g}"
             line = detail.line(needed)
             judge.findings.add("performance-result", path, f"{needed} is {shown}", line=line)
-    if found is not None and judge.scenario in ("SingleStream", "MultiStream"):
-        return found / NS_PER_MS
-    return found
+    if judge.inferred_from or judge.scenario not in ("SingleStream", "MultiStream"):
+        return found
+    if found is None:
+        return None
+    in_seconds = judge.benchmark.units.get(judge.scenario) == SECONDS
+    return found / NS_PER_MS / MS_PER_S if in_seconds else found / NS_PER_MS

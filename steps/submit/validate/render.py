@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 ORDER = {severity: number for number, severity in enumerate(Severity)}
 COLUMNS = ("system", "model", "scenario", "result", "units", "accuracy", "files")
 SHOWN_ERRORS = 5
-"""Of the official checker's."""
+"""How many of the official checker's error lines are shown."""
 
 FORMAT = 1
-"""Of the JSON: raised when a field changes its meaning or goes away."""
+"""Version of the JSON: raised when a field changes its meaning or is removed."""
 
 
 def ordered(report: Report) -> list[Finding]:
@@ -64,7 +64,7 @@ def summary(report: Report) -> str:
         for severity in (Severity.ERROR, Severity.WARNING)
     )
     counts += f", {report.count(Severity.ADVICE)} advice"
-    verdict = "holds" if report.valid() else "does not hold"
+    verdict = "valid" if report.valid() else "not valid"
     hint = "" if not report.findings else "; ./reproduce explain CODE tells more"
     results = _counted(len(report.rows), "result")
     return f"{results} by the rules of {report.round}: {verdict} ({counts}){hint}"
@@ -129,7 +129,7 @@ def compared(
 def official_object(
     official: "Official", differing: "list[Difference]", tools: "list[Tool]"
 ) -> dict[str, Any]:
-    """What --json has of it."""
+    """Its part of --json."""
     return {
         **asdict(official),
         "differences": [asdict(item) for item in differing],

@@ -1,4 +1,4 @@
-"""One result, all its files: what a worker process does."""
+"""Checks one result, all its files: the task of a worker process."""
 
 from dataclasses import dataclass
 
@@ -49,39 +49,53 @@ class Row:
     accuracy: str
     valid: bool
 
+    @property
+    def path(self) -> str:
+        """The result's directory, relative to the tree."""
+        return (
+            f"{self.division}/{self.submitter}/results/{self.system}/{self.model}/{self.directory}"
+        )
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a result's files say."""
+    """The content of a result's files."""
 
     row: Row
     findings: tuple[Finding, ...]
     evidence: Evidence
 
 
-def check_result(tree: Tree, round_name: str, place: Place, official: str) -> Outcome:
-    """Reads every file of the result once; `official` is the benchmark's official name."""
+def check_result(
+    tree: Tree, round_name: str, place: Place, official: str, *, edge: bool = False
+) -> Outcome:
+    """Reads every file of the result once; `official` is the benchmark's official name, `edge` says
+    that the system is one of the edge suite.
+    """
     rules = load(round_name)
     findings = Findings()
-    judge = Judge(tree, place, rules, rules.benchmarks[official], findings)
+    judge = Judge(tree, place, rules, rules.benchmarks[official], findings, edge)
     check_measurement(tree, place, rules, findings)
     runs: list[Run] = []
-    result, cell, digest, digests = None, "", "", {}
+    result, cell, scored, digests = None, "", None, {}
     if place.layout == "v6" and tree.is_file(f"{place.results}/config.yaml"):
         findings.add("endpoint-not-checked", f"{place.results}/config.yaml", "no LoadGen logs")
     else:
-        performance, result = check_performance(judge)
+        performed = check_performance(judge)
+        judge, result = performed.judge, performed.result
         rate = None
-        if performance is not None:
-            _take(runs, "performance", f"{place.results}/performance/run_1", performance, findings)
-            check_user_conf(tree, place, official, performance, findings)
-            rate = _rate(performance)
+        if performed.detail is not None:
+            folder = f"{place.results}/performance/run_1"
+            _take(runs, "performance", folder, performed.detail, findings)
+            check_user_conf(judge, official, performed.detail)
+            rate = _rate(performed.detail)
         scored = check_accuracy(judge)
         if scored is not None:
-            cell, digest = scored.text, scored.hash
+            cell = scored.text
             _take(runs, "accuracy", f"{place.results}/accuracy", scored.detail, findings)
-            samples = _answered(judge, scored.detail)
-            check_speed(f"{place.results}/accuracy", samples, scored.detail, rate, findings)
+            if judge.benchmark.one_dataset(judge.scenario):
+                samples = _answered(judge, scored.detail)
+                check_speed(f"{place.results}/accuracy", samples, scored.detail, rate, findings)
         if place.closed:
             digests = check_compliance(judge, official, rate)
             _take_tests(judge, runs)
@@ -104,15 +118,18 @@ def check_result(tree: Tree, round_name: str, place: Place, official: str) -> Ou
         place.system,
         official,
         judge.scenario,
+        judge.inferred_from,
         tuple(runs),
-        digest,
+        scored.hashes if scored else (),
+        scored.packaged if scored else "",
+        judge.benchmark.token_latencies,
         tuple(digests.items()),
     )
     return Outcome(row, tuple(findings), evidence)
 
 
 def _answered(judge: Judge, accuracy: Detail) -> float:
-    """How many samples the accuracy run answered: a short tree's has fewer than the rules ask."""
+    """How many samples the accuracy run answered: a short tree's has fewer than the rules want."""
     wanted = judge.benchmark.accuracy_samples(judge.scenario)
     reported = accuracy.number("qsl_reported_total_count")
     return wanted if reported is None else min(reported, wanted)

@@ -1,4 +1,4 @@
-"""A whole tree: divisions, submitters, systems, models, and their results in parallel."""
+"""Checks a whole tree: divisions, submitters, systems, models, and their results in parallel."""
 
 import os
 from collections import deque
@@ -17,24 +17,29 @@ from steps.submit.validate.findings import Finding, Findings, Severity, printabl
 from steps.submit.validate.hygiene import check_names, check_root
 from steps.submit.validate.result import Outcome, Row, check_result
 from steps.submit.validate.system import check_system
-from steps.submit.validate.tree import Place, Tree, layout_of
+from steps.submit.validate.tree import Place, Tree, home_layout
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ProcessPoolExecutor
 
 MODEL_MAPPING = "model_mapping.json"
 CALIBRATION = ("calibration.md", "documentation/calibration.md")
+CALIBRATED = "calib"
+"""What other documents on calibration have in their names, if there are several."""
+
 BANDWIDTH = "bandwidth"
 SERIAL = 32
-"""Results of a tree that one process checks before others are started: few trees have more."""
+"""Results of a tree that one process checks before others start: few trees have more."""
 
 WINDOW = 64
-"""Results under way at a time for each process: what bounds the memory of a large tree."""
+"""Results under way per process: they bound the memory for a large tree."""
 
 
 @dataclass
 class Report:
-    """What `validate` found. `results` holds a row for every result that could be looked at."""
+    """What `validate` found. `rows` holds one for every result that could be looked at; `layout` is
+    what its submitters have.
+    """
 
     root: str
     round: str
@@ -53,6 +58,7 @@ class Report:
 class _Task:
     place: Place
     official: str
+    edge: bool
 
 
 def validate(
@@ -65,25 +71,28 @@ def validate(
 ) -> Report:
     """Check the tree at `root`; never writes into it. Raises UserError if it can't be entered.
 
-    `known`: outcomes of results that needn't be looked at again, by their directory. `keep` hears
-    of every outcome.
+    `known`: earlier outcomes of results that needn't be checked again, by their directory. `keep`
+    gets every outcome.
     """
     rules = load(round_name)
     if not root.is_dir():
-        raise UserError(f"{root} is no directory; name the one that holds closed/ or open/")
+        raise UserError(f"{root} isn't a directory; name the one that holds closed/ or open/")
     if not os.access(root, os.R_OK | os.X_OK):
         raise UserError(f"{root} can't be read (permission denied); ask its owner for access")
     tree = Tree(root)
-    layout = layout_of(tree)
-    report = Report(printable(str(root)), round_name, layout)
+    homes = [f"{d}/{s}" for d in DIVISIONS for s in tree.directories(d)]
+    layouts = {home: home_layout(tree, home) or rules.layout for home in homes}
+    shown = " and ".join(sorted(set(layouts.values()))) or rules.layout
+    report = Report(printable(str(root)), round_name, shown)
     findings = Findings()
     check_root(tree, findings)
-    if layout != rules.layout:
-        findings.add("tree-layout", "", f"the tree has the layout of {layout}, not {rules.layout}")
-    homes = [f"{d}/{s}" for d in DIVISIONS for s in tree.directories(d)]
+    for home, layout in layouts.items():
+        if layout != rules.layout:
+            what = f"the tree has the layout of {layout}, not {rules.layout}"
+            findings.add("tree-layout", home, what)
     report.findings.extend(findings)
     with _Workers(processes or len(os.sched_getaffinity(0))) as workers:
-        for home in homes:
+        for home, layout in layouts.items():
             _check_submitter(tree, home, layout, rules, report, workers, known, keep)
     if not report.rows:
         findings = Findings()
@@ -108,7 +117,7 @@ def _check_submitter(
         findings.add("submitter-without-results", home, "no results/")
         report.findings.extend(findings)
         return
-    _check_documents(tree, home, layout, findings)
+    _check_documents(tree, home, layout, rules, findings)
     mapping = _model_mapping(tree, home, findings)
     tasks: list[_Task] = []
     for system in tree.directories(f"{home}/results"):
@@ -134,6 +143,10 @@ def _check_submitter(
     report.findings = list(dict.fromkeys(report.findings))
 
 
+def _judged(tree: Tree, round_name: str, task: _Task) -> Outcome:
+    return check_result(tree, round_name, task.place, task.official, edge=task.edge)
+
+
 class _Workers:
     """Processes that check results, started once there are enough to be worth it."""
 
@@ -154,7 +167,7 @@ class _Workers:
         self._seen += len(tasks)
         if self._count < 2 or self._seen <= SERIAL:
             for task in tasks:
-                yield check_result(tree, round_name, task.place, task.official)
+                yield _judged(tree, round_name, task)
             return
         # Imported here: a small tree starts no processes, and starts without what they take.
         from concurrent.futures.process import BrokenProcessPool
@@ -162,7 +175,7 @@ class _Workers:
         pool = self._started()
 
         def submit(task: _Task) -> "Future[Outcome]":
-            return pool.submit(check_result, tree, round_name, task.place, task.official)
+            return pool.submit(_judged, tree, round_name, task)
 
         waiting = iter(tasks)
         pending = deque(map(submit, islice(waiting, WINDOW * self._count)))
@@ -171,7 +184,7 @@ class _Workers:
                 yield pending.popleft().result()
             except BrokenProcessPool as error:
                 raise UserError(
-                    "a process of the validator was killed, probably for want of memory; "
+                    "a process of the validator was killed, probably out of memory; "
                     "run it again with --processes 1"
                 ) from error
             pending.extend(map(submit, islice(waiting, 1)))
@@ -187,7 +200,7 @@ class _Workers:
         return self._pool
 
 
-def _check_documents(tree: Tree, home: str, layout: str, findings: Findings) -> None:
+def _check_documents(tree: Tree, home: str, layout: str, rules: Round, findings: Findings) -> None:
     results = set(tree.directories(f"{home}/results"))
     if layout == "v5.1":
         if not tree.is_directory(f"{home}/measurements"):
@@ -200,8 +213,13 @@ def _check_documents(tree: Tree, home: str, layout: str, findings: Findings) -> 
             findings.add("without-results", f"{home}/systems/{name}", "no such results")
     if not home.startswith("open/"):
         found = [name for name in CALIBRATION if tree.is_file(f"{home}/{name}")]
+        if not rules.calibration_required:
+            there = tree.files(f"{home}/documentation")
+            found += [f"documentation/{name}" for name in there if CALIBRATED in name.lower()]
         if not found:
-            findings.add("calibration-missing", home, f"neither {' nor '.join(CALIBRATION)}")
+            softer = None if rules.calibration_required else Severity.WARNING
+            what = f"neither {' nor '.join(CALIBRATION)}"
+            findings.add("calibration-missing", home, what, severity=softer)
         for name in found:
             folder, _, file = f"{home}/{name}".rpartition("/")
             if tree.files(folder).get(file) == 0:
@@ -223,7 +241,7 @@ def _model_mapping(tree: Tree, home: str, findings: Findings) -> dict[str, str]:
         return {}
     for name, official in mapping.items():
         if not isinstance(official, str):
-            what = f"{name} maps to {shown(official)}, no name"
+            what = f"{name} maps to {shown(official)}, which isn't a name"
             findings.add("model-mapping-damaged", path, what)
     return {name: official for name, official in mapping.items() if isinstance(official, str)}
 
@@ -239,10 +257,12 @@ def _model(
     mapping: dict[str, str],
     findings: Findings,
 ) -> Iterator[_Task]:
-    """The results to look at; what is required and missing goes to `findings`."""
+    """The results to check; required results that are missing go to `findings`."""
     path = f"{home}/results/{system}/{model}"
     open_division = home.startswith("open/")
     official = rules.official(model) or rules.official(mapping.get(model, ""))
+    if official is None and open_division:
+        official = rules.inferred(model)
     if official is None:
         official = _guess(rules, model) if open_division else None
         judged = f"; it is judged as {official}" if official else ""
@@ -252,7 +272,7 @@ def _model(
             return
     benchmark = rules.benchmarks[official]
     if kind is not None and kind not in benchmark.required:
-        what = f"{official} is no benchmark for {kind} systems in {rules.name}"
+        what = f"{official} isn't a benchmark for {kind} systems in {rules.name}"
         findings.add("model-not-for-system", path, what)
     required = benchmark.required.get(kind or "", [])
     optional = benchmark.optional.get(kind or "", [])
@@ -270,7 +290,7 @@ def _model(
         if kind and place.closed and scenario not in (*required, *optional):
             what = f"{official} has no {scenario} on {kind} systems"
             findings.add("scenario-not-allowed", f"{path}/{name}", what)
-        yield _Task(place, official)
+        yield _Task(place, official, kind is not None and "edge" in kind)
     _check_required(path, required, optional, set(found), open_division, findings)
 
 

@@ -23,7 +23,7 @@ NUMBERS: Mapping[str, str] = {
     "sample_index_rng_seed": "effective_sample_index_rng_seed",
     "schedule_rng_seed": "effective_schedule_rng_seed",
 }
-"""Words of the summary, and the key of the detail log that says the same."""
+"""Labels of the summary, and the detail log's key for the same value."""
 
 MAX_LINE_CHARACTERS = 300
 ROUNDED = 0.006
@@ -33,7 +33,7 @@ _LINE = re.compile(r"^([A-Za-z][A-Za-z_ ]*?)(?: \(ns\))?\s*:\s*(\S.*)$")
 
 
 def check_summary(tree: Tree, path: str, detail: Detail, findings: Findings) -> None:
-    """`path`: the summary; `detail`: what lies beside it."""
+    """`path`: the summary; `detail`: the detail log beside it."""
     if not tree.is_file(path):
         return  # the list of files is checked elsewhere
     try:

@@ -52,15 +52,15 @@ def _check_fields(path: str, fields: dict[str, Any], rules: Round, findings: Fin
         elif name not in MAY_BE_EMPTY and not fields[name]:
             findings.add("system-field-empty", path, f"{name} is {shown(fields[name])}")
     for name in sorted(set(fields) - known):
-        findings.add("system-field-unknown", path, f"{name} is no field of a description")
+        findings.add("system-field-unknown", path, f"{name} isn't a field of a description")
     for name in TEXTS:
         if name in fields and not isinstance(fields[name], str):
-            findings.add("system-field-type", path, f"{name} is {shown(fields[name])}, no text")
+            findings.add("system-field-type", path, f"{name} is {shown(fields[name])}, not text")
         elif '"' in fields.get(name, ""):
             findings.add("system-quotes", path, f"{name} has a double quote in it")
     for name in COUNTS:
         if fields.get(name) and not shown(fields[name]).strip("'").strip().isdecimal():
-            findings.add("system-count", path, f"{name} is {shown(fields[name])}, no whole number")
+            findings.add("system-count", path, f"{name} is {shown(fields[name])}, not an integer")
 
 
 def _check_values(path: str, fields: dict[str, Any], home: str, findings: Findings) -> None:
@@ -79,7 +79,7 @@ def _check_values(path: str, fields: dict[str, Any], home: str, findings: Findin
         findings.add("system-division", path, f"division is {shown(found)}, not {division!r}")
     network = fields.get("is_network")
     if network is not None and not isinstance(network, str):
-        findings.add("system-network", path, f"is_network is {shown(network)}, no text")
+        findings.add("system-network", path, f"is_network is {shown(network)}, not text")
     elif division != "open" and _is_true(network) != (division == "network"):
         findings.add(
             "system-network", path, f"is_network is {shown(network)} in division {division}"

@@ -1,4 +1,4 @@
-"""Where things lie in a submission tree, and what its directories hold."""
+"""The places in a submission tree, and the contents of its directories."""
 
 import os
 import stat
@@ -47,6 +47,15 @@ class Tree:
         except (OSError, ValueError):
             return False
 
+    def leads_to_directory(self, path: str) -> bool:
+        """Whether it is a directory of this tree, or a link to one."""
+        return self.is_directory(path) or (self.leads_inside(path) and os.path.isdir(self.at(path)))
+
+    def leads_inside(self, path: str) -> bool:
+        """Whether a link leads to something that is there, in this tree."""
+        root, target = os.path.realpath(self.root), os.path.realpath(self.at(path))
+        return os.path.exists(target) and os.path.commonpath([root, target]) == root
+
     def is_file(self, path: str) -> bool:
         try:
             return stat.S_ISREG(os.lstat(self.at(path)).st_mode)
@@ -89,7 +98,7 @@ class Place:
 
     @property
     def compliance(self) -> str:
-        """What the directories of the compliance tests lie in."""
+        """The directory above those of the compliance tests."""
         if self.layout == "v6":
             return self.results
         return f"{self.home}/compliance/{self.system}/{self.model}/{self.scenario}"
@@ -100,17 +109,20 @@ class Place:
 
     @property
     def closed(self) -> bool:
-        """Whether the stricter rules of closed and network hold."""
+        """Whether the stricter rules of closed and network apply."""
         return self.division != "open"
 
 
 def layout_of(tree: Tree) -> str:
-    """The layout that a tree has: "v6" if sources lie in src/ or measurements beside results."""
-    for division in DIVISIONS:
-        for submitter in tree.directories(division):
-            home = f"{division}/{submitter}"
-            if tree.is_directory(f"{home}/measurements"):
-                return "v5.1"
-            if tree.is_directory(f"{home}/src"):
-                return "v6"
-    return "v5.1"
+    """The layout of the first submitter that shows one; "v5.1" if none does."""
+    homes = (f"{d}/{submitter}" for d in DIVISIONS for submitter in tree.directories(d))
+    return next(filter(None, (home_layout(tree, home) for home in homes)), "v5.1")
+
+
+def home_layout(tree: Tree, home: str) -> str:
+    """The layout of one submitter: "v6" if sources lie in src/, "v5.1" if there are measurements/
+    beside the results; "" if neither.
+    """
+    if tree.is_directory(f"{home}/measurements"):
+        return "v5.1"
+    return "v6" if tree.leads_to_directory(f"{home}/src") else ""

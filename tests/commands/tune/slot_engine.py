@@ -46,6 +46,9 @@ class SlotEngine:
                 events.completed.append((number, array("i", self._running.pop(number))))
         return events
 
+    def threads(self) -> int:
+        return 1
+
     def identity(self) -> dict[str, str]:
         return {"name": "slots", "version": "0", "device": "cpu"}
 

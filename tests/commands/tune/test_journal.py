@@ -12,14 +12,16 @@ import pytest
 
 from steps.base.record import Manifest, canonical_json
 from steps.commands.tune.config import load
-from steps.commands.tune.journal import ENTRY, RUN, Journal
+from steps.commands.tune.journal import ENTRY, RUN, Entry, Journal
 from steps.commands.tune.measure import Probe
-from steps.commands.tune.request import PROBES, REQUEST, Request
+from steps.commands.tune.request import PROBES, REQUEST, Request, result_of
 from steps.plan.registry import sources
 from tests.conftest import ROOT, planned
 from tests.running import artifacts_of
 
 LIMIT_S = 180
+START_S = 20.0
+"""Of the process that searches, on a busy machine."""
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +94,30 @@ def test_a_killed_search_repeats_no_probe(request_path: Path) -> None:
     assert {name: after[name] for name in before} == before
     numbers = sorted(name.split("-")[0] for name in after)
     assert numbers == ["01", "02"]
+
+
+def test_a_search_keeps_to_its_budget_and_gives_the_best_run_in_it(request_path: Path) -> None:
+    """From 5 queries a second, at which a run alone would take twice the budget."""
+    budget_s = 60.0
+    fields = json.loads(request_path.read_text(encoding="utf-8"))
+    fields |= {"guess": 5.0, "budget_s": budget_s}
+    fields["settings"] |= {"explore_s": 40.0}
+    request_path.write_text(json.dumps(fields), encoding="utf-8")
+    begun = time.monotonic()
+    status = searching(request_path).wait(LIMIT_S)
+    took_s = time.monotonic() - begun
+    found = [
+        Entry.model_validate_json(path.read_text(encoding="utf-8"))
+        for path in request_path.with_name(PROBES).glob(f"*/{ENTRY}")
+    ]
+    assert found, "nothing was measured"
+    spent_s = sum(entry.measured_s + entry.start_s for entry in found)
+    assert spent_s <= 1.1 * budget_s, found
+    assert took_s <= 1.1 * budget_s + START_S
+    result = result_of(request_path.parent)
+    assert (result is None) == (status != 0)
+    if result is not None:
+        assert result.target_qps == max(e.probe.rate for e in found if e.valid)
 
 
 def test_a_run_that_goes_to_its_end_is_the_performance_run(request_path: Path) -> None:

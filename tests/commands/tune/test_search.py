@@ -15,6 +15,7 @@ from bench.simulated_engine import (
     SimulatedProber,
     full_run,
     tokens_of,
+    until,
 )
 from steps.base.errors import UserError
 from steps.commands.tune.arrivals import Length
@@ -150,6 +151,46 @@ def test_a_budget_is_kept_and_still_has_a_result() -> None:
     assert outcome is not None
     assert outcome.final.valid
     assert prober.measured_s <= 240 * 1.1
+
+
+@dataclass
+class Starting:
+    """A prober whose engine takes its time to start, before every probe."""
+
+    prober: SimulatedProber
+    start_s: float
+    cut_s: Callable[[Probe], float | None] = lambda probe: None
+    spent_s: float = 0.0
+
+    def measure(self, probe: Probe) -> Measurement:
+        measured = replace(self.prober.measure(probe), start_s=self.start_s)
+        cut_s = self.cut_s(probe)
+        if cut_s is not None and measured.measured_s > cut_s:
+            seen = until(measured.samples, cut_s)
+            measured = replace(measured, samples=seen, measured_s=cut_s, ended="cut")
+        self.spent_s += measured.measured_s + self.start_s
+        return measured
+
+
+@pytest.mark.parametrize("guess", [4.0, 20.0, 150.0])
+@pytest.mark.parametrize("budget_s", [75.0, 120.0, 200.0])
+def test_a_budget_holds_starts_and_the_last_run_too(budget_s: float, guess: float) -> None:
+    """Runs of about 30 s behind an engine that starts in 9."""
+    kind = replace(SLOTS, length=replace(LENGTH, sample_count=512, min_duration_s=20.0))
+    prober = Starting(SimulatedProber(kind, 1), 9.0)
+    settings = load().search
+    search = replace(search_of(kind, guess, budget_s=budget_s), settings=settings)
+    prober.cut_s = search.cut_s
+    outcome = None
+    try:
+        outcome = conduct(search, prober.measure)
+    except UserError as error:
+        assert "raise --budget" in str(error)
+        assert guess == 150.0, "three times beyond the limit, which costs a probe that floods"
+    assert prober.spent_s <= 1.05 * budget_s
+    if outcome is not None:
+        held = [probe for probe in search.probes if probe.valid]
+        assert outcome.final.probe.rate == max(probe.probe.rate for probe in held)
 
 
 def test_a_budget_without_room_for_a_run_is_told() -> None:

@@ -207,7 +207,7 @@ def test_settings_that_an_engine_doesnt_start_with_are_told_and_gone_by(
     assert [trial.limit for trial in made] == [0.0] * 5
     begun = request_in(home / settings.appraised(request, CONFIGURED, 35.0, 35.0).home)
     assert begun is not None and begun.guessed_from == "the best settings so far"
-    with pytest.raises(UserError, match="with no settings does a rate hold"):
+    with pytest.raises(UserError, match="no settings have a valid rate"):
         best_of(made)
 
 

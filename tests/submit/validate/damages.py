@@ -235,7 +235,10 @@ DAMAGES: Mapping[str, Damage] = {
     "user-conf-damaged": append(f"{MEASUREMENT}/user.conf", "target_qps: 40\n"),
     "user-conf-contradicts": replace(f"{MEASUREMENT}/user.conf", "qps = 40", "qps = 41"),
     "user-conf-no-target": write(f"{MEASUREMENT}/user.conf", "*.*.min_duration = 600000\n"),
-    "user-conf-open-only": append(f"{MEASUREMENT}/user.conf", "*.*.ttft_latency = 9000\n"),
+    "user-conf-open-only": append(
+        f"{CLOSED}/measurements/{SYSTEM}/llama2-70b-99/Server/user.conf",
+        "*.*.ttft_latency = 9000\n",
+    ),
     "log-damaged": replace(OFFLINE_LOG, '"key": "effective_scenario"', '"key": effective_scenario'),
     "log-value": log(OFFLINE_LOG, "result_tokens_per_second", float("nan")),
     "log-conflict": append(OFFLINE_LOG, record("result_validity", "INVALID")),

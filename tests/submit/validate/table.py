@@ -1,13 +1,17 @@
-"""docs/validator.md: what the official checker checks and lets pass, and who finds it here.
+"""docs/reference/validator.md: what the official checker checks and accepts, and our code.
 
 `python -m tests.submit.validate.table` writes the document; a test keeps it, the codes and the
 damages in step.
 """
 
+from collections.abc import Iterator
+
+from bench.rounds import table
 from steps import ROOT
+from steps.mlperf.rounds import names
 from steps.submit.validate.findings import codes
 
-DOCUMENT = ROOT / "docs/validator.md"
+DOCUMENT = ROOT / "docs/reference/validator.md"
 
 OFFICIAL: tuple[tuple[str, str, str], ...] = (
     ("check_results_dir", "a file in the root that is neither *.md nor *.pdf", "root-file"),
@@ -86,7 +90,7 @@ OFFICIAL: tuple[tuple[str, str, str], ...] = (
 """Function of tools/submission/submission_checker.py (v5.1.1), what it rejects, our code."""
 
 PASSED: tuple[tuple[str, str], ...] = (
-    ("a hash that is no sha256, or two", "accuracy-hash-format"),
+    ("a hash that is no sha256", "accuracy-hash-format"),
     ("a hash that is not the log's", "accuracy-hash-wrong"),
     ("an accuracy run in performance mode", "accuracy-mode"),
     ("an accuracy run with other seeds", "accuracy-seed"),
@@ -132,28 +136,60 @@ PASSED: tuple[tuple[str, str], ...] = (
 HEAD = """\
 # The validator
 
-`./reproduce validate DIR [--round v5.1|v6.0|v6.1]` reads a submission tree, ours or any other, and
-says everything that is wrong with it: one line each, with place and fix. It never writes into the
-tree. `./reproduce explain CODE` tells more of a finding; `--json [FILE]`, `--html FILE` write it
-for machines and for people. `--official PATH` also runs the checker, the truncation and the report
-tool of a checkout of mlcommons/inference and shows where their verdicts differ (the report tool by
-a Python that has its packages, `--official-python`). Exit status 1 means that there is an error.
+`./reproduce validate DIR [--round v5.1|v6.0|v6.1]` reads a submission tree, ours or another's, and
+lists everything that is wrong with it: one line each, with place and fix. It never writes into the
+tree. `./reproduce explain CODE` says more about a finding; `--json [FILE]` and `--html FILE` write
+the findings for machines and for people. `--official PATH` also runs the checker, the truncation
+and the report tool of a checkout of mlcommons/inference, and shows where their verdicts differ (the
+report tool needs a Python that has its packages, `--official-python`). Exit status 1 means that
+there is an error.
 
-Severities: an **error** makes the result worthless or wrong; a **warning** needs a look; **advice**
-may wait. In the open division missed accuracy targets, a missing hash and an untruncated log are
-warnings, as for the official checker.
+An **error** makes the result worthless or wrong; a **warning** needs a look; **advice** may wait.
+In the open division missed accuracy targets, a missing hash and an untruncated log are warnings, as
+in the official checker.
 
-The rules of a round are data (`conf/round/`). In every round the checks of v5.1.1 hold:
-the checker of v6.0 and v6.1 dropped many of them and accepts INVALID results.
+The rules of a round are data (`conf/round/`). The checks of v5.1.1 apply to every round: the
+checker of v6.0 and v6.1 dropped many of them, and accepts INVALID results. Only what it permits on
+purpose is no error there: other files beside the logs, and no calibration document.
 
-What it does not judge, and says so by an error: power measurements, v6.1's endpoint submissions,
-results inferred from another scenario (edge). Of TEST08 it believes what was printed, and warns.
-The hash of a truncated accuracy log can't be checked without the full log; its form, and that it is
-no other run's, can.
+It doesn't judge power measurements and v6.1's endpoint submissions; it reports them as errors. A
+result of an edge system that is inferred from another scenario is judged by that scenario's runs.
+For TEST08 it accepts what was printed, and warns.
+Without the full accuracy log the hash of a truncated one can't be checked; its form can, and so can
+that it isn't another run's.
 
-This document is written by `python -m tests.submit.validate.table`. Each code is tested by
+`python -m tests.submit.validate.table` writes this page. Each code is tested by
 `tests/submit/validate/test_damages.py::test_damage_is_found[<code>]`, which damages a valid tree.
 """
+
+
+ROUNDS = """\
+## Whole rounds
+
+`make rounds ROUNDS=DIR` holds the validator and the official checker against every result of two
+published rounds (`python -m bench.rounds`). What they judge differently stands in a reviewed table,
+`bench/differences.yaml`, with one place for each; any other difference fails. A *true find* is a
+fault that the official checker passed, *stricter on purpose* a rule that it doesn't enforce. There
+is no false alarm and no result that it alone refuses.
+"""
+
+
+def rounds() -> Iterator[str]:
+    """The reviewed differences of each round."""
+    yield ROUNDS
+    yield "| round | kind | of | code | what | rests on |"
+    yield "|---|---|---|---|---|---|"
+    for name in names():
+        for entry in table(name):
+            counts = {"result": entry.results, "tree": entry.trees}
+            told = " and ".join(_counted(count, what) for what, count in counts.items() if count)
+            cells = (name, entry.kind, told, f"`{entry.code}`", entry.reason, entry.source)
+            yield "| " + " | ".join(cell.replace("*", "\\*") for cell in cells) + " |"
+    yield ""
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def document() -> str:
@@ -163,7 +199,8 @@ def document() -> str:
     lines += [f"| `{name}` | {what} | `{code}` |" for name, what, code in OFFICIAL]
     lines += ["", "## What it lets pass", "", "| what passes | code |", "|---|---|"]
     lines += [f"| {what} | `{code}` |" for what, code in PASSED]
-    lines += ["", "## Every code", "", "| code | severity | why |", "|---|---|---|"]
+    lines += ["", *rounds()]
+    lines += ["## Every code", "", "| code | severity | why |", "|---|---|---|"]
     for code in codes().values():
         why = code.why.replace("|", "\\|").replace("*", "\\*")
         lines.append(f"| `{code.name}` | {code.severity.value} | {why} |")

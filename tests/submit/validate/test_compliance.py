@@ -1,5 +1,6 @@
 """Compliance tests: verified as the official scripts do, packaged as the validator wants it."""
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -279,3 +280,83 @@ def test_a_changed_test_of_v6_is_found(
     assert old in text
     path.write_text(text.replace(old, new), encoding="utf-8")
     assert code in found_of(tests_of_v6, test)
+
+
+def consistency(root: Path, log: str, *, timed: bool = True, logged: int = 100) -> list[str]:
+    """A run of TEST06 below `root`, and the command that verifies it."""
+    scenario = "Server" if timed else "Offline"
+    audit = {"effective_accuracy_log_sampling_target": logged}
+    run = root / "test"
+    trees.run(run, "llama2-70b-99", scenario, "PerformanceOnly", trees.Clock(), audit)
+    trees.write(run / ANSWERS, log)
+    given = ["--run", str(run), "--output", str(root / "out")]
+    return ["TEST06", *given, "--benchmark", "llama2-70b-99"]
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_test06_is_verified_and_packaged(
+    timed: bool, fresh_tree: Callable[[], Path], tmp_path: Path, capsys: Any
+) -> None:
+    log = trees.answers(93, timed=timed, salt=60)
+    assert call(["compliance", *consistency(tmp_path, log, timed=timed)]) == 0
+    assert "93 of 93 answers end" in capsys.readouterr().out
+    root, scenario = fresh_tree(), "Server" if timed else "Offline"
+    place = root / CLOSED / f"compliance/{SYSTEM}/llama2-70b-99/{scenario}/TEST06"
+    shutil.rmtree(place)
+    shutil.copytree(tmp_path / "out/TEST06", place)
+    report = validate(root, "v5.1", processes=1)
+    assert report.valid()
+    assert not [item for item in report.findings if "TEST06" in item.path]
+
+
+def test_a_system_that_strips_the_end_holds(tmp_path: Path, capsys: Any) -> None:
+    """The official script asks for none or one; that none is there is said."""
+    log = trees.answers(90, timed=True, salt=60).replace("02000000", "09000000")
+    assert call(["compliance", *consistency(tmp_path, log)]) == 0
+    assert "0 of 90 answers end in an end-of-sequence token; if" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("02000000", "0200000002000000", "has another length"),
+        ('"token_count" : 40', '"token_count" : 39', "has another length"),
+        ("2F00000002000000", "0200000002000000", "more than one end-of-sequence token"),
+        ('"token_data" : "3C', '"token_data" : "3D', "first token"),
+        ("\n]\n", "\n", "closing bracket"),
+    ],
+)
+def test_what_fails_test06_leaves_nothing(old: str, new: str, says: str, tmp_path: Path) -> None:
+    log = trees.answers(90, timed=True, salt=60)
+    assert old in log
+    with pytest.raises(UserError, match=says):
+        call(["compliance", *consistency(tmp_path, log.replace(old, new))])
+    assert not (tmp_path / "out").exists()
+
+
+def test_test06_needs_answers_and_its_settings(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="0 samples were logged"):
+        call(["compliance", *consistency(tmp_path, "[\n]\n")])
+    log = trees.answers(90, timed=True, salt=60)
+    with pytest.raises(UserError, match="place the test's audit"):
+        call(["compliance", *consistency(tmp_path, log, logged=0)])
+
+
+def widened(data: str) -> str:
+    """int32 tokens as int64."""
+    return re.sub("(.{8})", r"\g<1>00000000", data)
+
+
+def test_test06_takes_other_tokens(tmp_path: Path) -> None:
+    wide = trees.answers(90, timed=False, salt=60)
+    wide = re.sub(r'(?<="data" : ")[0-9A-F]+', lambda found: widened(found[0]), wide)
+    assert call(["compliance", *consistency(tmp_path, wide, timed=False)]) == 0
+
+
+def test_test06_names_whose_end_it_does_not_know(tmp_path: Path) -> None:
+    given = consistency(tmp_path, trees.answers(90, timed=True, salt=60))[:-1]
+    with pytest.raises(UserError, match="--eos"):
+        call(["compliance", *given, "deepseek-r1"])
+    with pytest.raises(UserError, match="no TEST06 of 'stable-diffusion-xl', only of llama3"):
+        call(["compliance", *given, "stable-diffusion-xl"])
+    assert call(["compliance", *given, "deepseek-r1", "--eos", "1", "2"]) == 0

@@ -123,6 +123,6 @@ def test_codes_of_v6(valid_tree: Path, tmp_path: Path) -> None:
 
 def test_a_directory_without_divisions_is_refused(tmp_path: Path) -> None:
     (tmp_path / "old/runs").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"is no submission; name the directory that holds closed/"):
+    with pytest.raises(UserError, match=r"isn't a submission; name the directory with closed/"):
         migrate(tmp_path / "old", tmp_path / "new", "v6")
     assert not (tmp_path / "new").exists()

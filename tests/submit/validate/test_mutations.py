@@ -231,7 +231,7 @@ def test_a_killed_process_ends_the_run_with_a_sentence(
         validate(valid_tree, "v5.1", processes=2)
 
 
-def _die(*_: object) -> None:
+def _die(*_: object, edge: bool) -> None:
     os._exit(9)
 
 

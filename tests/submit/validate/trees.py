@@ -6,6 +6,7 @@ closed/Example: llama2-70b-99 (Offline, Server, Interactive, TEST06) and stable-
 
 import hashlib
 import json
+import shutil
 import struct
 import zlib
 from array import array
@@ -13,7 +14,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from steps.mlperf.rounds import load
+from steps.mlperf.rounds import Round, load
 
 SYSTEM = "8xExample"
 RULES = load("v5.1")
@@ -76,10 +77,15 @@ def record(key: str, value: Any, time_ms: float = 1.0, *, error: bool = False) -
 
 
 def log_values(
-    model: str, scenario: str, mode: str, clock: Clock, audit: dict[str, Any] | None = None
+    model: str,
+    scenario: str,
+    mode: str,
+    clock: Clock,
+    audit: dict[str, Any] | None = None,
+    rules: Round = RULES,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What LoadGen logs before a run and after it."""
-    benchmark = RULES.benchmarks[model]
+    benchmark = rules.benchmarks[model]
     loadgen_scenario = "Server" if scenario == "Interactive" else scenario
     qps = 40.0
     seconds = 900.0 if mode == "PerformanceOnly" else benchmark.dataset_size / qps
@@ -103,7 +109,7 @@ def log_values(
         "effective_target_latency_ns": 0,
         "effective_min_duration_ms": 600000,
         "effective_min_query_count": 1 if loadgen_scenario == "Offline" else 100,
-        **{f"effective_{name}": seed for name, seed in RULES.seeds.items()},
+        **{f"effective_{name}": seed for name, seed in rules.seeds.items()},
         "effective_accuracy_log_rng_seed": 0,
         "effective_accuracy_log_sampling_target": 0,
         "effective_performance_issue_unique": False,
@@ -158,9 +164,10 @@ def run(
     mode: str,
     clock: Clock,
     audit: dict[str, Any] | None = None,
+    rules: Round = RULES,
 ) -> None:
     """Both logs of one run."""
-    before, after = log_values(model, scenario, mode, clock, audit)
+    before, after = log_values(model, scenario, mode, clock, audit, rules)
     end_ms = after.pop("_end_ms")
     lines = [record(key, value) for key, value in before.items()]
     lines.append(record("loaded_qsl_set", list(range(20))))
@@ -213,21 +220,92 @@ def png(side: int = 1024) -> bytes:
     )
 
 
+def _system(root: Path, home: str) -> None:
+    fields = {name: "N/A" for name in RULES.system_fields} | {
+        "division": home.split("/")[0],
+        "submitter": "Example",
+        "status": "available",
+        "system_type": "datacenter",
+        "number_of_nodes": 1,
+        "host_processors_per_node": 2,
+        "accelerators_per_node": 8,
+    }
+    write(root / home / f"systems/{SYSTEM}.json", json.dumps(fields, indent=1))
+    write(root / home / "documentation/bandwidth.md", "PCIe feeds it.\n")
+
+
+def build_v6(root: Path) -> None:
+    """v6.0. closed/Example: gpt-oss-120b, Offline and Server, TEST07 and TEST09; its accuracy run
+    answers 4,395 samples of one dataset, its performance run 6,396 of another. open/Example:
+    wan-2.2-t2v-a14b, SingleStream, with its videos.
+    """
+    rules, clock = load("v6.0"), Clock()
+    for home in (CLOSED, OPEN):
+        _system(root, home)
+        write(root / home / "documentation/calibration.md", "MXFP4, no calibration.\n")
+        write(root / home / "src/README.md", "./reproduce\n")
+    for scenario in ("Offline", "Server"):
+        folder = root / CLOSED / f"results/{SYSTEM}/gpt-oss-120b/{scenario}"
+        _result_v6(folder, "gpt-oss-120b", scenario, clock, "'exact_match': 83.396", {})
+        write(folder / "TEST07/verify_accuracy.txt", "'exact_match': 62.1\nTEST PASS\n")
+        write(folder / "TEST09/verify_output_len.txt", "Mean output tokens: 1300\nTEST PASS\n")
+    wan = "wan-2.2-t2v-a14b"
+    folder = root / OPEN / f"results/{SYSTEM}/{wan}/SingleStream"
+    logged = {"early_stopping_latency_ss": 27_400_000_000}
+    _result_v6(folder, wan, "SingleStream", clock, "{'vbench_score': 70.5}", logged)
+    for stem in rules.benchmarks[wan].extra_accuracy_files["videos"]:
+        write(folder / f"accuracy/videos/{stem}.mp4", "a video\n")
+
+
+def _result_v6(
+    folder: Path, model: str, scenario: str, clock: Clock, scores: str, logged: dict[str, Any]
+) -> None:
+    rules = load("v6.0")
+    described = {name: "fp4" for name in rules.measurement_fields}
+    write(folder / "measurements.json", json.dumps(described))
+    write(folder / "README.md", "./reproduce\n")
+    write(folder / "user.conf", "*.*.target_qps = 40\n*.*.min_duration = 600000\n")
+    run(folder / "performance/run_1", model, scenario, "PerformanceOnly", clock, logged, rules)
+    count = rules.benchmarks[model].accuracy_samples(scenario)
+    sampled = {"qsl_reported_total_count": count, "effective_accuracy_sample_count": count}
+    run(folder / "accuracy", model, scenario, "AccuracyOnly", clock, sampled, rules)
+    text = answers(60, timed=scenario == "Server", salt=len(model + scenario))
+    package(folder / "accuracy", text, f"\n{scores}\n")
+
+
+def build_edge(root: Path) -> None:
+    """open/Example, an edge system: retinanet measured in SingleStream, and inferred from it."""
+    clock, model = Clock(), "retinanet"
+    _system(root, OPEN)
+    path = root / OPEN / f"systems/{SYSTEM}.json"
+    write(path, path.read_text(encoding="utf-8").replace('"datacenter"', '"edge"'))
+    logged = {
+        "early_stopping_latency_ss": 20_000_000,
+        "early_stopping_latency_ms": 25_000_000,
+        "result_qps_without_loadgen_overhead": 52.5,
+    }
+    for scenario in ("SingleStream", "MultiStream", "Offline"):
+        _measurement(root, OPEN, model, scenario)
+    home = root / OPEN / f"results/{SYSTEM}/{model}"
+    run(
+        home / "SingleStream/performance/run_1",
+        model,
+        "SingleStream",
+        "PerformanceOnly",
+        clock,
+        logged,
+    )
+    run(home / "SingleStream/accuracy", model, "SingleStream", "AccuracyOnly", clock)
+    package(home / "SingleStream/accuracy", answers(60, timed=False, salt=1), "mAP=37.5%\n")
+    for scenario in ("MultiStream", "Offline"):
+        shutil.copytree(home / "SingleStream", home / scenario)
+
+
 def build(root: Path) -> None:
     """Write the whole tree below `root`."""
     clock = Clock()
-    for home, division in ((CLOSED, "closed"), (OPEN, "open")):
-        fields = {name: "N/A" for name in RULES.system_fields} | {
-            "division": division,
-            "submitter": "Example",
-            "status": "available",
-            "system_type": "datacenter",
-            "number_of_nodes": 1,
-            "host_processors_per_node": 2,
-            "accelerators_per_node": 8,
-        }
-        write(root / home / f"systems/{SYSTEM}.json", json.dumps(fields, indent=1))
-        write(root / home / "documentation/bandwidth.md", "PCIe feeds it.\n")
+    for home in (CLOSED, OPEN):
+        _system(root, home)
     write(root / CLOSED / "documentation/calibration.md", "fp8, 512 samples.\n")
     write(root / OPEN / "model_mapping.json", '{"my-405b": "llama3.1-405b"}\n')
     for number, scenario in enumerate(("Offline", "Server", "Interactive")):

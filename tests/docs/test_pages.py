@@ -1,0 +1,134 @@
+"""What the documentation says is there: links, anchors, paths, modules, commands."""
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from steps.base.arguments import is_override
+from steps.commands.cli import main, parsed
+from steps.commands.table import COMMANDS, ON_A_PLAN
+from steps.plan.make import make
+from tests.docs.pages import ROOT, Page, pages
+
+PAGES = pages()
+
+OWN = ("conf/site/local.yaml",)
+"""Files that pages tell a user to make."""
+
+PLACEHOLDERS = {
+    "NAME": "rehearsal-cpu-nodes",
+    "CODE": "tree-empty",
+    "A": "dell-mi300x",
+    "B": "amd-mi300x",
+}
+"""Words in capitals that stand for a value; all others name files or folders."""
+
+SYNTAX = ("…", "[run]", "[overrides]", "[MODEL", "[--")
+"""A line with one of these shows a syntax and can't be typed."""
+
+RUN_WHOLE = ("ls", "capacity", "explain", "diff")
+"""Commands that read configuration only: the test runs them."""
+
+PLANNING = ("bundle", "describe", "doctor", "seal", "tune", *ON_A_PLAN)
+"""Commands whose overrides have to make a plan."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Page) -> None:
+    for link in page.links():
+        if re.match(r"https?:", link):
+            continue
+        target, _, fragment = link.partition("#")
+        path = (page.path.parent / target).resolve() if target else page.path
+        assert path.exists(), f"{page.name}: {link}"
+        if fragment:
+            there = Page(path, path.read_text(encoding="utf-8")).anchors()
+            assert fragment in there, f"{page.name}: {link}; there are {sorted(there)}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_named_paths_exist(page: Page) -> None:
+    missing = [path for path in page.paths() if not exists(path)]
+    assert not missing, f"{page.name} names {missing}"
+
+
+def exists(path: str) -> bool:
+    """Whether a path of the checkout exists; a part in capitals or brackets may be anything."""
+    path = path.split("::")[0]
+    pattern = re.sub(r"<[^>]*>|\{[^}]*\}|\b[A-Z][A-Z_]+\b|…|\bNAME\b", "*", path.rstrip("/"))
+    return path in OWN or any(ROOT.glob(pattern))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_named_modules_exist(page: Page) -> None:
+    for module in page.modules():
+        path = ROOT / module.replace(".", "/")
+        there = path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
+        assert there, f"{page.name}: python -m {module}"
+
+
+def test_every_command_has_a_row_in_the_reference() -> None:
+    page = next(page for page in PAGES if page.name == "docs/reference/commands.md")
+    rows = re.findall(r"^\| `\./reproduce (?:\[run\] )?(\w+)?", page.text, re.MULTILINE)
+    assert sorted(name for name in rows if name) == sorted(set(COMMANDS) - {"run"})
+
+
+def test_pages_are_reached_from_the_index() -> None:
+    index = next(page for page in PAGES if page.name == "docs/README.md")
+    linked = {(index.path.parent / link.split("#")[0]).resolve() for link in index.links()}
+    apart = {page.path for page in PAGES if page.name.startswith("docs/")} - linked
+    assert apart == {index.path}
+
+
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 100
+
+
+# ---- commands -----------------------------------------------------------------------------------
+
+
+def typed() -> list[tuple[str, ...]]:
+    """Every command of the documentation, once, except lines that only show a syntax.
+
+    Pages that add a part use what they add: tests/docs/test_how_to_add.py runs their commands.
+    """
+    found = {
+        tuple(words): None
+        for page in PAGES
+        for words in page.commands()
+        if "/add-" not in page.name and not any(part in " ".join(words) for part in SYNTAX)
+    }
+    return list(found)
+
+
+@pytest.fixture(scope="module")
+def sites(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site files that the partner's tutorial writes."""
+    folder = tmp_path_factory.mktemp("sites")
+    tutorial = next(page for page in PAGES if page.name.endswith("partner-rerun.md"))
+    for language, block in tutorial.blocks():
+        name = re.search(r"^  name: (\S+)", block, re.MULTILINE)
+        if language == "yaml" and name:
+            (folder / f"{name[1]}.yaml").write_text(block, encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("words", typed(), ids=" ".join)
+def test_commands_can_be_typed(words: tuple[str, ...], sites: Path) -> None:
+    places = {**PLACEHOLDERS, "DIRECTORY": str(sites), "DIR": str(sites)}
+    filled = [re.sub(r"\b[A-Z]+\b", lambda m: places.get(m[0], m[0]), word) for word in words]
+    filled = [str(sites / word) if (sites / word).is_file() else word for word in filled]
+    given = parsed(filled)
+    if given.command in RUN_WHOLE:
+        assert main(filled) == 0
+    if given.command in PLANNING:
+        words_of = [*getattr(given, "overrides", []), *getattr(given, "words", [])]
+        overrides = tuple(word for word in words_of if isinstance(word, str) and is_override(word))
+        _plans(overrides, given.site)
+
+
+@cache
+def _plans(overrides: tuple[str, ...], site: Path | None) -> None:
+    assert make(ROOT, list(overrides), site).jobs
