@@ -28,14 +28,20 @@ def declare(parser: Parser) -> None:
 
 def command(chosen: argparse.Namespace) -> int:
     """Writes NEW as a whole or not at all; the tree it reads stays as it is."""
-    if chosen.to is not None or chosen.round is None:
-        was = "--to is called --round now: " if chosen.to is not None else ""
-        raise UsageError(f"{was}name the round, as in --round {chosen.to or names()[-1]}")
+    if chosen.to is not None:
+        raise UsageError(f"--to is called --round now: --round {_round_of(chosen.to)}")
+    if chosen.round is None:
+        raise UsageError(f"--round is missing: name one of {', '.join(names())}")
     left_out = migrate(chosen.directory, chosen.output, load(chosen.round).layout)
     for path in left_out:
         print(f"left out, it belongs to no result: {shown(path)}")
     print(f"{chosen.output} has the layout of {chosen.round}")
     return 0
+
+
+def _round_of(layout: str) -> str:
+    """The first round of a layout, or the last round for a word that is none."""
+    return next((name for name in names() if name.startswith(layout)), names()[-1])
 
 
 def migrate(root: Path, output: Path, layout: str) -> list[str]:
