@@ -1,7 +1,6 @@
 """What the command lines of all commands have in common."""
 
 import argparse
-import difflib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -102,6 +101,8 @@ class Parser(argparse.ArgumentParser):
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """The end of a sentence that says no to `word`: the names most like it, if there are any."""
+    import difflib  # only for what is refused
+
     near = difflib.get_close_matches(word, list(known), n=3)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 

@@ -9,7 +9,7 @@ import errno
 import importlib
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NoReturn
 
 from steps.base.arguments import Parser, UsageError, is_override, nearest
@@ -47,13 +47,14 @@ REMEDIES: Mapping[int, str] = {
 """By errno; what else there is says enough of itself."""
 
 
-def parser() -> Parser:
-    """Of all commands; what each of them takes is declared when it is first asked for."""
+def parser(names: Iterable[str] = COMMANDS) -> Parser:
+    """The parser of these commands; what one takes is declared when it is first asked for."""
     whole = Parser(prog=PROGRAM, usage=ABOUT, epilog=MORE)
     commands = whole.add_subparsers(
         dest="command", metavar="COMMAND", title="commands", prog=PROGRAM, required=True
     )
-    for name, entry in COMMANDS.items():
+    for name in names:
+        entry = COMMANDS[name]
         commands.add_parser(
             name,
             declare=_declaring(entry.module),
@@ -86,7 +87,7 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
         given, passed_on = given[:split], given[split + 1 :]
         if name != RUN:
             raise UsageError(f"{name} starts no Snakemake that could take what follows --")
-    found = parser().parse_args(given)
+    found = parser(COMMANDS if name in HELP else [name]).parse_args(given)
     found.passed_on, found.arguments = passed_on, given[1:]
     return found
 

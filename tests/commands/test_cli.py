@@ -419,7 +419,7 @@ def test_relative_paths_are_from_where_the_user_stands(
     elsewhere()
     capsys.readouterr()
     assert main(["plan", "--site", "absent.yaml"]) == 1
-    assert f"{home}/absent.yaml is no file" in capsys.readouterr().err
+    assert f"{home}/absent.yaml is not a file" in capsys.readouterr().err
 
 
 def test_a_directory_that_is_gone_is_said(
