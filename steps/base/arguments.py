@@ -149,7 +149,7 @@ def site_argument(parser: Parser) -> None:
     )
 
 
-def json_argument(parser: Parser, what: str) -> None:
+def json_argument(parser: "argparse._ActionsContainer", what: str) -> None:
     """`--json`; `what` it prints."""
     parser.add_argument("--json", action="store_true", help=f"print {what} as JSON")
 

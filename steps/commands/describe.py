@@ -17,7 +17,7 @@ from steps.base.errors import UserError, explain
 from steps.base.record import write_atomically
 from steps.base.strict import Strict
 from steps.base.untrusted import Damaged, text_of
-from steps.config.schema import DescribeConfig
+from steps.config.artifacts import DescribeConfig
 from steps.machine.probes.machine import probe
 from steps.machine.probes.values import Node
 from steps.plan.make import make

@@ -84,9 +84,9 @@ def _shown(composed: Mapping[str, Any]) -> dict[str, Any]:
         "hardware": composed["hardware"]["name"],
         "cluster": composed["cluster"]["name"],
         "loadgen": composed["steps"]["performance_run"]["loadgen"],
-        "engine": composed["settled"]["engine"],
+        "engine": composed["effective"]["engine"],
         "container": composed["steps"]["container"],
-        "fields": composed["settled"]["description"],
+        "fields": composed["effective"]["description"],
     }
 
 

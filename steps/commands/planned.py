@@ -74,8 +74,10 @@ def command(given: argparse.Namespace) -> int:
         return results.report(asked)
     if given.command == "status":
         return results.status(asked, as_json=given.json)
+    from steps.plan.older import refuse_older
     from steps.plan.unsupported import refusal
 
+    refuse_older(path, ROOT)
     if reason := refusal(path, ROOT):
         raise UserError(reason)
     supervisor.lock(ROOT)

@@ -13,8 +13,9 @@ from steps import ROOT
 from steps.base.arguments import Parser, as_typed, json_argument, plan_arguments
 from steps.base.errors import UserError
 from steps.base.strict import Strict
+from steps.commands.graph import flowchart
 from steps.commands.results import Asked, broken, lines
-from steps.config import schema
+from steps.config.submission import Cell
 from steps.plan.estimate import cost, evaluation_counts
 from steps.plan.frozen import frozen_plan, snakemake
 from steps.plan.plan import Plan, load
@@ -71,12 +72,17 @@ class Preview(Strict):
 def declare(parser: Parser) -> None:
     """The plan, and how it is printed."""
     plan_arguments(parser)
-    json_argument(parser, "the plan's steps, costs and cells")
+    shown = parser.add_mutually_exclusive_group()
+    json_argument(shown, "the plan's steps, costs and cells")
+    shown.add_argument("--graph", action="store_true", help="draw the steps, in Mermaid")
 
 
 def command(given: argparse.Namespace) -> int:
     """Exit status 0; nothing is run."""
     path = frozen_plan(ROOT, given.overrides, given.site)
+    if given.graph:
+        print(flowchart(load(path)))
+        return 0
     typed = as_typed(given.overrides, given.site)
     found = previewed(path, ROOT, snakemake(path), typed)
     print(found.model_dump_json(indent=1) if given.json else rendered(found))
@@ -234,7 +240,7 @@ def _reason(status: str) -> str:
     )
 
 
-def _described(plan: Plan) -> tuple[schema.Cell, ...]:
+def _described(plan: Plan) -> tuple[Cell, ...]:
     return described(plan).cells
 
 

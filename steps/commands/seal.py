@@ -1,6 +1,6 @@
 """`./reproduce seal [overrides] --output FILE [--sign KEY] [--recipient FILE]`.
 
-The package leaves as one file: a compressed tar, for recipients encrypted in the format of age
+The package becomes one file: a compressed tar, for recipients encrypted in the format of age
 (pyrage: the Rust implementation of age, streaming, no key ring, no agent; takes SSH keys too).
 """
 
@@ -90,7 +90,7 @@ def command(given: argparse.Namespace) -> int:
 
 
 def _require_held(asked: Asked) -> None:
-    """Raises UserError unless the package is that of the plan, made of results that hold."""
+    """Raises UserError unless the package is that of the plan, made of valid results."""
     cells, states = asked.cells(), States(asked.plan, asked.root)
     bad = [cell for cell in cells if cell.state != "valid"]
     more = "; --anyway seals what lies there"
@@ -103,7 +103,7 @@ def _require_held(asked: Asked) -> None:
 
 
 def _pack(plain: IO[bytes], files: dict[str, Path], extra: dict[str, bytes]) -> None:
-    """Names, bytes and nothing of this machine: no owner, no time."""
+    """Names and bytes, but nothing of this machine: no owner, no time."""
     with (
         gzip.GzipFile("", "wb", 6, plain, mtime=0) as zipped,
         tarfile.open(fileobj=zipped, mode="w") as archive,
@@ -156,7 +156,7 @@ def key_lines(path: Path) -> list[str]:
 
 @contextmanager
 def scratch(folder: Path) -> Iterator[IO[bytes]]:
-    """A file without a name: what is not encrypted never lies where it could be read."""
+    """A file without a name: unencrypted content never has a path by which it could be read."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as stream:
         yield stream
@@ -164,7 +164,7 @@ def scratch(folder: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _taking_place_of(path: Path) -> Iterator[IO[bytes]]:
-    """A new file that takes the place of `path` if all goes well; only its owner may read it."""
+    """A new file that replaces `path` if all goes well; only its owner may read it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -83,8 +83,8 @@ class Verified(Strict):
 
 
 def verify(path: Path, root: Path, typed: Sequence[str] = (), *, as_json: bool = False) -> int:
-    """Print one line per job that doesn't hold, the commands that mend it, and a total; 0 if all
-    hold, else 1. `typed`: the overrides."""
+    """Print one line per job whose result isn't valid, the commands that fix it, and a total; 0 if
+    all are valid, else 1. `typed`: the overrides."""
     found = verified(path, root, typed)
     if as_json:
         print(found.model_dump_json(indent=1))
@@ -94,8 +94,8 @@ def verify(path: Path, root: Path, typed: Sequence[str] = (), *, as_json: bool =
         for line in found.fixes:
             print(shown(line))
         print(
-            f"{found.hold} of {found.results} results hold (experiment {found.experiment}, plan "
-            f"{found.plan})"
+            f"{found.hold} of {found.results} results are valid (experiment {found.experiment}, "
+            f"plan {found.plan})"
         )
         if found.unvouched:
             print(
@@ -139,11 +139,11 @@ def _not_valid(job: Job, root: Path) -> list[str]:
         why = verdicts.read(root / job.output, Verdict).why
     except UserError as error:
         return [str(error)]
-    return [f"doesn't hold: {why}"] if why else []
+    return [f"isn't valid: {why}"] if why else []
 
 
 def _stated(plan: Plan, root: Path) -> list[str]:
-    """What the submission's statement says otherwise than the manifests."""
+    """Where the submission's statement differs from the manifests."""
     from steps.submit.provenance.package import STATEMENT, disagreements
     from steps.submit.provenance.statement import read
 

@@ -17,7 +17,7 @@ SELECTORS = ("by_scenario", "by_model", "by_precision", "by_hardware", "by_syste
 """In the order in which they apply: of two that set the same key the later one wins."""
 
 
-def settled(layers: list[Mapping[str, Any]], point: Mapping[str, str]) -> dict[str, Any]:
+def effective(layers: list[Mapping[str, Any]], point: Mapping[str, str]) -> dict[str, Any]:
     """The settings at one point; a later layer wins. `point` maps each selector to a value."""
     result: dict[str, Any] = {}
     for layer in layers:

@@ -67,7 +67,7 @@ class Capacity(Strict):
         return math.prod((_exact(factor) for factor in factors), start=Fraction(1))
 
     def minimum(self, billions: float, precision: Precision, memory_gb: float) -> int:
-        """The least number of accelerators of `memory_gb` that hold the model."""
+        """The least number of accelerators of `memory_gb` in which the model fits."""
         return math.ceil(self.memory_gb(billions, precision) / _exact(memory_gb))
 
     def largest(self, precision: Precision, memory_gb: float) -> float:
@@ -120,7 +120,7 @@ def load(path: Path = FILE) -> Capacity:
         machines = {"hardware": _machines(path.parent)}
         return Capacity.model_validate_json(canonical_json({**content, **machines}))
     except ValidationError as error:
-        raise UserError(f"{path.name}: {explain(error)}; mend it in conf/") from error
+        raise UserError(f"{path.name}: {explain(error)}; fix it in conf/") from error
     except (OSError, yaml.YAMLError) as error:
         raise UserError(f"{path} can't be read ({error}); restore it") from error
 

@@ -263,7 +263,7 @@ def test_status_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_verify_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     text, found = both(["verify", "scenario=Offline"], capsys)
-    assert f"{found['hold']} of {found['results']} results hold" in text
+    assert f"{found['hold']} of {found['results']} results are valid" in text
     for one in found["complaints"]:
         assert f"{one['step']} {one['key']}: {one['says']}".replace(" :", ":") in text
 

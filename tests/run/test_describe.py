@@ -11,7 +11,7 @@ from steps.base.errors import UserError
 from steps.commands import describe
 from steps.commands.cli import call
 from steps.commands.describe import read
-from steps.config.schema import DescribeConfig
+from steps.config.artifacts import DescribeConfig
 from steps.machine.probes.machine import Prober, probe
 from steps.machine.probes.values import Node
 from steps.run.describe import Field, described
@@ -257,6 +257,6 @@ def test_what_is_no_record_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a\.json isn't a node's record .* --node FILE"):
         read([path])
     path.write_text(machine(tmp_path / "m").model_dump_json(), encoding="utf-8")
-    with pytest.raises(UserError, match="named twice"):
+    with pytest.raises(UserError, match="given twice"):
         read([path, path])
     assert isinstance(read([path])[str(path)], Node)

@@ -44,10 +44,12 @@ from steps.commands.tune.settings_request import (
     trials_in,
     with_values,
 )
-from steps.config import schema
+from steps.config.checks import PerformanceCheckConfig
+from steps.config.runs import PerformanceRunConfig
 from steps.config.scheduler import Local
 from steps.machine.environment import restore
 from steps.machine.tools import environment_python
+from steps.mlperf.loadgen import SAMPLES_FILE
 from steps.plan.frozen import frozen_plan, snakemake
 from steps.plan.plan import Job, Plan, load
 from steps.plan.registry import code_digest, sources
@@ -146,11 +148,11 @@ def _offline(path: Path, job: Job) -> None:
     """Report what the plan's Offline run shows about its own length; make the run if absent."""
     if supervise([*snakemake(path), job.output], ROOT):
         raise UserError("the Offline run can't be made; see the messages above")
-    config = schema.PerformanceRunConfig.model_validate_json(job.config)
+    config = PerformanceRunConfig.model_validate_json(job.config)
     loadgen, rules = config.loadgen, config.rules
     duration_s = loadgen.least_ms(rules) / 1000
     count = loadgen.sample_count(rules)
-    found = offline.read((ROOT / job.output).with_name("samples.csv"))
+    found = offline.read((ROOT / job.output).with_name(SAMPLES_FILE))
     print(f"{job.key}:")
     print(offline.advice(found, duration_s, count, settings().offline_share))
 
@@ -256,7 +258,7 @@ def request_of(plan: Plan, job: Job, guess: float | None, budget_s: float | None
     request = Request(
         cell=job.key,
         planned=job.config,
-        check=schema.PerformanceCheckConfig.model_validate_json(canonical_json(check)),
+        check=PerformanceCheckConfig.model_validate_json(canonical_json(check)),
         inputs=job.inputs,
         launcher=job.launcher,
         code=tuple(str(file.relative_to(ROOT)) for file in sources(job.step, ROOT)),
@@ -295,7 +297,7 @@ def _answers(plan: Plan, job: Job) -> str | None:
         if other.step != "accuracy_run" or not path.is_file():
             continue
         if all(other.inputs[role] == job.inputs[role] for role in ("model", "dataset")):
-            return str(path.with_name("samples.csv").relative_to(ROOT))
+            return str(path.with_name(SAMPLES_FILE).relative_to(ROOT))
     return None
 
 
