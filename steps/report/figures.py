@@ -56,7 +56,7 @@ MANTISSAS = (
     (1, 3),
     (1,),
 )
-"""Of the numbers at a logarithmic axis: the first that are few enough."""
+"""Steps of the numbers at a logarithmic axis: the first with few enough is used."""
 
 
 def script() -> str:

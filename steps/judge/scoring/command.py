@@ -59,8 +59,8 @@ def _text_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--dataset-sha256",
         metavar="HEX",
-        help="of a .pkl that is none of the published ones and yet may be opened, which runs what "
-        "code is in it",
+        help="open a .pkl that isn't a published one, if it has this digest; opening it runs the "
+        "code in it",
     )
     parser.add_argument("--tokenizer", type=Path, required=True, help="the model's tokenizer.json")
     parser.add_argument(

@@ -40,7 +40,7 @@ def command(chosen: argparse.Namespace) -> int:
 
 
 def _round_of(layout: str) -> str:
-    """The first round of a layout, or the last round for a word that is none."""
+    """The first round of a layout, or the last round for any other word."""
     return next((name for name in names() if name.startswith(layout)), names()[-1])
 
 
