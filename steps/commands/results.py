@@ -14,6 +14,7 @@ from tabulate import tabulate
 from steps.base import earlier
 from steps.base.errors import UserError
 from steps.base.record import Manifest
+from steps.base.strict import Strict
 from steps.base.venv import is_whole
 from steps.config import verdicts
 from steps.config.runs import PerformanceRunConfig
@@ -26,6 +27,7 @@ from steps.plan.states import (
     WORDS,
     CellState,
     Part,
+    State,
     States,
     Trouble,
     below,
@@ -288,9 +290,52 @@ def environment_if_there(root: Path) -> Path | None:
     return directory / "bin/python" if is_whole(directory) else None
 
 
-def status(asked: Asked) -> int:
+class CellStatus(CellState):
+    """A cell, and what its parts come to."""
+
+    overall: State
+    reason: str
+    fix: str
+
+
+class Status(Strict):
+    """What `status --json` prints; `damaged`: results that are no cell's own, a sentence each."""
+
+    experiment: str
+    plan: str
+    cells: tuple[CellStatus, ...]
+    damaged: tuple[str, ...]
+
+    @classmethod
+    def of(cls, asked: Asked, cells: Sequence[CellState]) -> "Status":
+        keys = [cell.key for cell in cells]
+        return cls(
+            experiment=asked.plan.experiment,
+            plan=asked.path.stem,
+            cells=tuple(
+                CellStatus(
+                    **dict(cell),
+                    overall=cell.state,
+                    reason=cell.why,
+                    fix="" if fine(cell) else mending(cell, keys, asked.overrides),
+                )
+                for cell in cells
+            ),
+            damaged=tuple(broken(asked)),
+        )
+
+
+def fine(cell: CellState) -> bool:
+    """Whether nothing has to be done for it."""
+    return cell.state in ("valid", "running")
+
+
+def status(asked: Asked, *, as_json: bool = False) -> int:
     """A table of all cells: valid, running, due, failed and why."""
     cells = asked.cells()
+    if as_json:
+        print(Status.of(asked, cells).model_dump_json(indent=1))
+        return 0
     keys = [cell.key for cell in cells]
     names = list(dict.fromkeys(part.name for cell in cells for part in cell.parts))
     rows = [
@@ -303,7 +348,7 @@ def status(asked: Asked) -> int:
         for cell in cells
     ]
     print(tabulate(rows, headers=["cell", "state", *names, "tries"], tablefmt="simple"))
-    others = [cell for cell in cells if cell.state not in ("valid", "running")]
+    others = [cell for cell in cells if not fine(cell)]
     for line in (*lines(others, asked), *broken(asked)):
         print(line)
     print(numbers(asked, cells))

@@ -18,24 +18,24 @@ from pathlib import Path
 from typing import IO, Any
 
 from steps import ROOT
+from steps.base.arguments import Parser, as_typed, plan_arguments
 from steps.base.errors import UserError
 from steps.base.record import Manifest
 from steps.commands.results import Asked, broken, lines
-from steps.plan.frozen import frozen_plan, site_file
+from steps.plan.frozen import frozen_plan
 from steps.plan.states import States
 from steps.submit.provenance.package import ENVELOPE, FOLDER, STATEMENT, TREE
 from steps.submit.provenance.signing import signed
 from steps.submit.provenance.statement import damage, read
 
 
-def command(arguments: list[str]) -> int:
-    """Writes the file under another name first. UserError unless the package is unchanged."""
-    parser = argparse.ArgumentParser(
-        prog="./reproduce seal",
-        description="Put a finished submission, its statement and its bills of materials into one "
-        "file; sign it, encrypt it.",
+def declare(parser: Parser) -> None:
+    """The plan whose submission it is, the file, and keys."""
+    parser.description = (
+        "Put a finished submission, its statement and its bills of materials into one file; sign "
+        "it, encrypt it."
     )
-    parser.add_argument("overrides", nargs="*", help="of the experiment")
+    plan_arguments(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="FILE")
     parser.add_argument("--sign", type=Path, metavar="KEY", help="private key, PEM or OpenSSH")
     parser.add_argument(
@@ -46,10 +46,12 @@ def command(arguments: list[str]) -> int:
         action="store_true",
         help="the package that lies there, though it isn't what the plan holds",
     )
-    rest, site = site_file(arguments)
-    given = parser.parse_args(rest)
-    path = frozen_plan(ROOT, given.overrides, site)
-    asked = Asked.of(path, ROOT, [*given.overrides, *(["--site", str(site)] if site else [])])
+
+
+def command(given: argparse.Namespace) -> int:
+    """Writes the file under another name first. UserError unless the package is what it was."""
+    path = frozen_plan(ROOT, given.overrides, given.site)
+    asked = Asked.of(path, ROOT, as_typed(given.overrides, given.site))
     if not given.anyway:
         _require_held(asked)
     jobs = {job.step: job for job in asked.plan.jobs}

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from steps.base.arguments import Parser
 from steps.base.errors import UserError
 from steps.base.untrusted import Damaged, open_regular
 from steps.commands.seal import key_lines, scratch
@@ -27,16 +28,17 @@ ones may be anything.
 """
 
 
-def command(arguments: list[str]) -> int:
-    """Decrypts, checks and only then moves into place. UserError for any fault."""
-    parser = argparse.ArgumentParser(
-        prog="./reproduce unseal", description="Open what seal made, and check every file of it."
-    )
+def declare(parser: Parser) -> None:
+    """The file, where to, and keys."""
+    parser.description = "Open what seal made, and check every file of it."
     parser.add_argument("file", type=Path)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--identity", type=Path, metavar="KEY", help="private key, age's or SSH's")
     parser.add_argument("--signer", type=Path, metavar="KEY", help="public key, PEM or OpenSSH")
-    given = parser.parse_args(arguments)
+
+
+def command(given: argparse.Namespace) -> int:
+    """Decrypts, checks and only then moves into place. UserError for whatever doesn't hold."""
     directory: Path = given.directory.absolute()
     if directory.exists():
         raise UserError(f"{directory} exists; name a directory that doesn't")

@@ -15,21 +15,6 @@ from steps.base.errors import UserError
 from steps.base.record import canonical_json, digest_files, sha256_file, write_atomically
 
 
-def site_file(arguments: list[str]) -> tuple[list[str], Path | None]:
-    """Arguments without `--site FILE`, and the file's absolute path."""
-    rest, site = [], None
-    waiting = iter(arguments)
-    for argument in waiting:
-        if argument != "--site" and not argument.startswith("--site="):
-            rest.append(argument)
-            continue
-        name = argument.partition("=")[2] or next(waiting, "")
-        if not name or site is not None:
-            raise UserError("--site takes one file, as in --site acme.yaml")
-        site = Path(name).absolute()
-    return rest, site
-
-
 def frozen_plan(root: Path, overrides: list[str], site: Path | None = None) -> Path:
     """The plan of these overrides; composed only if `conf/`, code or locks changed since.
 

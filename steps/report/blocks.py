@@ -109,12 +109,16 @@ Block = Table | Chart | Details | Flow | Text
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with an id, a sentence about its content, and its blocks."""
+    """A heading with an id, a sentence on what to see, and what follows.
+
+    `source`: a URL that the sentence ends with, as a link.
+    """
 
     name: str
     title: str
     lead: str
     blocks: Sequence[Block]
+    source: str = ""
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,15 @@ WIDE = 20.0
 FEW_TICKS = 5
 """Ticks of a horizontal axis whose numbers don't touch on a phone."""
 
-MANTISSAS = ((1, 2, 5), (1, 3), (1,))
+MANTISSAS = (
+    (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8),
+    (1, 1.5, 2, 3, 4, 5, 7),
+    (1, 1.5, 2, 3, 5, 7),
+    (1, 2, 3, 5),
+    (1, 2, 5),
+    (1, 3),
+    (1,),
+)
 """Steps of the numbers at a logarithmic axis: the first with few enough is used."""
 
 
@@ -134,7 +142,7 @@ def logarithmic_ticks(low: float, high: float) -> list[float]:
     found: list[float] = []
     for mantissas in MANTISSAS:
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        every = [mantissa * 10.0**power for power in powers for mantissa in mantissas]
+        every = [float(f"{mantissa}e{power}") for power in powers for mantissa in mantissas]
         found = [tick for tick in every if low <= tick <= high]
         if len(found) <= FEW_TICKS:
             break

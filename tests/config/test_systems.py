@@ -15,7 +15,6 @@ from steps.config.compose import base_of
 from steps.config.compression import PruneConfig
 from steps.config.layers import merged
 from steps.config.submission import SubmissionConfig
-from steps.plan.frozen import site_file
 from steps.plan.make import make
 from steps.plan.plan import Job, Plan, freeze
 from steps.plan.registry import limitation
@@ -381,15 +380,6 @@ def test_diff_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
     assert "diff compares two systems" in capsys.readouterr().err
     assert main(["diff", "system=amd-mi300x", "base=nobody"]) == 1
     assert "no experiment has a cell of system nobody" in capsys.readouterr().err
-
-
-def test_the_site_option_is_found_anywhere() -> None:
-    here = Path("a.yaml").absolute()
-    assert site_file(["plan", "--site", "a.yaml", "x=1"]) == (["plan", "x=1"], here)
-    assert site_file(["--site=a.yaml"]) == ([], here)
-    for wrong in (["--site"], ["--site=a.yaml", "--site=b.yaml"]):
-        with pytest.raises(UserError, match="one file"):
-            site_file(wrong)
 
 
 def examples() -> list[str]:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from steps import ROOT
 from steps.base import earlier
+from steps.base.arguments import Parser, plan_arguments
 from steps.base.errors import UserError
 from steps.base.record import Manifest, canonical_json, write_atomically
 from steps.commands.tune import offline
@@ -49,7 +50,7 @@ from steps.config.scheduler import Local
 from steps.machine.environment import restore
 from steps.machine.tools import environment_python
 from steps.mlperf.loadgen import SAMPLES_FILE
-from steps.plan.frozen import frozen_plan, site_file, snakemake
+from steps.plan.frozen import frozen_plan, snakemake
 from steps.plan.plan import Job, Plan, load
 from steps.plan.registry import code_digest, sources
 from steps.plan.unsupported import refusal
@@ -70,9 +71,10 @@ class Aim:
     budget_s: float | None
 
 
-def command(arguments: list[str]) -> int:
-    """Exit status 0: every scenario has its rate; 1: one has none. Raises UserError."""
-    parser = argparse.ArgumentParser(prog="./reproduce tune", description=__doc__)
+def declare(parser: Parser) -> None:
+    """The plan, and how long and from where it is searched."""
+    parser.description = __doc__.partition("\n\n")[2]
+    plan_arguments(parser)
     parser.add_argument("--budget", type=_duration, metavar="45m", help="of one scenario's search")
     parser.add_argument(
         "--deadline", type=_duration, metavar="3h", help="of all scenarios, best gain first"
@@ -81,13 +83,11 @@ def command(arguments: list[str]) -> int:
     parser.add_argument(
         "--settings", action="store_true", help="try what conf/tune.yaml names of the engine first"
     )
-    rest, site = site_file(arguments)
-    given, overrides = parser.parse_known_args(rest)
-    for text in overrides:
-        if text.startswith("-"):
-            raise UserError(
-                f"tune knows no {text}; it takes --budget, --deadline, --guess, --settings"
-            )
+
+
+def command(given: argparse.Namespace) -> int:
+    """Exit status 0: every scenario has its rate; 1: one has none. Raises UserError."""
+    overrides, site = given.overrides, given.site
     if given.guess is not None and not given.guess > 0:
         raise UserError(f"--guess {given.guess} is no rate above 0 queries a second")
     if given.budget and given.deadline:
