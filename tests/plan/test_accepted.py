@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from steps.base.errors import UserError
 from steps.base.strict import Strict
 from steps.commands.cli import main
-from steps.config.schema import Loadgen
+from steps.config.loadgen import Loadgen
 from steps.plan.make import OWN_FOLDERS
 from tests.conftest import ROOT, planned
 
