@@ -29,7 +29,7 @@ FLAGS = (
 )
 
 CUT_TABLES = """
-document.querySelectorAll("section details").forEach((one) => { one.open = true; });
+document.querySelectorAll("section > details").forEach((one) => { one.open = true; });
 const boxes = [...document.querySelectorAll(".scroll")];
 return boxes.filter((box) => box.scrollWidth > box.clientWidth + 1)
   .map((box) => box.parentElement.id);
