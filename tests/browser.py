@@ -29,10 +29,12 @@ FLAGS = (
 )
 
 CUT_TABLES = """
-document.querySelectorAll("section details").forEach((one) => { one.open = true; });
-const boxes = [...document.querySelectorAll(".scroll")];
-return boxes.filter((box) => box.scrollWidth > box.clientWidth + 1)
-  .map((box) => box.parentElement.id);
+const folded = [...document.querySelectorAll("section > details:not([open])")];
+folded.forEach((one) => { one.open = true; });
+const cut = [...document.querySelectorAll(".scroll")]
+  .filter((box) => box.scrollWidth > box.clientWidth + 1).map((box) => box.parentElement.id);
+folded.forEach((one) => { one.open = false; });
+return cut;
 """
 """Ids of tables with columns that are off the screen, all folded parts open."""
 

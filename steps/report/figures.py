@@ -126,13 +126,13 @@ def rates_figure(unit: str, rates: Sequence[float], y_label: str, **options: obj
     wide = 0 < WIDE * low < high
     span = (low / 1.6, 1.6 * high) if wide else (0, 1.15 * high)
     plot = plain_figure(
-        f"{unit}, logarithmic" if wide else unit,
+        (f"{unit}, logarithmic" if wide else unit).replace(", ", ",\n"),
         y_label,
         x_axis_type="log" if wide else "linear",
         x_range=Range1d(*span),
         **options,
     )
-    plot.xaxis.formatter = NumeralTickFormatter(format="0,0.[00]")
+    plot.xaxis.formatter = NumeralTickFormatter(format="0.[00]a" if wide else "0,0.[00]")
     return plot
 
 

@@ -8,6 +8,14 @@ function compare(a, b) {
   return a.textContent.trim().localeCompare(b.textContent.trim(), "en", { numeric: true });
 }
 
+// On a phone a row is a card, whose lines are named by the heads of their columns.
+function stackable(table) {
+  const titles = [...table.tHead.rows[0].cells].map((head) => head.textContent);
+  for (const row of table.tBodies[0].rows)
+    [...row.cells].forEach((cell, column) => { cell.dataset.label = titles[column]; });
+  table.classList.add("stacked");
+}
+
 function sortable(table) {
   const body = table.tBodies[0];
   const heads = [...table.tHead.rows[0].cells];
@@ -73,6 +81,7 @@ function filterable(box, table) {
 
 for (const box of document.querySelectorAll(".table")) {
   const table = box.querySelector("table");
+  stackable(table);
   if (table.tBodies[0].rows.length > FEW_ROWS) filterable(box, table);
   if (table.tBodies[0].rows.length > 1) sortable(table);
 }
