@@ -23,6 +23,8 @@ from steps.config.container import ImageConfig as ImageConfig
 from steps.config.engine import Engine as Engine
 from steps.config.engine_planned import PlannedEngine
 from steps.config.fetch import Commit, FetchSettings
+from steps.config.journal import JournalSettings
+from steps.config.window import WindowBounds
 from steps.mlperf.rounds import COUNTS, DIVISIONS, MAY_BE_EMPTY, STATUSES, SYSTEM_TYPES
 
 ComplianceTest = Literal["TEST01", "TEST04", "TEST06"]
@@ -281,6 +283,7 @@ class RunSettings(Strict):
     scenario: Scenario
     rules: RunRules
     loadgen: Loadgen
+    journal: JournalSettings
 
     @model_validator(mode="after")
     def loadgen_can_keep_its_samples(self) -> Self:
@@ -349,6 +352,7 @@ class PerformanceCheckConfig(Strict):
     scenario: Scenario
     rules: Rules
     loadgen: Loadgen
+    window: WindowBounds
 
 
 NO_GATE = "none"
@@ -391,6 +395,7 @@ class AccuracyCheckConfig(Strict):
     kept: dict[Name, tuple[str, ...]]
     gates: dict[str, Gates | Bounds]
     required: Name
+    window: WindowBounds
 
     @model_validator(mode="after")
     def required_is_a_gate(self) -> Self:
@@ -426,6 +431,7 @@ class ComplianceCheckConfig(Strict):
     answer_type: Literal["byte", "float32", "int32", "int64"]
     eos_token_id: int | None
     rule: TestRule
+    window: WindowBounds
 
 
 # ---- submission ---------------------------------------------------------------------

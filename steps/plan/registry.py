@@ -49,12 +49,16 @@ _RUN_SOURCES = (
     "steps/run/engines/*.py",
     "steps/run/placing/*.py",
     "steps/run/journal/*.py",
-    "steps/config/window.py",
-    "conf/journal.yaml",
     "steps/base/threads.py",
     "steps/prepare/samples.py",
     "steps/prepare/checkpoint/mxfp4.py",
     "steps/prepare/checkpoint/formats.py",
+)
+_WINDOW_SOURCES = (
+    "steps/config/verdicts.py",
+    "steps/config/window.py",
+    "steps/judge/window.py",
+    "steps/run/journal/lines.py",
 )
 _CALIBRATED_BY = ("steps/prepare/calibration.py", "steps/prepare/samples.py")
 
@@ -192,7 +196,7 @@ STEPS: Mapping[str, StepSpec] = {
         AXES,
         {"run": "performance_run", "environment": "environment/analysis"},
         (
-            "steps/config/verdicts.py",
+            *_WINDOW_SOURCES,
             "steps/mlperf/early_stopping.py",
             "steps/mlperf/loadgen_log.py",
             "steps/base/untrusted.py",
@@ -211,7 +215,7 @@ STEPS: Mapping[str, StepSpec] = {
             "environment": "environment/scoring",
         },
         (
-            "steps/config/verdicts.py",
+            *_WINDOW_SOURCES,
             "steps/mlperf/loadgen_log.py",
             "steps/base/untrusted.py",
             "steps/mlperf/rouge.py",
@@ -229,7 +233,7 @@ STEPS: Mapping[str, StepSpec] = {
         AXES,
         {"run": "compliance_run", "environment": "environment/analysis"},
         (
-            "steps/config/verdicts.py",
+            *_WINDOW_SOURCES,
             "steps/mlperf/loadgen_log.py",
             "steps/base/untrusted.py",
             "steps/mlperf/rounds.py",
@@ -286,7 +290,9 @@ PAGE = "results/{experiment}/report"
 
 PAGE_SOURCES = (
     "steps/base/confidential/*.py",
-    "steps/config/verdicts.py",
+    "steps/base/earlier.py",
+    *_WINDOW_SOURCES,
+    "steps/mlperf/accuracy_text.py",
     "steps/plan/states.py",
     "steps/submit/confidential.py",
     "steps/report/**/*",
