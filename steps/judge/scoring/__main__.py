@@ -61,7 +61,9 @@ def _benchmark(benchmarks: Any, name: str) -> argparse.ArgumentParser:
 
 
 def _text_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Answers are int32 tokens, as the reference implementations log them."
+    parser.description = (
+        "Answers are int32 or int64 tokens, as the reference implementations log them."
+    )
     parser.add_argument(
         "--dataset", type=Path, required=True, help="the reference's table (.pkl, .json)"
     )
