@@ -85,7 +85,7 @@ def sources(python: Path, root: Path) -> dict[str, str]:
             found.setdefault(section, {})[name] = str(ast.literal_eval(value)).strip()
     merged = {**found.get("global", {}), **found.get("install", {}), **found.get(":env:", {})}
     if merged.get("no-index", "").lower() in NO:
-        del merged["no-index"]
+        merged.pop("no-index", None)
     return {name: value for name, value in merged.items() if value}
 
 

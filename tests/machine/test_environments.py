@@ -401,7 +401,7 @@ def test_a_switch_of_pips_is_on_only_if_it_says_so(
     monkeypatch.setenv("PIP_CONFIG_FILE", str(file))
     given = installer.sources(wheels.tool() / "bin/python", tmp_path)
     assert installer.flags(given) == options
-    assert ("UV_NO_INDEX" in installer.for_uv(given)) == bool(options)
+    assert ("PIP_NO_INDEX" in installer.for_pip(given)) == bool(options)
 
 
 def test_a_pip_configuration_that_cant_be_read_is_named(
