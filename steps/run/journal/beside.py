@@ -17,8 +17,8 @@ from steps import ROOT
 from steps.config.engine import EngineSettings
 from steps.config.journal import JournalSettings
 from steps.machine.probes.machine import Prober, vendors
+from steps.machine.probes.tools import program
 from steps.run.engines.pace import Slow
-from steps.run.journal.accelerators import program
 from steps.run.journal.lines import JOURNAL, Kept
 from steps.run.journal.order import Order, Tool
 
