@@ -100,6 +100,17 @@ def with_variable(name: str, value: str) -> list[int]:
     return found
 
 
+def variable(pid: int, name: str) -> str:
+    """A variable that a process was started with; "" if it has none, ended or is another user's."""
+    try:
+        words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return ""
+    start = f"{name}=".encode()
+    found = next((word for word in words if word.startswith(start)), start)
+    return found.removeprefix(start).decode(errors="replace")
+
+
 def killed(pids: list[int], limit_s: float) -> list[int]:
     """Send SIGKILL and wait. Returns the processes that still exist."""
     for pid in pids:

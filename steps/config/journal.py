@@ -1,4 +1,4 @@
-"""What the journal beside a measured run holds: conf/journal.yaml as types."""
+"""What the journal beside a measured run has in it: conf/journal.yaml as types."""
 
 from steps.base.strict import Fraction, Positive, PositiveNumber, Strict
 

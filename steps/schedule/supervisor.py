@@ -23,6 +23,11 @@ from steps.plan.frozen import refuse_broken_link
 
 MARK = "REPRISE_RUN"
 
+SLURM_JOB = "SLURM_JOB_ID"
+"""sbatch hands the mark on to the jobs that are submitted, and this one tells them apart: they
+outlive ./reproduce, and the next one waits for them (steps/schedule/run.py).
+"""
+
 INCOMPLETE = Path(".snakemake/incomplete")
 """Snakemake has a file there for every output whose job has begun and not ended."""
 
@@ -59,19 +64,22 @@ def say(text: str) -> None:
 
 @dataclass(frozen=True)
 class Holder:
-    """Who wrote the lock file: the process's identity and machine; `since`: when."""
+    """Who wrote the lock file: the process's identity and machine; `since`: when. `slurm_job`: the
+    job of Slurm that it ran in; "" if it ran in none.
+    """
 
     mark: str
     host: str
     since: float
+    slurm_job: str = ""
 
     @classmethod
     def read(cls, descriptor: int) -> "Holder | None":
         """None if it ended normally, or is of a version that wrote only its number."""
         words = os.pread(descriptor, 512, 0).decode(errors="replace").split()
-        if len(words) != 2 or "-" not in words[0]:
+        if len(words) not in (2, 3) or "-" not in words[0]:
             return None
-        return cls(words[0], words[1], os.fstat(descriptor).st_mtime)
+        return cls(words[0], words[1], os.fstat(descriptor).st_mtime, "".join(words[2:]))
 
     @property
     def pid(self) -> int:
@@ -117,7 +125,8 @@ def lock(root: Path) -> None:
         _clear(earlier, root)
     mark = processes.identity(os.getpid())
     os.truncate(descriptor, 0)
-    os.pwrite(descriptor, f"{mark} {platform.node()}\n".encode(), 0)
+    job = os.environ.get(SLURM_JOB, "")
+    os.pwrite(descriptor, f"{mark} {platform.node()} {job}\n".encode(), 0)
     os.set_inheritable(descriptor, True)
     os.environ[MARK] = mark
     _held = descriptor
@@ -173,7 +182,7 @@ def _clear(earlier: Holder, root: Path) -> None:
     """End the remains of an earlier run, and report what it was doing."""
     what = "was stopped and is ended now" if earlier.here and earlier.stopped else "was killed"
     if earlier.here:
-        left = processes.killed(processes.with_variable(MARK, earlier.mark), KILL_S)
+        left = processes.killed(_marked(earlier.mark, earlier.slurm_job), KILL_S)
         if earlier.alive:
             left += processes.killed([earlier.pid], KILL_S)
         if left:
@@ -187,6 +196,14 @@ def _clear(earlier: Holder, root: Path) -> None:
         f"the last ./reproduce (process {earlier.pid}) {what}; "
         f"{_listed(cut_short(root, earlier.since))}; going on from what is finished"
     )
+
+
+def _marked(mark: str, slurm_job: str) -> list[int]:
+    """The processes of a ./reproduce that ran in this job of Slurm or in none, without those of
+    jobs that it submitted.
+    """
+    found = processes.with_variable(MARK, mark)
+    return [pid for pid in found if processes.variable(pid, SLURM_JOB) in ("", slurm_job)]
 
 
 def cut_short(root: Path, since: float) -> list[str]:
@@ -243,7 +260,7 @@ def _end_all(child: "subprocess.Popen[bytes]") -> None:
     if child.poll() is None:
         child.kill()
         child.wait()
-    left = processes.with_variable(MARK, os.environ.get(MARK, ""))
+    left = _marked(os.environ.get(MARK, ""), os.environ.get(SLURM_JOB, ""))
     processes.killed([pid for pid in left if pid != os.getpid()], KILL_S)
 
 

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from steps.base.errors import UserError
-from steps.config.schema import PerformanceRunConfig
+from steps.config.runs import PerformanceRunConfig
 from steps.run.engines import wire
 from steps.run.placing import cluster as placing
 from steps.run.placing import door as module

@@ -81,6 +81,12 @@ class Reproduce:
         (found,) = processes.children(self.snakemake())
         return found
 
+    def step_beside(self, other: Path) -> int:
+        """The step of a snakemake that has another child, whose number is in a file."""
+        found = processes.children(self.snakemake())
+        (step,) = set(found) - {int(other.read_text())}
+        return step
+
     def ended(self) -> tuple[int, str]:
         _, text = self.process.communicate(timeout=LIMIT_S)
         return self.process.returncode, text
@@ -242,6 +248,31 @@ def test_after_our_own_death_the_next_one_says_what_was_cut_short(
     run.process.wait(LIMIT_S)
     assert left_over(home) == []
     assert Reproduce(home, "sys.exit(0)").ended() == (0, ""), "said once"
+
+
+@pytest.mark.parametrize("ours", ["", "7"], ids=["beside Slurm", "in a job"])
+def test_a_submitted_job_on_this_machine_outlives_us(
+    home: Path, monkeypatch: pytest.MonkeyPatch, ours: str
+) -> None:
+    """As on a Slurm of one node: sbatch hands on all that ./reproduce has in its environment."""
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    if ours:
+        monkeypatch.setenv("SLURM_JOB_ID", ours)
+    submit = f"""
+words, job = [sys.executable, "-c", {SLEEP!r}], {{**os.environ, "SLURM_JOB_ID": "8"}}
+q = subprocess.Popen(words, env=job, start_new_session=True, close_fds=True)
+Path("submitted").write_text(str(q.pid))
+p = step({SLEEP!r}); ready(); p.wait()"""
+    run = Reproduce(home, submit)
+    step = run.step_beside(home / "submitted")
+    job = int((home / "submitted").read_text())
+    os.kill(run.process.pid, signal.SIGKILL)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    status, text = Reproduce(home, "sys.exit(0)").ended()
+    assert status == 0 and "was killed; cut short: " in text
+    run.process.wait(LIMIT_S)
+    assert processes.state(step) in processes.GONE
+    assert processes.state(job) not in processes.GONE
 
 
 def test_a_lock_of_an_older_version_says_nothing(home: Path) -> None:
