@@ -31,7 +31,7 @@ class Unwatched:
     def begin(self, moment: float) -> None:
         """Notes nothing."""
 
-    def window(self, slow: Sequence[tuple[int, Slow]], settings: object) -> None:
+    def finish(self, slow: Sequence[tuple[int, Slow]]) -> None:
         """Knows nothing."""
 
 

@@ -17,6 +17,9 @@ GONE = ("", "Z", "X")
 
 GONE_POLL_S = 0.02
 
+TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+"""The kernel's unit of processor time."""
+
 
 def die_with_parent(number: int = signal.SIGKILL) -> None:
     """This process, or the program that it is about to start, gets a signal when its parent ends.

@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
+from steps.base.processes import TICK_S
+
 COUNTS = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -36,7 +38,6 @@ NUMBERS = re.compile(
 )
 
 TASKS = Path("/proc/self/task")
-TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 LEAST_S = 0.05
 """Seconds of processor time in all, below which the split over threads says nothing."""
 

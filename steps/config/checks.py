@@ -8,6 +8,7 @@ from typing_extensions import Self
 from steps.base.strict import Name, Positive, PositiveNumber, Scenario, Strict
 from steps.config.loadgen import Loadgen, Rules
 from steps.config.runs import ComplianceTest
+from steps.config.window import WindowBounds
 
 
 class Bounds(Strict):
@@ -44,6 +45,7 @@ class PerformanceCheckConfig(Strict):
     scenario: Scenario
     rules: Rules
     loadgen: Loadgen
+    window: WindowBounds
 
 
 NO_GATE = "none"
@@ -86,6 +88,7 @@ class AccuracyCheckConfig(Strict):
     kept: dict[Name, tuple[str, ...]]
     gates: dict[str, Gates | Bounds]
     required: Name
+    window: WindowBounds
 
     @model_validator(mode="after")
     def required_is_a_gate(self) -> Self:
@@ -121,3 +124,4 @@ class ComplianceCheckConfig(Strict):
     answer_type: Literal["byte", "float32", "int32", "int64"]
     eos_token_id: int | None
     rule: TestRule
+    window: WindowBounds

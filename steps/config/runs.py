@@ -9,6 +9,7 @@ from steps.base.strict import Positive, Scenario, Strict
 from steps.config.engine import Engine
 from steps.config.engine_planned import PlannedEngine
 from steps.config.generation import Generation, ImageGeneration
+from steps.config.journal import JournalSettings
 from steps.config.loadgen import MOST_QUERIES, Loadgen, RunRules
 
 ComplianceTest = Literal["TEST01", "TEST04", "TEST06"]
@@ -21,6 +22,7 @@ class RunSettings(Strict):
     scenario: Scenario
     rules: RunRules
     loadgen: Loadgen
+    journal: JournalSettings
 
     @model_validator(mode="after")
     def loadgen_can_keep_its_samples(self) -> Self:

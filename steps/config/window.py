@@ -1,12 +1,8 @@
 """What else happened on a machine while a run was measured on it."""
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import ValidationError
-from typing_extensions import Self
-
-from steps.base.strict import NotNegative, Strict
+from steps.base.strict import Fraction, NotNegative, Positive, PositiveNumber, Strict
 
 Cause = Literal[
     "processes", "steal", "memory", "swap", "stopped", "still", "throttle", "errors", "compiled"
@@ -48,8 +44,31 @@ class Disturbance(Strict):
         return f"{text}; {self.cost}" if self.cost and self.by != STEPS else text
 
 
-WINDOW = "window"
-"""Key of a `Window` in a run's result; a run that kept no journal has none."""
+class WindowBounds(Strict):
+    """From where on what the journal holds is a disturbance: conf/window.yaml.
+
+    Shares of the cores that the run may use, taken by other `processes`, and taken by the
+    hypervisor (`steal`); `memory`: share of a second in which every process waited for it.
+    `swap_mb`: in and out in a second. `least_s`: how long the first three have to go on;
+    `bridge_s`: two of a kind with so little between them are one; `still_s`: between two lines of
+    the journal. `harmless`: reasons that slow an accelerator by its settings or at its full power,
+    not by a fault. `step_times`: medians from which on a step counts as a disturbance's cost;
+    `alone_times`: medians from which on it is one by itself, if it took `alone_s`. `most`:
+    disturbances; of more the longest are kept.
+    """
+
+    processes: Fraction
+    steal: Fraction
+    memory: Fraction
+    swap_mb: PositiveNumber
+    least_s: PositiveNumber
+    bridge_s: PositiveNumber
+    still_s: PositiveNumber
+    harmless: tuple[str, ...]
+    step_times: PositiveNumber
+    alone_times: PositiveNumber
+    alone_s: PositiveNumber
+    most: Positive
 
 
 class Window(Strict):
@@ -60,13 +79,3 @@ class Window(Strict):
     @property
     def clean(self) -> bool:
         return not self.disturbances
-
-    @classmethod
-    def of(cls, result: Mapping[str, Any]) -> Self | None:
-        """That of a run's result; None if it has none that can be read."""
-        try:
-            # Results are JSON, so tuples are lists there.
-            raw = result.get(WINDOW)
-            return None if raw is None else cls.model_validate(raw, strict=False)
-        except ValidationError:
-            return None

@@ -17,7 +17,7 @@ from steps.config.verdicts import (
     as_result,
     plain,
 )
-from steps.config.window import Window
+from steps.judge.window import window_of
 from steps.mlperf.accuracy_text import read_scores
 from steps.mlperf.loadgen import ANSWERS, DETAIL, loadgen_scenario
 from steps.mlperf.loadgen_log import Detail, read_detail
@@ -46,7 +46,7 @@ def step(
     verdict = AccuracyVerdict(
         holds=not complaints,
         complaints=complaints,
-        window=Window.of(run.result),
+        window=window_of(run, config.window, console.say),
         scores=scores,
         gates=gates,
         required=config.required,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from steps.base.record import digest_files
 from steps.plan.spec import Config, Stage, StepSpec
+from steps.plan.specs.shared import WINDOW_SOURCES
 
 _ORDER = (
     *("environment", "container", "model", "quantize", "prune", "finetune", "dataset"),
@@ -37,7 +38,9 @@ PAGE = "results/{experiment}/report"
 
 PAGE_SOURCES = (
     "steps/base/confidential/*.py",
-    "steps/config/verdicts.py",
+    "steps/base/earlier.py",
+    *WINDOW_SOURCES,
+    "steps/mlperf/accuracy_text.py",
     "steps/plan/states.py",
     "steps/submit/confidential.py",
     "steps/report/**/*",

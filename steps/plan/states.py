@@ -154,7 +154,7 @@ class States:
         except _Unmade as unmade:
             return part.model_copy(update={"state": unmade.state, "why": unmade.why})
         tries = earlier.tries_of(manifest)
-        part = part.model_copy(update={"tries": tries, "window": Window.of(manifest.result)})
+        part = part.model_copy(update={"tries": tries})
         if damage := manifest.altered():
             return part.model_copy(update={"state": "damaged", "why": damage[0]})
         try:
@@ -166,7 +166,12 @@ class States:
             return part.model_copy(update={"state": "due", "why": str(error)})
         state: State = "valid" if verdict.holds else "invalid"
         return part.model_copy(
-            update={"state": state, "why": verdict.why, "value": in_words(verdict)}
+            update={
+                "state": state,
+                "why": verdict.why,
+                "value": in_words(verdict),
+                "window": verdict.window,
+            }
         )
 
     def current(self, step: str, key: str = "") -> Manifest | None:

@@ -142,6 +142,7 @@ def unfinished_section(summary: Summary, inputs: Mapping[str, Path]) -> list[Sec
         (
             f"{cell.axes['scenario']} (INVALID)",
             Manifest.read(inputs[f"{cell.key}/performance_run"]),
+            cell.parts[0].window,
             verdicts.read(
                 inputs[f"{cell.key}/performance_check"], PerformanceVerdict
             ).limits.ttft_ms,
@@ -184,6 +185,7 @@ def _windows(points: Points, inputs: Mapping[str, Path]) -> list[Block]:
         (
             points.label(cell),
             Manifest.read(inputs[f"{cell.key}/performance_run"]),
+            cell.window,
             cell.ttft.limit_ms if cell.ttft else None,
         )
         for cell in points.cells

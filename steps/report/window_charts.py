@@ -68,12 +68,12 @@ class Watched:
     ttft_limit_ms: float | None
 
 
-def window_blocks(runs: Iterable[tuple[str, Manifest, float | None]]) -> list[Block]:
-    """Label, manifest and limit of TTFT in ms of each run; those without a journal aren't shown."""
+def window_blocks(runs: Iterable[tuple[str, Manifest, Window | None, float | None]]) -> list[Block]:
+    """Label, manifest, window and limit of TTFT in ms of each run; those without a journal show
+    nothing."""
     found: list[Watched] = []
     said: list[str] = []
-    for label, manifest, limit_ms in runs:
-        window = Window.of(manifest.result)
+    for label, manifest, window, limit_ms in runs:
         if window is None or JOURNAL not in manifest.files:
             continue
         try:

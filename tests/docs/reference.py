@@ -26,14 +26,15 @@ from steps.config.engine import Engine
 from steps.config.engine_planned import PlannedEngine
 from steps.config.fetch import FetchSettings
 from steps.config.groups import Cluster, Hardware, System
+from steps.config.journal import JournalSettings
 from steps.config.layers import SELECTORS
 from steps.config.loadgen import Loadgen
 from steps.config.runtime import Runtime
 from steps.config.scheduler import Scheduler
+from steps.config.window import WindowBounds
 from steps.mlperf.rounds import load, names
 from steps.plan.registry import STEPS
 from steps.report.comparison.tolerances import Tolerances
-from steps.run.journal.settings import JournalSettings
 
 PAGE = ROOT / "docs/reference/configuration.md"
 SCHEMA = ROOT / "docs/reference/system.schema.json"
@@ -88,6 +89,7 @@ SECTIONS = (
     Section("Fetching", "`conf/fetch.yaml`", (FetchSettings,)),
     Section("Tune", "`conf/tune.yaml`", (TuneConfig,)),
     Section("Journal", "`conf/journal.yaml`", (JournalSettings,)),
+    Section("Window", "`conf/window.yaml`", (WindowBounds,)),
     Section("Tolerances", "`conf/tolerances.yaml`", (Tolerances,)),
     Section(
         "Steps",

@@ -174,9 +174,9 @@ def test_a_run_without_the_tests_settings_proves_nothing(plan: Plan, tmp_path: P
 
 
 def test_a_test_measured_before_its_performance_run_is_named(plan: Plan, tmp_path: Path) -> None:
-    def at(home: Path, started: str, finished: str) -> None:
+    def at(home: Path, started: str, finished: str, host: str = "h") -> None:
         times = {"started": f"{DAY}T{started}+00:00", "finished": f"{DAY}T{finished}+00:00"}
-        record = {"code": "c", "host": "h", **times}
+        record = {"code": "c", "host": host, **times}
         (home / "record.json").write_text(json.dumps(record), encoding="utf-8")
 
     performance = Manifest(tmp_path / "performance", "", {}, {}, {}, {})
@@ -189,6 +189,12 @@ def test_a_test_measured_before_its_performance_run_is_named(plan: Plan, tmp_pat
     assert "measured at 10:10:00, before its performance run ended at 10:20:00" in str(complaint)
     at(run.directory, "10:20:00", "10:25:00")
     assert not list(early("TEST04", performance, run))
+    at(run.directory, "10:19:57", "10:25:00")
+    assert list(early("TEST04", performance, run)), "one clock doesn't go back"
+    at(run.directory, "10:19:57", "10:25:00", host="another")
+    assert not list(early("TEST04", performance, run)), "two clocks differ by seconds"
+    at(run.directory, "09:50:00", "10:00:09", host="another")
+    assert list(early("TEST04", performance, run)), "an earlier try's"
 
 
 def test_the_plan_gives_a_timed_test_the_settings_of_the_performance_run(plan: Plan) -> None:

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from steps.base.record import Manifest, publish
-from steps.config.window import WINDOW
+from steps.config.window import Window
+from steps.judge.window import window_of
 from steps.report.blocks import Banner, Chart, Page, Section, Text
 from steps.report.page import render
 from steps.report.window_charts import window_blocks
-from steps.run.journal.lines import JOURNAL, read
-from steps.run.journal.settings import load
-from steps.run.journal.window import window
+from steps.run.journal.lines import JOURNAL
+from tests.run.test_journal import BOUNDS
 
 HEADER = "sample_index,input_tokens,output_tokens,issued_s,first_token_s,completed_s"
 
@@ -30,8 +30,7 @@ def run_of(home: Path, *, journal: list[dict[str, Any]] | None, offline: bool = 
         if journal is not None:
             path = workspace.directory / JOURNAL
             path.write_text("".join(json.dumps(line) + "\n" for line in journal))
-            found = window(read(path), 2, load().window)
-            workspace.result = {WINDOW: found.model_dump(mode="json")}
+            workspace.result = {"journal": {"cores": 2, "whole_s": 61.0}}
     return Manifest.read(home / "manifest.json")
 
 
@@ -46,6 +45,10 @@ def lines(*, busy: bool) -> list[dict[str, Any]]:
     return found
 
 
+def judged(run: Manifest) -> Window | None:
+    return window_of(run, BOUNDS, lambda words: None)
+
+
 def page_of(blocks: list[Any]) -> str:
     section = Section("performance", "Performance", "Runs.", blocks)
     return render(Page("Window", "a test", Banner("No result.", "A test."), [], [section]))
@@ -55,7 +58,11 @@ def test_a_disturbed_run_shows_what_when_and_at_what_cost(tmp_path: Path) -> Non
     busy = run_of(tmp_path / "busy", journal=lines(busy=True))
     clean = run_of(tmp_path / "clean", journal=lines(busy=False), offline=True)
     old = run_of(tmp_path / "old", journal=None)
-    runs = [("clean one", clean, None), ("busy one", busy, 1000.0), ("old one", old, 1000.0)]
+    runs = [
+        ("clean one", clean, judged(clean), None),
+        ("busy one", busy, judged(busy), 1000.0),
+        ("old one", old, judged(old), 1000.0),
+    ]
     first, second = window_blocks(runs)
     assert isinstance(first, Chart) and isinstance(second, Chart)
     assert first.title == "Second by second: busy one", "the disturbed one comes first"
@@ -74,8 +81,9 @@ def test_a_disturbed_run_shows_what_when_and_at_what_cost(tmp_path: Path) -> Non
 def test_a_journal_that_cant_be_read_is_a_sentence(tmp_path: Path, text: str) -> None:
     manifest = run_of(tmp_path / "run", journal=lines(busy=False))
     path = tmp_path / "run" / JOURNAL
+    found = judged(manifest)
     padded = text.ljust(path.stat().st_size, "\n")  # as long as the manifest says
     path.write_text(padded)
-    (said,) = window_blocks([("Server", manifest, 2000.0)])
+    (said,) = window_blocks([("Server", manifest, found, 2000.0)])
     assert isinstance(said, Text)
     assert "are unknown" in said.items[0]

@@ -1,5 +1,6 @@
 """The journal beside a run: what it notes of planted causes, and what of it is a disturbance."""
 
+import io
 import json
 import os
 import signal
@@ -13,21 +14,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from steps.base.errors import UserError
-from steps.config.window import Window
-from steps.run.journal import accelerators, beside
+from steps.base.record import Manifest, publish
+from steps.config.window import Window, WindowBounds
+from steps.judge.window import window, window_of
+from steps.plan.registry import sources
+from steps.run.journal import __main__ as writer
+from steps.run.journal import accelerators
 from steps.run.journal.__main__ import readings
-from steps.run.journal.lines import Device, Journal, Line, Step, read
+from steps.run.journal.lines import JOURNAL, Device, Journal, Line, Step, read
 from steps.run.journal.order import Order
-from steps.run.journal.settings import load
-from steps.run.journal.window import window
 from tests.conftest import ROOT
 
 RECORDED = ROOT / "tests" / "recorded"
-BOUNDS = load().window
+
+
+def conf(name: str) -> str:
+    """A file of conf/ as JSON."""
+    return json.dumps(yaml.safe_load((ROOT / "conf" / f"{name}.yaml").read_text()))
+
+
+BOUNDS = WindowBounds.model_validate_json(conf("window"))
 ORDER = Order(
     run=os.getpid(),
     cpus=tuple(sorted(os.sched_getaffinity(0))),
@@ -74,6 +85,25 @@ def noted(home: Path, order: Order, **environment: str) -> Iterator["subprocess.
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_file_that_is_compiled_last_is_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+
+    def seconds(begun: float, run: int) -> Iterator[float | None]:
+        yield begun + 1.0
+        (cache / "new.hsaco").write_text("x")
+        yield None  # at once: a line would be too short
+
+    monkeypatch.setattr(writer, "_seconds", seconds)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{time.monotonic()!r}\n"))
+    writer.keep(tmp_path / JOURNAL, replace(ORDER, caches=(("Triton", str(cache)),)))
+    first, last = read(tmp_path / JOURNAL).lines
+    assert not first.compiled and last.others is None
+    assert [name for _, name, _ in last.compiled] == ["new.hsaco"]
 
 
 def tool(home: Path, name: str, script: str) -> dict[str, str]:
@@ -352,7 +382,7 @@ def test_whatever_a_journal_holds_the_window_is_in_it_and_survives_json(
     assert len(found.disturbances) <= BOUNDS.most
     for one in found.disturbances:
         assert 0 <= one.from_s <= one.to_s + 0.1
-    again = Window.of({"window": json.loads(found.model_dump_json())})
+    again = Window.model_validate_json(found.model_dump_json())
     assert again == found
 
 
@@ -364,13 +394,41 @@ def test_what_is_no_journal_is_told_in_a_sentence(tmp_path: Path, text: str) -> 
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(UserError, match="are unknown"):
         read(path)
-    keeper = object.__new__(beside.Keeper)
     said: list[str] = []
-    keeper.path, keeper._say, keeper._cores, keeper._begun = path, said.append, 2, 0.0
-    keeper._process = subprocess.Popen(["true"], text=True)
-    assert keeper.window([], load()) is None
-    keeper._process.wait()
+    run = run_of(tmp_path / "run", text.encode("latin-1"), whole_s=1.0)
+    assert window_of(run, BOUNDS, said.append) is None
     assert len(said) == 1 and "are unknown" in said[0]
+
+
+def run_of(home: Path, journal: bytes, whole_s: float) -> Manifest:
+    """A published run on two CPUs with this journal."""
+    with publish(home, step="performance_run", config={}, inputs={}, code="") as workspace:
+        (workspace.directory / JOURNAL).write_bytes(journal)
+        workspace.result = {"journal": {"cores": 2, "whole_s": whole_s}}
+    return Manifest.read(home / "manifest.json")
+
+
+def test_another_bound_judges_the_same_run_otherwise(tmp_path: Path) -> None:
+    busy = changed(lines(60), 27, 50, others=0.5)
+    text = "".join(line.model_dump_json(exclude_defaults=True) + "\n" for line in busy)
+    run, said = run_of(tmp_path / "run", text.encode(), whole_s=60.4), list[str]()
+    judged = window_of(run, BOUNDS, said.append)
+    assert judged is not None and not judged.clean
+    assert said == [
+        "the run was disturbed: from second 26 to 50 other processes took 0.5 of 2 cores"
+    ]
+    wider = BOUNDS.model_copy(update={"processes": 0.3})
+    judged = window_of(run, wider, said.append)
+    assert judged is not None and judged.clean and len(said) == 1
+    for step in ("performance_run", "accuracy_run", "compliance_run", "quick_run"):
+        names = {path.relative_to(ROOT).as_posix() for path in sources(step, ROOT)}
+        assert not names & {"steps/config/window.py", "steps/judge/window.py", "conf/window.yaml"}
+
+
+def test_a_journal_that_ends_long_before_its_run_says_nothing(tmp_path: Path) -> None:
+    run, said = run_of(tmp_path / "run", b'{"s": 1.0}\n', whole_s=60.0), list[str]()
+    assert window_of(run, BOUNDS, said.append) is None
+    assert "ends at second 1 of 60" in said[0]
 
 
 def test_a_killed_journals_last_line_may_be_half(tmp_path: Path) -> None:

@@ -6,16 +6,16 @@ inside them. All processes together are watched from outside: a systemd scope wo
 which jobs of schedulers and containers lack.
 """
 
-import contextlib
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from steps.base import processes
 from steps.base.errors import UserError
 from steps.judge.scoring.system_calls import filter_of
 
@@ -147,25 +147,13 @@ def _watched(process: "subprocess.Popen[bytes]", limit_s: float) -> _Done:
             _, said = process.communicate(timeout=WATCH_S)
             return _Done(process.returncode, said or b"")
         except subprocess.TimeoutExpired:
-            held = list(_tree(process.pid))
+            held = [process.pid, *processes.below(process.pid)]
             fits = sum(map(_own_bytes, held)) < TREE_BYTES and _files_of(held) < FILES
             if time.monotonic() < deadline and fits:
                 continue
             process.kill()  # and with bubblewrap all that it holds
             process.communicate()
             raise _Exceeded from None
-
-
-def _tree(pid: int) -> Iterator[int]:
-    """A process and all below it."""
-    yield pid
-    children: list[str] = []
-    with contextlib.suppress(OSError):  # it has just ended
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            path = Path(f"/proc/{pid}/task/{thread}/children")
-            children += path.read_text(encoding="ascii").split()
-    for child in children:
-        yield from _tree(int(child))
 
 
 def _files_of(pids: Iterable[int]) -> int:

@@ -8,7 +8,14 @@ from typing import Any
 from steps.base.errors import UserError
 from steps.config.accelerators import PARTITIONS
 from steps.machine.probes.losses import Loss, Losses, number, text_or_none, whole, words
-from steps.machine.probes.tools import are_records, json_in, parser, record_of, unknown_format
+from steps.machine.probes.tools import (
+    are_records,
+    json_in,
+    parser,
+    record_of,
+    rocm_cards,
+    unknown_format,
+)
 from steps.machine.probes.values import Accelerator
 
 BY_POWER: Mapping[tuple[str, float], str] = {
@@ -213,24 +220,10 @@ def rocm_smi(text: str, lost: Losses) -> tuple[Accelerator, ...]:
 
     Warnings before the JSON are skipped: rocm-smi prints them to the same stream.
     """
-    answer = json_in(text, "rocm-smi", "'card0'", _has_cards)
+    answer, cards = rocm_cards(text)
     driver = lost.read(record_of(answer.get("system")), "Driver version", words, FIELDS["driver"])
-    cards = sorted((name for name in answer if re.fullmatch(CARD, name)), key=_card)
-    records = [record_of(answer[card]) for card in cards]
-    lowered = [{key.lower(): value for key, value in record.items()} for record in records]
-    found = [_rocm(card, driver, lost) for card in lowered]
+    found = [_rocm(card, driver, lost) for card in cards]
     return _shared(found, [None] * len(found))
-
-
-CARD = r"card\d{1,4}"
-
-
-def _has_cards(value: Any) -> bool:
-    return isinstance(value, dict) and any(re.fullmatch(CARD, name) for name in value)
-
-
-def _card(name: str) -> int:
-    return int(name.removeprefix("card"))
 
 
 def _rocm(card: Mapping[str, Any], driver: str | None, lost: Losses) -> Accelerator:

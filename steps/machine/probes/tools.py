@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -49,16 +50,21 @@ class Parser(Protocol[Said]):
     def __call__(self, text: str, lost: Losses | None = None) -> Said: ...
 
 
+def program(tool: str) -> str | None:
+    """Where a tool is, by PATH and PLACES; None: it isn't installed."""
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *PLACES])
+    return shutil.which(tool, path=path)
+
+
 def run(command: Sequence[str], limit_s: float = LIMIT_S) -> str:
     """What the command prints. Raises MissingTool, or UserError if it fails or takes too long."""
     tool = command[0]
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *PLACES])
-    program = shutil.which(tool, path=path)
-    if program is None:
+    path = program(tool)
+    if path is None:
         raise MissingTool(f"{tool} is not installed")
     try:
         process = subprocess.Popen(
-            [program, *command[1:]],
+            [path, *command[1:]],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -113,6 +119,27 @@ def parser(tool: str) -> Callable[[Callable[[str, Losses], Value]], Parser[Value
         return checked
 
     return decorate
+
+
+def rocm_cards(text: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """An answer of rocm-smi, and its cards in order, with keys in small letters.
+
+    Raises UserError for one without cards.
+    """
+    answer = json_in(text, "rocm-smi", "'card0'", _has_cards)
+    names = sorted(
+        (name for name in answer if re.fullmatch(CARD, name)),
+        key=lambda name: int(name.removeprefix("card")),
+    )
+    records = [record_of(answer[name]) for name in names]
+    return answer, [{key.lower(): value for key, value in record.items()} for record in records]
+
+
+CARD = r"card\d{1,4}"
+
+
+def _has_cards(value: Any) -> bool:
+    return isinstance(value, dict) and any(re.fullmatch(CARD, name) for name in value)
 
 
 def json_in(text: str, tool: str, lacks: str, fits: Callable[[Any], bool]) -> Any:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from steps.config.axes import AXES
 from steps.config.checks import AccuracyCheckConfig
 from steps.plan.spec import Config, StepSpec
+from steps.plan.specs.shared import WINDOW_SOURCES
 
 SCORERS = (
     *("rehearsal", "llama2-70b", "llama3.1-405b", "llama3.1-8b", "mixtral-8x7b"),
@@ -62,7 +63,7 @@ SPEC = StepSpec(
         "environment": "environment/scoring",
     },
     sources=(
-        "steps/config/verdicts.py",
+        *WINDOW_SOURCES,
         "steps/mlperf/loadgen.py",
         "steps/mlperf/loadgen_log.py",
         "steps/base/untrusted.py",

@@ -3,6 +3,7 @@
 from steps.config.axes import AXES
 from steps.config.checks import ComplianceCheckConfig
 from steps.plan.spec import StepSpec
+from steps.plan.specs.shared import WINDOW_SOURCES
 
 SPEC = StepSpec(
     module="steps.judge.compliance_check",
@@ -14,7 +15,7 @@ SPEC = StepSpec(
     axes=AXES,
     needs={"run": "compliance_run", "environment": "environment/analysis"},
     sources=(
-        "steps/config/verdicts.py",
+        *WINDOW_SOURCES,
         "steps/mlperf/loadgen.py",
         "steps/mlperf/loadgen_log.py",
         "steps/base/untrusted.py",

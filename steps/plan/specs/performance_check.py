@@ -3,6 +3,7 @@
 from steps.config.axes import AXES
 from steps.config.checks import PerformanceCheckConfig
 from steps.plan.spec import StepSpec
+from steps.plan.specs.shared import WINDOW_SOURCES
 
 SPEC = StepSpec(
     module="steps.judge.performance_check",
@@ -14,7 +15,7 @@ SPEC = StepSpec(
     axes=AXES,
     needs={"run": "performance_run", "environment": "environment/analysis"},
     sources=(
-        "steps/config/verdicts.py",
+        *WINDOW_SOURCES,
         "steps/mlperf/early_stopping.py",
         "steps/mlperf/loadgen.py",
         "steps/mlperf/loadgen_log.py",

@@ -20,14 +20,20 @@ RUN_SOURCES = (
     "steps/run/engines/*.py",
     "steps/run/placing/*.py",
     "steps/run/journal/*.py",
-    "steps/config/window.py",
-    "conf/journal.yaml",
     "steps/base/threads.py",
     "steps/mlperf/loadgen.py",
     "steps/prepare/samples.py",
     "steps/prepare/checkpoint/mxfp4.py",
     "steps/prepare/checkpoint/formats.py",
 )
+WINDOW_SOURCES = (
+    "steps/config/verdicts.py",
+    "steps/config/window.py",
+    "steps/judge/window.py",
+    "steps/run/journal/lines.py",
+)
+"""What every check of a run judges the window by."""
+
 CALIBRATION = ("steps/prepare/calibration.py", "steps/prepare/samples.py")
 NOTES = (
     "steps/prepare/rehearsal/dataset.py",

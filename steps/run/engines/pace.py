@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 TIMES, LEAST_S = 8.0, 0.05
-"""A step is noted from so many medians on, and so many seconds; conf/journal.yaml says from where
+"""A step is noted from so many medians on, and so many seconds; conf/window.yaml says from where
 on it matters."""
 
 NUDGE = 1.02

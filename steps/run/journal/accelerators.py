@@ -5,7 +5,6 @@ import csv
 import os
 import re
 import resource
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -15,12 +14,13 @@ from typing import IO, Any
 
 from steps.machine.probes.losses import Losses
 from steps.machine.probes.tools import (
-    PLACES,
     Parser,
     are_records,
     json_in,
     parser,
+    program,
     record_of,
+    rocm_cards,
     unknown_format,
 )
 from steps.run.journal.order import Tool
@@ -128,14 +128,8 @@ def _leaves(value: Any) -> list[str]:
 @parser("rocm-smi")
 def rocm_smi(answer: str, lost: Losses) -> list[Device]:
     """`rocm-smi --showclocks --showpower --showtemp --showmemuse... --json`; no throttling."""
-    cards = json_in(answer, "rocm-smi", "'card0'", lambda value: bool(_cards(value)))
-    return [_rocm({k.lower(): str(v) for k, v in cards[n].items()}) for n in _cards(cards)]
-
-
-def _cards(value: Any) -> list[str]:
-    """Names of an answer's cards, in order."""
-    names = value if isinstance(value, dict) else {}
-    return sorted((n for n in names if re.fullmatch(r"card\d+", n)), key=lambda n: int(n[4:]))
+    _, cards = rocm_cards(answer)
+    return [_rocm({key: str(value) for key, value in card.items()}) for card in cards]
 
 
 def _rocm(card: Mapping[str, str]) -> Device:
@@ -181,11 +175,6 @@ ASKED: Mapping[Tool, tuple[tuple[str, ...], Parser[list[Device]]]] = {
         nvidia_smi,
     ),
 }
-
-
-def program(tool: str) -> str | None:
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *PLACES])
-    return shutil.which(tool, path=path)
 
 
 class Accelerators:

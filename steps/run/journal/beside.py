@@ -1,5 +1,5 @@
-"""A run's side of its journal: starts the process that writes it, and reads the result. An error of
-a journal is a sentence; the run continues without one.
+"""A run's side of its journal: starts the process that writes it, and adds what engines tell.
+An error of a journal is a sentence; the run continues without one.
 """
 
 import getpass
@@ -14,16 +14,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from steps import ROOT
-from steps.base.errors import UserError
 from steps.config.engine import EngineSettings
-from steps.config.window import Window
+from steps.config.journal import JournalSettings
 from steps.machine.probes.machine import Prober, vendors
+from steps.machine.probes.tools import program
 from steps.run.engines.pace import Slow
-from steps.run.journal.accelerators import program
-from steps.run.journal.lines import JOURNAL, read
+from steps.run.journal.lines import JOURNAL, Kept
 from steps.run.journal.order import Order, Tool
-from steps.run.journal.settings import JournalSettings, load
-from steps.run.journal.window import window
 
 READY_S = 10.0
 """How long the process may take to be ready; the test waits for it."""
@@ -85,9 +82,9 @@ class Keeper:
             self._process.kill()
             self._process.wait()
 
-    def window(self, slow: Sequence[tuple[int, Slow]], settings: JournalSettings) -> Window | None:
-        """After the end, with the engines' slow steps, which go into the file too; None, and a
-        sentence, if the journal can't be read."""
+    def finish(self, slow: Sequence[tuple[int, Slow]]) -> Kept | None:
+        """After the end, with the engines' slow steps, which go into the file too; None if there
+        isn't a file, or, with a sentence, if it can't be written."""
         if self._process is None:
             return None
         try:
@@ -95,19 +92,10 @@ class Keeper:
                 for number, step in sorted(slow, key=lambda pair: pair[1].at):
                     if step.at > self._begun:
                         out.write(self._line(number, step))
-            journal = read(self.path)
-            noted_s, whole_s = journal.lines[-1].s, self._ended - self._begun
-            if whole_s - noted_s > settings.window.still_s:
-                raise UserError(
-                    f"the run's journal ends at second {noted_s:.0f} of {whole_s:.0f}: whether the "
-                    "run was disturbed isn't known"
-                )
-            return window(journal, self._cores, settings.window)
-        except UserError as error:
-            self._say(f"warning: {error}")
         except OSError as error:
             self._say(f"warning: {self.path} can't be written ({error.strerror})")
-        return None
+            return None
+        return Kept(cores=self._cores, whole_s=round(self._ended - self._begun, 3))
 
     def _line(self, number: int, step: Slow) -> str:
         noted = {
@@ -122,21 +110,23 @@ class Keeper:
 @contextmanager
 def kept(
     folder: Path,
+    settings: JournalSettings,
     engine: EngineSettings,
     device: str,
     cpus: Sequence[int],
     say: Callable[[str], None],
 ) -> Iterator[Keeper]:
     """A journal for what happens within. `device`: the engines' own."""
-    keeper = Keeper(folder, order_of(engine, device, cpus), say)
+    keeper = Keeper(folder, order_of(settings, engine, device, cpus), say)
     try:
         yield keeper
     finally:
         keeper.end()
 
 
-def order_of(engine: EngineSettings, device: str, cpus: Sequence[int]) -> Order:
-    settings = load()
+def order_of(
+    settings: JournalSettings, engine: EngineSettings, device: str, cpus: Sequence[int]
+) -> Order:
     accelerated = device not in NO_ACCELERATOR
     return Order(
         run=os.getpid(),

@@ -6,14 +6,13 @@ Rates are per second since the call before; the first call begins.
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from steps.base.processes import STOPPED
+from steps.base.processes import STOPPED, TICK_S
 from steps.run.journal.rested import Rested
 
-TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 2**20
 MOST_SENSORS = 8
 """The most of a kind: each is a read that may query a chip or interrupt a processor."""
@@ -256,6 +255,3 @@ class Sensors:
 def _number(path: Path) -> float | None:
     words = text(path).strip()
     return float(words) if words.lstrip("-").isdecimal() else None
-
-
-Reading = Callable[[], Columns]

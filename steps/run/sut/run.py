@@ -17,7 +17,6 @@ from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.record import Manifest, Workspace, canonical_json
 from steps.config.runs import RunConfig
-from steps.config.window import WINDOW
 from steps.mlperf.loadgen import (
     AUDIT_CONFIG,
     DETAIL,
@@ -30,7 +29,7 @@ from steps.mlperf.loadgen_log import read_detail
 from steps.prepare import samples
 from steps.run.engines import pinning
 from steps.run.journal import beside
-from steps.run.journal.settings import load
+from steps.run.journal.lines import KEPT
 from steps.run.sut import user_conf
 from steps.run.sut.harness import EngineLoop, wait_until_ready, watch
 
@@ -106,14 +105,16 @@ def execute(
         progress=lambda issued: console.progress(label, max(issued, expected)),
         say=console.say,
     )
-    settings, cpus = load(), sorted(os.sched_getaffinity(0))
+    cpus = sorted(os.sched_getaffinity(0))
     loop.start()
     try:
         wait_until_ready(loop, config.engine.start_limit_s)
         device = loop.backend.identity()["device"]
         with (
             loop.beside_engine(),
-            beside.kept(folder, config.engine, device, cpus, console.say) as journal,
+            beside.kept(
+                folder, config.journal, config.engine, device, cpus, console.say
+            ) as journal,
         ):
             duration_s, cpu_s = _test(mode, config, loop, folder, audit_file, trial, journal)
     except TrialEnded:
@@ -124,9 +125,7 @@ def execute(
     _check_log(folder / DETAIL, audited=audit is not None)
     _check_samples(mode, loop)
     _write_samples(folder / SAMPLES_FILE, loop)
-    window = journal.window(loop.backend.slow(), settings)
-    for disturbance in window.disturbances if window else ():
-        console.say(f"the run was disturbed: {disturbance}")
+    kept = journal.finish(loop.backend.slow())
     emulated = config.engine.emulation or bool(weights.result.get("simulated"))
     engine = {
         **loop.backend.identity(),
@@ -147,8 +146,8 @@ def execute(
         "loadgen_process_cpu_s": round(cpu_s, 3),
         "engine_start_s": round(loop.start_s, 3),
     }
-    if window is not None:
-        workspace.result[WINDOW] = window.model_dump(mode="json")
+    if kept is not None:
+        workspace.result[KEPT] = kept.model_dump(mode="json")
 
 
 def _earlier(config: RunConfig, workspace: Workspace) -> int:

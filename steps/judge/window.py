@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 
-from steps.config.window import STEPS, Cause, Cost, Disturbance, Window
-from steps.run.journal.lines import Journal, Line, Step
-from steps.run.journal.settings import Bounds
+from steps.base.errors import UserError
+from steps.base.record import Manifest
+from steps.config.window import STEPS, Cause, Cost, Disturbance, Window, WindowBounds
+from steps.run.journal.lines import JOURNAL, KEPT, Journal, Kept, Line, Step, read
 
 AROUND_S = 1.0
 """A step belongs to a disturbance at most this far away: lines are a second apart."""
@@ -30,7 +31,31 @@ class Stretch:
         return sum(found) / max(len(found), 1)
 
 
-def window(journal: Journal, cores: int, bounds: Bounds) -> Window:
+def window_of(run: Manifest, bounds: WindowBounds, say: Callable[[str], None]) -> Window | None:
+    """The window of a run, and what disturbed it said; None if it kept no journal, or, with a
+    sentence, if the journal doesn't tell: its loss voids no result."""
+    if KEPT not in run.result:
+        return None
+    kept = Kept.model_validate(run.result[KEPT])
+    try:
+        journal = read(run.directory / JOURNAL)
+    except UserError as error:
+        say(f"warning: {error}")
+        return None
+    noted_s = journal.lines[-1].s
+    if kept.whole_s - noted_s > bounds.still_s:
+        say(
+            f"warning: the run's journal ends at second {noted_s:.0f} of {kept.whole_s:.0f}: "
+            "whether the run was disturbed isn't known"
+        )
+        return None
+    found = window(journal, kept.cores, bounds)
+    for disturbance in found.disturbances:
+        say(f"the run was disturbed: {disturbance}")
+    return found
+
+
+def window(journal: Journal, cores: int, bounds: WindowBounds) -> Window:
     """`cores`: the number of CPUs that the run may use."""
     found = [*_of_lines(journal.lines, cores, bounds)]
     shared = [_with_cost(one, journal.steps, bounds) for one in found]
@@ -46,7 +71,7 @@ def window(journal: Journal, cores: int, bounds: Bounds) -> Window:
     return Window(disturbances=tuple(sorted(whole, key=lambda one: (one.from_s, one.by))))
 
 
-def _of_lines(lines: Sequence[Line], cores: int, bounds: Bounds) -> Iterator[Disturbance]:
+def _of_lines(lines: Sequence[Line], cores: int, bounds: WindowBounds) -> Iterator[Disturbance]:
     """The disturbances without their costs."""
     pairs = list(zip([0.0, *(line.s for line in lines)], lines, strict=False))
     of = f"of {cores} cores" if cores > 1 else "of the core"
@@ -103,7 +128,9 @@ def _stretches(
         yield current
 
 
-def _of_accelerators(pairs: Sequence[tuple[float, Line]], bounds: Bounds) -> Iterator[Disturbance]:
+def _of_accelerators(
+    pairs: Sequence[tuple[float, Line]], bounds: WindowBounds
+) -> Iterator[Disturbance]:
     """Lines without an answer of the tool belong to the next one with an answer."""
     asked: list[tuple[float, Line]] = []
     last_s = 0.0
@@ -161,7 +188,7 @@ def _named(numbers: Sequence[int], verb: str = "") -> str:
     return f"accelerators {', '.join(map(str, numbers))} {verb or 'were'}"
 
 
-def _compiled(lines: Sequence[Line], bounds: Bounds) -> Iterator[Disturbance]:
+def _compiled(lines: Sequence[Line], bounds: WindowBounds) -> Iterator[Disturbance]:
     files = sorted(
         ((at, cache, path) for line in lines for cache, path, at in line.compiled),
     )
@@ -193,7 +220,7 @@ def _near(step: Step, one: Disturbance) -> bool:
     return begun_s <= one.to_s + AROUND_S and step.s >= one.from_s - AROUND_S
 
 
-def _with_cost(one: Disturbance, steps: Sequence[Step], bounds: Bounds) -> Disturbance:
+def _with_cost(one: Disturbance, steps: Sequence[Step], bounds: WindowBounds) -> Disturbance:
     slow = [step for step in steps if step.times >= bounds.step_times and _near(step, one)]
     return one.model_copy(update={"cost": _cost(slow)}) if slow else one
 
@@ -206,7 +233,7 @@ def _cost(slow: Sequence[Step]) -> Cost:
     )
 
 
-def _steps(alone: Sequence[Step], bounds: Bounds) -> Iterator[Disturbance]:
+def _steps(alone: Sequence[Step], bounds: WindowBounds) -> Iterator[Disturbance]:
     """Slow steps that nothing in the journal explains."""
     group: list[Step] = []
     for step in alone:
