@@ -44,6 +44,9 @@ AS_UV_SAYS = {
 }
 """The keys of pip's configuration that count: where packages are and how they are reached."""
 
+FALSE = ("", "0", "n", "no", "f", "false", "off")
+"""How pip's configuration says no."""
+
 Heard = Callable[[str], object]
 
 
@@ -75,6 +78,8 @@ def sources(python: Path, root: Path) -> dict[str, str]:
         if assigned and name in AS_UV_SAYS:
             found.setdefault(section, {})[name] = str(ast.literal_eval(value)).strip()
     merged = {**found.get("global", {}), **found.get("install", {}), **found.get(":env:", {})}
+    if merged.get("no-index", "").lower() in FALSE:
+        merged.pop("no-index", None)
     return {name: value for name, value in merged.items() if value}
 
 
