@@ -24,7 +24,7 @@ from steps.run.journal.order import Order
 
 PERIOD_S = 1.0
 LEAST_S = 0.2
-"""The least seconds of a last line: ticks are hundredths."""
+"""The least seconds of a last line with more than compiled files: ticks are hundredths."""
 
 
 class Reading(Protocol):
@@ -64,13 +64,15 @@ def keep(path: Path, order: Order) -> None:
         lacks = [words for source in sources if (words := source.missing())]
         last = begun
         for moment in _seconds(begun, order.run):
-            if moment is None and time.monotonic() - last < LEAST_S:
-                break
+            late = [] if moment else caches.last()
             noted: dict[str, Any] = {"missing": lacks} if lacks else {}
             lacks = []
-            for source in sources:
-                noted |= _read(source)
-            files = noted.get("compiled", []) + ([] if moment else caches.last())
+            if moment or time.monotonic() - last >= LEAST_S:
+                for source in sources:
+                    noted |= _read(source)
+            elif not late:
+                break
+            files = noted.get("compiled", []) + late
             if files:
                 noted["compiled"] = [(name, path, round(at - begun, 3)) for name, path, at in files]
             last = time.monotonic()
