@@ -57,7 +57,7 @@ OTHERS: Mapping[str, tuple[str, str]] = {
     ),
     "compliance": (
         "steps.judge.compliance.command",
-        "verify TEST01, TEST04, TEST07 or TEST09 and package it",
+        "verify TEST01, TEST04, TEST06, TEST07 or TEST09 and package it",
     ),
     "explain": ("steps.submit.validate.explain", "what a finding of validate means, and its fix"),
     "compare": ("steps.commands.compare", "A B: differences of two results, own or published"),
@@ -97,6 +97,7 @@ REMEDIES: Mapping[int, str] = {
     errno.EACCES: "give yourself the right to it, or run as its owner",
     errno.EPERM: "give yourself the right to it, or run as its owner",
     errno.EIO: "look at the disk (dmesg)",
+    errno.ESTALE: "mount its file system again",
 }
 """By errno; what else there is says enough of itself."""
 
