@@ -1,5 +1,7 @@
 # LoadGen runs. Each owns the machine (threads: all of it) and is never retried: a second try would
-# hide an unstable system. What can fail in seconds goes first.
+# hide an unstable system. One exception (steps/commands/results.py): a run that is shorter than the
+# rules' and INVALID in a disturbed window is set aside and measured once more, and both are counted.
+# What can fail in seconds goes first.
 
 
 rule compliance_run:
