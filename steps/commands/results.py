@@ -20,7 +20,7 @@ from steps.config import verdicts
 from steps.config.schema import PerformanceRunConfig
 from steps.config.verdicts import Verdict
 from steps.machine.tools import environment_python
-from steps.plan.frozen import scheduler, snakemake
+from steps.plan.frozen import RUNS_NOTHING, scheduler, snakemake
 from steps.plan.plan import Job, Plan, environment_directory, load
 from steps.plan.registry import AFTER_PERFORMANCE, STEPS
 from steps.plan.states import (
@@ -41,9 +41,6 @@ from steps.schedule import supervisor
 
 REMADE = ("verdicts", "submission", "provenance")
 """Stages whose results cost seconds: a damaged one is simply made again."""
-
-UNFINISHED = ("-n", "--dry-run", "--dryrun", "--summary", "--dag", "--rulegraph", "--lint")
-"""What snakemake is asked without running anything: nothing comes after it."""
 
 KINDS = {"performance_run": "performance", "accuracy_run": "accuracy"}
 """Other names of what `again` measures: those of the steps."""
@@ -76,7 +73,7 @@ class Asked:
 
 def run(asked: Asked, passed_on: Sequence[str]) -> int:
     """Measure what is due. Exit status 0 if all that the plan requires holds, else 1."""
-    if any(argument in UNFINISHED for argument in passed_on):
+    if any(argument in RUNS_NOTHING for argument in passed_on):
         return asked.execute(passed_on)
     remake(asked)
     if passed_on:
