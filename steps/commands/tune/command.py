@@ -48,6 +48,7 @@ from steps.config.scheduler import Local
 from steps.machine.environment import restore
 from steps.machine.tools import environment_python
 from steps.plan.frozen import frozen_plan, site_file, snakemake
+from steps.plan.older import refuse_older
 from steps.plan.plan import Job, Plan, load
 from steps.plan.registry import code_digest, sources
 from steps.plan.unsupported import refusal
@@ -91,6 +92,7 @@ def command(arguments: list[str]) -> int:
     if given.budget and given.deadline:
         raise UserError("--budget is for each scenario, --deadline for all; give one of them")
     path = frozen_plan(ROOT, overrides, site)
+    refuse_older(path, ROOT)
     if reason := refusal(path, ROOT):
         raise UserError(reason)
     os.chdir(ROOT)

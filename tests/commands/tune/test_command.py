@@ -141,6 +141,15 @@ def test_the_override_names_a_rate_whether_the_system_has_one_or_not(system: str
     assert json.loads(job.config)["loadgen"]["target_qps"] == 41.5
 
 
+def test_runs_of_an_earlier_version_are_not_measured_again(here: Path) -> None:
+    run = here / run_of(here, OVERRIDES).output
+    run.parent.mkdir(parents=True)
+    run.write_text(json.dumps({"step": "performance_run", "config": {}}), encoding="utf-8")
+    with pytest.raises(UserError, match="a run of an earlier version of Reprise"):
+        command.command(OVERRIDES)
+    assert list(run.parent.iterdir()) == [run]
+
+
 def test_a_search_goes_on_from_its_own_guess_and_only_for_want_of_time(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
