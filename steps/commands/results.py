@@ -65,7 +65,8 @@ class Asked:
     def execute(self, passed_on: Sequence[str]) -> int:
         """Run what is due; returns snakemake's exit status, or 128 and a signal's number."""
         if (name := scheduler(self.path)) == "local":
-            return supervisor.supervise([*snakemake(self.path), *passed_on], self.root)
+            command = [*snakemake(self.path), *passed_on]
+            return supervisor.supervise(command, self.root, self.plan.stop_limit_s)
         found = {"slurm": "steps.schedule.run", "kubernetes": "steps.schedule.kubernetes.run"}
         module = importlib.import_module(found[name])
         return int(module.run(self.path, list(passed_on), self.root))

@@ -37,7 +37,7 @@ def run(path: Path, passed_on: list[str], root: Path) -> int:
         *(binary, "--configfile", str(path.relative_to(root))),
         *("--workflow-profile", f"workflow/profiles/{scheduler.name}", *passed_on),
     ]
-    return supervise(command, root)
+    return supervise(command, root, plan.stop_limit_s)
 
 
 def show(path: Path, root: Path) -> int:
