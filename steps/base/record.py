@@ -316,6 +316,7 @@ def publish(
     """
     started = datetime.now(timezone.utc)
     temporary = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
+    _finish_replacement(destination)
     # Left by killed ones: only one process at a time makes a destination.
     for left_over in destination.parent.glob(f".{destination.name}.*"):
         shutil.rmtree(left_over, ignore_errors=True)
@@ -359,6 +360,27 @@ def publish(
         shutil.rmtree(partial_directory(destination), ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _finish_replacement(destination: Path) -> None:
+    """Put one back that `_replace_directory` had moved aside when it was killed: the new one,
+    which was complete by then, or else the old one.
+    """
+    beside = f".{destination.name}.*"
+    if destination.exists() or not list(destination.parent.glob(f"{beside}.old")):
+        return
+    for kind in ("tmp", "old"):
+        for found in destination.parent.glob(f"{beside}.{kind}"):
+            if _is_complete(found):
+                os.rename(found, destination)
+                return
+
+
+def _is_complete(directory: Path) -> bool:
+    try:
+        return not Manifest.read(directory / MANIFEST).altered()
+    except UserError:
+        return False
 
 
 def _replace_directory(source: Path, destination: Path) -> None:

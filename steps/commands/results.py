@@ -20,7 +20,7 @@ from steps.config import verdicts
 from steps.config.runs import PerformanceRunConfig
 from steps.config.verdicts import Verdict
 from steps.machine.tools import environment_python
-from steps.plan.frozen import scheduler, snakemake
+from steps.plan.frozen import RUNS_NOTHING, scheduler, snakemake
 from steps.plan.plan import Job, Plan, environment_directory, load
 from steps.plan.registry import AFTER_PERFORMANCE, STEPS
 from steps.plan.states import (
@@ -42,9 +42,6 @@ from steps.schedule import supervisor
 
 REMADE = ("verdicts", "submission", "provenance")
 """Stages whose results cost seconds: a damaged one is simply made again."""
-
-UNFINISHED = ("-n", "--dry-run", "--dryrun", "--summary", "--dag", "--rulegraph", "--lint")
-"""Snakemake's options that run nothing: nothing follows them."""
 
 KINDS = {"performance_run": "performance", "accuracy_run": "accuracy"}
 """Other names of the results that `again` measures: the steps'."""
@@ -69,7 +66,8 @@ class Asked:
     def execute(self, passed_on: Sequence[str]) -> int:
         """Run what is due; returns snakemake's exit status, or 128 and a signal's number."""
         if (name := scheduler(self.path)) == "local":
-            return supervisor.supervise([*snakemake(self.path), *passed_on], self.root)
+            command = [*snakemake(self.path), *passed_on]
+            return supervisor.supervise(command, self.root, self.plan.stop_limit_s)
         found = {"slurm": "steps.schedule.run", "kubernetes": "steps.schedule.kubernetes.run"}
         module = importlib.import_module(found[name])
         return int(module.run(self.path, list(passed_on), self.root))
@@ -77,7 +75,7 @@ class Asked:
 
 def run(asked: Asked, passed_on: Sequence[str]) -> int:
     """Measure what is due. Exit status 0 if all that the plan requires is valid, else 1."""
-    if any(argument in UNFINISHED for argument in passed_on):
+    if any(argument in RUNS_NOTHING for argument in passed_on):
         return asked.execute(passed_on)
     remake(asked)
     if passed_on:

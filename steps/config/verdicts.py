@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
+from typing_extensions import Self
 
 from steps.base.errors import UserError
 from steps.base.record import Manifest
@@ -51,6 +52,12 @@ class Verdict(Strict):
     holds: bool
     complaints: tuple[Complaint, ...]
     window: Window | None = None
+
+    @model_validator(mode="after")
+    def _has_a_complaint_or_holds(self) -> Self:
+        if self.holds == bool(self.complaints):
+            raise ValueError("a verdict has complaints if it says no, and none if it says yes")
+        return self
 
     @property
     def why(self) -> str:

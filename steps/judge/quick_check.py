@@ -2,6 +2,7 @@
 before hours are spent."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,13 +39,20 @@ def step(
     }
     if not scores["reference"].any():
         raise UserError("the source weights answer nothing right; nothing can be compared")
-    ratio, low, high = ratio_interval(scores["run"], scores["reference"])
+    ratio, low, high = interval = ratio_interval(scores["run"], scores["reference"])
+    if not all(map(math.isfinite, interval)):
+        right = int((scores["reference"] > 0).sum())
+        raise UserError(
+            f"the source weights score above 0 on {right} of {len(scores['reference'])} prompts, "
+            "too few for an interval; raise benchmark.quick_samples"
+        )
     size = sum(
         entry["bytes"] for name, entry in model.files.items() if name.endswith(".safetensors")
     )
+    complaints = tuple(_complaints(config, len(scores["run"]), interval))
     verdict = QuickVerdict(
-        holds=high >= 100 * config.minimum,
-        complaints=tuple(_complaints(config, len(scores["run"]), (ratio, low, high))),
+        holds=not complaints,
+        complaints=complaints,
         after=config.after,
         samples=len(scores["run"]),
         score=round(float(scores["run"].mean()), 4),

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from steps.base import installer
 from steps.base.errors import UserError
 from steps.base.venv import is_whole
 from steps.plan.plan import environment_directory
@@ -15,6 +16,9 @@ PROBES: Mapping[str, tuple[str, ...]] = {
     "images": ("torch", "transformers", "scipy"),
 }
 """The module of each environment whose import proves it."""
+
+LIMIT_S = 3 * installer.LIMIT_S
+"""pip, uv's packages and their probes, each with the installer's own limit."""
 
 
 def environment_python(root: Path, name: str) -> Path:
@@ -38,8 +42,13 @@ def make_environment(root: Path, name: str) -> None:
         "--log": str(log),
     }
     words = [word for pair in arguments.items() for word in pair]
-    done = subprocess.run(
-        [sys.executable, "-m", "steps.machine.environment", *words], cwd=root, check=False
-    )
+    command = [sys.executable, "-m", "steps.machine.environment", *words]
+    try:
+        done = subprocess.run(command, cwd=root, check=False, timeout=LIMIT_S)
+    except subprocess.TimeoutExpired as error:
+        raise UserError(
+            f"the {name} environment wasn't made in {LIMIT_S / 3600:.0f} h; {log} says how far it "
+            "came"
+        ) from error
     if done.returncode:
         raise UserError(f"the {name} environment can't be made; {log} says why")

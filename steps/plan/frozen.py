@@ -14,6 +14,11 @@ from steps import ROOT
 from steps.base.errors import UserError
 from steps.base.record import canonical_json, digest_files, sha256_file, write_atomically
 
+RUNS_NOTHING = (
+    *("-n", "--dry-run", "--dryrun", "--summary", "--dag", "--rulegraph", "--lint", "--report"),
+)
+"""What snakemake is asked without running anything."""
+
 
 def frozen_plan(root: Path, overrides: list[str], site: Path | None = None) -> Path:
     """The plan of these overrides; composed only if `conf/`, code or locks changed since.

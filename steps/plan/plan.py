@@ -12,6 +12,7 @@ from steps.base.errors import UserError
 from steps.base.record import canonical_json, sha256_file, write_atomically
 from steps.base.strict import Strict
 from steps.config.groups import Requirement
+from steps.config.runtime import ContainerSettings
 from steps.config.scheduler import Scheduler
 
 PLANS = Path("results/plans")
@@ -60,6 +61,13 @@ class Plan(Strict):
     jobs: tuple[Job, ...]
     requirements: tuple[Requirement, ...]
     scheduler: Scheduler
+
+    @property
+    def stop_limit_s(self) -> float:
+        """How long its containers may take to end; 0 without any."""
+        found = {job.container for job in self.jobs if job.container}
+        settings = [ContainerSettings.model_validate_json(text) for text in found]
+        return max((one.stop_limit_s for one in settings), default=0.0)
 
 
 def environment_directory(root: Path, name: str) -> str:

@@ -269,7 +269,7 @@ class States:
 
     def _running(self, job: Job) -> Path | None:
         """The directory that a step works in. It is named by a process; where that can't be seen
-        (another machine, a container) it counts while a ./reproduce holds the lock."""
+        (another machine, a container) it counts while another ./reproduce holds the lock."""
         directory = (self._root / job.output).parent
         elsewhere = bool(job.container) or self._plan.scheduler.name != "local"
         for path in directory.parent.glob(f".{directory.name}.*.tmp"):
@@ -282,7 +282,7 @@ class States:
 
     @cached_property
     def _locked(self) -> bool:
-        return is_locked(self._root / LOCK)
+        return is_locked_by_another(self._root / LOCK)
 
     def _left(self, job: Job) -> float | None:
         """Seconds that a running job still takes, by its last time or its configuration."""
@@ -381,14 +381,18 @@ def _is_step(pid: int) -> bool:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
-    return any(word.startswith(b"steps.") or b"fake_engine" in word for word in words)
+    return any(word.startswith(b"steps.") for word in words)
 
 
-def is_locked(path: Path) -> bool:
-    """Whether somebody holds the lock, without taking it even for a moment."""
+def is_locked_by_another(path: Path) -> bool:
+    """Whether a process holds the lock that isn't this one, which asks after its own jobs have
+    ended. Doesn't take the lock even for a moment.
+    """
     try:
         number = os.stat(path).st_ino
         held = Path("/proc/locks").read_text(encoding="ascii").splitlines()
     except OSError:
         return False
-    return any(f":{number} " in line and "FLOCK" in line for line in held)
+    # 1: FLOCK  ADVISORY  WRITE 4711 08:01:1234 0 EOF
+    fields = [line.split() for line in held if f":{number} " in line and "FLOCK" in line]
+    return any(str(os.getpid()) not in words for words in fields)

@@ -101,10 +101,19 @@ def _supervise(child: "subprocess.Popen[bytes]", watch: "Watch") -> int:
                 _kill(child)
                 raise UserError(reason)
         watch.look(child.pid, last=True)
-        return child.returncode
+        return _status(child)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _status(child: "subprocess.Popen[bytes]") -> int:
+    """Snakemake's exit status, or 128 and the number of the signal that ended it."""
+    if child.returncode >= 0:
+        return child.returncode
+    number = signal.Signals(-child.returncode)
+    say(f"error: snakemake (process {child.pid}) was ended by {number.name}; {GO_ON}")
+    return 128 + number
 
 
 def _ended(child: "subprocess.Popen[bytes]", limit_s: float) -> bool:

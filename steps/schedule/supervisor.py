@@ -43,7 +43,9 @@ GROUP_S = 2.0
 LEAVE_S = 5.0
 """How long snakemake may take to end after the last step."""
 STEPS_S = 70.0
-"""How long steps may take to end after SIGTERM: a container has 60 s (runtime.stop_limit_s)."""
+"""How long steps may take to end after SIGTERM, unless the plan's containers have longer."""
+REMOVE_S = 10.0
+"""How long a container may take to be gone once it has ended or been killed."""
 KILL_S = 10.0
 """How long the kernel may take to end a killed process; a driver may hold it longer."""
 
@@ -230,8 +232,10 @@ def _listed(outputs: list[str]) -> str:
 # ---- beside snakemake --------------------------------------------------------------------------
 
 
-def supervise(command: list[str], root: Path) -> int:
-    """Run snakemake; returns its exit status, or 128 and a signal's number.
+def supervise(command: list[str], root: Path, stop_limit_s: float, name: str = "snakemake") -> int:
+    """Run snakemake, or what `name` says; returns its exit status, or 128 and a signal's number.
+
+    `stop_limit_s`: how long the plan's containers may take to end.
 
     Signals that end us are handled here, because its own handler may deadlock on a lock of the
     thread that it interrupts.
@@ -248,7 +252,8 @@ def supervise(command: list[str], root: Path) -> int:
         # The lock is an open file that is handed on.
         child = subprocess.Popen(command, cwd=root, close_fds=False, preexec_fn=begin)
         try:
-            return _Watch(child, root, begun, waited).status()
+            steps_s = max(STEPS_S, stop_limit_s + REMOVE_S)
+            return _Watch(child, root, begun, waited, steps_s, name).status()
         finally:
             _end_all(child)
     finally:
@@ -259,9 +264,13 @@ def _end_all(child: "subprocess.Popen[bytes]") -> None:
     """However we leave, nothing of the run goes on."""
     if child.poll() is None:
         child.kill()
-        child.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(KILL_S)
     left = _marked(os.environ.get(MARK, ""), os.environ.get(SLURM_JOB, ""))
-    processes.killed([pid for pid in left if pid != os.getpid()], KILL_S)
+    left = processes.killed([pid for pid in left if pid != os.getpid()], KILL_S)
+    if left:
+        numbers = " ".join(map(str, left))
+        say(f"error: processes {numbers} don't end, even when killed: a driver holds them (dmesg)")
 
 
 @dataclass
@@ -270,6 +279,8 @@ class _Watch:
     root: Path
     begun: float
     waited: set[signal.Signals]
+    steps_s: float
+    name: str
     _stopped: dict[int, float] = field(default_factory=dict)
 
     def status(self) -> int:
@@ -282,9 +293,9 @@ class _Watch:
         status = self.child.returncode
         if status >= 0:
             return status
-        name = signal.Signals(-status).name
+        number = signal.Signals(-status).name
         cut = _listed(cut_short(self.root, self.begun))
-        say(f"error: snakemake (process {self.child.pid}) was ended by {name}; {cut}; {GO_ON}")
+        say(f"error: {self.name} (process {self.child.pid}) was ended by {number}; {cut}; {GO_ON}")
         return 128 - status
 
     def _signalled(self, limit_s: float) -> signal.struct_siginfo | None:
@@ -302,7 +313,7 @@ class _Watch:
             if pid == self.child.pid:
                 cut = _listed(cut_short(self.root, self.begun))
                 say(
-                    f"error: snakemake (process {pid}) has been stopped for {STOPPED_S:.0f} s "
+                    f"error: {self.name} (process {pid}) has been stopped for {STOPPED_S:.0f} s "
                     f"(SIGSTOP) and is ended; {cut}; {GO_ON}"
                 )
                 return 128 + signal.SIGSTOP
@@ -332,7 +343,7 @@ class _Watch:
                 break
             if self._steps():
                 alone = now
-            if now - alone > LEAVE_S or now - begun > STEPS_S:
+            if now - alone > LEAVE_S or now - begun > self.steps_s:
                 break
         say(f"error: ended by {by}; {_listed(cut)}; {GO_ON}")
         return 128 + number

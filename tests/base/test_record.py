@@ -1,6 +1,7 @@
 """What a step leaves behind, whether it ends well or not."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,32 @@ def test_a_killed_step_leaves_nothing_that_looks_finished(tmp_path: Path) -> Non
     assert not (tmp_path / "out").exists()
     made(tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["out"], "the next run cleans up"
+
+
+@pytest.mark.parametrize(
+    ("new_one", "kept"), [("whole", "new"), ("damaged", "old"), ("gone", "old")]
+)
+def test_a_kill_between_the_two_renames_loses_nothing(
+    tmp_path: Path, new_one: str, kept: str
+) -> None:
+    out = tmp_path / "out"
+    made(out, "new")
+    os.rename(out, tmp_path / "aside")
+    made(out, "old")
+    os.rename(out, tmp_path / ".out.4711.old")
+    os.rename(tmp_path / "aside", tmp_path / ".out.4711.tmp")
+    if new_one == "damaged":
+        (tmp_path / ".out.4711.tmp/manifest.json").write_text("{", encoding="utf-8")
+    if new_one == "gone":
+        shutil.rmtree(tmp_path / ".out.4711.tmp")
+    with (
+        pytest.raises(RuntimeError),
+        publish(out, step="s", config={}, inputs={}, code="c") as workspace,
+    ):
+        assert workspace.previous == out
+        raise RuntimeError
+    assert Manifest.read(out / "manifest.json").file("sub/file").read_text() == kept
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.mark.parametrize("damage", ["change", "truncate", "remove"])

@@ -473,6 +473,7 @@ def test_a_link_to_nowhere_is_named_before_anything_is_made(tmp_path: Path) -> N
         (errno.EROFS, "a disk that can be written"),
         (errno.EACCES, "give yourself the right to it"),
         (errno.EIO, "results/x: Input/output error; look at the disk"),
+        (errno.ESTALE, "results/x: Stale file handle; mount its file system again"),
     ],
 )
 def test_what_the_system_refuses_is_one_sentence(

@@ -1,5 +1,6 @@
 """What has become of each cell, read from what is finished: by a plan whose results are made up."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -119,6 +120,39 @@ def test_a_running_step_is_told_with_the_time_it_still_takes(
         assert cell.state == state
         assert (cell.parts[0].seconds_left is not None) == (state == "running")
         shutil.rmtree(work)
+
+
+LOCKS = """
+import fcntl, sys, time
+stream = open(sys.argv[1], "w")
+fcntl.flock(stream, fcntl.LOCK_EX)
+print("locked", flush=True)
+time.sleep(60)
+"""
+
+
+def test_what_a_container_left_runs_only_while_another_reproduce_does(home: Path) -> None:
+    plan = planned("runtime=docker")
+    gone(plan, home, "performance_run", "Server", "error: performance_run: no memory")
+    run = job_of(plan, "performance_run", "Server")
+    directory = (home / run.output).parent
+    directory.with_name(f".{directory.name}.1.tmp").mkdir(parents=True)
+    lock = home / "results/.lock"
+
+    def state() -> str:
+        return States(plan, home)._part("performance", "performance", run.key).state
+
+    assert state() == "failed"
+    with lock.open("w") as ours:
+        fcntl.flock(ours, fcntl.LOCK_EX)
+        assert state() == "failed", "it is this process that was waiting for it"
+    other = subprocess.Popen([sys.executable, "-c", LOCKS, str(lock)], stdout=subprocess.PIPE)
+    try:
+        assert other.stdout is not None and other.stdout.readline() == b"locked\n"
+        assert state() == "running"
+    finally:
+        other.kill()
+        other.wait()
 
 
 def test_other_settings_or_inputs_are_not_the_plan_s(asked: Asked, home: Path) -> None:
@@ -287,8 +321,9 @@ def test_snakemake_s_own_arguments_get_what_they_ask_for(
     told: Told, capsys: pytest.CaptureFixture[str]
 ) -> None:
     invalid(told.plan, told.root, "Server")
-    assert results.run(told, ("-n",)) == 0
-    assert capsys.readouterr().out == ""
+    for words in (("-n",), ("--report", "page.html")):
+        assert results.run(told, words) == 0
+        assert capsys.readouterr().out == "", "nothing was run, so nothing comes after it"
     assert results.run(told, ("--until", "performance_check")) == 1
     assert capsys.readouterr().out.startswith("Server INVALID")
 

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from steps.base.bootstrap import ratio_interval
 from steps.base.record import publish
+from steps.config.verdicts import Complaint, Verdict
 from steps.prepare.rehearsal import dataset
 from tests.conftest import ROOT
 from tests.running import command
@@ -44,9 +46,22 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     assert 88 <= hits <= 100
 
 
-def check(home: Path, answers: list[list[int]], minimum: float) -> subprocess.CompletedProcess[str]:
+@pytest.mark.parametrize("holds", [True, False])
+def test_a_verdict_holds_if_and_only_if_it_has_no_complaint(holds: bool) -> None:
+    wrong = Complaint(code="quick", words="9 % are kept")
+    assert Verdict(holds=holds, complaints=() if holds else (wrong,)).why == str(
+        "" if holds else wrong
+    )
+    with pytest.raises(ValidationError, match="has complaints if it says no"):
+        Verdict(holds=holds, complaints=(wrong,) if holds else ())
+
+
+def check(
+    home: Path, answers: list[list[int]], minimum: float, right: list[list[int]] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """`right`: the source's answers, all of which are right without it."""
     frame = dataset.evaluation(PROMPTS)
-    right = [[*row, 2] for row in frame["tok_output"]]
+    right = right or [[*row, 2] for row in frame["tok_output"]]
     with publish(home / "dataset", step="dataset", config={}, inputs={}, code="") as workspace:
         frame.to_pickle(workspace.directory / "evaluation.pkl")
     with publish(home / "model", step="prune", config={}, inputs={}, code="") as workspace:
@@ -93,6 +108,16 @@ def test_lost_answers_do_not_hold_and_are_told_in_one_sentence(tmp_path: Path) -
     said = done.stderr.splitlines()[-2]
     assert said.startswith("after prune the weights keep 50.00 % [")
     assert "98.00 % are wanted" in said
+
+
+def test_a_source_that_answers_too_little_right_gives_no_interval(tmp_path: Path) -> None:
+    """A resample without a right answer has no ratio."""
+    right = [[*row, 2] for row in dataset.evaluation(PROMPTS)["tok_output"]]
+    done = check(tmp_path, right, 0.98, [right[0], *[[2]] * (PROMPTS - 1)])
+    assert done.returncode == 1
+    assert f"score above 0 on 1 of {PROMPTS} prompts, too few for an interval" in done.stderr
+    assert "Traceback" not in done.stderr and "Warning" not in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_minimum_of_zero_only_measures(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from unittest.mock import MagicMock, create_autospec
 
 import docker
 import pytest
+import requests
+from docker.errors import APIError, NotFound
 from pydantic import ValidationError
 
 from steps.base import processes
@@ -429,6 +431,36 @@ def test_a_step_that_is_stopped_in_its_container_is_named_and_ended(
     stopped: Any = _Stopped()
     with pytest.raises(UserError, match=r"performance_run in its container has been stopped for"):
         runtime._attend(MagicMock(), stopped, settings(), STEP)
+
+
+@pytest.mark.parametrize(
+    "error", [NotFound("no such container"), APIError("is not running"), requests.ReadTimeout()]
+)
+def test_a_container_that_is_gone_is_no_longer_watched(error: Exception) -> None:
+    container = MagicMock()
+    container.reload.side_effect = error
+    runtime._watch(container, threading.Event())
+    container.kill.assert_not_called()
+
+
+def test_what_a_killed_launcher_left_is_removed_though_its_number_is_used_again() -> None:
+    ours = processes.identity(os.getpid())
+    number, _, rest = ours.partition("-")
+    labels = {"waited for": ours, "used again": f"{number}-1{rest}", "older": number, "none": ""}
+    containers = {name: MagicMock(labels={host.LAUNCHER: label}) for name, label in labels.items()}
+    client = MagicMock()
+    client.containers.list.return_value = list(containers.values())
+    runtime._sweep(client, "results/x/run/manifest.json")
+    assert [name for name, one in containers.items() if not one.remove.called] == ["waited for"]
+    assert host.owned(ROOT)[host.LAUNCHER] == ours
+
+
+@pytest.mark.usefixtures("handlers")
+def test_every_request_to_the_engine_has_a_limit() -> None:
+    client, ended = MagicMock(), _Ended(0)
+    client.api.timeout = 60
+    runtime._attend(client, ended, settings(), STEP)  # type: ignore[arg-type]
+    assert client.api.timeout == 60
 
 
 @pytest.mark.parametrize("status", [0, 1, 2, 130, 143])

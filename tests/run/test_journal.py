@@ -132,6 +132,23 @@ def test_a_planted_compiled_file_is_named_with_its_second(tmp_path: Path) -> Non
     assert found.words == "a file appeared in the cache of Triton (new.hsaco)"
 
 
+def test_a_file_that_is_compiled_last_is_named(tmp_path: Path) -> None:
+    """Just after a line, so that too little time is left for another one of all columns."""
+    cache, path = tmp_path / "cache", tmp_path / "journal.jsonl"
+    cache.mkdir()
+    with noted(tmp_path, replace(ORDER, caches=(("Triton", str(cache)),))):
+        limit = time.monotonic() + 10
+        while not path.exists() or "\n" not in path.read_text():
+            assert time.monotonic() < limit
+            time.sleep(0.005)
+        (cache / "last.hsaco").write_text("x")
+    journal = read(path)
+    (found,) = [name for line in journal.lines for _, name, _ in line.compiled]
+    assert found == "last.hsaco"
+    (said,) = [one for one in window(journal, 2, BOUNDS).disturbances if one.by == "compiled"]
+    assert said.words == "a file appeared in the cache of Triton (last.hsaco)"
+
+
 def test_a_stopped_run_is_named_with_its_seconds(tmp_path: Path) -> None:
     """A run's process in the place of an engine: what counts is that the run is stopped."""
     script = "import time\nwhile True: time.sleep(0.1)"
@@ -270,6 +287,8 @@ def test_answers_of_tools_are_read() -> None:
         **{"errors": 0, "throttled": ["sw power cap"]},
     }
     (amd, throttled) = accelerators.amd_smi((RECORDED / "amd-smi-metric-2xmi325x.json").read_text())
+    counted = amd.pop("violations")
+    assert (counted["ppt"], sum(counted.values())) == (41, 41)
     assert amd == {
         **{"mhz": 1702, "memory_mhz": 2000, "w": 941, "c": 71, "used_mib": 240120},
         **{"errors": 0, "throttled": ["ppt"]},

@@ -27,12 +27,12 @@ sys.path.insert(0, {root!r})
 from steps.schedule import supervisor
 from steps.base.errors import UserError
 supervisor.LEAVE_S, supervisor.STEPS_S, supervisor.STOPPED_S = 1.0, 4.0, 1.0
-supervisor.GROUP_S = 0.5
+supervisor.GROUP_S = supervisor.REMOVE_S = 0.5
 supervisor.POLL_S = 0.1
 root = Path({home!r})
 try:
     supervisor.lock(root)
-    status = supervisor.supervise([sys.executable, "-c", sys.argv[1]], root)
+    status = supervisor.supervise([sys.executable, "-c", sys.argv[1]], root, {stop_limit_s})
 except UserError as error:
     print("error:", error, file=sys.stderr)
     status = 1
@@ -61,9 +61,10 @@ DEAF_STEP = f"import signal, time; {DEAF}; time.sleep(60)"
 class Reproduce:
     """A ./reproduce whose snakemake is some code."""
 
-    def __init__(self, home: Path, code: str) -> None:
+    def __init__(self, home: Path, code: str, stop_limit_s: float = 0.0) -> None:
         self.home = home
         text = DRIVER.replace("{root!r}", repr(str(ROOT))).replace("{home!r}", repr(str(home)))
+        text = text.replace("{stop_limit_s}", str(stop_limit_s))
         self.process = subprocess.Popen(
             [sys.executable, "-c", text, BEGIN + code],
             stderr=subprocess.PIPE,
@@ -160,6 +161,18 @@ def test_a_signal_ends_everything_within_a_limit(
     assert "cut short: results/demo/runs/a/b/performance_run" in text
     assert left_over(home) == []
     assert Reproduce(home, "sys.exit(0)").ended() == (0, "")
+
+
+def test_steps_have_as_long_to_end_as_the_plan_s_containers(home: Path) -> None:
+    ends = "lambda *_: (time.sleep(6), open('whole', 'w').close(), sys.exit(0))"
+    step = f"import signal, sys, time; signal.signal(signal.SIGTERM, {ends}); "
+    step += "open('late', 'w').close(); time.sleep(60)"
+    waits = "while not Path('late').exists(): time.sleep(0.02)"
+    run = Reproduce(home, f"p = step({step!r}); {DEAF}\n{waits}\nready(); p.wait()", 20.0)
+    run.snakemake()
+    run.process.send_signal(signal.SIGTERM)
+    assert run.ended()[0] == 128 + signal.SIGTERM
+    assert (home / "whole").exists()
 
 
 ONCE = """

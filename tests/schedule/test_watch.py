@@ -1,6 +1,8 @@
 """What is said of jobs in Slurm's queue; its tools are stand-ins that print what a test wants."""
 
 import os
+import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from steps.base.errors import UserError
 from steps.config.scheduler import Slurm
 from steps.plan.plan import Plan
 from steps.schedule import slurm
-from steps.schedule.run import POLL_S, Watch
+from steps.schedule.run import POLL_S, Watch, _supervise
 from tests.conftest import planned
 
 TOOLS = ("squeue", "scancel", "sinfo", "scontrol")
@@ -168,6 +170,15 @@ def test_other_peoples_jobs_and_earlier_ones_are_none_of_ours(
     watch = Watch(plan, plan.scheduler, tmp_path, "reprise-1", clock=lambda: bench.now)
     assert watch.look(NO_PROCESS) is None
     assert said() == [] and not watch.failed
+
+
+def test_a_snakemake_that_a_signal_ended_is_named_and_its_status_is_none_of_success(
+    bench: Bench, said: Said
+) -> None:
+    child = subprocess.Popen(["sleep", "60"])
+    child.kill()
+    assert _supervise(child, bench.watch) == 128 + signal.SIGKILL
+    assert f"error: snakemake (process {child.pid}) was ended by SIGKILL" in said()[-1]
 
 
 # ---- before anything is submitted --------------------------------------------------------------

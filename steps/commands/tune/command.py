@@ -51,11 +51,15 @@ from steps.machine.environment import restore
 from steps.machine.tools import environment_python
 from steps.mlperf.loadgen import SAMPLES_FILE
 from steps.plan.frozen import frozen_plan, snakemake
+from steps.plan.older import refuse_older
 from steps.plan.plan import Job, Plan, load
 from steps.plan.registry import code_digest, sources
 from steps.plan.unsupported import refusal
 from steps.report.frontier import FRONTIER
 from steps.schedule.supervisor import lock, supervise
+
+TOUCH_LIMIT_S = 600.0
+"""How long snakemake may take to note that it has a run."""
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -93,6 +97,7 @@ def command(given: argparse.Namespace) -> int:
     if given.budget and given.deadline:
         raise UserError("--budget is for each scenario, --deadline for all; give one of them")
     path = frozen_plan(ROOT, overrides, site)
+    refuse_older(path, ROOT)
     if reason := refusal(path, ROOT):
         raise UserError(reason)
     os.chdir(ROOT)
@@ -123,12 +128,20 @@ def command(given: argparse.Namespace) -> int:
         if due:
             paths = [f"{request.home}/{REQUEST}" for request in due]
             words = [str(python), "-m", "steps.commands.tune.main", *paths]
-            status = max(status, subprocess.run(words, cwd=ROOT, check=False).returncode)
+            status = max(status, _search(words, plan))
         for aim, request in group:
             found = result_of(ROOT / request.home)
             if found is not None:
                 taken = adopt(ROOT / request.home, found, aim.overrides, site)
                 _report(request, found, taken, site)
+    return status
+
+
+def _search(words: list[str], plan: Plan) -> int:
+    """Its exit status. Raises SystemExit with it if a signal ended it or us."""
+    status = supervise(words, ROOT, plan.stop_limit_s, name="the search")
+    if status >= 128:
+        raise SystemExit(status)
     return status
 
 
@@ -146,7 +159,7 @@ def _searchable(job: Job) -> bool:
 
 def _offline(path: Path, job: Job) -> None:
     """Report what the plan's Offline run shows about its own length; make the run if absent."""
-    if supervise([*snakemake(path), job.output], ROOT):
+    if supervise([*snakemake(path), job.output], ROOT, load(path).stop_limit_s):
         raise UserError("the Offline run can't be made; see the messages above")
     config = PerformanceRunConfig.model_validate_json(job.config)
     loadgen, rules = config.loadgen, config.rules
@@ -200,7 +213,7 @@ def _tried(aim: Aim, python: Path, site: Path | None, budget_s: float | None) ->
     )
     write_atomically(ROOT / home / REQUEST, request.model_dump_json(indent=1) + "\n")
     words = [str(python), "-m", "steps.commands.tune.settings", f"{home}/{REQUEST}"]
-    if subprocess.run(words, cwd=ROOT, check=False).returncode:
+    if _search(words, aim.plan):
         raise UserError("the trials of settings didn't end; the same command continues them")
     trials = trials_in(ROOT / home)
     best = best_of(trials)
@@ -232,9 +245,10 @@ def _key(override: str) -> str:
 def _prepare(path: Path, jobs: Sequence[Job]) -> None:
     """Make weights, prompts and environments of these jobs, by the same rules as for a run."""
     needed = sorted({source for job in jobs for source in job.inputs.values()})
-    if supervise([*snakemake(path), *needed], ROOT):
+    plan = load(path)
+    if supervise([*snakemake(path), *needed], ROOT, plan.stop_limit_s):
         raise UserError("what the runs need can't be made; see the messages above")
-    restore(load(path), {job.output for job in jobs}, ROOT)
+    restore(plan, {job.output for job in jobs}, ROOT)
 
 
 def request_of(plan: Plan, job: Job, guess: float | None, budget_s: float | None) -> Request:
@@ -322,13 +336,20 @@ def adopt(
     if canonical_json(Manifest.read(source / "manifest.json").config) != job.config:
         return None
     _copy(source, (ROOT / job.output).parent, home / FRONTIER)
-    touched = subprocess.run(
-        [*snakemake(path), "--touch", "--force", job.output],
-        cwd=ROOT,
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+    try:
+        touched = subprocess.run(
+            [*snakemake(path), "--touch", "--force", job.output],
+            cwd=ROOT,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=TOUCH_LIMIT_S,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UserError(
+            f"snakemake hasn't taken {job.output} in {TOUCH_LIMIT_S:.0f} s; run the same command "
+            "again, which measures nothing again"
+        ) from error
     if touched.returncode:
         raise UserError(f"snakemake doesn't take {job.output}: {touched.stderr.strip()[-200:]}")
     return named

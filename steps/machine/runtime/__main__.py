@@ -4,6 +4,7 @@ IMAGE is the manifest of a container step, SETTINGS the JSON of a ContainerSetti
 is the command's own.
 """
 
+import contextlib
 import os
 import platform
 import signal
@@ -15,7 +16,8 @@ from types import FrameType
 from typing import NoReturn
 
 import docker
-from docker.errors import APIError, NotFound
+import requests
+from docker.errors import APIError, DockerException, NotFound
 from docker.models.containers import Container
 from docker.types import DeviceRequest
 
@@ -142,8 +144,7 @@ def _attend(
         signal.signal(ending, stop)
     stream = container.attach(stream=True, logs=True)
     container.start()
-    # A run may be silent for longer than any request may take.
-    client.api.timeout = None
+    # The stream's reads have no limit, as a run may be silent for long; requests keep theirs.
     still = threading.Event()
     threading.Thread(target=_watch, args=(container, still), daemon=True).start()
     for chunk in stream:
@@ -162,6 +163,14 @@ def _attend(
 
 
 def _watch(container: Container, still: threading.Event) -> None:
+    """`_end_stopped`, until the container is gone or its engine doesn't answer; `_attend` hears of
+    that too, and reports it.
+    """
+    with contextlib.suppress(DockerException, requests.exceptions.RequestException):
+        _end_stopped(container, still)
+
+
+def _end_stopped(container: Container, still: threading.Event) -> None:
     """End the container of a stopped step, which would otherwise be waited for without limit.
 
     Its processes are visible if they run on this machine.
@@ -207,7 +216,9 @@ def _death(
 def _sweep(client: docker.DockerClient, output: str) -> None:
     """Remove what killed launchers left running: it would write into our output, or occupy GPUs."""
     for found in client.containers.list(all=True, filters={"label": f"{CHECKOUT}={ROOT}"}):
-        waits = Path(f"/proc/{found.labels.get(LAUNCHER, '')}").is_dir()
+        launcher = found.labels.get(LAUNCHER, "")
+        number = launcher.partition("-")[0]
+        waits = number.isdecimal() and processes.identity(int(number)) == launcher
         if found.labels.get(OUTPUT) == output or not waits:
             _remove(found)
 

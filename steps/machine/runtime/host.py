@@ -11,6 +11,7 @@ import requests
 import urllib3
 from docker.errors import APIError, DockerException, ImageNotFound
 
+from steps.base import processes
 from steps.base.errors import UserError
 from steps.config.runtime import EngineAddress
 
@@ -37,7 +38,7 @@ CHECKOUT, LAUNCHER = "org.reprise.checkout", "org.reprise.launcher"
 
 def owned(root: Path) -> dict[str, str]:
     """Labels of a container: the checkout it runs for, and the process that waits for it."""
-    return {CHECKOUT: str(root), LAUNCHER: str(os.getpid())}
+    return {CHECKOUT: str(root), LAUNCHER: processes.identity(os.getpid())}
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from steps.base.errors import UserError
 from steps.config.scheduler import Kubernetes
+from steps.plan.frozen import RUNS_NOTHING
 from steps.plan.plan import Job, Plan, load
 from steps.schedule.environment import make
 from steps.schedule.kubernetes.placed import image_job, placed
@@ -17,8 +18,6 @@ from steps.schedule.resources import Resources, nodes_of
 from steps.schedule.supervisor import supervise
 
 CHECK_LIMIT_S = 600.0
-DRY = ("-n", "--dry-run", "--dryrun", "--summary", "--dag", "--rulegraph", "--lint", "--report")
-"""Snakemake's options that run nothing."""
 
 
 def run(path: Path, passed_on: list[str], root: Path) -> int:
@@ -31,14 +30,14 @@ def run(path: Path, passed_on: list[str], root: Path) -> int:
     assert isinstance(scheduler, Kubernetes)
     require_images(plan)
     home = make(scheduler.name, root)
-    if not any(argument in DRY for argument in passed_on):
+    if not any(argument in RUNS_NOTHING for argument in passed_on):
         _check(home, path, root)
     binary = str(home / "bin/snakemake")
     command = [
         *(binary, "--configfile", str(path.relative_to(root))),
         *("--workflow-profile", f"workflow/profiles/{scheduler.name}", *passed_on),
     ]
-    return supervise(command, root)
+    return supervise(command, root, plan.stop_limit_s)
 
 
 def show(path: Path, root: Path) -> int:

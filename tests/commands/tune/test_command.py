@@ -2,12 +2,16 @@
 
 import json
 import shutil
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from steps import ROOT
+from steps.base import processes
 from steps.base.errors import UserError
 from steps.base.record import publish, write_atomically
 from steps.commands.cli import call
@@ -142,6 +146,15 @@ def test_the_override_names_a_rate_whether_the_system_has_one_or_not(system: str
     assert json.loads(job.config)["loadgen"]["target_qps"] == 41.5
 
 
+def test_runs_of_an_earlier_version_are_not_measured_again(here: Path) -> None:
+    run = here / run_of(here, OVERRIDES).output
+    run.parent.mkdir(parents=True)
+    run.write_text(json.dumps({"step": "performance_run", "config": {}}), encoding="utf-8")
+    with pytest.raises(UserError, match="a run of an earlier version of Reprise"):
+        command.command(OVERRIDES)
+    assert list(run.parent.iterdir()) == [run]
+
+
 def test_a_search_goes_on_from_its_own_guess_and_only_for_want_of_time(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,6 +179,40 @@ def test_a_search_goes_on_from_its_own_guess_and_only_for_want_of_time(
         budgets = (1800.0, 3600.0, None)
         requests = [asked.model_copy(update={"budget_s": budget}) for budget in budgets]
         assert [command.answered(request) for request in requests] == answered
+
+
+SEARCH = """
+import os, sys
+from pathlib import Path
+from steps.commands.tune import command
+from steps.plan.plan import Plan
+python, home = sys.argv[1:]
+command.ROOT = Path(home)
+words = ["-c", "import os, time; print(os.getpid(), flush=True); time.sleep(60)"]
+command._search([python, *words], Plan.model_construct(jobs=()))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=str)
+def test_a_search_ends_with_the_command(tmp_path: Path, number: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SEARCH, sys.executable, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert process.stdout is not None
+    search = int(process.stdout.readline())
+    process.send_signal(number)
+    _, said = process.communicate(timeout=30)
+    limit = time.monotonic() + 10
+    while processes.state(search) not in processes.GONE:
+        assert time.monotonic() < limit, "it measures on"
+        time.sleep(0.02)
+    if number == signal.SIGTERM:
+        assert process.returncode == 128 + number
+        assert "error: ended by SIGTERM" in said
 
 
 def test_the_rate_is_searched_where_the_best_trial_began(
@@ -205,6 +252,7 @@ def test_the_rate_is_searched_where_the_best_trial_began(
         return subprocess.CompletedProcess(words, 0, "", "")
 
     monkeypatch.setattr(command.subprocess, "run", run)
+    monkeypatch.setattr(command, "_search", lambda words, plan: run(words).returncode)
     monkeypatch.setattr(command, "environment_python", lambda root, name: Path("python"))
     monkeypatch.setattr(command, "refusal", lambda path, root: None)
     assert call(["tune", *OVERRIDES, "--settings", "--budget", "10m"]) == 0
