@@ -62,7 +62,8 @@ def test_a_plan_of_another_version_is_refused_in_one_sentence(tmp_path: Path) ->
         del job["limitation"], job["programs"]
     path = tmp_path / "older.json"
     path.write_text(json.dumps(raw), encoding="utf-8")
-    assert "another version of Reprise; ./reproduce freezes it again" in str(refusal(path, tmp_path))
+    sentence = "another version of Reprise; ./reproduce freezes it again"
+    assert sentence in str(refusal(path, tmp_path))
 
 
 def test_names_of_loadgens_files_stand_in_one_place() -> None:
