@@ -1,29 +1,13 @@
 # The flow, in data order. The plan (./reproduce makes and freezes it) says which jobs there are;
-# the rules say how a job of each kind is run. steps/plan/registry.py is the table behind both.
+# the rules say how a job is run. steps/plan/registry.py is the table behind both.
 from snakemake.utils import min_version
 
 min_version("9.27")
 
 
 include: "workflow/rules/common.smk"
-include: "workflow/rules/artifacts.smk"
-include: "workflow/rules/runs.smk"
-include: "workflow/rules/verdicts.smk"
-include: "workflow/rules/submission.smk"
-
-
-# With a scheduler these stay on the machine that ./reproduce runs on: STAYING of
-# steps/schedule/resources.py.
-localrules:
-    environment,
-    container,
-    model,
-    dataset,
-    quick_check,
-    performance_check,
-    compliance_check,
-    submission,
-    provenance,
+include: "workflow/rules/messages.smk"
+include: "workflow/rules/steps.smk"
 
 
 rule all:

@@ -22,6 +22,7 @@ from bench import ratios, subjects
 from bench.forks import forked
 from steps.base.console import Console
 from steps.base.strict import Scenario
+from steps.mlperf.loadgen import DETAIL, P99, TTFT_KEY, USER_CONF
 from steps.mlperf.loadgen_log import read_detail
 from steps.run.sut.user_conf import render_user_conf
 
@@ -52,9 +53,9 @@ def bare(config: Any, home: Path, console: Console) -> Found:
     import mlperf_loadgen as lg
 
     server = config.scenario != "Offline"
-    (home / "user.conf").write_text(render_user_conf(config.loadgen, config.scenario))
+    (home / USER_CONF).write_text(render_user_conf(config.loadgen, config.scenario))
     test = lg.TestSettings()
-    test.FromConfig(str(home / "user.conf"), config.loadgen.model, config.scenario)
+    test.FromConfig(str(home / USER_CONF), config.loadgen.model, config.scenario)
     test.scenario = getattr(lg.TestScenario, config.scenario)
     test.mode = lg.TestMode.PerformanceOnly
     logs = lg.LogSettings()
@@ -98,10 +99,10 @@ def ours(config: Any, home: Path, console: Console) -> Found:
 
 
 def _found(config: Any, home: Path, cpu_s: float) -> Found:
-    detail = read_detail(home / "mlperf_log_detail.txt")
+    detail = read_detail(home / DETAIL)
     if config.scenario == "Offline":
         return Found(detail.get("result_samples_per_second"), 0.0, cpu_s)
-    p99_ms = detail.get("result_first_token_99.00_percentile_latency_ns") / 1e6
+    p99_ms = detail.get(TTFT_KEY.format(P99)) / 1e6
     return Found(detail.get("result_completed_samples_per_sec"), p99_ms, cpu_s)
 
 

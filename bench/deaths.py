@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from steps import ROOT
@@ -156,13 +156,17 @@ def left(number: int) -> list[int]:
     return [pid for pid in found if processes.state(pid) not in processes.GONE]
 
 
+def gone(what: str) -> str:
+    return f"no {what} was there"
+
+
 def attempt(trial: Trial, number: int, home: Path, whole_s: float) -> Outcome:
     shutil.rmtree(ROOT / "results" / EXPERIMENT, ignore_errors=True)
     run = Run(home, number)
     try:
         found = struck(run, trial, whole_s)
         if found is None:
-            return Outcome(f"no {trial.what} was there", 0.0, run.words()[-200:])
+            return Outcome(gone(trial.what), 0.0, run.words()[-200:])
         begun = time.monotonic()
         if trial.what == "reproduce":
             return after(trial, run, number, home)
@@ -173,6 +177,8 @@ def attempt(trial: Trial, number: int, home: Path, whole_s: float) -> Outcome:
         text = said[0] if said else words[-200:]
         if status is None:
             return Outcome("HANG", seconds, text)
+        if trial.what == "engine" and not status and finished(run, status) is None:
+            return Outcome(None, seconds, "its run had ended already")
         if not named(trial, *found, words):
             return Outcome(f"not named (status {status})", seconds, words[-400:])
         if still := left(number):
@@ -270,6 +276,9 @@ def take(
         for number, (name, what) in enumerate(kinds):
             trial = Trial(what, name, random.uniform(0, 0.9))
             outcome = attempt(trial, number, home, whole_s)
+            while outcome.wrong == gone(what) and trial.share > 0.01:  # it was over already
+                trial = replace(trial, share=trial.share / 2)
+                outcome = attempt(trial, number, home, whole_s)
             outcomes.append((trial, outcome))
             print(
                 f"{number + 1:>3} {what:<9} {name.name} at {trial.share:.0%}: "

@@ -13,7 +13,7 @@ from typing_extensions import Self
 from steps import ROOT
 from steps.base import threads
 from steps.base.record import MANIFEST
-from steps.config.schema import PerformanceRunConfig
+from steps.config.runs import PerformanceRunConfig
 from steps.plan.frozen import frozen_plan
 from steps.plan.plan import load
 from steps.run.engines import pinning

@@ -30,6 +30,7 @@ from bench import subjects
 from steps import ROOT
 from steps.base.record import MANIFEST, Manifest
 from steps.base.strict import Scenario
+from steps.mlperf.loadgen import SAMPLES_FILE
 from steps.plan.plan import environment_directory
 
 SAMPLES = 512
@@ -165,7 +166,7 @@ def judged(trial: Trial, status: int, text: str, seconds: float, output: Path) -
     if status:
         return Outcome(f"status {status}: {words}", seconds, words)
     manifest = Manifest.read(output / MANIFEST)
-    with manifest.file("samples.csv").open(encoding="utf-8", newline="") as stream:
+    with manifest.file(SAMPLES_FILE).open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     answered = sum(1 for row in rows if row["completed_s"])
     given = sum(int(engine["samples"]) for engine in manifest.result["engines"])

@@ -17,12 +17,13 @@ from pathlib import Path
 
 from steps import ROOT
 from steps.base.record import Manifest
+from steps.mlperf.loadgen import ANSWERS, DETAIL
 from steps.mlperf.loadgen_log import read_detail
 from steps.plan.frozen import frozen_plan
 from steps.plan.plan import load
 
 ONE = "rehearsal-cpu"
-LOG = "mlperf_log_accuracy.json"
+LOG = ANSWERS
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def measured(system: str) -> Found:
     subprocess.run([str(ROOT / "reproduce"), *chosen, *until], check=True)
     outputs = {job.step: ROOT / job.output for job in load(frozen_plan(ROOT, chosen)).jobs}
     answers = Manifest.read(outputs["accuracy_run"])
-    speed = read_detail(Manifest.read(outputs["performance_run"]).file("mlperf_log_detail.txt"))
+    speed = read_detail(Manifest.read(outputs["performance_run"]).file(DETAIL))
     return Found(
         entries_of(answers.file(LOG)),
         float(speed.get("result_tokens_per_second")),

@@ -19,7 +19,8 @@ from bench import ratios as kept
 from bench.forks import forked
 from steps.base.console import Console
 from steps.base.record import Manifest, Workspace
-from steps.config.schema import PerformanceRunConfig
+from steps.config.runs import PerformanceRunConfig
+from steps.mlperf.loadgen import DETAIL, SAMPLES_FILE
 from steps.mlperf.loadgen_log import read_detail
 from steps.prepare import samples
 from steps.run.sut.run import execute
@@ -46,8 +47,8 @@ class Subject(inside.Subject):
     def loadgen(self, home: Path, console: Console) -> Measurement:
         """Every sample of the dataset once, in one Offline query."""
         execute("PerformanceOnly", self._once(), self.inputs, Workspace(home), console)
-        detail = read_detail(home / "mlperf_log_detail.txt")
-        with (home / "samples.csv").open(encoding="utf-8", newline="") as stream:
+        detail = read_detail(home / DETAIL)
+        with (home / SAMPLES_FILE).open(encoding="utf-8", newline="") as stream:
             order = [int(row["sample_index"]) for row in csv.DictReader(stream)]
         rate = float(detail.get("result_tokens_per_second"))
         return Measurement(rate, order, time.process_time())

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bench.streaming import VOCABULARY, make_checkpoint, peak_bytes, quantized
 from steps import ROOT
-from steps.config.schema import QuarkOptions
+from steps.config.compression import QuarkOptions
 from steps.plan.plan import environment_directory
 from steps.prepare.quantize import quark
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from steps.mlperf.loadgen import DETAIL
 from steps.mlperf.rounds import DIVISIONS, names, read_yaml
 from steps.submit.validate.findings import Finding, Severity
 from steps.submit.validate.official import Official, blame, run_official, same
@@ -30,7 +31,7 @@ from steps.submit.validate.submission import Report, validate
 
 TABLE = Path(__file__).with_name("differences.yaml")
 KINDS = ("miss", "true find", "stricter on purpose", "laxer on purpose", "false alarm")
-LOGS = ("performance/run_1/mlperf_log_detail.txt", "accuracy/mlperf_log_detail.txt")
+LOGS = (f"performance/run_1/{DETAIL}", f"accuracy/{DETAIL}")
 OPTIONS = ("--skip-extra-files-in-root-check", "--skip-extra-accuracy-files-check")
 """For the official checker: a published repository has other files in its root, and no images."""
 

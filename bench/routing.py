@@ -27,7 +27,7 @@ from bench.subjects import OUTPUT_LIMIT, OUTPUT_SIGMA, OUTPUT_TOKENS
 from steps.commands.tune.arrivals import arrivals
 from steps.mlperf.early_stopping import allowed_misses
 from steps.run.engines.engine import Batch
-from steps.run.sut.dispatch import Dispatcher, Samples, Seat
+from steps.run.sut.dispatch import Dispatcher, Replica, Samples
 
 PLACES = 128
 TTFT_S, TPOT_S = 0.2, 0.06
@@ -88,8 +88,8 @@ def misses(
         np.log(OUTPUT_TOKENS) - OUTPUT_SIGMA**2 / 2, OUTPUT_SIGMA, size=queries
     )
     lengths: list[int] = np.clip(np.rint(lognormal), 2, OUTPUT_LIMIT).astype(int).tolist()
-    seats = [Seat(engine.places, 0, engine.speed / TPOT_S) for engine in engines]
-    dispatcher = dispatchers(seats, [PROMPT_TOKENS], prompt_weight=0.02, latency_bound=True)
+    replicas = [Replica(engine.places, 0, engine.speed / TPOT_S) for engine in engines]
+    dispatcher = dispatchers(replicas, [PROMPT_TOKENS], prompt_weight=0.02, latency_bound=True)
     events: list[tuple[float, int, int, int]] = [
         (moment, 0, number, 0) for number, moment in enumerate(moments)
     ]

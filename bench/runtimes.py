@@ -15,6 +15,7 @@ from pathlib import Path
 from bench import ratios as kept
 from steps import ROOT
 from steps.base.record import sha256_file
+from steps.mlperf.loadgen import ANSWERS
 from steps.mlperf.loadgen_log import read_detail
 from steps.plan.frozen import frozen_plan
 from steps.plan.plan import Job, load
@@ -35,7 +36,7 @@ def made(runtime: str) -> tuple[Job, str]:
         [str(ROOT / "reproduce"), *chosen, "--", "--until", "accuracy_check"], check=True
     )
     found = {job.step: job for job in load(frozen_plan(ROOT, chosen)).jobs}
-    answers = ROOT / Path(found["accuracy_run"].output).parent / "mlperf_log_accuracy.json"
+    answers = ROOT / Path(found["accuracy_run"].output).parent / ANSWERS
     return found["performance_run"], sha256_file(answers)
 
 

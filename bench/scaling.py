@@ -20,7 +20,7 @@ from bench.forks import forked
 from bench.subjects import Measured
 from steps.base.console import Console
 from steps.config.layers import merged
-from steps.config.schema import PerformanceRunConfig
+from steps.config.runs import PerformanceRunConfig
 from steps.run.sut import fleet
 from steps.run.sut.dispatch import Dispatcher, Samples
 

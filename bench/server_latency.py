@@ -32,7 +32,8 @@ from steps.base.console import Console
 from steps.base.record import Manifest, Workspace
 from steps.commands.tune.arrivals import arrivals
 from steps.config.layers import merged
-from steps.config.schema import PerformanceRunConfig
+from steps.config.runs import PerformanceRunConfig
+from steps.mlperf.loadgen import DETAIL, SAMPLES_FILE
 from steps.mlperf.loadgen_log import read_detail
 from steps.prepare import samples
 from steps.run.sut.run import execute
@@ -83,7 +84,7 @@ def offline(subject: inside.Subject, queries: int, home: Path, console: Console)
     config = changed(subject.config, queries, 1.0, KINDS["in process"])
     config = config.model_copy(update={"scenario": "Offline"})
     execute("PerformanceOnly", config, subject.inputs, Workspace(home), console)
-    rate = read_detail(home / "mlperf_log_detail.txt").get("result_samples_per_second")
+    rate = read_detail(home / DETAIL).get("result_samples_per_second")
     return float(rate)
 
 
@@ -92,8 +93,8 @@ def server(
 ) -> Latency:
     """LoadGen's own figures for the whole SUT."""
     execute("PerformanceOnly", config, subject.inputs, Workspace(home), console)
-    detail = read_detail(home / "mlperf_log_detail.txt")
-    with (home / "samples.csv").open(encoding="utf-8", newline="") as stream:
+    detail = read_detail(home / DETAIL)
+    with (home / SAMPLES_FILE).open(encoding="utf-8", newline="") as stream:
         order = [int(row["sample_index"]) for row in csv.DictReader(stream)]
     key = "result_first_token_{}.00_percentile_latency_ns"
     ttft_ms = {p: detail.get(key.format(p)) / 1e6 for p in PERCENTILES}

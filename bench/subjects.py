@@ -17,7 +17,8 @@ from steps.base.console import Console
 from steps.base.record import MANIFEST, Workspace, publish
 from steps.base.strict import Scenario
 from steps.config.layers import merged
-from steps.config.schema import PerformanceRunConfig
+from steps.config.runs import PerformanceRunConfig
+from steps.mlperf.loadgen import DETAIL, P99, SAMPLES_FILE, TTFT_KEY
 from steps.mlperf.loadgen_log import read_detail
 from steps.plan.make import make
 from steps.run.sut.run import execute
@@ -109,15 +110,15 @@ def run(
 
 def read(home: Path, result: dict[str, Any]) -> Measured:
     """Values from LoadGen's log and samples.csv. Seconds from first issue to last answer."""
-    detail = read_detail(home / "mlperf_log_detail.txt")
-    with (home / "samples.csv").open(encoding="utf-8", newline="") as stream:
+    detail = read_detail(home / DETAIL)
+    with (home / SAMPLES_FILE).open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     begun = min(float(row["issued_s"]) for row in rows)
     seconds = max(float(row["completed_s"]) for row in rows) - begun
     tokens = sum(int(row["output_tokens"]) for row in rows)
 
     def ttft_ms(percentile: str) -> float | None:
-        value = detail.values.get(f"result_first_token_{percentile}_percentile_latency_ns")
+        value = detail.values.get(TTFT_KEY.format(percentile))
         return None if value is None else value / 1e6
 
     return Measured(
@@ -127,6 +128,6 @@ def read(home: Path, result: dict[str, Any]) -> Measured:
         seconds=seconds,
         valid=detail.get("result_validity") == "VALID",
         ttft_p90_ms=ttft_ms("90.00"),
-        ttft_p99_ms=ttft_ms("99.00"),
+        ttft_p99_ms=ttft_ms(P99),
         result=result,
     )

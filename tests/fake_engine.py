@@ -93,8 +93,6 @@ if __name__ == "__main__":
     engines.MAKERS["vllm"] = "tests.fake_engine:FakeEngine"
     sys.argv = [name, *rest]
     from steps.base.step import main
-    from steps.config import schema
     from steps.plan.registry import STEPS
 
-    config_class = getattr(schema, "".join(part.title() for part in name.split("_")) + "Config")
-    main(name, config_class, importlib.import_module(STEPS[name].module).step)
+    main(name, STEPS[name].config, importlib.import_module(STEPS[name].module).step)

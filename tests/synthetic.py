@@ -16,7 +16,9 @@ from steps.base.record import (
     sha256_file,
     stamped,
 )
-from steps.config import schema
+from steps.config.artifacts import DescribeConfig
+from steps.config.checks import AccuracyCheckConfig, Bounds, Gates, QuickCheckConfig
+from steps.config.submission import ProvenanceConfig, SubmissionConfig
 from steps.config.verdicts import ComplianceVerdict, as_result
 from steps.judge.compliance import verify
 from steps.mlperf.accuracy_text import LABELS
@@ -55,7 +57,7 @@ class Maker:
         self.clock = trees.Clock()
         self.made = 0
         job = next(job for job in plan.jobs if job.step == "submission")
-        cells = schema.SubmissionConfig.model_validate_json(job.config).cells
+        cells = SubmissionConfig.model_validate_json(job.config).cells
         # What a run is submitted as comes with rising bounds, and it holds the last of them.
         self.official = {cell.key: cell.packages[-1].official for cell in cells}
 
@@ -106,7 +108,7 @@ def publish_job(maker: Maker, job: Job, root: Path) -> None:
 def package(plan: Plan, root: Path) -> None:
     """The real submission step on what `build` left."""
     job = next(job for job in plan.jobs if job.step == "submission")
-    config = schema.SubmissionConfig.model_validate_json(job.config)
+    config = SubmissionConfig.model_validate_json(job.config)
     folder = (root / job.output).parent
     inputs = inputs_of(plan, root, "submission")
     with publish(
@@ -119,7 +121,7 @@ def package(plan: Plan, root: Path) -> None:
 def provenance(plan: Plan, root: Path) -> Path:
     """The real provenance step on the same; returns its directory."""
     job = next(job for job in plan.jobs if job.step == "provenance")
-    config = schema.ProvenanceConfig.model_validate_json(job.config)
+    config = ProvenanceConfig.model_validate_json(job.config)
     folder = (root / job.output).parent
     inputs = inputs_of(plan, root, "provenance")
     for path in inputs.values():
@@ -203,7 +205,7 @@ def published_row(value: float | None, **changes: object) -> Result:
 
 def _write(maker: Maker, job: Job, folder: Path, inputs: Mapping[str, Path]) -> dict[str, Any]:
     if job.step == "describe":
-        fields = schema.DescribeConfig.model_validate_json(job.config)
+        fields = DescribeConfig.model_validate_json(job.config)
         counts = dict.fromkeys(("host_processors_per_node", "accelerators_per_node"), "8")
         probed = {name: counts.get(name, "probed") for name in fields.required}
         system = {name: fields.fields.get(name, probed[name]) for name in fields.required}
@@ -318,9 +320,9 @@ def _metric(reference: float, minimum: float) -> dict[str, float | bool]:
     return {"score": 1.0004 * reference, "minimum": minimum, "ratio": 1.0004, "passed": True}
 
 
-def _metrics(gate: schema.Gates | schema.Bounds) -> dict[str, dict[str, float | bool]]:
+def _metrics(gate: Gates | Bounds) -> dict[str, dict[str, float | bool]]:
     """Scores of 0.4 per mille above the reference, or above the least of a round's bounds."""
-    if isinstance(gate, schema.Gates):
+    if isinstance(gate, Gates):
         return {name: _metric(score, gate.factor * score) for name, score in gate.reference.items()}
     return {name: _metric(bound, bound) for name, bound in gate.minimum.items()}
 
@@ -336,7 +338,7 @@ def _accuracy(job: Job, benchmark: Benchmark, folder: Path) -> dict[str, Any]:
         for stem in stems:
             (folder / kind / f"{stem}.png").write_bytes(trees.png())
         _text(folder / kind / "captions.txt", "a cat\n")
-    config = schema.AccuracyCheckConfig.model_validate_json(job.config)
+    config = AccuracyCheckConfig.model_validate_json(job.config)
     gates = {
         name: {"passed": name == config.required, "metrics": _metrics(gate)}
         for name, gate in config.gates.items()
@@ -350,7 +352,7 @@ def _accuracy(job: Job, benchmark: Benchmark, folder: Path) -> dict[str, Any]:
 
 
 def _quick(job: Job) -> dict[str, Any]:
-    config = schema.QuickCheckConfig.model_validate_json(job.config)
+    config = QuickCheckConfig.model_validate_json(job.config)
     share = 99.18 if config.after == "quantize" else 9.02
     return {
         **{"holds": True, "complaints": []},

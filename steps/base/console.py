@@ -52,7 +52,9 @@ class Console:
         log.parent.mkdir(parents=True, exist_ok=True)
         self.log = log
         self._terminal: TextIO = os.fdopen(os.dup(2), "w", buffering=1)
-        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        # At the end, whoever else writes there: engines outlive a killed step by a moment.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+        descriptor = os.open(log, flags, 0o644)
         sys.stdout.flush()
         sys.stderr.flush()
         os.dup2(descriptor, 1)

@@ -20,7 +20,7 @@ TRIES = "tries"
 
 
 def home(run: Path) -> Path | None:
-    """Where earlier tries of a run's directory lie; None for one that lies below no `runs/`."""
+    """The directory of a run's earlier tries; None for one that isn't below `runs/`."""
     parts = run.parts
     if RUNS not in parts[:-1]:
         return None
@@ -38,7 +38,7 @@ def kept(run: Path) -> list[Path]:
 
 
 def count(run: Path, same: Callable[[dict[str, Any]], bool]) -> int:
-    """Earlier tries whose configuration is the same; what can't be read any more counts too."""
+    """Earlier tries with the same configuration; unreadable ones count too."""
     found = 0
     for path in kept(run):
         try:
@@ -49,12 +49,12 @@ def count(run: Path, same: Callable[[dict[str, Any]], bool]) -> int:
 
 
 def tries_of(manifest: Manifest) -> int:
-    """What a run's result says; one of a version that didn't count is the first."""
+    """The number in a run's result; 1 for a version that didn't count."""
     return int(manifest.result.get(TRIES, 1))
 
 
 def set_aside(run: Path, reason: str) -> Path:
-    """Move a run's directory, with why; returns where it lies now."""
+    """Move a run's directory, with why; returns its new path."""
     place = home(run)
     if place is None:
         raise UserError(f"{run} isn't the directory of a run")

@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from steps import ROOT
+from steps.base.arguments import Parser, json_argument
 from steps.base.errors import UserError, explain
 from steps.base.record import Manifest
 from steps.mlperf.published import table
@@ -26,17 +27,16 @@ MOST_WIDTH = 44
 """Longer values are cut in the terminal; --json has them whole."""
 
 
-def command(arguments: list[str]) -> int:
-    """Prints the differences. Raises UserError for a side that isn't a result."""
-    parser = argparse.ArgumentParser(
-        prog="./reproduce compare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def declare(parser: Parser) -> None:
+    """The two results."""
+    parser.description = f"Compare {__doc__.partition(chr(58))[2].strip()}"
     parser.add_argument("a", metavar="A")
     parser.add_argument("b", metavar="B")
-    parser.add_argument("--json", action="store_true", help="the whole comparison as JSON")
-    given = parser.parse_args(arguments)
+    json_argument(parser, "the whole comparison")
+
+
+def command(given: argparse.Namespace) -> int:
+    """Prints the differences; raises UserError for a side that isn't a result."""
     found = compare(side(given.a), side(given.b))
     print(found.model_dump_json(indent=1) if given.json else rendered(found))
     return 0

@@ -12,13 +12,14 @@ from pydantic import ValidationError
 from tabulate import tabulate
 
 from steps import ROOT
+from steps.base.arguments import Parser, json_argument, plan_arguments
 from steps.base.errors import UserError, explain
 from steps.base.record import write_atomically
+from steps.base.strict import Strict
 from steps.base.untrusted import Damaged, text_of
-from steps.config.schema import DescribeConfig
+from steps.config.artifacts import DescribeConfig
 from steps.machine.probes.machine import probe
 from steps.machine.probes.values import Node
-from steps.plan.frozen import site_file
 from steps.plan.make import make
 from steps.run.describe import Field, described, system
 
@@ -26,44 +27,65 @@ FOLDER = Path("results/systems")
 VALUE_WIDTH = 62
 
 
-def command(arguments: list[str]) -> int:
-    """Exit status 0 when a description or a node's record was written."""
-    parser = argparse.ArgumentParser(
-        prog="./reproduce describe",
-        description="Describe this machine, or a cluster from its nodes' records, as the system "
-        "of a plan.",
+def declare(parser: Parser) -> None:
+    """What is described, and the plan whose system it is."""
+    parser.description = (
+        "Describe this machine, or a cluster from its nodes' records, as the system of a plan."
     )
-    parser.add_argument(
-        "overrides", nargs="*", help="choose the system, as system=NAME or --site FILE"
-    )
+    plan_arguments(parser)
     parser.add_argument("--node", type=Path, metavar="FILE", help="only write this node's record")
     parser.add_argument(
         "--merge", type=Path, nargs="+", metavar="FILE", help="records of all nodes of a cluster"
     )
     parser.add_argument("--image", metavar="NAME", help="note the id of this container image")
-    rest, site = site_file(arguments)
-    options = parser.parse_args(rest)
+    json_argument(parser, "the description, with the origin of each field,")
+
+
+def command(options: argparse.Namespace) -> int:
+    """Exit status 0 when a description or a node's record was written."""
     if options.node:
-        return _record(options.node, options.image)
+        return _record(options.node, options.image, as_json=options.json)
     if options.merge and options.image:
         raise UserError("--image belongs to --node: the records already say each node's image")
     merged = options.merge is not None
     nodes = read(options.merge) if merged else {"this machine": probe(options.image)}
-    systems = _systems(options.overrides, site)
+    systems = _systems(options.overrides, options.site)
     if len(systems) > 1 and merged:
         names = ", ".join(config.name for config in systems)
         raise UserError(f"the records are of one system, but the plan has {names}; add system=NAME")
-    for config in systems:
-        _show(config.name, described(config, nodes), ROOT)
-    for name, node in nodes.items():
-        for problem in node.problems:
-            print(f"{name}: {problem}" if merged else problem)
+    found = Description(
+        systems={config.name: described(config, nodes) for config in systems},
+        problems=tuple(
+            f"{name}: {problem}" if merged else problem
+            for name, node in nodes.items()
+            for problem in node.problems
+        ),
+    )
+    for name, fields in found.systems.items():
+        _write_all(name, fields, ROOT)
+    print(found.model_dump_json(indent=1) if options.json else rendered(found))
     return 0
 
 
-def _record(path: Path, image: str | None) -> int:
+class Description(Strict):
+    """Fields of each system, name to value, and what a probe could not find out."""
+
+    systems: dict[str, dict[str, Field]]
+    problems: tuple[str, ...]
+
+
+def rendered(found: Description) -> str:
+    """A table per system, and where its files lie."""
+    tables = (_table(name, fields) for name, fields in found.systems.items())
+    return "\n".join([*tables, *found.problems])
+
+
+def _record(path: Path, image: str | None, *, as_json: bool) -> int:
     node = probe(image)
     _write(path, node.model_dump_json(indent=1) + "\n")
+    if as_json:
+        print(node.model_dump_json(indent=1))
+        return 0
     print(f"{path}: this node's record; bring all nodes' together for --merge")
     for problem in node.problems:
         print(problem)
@@ -96,25 +118,32 @@ def _systems(overrides: list[str], site: Path | None) -> list[DescribeConfig]:
     return [DescribeConfig.model_validate_json(job.config) for job in jobs]
 
 
-def _show(name: str, fields: Mapping[str, Field], root: Path) -> None:
-    """The table, and three files: the description, its origins, and lines for conf/system."""
+def _table(name: str, fields: Mapping[str, Field]) -> str:
     rows = []
     for field, entry in fields.items():
         overruled = f"\n(probed: {entry.probed})" if entry.probed else ""
         rows.append([field, f"{entry.value}{overruled}", entry.origin])
-    print(f"system {name}")
-    print(tabulate(rows, headers=["field", "value", ""], maxcolwidths=[None, VALUE_WIDTH, None]))
-    missing = [field for field, entry in fields.items() if entry.origin == "missing"]
-    folder = FOLDER / name
+    known = sum(entry.origin != "missing" for entry in fields.values())
+    return "\n".join(
+        [
+            f"system {name}",
+            tabulate(rows, headers=["field", "value", ""], maxcolwidths=[None, VALUE_WIDTH, None]),
+            f"\n{known} of {len(fields)} fields known; in {FOLDER / name}:",
+            "  system.json  the description, missing fields as N/A",
+            "  fields.json  each field with its origin",
+            "  fields.yaml  what was probed, as `system.fields` for conf/system: fixes it there",
+        ]
+    )
+
+
+def _write_all(name: str, fields: Mapping[str, Field], root: Path) -> None:
+    """Three files: the description, its origins, and lines for conf/system."""
+    folder = root / FOLDER / name
     origins = {field: entry.model_dump(exclude_none=True) for field, entry in fields.items()}
     found = {field: e.value for field, e in fields.items() if e.origin == "probed"}
-    _write(root / folder / "system.json", system(fields))
-    _write(root / folder / "fields.json", json.dumps(origins, indent=1, ensure_ascii=False) + "\n")
-    _write(root / folder / "fields.yaml", yaml.safe_dump({"fields": found}, sort_keys=False))
-    print(f"\n{len(fields) - len(missing)} of {len(fields)} fields known; in {folder}:")
-    print("  system.json  the description, missing fields as N/A")
-    print("  fields.json  each field with its origin")
-    print("  fields.yaml  what was probed, as `system.fields` for conf/system: fixes it there")
+    _write(folder / "system.json", system(fields))
+    _write(folder / "fields.json", json.dumps(origins, indent=1, ensure_ascii=False) + "\n")
+    _write(folder / "fields.yaml", yaml.safe_dump({"fields": found}, sort_keys=False))
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,5 +1,6 @@
 """`./reproduce diff`: the settings in which a system differs from the one it builds on."""
 
+import argparse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -7,17 +8,23 @@ from typing import Any
 from tabulate import tabulate
 
 from steps import ROOT
+from steps.base.arguments import Parser, plan_arguments
 from steps.base.errors import UserError
 from steps.config.compose import base_of, compose, experiments_of
-from steps.plan.frozen import site_file
 
 ABSENT = "–"
 SHOWN_CHARACTERS = 48
 
 
-def command(arguments: list[str]) -> int:
+def declare(parser: Parser) -> None:
     """`system=NAME` or `--site FILE`, `base=NAME` (a site names its own), overrides of axes."""
-    rest, site = site_file(arguments)
+    plan_arguments(parser)
+    parser.usage = f"{parser.prog} system=NAME base=NAME|--site FILE [OVERRIDE ...]"
+
+
+def command(given: argparse.Namespace) -> int:
+    """Prints the keys that differ; raises UserError unless two systems are named."""
+    rest, site = given.overrides, given.site
     named = dict(text.split("=", 1) for text in rest if text.startswith(("system=", "base=")))
     overrides = [text for text in rest if not text.startswith(("system=", "base="))]
     base = named.get("base") or (base_of(site) if site else "")
@@ -77,9 +84,9 @@ def _shown(composed: Mapping[str, Any]) -> dict[str, Any]:
         "hardware": composed["hardware"]["name"],
         "cluster": composed["cluster"]["name"],
         "loadgen": composed["steps"]["performance_run"]["loadgen"],
-        "engine": composed["settled"]["engine"],
+        "engine": composed["effective"]["engine"],
         "container": composed["steps"]["container"],
-        "fields": composed["settled"]["description"],
+        "fields": composed["effective"]["description"],
     }
 
 

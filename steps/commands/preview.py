@@ -1,5 +1,6 @@
 """`./reproduce plan`: what would run, why, and its cost. Runs nothing."""
 
+import argparse
 import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,10 +9,15 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from steps import ROOT
+from steps.base.arguments import Parser, as_typed, json_argument, plan_arguments
 from steps.base.errors import UserError
+from steps.base.strict import Strict
+from steps.commands.graph import flowchart
 from steps.commands.results import Asked, broken, lines
-from steps.config import schema
+from steps.config.submission import Cell
 from steps.plan.estimate import cost, evaluation_counts
+from steps.plan.frozen import frozen_plan, snakemake
 from steps.plan.plan import Plan, load
 from steps.plan.states import described, troubles
 from steps.plan.unsupported import refusal
@@ -19,19 +25,80 @@ from steps.plan.unsupported import refusal
 SUMMARY_LIMIT_S = 300.0
 
 
-def preview(path: Path, root: Path, snakemake: list[str], typed: Sequence[str] = ()) -> str:
-    """The plan as a table, one line per step, with departures from the rules below it.
+class StepCost(Strict):
+    """The jobs of one step: how many there are, how many would run, why, and in how many seconds.
 
-    `typed`: the overrides, for the commands that mend what doesn't hold.
+    `seconds` is None if that is not known; `why` counts reasons, in words, over jobs.
     """
+
+    step: str
+    jobs: int
+    due: int
+    why: dict[str, int]
+    waits: bool
+    seconds: float | None
+
+
+class PlannedCell(Strict):
+    """One cell, and the benchmarks that the tree has it as."""
+
+    key: str
+    benchmark: str
+    division: str
+    submitted_as: tuple[str, ...]
+
+
+class Preview(Strict):
+    """What a plan would do; `seconds` of machine time, without the steps whose cost isn't known.
+
+    `wrong`: what is there and doesn't hold, a sentence each; `departures`: those from the rules,
+    with the number of their cells; `refusal`: why `run` would refuse the plan, or "".
+    """
+
+    experiment: str
+    plan: str
+    nodes: int
+    steps: tuple[StepCost, ...]
+    jobs: int
+    due: int
+    seconds: float
+    gigabytes: float
+    wrong: tuple[str, ...]
+    cells: tuple[PlannedCell, ...]
+    departures: dict[str, int]
+    refusal: str
+
+
+def declare(parser: Parser) -> None:
+    """The plan, and how it is printed."""
+    plan_arguments(parser)
+    shown = parser.add_mutually_exclusive_group()
+    json_argument(shown, "the plan's steps, costs and cells")
+    shown.add_argument("--graph", action="store_true", help="draw the steps, in Mermaid")
+
+
+def command(given: argparse.Namespace) -> int:
+    """Exit status 0; nothing is run."""
+    path = frozen_plan(ROOT, given.overrides, given.site)
+    if given.graph:
+        print(flowchart(load(path)))
+        return 0
+    typed = as_typed(given.overrides, given.site)
+    found = previewed(path, ROOT, snakemake(path), typed)
+    print(found.model_dump_json(indent=1) if given.json else rendered(found))
+    return 0
+
+
+def previewed(path: Path, root: Path, command: list[str], typed: Sequence[str] = ()) -> Preview:
+    """`typed`: the overrides, for the commands that fix what isn't valid."""
     asked = Asked(path, load(path), root, typed)
     plan, wrong = asked.plan, Wrong.of(asked)
-    reasons = pending(plan, root, snakemake)
+    reasons = pending(plan, root, command)
     if wrong.results:  # no tree is made with them
         waiting = {job.output for job in plan.jobs if job.step in WAITING}
         reasons = {output: why for output, why in reasons.items() if output not in waiting}
     counts, nodes = evaluation_counts(plan.jobs), {r.system: r.nodes for r in plan.requirements}
-    rows, total_s, gigabytes, unknown = [], 0.0, 0.0, []
+    steps, total_s, gigabytes = [], 0.0, 0.0
     for step in dict.fromkeys(job.step for job in plan.jobs):
         jobs = [job for job in plan.jobs if job.step == step]
         due = [job for job in jobs if job.output in reasons]
@@ -44,27 +111,72 @@ def preview(path: Path, root: Path, snakemake: list[str], typed: Sequence[str] =
         gigabytes += sum(c.gigabytes for c in costs)
         found = Counter(reasons[job.output] for job in due)
         found += Counter(wrong.of_job[job.output] for job in jobs if job.output in wrong.of_job)
-        held = "waits for valid results" if wrong.results and step in WAITING else "holds"
-        why = ", ".join(f"{count}× {reason}" for reason, count in found.items()) or held
-        known = all(c.seconds is not None for c in costs)
-        if not known:
-            unknown.append(step)
-        rows.append([step, len(jobs), len(due), why, _duration(seconds) if known else "not known"])
+        steps.append(
+            StepCost(
+                step=step,
+                jobs=len(jobs),
+                due=len(due),
+                why=dict(found),
+                waits=wrong.results and step in WAITING,
+                seconds=seconds if all(c.seconds is not None for c in costs) else None,
+            )
+        )
+    return Preview(
+        experiment=plan.experiment,
+        plan=path.stem,
+        nodes=max(nodes.values()),
+        steps=tuple(steps),
+        jobs=len(plan.jobs),
+        due=len(reasons),
+        seconds=total_s,
+        gigabytes=gigabytes,
+        wrong=tuple(wrong.lines),
+        cells=tuple(
+            PlannedCell(
+                key=cell.key,
+                benchmark=cell.benchmark,
+                division=cell.division,
+                submitted_as=tuple(package.name for package in cell.packages),
+            )
+            for cell in _described(plan)
+        ),
+        departures=dict(Counter(d for cell in _described(plan) for d in cell.departures)),
+        refusal=refusal(path, root) or "",
+    )
+
+
+def rendered(found: Preview) -> str:
+    """The plan as a table, one line per step, with departures from the rules below it."""
+    rows = [[one.step, one.jobs, one.due, _why(one), _about(one.seconds)] for one in found.steps]
     table = tabulate(rows, headers=["step", "jobs", "to run", "why", "about"], tablefmt="simple")
-    several = max(nodes.values()) > 1
-    spent = f"{_duration(total_s)} of machine time" if several else _duration(total_s)
-    total = f"{len(reasons)} of {len(plan.jobs)} jobs would run: about {spent} "
-    total += f"and {gigabytes:.1f} GB of disk"
+    title = f"experiment {found.experiment}, plan {found.plan}"
+    refused = [f"run would refuse: {found.refusal}"] if found.refusal else []
+    return "\n".join(
+        [title, table, _total(found), *found.wrong, *_cells(found), *_notes(found), *refused]
+    )
+
+
+def _why(one: StepCost) -> str:
+    reasons = ", ".join(f"{count}× {reason}" for reason, count in one.why.items())
+    return reasons or ("waits for valid results" if one.waits else "holds")
+
+
+def _about(seconds: float | None) -> str:
+    return "not known" if seconds is None else _duration(seconds)
+
+
+def _total(found: Preview) -> str:
+    if not found.due and found.wrong:
+        return "nothing to run, but not everything holds"
+    if not found.due:
+        return f"nothing to do: all {found.jobs} jobs hold"
+    spent = _duration(found.seconds) + (" of machine time" if found.nodes > 1 else "")
+    total = f"{found.due} of {found.jobs} jobs would run: about {spent} "
+    total += f"and {found.gigabytes:.1f} GB of disk"
+    unknown = [one.step for one in found.steps if one.seconds is None]
     if unknown:
         total += f", without {', '.join(unknown)}, whose cost is unknown"
-    if not reasons:
-        total = f"nothing to do: all {len(plan.jobs)} jobs hold"
-    if not reasons and wrong.lines:
-        total = "nothing to run, but not everything holds"
-    title = f"experiment {plan.experiment}, plan {path.stem}"
-    return "\n".join(
-        [title, table, total, *wrong.lines, *_cells(plan), *_notes(plan), *_refusal(path, root)]
-    )
+    return total
 
 
 WAITING = ("submission", "provenance")
@@ -73,7 +185,7 @@ WAITING = ("submission", "provenance")
 
 @dataclass(frozen=True)
 class Wrong:
-    """What is there and doesn't hold: by a job's output, and in lines with the mending command.
+    """What is there and isn't valid: by a job's output, and in lines with what fixes it.
 
     `results`: whether a measured result is among it.
     """
@@ -90,26 +202,20 @@ class Wrong:
         return cls(damaged | invalid, [*lines(bad, asked), *broken(asked)], bool(bad))
 
 
-def _cells(plan: Plan) -> list[str]:
+def _cells(found: Preview) -> list[str]:
     """One line per cell: its path, division and, if others, its names in the tree."""
-    cells = _described(plan)
-    lines = [f"{len(cells)} cell{'s' if len(cells) > 1 else ''}:"]
-    for cell in cells:
-        names = " and ".join(package.name for package in cell.packages)
+    lines = [f"{len(found.cells)} cell{'s' if len(found.cells) > 1 else ''}:"]
+    for cell in found.cells:
+        names = " and ".join(cell.submitted_as)
         packed = "" if names == cell.benchmark else f", submitted as {names}"
         lines.append(f"  {cell.key} ({cell.division}){packed}")
     return lines
 
 
-def _refusal(path: Path, root: Path) -> list[str]:
-    reason = refusal(path, root)
-    return [f"run would refuse: {reason}"] if reason else []
-
-
-def pending(plan: Plan, root: Path, snakemake: list[str]) -> dict[str, str]:
+def pending(plan: Plan, root: Path, command: list[str]) -> dict[str, str]:
     """Outputs that snakemake would make, with its reason. It decides; nothing here guesses."""
     done = subprocess.run(
-        [*snakemake, "--summary"],
+        [*command, "--summary"],
         cwd=root,
         capture_output=True,
         text=True,
@@ -134,17 +240,18 @@ def _reason(status: str) -> str:
     )
 
 
-def _described(plan: Plan) -> tuple[schema.Cell, ...]:
+def _described(plan: Plan) -> tuple[Cell, ...]:
     return described(plan).cells
 
 
-def _notes(plan: Plan) -> list[str]:
-    cells = _described(plan)
-    found = Counter(departure for cell in cells for departure in cell.departures)
-    if not found:
+def _notes(found: Preview) -> list[str]:
+    if not found.departures:
         return ["no departure from the rules of the round"]
     lines = ["departures from the rules (the result may not be submitted):"]
-    return lines + [f"  {text} ({count} of {len(cells)} cells)" for text, count in found.items()]
+    return lines + [
+        f"  {text} ({count} of {len(found.cells)} cells)"
+        for text, count in found.departures.items()
+    ]
 
 
 def _duration(seconds: float) -> str:

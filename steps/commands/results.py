@@ -1,7 +1,6 @@
-"""What comes after measuring, and what asks: `./reproduce [again]`, `report`, `status`.
-
-Whatever became of a run, the page is made from what there is, and the last lines on the terminal
-say what doesn't hold, why, and what mends it.
+"""The commands that measure and report: `./reproduce [again]`, `report`, `status`. However a run
+ended, the page is made from the existing results, and the last lines on the terminal say which
+cells aren't valid, why, and how to fix them.
 """
 
 import importlib
@@ -15,9 +14,10 @@ from tabulate import tabulate
 from steps.base import earlier
 from steps.base.errors import UserError
 from steps.base.record import Manifest
+from steps.base.strict import Strict
 from steps.base.venv import is_whole
 from steps.config import verdicts
-from steps.config.schema import PerformanceRunConfig
+from steps.config.runs import PerformanceRunConfig
 from steps.config.verdicts import Verdict
 from steps.machine.tools import environment_python
 from steps.plan.frozen import RUNS_NOTHING, scheduler, snakemake
@@ -27,6 +27,7 @@ from steps.plan.states import (
     WORDS,
     CellState,
     Part,
+    State,
     States,
     Trouble,
     below,
@@ -43,12 +44,12 @@ REMADE = ("verdicts", "submission", "provenance")
 """Stages whose results cost seconds: a damaged one is simply made again."""
 
 KINDS = {"performance_run": "performance", "accuracy_run": "accuracy"}
-"""Other names of what `again` measures: those of the steps."""
+"""Other names of the results that `again` measures: the steps'."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A frozen plan, and the words that it was asked for with."""
+    """A frozen plan, and the overrides it was made with."""
 
     path: Path
     plan: Plan
@@ -73,7 +74,7 @@ class Asked:
 
 
 def run(asked: Asked, passed_on: Sequence[str]) -> int:
-    """Measure what is due. Exit status 0 if all that the plan requires holds, else 1."""
+    """Measure what is due. Exit status 0 if all that the plan requires is valid, else 1."""
     if any(argument in RUNS_NOTHING for argument in passed_on):
         return asked.execute(passed_on)
     remake(asked)
@@ -93,18 +94,21 @@ def _measure(asked: Asked) -> int:
     if ready and all(cell.state == "valid" for cell in asked.cells()):
         return asked.execute(())
     status = asked.execute(("judged",))
-    if status < 128 and (parts := list(disturbed(asked))):
-        for part in parts:
+    if status < 128 and (cells := list(disturbed(asked))):
+        for cell in cells:
+            part = cell.parts[0]
             _aside(asked, part, f"its window was disturbed: {part.why}")
             print(f"measured once more, for its window was disturbed: {part.run}", flush=True)
-        status = asked.execute(("judged",))
+        # Nothing else: what failed isn't tried again without being asked for.
+        again = asked.execute([p.check for c in cells for p in c.parts if p.name != "accuracy"])
+        status = again or status
     if status == 0 and all(cell.state == "valid" for cell in asked.cells()):
         return asked.execute(())
     return status
 
 
 def _as_told(asked: Asked, passed_on: Sequence[str]) -> int:
-    """With arguments of snakemake's: only what they ask for, and what of it doesn't hold."""
+    """With snakemake's arguments: only what they ask for, and which of it isn't valid."""
     status = asked.execute(passed_on)
     found = [cell for cell in asked.cells() if cell.state in ("invalid", "damaged", "failed")]
     for line in lines(found, asked):
@@ -117,28 +121,28 @@ def _interrupted(asked: Asked, status: int) -> int:
     return status
 
 
-def disturbed(asked: Asked) -> Iterator[Part]:
-    """Short runs that aren't valid in a window that was disturbed, and were measured only once.
-    Runs of the rules' length are never repeated without being asked for."""
+def disturbed(asked: Asked) -> Iterator[CellState]:
+    """Cells whose short performance run isn't valid in a disturbed window, and was measured only
+    once. Runs of the rules' length are only repeated on request."""
     jobs = {job.output: job for job in asked.plan.jobs}
     for cell in asked.cells():
-        for part in cell.parts:
-            if part.name != "performance" or part.state != "invalid" or part.tries > 1:
-                continue
-            config = PerformanceRunConfig.model_validate_json(jobs[part.run].config)
-            short = config.loadgen.least_ms(config.rules) < config.rules.min_duration_ms
-            if short and part.window is not None and not part.window.clean:
-                yield part
+        part = cell.parts[0]
+        if part.state != "invalid" or part.tries > 1:
+            continue
+        config = PerformanceRunConfig.model_validate_json(jobs[part.run].config)
+        short = config.loadgen.least_ms(config.rules) < config.rules.min_duration_ms
+        if short and part.window is not None and not part.window.clean:
+            yield cell
 
 
 def again(asked: Asked, words: Sequence[str]) -> int:
-    """Measure anew what failed, or what the words name: cells (Server, bf16/Server), results
+    """Measure again what failed, or what the words name: cells (Server, bf16/Server), results
     (performance, accuracy, TEST06), steps whose results are damaged."""
     parts = list(chosen(asked.cells(), words))
     artifacts = [t.job for t in troubles(asked.plan, asked.root) if _artifact(t, words)]
     if not parts and not artifacts:
         raise UserError(
-            "nothing of what is named was measured and doesn't hold; to measure what holds once "
+            "none of the named results was measured and isn't valid; to measure a valid one once "
             "more, name it: ./reproduce again performance, accuracy or a test"
         )
     for part in parts:
@@ -149,7 +153,7 @@ def again(asked: Asked, words: Sequence[str]) -> int:
 
 
 def chosen(cells: Sequence[CellState], words: Sequence[str]) -> Iterator[Part]:
-    """Results to measure anew. UserError for a word that names nothing."""
+    """Results to measure again. UserError for a word that names nothing."""
     kinds = {part.name for cell in cells for part in cell.parts}
     wanted = {KINDS.get(word, word) for word in words if KINDS.get(word, word) in kinds}
     names = [w for w in words if KINDS.get(w, w) not in kinds and w not in STEPS]
@@ -174,7 +178,7 @@ def chosen(cells: Sequence[CellState], words: Sequence[str]) -> Iterator[Part]:
 
 
 def _artifact(trouble: Trouble, words: Sequence[str]) -> bool:
-    """Whether a damaged result that isn't measured is to be made again."""
+    """Whether a damaged result that isn't measured must be made again."""
     if STEPS[trouble.job.step].stage != "artifacts":
         return False
     return not words or trouble.job.step in words
@@ -185,8 +189,7 @@ def _aside(asked: Asked, part: Part, reason: str) -> None:
 
 
 def remake(asked: Asked) -> None:
-    """Let go of damaged verdicts and packages, and of verdicts that another version wrote: what
-    they are made from is there."""
+    """Remove damaged verdicts and packages, and verdicts of other versions: their inputs exist."""
     for job in asked.plan.jobs:
         path = asked.root / job.output
         if not path.is_file() or (STEPS[job.step].stage not in REMADE and not _judges(job)):
@@ -216,7 +219,9 @@ def _job(plan: Plan, step: str) -> Job:
 
 
 def present(asked: Asked) -> int:
-    """Bring the page up to date, print what holds and what doesn't; 0 if all holds, else 1."""
+    """Bring the page up to date, print which cells are valid and which aren't; 0 if all are, else
+    1.
+    """
     states = States(asked.plan, asked.root)
     cells, whole = states.cells(), list(states.whole())
     page = _page(asked, cells, environment_if_there)
@@ -230,7 +235,7 @@ def present(asked: Asked) -> int:
 
 
 def numbers(asked: Asked, cells: Sequence[CellState]) -> str:
-    """How many cells are valid, and what they reached."""
+    """How many cells are valid, and their values."""
     keys = [cell.key for cell in cells]
     valid = [cell for cell in cells if cell.state == "valid"]
     reached = [f"{word_for(cell.key, keys)} {cell.parts[0].value}" for cell in valid]
@@ -239,7 +244,7 @@ def numbers(asked: Asked, cells: Sequence[CellState]) -> str:
 
 
 def lines(cells: Sequence[CellState], asked: Asked) -> list[str]:
-    """One line a cell: what, why, and the command that mends it."""
+    """One line per cell: its state, why, and the command that fixes it."""
     keys = [cell.key for cell in described(asked.plan).cells]
     return [
         f"{word_for(cell.key, keys)} {WORDS[cell.state]}"
@@ -249,7 +254,7 @@ def lines(cells: Sequence[CellState], asked: Asked) -> list[str]:
 
 
 def broken(asked: Asked) -> list[str]:
-    """Damaged results that are no cell's own, a line each."""
+    """Damaged results that belong to no cell, one line each."""
     return [
         trouble.line(asked.overrides)
         for trouble in troubles(asked.plan, asked.root)
@@ -258,13 +263,13 @@ def broken(asked: Asked) -> list[str]:
 
 
 def report(asked: Asked) -> int:
-    """The page, at any time; the environment that draws it is made if it isn't there."""
+    """The page, at any time; the environment that draws it is made if absent."""
     print(_page(asked, asked.cells(), lambda root: environment_python(root, "analysis")))
     return 0
 
 
 def _page(asked: Asked, cells: tuple[CellState, ...], python: Callable[[Path], Path | None]) -> str:
-    """Where the page lies; in words why it couldn't be made, unless that was all that was asked."""
+    """The page's path; or a message why it couldn't be made, unless only the page was asked for."""
     found = python(asked.root)
     if found is None:
         return "no page: the analysis environment isn't there yet; ./reproduce report makes both"
@@ -283,9 +288,52 @@ def environment_if_there(root: Path) -> Path | None:
     return directory / "bin/python" if is_whole(directory) else None
 
 
-def status(asked: Asked) -> int:
+class CellStatus(CellState):
+    """A cell, and what its parts come to."""
+
+    overall: State
+    reason: str
+    fix: str
+
+
+class Status(Strict):
+    """What `status --json` prints; `damaged`: results that are no cell's own, a sentence each."""
+
+    experiment: str
+    plan: str
+    cells: tuple[CellStatus, ...]
+    damaged: tuple[str, ...]
+
+    @classmethod
+    def of(cls, asked: Asked, cells: Sequence[CellState]) -> "Status":
+        keys = [cell.key for cell in cells]
+        return cls(
+            experiment=asked.plan.experiment,
+            plan=asked.path.stem,
+            cells=tuple(
+                CellStatus(
+                    **dict(cell),
+                    overall=cell.state,
+                    reason=cell.why,
+                    fix="" if fine(cell) else mending(cell, keys, asked.overrides),
+                )
+                for cell in cells
+            ),
+            damaged=tuple(broken(asked)),
+        )
+
+
+def fine(cell: CellState) -> bool:
+    """Whether nothing has to be done for it."""
+    return cell.state in ("valid", "running")
+
+
+def status(asked: Asked, *, as_json: bool = False) -> int:
     """A table of all cells: valid, running, due, failed and why."""
     cells = asked.cells()
+    if as_json:
+        print(Status.of(asked, cells).model_dump_json(indent=1))
+        return 0
     keys = [cell.key for cell in cells]
     names = list(dict.fromkeys(part.name for cell in cells for part in cell.parts))
     rows = [
@@ -298,7 +346,7 @@ def status(asked: Asked) -> int:
         for cell in cells
     ]
     print(tabulate(rows, headers=["cell", "state", *names, "tries"], tablefmt="simple"))
-    others = [cell for cell in cells if cell.state not in ("valid", "running")]
+    others = [cell for cell in cells if not fine(cell)]
     for line in (*lines(others, asked), *broken(asked)):
         print(line)
     print(numbers(asked, cells))

@@ -1,6 +1,6 @@
 """`./reproduce seal [overrides] --output FILE [--sign KEY] [--recipient FILE]`.
 
-The package leaves as one file: a compressed tar, for recipients encrypted in the format of age
+The package becomes one file: a compressed tar, for recipients encrypted in the format of age
 (pyrage: the Rust implementation of age, streaming, no key ring, no agent; takes SSH keys too).
 """
 
@@ -18,24 +18,24 @@ from pathlib import Path
 from typing import IO, Any
 
 from steps import ROOT
+from steps.base.arguments import Parser, as_typed, plan_arguments
 from steps.base.errors import UserError
 from steps.base.record import Manifest
 from steps.commands.results import Asked, broken, lines
-from steps.plan.frozen import frozen_plan, site_file
+from steps.plan.frozen import frozen_plan
 from steps.plan.states import States
 from steps.submit.provenance.package import ENVELOPE, FOLDER, STATEMENT, TREE
 from steps.submit.provenance.signing import signed
 from steps.submit.provenance.statement import damage, read
 
 
-def command(arguments: list[str]) -> int:
-    """Writes the file under another name first. UserError unless the package is what it was."""
-    parser = argparse.ArgumentParser(
-        prog="./reproduce seal",
-        description="Put a finished submission, its statement and its bills of materials into one "
-        "file; sign it, encrypt it.",
+def declare(parser: Parser) -> None:
+    """The plan whose submission it is, the file, and keys."""
+    parser.description = (
+        "Put a finished submission, its statement and its bills of materials into one file; sign "
+        "it, encrypt it."
     )
-    parser.add_argument("overrides", nargs="*", help="of the experiment")
+    plan_arguments(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="FILE")
     parser.add_argument("--sign", type=Path, metavar="KEY", help="private key, PEM or OpenSSH")
     parser.add_argument(
@@ -46,10 +46,12 @@ def command(arguments: list[str]) -> int:
         action="store_true",
         help="the package that lies there, though it isn't what the plan holds",
     )
-    rest, site = site_file(arguments)
-    given = parser.parse_args(rest)
-    path = frozen_plan(ROOT, given.overrides, site)
-    asked = Asked.of(path, ROOT, [*given.overrides, *(["--site", str(site)] if site else [])])
+
+
+def command(given: argparse.Namespace) -> int:
+    """Writes the file under another name first. UserError unless the package is what it was."""
+    path = frozen_plan(ROOT, given.overrides, given.site)
+    asked = Asked.of(path, ROOT, as_typed(given.overrides, given.site))
     if not given.anyway:
         _require_held(asked)
     jobs = {job.step: job for job in asked.plan.jobs}
@@ -88,7 +90,7 @@ def command(arguments: list[str]) -> int:
 
 
 def _require_held(asked: Asked) -> None:
-    """Raises UserError unless the package is that of the plan, made of results that hold."""
+    """Raises UserError unless the package is that of the plan, made of valid results."""
     cells, states = asked.cells(), States(asked.plan, asked.root)
     bad = [cell for cell in cells if cell.state != "valid"]
     more = "; --anyway seals what lies there"
@@ -101,7 +103,7 @@ def _require_held(asked: Asked) -> None:
 
 
 def _pack(plain: IO[bytes], files: dict[str, Path], extra: dict[str, bytes]) -> None:
-    """Names, bytes and nothing of this machine: no owner, no time."""
+    """Names and bytes, but nothing of this machine: no owner, no time."""
     with (
         gzip.GzipFile("", "wb", 6, plain, mtime=0) as zipped,
         tarfile.open(fileobj=zipped, mode="w") as archive,
@@ -154,7 +156,7 @@ def key_lines(path: Path) -> list[str]:
 
 @contextmanager
 def scratch(folder: Path) -> Iterator[IO[bytes]]:
-    """A file without a name: what is not encrypted never lies where it could be read."""
+    """A file without a name: unencrypted content never has a path by which it could be read."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as stream:
         yield stream
@@ -162,7 +164,7 @@ def scratch(folder: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _taking_place_of(path: Path) -> Iterator[IO[bytes]]:
-    """A new file that takes the place of `path` if all goes well; only its owner may read it."""
+    """A new file that replaces `path` if all goes well; only its owner may read it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

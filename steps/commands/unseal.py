@@ -12,30 +12,33 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from steps.base.arguments import Parser
 from steps.base.errors import UserError
 from steps.base.untrusted import Damaged, open_regular
 from steps.commands.seal import key_lines, scratch
 from steps.submit.provenance.package import FOLDER, TREE, complaints_of, verify
 
 AGE = b"age-encryption.org/v1"
-"""How a file of age begins."""
+"""The first bytes of a file of age."""
 
 
 RATIO, FREE_BYTES = 200, 64 << 20
-"""Logs of a submission shrink to a fifth or a twentieth, a file of zeros to a thousandth; what is
-small may be as it likes."""
+"""Logs of a submission shrink to a fifth or a twentieth, a file of zeros to a thousandth; small
+ones may be anything.
+"""
 
 
-def command(arguments: list[str]) -> int:
-    """Decrypts, checks and only then moves into place. UserError for whatever doesn't hold."""
-    parser = argparse.ArgumentParser(
-        prog="./reproduce unseal", description="Open what seal made, and check every file of it."
-    )
+def declare(parser: Parser) -> None:
+    """The file, where to, and keys."""
+    parser.description = "Open what seal made, and check every file of it."
     parser.add_argument("file", type=Path)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--identity", type=Path, metavar="KEY", help="private key, age's or SSH's")
     parser.add_argument("--signer", type=Path, metavar="KEY", help="public key, PEM or OpenSSH")
-    given = parser.parse_args(arguments)
+
+
+def command(given: argparse.Namespace) -> int:
+    """Decrypts, checks and only then moves into place. UserError for whatever doesn't hold."""
     directory: Path = given.directory.absolute()
     if directory.exists():
         raise UserError(f"{directory} exists; name a directory that doesn't")
@@ -79,14 +82,14 @@ def _unpack(plain: IO[bytes], directory: Path, name: Path) -> None:
                     )
                 _write(directory / entry.name, archive.extractfile(entry))
     except _NO_PACKAGE as error:
-        raise UserError(f"{name} is no package, truncated or altered; get it again") from error
+        raise UserError(f"{name} isn't a package, or damaged; get it again") from error
 
 
 _NO_PACKAGE = (
     *(tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, ValueError),
     *(FileExistsError, NotADirectoryError),
 )
-"""The last two: of a file below which there are others."""
+"""The last two: for a file with others below it."""
 
 
 def _write(path: Path, stream: IO[bytes] | None) -> None:
@@ -132,7 +135,7 @@ def _identities(path: Path) -> list[Any]:
 
 @contextmanager
 def _open(path: Path) -> Iterator[IO[bytes]]:
-    """A regular file: a pipe would be waited for for ever, and a device has no end."""
+    """Raises UserError unless it is a regular file: a pipe would block, and a device has no end."""
     try:
         stream = open_regular(path.resolve())
     except (Damaged, OSError, RuntimeError) as error:

@@ -31,5 +31,5 @@ class Modes(Strict):
 
     @property
     def devices(self) -> int:
-        """Of one accelerator, as device plugins and schedulers count them."""
+        """How many devices device plugins and schedulers count for one accelerator."""
         return PARTITIONS[self.compute]

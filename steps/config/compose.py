@@ -24,11 +24,11 @@ from steps.base.errors import UserError
 from steps.config.axes import AXES
 from steps.config.engine import SSH
 from steps.config.groups import hardware_file
-from steps.config.layers import SELECTORS, settled
-from steps.config.site import site_text
+from steps.config.layers import SELECTORS, effective
+from steps.config.site import PACKAGE, site_text
 
 MATRIX_KEYS = ("experiment", "matrix", "cells", "experiment_name")
-"""What the choice of cells depends on; every other override holds for each of them."""
+"""What the choice of cells depends on; every other override applies to each of them."""
 
 
 ROW = "row"
@@ -45,11 +45,11 @@ UNRESOLVED = ("round", "matrix", "cells")
 
 
 def _layers(*paths: str, _root_: DictConfig) -> DictConfig:
-    """The layers at these paths, settled at this cell."""
-    return OmegaConf.create(_settled(paths, _root_))
+    """The layers at these paths, effective at this cell."""
+    return OmegaConf.create(_effective(paths, _root_))
 
 
-def _settled(paths: Sequence[str], _root_: DictConfig, **elsewhere: str) -> dict[str, Any]:
+def _effective(paths: Sequence[str], _root_: DictConfig, **elsewhere: str) -> dict[str, Any]:
     """The same as it is, with another value than the cell's for a selector or not."""
     point = {
         **{
@@ -62,7 +62,7 @@ def _settled(paths: Sequence[str], _root_: DictConfig, **elsewhere: str) -> dict
     }
     found = [OmegaConf.select(_root_, path) for path in paths]
     raw = [OmegaConf.to_container(node, resolve=True) for node in found if node is not None]
-    return settled(cast(list[Mapping[str, Any]], raw), point)
+    return effective(cast(list[Mapping[str, Any]], raw), point)
 
 
 def _engine(home: Path, *paths: str, _root_: DictConfig) -> DictConfig:
@@ -71,7 +71,7 @@ def _engine(home: Path, *paths: str, _root_: DictConfig) -> DictConfig:
     The nodes of a mixed cluster differ in `arguments` alone (by_hardware), which `arguments_on` has
     for those that aren't of the system's own hardware.
     """
-    engine = _settled(paths, _root_)
+    engine = _effective(paths, _root_)
     cluster, own = _root_.cluster, _root_.hardware
     if "placement" not in engine:
         return OmegaConf.create(engine)
@@ -84,7 +84,7 @@ def _engine(home: Path, *paths: str, _root_: DictConfig) -> DictConfig:
         for group in cluster.groups:
             kind = own if group.hardware == own.name else hardware_file(home, group.hardware)
             placement["kinds"].append({**group, "accelerator": kind["accelerator"]})
-            there = _settled(paths, _root_, by_hardware=group.hardware)
+            there = _effective(paths, _root_, by_hardware=group.hardware)
             if _apart(there) != _apart(engine):
                 raise ValueError(
                     f"engines on {own.name} and {group.hardware} differ in more than arguments, "
@@ -107,7 +107,7 @@ def _apart(engine: Mapping[str, Any]) -> dict[str, Any]:
 
 def _source_layers(*paths: str, _root_: DictConfig) -> DictConfig:
     """The same before the weights are in the cell's precision."""
-    return OmegaConf.create(_settled(paths, _root_, by_precision=""))
+    return OmegaConf.create(_effective(paths, _root_, by_precision=""))
 
 
 def _at(node: DictConfig, *keys: str) -> Any:
@@ -151,8 +151,8 @@ FOREIGN = (
     *("oc.create", "oc.decode", "oc.deprecated", "oc.dict.keys", "oc.dict.values", "oc.env"),
     *("oc.select", "hydra", "now", "python_version"),
 )
-"""Of OmegaConf and Hydra. A plan is found again by `conf/`, the overrides and the site's file, so
-nothing in it may come from the environment, the clock or the machine."""
+"""Resolvers of OmegaConf and Hydra. A plan is found again by `conf/`, the overrides and the site's
+file, so nothing in it may come from the environment, the clock or the machine."""
 
 
 @contextmanager
@@ -179,7 +179,7 @@ def compose(
 
     An experiment names a `matrix` (every combination of its axes) or a list of `cells`. An override
     of an axis (`precision=bf16,fp8`, `scenario=glob(*)`) replaces that axis of a matrix and chooses
-    among cells, `row` chooses by the name of a result; any other override holds for all cells.
+    among cells, `row` chooses by the name of a result; any other override applies to all cells.
     `site` is a system file outside `conf/` that takes the place of the system that it builds on;
     `stand_in` names a system that takes the place of whichever was chosen. Returns the experiment's
     name and one dictionary per cell, in order. Raises UserError for anything that Hydra refuses.
@@ -257,7 +257,8 @@ def _with_site(conf: Path, site: Path | None) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "conf"
         shutil.copytree(conf, home)
-        (home / "system" / site.name).write_text(text, encoding="utf-8")
+        # Hydra looks for it in the first lines only, and a comment before it ends its search.
+        (home / "system" / site.name).write_text(f"{PACKAGE}\n{text}", encoding="utf-8")
         yield home.resolve()
 
 
@@ -348,7 +349,7 @@ def _parsed(text: str) -> Override:
 
 
 def _split(conf: Path, overrides: list[str]) -> tuple[list[str], dict[str, list[str]]]:
-    """Overrides that hold for all cells, and the values of the axes (and rows) that were named."""
+    """Overrides that apply to all cells, and the values of the axes (and rows) that were named."""
     fixed: list[str] = []
     axes: dict[str, list[str]] = {}
     for text in overrides:

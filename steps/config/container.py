@@ -9,7 +9,7 @@ from steps.config.runtime import EngineAddress
 
 Argument = Annotated[str, Field(pattern=r"^[A-Z][A-Z_]*$")]
 Value = Annotated[str, Field(pattern=r"^[\w.:/+ -]*$")]
-"""Of words that a Dockerfile's shell may split and needn't quote."""
+"""A value of words that a Dockerfile's shell may split and needn't quote."""
 
 
 class ImageConfig(Strict):

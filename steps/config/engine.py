@@ -68,15 +68,15 @@ class Placement(Strict):
     """How many engines a node has, where they run, and what a dead one means.
 
     `nodes`: how many. `engines_per_node`: engines on each. `in_process`: the node's only engine
-    runs in LoadGen's own process, which saves a hop; else each
-    engine is a process. `pinned`: engine processes share the CPUs out evenly, NUMA node by NUMA
-    node; the engine in LoadGen's process has the idlest, one per thread, and LoadGen's threads the
-    others. `device_variable`: what names an engine's accelerators to it; `tensor_parallel_size` of
-    them each, in order. `prompt_token_weight`: the work of a prompt's token over that of an
-    answer's, for routing. `on_failure` "redispatch" gives a dead engine's samples to the others and
-    does without one that can't start. `silence_limit_s`: an engine process without a sign of life
-    for so long is dead. `degraded_below`: results name engines that are slower than this share of
-    the median of those on the same device.
+    runs in LoadGen's own process, which saves a hop; else each engine is a process. `pinned`:
+    engine processes share the CPUs out evenly, NUMA node by NUMA node; the engine in LoadGen's
+    process has the idlest, one per thread, and LoadGen's threads the others. `device_variable`:
+    what names an engine's accelerators to it; `tensor_parallel_size` of them each, in order.
+    `prompt_token_weight`: the work of a prompt's token over that of an answer's, for routing.
+    `on_failure` "redispatch" gives a dead engine's samples to the others and continues without one
+    that can't start. `silence_limit_s`: an engine process without a sign of life for so long is
+    dead. `degraded_below`: results name engines that are slower than this share of the median of
+    those on the same device.
 
     `cluster`: "none", this machine alone; "slurm", the nodes of the Slurm job that the run is;
     "local", so many nodes of Ray on this machine; "ssh", `hosts`, on which the run starts Ray in
@@ -137,7 +137,7 @@ class Placement(Strict):
         return self
 
     def kind(self, node: int) -> NodeKind | None:
-        """Of a node by its number; None where any node will do."""
+        """The kind of a node by its number; None if any node will do."""
         nodes = [kind for kind in self.kinds for _ in range(kind.nodes)]
         return nodes[node] if nodes else None
 

@@ -19,7 +19,7 @@ Url = Annotated[str, Field(pattern=r"^https?://[^/\s]+(/\S*)?$")]
 
 
 VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
-"""Names of environment variables that may be told from a token."""
+"""Names of environment variables, which can be distinguished from tokens."""
 
 
 class Secret(Strict):

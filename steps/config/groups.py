@@ -106,8 +106,8 @@ class NodeKind(Strict):
 class Requirement(Strict):
     """What a system needs of the machines it runs on; `model` None: a CPU is enough.
 
-    `hardware` None: nodes of several kinds. `kinds`: each of them. `idle`: its rates hold only
-    where nothing else runs.
+    `hardware` None: nodes of several kinds. `kinds`: each of them. `idle`: its rates are only valid
+    if nothing else runs.
     """
 
     system: Name
@@ -217,7 +217,7 @@ def _check_layers(composed: Mapping[str, Any], conf: Path) -> None:
         for place, selector, value in selections(layer, path):
             if selector in known and value not in known[selector]:
                 raise UserError(
-                    f"{place} never applies: {value!r} is none of "
+                    f"{place} never applies: {value!r} isn't one of "
                     f"{', '.join(sorted(known[selector]))}"
                 )
 
@@ -228,7 +228,7 @@ def _validated(kind: type[Group], composed: Mapping[str, Any], name: str) -> Gro
     except ValidationError as error:
         named = " ".join(filter(None, (name, composed[name].get("name"))))
         raise UserError(
-            f"{named}: {explain(error)}; mend it in conf/, the --site file or the override"
+            f"{named}: {explain(error)}; fix it in conf/, the --site file or the override"
         ) from error
 
 

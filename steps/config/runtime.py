@@ -69,7 +69,7 @@ class Runtime(ContainerSettings):
     native: bool
 
     def address(self) -> dict[str, str]:
-        """Of the engine, as an image's `host`."""
+        """The engine's address, as an image's `host`."""
         return {"engine": self.engine, "socket": self.socket}
 
     def container(self, nodes: int) -> ContainerSettings:

@@ -86,7 +86,7 @@ class Volume(Strict):
 
 
 class User(Strict):
-    """Of a pod's processes, in numbers."""
+    """The user and group of a pod's processes, as numbers."""
 
     uid: Positive
     gid: Positive
@@ -100,7 +100,7 @@ class Kubernetes(Strict):
     path; None: the nodes have them. `image_pull_secrets`: names of Secrets of the namespace.
     `volume`: what pods see the checkout on. `user`: of the pods' processes; None: the user who
     starts ./reproduce. `time`: limits of Jobs. `group_ids`: numbers of the groups that hardware
-    asks for by name. `accelerators`: the device plugin's resource, by the first three letters of an
+    names. `accelerators`: the device plugin's resource, by the first three letters of an
     architecture. `resource_naming_strategy`: that of AMD's device plugin; "mixed" names partitions,
     as amd.com/cpx_nps1. `node_labels`: of nodes of a hardware. `shared_namespaces`: whose pods may
     be on the node of a measured run; those of a DaemonSet may anyway. `pending_limit_min`: how long

@@ -8,7 +8,10 @@ import yaml
 from steps.base.errors import UserError
 from steps.base.untrusted import Damaged, text_of
 
-PACKAGE = re.compile(r"# *@package +_global_")
+PACKAGE = "# @package _global_"
+"""What a system's file begins with."""
+
+HEADER = re.compile(r"# *@package +_global_")
 
 MAX_DEPTH = 50
 MAX_NODES = 100_000
@@ -18,8 +21,8 @@ MAX_NODES = 100_000
 def site_text(site: Path) -> str:
     """The file's text, without the mark that editors put before UTF-8.
 
-    Raises UserError for what is no text of reasonable size and depth, and for a file that Hydra
-    would put in the wrong place. Not for YAML that is wrong: whoever parses it says where.
+    Raises UserError for anything but a text of reasonable size and depth, and for a file that Hydra
+    would put in the wrong place. Not for wrong YAML: the parser says where.
     """
     try:
         text = text_of(site.resolve(strict=True)).removeprefix("\ufeff")
@@ -27,9 +30,7 @@ def site_text(site: Path) -> str:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UserError(f"--site {site}: {reason}; it has to be YAML in UTF-8") from error
     if not _has_package(text):
-        raise UserError(
-            f"--site {site} lacks its first line; put `# @package _global_` before all others"
-        )
+        raise UserError(f"--site {site} lacks its first line; put `{PACKAGE}` before all others")
     try:
         reason = _excess(text)
     except yaml.YAMLError:
@@ -44,7 +45,7 @@ def site_text(site: Path) -> str:
 def _has_package(text: str) -> bool:
     """Whether Hydra will find it: it looks in the comments that a file begins with."""
     for line in map(str.strip, text.splitlines()):
-        if PACKAGE.fullmatch(line):
+        if HEADER.fullmatch(line):
             return True
         if line and not line.startswith("#"):
             return False

@@ -1,6 +1,6 @@
-"""What a check publishes: whether a result holds, every complaint about it, and its numbers.
+"""What a check publishes: whether a result is valid, every complaint about it, and its numbers.
 
-One class per check, named as its configuration. A result that doesn't hold is a value like any
+One class per check, named as its configuration. A result that isn't valid is a value like any
 other; a check raises UserError only for what it can't read.
 """
 
@@ -15,7 +15,7 @@ from typing_extensions import Self
 from steps.base.errors import UserError
 from steps.base.record import Manifest
 from steps.base.strict import NotNegative, Positive, Strict
-from steps.config.schema import NO_GATE
+from steps.config.checks import NO_GATE
 from steps.config.window import Window
 
 Value = str | float | bool | None
@@ -56,12 +56,12 @@ class Verdict(Strict):
     @model_validator(mode="after")
     def _has_a_complaint_or_holds(self) -> Self:
         if self.holds == bool(self.complaints):
-            raise ValueError("a verdict holds if, and only if, it has no complaint")
+            raise ValueError("`holds` says that there is no complaint, or there is one")
         return self
 
     @property
     def why(self) -> str:
-        """In a line why it doesn't hold, and what disturbed the run; empty if it holds."""
+        """One line: why it isn't valid, and what disturbed the run; empty if it is valid."""
         if self.holds:
             return ""
         first, more = self.complaints[0], len(self.complaints) - 1
@@ -71,7 +71,7 @@ class Verdict(Strict):
 
 
 class Limits(Strict):
-    """Of the 99th percentiles, in ms; None: there is none."""
+    """Limits of the 99th percentiles, in ms; None: no limit."""
 
     ttft_ms: float | None
     tpot_ms: float | None
@@ -83,8 +83,8 @@ Percentiles = dict[str, float]
 
 
 class PerformanceVerdict(Verdict):
-    """`value` is the round's metric in `unit`: tokens per second where tokens are timed, else
-    samples, which are queries in Server. Distributions are None where they aren't timed.
+    """`value` is the round's metric in `unit`: tokens per second if tokens are timed, else samples,
+    which are queries in Server. Untimed distributions have the value None.
     """
 
     metric: str

@@ -33,8 +33,9 @@ class Cost(Strict):
 
 
 class Disturbance(Strict):
-    """`words` without the times, which are s since the test's begin; `cost` None: no step was slow
-    that the journal was told of."""
+    """`words` without the times, which are s since the test's begin; `cost` None: no step in the
+    journal was slow.
+    """
 
     by: Cause | Literal["steps"]
     words: str

@@ -8,7 +8,7 @@ from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.record import Manifest, Workspace
 from steps.base.step import main
-from steps.config.schema import NO_GATE, AccuracyCheckConfig, Bounds, Gates
+from steps.config.checks import NO_GATE, AccuracyCheckConfig, Bounds, Gates
 from steps.config.verdicts import (
     AccuracyVerdict,
     Complaint,
@@ -19,6 +19,7 @@ from steps.config.verdicts import (
 )
 from steps.config.window import Window
 from steps.mlperf.accuracy_text import read_scores
+from steps.mlperf.loadgen import ANSWERS, DETAIL, loadgen_scenario
 from steps.mlperf.loadgen_log import Detail, read_detail
 
 REHEARSAL, IMAGES = "rehearsal", "stable-diffusion-xl"
@@ -32,7 +33,7 @@ def step(
     accuracy.json. A run that proves nothing (wrong mode, samples missing) isn't scored.
     """
     run = Manifest.read(inputs["run"])
-    detail = read_detail(run.file("mlperf_log_detail.txt"))
+    detail = read_detail(run.file(DETAIL))
     complaints = tuple(unproven(detail, config))
     scores: dict[str, float] = {}
     gates: dict[str, GateVerdict] = {}
@@ -66,7 +67,7 @@ def _scored(
     console: Console,
 ) -> tuple[dict[str, float], str, tuple[Complaint, ...]]:
     """Scores, accuracy.txt, and what is wrong with the samples that they are of."""
-    dataset, log = Manifest.read(inputs["dataset"]), run.file("mlperf_log_accuracy.json")
+    dataset, log = Manifest.read(inputs["dataset"]), run.file(ANSWERS)
     if config.scorer == IMAGES:
         (scores, text), samples = _images(config, log, dataset, folder)
         return scores, text, tuple(_incomplete(samples, config))
@@ -144,7 +145,7 @@ def unproven(detail: Detail, config: AccuracyCheckConfig) -> Iterator[Complaint]
     """Why LoadGen itself doesn't say that this was a whole accuracy run."""
     expected = {
         "effective_test_mode": "AccuracyOnly",
-        "effective_scenario": "Offline" if config.scenario == "Offline" else "Server",
+        "effective_scenario": loadgen_scenario(config.scenario),
         "qsl_reported_total_count": config.dataset_size,
     }
     for key, value in expected.items():
@@ -223,7 +224,7 @@ def _of_all(metrics: dict[str, Metric]) -> GateVerdict:
 
 
 def missed(gates: Mapping[str, GateVerdict], config: AccuracyCheckConfig) -> Iterator[Complaint]:
-    """Of the required gate, each metric that misses it."""
+    """Each metric that misses the required gate."""
     if config.required == NO_GATE:
         return
     against = "bound" if isinstance(config.gates[config.required], Bounds) else "reference"

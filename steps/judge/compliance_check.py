@@ -8,10 +8,11 @@ from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.record import MANIFEST, Manifest, Record, Workspace
 from steps.base.step import main
-from steps.config.schema import ComplianceCheckConfig
+from steps.config.checks import ComplianceCheckConfig
 from steps.config.verdicts import Complaint, ComplianceVerdict, as_result
 from steps.config.window import Window
 from steps.judge.compliance import tokens, verify
+from steps.mlperf.loadgen import ANSWERS, DETAIL
 from steps.mlperf.loadgen_log import read_answers, read_detail
 from steps.mlperf.rounds import Test
 
@@ -87,12 +88,12 @@ def _whole(path: Path) -> Manifest:
 def _tokens(
     config: ComplianceCheckConfig, run: Manifest, inputs: Mapping[str, Path], folder: Path
 ) -> ComplianceVerdict:
-    detail, timed = read_detail(run.file("mlperf_log_detail.txt")), config.scenario != "Offline"
+    detail, timed = read_detail(run.file(DETAIL)), config.scenario != "Offline"
     if config.eos_token_id is None:
         raise UserError(
             "TEST06 needs the model's end-of-sequence token; set benchmark.generation.eos_token_id"
         )
-    log = run.file(verify.ANSWERS)
+    log = run.file(ANSWERS)
     found = tokens.examine(read_answers(log), {config.eos_token_id}, timed=timed)
     where = f"{config.test} of {config.scenario} fails"
     complaints = (

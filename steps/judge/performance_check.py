@@ -8,17 +8,15 @@ from typing import Any
 from steps.base.console import Console
 from steps.base.record import Manifest, Workspace
 from steps.base.step import main
-from steps.config.schema import PerformanceCheckConfig
+from steps.config.checks import PerformanceCheckConfig
 from steps.config.verdicts import Complaint, Limits, PerformanceVerdict, as_result, plain
 from steps.config.window import Window
 from steps.mlperf.early_stopping import allowed_misses
+from steps.mlperf.loadgen import DETAIL, LATENCY_KEY, P99, TPOT_KEY, TTFT_KEY, loadgen_scenario
 from steps.mlperf.loadgen_log import Detail, read_detail
 
 NS_PER_MS = 1e6
-PERCENTILES = ("50.00", "90.00", "95.00", "97.00", "99.00", "99.90")
-TTFT, TPOT = "result_first_token_{}_latency_ns", "result_time_per_output_token_{}_ns"
-LATENCY = "result_{}_latency_ns"
-"""Keys of a percentile in LoadGen's log."""
+PERCENTILES = ("50.00", "90.00", "95.00", "97.00", P99, "99.90")
 
 
 def step(
@@ -29,7 +27,7 @@ def step(
 ) -> None:
     """Publishes a PerformanceVerdict, whatever it says; the log has every complaint."""
     run = Manifest.read(inputs["run"])
-    detail = read_detail(run.file("mlperf_log_detail.txt"))
+    detail = read_detail(run.file(DETAIL))
     verdict = judge(detail, config, Window.of(run.result))
     for complaint in verdict.complaints:
         print(f"complaint: {complaint}")
@@ -89,9 +87,9 @@ def metrics(detail: Detail, config: PerformanceCheckConfig) -> dict[str, Any]:
         "samples_per_second": float(detail.get(samples)),
         "query_count": int(detail.get("result_query_count")),
         "target_qps": float(detail.get("effective_target_qps")),
-        "ttft_ms": _distribution(detail, TTFT) if timed else None,
-        "tpot_ms": _distribution(detail, TPOT) if timed else None,
-        "latency_ms": _distribution(detail, LATENCY) if whole else None,
+        "ttft_ms": _distribution(detail, TTFT_KEY) if timed else None,
+        "tpot_ms": _distribution(detail, TPOT_KEY) if timed else None,
+        "latency_ms": _distribution(detail, LATENCY_KEY) if whole else None,
         "limits": Limits(ttft_ms=rules.ttft_ms, tpot_ms=rules.tpot_ms, latency_ms=rules.latency_ms),
         "min_duration_ms": int(detail.get("effective_min_duration_ms")),
         "loadgen_version": str(detail.get("loadgen_version")),
@@ -162,13 +160,13 @@ def _latencies(detail: Detail, config: PerformanceCheckConfig) -> Iterator[Compl
         return
     rules = config.rules
     for name, template, limit_ms, may_reach in (
-        ("TTFT", TTFT, rules.ttft_ms, False),
-        ("TPOT", TPOT, rules.tpot_ms, False),
-        ("latency", LATENCY, rules.latency_ms, True),
+        ("TTFT", TTFT_KEY, rules.ttft_ms, False),
+        ("TPOT", TPOT_KEY, rules.tpot_ms, False),
+        ("latency", LATENCY_KEY, rules.latency_ms, True),
     ):
         if limit_ms is None:
             continue
-        value_ms = detail.get(template.format("99.00_percentile")) / NS_PER_MS
+        value_ms = detail.get(template.format(P99)) / NS_PER_MS
         if not (value_ms < limit_ms or (may_reach and value_ms == limit_ms)):
             rate = detail.get("effective_target_qps")
             yield Complaint(
@@ -187,7 +185,7 @@ def _expected(config: PerformanceCheckConfig) -> dict[str, Any]:
     rules, loadgen = config.rules, config.loadgen
     offline = config.scenario == "Offline"
     expected: dict[str, Any] = {
-        "effective_scenario": "Offline" if offline else "Server",
+        "effective_scenario": loadgen_scenario(config.scenario),
         "effective_test_mode": "PerformanceOnly",
         "effective_target_qps": loadgen.target_qps,
         "effective_min_duration_ms": loadgen.least_ms(rules),
@@ -219,8 +217,7 @@ def _ns(milliseconds: float | None) -> int:
 def _distribution(detail: Detail, template: str) -> dict[str, float]:
     """Percentiles in ms, as LoadGen prints them (six significant digits)."""
     return {
-        f"p{float(percentile):g}": detail.get(template.format(f"{percentile}_percentile"))
-        / NS_PER_MS
+        f"p{float(percentile):g}": detail.get(template.format(percentile)) / NS_PER_MS
         for percentile in PERCENTILES
     }
 

@@ -1,4 +1,4 @@
-"""What a step cost in accuracy, on a few prompts: runs behind a verdict that doesn't hold refuse,
+"""What a step cost in accuracy, on a few prompts: runs behind a failed verdict refuse,
 before hours are spent."""
 
 import json
@@ -12,7 +12,7 @@ from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.record import Manifest, Workspace
 from steps.base.step import main
-from steps.config.schema import QuickCheckConfig
+from steps.config.checks import QuickCheckConfig
 from steps.config.verdicts import Complaint, QuickVerdict, as_result
 from steps.run.quick_run import ANSWERS
 
@@ -24,7 +24,7 @@ def step(
 ) -> None:
     """Compares answers with those of the source weights, prompt by prompt: a QuickVerdict.
 
-    It doesn't hold if even the interval's upper end misses the minimum.
+    It fails if even the interval's upper end misses the minimum.
     """
     import numpy as np
     import pandas
@@ -83,7 +83,7 @@ def _complaints(
             f"the source's {METRIC} on {samples} prompts, {100 * config.minimum:.2f} % are wanted",
             value=round(high, 3),
             limit=round(100 * config.minimum, 3),
-            fix="mend the compression, or lower its quick_minimum if the loss is meant",
+            fix="fix the compression, or lower its quick_minimum if the loss is meant",
         )
 
 

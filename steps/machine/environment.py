@@ -14,7 +14,7 @@ from steps.base.installer import Heard
 from steps.base.locks import packages
 from steps.base.record import Manifest, Workspace
 from steps.base.step import main
-from steps.config.schema import EnvironmentConfig
+from steps.config.artifacts import EnvironmentConfig
 from steps.plan.plan import Job, Plan, environment_directory
 
 PROBE_LIMIT_S = 600.0
@@ -123,7 +123,7 @@ def _probe(python: Path, config: EnvironmentConfig, heard: Heard) -> None:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise UserError(
                 f"environment {config.name}: `import {module}` fails with {last!r}; "
-                "README.md, section Trouble, lists the usual causes"
+                "docs/how-to/trouble.md lists the usual causes"
             )
 
 

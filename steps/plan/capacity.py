@@ -4,6 +4,7 @@ Arithmetic of AMD's footnote MI350-012: parameters × bytes per parameter × 1.1
 up. It counts weights; the key-value cache of long contexts comes on top.
 """
 
+import argparse
 import math
 from collections.abc import Mapping
 from fractions import Fraction
@@ -15,6 +16,7 @@ from pydantic import Field, ValidationError
 from tabulate import tabulate
 
 from steps import ROOT
+from steps.base.arguments import Parser, json_argument
 from steps.base.errors import UserError, explain
 from steps.base.record import canonical_json
 from steps.base.strict import Name, PositiveNumber, Strict
@@ -65,7 +67,7 @@ class Capacity(Strict):
         return math.prod((_exact(factor) for factor in factors), start=Fraction(1))
 
     def minimum(self, billions: float, precision: Precision, memory_gb: float) -> int:
-        """The least number of accelerators of `memory_gb` that hold the model."""
+        """The least number of accelerators of `memory_gb` in which the model fits."""
         return math.ceil(self.memory_gb(billions, precision) / _exact(memory_gb))
 
     def largest(self, precision: Precision, memory_gb: float) -> float:
@@ -118,7 +120,7 @@ def load(path: Path = FILE) -> Capacity:
         machines = {"hardware": _machines(path.parent)}
         return Capacity.model_validate_json(canonical_json({**content, **machines}))
     except ValidationError as error:
-        raise UserError(f"{path.name}: {explain(error)}; mend it in conf/") from error
+        raise UserError(f"{path.name}: {explain(error)}; fix it in conf/") from error
     except (OSError, yaml.YAMLError) as error:
         raise UserError(f"{path} can't be read ({error}); restore it") from error
 
@@ -164,11 +166,66 @@ def table(capacity: Capacity, models: Mapping[str, Model]) -> str:
     return "\n".join(lines)
 
 
-def command(arguments: list[str]) -> int:
-    """Arguments: names of models, or numbers of parameters in billions; none: all models."""
+class Holding(Strict):
+    """The least number of accelerators with room for a model at one precision.
+
+    `memory_gb`: of one accelerator, in 10^9 bytes; `computes`: whether it computes in `precision`.
+    """
+
+    model: str
+    billions: PositiveNumber
+    accelerator: str
+    memory_gb: PositiveNumber
+    precision: Precision
+    accelerators: int
+    computes: bool
+
+
+class Holdings(Strict):
+    """What `--json` prints."""
+
+    overhead: float
+    holdings: tuple[Holding, ...]
+
+
+def holdings(capacity: Capacity, models: Mapping[str, Model]) -> Holdings:
+    """What `table` shows, one entry per model, accelerator and precision."""
+    found = (
+        Holding(
+            model=model.name,
+            billions=model.billions,
+            accelerator=one.model,
+            memory_gb=one.memory_gb,
+            precision=precision,
+            accelerators=capacity.minimum(model.billions, precision, one.memory_gb),
+            computes=precision in capacity.computes(name),
+        )
+        for model in sorted(models.values(), key=lambda model: model.billions)
+        for name, one in ((name, capacity.hardware[name].accelerator) for name in capacity.table)
+        for precision in PRECISIONS
+    )
+    return Holdings(overhead=capacity.overhead, holdings=tuple(found))
+
+
+def declare(parser: Parser) -> None:
+    """Models."""
+    parser.add_argument(
+        "models",
+        nargs="*",
+        metavar="MODEL|BILLIONS",
+        help="names of models, or numbers of parameters in billions; default: all models",
+    )
+    json_argument(parser, "the numbers of accelerators")
+
+
+def command(given: argparse.Namespace) -> int:
+    """Prints the table; raises UserError for what is neither a model nor a size."""
     capacity = load()
-    chosen = {text: _chosen(capacity, text) for text in arguments}
-    print(table(capacity, chosen or capacity.models))
+    chosen = {text: _chosen(capacity, text) for text in given.models} or capacity.models
+    if given.json:
+        print(holdings(capacity, chosen).model_dump_json(indent=1))
+    else:
+        print(table(capacity, chosen))
     return 0
 
 

@@ -1,6 +1,6 @@
 """Where a cell leaves the rules of its round. A tree with any departure may not be submitted."""
 
-from steps.config.schema import PerformanceCheckConfig
+from steps.config.checks import PerformanceCheckConfig
 
 
 def departures(

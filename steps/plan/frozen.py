@@ -20,21 +20,6 @@ RUNS_NOTHING = (
 """What snakemake is asked without running anything."""
 
 
-def site_file(arguments: list[str]) -> tuple[list[str], Path | None]:
-    """Arguments without `--site FILE`, and the file's absolute path."""
-    rest, site = [], None
-    waiting = iter(arguments)
-    for argument in waiting:
-        if argument != "--site" and not argument.startswith("--site="):
-            rest.append(argument)
-            continue
-        name = argument.partition("=")[2] or next(waiting, "")
-        if not name or site is not None:
-            raise UserError("--site takes one file, as in --site acme.yaml")
-        site = Path(name).absolute()
-    return rest, site
-
-
 def frozen_plan(root: Path, overrides: list[str], site: Path | None = None) -> Path:
     """The plan of these overrides; composed only if `conf/`, code or locks changed since.
 
@@ -44,7 +29,7 @@ def frozen_plan(root: Path, overrides: list[str], site: Path | None = None) -> P
     refuse_broken_link(root / "results")
     for text in [*overrides, *([] if site is None else [str(site)])]:
         if not _is_utf8(text):
-            raise UserError(f"{text!r} is no text in UTF-8, and a plan holds nothing else; mend it")
+            raise UserError(f"{text!r} isn't UTF-8, and a plan holds nothing else; fix it")
     files = [*root.glob("conf/**/*.yaml"), *root.glob("envs/*.lock"), *root.glob("steps/**/*.py")]
     key = digest_files([*files], root) + canonical_json(overrides)
     if site is not None and site.is_file():
@@ -70,7 +55,7 @@ def _is_utf8(text: str) -> bool:
 
 
 def scheduler(plan: Path) -> str:
-    """Who runs a frozen plan, by its name in `conf/scheduler/`."""
+    """The scheduler of a frozen plan, as in `conf/scheduler/`."""
     return str(json.loads(plan.read_text(encoding="utf-8"))["scheduler"]["name"])
 
 

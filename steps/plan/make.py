@@ -1,4 +1,4 @@
-"""From `conf/` and overrides to a plan; whoever only reads plans needn't load Hydra."""
+"""From `conf/` and overrides to a plan; code that only reads plans needn't load Hydra."""
 
 from pathlib import Path
 

@@ -29,7 +29,7 @@ def refuse_older(plan: Path, root: Path) -> None:
 
 
 def _is_older(manifest: Path) -> bool:
-    """A file that can't be read says so to whoever needs it."""
+    """False for an unreadable file: the step that needs it reports it."""
     try:
         fields: Any = json.loads(manifest.read_text(encoding="utf-8"))
     except (OSError, ValueError):

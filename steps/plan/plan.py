@@ -1,10 +1,12 @@
 """The plan: every job with its configuration and inputs, frozen, content-addressed.
 
-Nothing below the plan knows Hydra or `conf/`; whoever reads a plan doesn't load what makes one.
+Nothing below the plan knows Hydra or `conf/`; reading a plan doesn't load what makes one.
 """
 
 import hashlib
 from pathlib import Path
+
+from pydantic import Field, ValidationError
 
 from steps.base.errors import UserError
 from steps.base.record import canonical_json, sha256_file, write_atomically
@@ -23,7 +25,9 @@ class Job(Strict):
     there before it starts and that it doesn't read. `environment` is the directory of the
     virtual environment it runs in. `log` outlives a failed job. `container`: the JSON of the
     ContainerSettings (steps/machine/runtime) of a job that runs in the image that its input
-    "environment" stands for; empty for one that runs on the machine itself.
+    "environment" stands for; empty for one that runs on the machine itself. `limitation`: why
+    Reprise can't execute it, None if it can. `programs`: what has to be installed on the machine it
+    runs on, each with the sentence that says so.
     """
 
     step: str
@@ -35,6 +39,8 @@ class Job(Strict):
     log: str
     gates: tuple[str, ...] = ()
     container: str = ""
+    limitation: str | None = None
+    programs: dict[str, str] = Field(default_factory=dict)
 
     @property
     def launcher(self) -> tuple[str, ...]:
@@ -48,7 +54,7 @@ class Job(Strict):
 class Plan(Strict):
     """All jobs of an experiment, in data order, the machines that they need, and who places them.
 
-    The scheduler is no part of any job: what one has made holds for another.
+    The scheduler is no part of any job: what one made is valid for another.
     """
 
     experiment: str
@@ -83,9 +89,17 @@ def freeze(plan: Plan, root: Path) -> Path:
 
 
 def load(path: Path) -> Plan:
-    """Read a frozen plan; raises UserError if its content isn't what its name says."""
+    """Read a frozen plan.
+
+    Raises UserError if its content isn't what its name says, or of another version's form.
+    """
     if not path.is_file():
         raise UserError(f"there is no plan {path}; ./reproduce makes one")
     if sha256_file(path)[:12] != path.stem:
         raise UserError(f"{path} was changed after it was frozen; delete it and run ./reproduce")
-    return Plan.model_validate_json(path.read_text(encoding="utf-8"))
+    try:
+        return Plan.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        raise UserError(
+            f"{path} was frozen by another version of Reprise; ./reproduce freezes it again"
+        ) from error

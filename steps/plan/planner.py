@@ -13,16 +13,19 @@ from pydantic import BaseModel, ValidationError
 from steps.base.confidential.tokens import refuse_configured
 from steps.base.errors import UserError, explain
 from steps.base.record import canonical_json
-from steps.config import groups, schema
+from steps.config import groups
 from steps.config.axes import AXES
+from steps.config.checks import PerformanceCheckConfig
+from steps.config.compression import PruneConfig
 from steps.config.groups import Requirement
 from steps.config.runtime import Runtime
 from steps.config.scheduler import GROUP, Choice, Scheduler
+from steps.config.submission import Cell
 from steps.plan import capacity
 from steps.plan.departures import departures
 from steps.plan.plan import Job, Plan, environment_directory
-from steps.plan.registry import AFTER_PERFORMANCE, COMPARED, FOLDER, LOG, PER_CELL, STEPS, StepSpec
-from steps.plan.unsupported import limitation
+from steps.plan.registry import AFTER_PERFORMANCE, COMPARED, FOLDER, LOG, PER_CELL, STEPS
+from steps.plan.spec import StepSpec
 
 TENSOR_PARALLEL = "tensor_parallel_size"
 """vLLM's name for the accelerators of one engine; other engines take one."""
@@ -31,7 +34,7 @@ Config = TypeVar("Config", bound=BaseModel)
 
 
 @dataclass
-class Making:
+class Scope:
     """What is being planned: a cell, or the whole experiment.
 
     `made`: its jobs, by what needs them. `containers`: settings of the containers that its steps
@@ -44,7 +47,7 @@ class Making:
     containers: Mapping[str, str] = field(default_factory=dict)
     made: dict[str, Job] = field(default_factory=dict)
 
-    def at(self, *axes: str) -> "Making":
+    def at(self, *axes: str) -> "Scope":
         """The same where only these axes are known: what is made there, other cells share."""
         return replace(self, point={axis: self.point[axis] for axis in axes})
 
@@ -72,7 +75,7 @@ class Planner:
 
     # ---- one cell --------------------------------------------------------------------------
 
-    def _cell(self, composed: Mapping[str, Any]) -> schema.Cell:
+    def _cell(self, composed: Mapping[str, Any]) -> Cell:
         point = {axis: str(composed[axis]["name"]) for axis in AXES}
         where = " ".join(f"{axis}={value}" for axis, value in point.items())
         refuse_configured(composed, where)
@@ -80,7 +83,7 @@ class Planner:
         self._requirements[needed.system] = needed
         self._schedule(composed, where)
         subtrees: dict[str, Any] = composed["steps"]
-        runtime = _validated(Runtime, composed["settled"]["runtime"], f"{where}: runtime")
+        runtime = _validated(Runtime, composed["effective"]["runtime"], f"{where}: runtime")
         containers = {
             kind: canonical_json(given.model_dump(mode="json"))
             for kind, given in {
@@ -89,20 +92,18 @@ class Planner:
                 "scoring": runtime.judging(),
             }.items()
         }
-        cell = Making(where, subtrees, point, containers)
+        cell = Scope(where, subtrees, point, containers)
         self._environments(cell, composed, runtime)
         self._source(cell)
         cell.made["dataset"] = self._add_step(cell, "dataset", subtrees["dataset"])
         self._weights(cell)
-        for step in (
-            *("describe", "performance_run", "accuracy_run"),
-            *("performance_check", "accuracy_check"),
-        ):
-            cell.made[step] = self._add_step(cell, step, subtrees[step])
+        for step, spec in STEPS.items():
+            if spec.every_cell:
+                cell.made[step] = self._add_step(cell, step, subtrees[step])
         self._compliance(cell)
         self._require_fit(composed, where)
         described = {**subtrees["cell"], "departures": self._departures(subtrees)}
-        return _validated(schema.Cell, described, f"{where}: steps.cell")
+        return _validated(Cell, described, f"{where}: steps.cell")
 
     def _schedule(self, composed: Mapping[str, Any], where: str) -> None:
         chosen = _validated(Choice, {GROUP: composed[GROUP]}, where).scheduler
@@ -124,7 +125,7 @@ class Planner:
         if model not in known.models or weights not in known.formats or arguments is None:
             return
         pruned = subtrees["prune"]
-        kept = 1.0 if pruned is None else 1 - schema.PruneConfig(**pruned).dropped
+        kept = 1.0 if pruned is None else 1 - PruneConfig(**pruned).dropped
         per_engine = int(arguments.get(TENSOR_PARALLEL, 1))
         for memory_gb in self._memories(composed):
             try:
@@ -141,7 +142,7 @@ class Planner:
             {float(own["accelerator"]["memory_gb"])} if own["accelerator"] else set()
         )
 
-    def _environments(self, cell: Making, composed: Mapping[str, Any], runtime: Runtime) -> None:
+    def _environments(self, cell: Scope, composed: Mapping[str, Any], runtime: Runtime) -> None:
         """Native environments, or containers: as the runtime wants it, and as the hardware can."""
         for role, subtree in cell.subtrees["environment"].items():
             if role == "prepare" and not _changes(cell.subtrees):
@@ -182,12 +183,12 @@ class Planner:
             )
         return {"lock": f"envs/{image['lock']}.lock", "recipe": recipe}
 
-    def _source(self, cell: Making) -> None:
+    def _source(self, cell: Scope) -> None:
         model = cell.subtrees["model"]
         source = {"source": f"{model['embedded']}/manifest.json"} if "embedded" in model else {}
         cell.made["model"] = self._add(cell, "model", cell.point["benchmark"], model, source)
 
-    def _weights(self, cell: Making) -> None:
+    def _weights(self, cell: Scope) -> None:
         """From the source to what the runs load; `made["weights"]` is the last job so far.
 
         What comes before quantizing is the same for every precision, and so is done once.
@@ -207,7 +208,7 @@ class Planner:
             if check:
                 self._quick(known, step, check)
 
-    def _quick(self, cell: Making, after: str, run: Mapping[str, Any]) -> None:
+    def _quick(self, cell: Scope, after: str, run: Mapping[str, Any]) -> None:
         """A look at what a step made, and its verdict, which the runs of this cell wait for."""
         ran = self._add_step(cell, "quick_run", run, f"/{after}")
         spec = STEPS["quick_check"]
@@ -216,7 +217,7 @@ class Planner:
         subtree = {"after": after, "minimum": cell.subtrees["quick_check"][after]}
         cell.made[f"gate/{after}"] = self._add(cell, "quick_check", ran.key, subtree, inputs)
 
-    def _compliance(self, cell: Making) -> None:
+    def _compliance(self, cell: Scope) -> None:
         """A run and its verdict per test. One alone is named by its cell, several by their test."""
         run = dict(cell.subtrees["compliance_run"])
         tests, audits, timed = (run.pop(key) for key in ("tests", "audits", "timed_loadgen"))
@@ -239,13 +240,13 @@ class Planner:
                 cell.made[step] = self._add_step(cell, step, subtree, below, compared, gates)
 
     def _departures(self, subtrees: Mapping[str, Any]) -> tuple[str, ...]:
-        check = _validated(schema.PerformanceCheckConfig, subtrees["performance_check"], "")
+        check = _validated(PerformanceCheckConfig, subtrees["performance_check"], "")
         emulated = bool(subtrees["cell"]["emulated"])
         return departures(check, subtrees["dataset"]["evaluation_count"], emulated=emulated)
 
     def _add_step(
         self,
-        cell: Making,
+        cell: Scope,
         step: str,
         subtree: Any,
         below: str = "",
@@ -263,7 +264,7 @@ class Planner:
 
     def _add(
         self,
-        cell: Making,
+        cell: Scope,
         step: str,
         key: str,
         subtree: Any,
@@ -271,8 +272,9 @@ class Planner:
         gates: tuple[str, ...] = (),
     ) -> Job:
         spec = STEPS[step]
-        planned = spec.planned if spec.planned and limitation(step, subtree) else spec.config
-        _validated(planned, subtree, f"{cell.where}: steps.{step}")
+        limitation = spec.limitation(subtree)
+        checked = spec.planned if spec.planned and limitation else spec.config
+        _validated(checked, subtree, f"{cell.where}: steps.{step}")
         config = canonical_json(subtree)
         folder, log = self._paths(step, key, config, inputs)
         contained = _contained(spec.environment, cell.made)
@@ -286,12 +288,15 @@ class Planner:
             gates=(*_gates(spec, cell.made), *gates),
             output=f"{folder}/manifest.json",
             log=log,
+            limitation=limitation,
+            programs={} if contained else dict(spec.programs(subtree)),
         )
         known = self._jobs.setdefault((step, key), job)
         if known != job:
             raise UserError(
                 f"{cell.where}: steps.{step} reads an axis outside ({', '.join(spec.axes)}): two "
-                f"cells give {key} different values; give it that axis in steps/plan/registry.py"
+                f"cells give {key} different values; give it that axis in "
+                f"steps/plan/specs/{step}.py"
             )
         return known
 
@@ -318,13 +323,13 @@ class Planner:
         return environment_directory(self._root, needed.key)
 
     def _locks(self) -> dict[str, str]:
-        """Of every environment and image of the plan, and of what plans and schedules."""
+        """The locks of every environment and image of the plan, and of what plans and schedules."""
         locks = {job.inputs["lock"] for job in self._jobs.values() if "lock" in job.inputs}
         return {f"lock/{Path(path).stem}": path for path in sorted(locks | {"envs/driver.lock"})}
 
     # ---- the whole experiment ---------------------------------------------------------------
 
-    def _whole(self, cells: list[schema.Cell], overrides: list[str]) -> None:
+    def _whole(self, cells: list[Cell], overrides: list[str]) -> None:
         first = self._jobs["performance_run", cells[0].key]
         round_name = str(json.loads(first.config)["rules"]["round"])
         submitters = {
@@ -339,7 +344,7 @@ class Planner:
             )
         described_cells = [cell.model_dump(mode="json") for cell in cells]
         analysis = self._jobs["environment", "analysis"]
-        whole = Making("the experiment", {}, made={"environment/analysis": analysis})
+        whole = Scope("the experiment", {}, made={"environment/analysis": analysis})
         inputs = {"environment": analysis.output}
         for cell in cells:
             for step, key in self._jobs:
@@ -417,4 +422,4 @@ def _validated(config_class: type[Config], subtree: Any, where: str) -> Config:
     try:
         return config_class.model_validate_json(canonical_json(subtree))
     except ValidationError as error:
-        raise UserError(f"{where}: {explain(error)}; mend it in conf/ or the override") from error
+        raise UserError(f"{where}: {explain(error)}; fix it in conf/ or the override") from error

@@ -18,7 +18,7 @@ from steps.base.errors import UserError
 from steps.base.record import Manifest, canonical_json, sha256_file
 from steps.base.strict import Strict
 from steps.config import verdicts
-from steps.config.schema import Cell, SubmissionConfig
+from steps.config.submission import Cell, SubmissionConfig
 from steps.config.verdicts import Verdict
 from steps.config.window import Window
 from steps.plan.estimate import cost, evaluation_counts
@@ -26,10 +26,11 @@ from steps.plan.plan import Job, Plan
 from steps.plan.registry import STEPS
 
 State = Literal["valid", "invalid", "damaged", "failed", "blocked", "running", "due"]
-"""valid: measured, judged, holds. invalid: judged, doesn't hold. damaged: a file of the result is
-gone or changed. failed: the step that makes it ended with an error. blocked: what it needs failed
-or doesn't hold. running: a step is at it. due: nothing was done for it, or what is there isn't what
-the plan wants."""
+"""valid: measured and passed. invalid: judged and failed. damaged: a file of the result is
+gone or changed. failed: the step that makes it ended with an error. blocked: something that it
+needs failed. running: a step is at it. due: nothing was done for it, or what is there isn't what
+the plan wants.
+"""
 
 WORST: tuple[State, ...] = (
     *("invalid", "damaged", "failed", "blocked", "running", "due", "valid"),
@@ -84,7 +85,7 @@ class CellState(Strict):
 
     @property
     def why(self) -> str:
-        """Of the parts that have the cell's state, in one line."""
+        """The reasons of the parts with the cell's state, in one line."""
         names: dict[str, list[str]] = {}
         for part in self.parts:
             if part.state == self.state and part.why:
@@ -95,18 +96,18 @@ class CellState(Strict):
 
     @property
     def tries(self) -> int:
-        """Of the part that was measured most often."""
+        """The tries of the part that was measured most often."""
         return max(part.tries for part in self.parts)
 
 
 def described(plan: Plan) -> SubmissionConfig:
-    """What the plan is to hand in: its cells, round and submitter."""
+    """What the plan submits: its cells, round and submitter."""
     job = next(job for job in plan.jobs if job.step == "submission")
     return SubmissionConfig.model_validate_json(job.config)
 
 
 class States:
-    """Of one plan below `root`; reads each file once."""
+    """The states of one plan below `root`; reads each file once."""
 
     def __init__(self, plan: Plan, root: Path) -> None:
         self._plan = plan
@@ -177,7 +178,7 @@ class States:
         return None if found.altered() else found
 
     def whole(self) -> Iterator[tuple[str, str]]:
-        """Of what sums the experiment up: steps without a result that the plan can use, and why."""
+        """The first of the final steps without a result that the plan can use, and why."""
         for step in ("submission", "provenance"):
             try:
                 found = self._current(self._jobs[step, ""])
@@ -186,6 +187,7 @@ class States:
                 why = unmade.why
             if why:
                 yield step, below(why, self._root)
+                return
 
     # ---- one job ---------------------------------------------------------------------------
 
@@ -205,7 +207,7 @@ class States:
         for role, source in job.inputs.items():
             digest = self._digest(source)
             if digest is not None and manifest.inputs.get(role) != digest:
-                raise _Unmade("due", f"its input {role} ({source}) was made anew since")
+                raise _Unmade("due", f"its input {role} ({source}) was made again since")
         return manifest
 
     def _missing(self, job: Job) -> "_Unmade":
@@ -321,7 +323,7 @@ class Trouble:
     words: str
 
     def line(self, overrides: Sequence[str]) -> str:
-        """With the command that mends it."""
+        """A line with the command that fixes it."""
         measured = STEPS[self.job.step].stage in ("artifacts", "runs")
         again = ["again", *overrides, self.job.step] if measured else overrides
         return (

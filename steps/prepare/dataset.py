@@ -6,7 +6,7 @@ from pathlib import Path
 from steps.base.console import Console
 from steps.base.record import Workspace
 from steps.base.step import main
-from steps.config.schema import DatasetConfig
+from steps.config.artifacts import DatasetConfig
 from steps.prepare.rehearsal import dataset
 
 

@@ -10,8 +10,8 @@ from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.record import MANIFEST, Workspace, sha256_file
 from steps.base.step import main
+from steps.config.artifacts import EmbeddedModel, HubModel, LocalModel, ModelConfig, StoredModel
 from steps.config.fetch import FetchConfig, HubSource, LocalSource, MlcommonsSource
-from steps.config.schema import EmbeddedModel, HubModel, LocalModel, ModelConfig, StoredModel
 from steps.prepare.checkpoint.whole import check_whole
 from steps.prepare.fetch.fetch import fetch
 

@@ -1,4 +1,4 @@
-"""`python -m steps.report PLAN DIGEST`: page, Markdown, CSV and JSON of what there is of a plan.
+"""`python -m steps.report PLAN DIGEST`: page, Markdown, CSV and JSON of a plan's existing results.
 
 Run by steps/report/pages.py in the analysis environment.
 """
@@ -18,7 +18,7 @@ from steps.report.summary import roles, summarize
 
 
 def write(plan: Plan, root: Path, folder: Path, home: Path) -> None:
-    """Four files into `folder`, with links as seen from `home`; the same state, the same bytes."""
+    """Write four files into `folder`, with links relative to `home`; equal states, equal bytes."""
     found = own_report.compared(summarize(plan, root, home))
     page = own_page.build(found, roles(plan, root), model.load().source)
     for name, text in (

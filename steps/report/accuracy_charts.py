@@ -1,4 +1,4 @@
-"""Charts of accuracy: metrics against the gates, and what precision and pruning trade for speed."""
+"""Charts of accuracy: metrics against the gates, and what precision and pruning cost."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -75,7 +75,7 @@ def gates(measured: Mapping[str, Mapping[str, float]]) -> Chart | None:
 
 
 def trade_offs(points: Sequence[Point]) -> Chart | None:
-    """Throughput and the lowest accuracy metric, by kind; None if there is one kind only."""
+    """Throughput and the lowest accuracy metric, by kind; None if there is only one kind."""
     kinds: dict[str, list[Point]] = {}
     for point in points:
         kinds.setdefault(point.kind, []).append(point)

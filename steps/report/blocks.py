@@ -1,4 +1,4 @@
-"""What a page is made of. Built once, rendered as HTML, Markdown and CSV."""
+"""The blocks of a page. Built once, rendered as HTML, Markdown and CSV."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ class Table:
 
 
 MOST_ROWS = 60
-"""Of a table in Markdown: a comment in a pull request has 65,536 characters."""
+"""The most rows of a table in Markdown: a comment in a pull request has 65,536 characters."""
 
 
 def too_long(rows: Sequence[Sequence[Cell]]) -> bool:
@@ -64,7 +64,7 @@ def too_long(rows: Sequence[Sequence[Cell]]) -> bool:
 class Chart:
     """A Bokeh figure and the sentence that says how to read it.
 
-    `description` is what it shows in words, for readers who don't see it.
+    `description` says what it shows, for readers who can't see it.
     """
 
     kind: ClassVar[str] = "chart"
@@ -109,12 +109,16 @@ Block = Table | Chart | Details | Flow | Text
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with an id, a sentence on what to see, and what follows."""
+    """A heading with an id, a sentence on what to see, and what follows.
+
+    `source`: a URL that the sentence ends with, as a link.
+    """
 
     name: str
     title: str
     lead: str
     blocks: Sequence[Block]
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -172,7 +176,7 @@ def share(value: float | None, digits: int = 1, signed: bool = False, **how: Any
 
 
 def significant(value: float | None, **how: Any) -> Cell:
-    """A published number with the digits it was published with."""
+    """A published number with its published digits."""
     return Cell("–" if value is None else f"{value:,.10g}", sort=value, **how)
 
 

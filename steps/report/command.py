@@ -6,19 +6,13 @@ The driver's environment can't draw: the page is made by the analysis environmen
 import argparse
 import os
 import sys
-from pathlib import Path
 
 from steps import ROOT
 from steps.machine.tools import environment_python
 
 
-def command(arguments: list[str]) -> int:
+def command(given: argparse.Namespace) -> int:
     """Becomes the analysis environment's Python. Raises UserError if there is none."""
-    parser = argparse.ArgumentParser(prog="./reproduce report", description=__doc__)
-    parser.add_argument("--published", action="store_true", help="of AMD's published results")
-    parser.add_argument("--round", help="default: the last that has a table")
-    parser.add_argument("--output", type=Path, help="default: results/published/ROUND/report")
-    given = parser.parse_args(arguments)
     from steps.mlperf.published import table
 
     name = given.round or table.rounds()[-1]

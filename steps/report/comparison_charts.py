@@ -72,7 +72,7 @@ def throughput(rates: Sequence[Rate]) -> Chart:
 
 
 def published_rates(results: Sequence[Result]) -> list[Rate]:
-    """Of results that can be compared, by system and benchmark."""
+    """Rates of results that can be compared, by system and benchmark."""
     return [
         Rate(system_label(result), result.scenario, result.number, result.unit)
         for result in results

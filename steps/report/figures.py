@@ -1,7 +1,6 @@
-"""Figures by Bokeh: kept, scriptable from Python, and its script embeds whole (1.3 MB) in the page.
-
-Colours are Okabe and Ito's, told apart by colour-blind readers; text and grids are a grey that
-reads on white and on black.
+"""Figures by Bokeh: maintained, scriptable from Python, and its script (1.3 MB) can be embedded in
+the page. Colours are Okabe and Ito's, which colour-blind readers can distinguish; text and grids
+are a grey that reads on white and on black.
 """
 
 import math
@@ -33,7 +32,8 @@ ROW = 26
 
 EDGE = 110
 MOST_LINES = 40
-"""Of a chart with a line for each result: more can't be told apart, and are in the table."""
+"""The most lines of a chart with one per result: more can't be distinguished, and are in the table.
+"""
 
 LEGEND_ROW = 20
 SHORT_LEGEND = 3
@@ -45,10 +45,18 @@ WIDE = 20.0
 """Highest over lowest rate from which on a logarithmic scale shows more."""
 
 FEW_TICKS = 5
-"""Of a horizontal axis: numbers that don't touch on a phone."""
+"""Ticks of a horizontal axis whose numbers don't touch on a phone."""
 
-MANTISSAS = ((1, 2, 5), (1, 3), (1,))
-"""Of the numbers at a logarithmic axis: the first that are few enough."""
+MANTISSAS = (
+    (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8),
+    (1, 1.5, 2, 3, 4, 5, 7),
+    (1, 1.5, 2, 3, 5, 7),
+    (1, 2, 3, 5),
+    (1, 2, 5),
+    (1, 3),
+    (1,),
+)
+"""Steps of the numbers at a logarithmic axis: the first with few enough is used."""
 
 
 def script() -> str:
@@ -73,7 +81,7 @@ def embed(charts: Sequence[Chart]) -> tuple[str, list[str]]:
 
 
 def first_of(count: int) -> str:
-    """What a caption says of results beyond the lines of a chart; empty if there are none."""
+    """The caption's sentence about results beyond the lines of a chart; empty if all fit."""
     more = count > MOST_LINES
     return f" The first {MOST_LINES} of {count}; the table has all." if more else ""
 
@@ -134,7 +142,7 @@ def logarithmic_ticks(low: float, high: float) -> list[float]:
     found: list[float] = []
     for mantissas in MANTISSAS:
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        every = [mantissa * 10.0**power for power in powers for mantissa in mantissas]
+        every = [float(f"{mantissa}e{power}") for power in powers for mantissa in mantissas]
         found = [tick for tick in every if low <= tick <= high]
         if len(found) <= FEW_TICKS:
             break
@@ -171,7 +179,7 @@ def scatter(
     words: Sequence[str],
     size: int = 10,
 ) -> None:
-    """Markers of one series: told apart by colour and by shape, with words to hover over."""
+    """Markers of one series, distinguished by colour and shape, with words to hover over."""
     source = ColumnDataSource({"x": list(x), "y": list(y), "words": list(words)})
     drawn = plot.scatter(
         "x",

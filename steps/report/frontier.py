@@ -1,5 +1,5 @@
-"""The latency frontier of a search for target_qps: what share of its limit each tail reached, over
-the rate. A search leaves it beside the run that it ended with.
+"""The latency frontier of a search for target_qps: the share of its limit that each tail reached,
+over the rate. A search leaves it beside the run that it ended with.
 """
 
 from pathlib import Path
@@ -10,10 +10,10 @@ from steps.base.errors import UserError, explain
 from steps.base.strict import Positive, PositiveNumber, Strict
 
 FRONTIER = "frontier.json"
-"""Beside a run's manifest and not in it: it is no part of the run."""
+"""Beside a run's manifest and not in it: it isn't part of the run."""
 
 TOP = 10.0
-"""The largest share of a limit that is told: a queue that only grows has any latency."""
+"""The largest share of a limit that is shown: a queue that only grows has any latency."""
 
 
 class Point(Strict):
@@ -34,7 +34,7 @@ class Frontier(Strict):
 
     @classmethod
     def beside(cls, run: Path) -> "Frontier | None":
-        """Of the search that a run comes from; None if it comes from none."""
+        """The frontier of the search that a run comes from; None without a search."""
         path = run / FRONTIER
         if not path.is_file():
             return None

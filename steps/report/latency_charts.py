@@ -40,7 +40,7 @@ class Latencies:
 
 @dataclass(frozen=True)
 class Run:
-    """One run's latencies; None where it has no limit."""
+    """One run's latencies; None without a limit."""
 
     label: str
     values_ms: np.ndarray
@@ -61,7 +61,7 @@ def read_latencies(samples: Path) -> Latencies:
 
 
 def distribution(title: str, unit: str, runs: Sequence[Run]) -> Chart:
-    """Of runs that have samples: as many as there are colours as curves, more as percentiles."""
+    """A chart of runs with samples: curves if there are enough colours, else percentiles."""
     runs = [run for run in runs if len(run.values_ms)]
     return (_curves if len(runs) <= len(COLOURS) else _percentiles)(title, unit, runs)
 

@@ -56,11 +56,11 @@ def ledger_section(claims: Sequence[ClaimResult], source: str) -> Section:
         "Every quantitative claim of AMD about its results of this round, computed on published "
         "rows. Supported: at least one fair reading of the claim gives the stated value. Not "
         "supported: readings can be computed and none does. Not verifiable: a result that it "
-        f"needs is not published. The claims are in our words; their source is {source}"
+        "needs is not published. The claims are in our words; their source is:"
     )
     blocks: list[Block] = [Table("claims-table", "One row a claim", columns, rows)]
     blocks += [_claim_details(claim) for claim in claims]
-    return Section("claims", "Claims ledger", lead, blocks)
+    return Section("claims", "Claims ledger", lead, blocks, source)
 
 
 def value_cell(value: float | None, unit: str) -> Cell:

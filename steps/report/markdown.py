@@ -12,7 +12,8 @@ def to_markdown(page: Page) -> str:
     for section in page.sections:
         lines += [f"## {_escaped(section.title)}", ""]
         if section.lead:
-            lines += [_escaped(section.lead), ""]
+            source = f" <{section.source}>" if section.source else ""
+            lines += [_escaped(section.lead) + source, ""]
         for block in section.blocks:
             lines += _block(block)
     text = "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The section of own accuracy: scores, gates, compliance tests, and what precision costs."""
+"""The section of own accuracy: scores, gates, compliance tests, and the cost of precision."""
 
 from steps.report import accuracy_charts
 from steps.report.blocks import Cell, Column, Section, Table, number, share, too_long
@@ -54,7 +54,9 @@ def _ratios(cell: CellResult) -> dict[str, float]:
 
 
 def _trade_offs(points: Points) -> list[accuracy_charts.Point]:
-    """Of benchmarks that were run in more than one way: between benchmarks nothing is traded."""
+    """Results of benchmarks that were run in more than one way: there is no trade between
+    benchmarks.
+    """
     ways: dict[str, set[tuple[str, str]]] = {}
     for cell in points.cells:
         ways.setdefault(cell.benchmark, set()).add((cell.compression, cell.precision))

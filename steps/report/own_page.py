@@ -18,7 +18,7 @@ from steps.report.sections import partner_section, scaling_section, tone
 from steps.report.summary import CellResult, Summary
 
 MOST_CARDS = 9
-"""Of one kind: more are a table, and that stands below."""
+"""The most cards of one kind: more are in the table below."""
 
 
 def build(report: OwnReport, inputs: Mapping[str, Path], source: str) -> Page:

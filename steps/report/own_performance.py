@@ -6,6 +6,7 @@ from pathlib import Path
 from steps.base.record import Manifest
 from steps.config import verdicts
 from steps.config.verdicts import PerformanceVerdict
+from steps.mlperf.loadgen import SAMPLES_FILE, USER_CONF
 from steps.report import latency_charts
 from steps.report.blocks import (
     Block,
@@ -54,7 +55,7 @@ def performance_section(
             number(cell.value, href=cell.evidence["performance log"]),
             Cell(cell.unit),
             number(cell.samples_per_second, 2, href=cell.evidence["detail log"]),
-            number(cell.target_qps, href=cell.evidence["user.conf"]),
+            number(cell.target_qps, href=cell.evidence[USER_CONF]),
             *_latency(cell.ttft, cell.evidence["detail log"]),
             *_latency(cell.tpot, cell.evidence["detail log"]),
             number(cell.duration_s, 0, href=cell.evidence["detail log"]),
@@ -98,7 +99,7 @@ def _latency(latency: Latency | None, href: str) -> list[Cell]:
 
 
 def _rates(points: Points, partners: Sequence[PartnerVerdict]) -> list[Rate]:
-    """Own results, and below them AMD's that they are compared with."""
+    """Own results, and below them AMD's results for comparison."""
     own = [
         Rate(
             points.label(cell, without="scenario") or cell.system,
@@ -123,7 +124,7 @@ def _rates(points: Points, partners: Sequence[PartnerVerdict]) -> list[Rate]:
 
 
 def unfinished_section(summary: Summary, inputs: Mapping[str, Path]) -> list[Section]:
-    """Latencies of runs that aren't valid: where they left their limits. None if there is none."""
+    """Latencies of runs that aren't valid: where they left their limits. None without such runs."""
     runs: dict[str, list[latency_charts.Run]] = {name: [] for name in TITLES}
     for cell in summary.states:
         path = inputs.get(f"{cell.key}/performance_check")
@@ -132,7 +133,7 @@ def unfinished_section(summary: Summary, inputs: Mapping[str, Path]) -> list[Sec
             continue
         verdict = verdicts.read(path, PerformanceVerdict)
         run = inputs[f"{cell.key}/performance_run"]
-        times = latency_charts.read_latencies(Manifest.read(run).file("samples.csv"))
+        times = latency_charts.read_latencies(Manifest.read(run).file(SAMPLES_FILE))
         label, limits = f"{cell.axes['scenario']} (INVALID)", verdict.limits
         if verdict.ttft_ms is not None:
             runs["ttft"].append(latency_charts.Run(label, times.ttft_ms, limits.ttft_ms))
@@ -190,7 +191,7 @@ def _windows(points: Points, inputs: Mapping[str, Path]) -> list[Block]:
 
 
 def _frontiers(points: Points, inputs: Mapping[str, Path]) -> list[Chart]:
-    """Of the results whose rate ./reproduce tune has found."""
+    """Frontiers of the results whose rate ./reproduce tune has found."""
     found = [
         (cell, Frontier.beside(inputs[f"{cell.key}/performance_run"].parent))
         for cell in points.cells
@@ -203,4 +204,4 @@ def _frontiers(points: Points, inputs: Mapping[str, Path]) -> list[Chart]:
 
 
 def _samples(cell: CellResult, inputs: Mapping[str, Path]) -> Path:
-    return Manifest.read(inputs[f"{cell.key}/performance_run"]).file("samples.csv")
+    return Manifest.read(inputs[f"{cell.key}/performance_run"]).file(SAMPLES_FILE)

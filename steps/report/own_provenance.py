@@ -2,7 +2,8 @@
 
 from typing import get_args
 
-from steps.plan.registry import STEPS, Stage
+from steps.plan.registry import STEPS
+from steps.plan.spec import Stage
 from steps.report import timeline
 from steps.report.blocks import (
     Block,
@@ -23,7 +24,7 @@ FEW_SYSTEMS = 3
 """Their descriptions fit a comment in a pull request."""
 
 DIGITS = 16
-"""Of a digest, on the page; summary.json has it whole."""
+"""Digits of a digest on the page; summary.json has all."""
 
 
 def made_section(summary: Summary, points: Points) -> Section:
@@ -54,7 +55,7 @@ def departures_section(summary: Summary, points: Points) -> Section:
 
 
 def confidential_section(summary: Summary) -> Section:
-    """What the submission's documents don't say, and where they would have said it."""
+    """What the submission's documents leave out, and where."""
     columns = (Column("document", wide=True), Column("kind"), Column("places", numeric=True))
     rows = [
         [Cell(found.file), Cell(found.kind), number(found.count, 0)] for found in summary.redactions

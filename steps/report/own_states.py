@@ -1,4 +1,4 @@
-"""The first section of the page of own results: what has become of every cell of the plan."""
+"""The first section of the page of own results: the state of every cell of the plan."""
 
 from collections.abc import Sequence
 
@@ -28,7 +28,7 @@ def states_section(summary: Summary) -> Section:
         *(Column(name) for name in names),
         *([Column("window")] if watched else []),
         Column("tries", numeric=True),
-        Column("why, and what mends it", wide=True),
+        Column("why, and the fix", wide=True),
     ]
     rows = [
         [
@@ -85,7 +85,7 @@ def _part(cell: CellState, name: str) -> Cell:
 
 
 def _window(cell: CellState) -> Cell:
-    """Of the cell's runs that kept a journal: whether something else happened meanwhile."""
+    """Whether something disturbed the cell's runs that kept a journal."""
     found = [part.window for part in cell.parts if part.window is not None]
     if not found:
         return Cell("–")

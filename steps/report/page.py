@@ -6,6 +6,9 @@ from markupsafe import Markup
 from steps.report import figures
 from steps.report.blocks import Page
 
+MANY_COLUMNS = 8
+"""Tables with more are set in smaller type, so that they fit 1280 pixels."""
+
 
 def render(page: Page) -> str:
     """Everything but our own script and style, and Bokeh's, is escaped by the template."""
@@ -26,6 +29,7 @@ def render(page: Page) -> str:
     )
     return environment.get_template("index.html.j2").render(
         page=page,
+        many=MANY_COLUMNS,
         division=lambda chart: by_chart[id(chart)],
         style=style,
         script=script,

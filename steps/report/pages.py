@@ -1,6 +1,5 @@
-"""When the page of an experiment is made anew, and where it lies: without what draws it.
-
-A page belongs to a digest of all that it is made from; while that is the same, so is the page.
+"""When the page of an experiment is made again, and its path; without the drawing libraries. A page
+belongs to a digest of all its inputs; while that is the same, so is the page.
 """
 
 import contextlib
@@ -26,9 +25,9 @@ from steps.report.summary import roles
 PAGE = "index.html"
 DIGEST = "made-from.json"
 LIMIT_S = 600.0
-"""Of one page; 500 results take half a minute."""
+"""Limit for making one page; 500 results take half a minute."""
 WAIT_S = 60.0
-"""For another that is just making the same page."""
+"""Limit for another process that is making the same page."""
 
 
 def folder_of(plan: Plan, root: Path) -> Path:
@@ -36,7 +35,8 @@ def folder_of(plan: Plan, root: Path) -> Path:
 
 
 def digest_of(plan: Plan, root: Path, cells: tuple[CellState, ...]) -> str:
-    """Of what the page says: the plan's results, their states, and the code that writes it.
+    """The digest of the page's content: the plan's results, their states, and the code that writes
+    it.
 
     How long a running step still takes is left out: it changes by the second.
     """
@@ -53,7 +53,7 @@ def digest_of(plan: Plan, root: Path, cells: tuple[CellState, ...]) -> str:
 
 
 def is_current(home: Path, digest: str) -> bool:
-    """Whether the page that lies there is the one of a digest."""
+    """Whether the page there is the one of a digest."""
     try:
         made = json.loads((home / DIGEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -64,7 +64,7 @@ def is_current(home: Path, digest: str) -> bool:
 def bring_up_to_date(
     path: Path, plan: Plan, root: Path, cells: tuple[CellState, ...], python: Path
 ) -> Path:
-    """The page of a frozen plan, made by an environment that can draw unless it is current.
+    """The page of a frozen plan; if outdated, made by an environment that can draw.
 
     Raises UserError if it can't be made.
     """
@@ -88,7 +88,7 @@ def bring_up_to_date(
 
 @contextlib.contextmanager
 def replace(home: Path, digest: str) -> Iterator[Path]:
-    """A directory whose content takes the place of `home` if all goes well; one at a time."""
+    """A directory whose content replaces `home` if all goes well; one process at a time."""
     home.parent.mkdir(parents=True, exist_ok=True)
     with _alone(home.with_name(f".{home.name}.lock")):
         temporary, aside = (home.with_name(f".{home.name}.{end}") for end in ("tmp", "old"))

@@ -8,22 +8,22 @@ from steps.report.blocks import Cell, Column
 from steps.report.summary import CellResult
 
 ALWAYS = "scenario"
-"""Named even where all results share it."""
+"""Named even if all results share it."""
 
 EMULATED = "(emulated)"
 UNCHANGED = "none"
-"""The compression that is none: said in tables, no word of a label."""
+"""No compression: named in tables, but not in labels."""
 
 
 @dataclass(frozen=True)
 class Points:
-    """Axes on which no two results differ are said once, in `shared`, and left out elsewhere."""
+    """Axes on which no two results differ are named once, in `shared`, and left out elsewhere."""
 
     cells: Sequence[CellResult]
 
     @cached_property
     def axes(self) -> list[str]:
-        """Those that tell results apart, in the order of the matrix."""
+        """The axes that distinguish results, in the order of the matrix."""
         return [
             axis
             for axis in (self.cells[0].axes if self.cells else ())
@@ -45,7 +45,7 @@ class Points:
         return [Cell(cell.axes[axis], note=notes.get(axis, "")) for axis in self.axes]
 
     def label(self, cell: CellResult, without: str = "") -> str:
-        """In words, unique among the results; `without` leaves an axis out."""
+        """The cell's label, unique among the results; `without` leaves an axis out."""
         names = [cell.axes[axis] for axis in self.axes if axis != without]
         names = [name for name in names if name != UNCHANGED]
         return " ".join([*names, EMULATED] if cell.emulated else names)

@@ -43,7 +43,7 @@ class PublishedReport(Strict):
 def gather(
     round_name: str, rows: Sequence[Result], ledger: model.Ledger, tolerances: Tolerances
 ) -> PublishedReport:
-    """Everything that the page says, as values. Raises UserError without a result of AMD's."""
+    """The page's content as values. Raises UserError without a result of AMD's."""
     results = tuple(row for row in rows if row.submitter == SUBMITTER)
     if not results:
         raise UserError(f"the table of {round_name} has no result of {SUBMITTER}'s")

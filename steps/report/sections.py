@@ -103,7 +103,8 @@ def _verdict_details(number: int, verdict: PartnerVerdict) -> Details:
     return Details(
         f"verdict-{number}",
         f"{_what(verdict)}: {verdict.sentence}",
-        "What differs, and what is left of the limits: hints where to look." * bool(verdict.hints),
+        "What differs, and the room left below the limits: hints where to look."
+        * bool(verdict.hints),
         items=verdict.hints,
         tone=tone(verdict),
         badge=verdict.verdict,
@@ -117,7 +118,7 @@ def tone(verdict: PartnerVerdict) -> Tone:
 
 
 def _uncompared(verdicts: Sequence[PartnerVerdict]) -> list[str]:
-    """Every reason once, with the results that it holds for."""
+    """Every reason once, with its results."""
     reasons: dict[str, list[str]] = {}
     for verdict in verdicts:
         reasons.setdefault(verdict.sentence, []).append(_what(verdict))

@@ -1,4 +1,4 @@
-"""What the report says, as typed values: read from manifests once, rendered three ways."""
+"""The report's content as typed values: read from manifests once, rendered three ways."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from steps.base.record import Manifest, Record, sha256_file
 from steps.base.strict import Strict
 from steps.config import verdicts
 from steps.config.axes import AXES
-from steps.config.schema import Cell
+from steps.config.submission import Cell
 from steps.config.verdicts import (
     AccuracyVerdict,
     ComplianceVerdict,
@@ -22,6 +22,7 @@ from steps.config.verdicts import (
     PerformanceVerdict,
 )
 from steps.config.window import Window
+from steps.mlperf.loadgen import DETAIL, SAMPLES_FILE, SUMMARY, USER_CONF
 from steps.mlperf.published import table
 from steps.plan.plan import Plan
 from steps.plan.registry import STEPS
@@ -29,18 +30,18 @@ from steps.plan.states import CellState, States, described
 from steps.submit.confidential import Redaction
 
 EVIDENCE: Mapping[str, tuple[str, str]] = {
-    "performance log": ("performance_run", "mlperf_log_summary.txt"),
-    "detail log": ("performance_run", "mlperf_log_detail.txt"),
-    "samples": ("performance_run", "samples.csv"),
-    "user.conf": ("performance_run", "user.conf"),
+    "performance log": ("performance_run", SUMMARY),
+    "detail log": ("performance_run", DETAIL),
+    "samples": ("performance_run", SAMPLES_FILE),
+    USER_CONF: ("performance_run", USER_CONF),
     "configuration": ("performance_run", "manifest.json"),
     "accuracy": ("accuracy_check", "accuracy.txt"),
     "gates": ("accuracy_check", "accuracy.json"),
 }
-"""What a cell's numbers rest on: the step that leaves it, and the file."""
+"""The evidence of a cell's numbers: the step that leaves it, and the file."""
 
 COMPLIANCE = ("verify_accuracy.txt", "verify_performance.txt")
-"""Where a test's verdict stands: in the first of these that its directory has."""
+"""The file with a test's verdict: the first of these in its directory."""
 
 
 class Latency(Strict):
@@ -170,7 +171,7 @@ def roles(plan: Plan, root: Path) -> dict[str, Path]:
 
 
 def summarize(plan: Plan, root: Path, folder: Path) -> Summary:
-    """What there is of a plan; `folder` is where the page goes, evidence is relative to it."""
+    """A plan's existing results; evidence is relative to `folder`, the page's directory."""
     config, states, inputs = described(plan), States(plan, root), roles(plan, root)
     cells = states.cells()
     valid = {cell.key for cell in cells if cell.state == "valid"}

@@ -22,7 +22,7 @@ SHOWN_S = 1.0
 """Shorter steps would be invisible."""
 
 PAUSE_S = 1800.0
-"""Nothing ran for longer than this: what is before belongs to an earlier command."""
+"""A pause longer than this: earlier steps belong to another command."""
 
 MOST_LABEL = 34
 """Characters that leave room for the bars on a phone."""
@@ -32,7 +32,7 @@ def timeline(traces: Sequence[Trace], labels: Mapping[str, str]) -> Chart | None
     """Steps of the last command that ran something, in minutes; None if all steps were short.
 
     `labels` are words for the keys of results; keys of artifacts are shown as they are. Steps on
-    the other side of a pause are counted in the caption and are no part of the axis.
+    the other side of a pause are counted in the caption and aren't part of the axis.
     """
     begun = sorted((t for t in traces if t.seconds >= SHOWN_S), key=_start)
     recent = _session(begun)

@@ -13,12 +13,13 @@ from bokeh.models import ColumnDataSource, HoverTool, Range1d, Span
 from steps.base.errors import UserError
 from steps.base.record import Manifest
 from steps.config.window import Disturbance, Window
+from steps.mlperf.loadgen import SAMPLES_FILE
 from steps.report.blocks import Block, Chart, Text
 from steps.report.figures import COLOURS, GREY, LIMIT_COLOUR, plain_figure
 from steps.run.journal.lines import JOURNAL, Journal, read
 
 BINS = 240
-"""A run is drawn in so many parts at most, and no shorter ones than the journal's lines."""
+"""The most parts of a run in a chart; none is shorter than the journal's lines."""
 
 MOST_RUNS = 8
 """With charts of their own: those that were disturbed come first."""
@@ -27,7 +28,7 @@ STRIP, CAUSE_ROW = 90, 22
 """Height of the strip's axes, and of one cause, in pixels."""
 
 MARGIN = 104
-"""Left of both, in pixels: the widest name of a row, and the axes are one below the other."""
+"""Margin left of both, in pixels: room for a row's widest name, so that the axes align."""
 
 WORDS = {
     "processes": "other processes",
@@ -45,7 +46,7 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Times:
-    """Of each sample in s of the test: issued, first token (None: not told), completed."""
+    """Times of each sample in s of the test: issued, first token (None: unknown), completed."""
 
     issued: list[float]
     first: list[float | None]
@@ -68,7 +69,7 @@ class Watched:
 
 
 def window_blocks(runs: Iterable[tuple[str, Manifest, float | None]]) -> list[Block]:
-    """Label, manifest and limit of TTFT in ms of each run; those without a journal show nothing."""
+    """Label, manifest and limit of TTFT in ms of each run; those without a journal aren't shown."""
     found: list[Watched] = []
     said: list[str] = []
     for label, manifest, limit_ms in runs:
@@ -80,7 +81,7 @@ def window_blocks(runs: Iterable[tuple[str, Manifest, float | None]]) -> list[Bl
         except UserError as error:
             said.append(f"{label}: {error}.")
             continue
-        times = _times(manifest.file("samples.csv"))
+        times = _times(manifest.file(SAMPLES_FILE))
         found.append(Watched(label, times, journal, window, limit_ms))
     shown = sorted(found, key=lambda run: run.window.clean)[:MOST_RUNS]
     rest = len(found) - len(shown)

@@ -6,7 +6,7 @@ from pathlib import Path
 from steps.base.console import Console
 from steps.base.record import Workspace
 from steps.base.step import main
-from steps.config.schema import ComplianceRunConfig
+from steps.config.runs import ComplianceRunConfig
 from steps.run.sut.run import execute
 
 

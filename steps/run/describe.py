@@ -14,7 +14,7 @@ from steps.base.errors import UserError
 from steps.base.record import Workspace
 from steps.base.step import main
 from steps.base.strict import Strict
-from steps.config.schema import MISSING, DescribeConfig
+from steps.config.artifacts import MISSING, DescribeConfig
 from steps.machine.probes.fields import probed
 from steps.machine.probes.machine import probe
 from steps.machine.probes.values import Node

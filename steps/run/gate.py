@@ -1,6 +1,6 @@
-"""`python -m steps.run.gate STEP LOG GATE... -- COMMAND...`: becomes the command if all gates hold.
+"""`python -m steps.run.gate STEP LOG GATE... -- COMMAND...`: becomes the command if all gates pass.
 
-Gates are verdicts that a measured run waits for and doesn't read. Behind one that doesn't hold the
+Gates are verdicts that a measured run waits for and doesn't read. Behind one that failed the
 run would only cost time.
 """
 
@@ -16,11 +16,11 @@ from steps.config.verdicts import Verdict
 
 
 def require(gates: Iterable[Path]) -> None:
-    """Raises UserError naming the first gate that doesn't hold, and why."""
+    """Raises UserError naming the first gate that failed, and why."""
     for path in gates:
         verdict = verdicts.read(path, Verdict)
         if not verdict.holds:
-            raise UserError(f"not run, for {path.parent} doesn't hold: {verdict.why}")
+            raise UserError(f"not run, because {path.parent} failed: {verdict.why}")
 
 
 def main(arguments: list[str]) -> int:

@@ -14,7 +14,7 @@ from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.record import Manifest, Workspace
 from steps.base.step import main
-from steps.config.schema import QuickRunConfig
+from steps.config.runs import QuickRunConfig
 from steps.prepare import samples
 from steps.run.engines.engine import Start, require_threads
 from steps.run.engines.vllm_engine import VllmEngine

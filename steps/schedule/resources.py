@@ -12,16 +12,11 @@ from steps.plan.estimate import computed_cost, evaluation_counts
 from steps.plan.plan import Job, Plan
 from steps.plan.registry import STEPS
 
-SHARING = ("accuracy_check",)
+SHARING = tuple(name for name, spec in STEPS.items() if spec.place == "share")
 """Steps that compute for minutes without an engine: part of a node is enough for them."""
 
-STAYING = tuple(
-    name
-    for name, spec in STEPS.items()
-    if spec.environment in ("driver", "analysis") and name not in (*SHARING, "describe")
-)
-"""Steps of the machine that `./reproduce` runs on: they install, download, judge or package.
-`describe` isn't one of them: it describes a node."""
+STAYING = tuple(name for name, spec in STEPS.items() if spec.place == "here")
+"""Steps of the machine that `./reproduce` runs on: they install, download, judge or package."""
 
 NAMES: Mapping[str, tuple[str, ...]] = {
     "local": ("gpu",),
@@ -29,10 +24,11 @@ NAMES: Mapping[str, tuple[str, ...]] = {
         *("gpu", "gpu_model", "gres", "nodes", "tasks", "mpi", "runtime", "cpus_per_task"),
         *("mem_mb", "slurm_partition", "slurm_account", "qos", "slurm_extra"),
     ),
-    "kubernetes": (),
+    "kubernetes": ("here",),
 }
 """Names of resources, by scheduler, as Snakemake's executors know them. For Kubernetes, the job's
-own command makes the request (steps/schedule/kubernetes/place.py).
+own command makes the request (steps/schedule/kubernetes/place.py); `here` counts what this machine
+does.
 """
 
 WHOLE = -1
@@ -45,6 +41,11 @@ REFUSALS = (r"The error message was '(.*?)'\.\n", r"Job submission failed with e
 """The plugin's message about a job that Slurm refused."""
 
 Asked = Mapping[str, int | str]
+
+
+def asked_for(step: str, scheduler: str) -> tuple[str, ...]:
+    """Those of NAMES that a job of the step may ask for."""
+    return () if step in STAYING and scheduler != "kubernetes" else NAMES[scheduler]
 
 
 def refused(message: str) -> str | None:
@@ -71,7 +72,7 @@ class Resources:
 
     def _ask(self, job: Job) -> Asked:
         if isinstance(self._scheduler, Kubernetes):
-            return {}
+            return {"here": 1} if job.step in (*STAYING, *SHARING) else {}
         needed = None if job.step in (*STAYING, *SHARING) else self.requirement(job)
         if not isinstance(self._scheduler, Slurm):
             return {} if needed is None else {"gpu": needed.count_per_node}

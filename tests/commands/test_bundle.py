@@ -18,6 +18,7 @@ from steps.base.errors import UserError
 from steps.base.record import publish
 from steps.commands.bundle import command, signature, unbundle
 from steps.commands.bundle.wheels import gather
+from steps.commands.cli import call
 from steps.plan.make import make
 from steps.plan.plan import Job, Plan
 from tests import wheels
@@ -48,7 +49,7 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 
 def test_what_comes_out_is_what_went_in(bundle: Path, tmp_path: Path) -> None:
-    assert unbundle.command([str(bundle), str(tmp_path / "there")]) == 0
+    assert call(["unbundle", str(bundle), str(tmp_path / "there")]) == 0
     home = bundle.parent
     made = contents(tmp_path / "there")
     assert made.keys() == {
@@ -67,7 +68,7 @@ def test_an_ended_one_goes_on(bundle: Path, tmp_path: Path) -> None:
     shutil.copy(whole, partial / "steps/commands/cli.py")
     inode = (partial / "steps/commands/cli.py").stat().st_ino
     (partial / "reproduce").write_text("half", encoding="utf-8")
-    assert unbundle.command([str(bundle), str(tmp_path / "there")]) == 0
+    assert call(["unbundle", str(bundle), str(tmp_path / "there")]) == 0
     assert (tmp_path / "there/steps/commands/cli.py").stat().st_ino == inode
     assert (tmp_path / "there/reproduce").read_bytes() == (ROOT / "reproduce").read_bytes()
 
@@ -89,8 +90,8 @@ def test_an_altered_or_truncated_bundle_writes_nothing_wrong(
     else:
         data[at] ^= 1 << bit
     (home / "b").write_bytes(data)
-    if unbundle.command([str(home / "b"), str(home / "there")]) == 0:
-        unbundle.command([str(bundle), str(home / "whole")])
+    if call(["unbundle", str(home / "b"), str(home / "there")]) == 0:
+        call(["unbundle", str(bundle), str(home / "whole")])
         assert contents(home / "there") == contents(home / "whole")
     else:
         assert [path.name for path in home.iterdir()] == ["b"]
@@ -102,7 +103,7 @@ def test_a_flipped_byte_of_a_file_is_named(
     data = bundle.read_bytes()
     assert data.count(b"tiny.VERDICT") == 1
     (tmp_path / "b").write_bytes(data.replace(b"tiny.VERDICT", b"tiny.VERDIKT"))
-    assert unbundle.command([str(tmp_path / "b"), str(tmp_path / "there")]) == 1
+    assert call(["unbundle", str(tmp_path / "b"), str(tmp_path / "there")]) == 1
     assert "steps/commands/cli.py differs from its list" in capsys.readouterr().err
     assert not (tmp_path / "there").exists()
 
@@ -114,7 +115,7 @@ def test_another_machine_is_told(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("platform.machine", lambda: "riscv64")
-    assert unbundle.command([str(bundle), str(tmp_path / "there")]) == 1
+    assert call(["unbundle", str(bundle), str(tmp_path / "there")]) == 1
     said = capsys.readouterr().err
     assert "this is Python" in said and "riscv64" in said
     assert list(tmp_path.iterdir()) == []
@@ -274,7 +275,7 @@ def test_where_no_bundle_can_be_written_nothing_is_fetched(
 ) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=words):
-        command.command(["--output", str(tmp_path / place)])
+        call(["bundle", "--output", str(tmp_path / place)])
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -357,14 +358,14 @@ def test_a_checkout_takes_only_what_its_signer_signed(
     there = tmp_path / "there"
 
     def refused(words: str, by: str = own) -> None:
-        assert unbundle.command([str(signed), str(there), "--signer", by]) == 1
+        assert call(["unbundle", str(signed), str(there), "--signer", by]) == 1
         assert words in capsys.readouterr().err
         assert not list(tmp_path.glob("there*"))
 
     refused("is not what the key in", other)
     refused("isn't a public key of OpenSSH", str(tmp_path / "keys/own"))
     refused("is missing", str(tmp_path / "keys/none.pub"))
-    assert unbundle.command([str(signed), str(there), "--signer", own]) == 0
+    assert call(["unbundle", str(signed), str(there), "--signer", own]) == 0
     assert "signed by the key in" in capsys.readouterr().out
     shutil.rmtree(there)
     altered(signed)
@@ -382,7 +383,7 @@ def test_a_signature_for_something_else_does_not_count(
     other = ["ssh-keygen", "-Y", "sign", "-f", str(own), "-n", "file", str(signed)]
     subprocess.run(other, check=True, capture_output=True)
     given = [str(signed), str(tmp_path / "there"), "--signer", f"{own}.pub"]
-    assert unbundle.command(given) == 1
+    assert call(["unbundle", *given]) == 1
     assert "is not what the key in" in capsys.readouterr().err
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from steps.base.errors import UserError
-from steps.commands.compare import command, rendered, side
+from steps.commands.cli import call
+from steps.commands.compare import rendered, side
 from steps.mlperf.published.result import Result
 from steps.report.comparison.difference import Side, compare
 from tests.synthetic import published_row as row
@@ -17,7 +18,8 @@ def own(*results: Result, **changes: object) -> Side:
 
 
 def test_published_results_by_id(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command(["5.1-0002/llama2-70b-99.9/Server", "5.1-0095/llama2-70b-99.9/Server"]) == 0
+    pair = ["5.1-0002/llama2-70b-99.9/Server", "5.1-0095/llama2-70b-99.9/Server"]
+    assert call(["compare", *pair]) == 0
     text = capsys.readouterr().out
     assert "B -5.27 % against A" in text
     assert "32,027.6" in text
@@ -39,7 +41,7 @@ def test_a_system_is_compared_result_by_result() -> None:
 
 
 def test_json_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
-    command(["--json", "5.1-0002/mixtral-8x7b/Offline", "5.1-0096/mixtral-8x7b/Offline"])
+    call(["compare", "--json", "5.1-0002/mixtral-8x7b/Offline", "5.1-0096/mixtral-8x7b/Offline"])
     [pair] = json.loads(capsys.readouterr().out)["pairs"]
     assert pair["ratio"] == pytest.approx(70035.6 / 68781.4)
 

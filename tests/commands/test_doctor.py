@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import http.server
+import json
 import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,8 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from steps.base.arguments import UsageError
 from steps.base.errors import UserError
 from steps.commands import doctor
+from steps.commands.cli import call
 from steps.commands.doctor.checks import Finding, findings, may_start
 from steps.commands.doctor.needs import Accelerator, Needs, Repository, needs
 from steps.commands.doctor.settings import load
@@ -644,13 +647,18 @@ def test_the_command_prints_the_answer_and_its_status(
 ) -> None:
     now = tuned.model_copy(update={"numa_library": True})
     monkeypatch.setattr(doctor, "state", lambda *_, **__: now)
-    assert doctor.command([]) == 0
+    assert call(["doctor"]) == 0
     assert "0 fail, 0 warn: a run may start" in capsys.readouterr().out
     monkeypatch.setattr(doctor, "state", lambda *_, **__: now.model_copy(update={"free_gb": 0.0}))
     monkeypatch.setattr(doctor, "needs", lambda *_: wanted(disk_gb=12.0))
-    assert doctor.command([]) == 1
+    assert call(["doctor"]) == 1
     text = capsys.readouterr().out
     assert "fail  disk" in text and "fix: free 12 GB there" in text
     assert "1 fail, 0 warn: a run would fail: fix every line with fail" in text
-    with pytest.raises(UserError, match="doctor takes overrides"):
-        doctor.command(["--fix"])
+    with pytest.raises(UsageError, match="doctor takes no '--fix'"):
+        call(["doctor", "--fix"])
+    assert call(["doctor", "--json"]) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert (said["experiment"], said["may_start"]) == ("rehearsal", False)
+    failed = [one for one in said["findings"] if one["level"] == "fail"]
+    assert [(one["check"], "free 12 GB" in one["fix"]) for one in failed] == [("disk", True)]

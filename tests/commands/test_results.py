@@ -255,8 +255,8 @@ def test_only_short_disturbed_runs_are_measured_once_more(asked: Asked) -> None:
     digest = sha256_file(path)
     made_otherwise(check, lambda fields: fields["inputs"].update(run=digest))
     made_otherwise(check, lambda fields: fields["result"].update(window=window))
-    (part,) = results.disturbed(asked)
-    assert part.why.endswith("; from second 1 to 2 others took 1.3 of 2 cores")
+    (cell,) = results.disturbed(asked)
+    assert cell.parts[0].why.endswith("; from second 1 to 2 others took 1.3 of 2 cores")
     made_otherwise(path, lambda fields: fields["result"].update(tries=2))
     made_otherwise(check, lambda fields: fields["inputs"].update(run=sha256_file(path)))
     assert list(results.disturbed(asked)) == []

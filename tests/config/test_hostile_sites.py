@@ -27,7 +27,7 @@ def bomb(levels: int) -> str:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     for n in range(1, levels):
         lines.append(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]")
-    return "\n".join(lines) + "\n" + HEAD
+    return "# @package _global_\n" + "\n".join(lines) + "\n" + HEAD
 
 
 REFUSED: dict[str, tuple[str, str]] = {

@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steps.config.layers import SELECTORS, merged, selections, settled
+from steps.config.layers import SELECTORS, effective, merged, selections
 
 POINT = {**dict.fromkeys(SELECTORS, ""), "by_scenario": "Server", "by_hardware": "mi325x"}
 
@@ -23,13 +23,13 @@ def test_the_more_specific_setting_wins() -> None:
         "by_scenario": {"Server": {"size": 2}, "Offline": {"size": 3}},
         "by_hardware": {"mi325x": {"by_scenario": {"Server": {"size": 4}}}},
     }
-    assert settled([layer], POINT) == {"size": 4}
-    assert settled([layer], {**POINT, "by_hardware": "mi300x"}) == {"size": 2}
-    assert settled([layer], {**POINT, "by_scenario": "Interactive"}) == {"size": 1}
+    assert effective([layer], POINT) == {"size": 4}
+    assert effective([layer], {**POINT, "by_hardware": "mi300x"}) == {"size": 2}
+    assert effective([layer], {**POINT, "by_scenario": "Interactive"}) == {"size": 1}
 
 
 def test_a_later_layer_wins_over_a_more_specific_earlier_one() -> None:
-    assert settled([{"by_scenario": {"Server": {"size": 2}}}, {"size": 5}], POINT) == {"size": 5}
+    assert effective([{"by_scenario": {"Server": {"size": 2}}}, {"size": 5}], POINT) == {"size": 5}
 
 
 def test_null_takes_back_at_any_depth_and_from_any_layer() -> None:
@@ -37,9 +37,9 @@ def test_null_takes_back_at_any_depth_and_from_any_layer() -> None:
         "environment": {"A": "1", "B": "2"},
         "by_hardware": {"mi325x": {"by_scenario": {"Server": {"environment": {"A": None}}}}},
     }
-    assert settled([layer], POINT) == {"environment": {"B": "2"}}
-    assert settled([layer, {"environment": {"B": None}}], POINT) == {"environment": {}}
-    assert settled([layer, {"environment": {"A": "3"}}], POINT)["environment"]["A"] == "3"
+    assert effective([layer], POINT) == {"environment": {"B": "2"}}
+    assert effective([layer, {"environment": {"B": None}}], POINT) == {"environment": {}}
+    assert effective([layer, {"environment": {"A": "3"}}], POINT)["environment"]["A"] == "3"
 
 
 def test_every_selection_is_named_with_its_path() -> None:

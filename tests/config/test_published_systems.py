@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from steps.config import schema
-from steps.config.layers import SELECTORS, merged, settled
+from steps.config.layers import SELECTORS, effective, merged
+from steps.config.loadgen import Loadgen
+from steps.config.submission import Cell, SubmissionConfig
 from steps.plan.plan import Job
 from steps.run.sut.user_conf import render_user_conf
 from tests.conftest import ROOT, planned
@@ -72,12 +73,12 @@ def key(row: Row) -> str:
 
 
 @pytest.fixture(scope="module")
-def published() -> dict[str, tuple[schema.Cell, dict[str, Job]]]:
+def published() -> dict[str, tuple[Cell, dict[str, Job]]]:
     """Every row that the experiments of v5.1 become: its cell and the cell's jobs by step."""
-    found: dict[str, tuple[schema.Cell, dict[str, Job]]] = {}
+    found: dict[str, tuple[Cell, dict[str, Job]]] = {}
     for plan in (planned(f"experiment={name}") for name in EXPERIMENTS if name.endswith("-v5.1")):
         by_step = {step: job for job in plan.jobs for step in [job.step]}
-        submission = schema.SubmissionConfig.model_validate_json(by_step["submission"].config)
+        submission = SubmissionConfig.model_validate_json(by_step["submission"].config)
         for cell in submission.cells:
             jobs = {job.step: job for job in plan.jobs if job.key == cell.key}
             for package in cell.packages:
@@ -95,7 +96,7 @@ def test_every_experiment_plans(experiment: str) -> None:
     assert [job.step for job in plan.jobs].count("provenance") == 1
 
 
-Published = Mapping[str, tuple[schema.Cell, Mapping[str, Job]]]
+Published = Mapping[str, tuple[Cell, Mapping[str, Job]]]
 
 
 def test_cells_are_the_published_rows_and_no_others(published: Published) -> None:
@@ -137,7 +138,7 @@ def test_user_conf_says_what_the_log_says(row: Row, published: Published) -> Non
 
 def rendered(loadgen: Mapping[str, Any], scenario: str) -> dict[str, float]:
     """Settings of user.conf as LoadGen reads them; every line is of this model and scenario."""
-    typed = schema.Loadgen.model_validate_json(json.dumps(loadgen))
+    typed = Loadgen.model_validate_json(json.dumps(loadgen))
     text = render_user_conf(typed, scenario)  # type: ignore[arg-type]
     prefix = f"{loadgen['model']}.{'Server' if scenario == 'Interactive' else scenario}."
     found = {}
@@ -202,7 +203,7 @@ def test_engines_are_the_published_ones(published: Published) -> None:
         expected = golden[f"{model}/{cell.scenario.lower()}_{gpu}"]
         if model == "llama2-70b":
             own = PARTNERS_KIT.get(f"{cell.system}/{cell.scenario}", {})
-            expected = settled([expected, own], dict.fromkeys(SELECTORS, ""))
+            expected = effective([expected, own], dict.fromkeys(SELECTORS, ""))
         environment = {name: OURS.get(v, v) for name, v in expected["environment"].items()}
         assert engine["environment"] == environment, key(row)
         assert engine["arguments"] == expected["arguments"], key(row)
@@ -253,11 +254,11 @@ def repeated(base: list[Mapping[str, Any]], layer: Mapping[str, Any]) -> list[st
         for hardware in ("mi300x", "mi325x", "mi355x")
         for model in ("llama2-70b", "mixtral-8x7b")
     ]
-    whole = [settled([*base, layer], point) for point in points]
+    whole = [effective([*base, layer], point) for point in points]
     return [
         ".".join(path)
         for path in leaves(layer)
-        if [settled([*base, without(layer, path)], point) for point in points] == whole
+        if [effective([*base, without(layer, path)], point) for point in points] == whole
     ]
 
 
@@ -303,8 +304,8 @@ def test_no_system_repeats_what_it_builds_on() -> None:
                     **dict.fromkeys(SELECTORS, ""),
                     **{"by_scenario": scenario, "by_model": model, "by_hardware": hardware},
                 }
-                before = settled([own, *layers], point)
-                for name, value in settled([system.get("loadgen", {})], point).items():
+                before = effective([own, *layers], point)
+                for name, value in effective([system.get("loadgen", {})], point).items():
                     assert before.get(name) != value, f"{path.stem} repeats {name} of {scenario}"
 
 

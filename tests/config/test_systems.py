@@ -11,13 +11,14 @@ from steps.base.locks import Entry, entries
 from steps.commands import describe
 from steps.commands.cli import main
 from steps.commands.diff import difference
-from steps.config import schema
 from steps.config.compose import base_of
+from steps.config.compression import PruneConfig
 from steps.config.layers import merged
-from steps.plan.frozen import site_file
+from steps.config.submission import SubmissionConfig
 from steps.plan.make import make
 from steps.plan.plan import Job, Plan, freeze
-from steps.plan.unsupported import asked, limitation, missing, refusal
+from steps.plan.registry import limitation
+from steps.plan.unsupported import asked, missing, refusal
 from tests.conftest import MIXED, ROOT, edit, planned
 
 SERVER = ["experiment=amd-v5.1", "benchmark=llama2-70b-99.9", "scenario=Server"]
@@ -228,7 +229,7 @@ def test_a_precision_that_the_hardware_lacks_is_refused() -> None:
 def test_one_row_is_addressed_by_its_published_name() -> None:
     row = "row=8xMI325X_2xEPYC_9575F_1/llama2-70b-99/Server"
     plan = planned("experiment=amd-v5.1", "system=amd-mi325x", row)
-    cells = schema.SubmissionConfig.model_validate_json(job(plan, "submission").config).cells
+    cells = SubmissionConfig.model_validate_json(job(plan, "submission").config).cells
     assert [cell.key for cell in cells] == ["amd-mi325x/llama2-70b-99.9/none/fp8/Server"]
 
 
@@ -242,9 +243,9 @@ def test_pruning_comes_after_or_before_quantizing_as_amd_did() -> None:
     assert by_key["finetune", early].inputs["model"] == by_key["prune", early].output
     assert by_key["quantize", early].inputs["model"] == by_key["finetune", early].output
     assert runs[early].inputs["model"] == by_key["quantize", early].output
-    dropped = schema.PruneConfig.model_validate_json(by_key["prune", late].config).dropped
+    dropped = PruneConfig.model_validate_json(by_key["prune", late].config).dropped
     assert round(dropped, 3) == 0.206
-    dropped = schema.PruneConfig.model_validate_json(by_key["prune", early].config).dropped
+    dropped = PruneConfig.model_validate_json(by_key["prune", early].config).dropped
     assert round(dropped, 3) == 0.333
     options = json.loads(by_key["quantize", early].config)["options"]
     assert (options["num_calib_data"], options["seq_len"]) == (128, 1024)
@@ -379,15 +380,6 @@ def test_diff_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
     assert "diff compares two systems" in capsys.readouterr().err
     assert main(["diff", "system=amd-mi300x", "base=nobody"]) == 1
     assert "no experiment has a cell of system nobody" in capsys.readouterr().err
-
-
-def test_the_site_option_is_found_anywhere() -> None:
-    here = Path("a.yaml").absolute()
-    assert site_file(["plan", "--site", "a.yaml", "x=1"]) == (["plan", "x=1"], here)
-    assert site_file(["--site=a.yaml"]) == ([], here)
-    for wrong in (["--site"], ["--site=a.yaml", "--site=b.yaml"]):
-        with pytest.raises(UserError, match="one file"):
-            site_file(wrong)
 
 
 def examples() -> list[str]:

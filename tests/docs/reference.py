@@ -22,11 +22,12 @@ from pydantic_core import PydanticUndefined
 from steps import ROOT
 from steps.base.strict import Scenario
 from steps.commands.tune.config import TuneConfig
-from steps.config import schema
+from steps.config.engine import Engine
 from steps.config.engine_planned import PlannedEngine
 from steps.config.fetch import FetchSettings
 from steps.config.groups import Cluster, Hardware, System
 from steps.config.layers import SELECTORS
+from steps.config.loadgen import Loadgen
 from steps.config.runtime import Runtime
 from steps.config.scheduler import Scheduler
 from steps.mlperf.rounds import load, names
@@ -76,10 +77,10 @@ SECTIONS = (
     Section(
         "Engines that Reprise starts",
         "`hardware.engine`, `engine.settings` and `system.engine`, in layers",
-        (schema.Engine,),
+        (Engine,),
     ),
     Section("Engines that Reprise plans", "the same places", (PlannedEngine,)),
-    Section("LoadGen", "`benchmark.loadgen` and `system.loadgen`, in layers", (schema.Loadgen,)),
+    Section("LoadGen", "`benchmark.loadgen` and `system.loadgen`, in layers", (Loadgen,)),
     Section("Hardware", "`conf/hardware/NAME.yaml`", (Hardware,)),
     Section("Cluster", "`conf/cluster/NAME.yaml`, `conf/hosts.yaml`", (Cluster,)),
     Section("Runtime", "`conf/runtime/NAME.yaml`", (Runtime,)),
@@ -90,7 +91,7 @@ SECTIONS = (
     Section("Tolerances", "`conf/tolerances.yaml`", (Tolerances,)),
     Section(
         "Steps",
-        "what a step is given: `conf/steps/STEP.yaml` collects it from the groups above",
+        "what a step is given: its key of `conf/steps.yaml` collects it from the groups above",
         tuple(kind for spec in STEPS.values() for kind in (spec.config, spec.planned) if kind),
     ),
 )
@@ -277,8 +278,8 @@ def _anchors() -> frozenset[str]:
 
 def site_schema() -> dict[str, Any]:
     """A JSON Schema of a system's file: every key optional, layers at any depth."""
-    engines = TypeAdapter(schema.Engine | PlannedEngine).json_schema()
-    loadgen = schema.Loadgen.model_json_schema()
+    engines = TypeAdapter(Engine | PlannedEngine).json_schema()
+    loadgen = Loadgen.model_json_schema()
     system = System.model_json_schema()
     runtime, scheduler = Runtime.model_json_schema(), TypeAdapter(Scheduler).json_schema()
     definitions: dict[str, Any] = {}

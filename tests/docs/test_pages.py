@@ -1,16 +1,16 @@
 """What the documentation says is there: links, anchors, paths, modules, commands."""
 
-import argparse
 import re
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from steps.commands.cli import OTHERS, PLANNED, main
-from steps.plan.frozen import site_file
+from steps.base.arguments import is_override
+from steps.commands.cli import main, parsed
+from steps.commands.table import COMMANDS, ON_A_PLAN
 from steps.plan.make import make
-from tests.docs.pages import ROOT, Page, pages
+from tests.docs.pages import MODULE, ROOT, SOURCE_PATH, SOURCES, Page, pages
 
 PAGES = pages()
 
@@ -29,7 +29,10 @@ SYNTAX = ("…", "[run]", "[overrides]", "[MODEL", "[--")
 """A line with one of these shows a syntax and can't be typed."""
 
 RUN_WHOLE = ("ls", "capacity", "explain", "diff")
-"""Commands without a parser that read configuration only: the test runs them."""
+"""Commands that read configuration only: the test runs them."""
+
+PLANNING = ("bundle", "describe", "doctor", "seal", "tune", *ON_A_PLAN)
+"""Commands whose overrides have to make a plan."""
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -61,15 +64,29 @@ def exists(path: str) -> bool:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_named_modules_exist(page: Page) -> None:
     for module in page.modules():
-        path = ROOT / module.replace(".", "/")
-        there = path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
-        assert there, f"{page.name}: python -m {module}"
+        assert is_module(module), f"{page.name}: python -m {module}"
+
+
+def is_module(name: str) -> bool:
+    path = ROOT / name.replace(".", "/")
+    return path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
+
+
+def test_what_code_and_configuration_name_exists() -> None:
+    wrong = []
+    for path in sorted(path for pattern in SOURCES for path in ROOT.glob(pattern)):
+        text = path.read_text(encoding="utf-8")
+        gone = [name for name in SOURCE_PATH.findall(text) if not exists(name)]
+        gone += [name for name in MODULE.findall(text) if not is_module(name)]
+        gone += re.findall(r"README(?:\.md)?, (?:section )?Trouble", text)
+        wrong += [f"{path.relative_to(ROOT)}: {name}" for name in gone]
+    assert not wrong
 
 
 def test_every_command_has_a_row_in_the_reference() -> None:
     page = next(page for page in PAGES if page.name == "docs/reference/commands.md")
     rows = re.findall(r"^\| `\./reproduce (?:\[run\] )?(\w+)?", page.text, re.MULTILINE)
-    assert set(rows) - {""} == {*OTHERS, *PLANNED} - {"run"}
+    assert sorted(name for name in rows if name) == sorted(set(COMMANDS) - {"run"})
 
 
 def test_pages_are_reached_from_the_index() -> None:
@@ -112,56 +129,21 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class Parsed(Exception):
-    """A parser accepted a command line; nothing else was done."""
-
-
-@pytest.fixture
-def only_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands end as soon as their parser has accepted their arguments."""
-    parse = argparse.ArgumentParser.parse_known_args
-    depth = [0]
-
-    def known(self: argparse.ArgumentParser, *given: object) -> tuple[object, list[str]]:
-        depth[0] += 1
-        try:
-            found: tuple[object, list[str]] = parse(self, *given)  # type: ignore[arg-type]
-        finally:
-            depth[0] -= 1
-        if depth[0]:
-            return found
-        raise Parsed
-
-    def whole(self: argparse.ArgumentParser, *given: object) -> None:
-        depth[0] += 1
-        try:
-            _, unknown = known(self, *given)
-        finally:
-            depth[0] -= 1
-        if unknown:
-            self.error(f"unknown arguments: {unknown}")
-        raise Parsed
-
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", known)
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", whole)
-
-
 @pytest.mark.parametrize("words", typed(), ids=" ".join)
-def test_commands_can_be_typed(words: tuple[str, ...], sites: Path, only_parsed: None) -> None:
+def test_commands_can_be_typed(words: tuple[str, ...], sites: Path) -> None:
     places = {**PLACEHOLDERS, "DIRECTORY": str(sites), "DIR": str(sites)}
-    given = [re.sub(r"\b[A-Z]+\b", lambda m: places.get(m[0], m[0]), word) for word in words]
-    given = [str(sites / word) if (sites / word).is_file() else word for word in given]
-    name = given[0] if given and "=" not in given[0] and given[0][0] != "-" else "run"
-    assert name in {*OTHERS, *PLANNED}
-    if name in RUN_WHOLE:
-        assert main(given) == 0
+    filled = [re.sub(r"\b[A-Z]+\b", lambda m: places.get(m[0], m[0]), word) for word in words]
+    filled = [str(sites / word) if (sites / word).is_file() else word for word in filled]
+    if "--help" in filled:
+        assert main(filled) == 0
         return
-    if (name in OTHERS and name != "doctor") or str(sites) in given:
-        with pytest.raises(Parsed):
-            main(given)
-    overrides, site = site_file(given[: given.index("--")] if "--" in given else given)
-    if name in ("bundle", "describe", "doctor", "seal", "tune", *PLANNED):
-        _plans(tuple(word for word in overrides if "=" in word), site)
+    given = parsed(filled)
+    if given.command in RUN_WHOLE:
+        assert main(filled) == 0
+    if given.command in PLANNING:
+        words_of = [*getattr(given, "overrides", []), *getattr(given, "words", [])]
+        overrides = tuple(word for word in words_of if isinstance(word, str) and is_override(word))
+        _plans(overrides, given.site)
 
 
 @cache

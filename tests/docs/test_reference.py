@@ -13,8 +13,8 @@ from pydantic import BaseModel
 from steps import ROOT
 from steps.config.accelerators import Accelerator
 from steps.config.groups import Cluster, Hardware, NodeGroup, System
+from steps.config.loadgen import Loadgen
 from steps.config.runtime import Runtime
-from steps.config.schema import Loadgen
 from tests.docs.reference import PAGE, SCHEMA, descriptions, listed, page, schema_text
 
 TUTORIAL = ROOT / "docs/tutorial/partner-rerun.md"

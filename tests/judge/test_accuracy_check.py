@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
 from steps.base.errors import UserError
-from steps.config import schema
+from steps.config.checks import AccuracyCheckConfig, Bounds, Gates
 from steps.judge.accuracy_check import bounded, judged, missed, unproven
 from steps.mlperf.loadgen_log import Answer, Detail
 from steps.mlperf.rouge import Rouge, common_length
@@ -17,7 +17,7 @@ from steps.prepare.rehearsal.scores import accuracy_text, by_index
 from tests.conftest import planned
 
 ROUGE = Rouge()
-GATE = schema.Gates(
+GATE = Gates(
     factor=0.99,
     reference={"rouge1": 50.0},
     tokens_per_sample=100.0,
@@ -26,9 +26,9 @@ GATE = schema.Gates(
 
 
 @pytest.fixture(scope="module")
-def config() -> schema.AccuracyCheckConfig:
+def config() -> AccuracyCheckConfig:
     job = next(j for j in planned("scenario=Server").jobs if j.step == "accuracy_check")
-    return schema.AccuracyCheckConfig.model_validate_json(job.config)
+    return AccuracyCheckConfig.model_validate_json(job.config)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_gates_at_their_edges(score: float, tokens: float, passed: bool) -> None
     assert verdict.passed is passed
 
 
-def whole(config: schema.AccuracyCheckConfig, **changes: object) -> Detail:
+def whole(config: AccuracyCheckConfig, **changes: object) -> Detail:
     values = {
         "effective_test_mode": "AccuracyOnly",
         "effective_scenario": "Server",
@@ -56,7 +56,7 @@ def whole(config: schema.AccuracyCheckConfig, **changes: object) -> Detail:
     return Detail(Path("log"), {**values, **changes})
 
 
-def test_only_a_whole_accuracy_run_proves_anything(config: schema.AccuracyCheckConfig) -> None:
+def test_only_a_whole_accuracy_run_proves_anything(config: AccuracyCheckConfig) -> None:
     assert not list(unproven(whole(config), config))
     for change in (
         {"effective_test_mode": "PerformanceOnly"},
@@ -67,7 +67,7 @@ def test_only_a_whole_accuracy_run_proves_anything(config: schema.AccuracyCheckC
         assert "proves nothing" in str(complaint) and complaint.code in change
 
 
-def test_a_missed_gate_is_told_with_its_numbers(config: schema.AccuracyCheckConfig) -> None:
+def test_a_missed_gate_is_told_with_its_numbers(config: AccuracyCheckConfig) -> None:
     only = config.model_copy(update={"gates": {"99": GATE}, "required": "99"})
     gates = {"99": judged({"rouge1": 40.0, "tokens_per_sample": 100.0}, GATE)}
     (complaint,) = missed(gates, only)
@@ -102,7 +102,7 @@ def test_the_text_is_readable_for_the_official_checker() -> None:
     assert re.match(r".*'gen_len': 100[,}]", line)
 
 
-BOUNDS = schema.Bounds(
+BOUNDS = Bounds(
     minimum={"ROUGE1": 44.0, "TOKENS_PER_SAMPLE": 265.005}, maximum={"TOKENS_PER_SAMPLE": 323.895}
 )
 

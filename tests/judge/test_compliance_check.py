@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steps.base.record import Manifest, publish
-from steps.config import schema, verdicts
+from steps.config import verdicts
+from steps.config.checks import ComplianceCheckConfig
 from steps.config.verdicts import ComplianceVerdict
 from steps.judge.compliance.tokens import BAD_END, BAD_FIRST, BAD_LENGTH, examine
 from steps.judge.compliance_check import early, step
@@ -107,7 +108,7 @@ def judged(plan: Plan, test: str, home: Path, answers: str = ANSWERS, **audit: A
         "run": published(home / "run", "PerformanceOnly", answers, audit),
     }
     inputs = {role: runs[role] for role in job.inputs if role in runs}
-    config = schema.ComplianceCheckConfig.model_validate_json(job.config)
+    config = ComplianceCheckConfig.model_validate_json(job.config)
     with publish(home / test, step=job.step, config={}, inputs=inputs, code="") as workspace:
         step(config, inputs, workspace, QUIET)
     return home / test

@@ -10,7 +10,8 @@ import pytest
 
 from steps.base.errors import UserError
 from steps.base.record import Manifest
-from steps.config import schema, verdicts
+from steps.config import verdicts
+from steps.config.checks import PerformanceCheckConfig
 from steps.config.verdicts import PerformanceVerdict, as_result
 from steps.config.window import Disturbance, Window
 from steps.judge.performance_check import complaints, judge, metrics
@@ -21,14 +22,14 @@ P99 = "99.00"
 
 
 @pytest.fixture(scope="module")
-def config() -> schema.PerformanceCheckConfig:
+def config() -> PerformanceCheckConfig:
     rate = "system.target_qps.Interactive=25"
     plan = planned("experiment=rehearsal-full", "scenario=Interactive", rate)
     job = next(job for job in plan.jobs if job.step == "performance_check")
-    return schema.PerformanceCheckConfig.model_validate_json(job.config)
+    return PerformanceCheckConfig.model_validate_json(job.config)
 
 
-def values(config: schema.PerformanceCheckConfig) -> dict[str, Any]:
+def values(config: PerformanceCheckConfig) -> dict[str, Any]:
     """A detail log's keys as LoadGen 5.1.2 writes them for a valid Interactive run."""
     seeds = {f"effective_{k}": v for k, v in config.rules.seeds.model_dump().items()}
     percentiles = ("50.00", "90.00", "95.00", "97.00", "99.00", "99.90")
@@ -80,9 +81,7 @@ def detail_of(tmp_path: Path, found: dict[str, Any], errors: tuple[str, ...] = (
     return read_detail(path)
 
 
-def test_a_valid_run_has_no_complaint(
-    config: schema.PerformanceCheckConfig, tmp_path: Path
-) -> None:
+def test_a_valid_run_has_no_complaint(config: PerformanceCheckConfig, tmp_path: Path) -> None:
     detail = detail_of(tmp_path, values(config))
     assert list(complaints(detail, config)) == []
     result = metrics(detail, config)
@@ -121,7 +120,7 @@ def test_a_valid_run_has_no_complaint(
     ],
 )
 def test_each_fault_is_named(
-    config: schema.PerformanceCheckConfig, tmp_path: Path, key: str, value: Any, words: str
+    config: PerformanceCheckConfig, tmp_path: Path, key: str, value: Any, words: str
 ) -> None:
     assert key in values(config), "the fault must change something"
     detail = detail_of(tmp_path, {**values(config), key: value})
@@ -133,7 +132,7 @@ def test_each_fault_is_named(
 
 
 def test_too_many_misses_below_the_p99_say_how_many_may(
-    config: schema.PerformanceCheckConfig, tmp_path: Path
+    config: PerformanceCheckConfig, tmp_path: Path
 ) -> None:
     found = {**values(config), "result_validity": "INVALID", "early_stopping_met": False}
     first = str(next(complaints(detail_of(tmp_path, found), config)))
@@ -141,7 +140,7 @@ def test_too_many_misses_below_the_p99_say_how_many_may(
 
 
 def test_a_limit_that_was_missed_is_named_first(
-    config: schema.PerformanceCheckConfig, tmp_path: Path
+    config: PerformanceCheckConfig, tmp_path: Path
 ) -> None:
     found = {
         **values(config),
@@ -154,7 +153,7 @@ def test_a_limit_that_was_missed_is_named_first(
 
 
 def test_an_error_that_num_errors_hides_is_found(
-    config: schema.PerformanceCheckConfig, tmp_path: Path
+    config: PerformanceCheckConfig, tmp_path: Path
 ) -> None:
     found = {**values(config), "error_runtime": "Ending early: Max query count reached."}
     detail = detail_of(tmp_path, found, errors=("error_runtime",))
@@ -163,7 +162,7 @@ def test_an_error_that_num_errors_hides_is_found(
 
 @pytest.mark.parametrize("key", ["result_validity", "num_errors", "effective_test_mode"])
 def test_a_truncated_log_is_no_valid_one(
-    config: schema.PerformanceCheckConfig, tmp_path: Path, key: str
+    config: PerformanceCheckConfig, tmp_path: Path, key: str
 ) -> None:
     found = values(config)
     del found[key]
@@ -172,13 +171,13 @@ def test_a_truncated_log_is_no_valid_one(
 
 
 @cache
-def of_images(scenario: str) -> schema.PerformanceCheckConfig:
+def of_images(scenario: str) -> PerformanceCheckConfig:
     chosen = ["experiment=amd-v5.1", "benchmark=stable-diffusion-xl", f"scenario={scenario}"]
     job = next(job for job in planned(*chosen).jobs if job.step == "performance_check")
-    return schema.PerformanceCheckConfig.model_validate_json(job.config)
+    return PerformanceCheckConfig.model_validate_json(job.config)
 
 
-def image_values(config: schema.PerformanceCheckConfig) -> dict[str, Any]:
+def image_values(config: PerformanceCheckConfig) -> dict[str, Any]:
     """What LoadGen writes of pictures: no tokens, no whole copies of the dataset."""
     tokens = ("first_token", "per_output_token", "tokens_per_second", "ttft", "tpot")
     found = {k: v for k, v in values(config).items() if not any(word in k for word in tokens)}
@@ -236,7 +235,7 @@ def test_pictures_have_a_limit_of_their_own(
 
 
 def test_numbers_lead_and_a_disturbed_window_is_told(
-    config: schema.PerformanceCheckConfig, tmp_path: Path
+    config: PerformanceCheckConfig, tmp_path: Path
 ) -> None:
     late = {
         f"result_first_token_{P99}_percentile_latency_ns": 5_000_000_000,

@@ -47,12 +47,12 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
 
 
 @pytest.mark.parametrize("holds", [True, False])
-def test_a_verdict_holds_if_and_only_if_it_has_no_complaint(holds: bool) -> None:
+def test_a_verdict_is_valid_if_and_only_if_it_has_no_complaint(holds: bool) -> None:
     wrong = Complaint(code="quick", words="9 % are kept")
     assert Verdict(holds=holds, complaints=() if holds else (wrong,)).why == str(
         "" if holds else wrong
     )
-    with pytest.raises(ValidationError, match="if, and only if, it has no complaint"):
+    with pytest.raises(ValidationError, match="says that there is no complaint, or there is one"):
         Verdict(holds=holds, complaints=(wrong,) if holds else ())
 
 

@@ -75,7 +75,7 @@ def test_a_pickle_is_read_by_the_digest_of_conf_or_the_one_that_is_given(
     other = "0" * 64
     with pytest.raises(UserError, match="a pickle"):
         given(table, "--dataset-sha256", other)
-    with pytest.raises(UserError, match="no sha256"):
+    with pytest.raises(UserError, match="isn't a sha256"):
         given(table, "--dataset-sha256", "abc")
     monkeypatch.setattr(command, "published", lambda: {hashlib.md5(data).hexdigest()})
     assert given(table) == 0

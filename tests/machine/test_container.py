@@ -34,7 +34,7 @@ from steps.machine.container import build, carried, context
 from steps.machine.runtime import __main__ as runtime
 from steps.machine.runtime import host
 from steps.machine.runtime.mounts import of_step
-from steps.plan.unsupported import limitation
+from steps.plan.registry import limitation
 from tests.conftest import ROOT, edit, planned
 from tests.prepare.test_artifacts import command
 
@@ -107,6 +107,7 @@ def test_generated_code_is_judged_in_an_image_with_its_compilers() -> None:
         made = {other.output: other for other in plan.jobs}[job.inputs["environment"]]
         if image_key is None:
             assert made.step == "environment" and not job.container
+            assert "apt-get install bubblewrap" in job.programs["bwrap"]
             continue
         assert (made.step, made.key) == ("container", image_key)
         given = ContainerSettings.model_validate_json(job.container)
@@ -114,7 +115,7 @@ def test_generated_code_is_judged_in_an_image_with_its_compilers() -> None:
         packages = json.loads(made.config)["arguments"]["PACKAGES"].split()
         assert {"bubblewrap", "g++", "node-typescript", "php-cli", "ruby"} <= set(packages)
         # The image brings the sandbox, whatever is installed here.
-        assert limitation("accuracy_check", json.loads(job.config), contained=True) is None
+        assert job.limitation is None and not job.programs
         (run,) = [job for job in plan.jobs if job.step == "performance_run"]
         assert not ContainerSettings.model_validate_json(run.container).nested
 

@@ -392,30 +392,16 @@ def test_where_packages_are_is_told_as_pip_is_told(
     assert "PIP_TARGET" not in installer.for_pip(given)
 
 
-@pytest.mark.parametrize(
-    ("section", "shell", "without"),
-    [
-        ("no-index = false", "", False),
-        ("no-index = no", "", False),
-        ("no-index = true", "", True),
-        ("no-index = 1", "", True),
-        ("no-index = true", "0", False),
-        ("no-index = false", "On", True),
-    ],
-)
-def test_whether_an_index_is_asked_is_read_as_pip_reads_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, section: str, shell: str, without: bool
+@pytest.mark.parametrize(("said", "options"), [("false", []), ("0", []), ("Yes", ["--no-index"])])
+def test_a_switch_of_pips_is_on_only_if_it_says_so(
+    said: str, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "pip.conf"
-    file.write_text(f"[global]\n{section}\n", encoding="utf-8")
-    for name in [name for name in os.environ if name.startswith("PIP_")]:
-        monkeypatch.delenv(name)
+    file.write_text(f"[global]\nno-index = {said}\n", encoding="utf-8")
     monkeypatch.setenv("PIP_CONFIG_FILE", str(file))
-    if shell:
-        monkeypatch.setenv("PIP_NO_INDEX", shell)
     given = installer.sources(wheels.tool() / "bin/python", tmp_path)
-    assert installer.flags(given) == (["--no-index"] if without else [])
-    assert ("PIP_NO_INDEX" in installer.for_pip(given)) == without
+    assert installer.flags(given) == options
+    assert ("PIP_NO_INDEX" in installer.for_pip(given)) == bool(options)
 
 
 def test_a_pip_configuration_that_cant_be_read_is_named(

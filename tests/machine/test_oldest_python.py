@@ -12,15 +12,15 @@ from steps.base.locks import entries
 from steps.base.record import MANIFEST, publish
 from steps.base.venv import is_whole
 from steps.config.layers import merged
-from steps.plan import unsupported
 from steps.plan.registry import STEPS
+from steps.plan.specs.container import OLDEST_PYTHON
 from steps.prepare.rehearsal import dataset
 from tests.conftest import ROOT, planned
 from tests.running import Running, artifacts_of
 
 pytestmark = pytest.mark.engine
 
-VERSION = f"3.{unsupported.OLDEST_PYTHON}"
+VERSION = f"3.{OLDEST_PYTHON}"
 SAMPLES = 64
 CONTAINED = sorted(
     name for name, spec in STEPS.items() if spec.environment in ("engine", "prepare", "scoring")
@@ -47,7 +47,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> str:
         pytest.skip(f"no Python {VERSION} is on this machine")
     wanted = [entry for entry in entries(ROOT / "envs/cluster.lock") if entry.name != "ray"]
     text = "".join(entry.text for entry in wanted)
-    home = ROOT / f".envs/oldest-{unsupported.OLDEST_PYTHON}"
+    home = ROOT / f".envs/oldest-{OLDEST_PYTHON}"
     lock, made = home / "lock", home / "bin/python"
     if not is_whole(home) or lock.read_text(encoding="utf-8") != text:
         shutil.rmtree(home, ignore_errors=True)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from steps.base.errors import UserError
 from steps.base.strict import Strict
 from steps.commands.cli import main
-from steps.config.schema import Loadgen
+from steps.config.loadgen import Loadgen
 from steps.plan.make import OWN_FOLDERS
 from tests.conftest import ROOT, planned
 
@@ -96,7 +96,7 @@ def test_an_experiment_takes_no_place_of_reprises_own(name: str) -> None:
         planned("experiment=null-engine", f"experiment_name={name}")
 
 
-@pytest.mark.parametrize("name", ["submission.log", "report.log", "Provenance.log"])
+@pytest.mark.parametrize("name", ["submission.log", "Provenance.log"])
 def test_a_system_takes_no_place_of_a_log(name: str) -> None:
     with pytest.raises(UserError, match=f"a system named {name} .*choose another name"):
         planned("experiment=null-engine", f"system.name={name}")

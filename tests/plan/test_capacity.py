@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steps.base.errors import UserError
-from steps.plan.capacity import PRECISIONS, command, load
+from steps.commands.cli import call
+from steps.plan.capacity import PRECISIONS, load
 from tests.conftest import planned
 
 CAPACITY = load()
@@ -84,13 +85,13 @@ def test_a_plan_whose_model_cannot_fit_is_refused() -> None:
 
 
 def test_the_command_takes_names_and_sizes(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command(["520", "gpt-3"]) == 0
+    assert call(["capacity", "520", "gpt-3"]) == 0
     text = capsys.readouterr().out
     assert "GPT-3" in text and "520B" in text and "BLOOM" not in text
     assert "One AMD Instinct MI355X (288 GB) holds 10^9 parameters: 130.9 at FP16" in text
     for wrong in ("gpt-9", "-5", "nan", "inf"):
         with pytest.raises(UserError, match=r"neither a model .* nor a number"):
-            command([wrong])
+            call(["capacity", wrong])
 
 
 def test_every_model_has_a_source_and_is_distinct() -> None:

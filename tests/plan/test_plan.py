@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from steps.base.errors import UserError
 from steps.base.record import canonical_json
-from steps.config import schema
+from steps.config.checks import PerformanceCheckConfig
+from steps.config.submission import Cell
 from steps.plan.departures import departures
 from steps.plan.make import make
 from steps.plan.plan import Plan, freeze, load
@@ -23,7 +24,7 @@ def counts(plan: Plan) -> dict[str, int]:
     return {step: steps.count(step) for step in dict.fromkeys(steps)}
 
 
-def cells(plan: Plan) -> tuple[schema.Cell, ...]:
+def cells(plan: Plan) -> tuple[Cell, ...]:
     return described(plan).cells
 
 
@@ -175,7 +176,7 @@ def test_departures_name_both_values() -> None:
     plan = planned("scenario=Server")
     check = next(job for job in plan.jobs if job.step == "performance_check")
     found = departures(
-        schema.PerformanceCheckConfig.model_validate_json(check.config), 1024, emulated=False
+        PerformanceCheckConfig.model_validate_json(check.config), 1024, emulated=False
     )
     assert "min_duration_ms is 1,000 instead of 600,000" in found
 

@@ -124,8 +124,8 @@ CASES: dict[str, tuple[Edit, set[tuple[str, str]]]] = {
     "order of keys": (
         replaced(
             "conf/system/second-cpu.yaml",
-            "{Offline: 80, Server: 40, Interactive: 25}",
-            "{Interactive: 25, Server: 40, Offline: 80}",
+            "{Offline: 80, Server: 15, Interactive: 8}",
+            "{Interactive: 8, Server: 15, Offline: 80}",
         ),
         set(),
     ),
@@ -134,7 +134,7 @@ CASES: dict[str, tuple[Edit, set[tuple[str, str]]]] = {
         set(),
     ),
     "Server target_qps of one system": (
-        replaced("conf/system/second-cpu.yaml", "Server: 40", "Server: 39"),
+        replaced("conf/system/second-cpu.yaml", "Server: 15", "Server: 14"),
         jobs((*RUNS, *CHECKS), keys("second-cpu", "Server")) | WHOLE,
     ),
     "an engine argument of one hardware": (
@@ -214,5 +214,5 @@ def test_negative_control_with_the_whole_configuration_everything_reruns(project
     plan = make(project, MATRIX)
     touch(project, plan)
     assert due(project, MATRIX) == set()
-    edit(project / "conf/system/second-cpu.yaml", "Server: 40", "Server: 39")
+    edit(project / "conf/system/second-cpu.yaml", "Server: 15", "Server: 14")
     assert len(due(project, MATRIX)) == len(plan.jobs)

@@ -13,7 +13,7 @@ import json, sys
 from pathlib import Path
 from steps.base.console import Console
 from steps.prepare.finetune import adapters
-from steps.config.schema import FinetuneConfig
+from steps.config.compression import FinetuneConfig
 config, model, home = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
 home.mkdir(exist_ok=True)
 made = adapters.train(

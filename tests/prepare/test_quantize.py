@@ -13,7 +13,7 @@ import pytest
 
 from steps.base.errors import UserError
 from steps.base.record import Manifest, publish
-from steps.config.schema import QuarkOptions
+from steps.config.compression import QuarkOptions
 from steps.prepare import calibration
 from steps.prepare.checkpoint import mxfp4
 from steps.prepare.quantize.quark import refuse_bad_scales, samples

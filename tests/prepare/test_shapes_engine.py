@@ -55,7 +55,7 @@ from pathlib import Path
 os.environ["QUARK_DISABLE_COMPILE"] = "1"  # read when it is imported
 import quark.torch, torch
 from steps.prepare.quantize import quark as step
-from steps.config.schema import QuarkOptions
+from steps.config.compression import QuarkOptions
 export, found = quark.torch.export_safetensors, {}
 def kept(model, directory):
     prompts = torch.tensor([[1, 5, 9 + n, 20] for n in range(4)])

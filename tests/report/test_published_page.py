@@ -68,6 +68,7 @@ def test_the_page_is_self_contained_and_its_links_lead_somewhere(made: Path) -> 
     assert len(page.ids) == len(set(page.ids))
     inner = {link[1:] for link in page.links if link.startswith("#")}
     assert inner <= set(page.ids)
+    assert model.load().source in page.links
     assert all(link.startswith(("#", "https://")) for link in page.links)
 
 
@@ -237,6 +238,7 @@ def test_nothing_overflows_and_text_is_readable(
     window.look(width, scheme)
     window.open(made / "index.html")
     assert window.run("return document.documentElement.scrollWidth") <= width
+    assert window.run(browser.CUT_TABLES) == []
     colours = window.run(
         "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]"
     )

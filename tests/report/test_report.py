@@ -329,6 +329,7 @@ def test_nothing_overflows_and_text_is_readable(
     window.look(width, scheme)
     window.open(made / "index.html")
     assert window.run("return document.documentElement.scrollWidth") <= width
+    assert window.run(browser.CUT_TABLES) == []
     back = window.run("return getComputedStyle(document.body).backgroundColor")
     for name, least in (("body", 7), (".soft", 4.5), (".good", 4.5), (".bad", 4.5)):
         colour = window.run(f"return getComputedStyle(document.querySelector('{name}')).color")
@@ -369,6 +370,10 @@ def test_a_logarithmic_axis_has_numbers_over_its_whole_length(low: float, times:
     if times >= 10:
         edges = [low, *ticks, low * times]
         assert max(b / a for a, b in pairwise(edges)) <= 10.001
+    if 3 <= times <= 1000:  # no half of the axis is without a number, and no two touch
+        places = [math.log(tick / low) / math.log(times) for tick in ticks]
+        assert max(b - a for a, b in pairwise([0, *places, 1])) <= 0.5
+        assert min(b - a for a, b in pairwise(places)) >= 0.05
 
 
 def unfinished(plan: Plan, home: Path) -> Page:

@@ -9,8 +9,9 @@ import yaml
 
 from steps.base.errors import UserError
 from steps.commands import describe
-from steps.commands.describe import command, read
-from steps.config.schema import DescribeConfig
+from steps.commands.cli import call
+from steps.commands.describe import read
+from steps.config.artifacts import DescribeConfig
 from steps.machine.probes.machine import Prober, probe
 from steps.machine.probes.values import Node
 from steps.run.describe import Field, described
@@ -225,9 +226,9 @@ def test_records_merge_into_a_description_with_its_origins(
     monkeypatch.setattr(describe, "_show", _shown_below(tmp_path))
     monkeypatch.setattr(describe, "probe", lambda image: machine(tmp_path / "m", image=image))
     for name in ("a.json", "b.json"):
-        assert command(["--node", name, "--image", IMAGE]) == 0
+        assert call(["describe", "--node", name, "--image", IMAGE]) == 0
     assert read([Path("a.json")])["a.json"] == machine(tmp_path / "n", image=IMAGE)
-    assert command(["cluster=2-nodes", "--merge", "a.json", "b.json"]) == 0
+    assert call(["describe", "cluster=2-nodes", "--merge", "a.json", "b.json"]) == 0
     assert "30 of 35 fields known" in capsys.readouterr().out
     folder = tmp_path / "results/systems/rehearsal-cpu"
     system = json.loads((folder / "system.json").read_text(encoding="utf-8"))
@@ -256,6 +257,6 @@ def test_what_is_no_record_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a\.json isn't a node's record .* --node FILE"):
         read([path])
     path.write_text(machine(tmp_path / "m").model_dump_json(), encoding="utf-8")
-    with pytest.raises(UserError, match="named twice"):
+    with pytest.raises(UserError, match="given twice"):
         read([path, path])
     assert isinstance(read([path])[str(path)], Node)

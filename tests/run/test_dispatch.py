@@ -8,15 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steps.run.engines.engine import Batch
-from steps.run.sut.dispatch import Dispatcher, Seat
+from steps.run.sut.dispatch import Dispatcher, Replica
 
 PROMPT_TOKENS = 10
 MOVES = st.lists(st.tuples(st.sampled_from("adacl"), st.integers(0, 40)), max_size=60)
 
 
 def dispatcher(places: list[int], rates: list[float], *, server: bool) -> Dispatcher:
-    seats = [Seat(p, max(1, p // 4), rate) for p, rate in zip(places, rates, strict=True)]
-    return Dispatcher(seats, [PROMPT_TOKENS] * 7, prompt_weight=0.02, latency_bound=server)
+    replicas = [Replica(p, max(1, p // 4), rate) for p, rate in zip(places, rates, strict=True)]
+    return Dispatcher(replicas, [PROMPT_TOKENS] * 7, prompt_weight=0.02, latency_bound=server)
 
 
 def counts(subject: Dispatcher) -> dict[int, int]:
@@ -38,9 +38,9 @@ def test_no_sample_is_lost_or_answered_twice(
 
     def assign() -> None:
         for n, samples in subject.assign(now).items():
-            assert subject.seats[n].alive
+            assert subject.replicas[n].alive
             held[n].update(zip(*samples, strict=True))
-            assert len(held[n]) <= places[n] + (0 if server else subject.seats[n].spare)
+            assert len(held[n]) <= places[n] + (0 if server else subject.replicas[n].spare)
 
     for move, amount in moves:
         now += 0.1
@@ -57,7 +57,7 @@ def test_no_sample_is_lost_or_answered_twice(
                 held[engine].pop(number)
             late = answers(dead.get(engine, {}))
             assert subject.completed(engine, late, now).numbers == []
-        if move == "l" and sum(seat.alive for seat in subject.seats) > 1:
+        if move == "l" and sum(replica.alive for replica in subject.replicas) > 1:
             subject.lost(engine)
             dead[engine] = {**dead.get(engine, {}), **held[engine]}
             held[engine] = {}
@@ -107,8 +107,8 @@ def test_speeds_are_learnt_whatever_was_measured_before() -> None:
     for tick in range(1, 400):
         for engine, every in ((0, 2), (1, 1)):
             if tick % every == 0:
-                numbers = list(subject.seats[engine].taken)[:4]
+                numbers = list(subject.replicas[engine].taken)[:4]
                 subject.completed(engine, answers(numbers, 50), float(tick))
         subject.assign(float(tick))
-    slow, fast = (seat.rate for seat in subject.seats)
+    slow, fast = (replica.rate for replica in subject.replicas)
     assert fast / slow == pytest.approx(2, rel=0.05)

@@ -46,7 +46,7 @@ def test_a_run_starts_only_if_every_gate_holds(tmp_path: Path) -> None:
     assert not log.exists()
     done = run_behind(good, bad, log=log)
     assert (done.returncode, done.stdout) == (1, "")
-    said = f"error: performance_run: not run, for {tmp_path}/bad doesn't hold: 50 % are kept; "
+    said = f"error: performance_run: not run, because {tmp_path}/bad failed: 50 % are kept; "
     assert done.stderr == f"{said}mend the compression\n" == log.read_text(encoding="utf-8")
     done = run_behind(tmp_path / "none/manifest.json", log=log)
     assert done.returncode == 1 and "is missing" in done.stderr and "Traceback" not in done.stderr

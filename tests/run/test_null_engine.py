@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from steps.config.layers import merged
-from steps.config.schema import PerformanceRunConfig
+from steps.config.runs import PerformanceRunConfig
 from steps.run.engines.engine import Start
 from steps.run.engines.null_engine import NullEngine
 from tests.conftest import planned

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steps.config.layers import merged
-from steps.config.schema import PerformanceRunConfig
+from steps.config.runs import PerformanceRunConfig
 from steps.run.engines import pinning
 from steps.run.engines.pinning import (
     busy,

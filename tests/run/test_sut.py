@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 from steps.base.errors import UserError
 from steps.base.record import Manifest, publish
 from steps.base.strict import Scenario
-from steps.config import schema
+from steps.config.loadgen import Loadgen
+from steps.config.runs import PerformanceRunConfig
 from steps.mlperf.loadgen_log import read_answers, read_detail
 from steps.mlperf.rounds import load
 from steps.prepare import samples
@@ -313,7 +314,7 @@ def test_the_watchdog_counts_only_while_samples_wait(
     config["engine"]["stall_limit_s"] = 0.2
     config["loadgen"]["target_qps"] = 10.0  # gaps of seconds are as likely as not
     loop = EngineLoop(
-        config=schema.PerformanceRunConfig.model_validate_json(json.dumps(config)),
+        config=PerformanceRunConfig.model_validate_json(json.dumps(config)),
         weights=Path(),
         prompts=[[1]] * SAMPLES,
         warmup=[],
@@ -336,7 +337,7 @@ def test_a_silent_loadgen_is_noticed_too(
     config["engine"]["stall_limit_s"] = 0.1
     config["loadgen"]["target_qps"] = 300.0
     loop = EngineLoop(
-        config=schema.PerformanceRunConfig.model_validate_json(json.dumps(config)),
+        config=PerformanceRunConfig.model_validate_json(json.dumps(config)),
         weights=Path(),
         prompts=[[1]] * SAMPLES,
         warmup=[],
@@ -422,7 +423,7 @@ def test_another_loadgen_than_the_rounds_is_refused(
     st.sampled_from(["Offline", "Server", "Interactive"]),
 )
 def test_user_conf_has_plain_numbers(qps: float, duration: int | None, scenario: Scenario) -> None:
-    loadgen = schema.Loadgen(
+    loadgen = Loadgen(
         model="llama2-70b",
         target_qps=qps,
         min_duration_ms=duration,

@@ -20,7 +20,7 @@ from steps.schedule.kubernetes.place import LOG_S, PULL_LIMIT_S, Placed
 from steps.schedule.kubernetes.placed import placed
 from steps.schedule.kubernetes.pods import Image, Machine
 from steps.schedule.kubernetes.run import require_images
-from steps.schedule.resources import SHARING, STAYING
+from steps.schedule.resources import SHARING, STAYING, Resources
 from tests.conftest import ROOT, planned
 from tests.schedule.api import TOKEN, Api, kubeconfig, serving
 
@@ -240,8 +240,12 @@ def test_accelerators_and_nodes_that_are_not_known_are_named() -> None:
 
 def test_what_stays_is_limited_by_the_profile() -> None:
     profile = yaml.safe_load((ROOT / "workflow/profiles/kubernetes/profile.yaml").read_text())
-    assert profile["set-resources"] == {step: {"here": 1} for step in (*STAYING, *SHARING)}
     assert profile["resources"] == ["here=2"]
+    plan = planned(*REHEARSAL)
+    resources = Resources(plan)
+    counted = {job.step for job in plan.jobs if resources.of(job) == {"here": 1}}
+    assert counted == {job.step for job in plan.jobs} & {*STAYING, *SHARING}
+    assert counted == {job.step for job in plan.jobs if not placed(job)}
 
 
 def test_where_a_job_runs_changes_nothing_of_it() -> None:

@@ -14,7 +14,6 @@ from steps.config.accelerators import PARTITIONS
 from steps.config.scheduler import Local, Slurm
 from steps.plan.make import make
 from steps.plan.plan import Plan
-from steps.plan.registry import STEPS
 from steps.schedule.environment import locks
 from steps.schedule.resources import SHARING, STAYING, Resources
 from tests.conftest import ROOT, edit, planned
@@ -182,15 +181,6 @@ def test_two_schedulers_in_one_plan_are_refused(project: Path) -> None:
 def test_a_bad_value_is_named(override: str, words: str) -> None:
     with pytest.raises(UserError, match=re.escape(words)):
         planned("scheduler=slurm", override)
-
-
-def test_the_rules_that_stay_are_the_local_ones() -> None:
-    text = (ROOT / "Snakefile").read_text(encoding="utf-8")
-    found = re.search(r"^localrules:\n((?:    \w+,\n)+)", text, re.MULTILINE)
-    assert found and {name.strip(" ,") for name in found[1].splitlines()} == set(STAYING)
-    rules = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
-    asking = set(re.findall(r'\*\*resources\("(\w+)"\)', rules))
-    assert asking == set(STEPS) - set(STAYING)
 
 
 WORKFLOW = """

@@ -18,7 +18,7 @@ from steps.base.confidential.finder import Finder
 from steps.base.confidential.known import Known
 from steps.base.errors import UserError
 from steps.base.record import Manifest, publish, sha256_file
-from steps.config import schema
+from steps.config.submission import SubmissionConfig
 from steps.plan.make import make
 from steps.plan.plan import Plan
 from steps.plan.registry import STEPS
@@ -147,7 +147,7 @@ def canaries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
 
 def packaged(plan: Plan, home: Path) -> Manifest:
     job = next(job for job in plan.jobs if job.step == "submission")
-    config = schema.SubmissionConfig.model_validate_json(job.config)
+    config = SubmissionConfig.model_validate_json(job.config)
     inputs = synthetic.inputs_of(plan, home, "submission")
     with publish(home / "package", step="s", config={}, inputs=inputs, code="") as workspace:
         step(config, inputs, workspace, None)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from steps.base.errors import UserError
 from steps.base.record import Workspace, publish
-from steps.config import schema
+from steps.config.submission import SubmissionConfig
 from steps.mlperf.truncate import truncated
 from steps.plan.plan import Plan
 from steps.submit.submission.__main__ import step
@@ -20,9 +20,9 @@ from tests import synthetic
 from tests.conftest import planned
 
 
-def config_of(plan: Plan) -> schema.SubmissionConfig:
+def config_of(plan: Plan) -> SubmissionConfig:
     job = next(job for job in plan.jobs if job.step == "submission")
-    return schema.SubmissionConfig.model_validate_json(job.config)
+    return SubmissionConfig.model_validate_json(job.config)
 
 
 def assembled(plan: Plan, home: Path, name: str = "package") -> Workspace:

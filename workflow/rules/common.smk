@@ -1,16 +1,13 @@
 # The only helpers: everything that a rule asks of the plan.
+import re
 import sys
 from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
 
-from snakemake.common import NOTHING_TO_BE_DONE_MSG
-from snakemake.logging import logger
-
 from steps.plan import plan as plans
 from steps.plan import registry
 from steps.base import threads
-from steps.base.deaths import Deaths
 from steps.base.errors import UserError
 from steps.machine.environment import restore
 from steps.plan.unsupported import asked, refusal
@@ -64,6 +61,12 @@ def logfile(step):
     return pattern(registry.LOG, step)
 
 
+def announcement(step):
+    """What is said when a job of the step starts; Snakemake writes its name into it."""
+    names = re.findall(r"{(cell|name|experiment)}", pattern(registry.FOLDER, step))
+    return f"{registry.STEPS[step].says} {{wildcards.{names[-1]}}}"
+
+
 def sources(step):
     root = Path(workflow.basedir)
     return [str(path.relative_to(root)) for path in registry.sources(step, root)]
@@ -91,7 +94,8 @@ def resources(step):
     def value(name):
         return of_job(step, lambda job: RESOURCES.of(job).get(name))
 
-    return {name: value(name) for name in scheduling.NAMES[PLAN.scheduler.name]}
+    names = scheduling.asked_for(step, PLAN.scheduler.name)
+    return {name: value(name) for name in names}
 
 
 def arguments(step):
@@ -108,43 +112,12 @@ def arguments(step):
 
 
 def place(step):
-    """What comes before the command: its gates, and where it is run. What is worked out from `threads` Snakemake doesn't compare between
-    runs, and where a job ran changes nothing of its result."""
+    """What comes before the command: its gates, and where it is run. Snakemake doesn't compare
+    between runs what is worked out from `threads`, and where a job ran changes nothing of its result.
+    """
 
     def function(wildcards, threads):
         job = JOBS[manifest(step).format(**wildcards)]
         return placed.launcher(job, PLAN, PLAN_FILE)
 
     return function
-
-
-def tell_of_nothing(record):
-    """A log filter: the profile is quiet, and onstart isn't called when there is nothing to do."""
-    if record.getMessage() == NOTHING_TO_BE_DONE_MSG:
-        print(f"{PLAN.experiment}: nothing to do", flush=True)
-    return True
-
-
-def tell_of_refusal(record):
-    """The same for a job that wasn't submitted; what becomes of the others is told elsewhere."""
-    if reason := scheduling.refused(getattr(record, "rule_msg", None) or ""):
-        print(
-            f"error: {record.rule_name}: Slurm refused the job: {reason}",
-            file=sys.stderr,
-        )
-    return True
-
-
-DEATHS = Deaths()
-
-
-def tell_of_death(record):
-    """The same for a job whose process couldn't say what ended it."""
-    if sentence := DEATHS.heard(record):
-        print(f"error: {sentence}", file=sys.stderr, flush=True)
-    return True
-
-
-logger.addFilter(tell_of_nothing)
-logger.addFilter(tell_of_refusal)
-logger.addFilter(tell_of_death)

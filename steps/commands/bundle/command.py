@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from steps import ROOT
+from steps.base.arguments import Parser, plan_arguments
 from steps.base.errors import UserError
 from steps.base.installer import WHEELS
 from steps.base.record import Manifest, sha256_file
@@ -26,7 +27,7 @@ from steps.config.runtime import EngineAddress
 from steps.config.scheduler import Local
 from steps.machine.container import carried
 from steps.machine.runtime.host import connected
-from steps.plan.frozen import frozen_plan, site_file
+from steps.plan.frozen import frozen_plan
 from steps.plan.plan import Job, Plan, load
 
 DIRECTORIES = ("bench", "conf", "containers", "docs", "envs", "steps", "tests", "workflow")
@@ -45,19 +46,19 @@ SAVE_LIMIT_S = 600
 """The longest silence of an engine that saves an image."""
 
 
-def command(arguments: list[str]) -> int:
-    """Everything that the plan takes from a network, and the checkout, in one tar."""
-    parser = argparse.ArgumentParser(
-        prog="./reproduce bundle",
-        description="Make one archive from which a machine without network runs a plan.",
-    )
-    parser.add_argument("overrides", nargs="*", help="of the plan")
+def declare(parser: Parser) -> None:
+    """The plan, and the file."""
+    parser.description = "Make one archive from which a machine without a network runs a plan."
+    plan_arguments(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="FILE")
     parser.add_argument(
         "--sign", type=Path, metavar="KEY", help="private key; writes FILE.sig for ssh-keygen"
     )
-    rest, site = site_file(arguments)
-    given = parser.parse_args(rest)
+
+
+def command(given: argparse.Namespace) -> int:
+    """Everything that the plan takes from a network, and the checkout, in one tar."""
+    site = given.site
     _prepare(given.output.absolute())
     if given.sign:
         signature.require_key(given.sign)

@@ -5,7 +5,7 @@ Needs only Python. The bundle contains this file, for a machine that has only th
     tar -xf FILE unbundle.py && python3.11 unbundle.py FILE DIRECTORY
 
 Anybody who can alter a bundle can alter this file in it, so ssh-keygen checks the bundle's
-signature first (docs/air-gap.md). In a checkout that is trusted already, --signer does that.
+signature first (docs/how-to/air-gap.md). In a checkout that is trusted already, --signer does that.
 """
 
 import argparse
@@ -45,15 +45,17 @@ class BundleError(Exception):
     """One sentence."""
 
 
-def command(arguments: list[str]) -> int:
-    """Exit status 0 once the directory is in place, 1 with one sentence otherwise."""
-    parser = argparse.ArgumentParser(prog="unbundle", description="Set up a machine from a bundle.")
+def declare(parser: argparse.ArgumentParser) -> None:
+    """The bundle, and where to."""
     parser.add_argument("file", type=Path)
     parser.add_argument("directory", type=Path)
     parser.add_argument(
         "--signer", type=Path, metavar="KEY", help="public key of OpenSSH's form; checks FILE.sig"
     )
-    given = parser.parse_args(arguments)
+
+
+def command(given: argparse.Namespace) -> int:
+    """Exit status 0 once the directory is in place, 1 with one sentence otherwise."""
     try:
         if given.signer:
             require_signed(given.file, given.signer)
@@ -214,4 +216,6 @@ def _write(path: Path, stream: IO[bytes], said: dict[str, Any], entry: tarfile.T
 
 
 if __name__ == "__main__":
-    raise SystemExit(command(sys.argv[1:]))
+    alone = argparse.ArgumentParser(prog="unbundle", description="Set up a machine from a bundle.")
+    declare(alone)
+    raise SystemExit(command(alone.parse_args()))

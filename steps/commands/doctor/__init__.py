@@ -2,29 +2,34 @@
 compares and prints commands to type. It never changes a setting.
 """
 
+import argparse
 import os
 import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 
 from steps import ROOT
-from steps.base.errors import UserError
+from steps.base.arguments import Parser, json_argument, plan_arguments
+from steps.base.strict import Strict
 from steps.commands.doctor.checks import Finding, findings, may_start
 from steps.commands.doctor.needs import needs
 from steps.commands.doctor.settings import load
 from steps.commands.doctor.state import state
 from steps.plan import capacity
-from steps.plan.frozen import site_file
 
 RESULTS = Path("results")
 NAME_WIDTH = 34
 
 
-def command(arguments: list[str]) -> int:
-    """Takes a plan's overrides and `--site`. Exit status: 0 a run can start, 1 it can't."""
-    overrides, site = site_file(arguments)
-    options = [text for text in overrides if text.startswith("-")]
-    if options:
-        raise UserError(f"doctor takes overrides like plan does, not {' '.join(options)!r}")
+def declare(parser: Parser) -> None:
+    """The plan, and how findings are printed."""
+    plan_arguments(parser)
+    json_argument(parser, "the findings")
+
+
+def command(given: argparse.Namespace) -> int:
+    """Exit status: 0 a run can start, 1 it can't."""
+    overrides, site = given.overrides, given.site
     from steps.config.compose import compose
     from steps.plan.planner import Planner
 
@@ -35,9 +40,30 @@ def command(arguments: list[str]) -> int:
     found = findings(
         wanted, state(wanted, settings, ROOT / RESULTS, environment=os.environ), settings
     )
-    print(f"plan {plan.experiment} for {', '.join(wanted.systems)}, on this machine")
-    print(report(found))
+    if given.json:
+        print(Answer.of(plan.experiment, wanted.systems, found).model_dump_json(indent=1))
+    else:
+        print(f"plan {plan.experiment} for {', '.join(wanted.systems)}, on this machine")
+        print(report(found))
     return 0 if may_start(found) else 1
+
+
+class Answer(Strict):
+    """What `--json` prints: whether a run may start, and each finding."""
+
+    experiment: str
+    systems: tuple[str, ...]
+    may_start: bool
+    findings: tuple[Finding, ...]
+
+    @classmethod
+    def of(cls, experiment: str, systems: Iterable[str], found: list[Finding]) -> "Answer":
+        return cls(
+            experiment=experiment,
+            systems=tuple(systems),
+            may_start=may_start(found),
+            findings=tuple(found),
+        )
 
 
 def report(found: list[Finding]) -> str:

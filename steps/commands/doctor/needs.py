@@ -14,8 +14,8 @@ from steps.config.accelerators import Accelerator
 from steps.config.fetch import Secret, Url
 from steps.config.runtime import EngineAddress
 from steps.plan.capacity import Capacity
-from steps.plan.estimate import ENVIRONMENTS
 from steps.plan.plan import Job, Plan
+from steps.plan.specs.shared import ENVIRONMENTS
 
 HUB = "huggingface"
 WORK = ("model", "quantize", "prune", "finetune")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from steps.config.schema import PerformanceRunConfig
+from steps.config.runs import PerformanceRunConfig
 from steps.mlperf.early_stopping import allowed_misses
 
 WORD = 2.0**32

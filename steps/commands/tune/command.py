@@ -19,6 +19,7 @@ from pathlib import Path
 
 from steps import ROOT
 from steps.base import earlier
+from steps.base.arguments import Parser, plan_arguments
 from steps.base.errors import UserError
 from steps.base.record import Manifest, canonical_json, write_atomically
 from steps.commands.tune import offline
@@ -43,11 +44,13 @@ from steps.commands.tune.settings_request import (
     trials_in,
     with_values,
 )
-from steps.config import schema
+from steps.config.checks import PerformanceCheckConfig
+from steps.config.runs import PerformanceRunConfig
 from steps.config.scheduler import Local
 from steps.machine.environment import restore
 from steps.machine.tools import environment_python
-from steps.plan.frozen import frozen_plan, site_file, snakemake
+from steps.mlperf.loadgen import SAMPLES_FILE
+from steps.plan.frozen import frozen_plan, snakemake
 from steps.plan.older import refuse_older
 from steps.plan.plan import Job, Plan, load
 from steps.plan.registry import code_digest, sources
@@ -72,9 +75,10 @@ class Aim:
     budget_s: float | None
 
 
-def command(arguments: list[str]) -> int:
-    """Exit status 0: every scenario has its rate; 1: one has none. Raises UserError."""
-    parser = argparse.ArgumentParser(prog="./reproduce tune", description=__doc__)
+def declare(parser: Parser) -> None:
+    """The plan, and how long and from where it is searched."""
+    parser.description = __doc__.partition("\n\n")[2]
+    plan_arguments(parser)
     parser.add_argument("--budget", type=_duration, metavar="45m", help="of one scenario's search")
     parser.add_argument(
         "--deadline", type=_duration, metavar="3h", help="of all scenarios, best gain first"
@@ -83,13 +87,11 @@ def command(arguments: list[str]) -> int:
     parser.add_argument(
         "--settings", action="store_true", help="try what conf/tune.yaml names of the engine first"
     )
-    rest, site = site_file(arguments)
-    given, overrides = parser.parse_known_args(rest)
-    for text in overrides:
-        if text.startswith("-"):
-            raise UserError(
-                f"tune knows no {text}; it takes --budget, --deadline, --guess, --settings"
-            )
+
+
+def command(given: argparse.Namespace) -> int:
+    """Exit status 0: every scenario has its rate; 1: one has none. Raises UserError."""
+    overrides, site = given.overrides, given.site
     if given.guess is not None and not given.guess > 0:
         raise UserError(f"--guess {given.guess} is no rate above 0 queries a second")
     if given.budget and given.deadline:
@@ -159,11 +161,11 @@ def _offline(path: Path, job: Job) -> None:
     """Report what the plan's Offline run shows about its own length; make the run if absent."""
     if supervise([*snakemake(path), job.output], ROOT, load(path).stop_limit_s):
         raise UserError("the Offline run can't be made; see the messages above")
-    config = schema.PerformanceRunConfig.model_validate_json(job.config)
+    config = PerformanceRunConfig.model_validate_json(job.config)
     loadgen, rules = config.loadgen, config.rules
     duration_s = loadgen.least_ms(rules) / 1000
     count = loadgen.sample_count(rules)
-    found = offline.read((ROOT / job.output).with_name("samples.csv"))
+    found = offline.read((ROOT / job.output).with_name(SAMPLES_FILE))
     print(f"{job.key}:")
     print(offline.advice(found, duration_s, count, settings().offline_share))
 
@@ -270,7 +272,7 @@ def request_of(plan: Plan, job: Job, guess: float | None, budget_s: float | None
     request = Request(
         cell=job.key,
         planned=job.config,
-        check=schema.PerformanceCheckConfig.model_validate_json(canonical_json(check)),
+        check=PerformanceCheckConfig.model_validate_json(canonical_json(check)),
         inputs=job.inputs,
         launcher=job.launcher,
         code=tuple(str(file.relative_to(ROOT)) for file in sources(job.step, ROOT)),
@@ -309,7 +311,7 @@ def _answers(plan: Plan, job: Job) -> str | None:
         if other.step != "accuracy_run" or not path.is_file():
             continue
         if all(other.inputs[role] == job.inputs[role] for role in ("model", "dataset")):
-            return str(path.with_name("samples.csv").relative_to(ROOT))
+            return str(path.with_name(SAMPLES_FILE).relative_to(ROOT))
     return None
 
 

@@ -84,7 +84,7 @@ class SettingsSearch(Strict):
 
 
 class TuneConfig(Strict):
-    """`offline_share` of an endless Offline run's throughput: longer runs aren't worth it."""
+    """`offline_share`: a run that reaches it, of an endless run's throughput, is long enough."""
 
     offline_share: Fraction
     search: SearchSettings

@@ -15,7 +15,8 @@ from steps.base.record import Workspace
 from steps.base.step import main
 from steps.commands.tune.probe import PROBE
 from steps.commands.tune.watching import Watch, Watched
-from steps.config.schema import PerformanceRunConfig
+from steps.config.runs import PerformanceRunConfig
+from steps.mlperf.loadgen import SAMPLES_FILE
 from steps.run.sut.run import Trial, TrialEnded, execute
 
 ENDED = "ended.json"
@@ -35,7 +36,7 @@ def step(
         kept = workspace.partial
         assert kept is not None
         kept.mkdir(parents=True, exist_ok=True)
-        (workspace.directory / "samples.csv").replace(kept / "samples.csv")
+        (workspace.directory / SAMPLES_FILE).replace(kept / SAMPLES_FILE)
         ended = {"ended": str(reason), "measured_s": round(watch.now_s, 3)}
         (kept / ENDED).write_text(json.dumps(ended), encoding="utf-8")
         raise UserError(f"ended after {watch.now_s:.0f} s, because it can't be VALID") from None

@@ -22,8 +22,9 @@ from steps.commands.tune.measure import Measurement, Probe
 from steps.commands.tune.probe import PROBE
 from steps.commands.tune.request import PROBES, Request
 from steps.commands.tune.watching import Watched, of_rows
-from steps.config.schema import PerformanceRunConfig
+from steps.config.runs import PerformanceRunConfig
 from steps.judge.performance_check import complaints
+from steps.mlperf.loadgen import DETAIL, SAMPLES_FILE
 from steps.mlperf.loadgen_log import read_detail
 from steps.run.sut.run import Row
 
@@ -134,16 +135,16 @@ class Journal:
             result = Manifest.read(home / RUN / MANIFEST).result
             ended = result.get("ended", "complete")
             measured_s = float(result.get("measured_s", result.get("duration_s", 0.0)))
-            samples = home / RUN / "samples.csv"
+            samples = home / RUN / SAMPLES_FILE
         else:
             noted = json.loads((partial / ENDED).read_text(encoding="utf-8"))
             ended, measured_s = noted["ended"], float(noted["measured_s"])
-            samples = partial / "samples.csv"
+            samples = partial / SAMPLES_FILE
         found: list[str] = []
         if probe.final and ended == "complete":
             loadgen = self.config(probe).loadgen
             check = self._request.check.model_copy(update={"loadgen": loadgen})
-            log = read_detail(home / RUN / "mlperf_log_detail.txt")
+            log = read_detail(home / RUN / DETAIL)
             found = list(map(str, complaints(log, check)))
         return Entry(
             probe=probe,
@@ -157,9 +158,9 @@ class Journal:
 
     def _read(self, home: Path) -> Measurement:
         entry = Entry.model_validate_json((home / ENTRY).read_text(encoding="utf-8"))
-        path = home / RUN / "samples.csv"
+        path = home / RUN / SAMPLES_FILE
         if not path.is_file():
-            path = partial_directory(home / RUN) / "samples.csv"
+            path = partial_directory(home / RUN) / SAMPLES_FILE
         samples = of_rows(_rows(path), entry.probe)
         return Measurement(
             entry.probe, samples, entry.ended, entry.measured_s, entry.start_s, entry.valid

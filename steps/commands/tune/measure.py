@@ -16,7 +16,7 @@ GROWTH_DEVIATIONS = 4.0
 don't happen by chance.
 """
 
-HOPELESS_SHARE = 0.1
+OVERLOAD_SHARE = 0.1
 """A rate at which this many of the latest queries miss a limit is far beyond any valid one."""
 
 NO_TAIL = ("overload", "cut")
@@ -149,4 +149,4 @@ def reason_to_stop(
         return None
     late = slice(int(np.searchsorted(arrived, half_s)), len(arrived))
     share = max(float(found[: len(arrived)][late].mean()) for found in missed.values())
-    return "overload" if share > HOPELESS_SHARE else None
+    return "overload" if share > OVERLOAD_SHARE else None

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from steps.commands.tune.concurrency import FEWEST, QUEUED, Concurrency
-from steps.commands.tune.lanes import dealt, lanes
 from steps.commands.tune.measure import Samples
 from steps.commands.tune.pace import fit_pace
+from steps.commands.tune.replicas import dealt, replica_count
 
 STRETCH = 400
 """Deviations are drawn in stretches of this many consecutive requests: what slows one
@@ -101,8 +101,8 @@ class Engine:
         starts = _drawn(self.start_factors, count, rng)
         work = (tokens - 1) * factors
         first, done = np.zeros(count), np.zeros(count)
-        for lane, slow in enumerate(self.slowness):
-            mine = slice(lane, None, len(self.slowness))
+        for replica, slow in enumerate(self.slowness):
+            mine = slice(replica, None, len(self.slowness))
             lists = (arrived[mine], slow * work[mine], slow * starts[mine])
             first[mine], done[mine] = _served(self, *(values.tolist() for values in lists))
         return Samples(arrived, first, done, tokens)
@@ -182,8 +182,8 @@ def fit(probes: Sequence[Samples], answers: np.ndarray | None = None) -> Engine 
     """The engine that these probes show; None if they have too few answers. `answers`: tokens of
     every sample's answer, if known; else the probes' are used.
     """
-    count = lanes(probes)
-    lane = [lane for samples in probes for lane in range(min(count, len(samples)))]
+    count = replica_count(probes)
+    replica = [replica for samples in probes for replica in range(min(count, len(samples)))]
     whole = probes
     probes = [part for samples in probes for part in dealt(samples, count) if len(part)]
     views = [Concurrency.of(samples) for samples in probes]
@@ -197,10 +197,10 @@ def fit(probes: Sequence[Samples], answers: np.ndarray | None = None) -> Engine 
     gap_s, gap_per_running = _gap(probes, views, slots)
     placed = [_placed(s, v, start_s, per_running) for s, v in zip(probes, views, strict=True)]
     counts = np.concatenate([s.tokens[which] for s, which in zip(probes, answered, strict=True)])
-    number = [np.full(int(which.sum()), n) for n, which in zip(lane, answered, strict=True)]
+    number = [np.full(int(which.sum()), n) for n, which in zip(replica, answered, strict=True)]
     pace = fit_pace(probes, placed, answered, np.concatenate(number))
     own = [np.full(len(samples), np.nan) for samples in whole]
-    parts = [values[lane::count] for values in own for lane in range(min(count, len(values)))]
+    parts = [values[replica::count] for values in own for replica in range(min(count, len(values)))]
     ends = np.cumsum([int(which.sum()) for which in answered])
     for part, which, factors in zip(
         parts, answered, np.split(pace.factors, ends[:-1]), strict=True

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from steps.config.schema import Seeds
+from steps.config.loadgen import Seeds
 
 WORDS = 1 << 12
 

@@ -47,11 +47,11 @@ def fit_pace(
     probes: Sequence[Samples],
     views: Sequence[Concurrency],
     answered: Sequence[np.ndarray],
-    lane: np.ndarray,
+    replica: np.ndarray,
 ) -> Pace:
     """Fit the answers that `answered` selects, in each engine's share of each probe.
 
-    `lane`: the engine of each answer.
+    `replica`: the engine of each answer.
     """
     levels = _levels(views)
     parts = list(zip(probes, views, answered, strict=True))
@@ -59,16 +59,16 @@ def fit_pace(
     lived = np.concatenate([_lived(*part, levels) for part in parts])
     stalls = np.concatenate([_stalls(samples, which) for samples, _, which in parts])
     together = max(float(np.mean([view.running.mean() for view in views])), 1.0)
-    lanes = np.arange(lane.max() + 1)
-    slowness = np.ones(len(lanes))
-    for _ in range(SOLVED if len(lanes) > 1 else 1):
-        mine = lived / slowness[lane][:, None]
+    replicas = np.arange(replica.max() + 1)
+    slowness = np.ones(len(replicas))
+    for _ in range(SOLVED if len(replicas) > 1 else 1):
+        mine = lived / slowness[replica][:, None]
         speeds, stall = _solved(mine, stalls, tokens, together)
         amounts = (mine * speeds).sum(axis=0)
         levelled = _never_falling(1 / speeds, np.maximum(amounts, 1e-9))
         expected = mine @ (1 / levelled) - stall * stalls
-        if len(lanes) > 1:
-            ratios = [expected[lane == n].sum() / tokens[lane == n].sum() for n in lanes]
+        if len(replicas) > 1:
+            ratios = [expected[replica == n].sum() / tokens[replica == n].sum() for n in replicas]
             slowness = slowness * ratios / np.mean(slowness * ratios)
     return Pace(_table(levels, levelled), stall, np.maximum(expected, 0.0) / tokens, slowness)
 

@@ -7,7 +7,7 @@ from steps.base.console import Console
 from steps.base.record import Workspace
 from steps.base.step import main
 from steps.commands.tune.watching import Watch, Watched
-from steps.config.schema import PerformanceRunConfig
+from steps.config.runs import PerformanceRunConfig
 from steps.run.sut.run import Trial, TrialEnded, execute
 
 PROBE = "probe"

@@ -8,7 +8,8 @@ from pathlib import Path
 from steps.base.record import canonical_json
 from steps.base.strict import Name, Positive, PositiveNumber, Strict
 from steps.commands.tune.config import Metric, SearchSettings
-from steps.config.schema import PerformanceCheckConfig, PerformanceRunConfig
+from steps.config.checks import PerformanceCheckConfig
+from steps.config.runs import PerformanceRunConfig
 
 REQUEST = "request.json"
 RESULT = "result.json"

@@ -11,7 +11,7 @@ from steps.base.errors import UserError
 from steps.commands.tune.arrivals import Length
 from steps.commands.tune.concurrency import Concurrency
 from steps.commands.tune.config import SearchSettings
-from steps.commands.tune.hopeless import HopelessError, hopeless, unlikely
+from steps.commands.tune.infeasible import InfeasibleError, infeasible, unlikely
 from steps.commands.tune.measure import METRICS, Limits, Measurement, Metric, Probe
 from steps.commands.tune.request import OUT_OF_BUDGET
 from steps.commands.tune.tail import Forecast, Forecaster, Traffic, normal_cdf
@@ -116,7 +116,7 @@ class Search:
         return sum(probe.measured_s + probe.start_s for probe in self.probes)
 
     def run(self) -> Generator[Probe, Measurement, Outcome]:
-        """Yields probes, returns the outcome. Raises HopelessError, or UserError if the budget is
+        """Yields probes, returns the outcome. Raises InfeasibleError, or UserError if the budget is
         too small for one run of the rules' length.
         """
         yield from self._explore()
@@ -191,7 +191,7 @@ class Search:
             share = measured.missed_share(self.limits)
             if measured.ended == "overload" or share > MANY_MISSES:
                 high = min(high, measured.probe.rate)
-                self._refuse_hopeless(measured)
+                self._refuse_infeasible(measured)
             elif share <= FEW_MISSES:
                 self.kept = max(self.kept, measured.probe.rate)
             expected = self.forecast.limit if self.forecast else None
@@ -252,8 +252,8 @@ class Search:
             inside = math.sqrt(low * high)
         return inside
 
-    def _refuse_hopeless(self, measured: Measurement) -> None:
-        """Raises HopelessError if limits are missed although the engine is as good as idle."""
+    def _refuse_infeasible(self, measured: Measurement) -> None:
+        """Raises InfeasibleError if limits are missed although the engine is as good as idle."""
         samples = measured.samples
         view = Concurrency.of(samples)
         spans = view.times[1:] - view.times[:-1]
@@ -263,7 +263,7 @@ class Search:
         for metric in METRICS:
             missed = samples.missed(metric, self.limits.of(metric), math.inf)
             if unlikely(int(missed.sum()), len(samples)):
-                raise HopelessError(hopeless(measured, metric, self.limits))
+                raise InfeasibleError(infeasible(measured, metric, self.limits))
 
     # ---- then: as sure as is worth its time ------------------------------------------------------
 
@@ -456,7 +456,7 @@ class Search:
                 "queries a second; raise --budget"
             )
         metric: Metric = max(METRICS, key=lambda m: lowest.tail(m) / self.limits.of(m))
-        return HopelessError(hopeless(lowest, metric, self.limits, "no run kept a limit of"))
+        return InfeasibleError(infeasible(lowest, metric, self.limits, "no run kept a limit of"))
 
 
 def _misses(deviation: float, tolerance: float) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from steps.base.arguments import Parser
 from steps.base.errors import UserError
 from steps.judge.compliance import verify
 from steps.judge.compliance.answers import FORMATS
@@ -15,12 +16,11 @@ from steps.judge.compliance.tokens import Findings
 from steps.mlperf.rounds import Round, load, names
 
 
-def command(arguments: list[str]) -> int:
-    """Writes OUTPUT/TESTnn as a whole, or nothing if the test fails (exit status 1)."""
-    parser = argparse.ArgumentParser(
-        prog="./reproduce compliance",
-        description="Verify a test of one scenario on LoadGen's logs, with the meaning of the "
-        "official scripts, and write the directory that a submission carries.",
+def declare(parser: Parser) -> None:
+    """The test, its logs, and where its directory is written."""
+    parser.description = (
+        "Verify a test of one scenario on LoadGen's logs, with the meaning of the official "
+        "scripts, and write the directory that a submission carries."
     )
     tests = parser.add_subparsers(dest="test", required=True)
     test01, test04, test06, test07, test09 = (
@@ -36,7 +36,10 @@ def command(arguments: list[str]) -> int:
         counted.add_argument("--benchmark", required=True, metavar="NAME")
     test06.add_argument("--eos", type=int, nargs="+", metavar="TOKEN", help=ENDS)
     test07.add_argument("--scores", type=Path, nargs=1, required=True, metavar="FILE", help=SCORED)
-    chosen = parser.parse_args(arguments)
+
+
+def command(chosen: argparse.Namespace) -> int:
+    """Writes OUTPUT/TESTnn as a whole, or nothing if the test fails (exit status 1)."""
     rules = load(chosen.round)
     target = chosen.output / chosen.test
     if chosen.test == "TEST06":
@@ -58,8 +61,8 @@ ENDS = "end-of-sequence tokens of the model, where the round's rules don't say t
 SCORED = "what the benchmark's accuracy script prints of the test's log"
 
 
-def _test(tests: Any, name: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = tests.add_parser(name)
+def _test(tests: Any, name: str) -> Parser:
+    parser: Parser = tests.add_parser(name)
     known = [one for one in names() if name in load(one).compliance]
     parser.add_argument("--round", default=known[0], choices=known, help="default: %(default)s")
     parser.add_argument(

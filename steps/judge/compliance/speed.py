@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from steps.base.errors import UserError
+from steps.mlperf.loadgen import DETAIL
 from steps.mlperf.loadgen_log import Detail, read_detail
 from steps.mlperf.rounds import Test
 
@@ -13,7 +14,6 @@ RATES: Mapping[str, str] = {
     "Offline": "result_samples_per_second",
     "Server": "result_completed_samples_per_sec",
 }
-LOG = "mlperf_log_detail.txt"
 
 
 class IncomparableError(UserError):
@@ -68,7 +68,7 @@ def compare_speeds(rule: Test, performance: Path, run: Path) -> Speeds:
 
 
 def _valid(directory: Path) -> Detail:
-    detail = read_detail(directory / LOG)
+    detail = read_detail(directory / DETAIL)
     validity = detail.values.get("result_validity")
     if validity != "VALID":
         raise IncomparableError(

@@ -58,7 +58,7 @@ def examine(answers: Iterable[Answer], ends: Container[int], *, timed: bool) -> 
 
 
 def complaints(found: Findings, where: str, min_samples: int) -> Iterator[Complaint]:
-    """Why the three checks fail, each beginning with `where`."""
+    """Which of the three checks fail, each beginning with `where`."""
     if found.samples < min_samples:
         yield Complaint(
             code="samples",

@@ -13,12 +13,11 @@ from steps.judge.compliance.answers import compare
 from steps.judge.compliance.speed import IncomparableError, compare_speeds
 from steps.judge.scoring.whole import samples_of
 from steps.mlperf.accuracy_text import read_scores
+from steps.mlperf.loadgen import ANSWERS, DETAIL, RUN_FILES
 from steps.mlperf.loadgen_log import read_answers, read_detail
 from steps.mlperf.rounds import Benchmark, Test
 from steps.mlperf.truncate import truncated
 
-RUN_FILES = ("mlperf_log_summary.txt", "mlperf_log_detail.txt")
-ANSWERS = "mlperf_log_accuracy.json"
 SPEED, ACCURACY = "verify_performance.txt", "verify_accuracy.txt"
 SCORED = ("baseline_accuracy.txt", "compliance_accuracy.txt")
 """Scores for TEST01 where answers differ: the accuracy run's and the test's, on its samples."""
@@ -37,11 +36,11 @@ class Scored:
 
 
 Found = tuple[dict[str, str], tuple[Complaint, ...]]
-"""Texts of the test's directory, each with its name, and why the test fails."""
+"""The test's directory, file to text, and why the test fails."""
 
 
 def require(found: Found) -> dict[str, str]:
-    """The texts of a test that holds; raises UserError naming the first complaint."""
+    """The texts of a test that passes; raises UserError naming the first complaint."""
     texts, complaints = found
     for complaint in complaints:
         raise UserError(str(complaint))
@@ -175,7 +174,7 @@ def consistency(rule: Test, run: Path, ends: Collection[int]) -> tuple[str, toke
 
     `ends`: the model's end-of-sequence tokens.
     """
-    detail = read_detail(run / RUN_FILES[1])
+    detail = read_detail(run / DETAIL)
     for key, wanted in (
         ("effective_test_mode", "PerformanceOnly"),
         ("effective_accuracy_log_sampling_target", rule.audit["accuracy_log_sampling_target"]),

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from steps import ROOT
+from steps.base.arguments import Parser, UsageError
 from steps.base.console import plain_output
 from steps.base.errors import UserError, shown
 from steps.base.record import require_writable, unwritable, write_atomically
-from steps.judge.scoring.command import IMAGES
-from steps.judge.scoring.forms import FORMS
+from steps.judge.scoring.command import IMAGES, declare
 from steps.judge.scoring.whole import samples_of
-from steps.mlperf.rounds import load, names, read_yaml
+from steps.mlperf.rounds import load, read_yaml
 from steps.prepare.samples import UNPICKLING
 
 DIGESTS = {"inception": "6726825d"}
@@ -26,15 +26,8 @@ CONF = ROOT / "conf"
 
 def main(arguments: list[str]) -> int:
     """Exit status 0: everything was scored. Raises UserError otherwise."""
-    parser = argparse.ArgumentParser(
-        prog="./reproduce score",
-        description="Score a full mlperf_log_accuracy.json as the benchmark's reference script "
-        "does and write accuracy.txt (without its hash, which the truncation adds).",
-    )
-    benchmarks = parser.add_subparsers(dest="benchmark", required=True)
-    for name in sorted(FORMS):
-        _text_arguments(_benchmark(benchmarks, name))
-    _image_arguments(_benchmark(benchmarks, IMAGES))
+    parser = Parser(prog="./reproduce score")
+    declare(parser)
     chosen = parser.parse_args(arguments)
     only = None if chosen.samples_of is None else samples_of(chosen.samples_of)
     require_writable(chosen.output)
@@ -45,60 +38,6 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         raise unwritable(chosen.output, error) from error
     return 0
-
-
-def _benchmark(benchmarks: Any, name: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = benchmarks.add_parser(name)
-    parser.add_argument("--log", type=Path, required=True, help="untruncated accuracy log")
-    parser.add_argument("--output", type=Path, required=True, help="accuracy.txt to write")
-    parser.add_argument(
-        "--samples-of",
-        type=Path,
-        metavar="LOG",
-        help="score only the samples that this log of a TEST01 run answers",
-    )
-    return parser
-
-
-def _text_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Answers are int32 tokens, as the reference implementations log them."
-    parser.add_argument(
-        "--dataset", type=Path, required=True, help="the reference's table (.pkl, .json)"
-    )
-    parser.add_argument(
-        "--dataset-sha256",
-        metavar="HEX",
-        help="open a .pkl that isn't a published one, if it has this digest; opening it runs the "
-        "code in it",
-    )
-    parser.add_argument("--tokenizer", type=Path, required=True, help="the model's tokenizer.json")
-    parser.add_argument(
-        "--nltk-data", type=Path, metavar="DIR", help="holds tokenizers/punkt_tab; for ROUGE-Lsum"
-    )
-
-
-def _image_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Answers are RGB pixels of 1024 x 1024, as the reference logs them."
-    parser.add_argument("--dataset", type=Path, required=True, help="captions_source.tsv")
-    parser.add_argument("--statistics", type=Path, required=True, help="val2014.npz")
-    parser.add_argument(
-        "--clip",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="openai/clip-vit-base-patch32 of Hugging Face",
-    )
-    parser.add_argument(
-        "--inception",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="pytorch-fid's pt_inception-2015-12-05-6726825d.pth",
-    )
-    parser.add_argument(
-        "--images", type=Path, metavar="DIR", help="write the pictures that a submission needs"
-    )
-    parser.add_argument("--round", default="v5.1", choices=names(), help="default: %(default)s")
 
 
 _Scored = tuple[str, dict[str, Any]]
@@ -167,6 +106,6 @@ if __name__ == "__main__":
     with plain_output():
         try:
             raise SystemExit(main(sys.argv[1:]))
-        except UserError as failed:
+        except (UsageError, UserError) as failed:
             print(f"error: {shown(str(failed))}", file=sys.stderr)
-            raise SystemExit(1) from failed
+            raise SystemExit(2 if isinstance(failed, UsageError) else 1) from failed

@@ -4,10 +4,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from steps.mlperf.loadgen import DETAIL, LATENCY_KEY, P99, TPOT_KEY, TTFT_KEY
 from steps.mlperf.loadgen_log import Detail, read_detail
 from steps.mlperf.published.result import RunFacts
 
-LOG = "performance/run_1/mlperf_log_detail.txt"
+LOG = f"performance/run_1/{DETAIL}"
 TIME = "%m-%d-%Y %H:%M:%S.%f"
 """How LoadGen writes power_begin and power_end."""
 
@@ -33,15 +34,15 @@ def run_facts(location: Path) -> RunFacts | None:
         min_duration_s=_scaled(_number(log, "effective_min_duration_ms"), 1000),
         duration_s=_duration(log),
         samples_per_second=_number(log, samples),
-        ttft_p99_ms=_percentile(log, "result_99.00_percentile_latency_ns")
+        ttft_p99_ms=_percentile(log, LATENCY_KEY.format(P99))
         if whole
-        else _percentile(log, "result_first_token_99.00_percentile_latency_ns", tokens),
+        else _percentile(log, TTFT_KEY.format(P99), tokens),
         ttft_limit_ms=_scaled(_number(log, "effective_target_latency_ns"), MS_NS)
         if whole
         else _scaled(limit, MS_NS)
         if tokens
         else None,
-        tpot_p99_ms=_percentile(log, "result_time_per_output_token_99.00_percentile_ns", tokens),
+        tpot_p99_ms=_percentile(log, TPOT_KEY.format(P99), tokens),
         tpot_limit_ms=_scaled(_number(log, f"requested_{scenario}_tpot_latency"), MS_NS)
         if tokens
         else None,

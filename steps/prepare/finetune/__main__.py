@@ -7,7 +7,7 @@ from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.record import Manifest, Workspace, partial_directory, sha256_file
 from steps.base.step import main
-from steps.config.schema import FinetuneConfig
+from steps.config.compression import FinetuneConfig
 from steps.prepare.checkpoint.layout import open_checkpoint
 from steps.prepare.finetune import adapters
 

@@ -7,7 +7,7 @@ from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.record import Manifest, Workspace
 from steps.base.step import main
-from steps.config.schema import GivenBlock, LeastImportantBlock, PruneConfig
+from steps.config.compression import GivenBlock, LeastImportantBlock, PruneConfig
 from steps.prepare import calibration
 from steps.prepare.checkpoint.layout import layers, open_checkpoint
 from steps.prepare.checkpoint.stream import rewrite

@@ -8,7 +8,7 @@ from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.record import MANIFEST, RECORD, Manifest, Workspace
 from steps.base.step import main
-from steps.config.schema import QuantizeConfig, QuarkOptions, StreamingOptions
+from steps.config.compression import QuantizeConfig, QuarkOptions, StreamingOptions
 from steps.prepare import calibration
 from steps.prepare.checkpoint.layout import open_checkpoint
 from steps.prepare.checkpoint.quantize import Mxfp4Config, mxfp4_transform

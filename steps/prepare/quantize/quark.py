@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from steps.base.errors import UserError
-from steps.config.schema import QuarkOptions
+from steps.config.compression import QuarkOptions
 from steps.prepare.checkpoint.finite import floats
 from steps.prepare.checkpoint.layout import CONFIG, INDEX, Checkpoint, Tensor, open_checkpoint
 from steps.prepare.checkpoint.stream import copy_side_files

@@ -1,4 +1,4 @@
-"""The arithmetic of a reading: a number, how it came about, and the results it rests on."""
+"""The arithmetic of a reading: a number, its derivation, and the results it rests on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,12 +21,12 @@ from steps.report.claims.model import (
 
 
 class NotComputable(Exception):
-    """Why a reading has no number: a phrase for people."""
+    """Why a reading has no number: a phrase for readers."""
 
 
 @dataclass
 class Evidence:
-    """What was used on the way. `secondary`: sources of numbers that are in no table."""
+    """The results used on the way. `secondary`: sources of numbers that are in no table."""
 
     results: list[Result] = field(default_factory=list)
     secondary: list[str] = field(default_factory=list)

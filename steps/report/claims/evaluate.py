@@ -1,4 +1,4 @@
-"""Verdicts on claims. Neutral on purpose: a value, how it came about, and whether it agrees."""
+"""Verdicts on claims. Neutral on purpose: a value, its derivation, and whether it agrees."""
 
 import math
 from collections.abc import Sequence
@@ -151,7 +151,7 @@ def _reading(
 
 
 def agrees(value: float, stated: Stated, tolerances: Tolerances) -> bool:
-    """Whether a computed value is what the claim says, in its own unit.
+    """Whether a computed value agrees with the claim, in the claim's unit.
 
     "rounds to" allows half a unit of the last digit that the claim gives.
     """
@@ -167,7 +167,7 @@ def agrees(value: float, stated: Stated, tolerances: Tolerances) -> bool:
 
 
 def _filled(reading: Reading, benchmark: str, scenario: str, round_name: str) -> Reading:
-    """The reading with the claim's benchmark, scenario and round where it names none."""
+    """The reading with the claim's benchmark, scenario and round if it has none."""
 
     def selection(given: Selection) -> Selection:
         return given.model_copy(

@@ -44,7 +44,7 @@ class Selection(Strict):
     precisions: tuple[str, ...] | None = None
 
     def matches(self, result: Result) -> bool:
-        """Whether a result is meant."""
+        """Whether a result matches."""
         wanted = [
             (self.benchmark, result.benchmark),
             (self.scenario, result.scenario),

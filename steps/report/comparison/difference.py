@@ -1,4 +1,4 @@
-"""Two sets of results side by side: what differs in numbers, and what in configuration."""
+"""Two sets of results side by side: how they differ in numbers and in configuration."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ class Side(Strict):
     `configurations` maps a result's location to dotted keys and values; `systems`
     a platform to the fields of its description. Empty where a side doesn't say.
 
-    `missing`: what an unfinished experiment has not got yet, in words.
+    `missing`: what an unfinished experiment lacks, as phrases.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Pair(Strict):
 
 
 class Difference(Strict):
-    """All pairs, and what is on one side only."""
+    """All pairs, and results on one side only."""
 
     a: str
     b: str
@@ -169,7 +169,7 @@ def _pair(mine: Result, theirs: Result, a: Side, b: Side) -> Pair:
 
 
 def _accuracy(mine: Result, theirs: Result) -> list[Change]:
-    """By what the scripts print, which the publications call otherwise ("ROUGE1" is "rouge1")."""
+    """Named as the scripts print them, unlike publications ("ROUGE1" is "rouge1")."""
     ours, others = (
         {_printed(name): score for name, score in result.accuracy.items()}
         for result in (mine, theirs)

@@ -13,7 +13,7 @@ ROOM = 0.05
 """A latency with this much more of its limit left than the reference's is worth a hint."""
 
 ROUNDING = 1e-9
-"""3 % off in decimals is 3 % off, whatever binary fractions make of it."""
+"""3 % off in decimals is 3 % off, regardless of binary rounding."""
 
 Verdict = Literal[
     "within tolerance",
@@ -172,7 +172,7 @@ def judge(
 
 
 def _alike(row: Result, result: Result) -> bool:
-    """Whether a published row is of the same kind: one that may be compared without a footnote."""
+    """Whether a published row is of the same kind: it may be compared without a footnote."""
     return (
         bool(result.gpu)
         and _identity(row) == _identity(result)

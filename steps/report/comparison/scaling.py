@@ -133,7 +133,7 @@ def _single(result: Result, gpu: str, singles: Sequence[Result]) -> Result | Non
 
 
 def _kind(result: Result) -> tuple[str, ...]:
-    """What a cluster's result and that of its nodes must agree in."""
+    """The properties in which a cluster's result and its nodes' must agree."""
     return (
         result.benchmark,
         result.model,

@@ -10,8 +10,8 @@ from typing import NamedTuple, Protocol, cast
 
 from steps.base import threads
 from steps.base.errors import UserError
-from steps.config.schema import Engine as EngineConfig
-from steps.config.schema import Generation
+from steps.config.engine import Engine as EngineConfig
+from steps.config.generation import Generation
 
 Request = tuple[int, Sequence[int]]
 """One sample for the engine: the caller's number, and the token ids of its prompt."""

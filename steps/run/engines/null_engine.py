@@ -19,7 +19,7 @@ from statistics import NormalDist
 from steps.base.errors import UserError
 from steps.config.engine import NullArguments
 from steps.config.engine import NullEngine as NullConfig
-from steps.config.schema import Generation
+from steps.config.generation import Generation
 from steps.run.engines.engine import Answer, Events, Request, Start
 
 NAP_S = 0.001

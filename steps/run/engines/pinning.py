@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:  # the Snakefile asks how busy CPUs are, and needs no schema
-    from steps.config.schema import Engine
+    from steps.config.engine import Engine
 
 NODES = Path("/sys/devices/system/node")
 LOADS = Path("/proc/stat")

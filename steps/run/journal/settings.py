@@ -37,11 +37,11 @@ class Cache(Strict):
 
 
 class Bounds(Strict):
-    """From where on what the journal holds is a disturbance.
+    """Bounds above which the journal's values are a disturbance.
 
     Shares of the cores that the run may use, taken by other `processes`, and taken by the
     hypervisor (`steal`); `memory`: share of a second in which every process waited for it.
-    `swap_mb`: in and out in a second. `least_s`: how long the first three have to go on;
+    `swap_mb`: in and out in a second. `least_s`: how long the first three must last;
     `bridge_s`: two of a kind with so little between them are one; `still_s`: between two lines of
     the journal. `harmless`: reasons that slow an accelerator by its settings or at its full power,
     not by a fault. `step_times`: medians from which on a step counts as a disturbance's cost;

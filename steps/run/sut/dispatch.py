@@ -22,7 +22,7 @@ MEMORY = 4
 """Speeds are means over this many answers per place: fewer is noise, more misses a slowdown."""
 
 
-class Seat:
+class Replica:
     """One engine as the dispatcher sees it.
 
     `places`: samples it works on at a time. `spare`: how many more it may hold in Offline, so that
@@ -83,13 +83,13 @@ class Dispatcher:
 
     def __init__(
         self,
-        seats: Sequence[Seat],
+        replicas: Sequence[Replica],
         lengths: Sequence[int],
         *,
         prompt_weight: float,
         latency_bound: bool,
     ) -> None:
-        self.seats = seats
+        self.replicas = replicas
         self._lengths = lengths
         self._prompt_weight = prompt_weight
         self._latency_bound = latency_bound
@@ -107,7 +107,7 @@ class Dispatcher:
     @property
     def outstanding(self) -> int:
         """How many samples have no answer."""
-        return self.pending + sum(len(seat.taken) for seat in self.seats)
+        return self.pending + sum(len(replica.taken) for replica in self.replicas)
 
     def add(self, numbers: Sequence[int], indices: Sequence[int]) -> None:
         """Add samples, to be answered in about this order."""
@@ -117,32 +117,33 @@ class Dispatcher:
         self._indices.extend(indices)
 
     def assign(self, now: float) -> Mapping[int, Samples]:
-        """The samples that each engine gets now, by the engine's position among the seats."""
+        """The samples that each engine gets now, by the engine's position among the replicas."""
         if not self.pending:
             return {}
         given = self._routed() if self._latency_bound else self._pulled()
         for n in given:
-            self.seats[n].advance(now)
+            self.replicas[n].advance(now)
         for n, (numbers, indices) in given.items():
-            self.seats[n].taken.update(zip(numbers, indices, strict=True))
+            self.replicas[n].taken.update(zip(numbers, indices, strict=True))
         return given
 
     def started(self, engine: int, first: Batch) -> Batch:
         """First tokens have come; returns those whose samples are still this engine's."""
-        seat = self.seats[engine]
-        mine = first.only([number in seat.taken for number in first.numbers])
+        replica = self.replicas[engine]
+        mine = first.only([number in replica.taken for number in first.numbers])
         if self._latency_bound:
-            seat.prompt_tokens -= sum(self._lengths[seat.taken[number]] for number in mine.numbers)
+            indices = (replica.taken[number] for number in mine.numbers)
+            replica.prompt_tokens -= sum(self._lengths[index] for index in indices)
         return mine
 
     def completed(self, engine: int, answers: Batch, now: float) -> Batch:
         """Answers have come; returns those whose samples are still this engine's."""
-        seat = self.seats[engine]
-        seat.advance(now)
-        taken = seat.taken
+        replica = self.replicas[engine]
+        replica.advance(now)
+        taken = replica.taken
         mine = answers.only([taken.pop(number, None) is not None for number in answers.numbers])
         tokens = sum(mine.counts)
-        seat.brought(len(mine), tokens)
+        replica.brought(len(mine), tokens)
         if mine:
             kept = (1 - GAIN) ** len(mine)
             self._answer_tokens = kept * self._answer_tokens + (1 - kept) * tokens / len(mine)
@@ -150,11 +151,11 @@ class Dispatcher:
 
     def lost(self, engine: int) -> None:
         """Remove a dead engine; its samples are the next ones for the others."""
-        seat = self.seats[engine]
-        self._numbers[self._at : self._at] = seat.taken.keys()
-        self._indices[self._at : self._at] = seat.taken.values()
-        seat.taken = {}
-        seat.prompt_tokens, seat.alive = 0, False
+        replica = self.replicas[engine]
+        self._numbers[self._at : self._at] = replica.taken.keys()
+        self._indices[self._at : self._at] = replica.taken.values()
+        replica.taken = {}
+        replica.prompt_tokens, replica.alive = 0, False
 
     # ---- Offline --------------------------------------------------------------------------------
 
@@ -164,14 +165,14 @@ class Dispatcher:
         An engine may hold in reserve no more than half of its share of what is left when all
         places are taken, so that the end of the list goes to the engine that is free first.
         """
-        alive = [(n, seat) for n, seat in enumerate(self.seats) if seat.alive]
-        total = sum(seat.speed for _, seat in alive)
-        free = sum(max(seat.places - len(seat.taken), 0) for _, seat in alive)
+        alive = [(n, replica) for n, replica in enumerate(self.replicas) if replica.alive]
+        total = sum(replica.speed for _, replica in alive)
+        free = sum(max(replica.places - len(replica.taken), 0) for _, replica in alive)
         left = max(self.pending - free, 0)
         rooms = {}
-        for n, seat in alive:
-            spare = min(seat.spare, int(left * seat.speed / total / 2))
-            room = seat.places + spare - len(seat.taken)
+        for n, replica in alive:
+            spare = min(replica.spare, int(left * replica.speed / total / 2))
+            room = replica.places + spare - len(replica.taken)
             if room > 0:
                 rooms[n] = room
         if sum(rooms.values()) > self.pending:
@@ -193,8 +194,8 @@ class Dispatcher:
         return {n: share for n, share in shares.items() if share}
 
     def _load(self, n: int, more: int) -> float:
-        seat = self.seats[n]
-        return (len(seat.taken) + more + 1) / seat.speed
+        replica = self.replicas[n]
+        return (len(replica.taken) + more + 1) / replica.speed
 
     def next(self, count: int) -> Samples:
         """Hand out the first `count` samples that no engine has."""
@@ -209,26 +210,26 @@ class Dispatcher:
         """
         given: dict[int, Samples] = {}
         loads = [
-            (self._work(seat, len(seat.taken)) / seat.rate, n)
-            for n, seat in enumerate(self.seats)
-            if seat.alive and len(seat.taken) < seat.places
+            (self._work(replica, len(replica.taken)) / replica.rate, n)
+            for n, replica in enumerate(self.replicas)
+            if replica.alive and len(replica.taken) < replica.places
         ]
         heapq.heapify(loads)
         while self.pending and loads:
             _, n = loads[0]
-            seat = self.seats[n]
+            replica = self.replicas[n]
             numbers, indices = given.setdefault(n, ([], []))
             numbers.append(self._numbers[self._at])
             indices.append(self._indices[self._at])
             self._at += 1
-            seat.prompt_tokens += self._lengths[indices[-1]]
-            count = len(seat.taken) + len(numbers)
-            if count < seat.places:
-                heapq.heapreplace(loads, (self._work(seat, count) / seat.rate, n))
+            replica.prompt_tokens += self._lengths[indices[-1]]
+            count = len(replica.taken) + len(numbers)
+            if count < replica.places:
+                heapq.heapreplace(loads, (self._work(replica, count) / replica.rate, n))
             else:
                 heapq.heappop(loads)
         return given
 
-    def _work(self, seat: Seat, count: int) -> float:
-        """The seat's work with one sample more than these, in answer tokens."""
-        return (count + 1) * self._answer_tokens + self._prompt_weight * seat.prompt_tokens
+    def _work(self, replica: Replica, count: int) -> float:
+        """The replica's work with one sample more than these, in answer tokens."""
+        return (count + 1) * self._answer_tokens + self._prompt_weight * replica.prompt_tokens

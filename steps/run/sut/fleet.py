@@ -14,14 +14,14 @@ from dataclasses import replace
 from typing import Any
 
 from steps.base.errors import UserError
-from steps.config.schema import Engine
+from steps.config.engine import Engine
 from steps.run.engines import wire
 from steps.run.engines.engine import News, depth
 from steps.run.engines.link import Link, Still
 from steps.run.engines.pace import Slow
 from steps.run.placing.cluster import Cluster
 from steps.run.sut.backend import POLL_S, Job
-from steps.run.sut.dispatch import Dispatcher, Seat
+from steps.run.sut.dispatch import Dispatcher, Replica
 from steps.run.sut.health import Speed, degraded
 
 READ_SHARE = 0.25
@@ -87,7 +87,7 @@ class Fleet:
         rates = [self._ready.get(n, usual).rate for n in range(len(self._links))]
         self._dispatcher = Dispatcher(
             [
-                Seat(place, depth(one) - place, rate)
+                Replica(place, depth(one) - place, rate)
                 for place, one, rate in zip(places, settings, rates, strict=True)
             ],
             [len(prompt) for prompt in self._job.prompts],
@@ -183,7 +183,7 @@ class Fleet:
     def _hand_out(self) -> None:
         now = time.monotonic()
         for number, samples in self._dispatcher.assign(now).items():
-            if len(self._dispatcher.seats[number].taken) == len(samples[0]):
+            if len(self._dispatcher.replicas[number].taken) == len(samples[0]):
                 self._progress[number] = now
             self._send(number, wire.Submit(*samples))
 
@@ -241,13 +241,13 @@ class Fleet:
         if now - self._checked_s < POLL_S:
             return
         self._checked_s = now
-        for number, seat in enumerate(self._dispatcher.seats):
-            if not seat.alive:
+        for number, replica in enumerate(self._dispatcher.replicas):
+            if not replica.alive:
                 continue
             silent_s, still_s = self._links[number].silent_s(), now - self._progress[number]
             if silent_s > self._placement.silence_limit_s:
                 self._gone(number, f"gave no sign of life for {silent_s:.0f} s")
-            elif seat.taken and still_s > self._config.stall_limit_s:
+            elif replica.taken and still_s > self._config.stall_limit_s:
                 self._gone(number, f"made no progress for {still_s:.0f} s")
 
     def _gone(self, number: int, why: str | None, *, starting: bool = False) -> None:
@@ -264,13 +264,13 @@ class Fleet:
             self._failures.append(f"{phrase} at start; the run continues without it")
             self._job.say(self._failures[-1])
             return
-        waiting = len(self._dispatcher.seats[number].taken)
+        waiting = len(self._dispatcher.replicas[number].taken)
         if self._placement.on_failure == "fail":
             raise UserError(
                 f"{phrase} during the run, {waiting} samples waited for it; the run is void"
             )
         self._dispatcher.lost(number)
-        if not any(seat.alive for seat in self._dispatcher.seats):
+        if not any(replica.alive for replica in self._dispatcher.replicas):
             raise UserError(f"{phrase} during the run and was the last one; the run is void")
         self._failures.append(f"{phrase}; {waiting} samples went to others")
         self._job.say(self._failures[-1])
@@ -294,7 +294,7 @@ class Fleet:
     def report(self) -> dict[str, Any]:
         found = []
         for number, ready in sorted(self._ready.items()):
-            seat = self._dispatcher.seats[number]
+            replica = self._dispatcher.replicas[number]
             found.append(
                 {
                     "name": self._links[number].name,
@@ -302,9 +302,9 @@ class Fleet:
                     "accelerators": ready.accelerators,
                     "threads": ready.threads,
                     "start_s": round(ready.start_s, 3),
-                    "samples": seat.samples,
-                    "output_tokens": seat.tokens,
-                    "sample_tokens_per_s": round(seat.rate, 3),
+                    "samples": replica.samples,
+                    "output_tokens": replica.tokens,
+                    "sample_tokens_per_s": round(replica.rate, 3),
                     "warmup_sample_tokens_per_s": round(ready.rate, 3),
                 }
             )
@@ -318,15 +318,15 @@ class Fleet:
 
     def _degraded(self) -> list[str]:
         """Over the whole run: engines slower than their equals, dead or absent; a sentence each."""
-        seats = self._dispatcher.seats
+        replicas = self._dispatcher.replicas
         rates = {
-            n: seats[n].tokens / seats[n].sample_s
+            n: replicas[n].tokens / replicas[n].sample_s
             for n in self._ready
-            if seats[n].tokens and seats[n].sample_s
+            if replicas[n].tokens and replicas[n].sample_s
         }
         slow = self._slow(rates)
         said = {n: f"ran at {share:.0%} of the speed of its equals" for n, share in slow.items()}
-        said |= {n: "died during the run" for n in self._ready if not seats[n].alive}
+        said |= {n: "died during the run" for n in self._ready if not replicas[n].alive}
         said |= dict.fromkeys(self._missing, "could not start")
         per_node = self._placement.engines_per_node
         return [f"engine {n} of node {n // per_node} {what}" for n, what in sorted(said.items())]

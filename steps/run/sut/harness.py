@@ -18,7 +18,7 @@ from typing import Any
 
 from steps.base.console import Progress
 from steps.base.errors import UserError
-from steps.config.schema import RunConfig
+from steps.config.runs import RunConfig
 from steps.mlperf.loadgen_log import TOKEN_BYTES
 from steps.run.engines import pinning
 from steps.run.engines.engine import Batch, News, Start

@@ -16,8 +16,16 @@ from steps.base import earlier
 from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.record import Manifest, Workspace, canonical_json
-from steps.config.schema import RunConfig
+from steps.config.runs import RunConfig
 from steps.config.window import WINDOW
+from steps.mlperf.loadgen import (
+    AUDIT_CONFIG,
+    DETAIL,
+    SAMPLES_FILE,
+    TRACE,
+    USER_CONF,
+    loadgen_scenario,
+)
 from steps.mlperf.loadgen_log import read_detail
 from steps.prepare import samples
 from steps.run.engines import pinning
@@ -82,11 +90,11 @@ def execute(
     prompts = samples.load(inputs["dataset"])
     _check_prompts(config, prompts)
     folder = workspace.directory
-    audit_file = folder / "audit.config"
+    audit_file = folder / AUDIT_CONFIG
     if audit is not None:
         audit_file.write_text(user_conf.render_audit_config(audit), encoding="utf-8")
     text = user_conf.render_user_conf(config.loadgen, config.scenario)
-    (folder / "user.conf").write_text(text, encoding="utf-8")
+    (folder / USER_CONF).write_text(text, encoding="utf-8")
     kind = {"AccuracyOnly": "accuracy", "PerformanceOnly": "performance"}[mode]
     label = f"{config.scenario} {kind if audit is None else 'compliance'}"
     expected = _expected(mode, config, len(prompts.evaluation), audit)
@@ -109,13 +117,13 @@ def execute(
         ):
             duration_s, cpu_s = _test(mode, config, loop, folder, audit_file, trial, journal)
     except TrialEnded:
-        _write_samples(folder / "samples.csv", loop)
+        _write_samples(folder / SAMPLES_FILE, loop)
         raise
     finally:
         loop.stop()
-    _check_log(folder / "mlperf_log_detail.txt", audited=audit is not None)
+    _check_log(folder / DETAIL, audited=audit is not None)
     _check_samples(mode, loop)
-    _write_samples(folder / "samples.csv", loop)
+    _write_samples(folder / SAMPLES_FILE, loop)
     window = journal.window(loop.backend.slow(), settings)
     for disturbance in window.disturbances if window else ():
         console.say(f"the run was disturbed: {disturbance}")
@@ -221,10 +229,10 @@ def _test(
     import mlperf_loadgen as lg
 
     settings = lg.TestSettings()
-    scenario = user_conf.loadgen_scenario(config.scenario)
+    scenario = loadgen_scenario(config.scenario)
     model = config.loadgen.model
-    if settings.FromConfig(str(folder / "user.conf"), model, scenario) != 0:
-        raise UserError(f"LoadGen can't read {folder / 'user.conf'}")
+    if settings.FromConfig(str(folder / USER_CONF), model, scenario) != 0:
+        raise UserError(f"LoadGen can't read {folder / USER_CONF}")
     settings.scenario = getattr(lg.TestScenario, scenario)
     settings.mode = getattr(lg.TestMode, mode)
     if trial is not None and trial.seed is not None:
@@ -256,7 +264,7 @@ def _test(
     lg.DestroyQSL(qsl)
     lg.DestroyFastSUT(sut)
     # Empty, since tracing is off; no part of a result.
-    (folder / "mlperf_log_trace.json").unlink(missing_ok=True)
+    (folder / TRACE).unlink(missing_ok=True)
     return duration_s, cpu_s
 
 

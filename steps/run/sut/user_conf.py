@@ -3,12 +3,8 @@
 from collections.abc import Mapping
 
 from steps.base.strict import Scenario
-from steps.config.schema import Loadgen
-
-
-def loadgen_scenario(scenario: Scenario) -> str:
-    """LoadGen knows no Interactive: it is Server under a model name with tighter limits."""
-    return "Server" if scenario == "Interactive" else scenario
+from steps.config.loadgen import Loadgen
+from steps.mlperf.loadgen import loadgen_scenario
 
 
 def render_user_conf(loadgen: Loadgen, scenario: Scenario) -> str:

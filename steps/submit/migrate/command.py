@@ -1,4 +1,4 @@
-"""`./reproduce migrate DIR --to v6|v5.1 --output NEW`: the same submission in another layout."""
+"""`./reproduce migrate DIR --round v6.0 --output NEW`: a submission in another round's layout."""
 
 import argparse
 import os
@@ -6,29 +6,42 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from steps.base.arguments import Parser, UsageError
 from steps.base.errors import UserError, shown
-from steps.mlperf.rounds import DIVISIONS
-from steps.submit.migrate.moves import LAYOUTS, moves
+from steps.mlperf.rounds import DIVISIONS, load, names
+from steps.submit.migrate.moves import moves
 from steps.submit.validate.tree import Tree, layout_of
 
 
-def command(arguments: list[str]) -> int:
-    """Writes NEW as a whole or not at all; the tree it reads stays as it is."""
-    parser = argparse.ArgumentParser(
-        prog="./reproduce migrate",
-        description="Write a submission tree in the layout of other rounds: v5.1 (code/, "
-        "measurements/, compliance/) or v6 (src/, everything else beside the results). Only "
-        "places change: logs keep their seeds, so validate says which round's they are.",
+def declare(parser: Parser) -> None:
+    """The tree, the round and the new tree."""
+    parser.description = (
+        "Write a submission tree in the layout of another round: v5.1 (code/, measurements/, "
+        "compliance/) or v6.0 and v6.1 (src/, everything else beside the results). Only places "
+        "change: logs keep their seeds, so validate says which round's they are."
     )
     parser.add_argument("directory", type=Path, help="the directory that holds closed/ or open/")
-    parser.add_argument("--to", required=True, choices=LAYOUTS)
+    parser.add_argument("--round", choices=names(), help="whose layout the new tree has")
+    parser.add_argument("--to", help=argparse.SUPPRESS)
     parser.add_argument("--output", required=True, type=Path, metavar="NEW", help="must not exist")
-    chosen = parser.parse_args(arguments)
-    left_out = migrate(chosen.directory, chosen.output, chosen.to)
+
+
+def command(chosen: argparse.Namespace) -> int:
+    """Writes NEW as a whole or not at all; the tree it reads stays as it is."""
+    if chosen.to is not None:
+        raise UsageError(f"--to is called --round now: --round {_round_of(chosen.to)}")
+    if chosen.round is None:
+        raise UsageError(f"--round is missing: name one of {', '.join(names())}")
+    left_out = migrate(chosen.directory, chosen.output, load(chosen.round).layout)
     for path in left_out:
         print(f"left out, it belongs to no result: {shown(path)}")
-    print(f"{chosen.output} has the layout of {chosen.to}")
+    print(f"{chosen.output} has the layout of {chosen.round}")
     return 0
+
+
+def _round_of(layout: str) -> str:
+    """The first round of a layout, or the last round for any other word."""
+    return next((name for name in names() if name.startswith(layout)), names()[-1])
 
 
 def migrate(root: Path, output: Path, layout: str) -> list[str]:

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from steps.base.errors import UserError
+from steps.mlperf.loadgen import USER_CONF
 from steps.submit.validate.tree import Tree
 
-DESCRIBING = ("user.conf", "README.md", "mlperf.conf", "calibration_process.adoc")
+DESCRIBING = (USER_CONF, "README.md", "mlperf.conf", "calibration_process.adoc")
 """A measurement's files beside its JSON (submission rules, v5.1)."""
 
 MEASUREMENT = "measurements.json"

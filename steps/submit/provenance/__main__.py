@@ -15,7 +15,7 @@ from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.record import MANIFEST, Manifest, Record, Workspace, canonical_json, sha256_file
 from steps.base.step import main
-from steps.config.schema import ProvenanceConfig
+from steps.config.submission import ProvenanceConfig
 from steps.submit.provenance.package import LOCK, STATEMENT, TREE
 from steps.submit.provenance.sbom import bill
 from steps.submit.provenance.statement import (

@@ -1,11 +1,11 @@
 """Checks a package as it is handed over, offline: `submission/`, `provenance/`, nothing else."""
 
-import argparse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from steps.base.errors import UserError, shown
 from steps.base.record import MANIFEST, Manifest, sha256_file, strangers
+from steps.base.strict import Strict
 from steps.submit.provenance.signing import opened
 from steps.submit.provenance.statement import Statement, damage, read
 
@@ -21,18 +21,27 @@ VALUES = ("configuration", "code", "host")
 """Kinds without their own files."""
 
 
-def command(arguments: list[str]) -> int:
-    """`./reproduce verify DIRECTORY [--signer KEY]`."""
-    parser = argparse.ArgumentParser(prog="./reproduce verify")
-    parser.add_argument("directory", type=Path)
-    parser.add_argument("--signer", type=Path, metavar="KEY", help="public key, PEM or OpenSSH")
-    given = parser.parse_args(arguments)
-    return verify(given.directory, given.signer)
+class Checked(Strict):
+    """What `verify DIRECTORY --json` prints; `signed`: the signature was checked and holds."""
+
+    directory: str
+    files: int
+    complaints: tuple[str, ...]
+    signed: bool
 
 
-def verify(directory: Path, signer: Path | None) -> int:
+def verify(directory: Path, signer: Path | None, *, as_json: bool = False) -> int:
     """Print complaints and a total; 0 if the package is valid, else 1. `signer`: a public key."""
     complaints, statement = complaints_of(directory, signer)
+    if as_json:
+        found = Checked(
+            directory=str(directory),
+            files=len(statement.subject),
+            complaints=tuple(complaints),
+            signed=signer is not None and not complaints,
+        )
+        print(found.model_dump_json(indent=1))
+        return 1 if complaints else 0
     for complaint in complaints:
         print(shown(complaint))
     if complaints:

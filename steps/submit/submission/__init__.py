@@ -1,1 +1,1 @@
-"""The submission tree of an experiment, in its round's layout, and what is kept beside it."""
+"""The submission tree of an experiment, in its round's layout, and the files kept beside it."""

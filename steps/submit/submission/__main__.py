@@ -10,7 +10,7 @@ from steps.base.confidential.known import add_evidence, of_machine
 from steps.base.console import Console
 from steps.base.record import Workspace, write_atomically
 from steps.base.step import main
-from steps.config.schema import SubmissionConfig
+from steps.config.submission import SubmissionConfig
 from steps.mlperf.rounds import load
 from steps.plan.registry import code_digest
 from steps.submit.confidential import is_clean, redact, redactions, require_clean
@@ -90,21 +90,21 @@ def step(
 
 
 def _finder(config: SubmissionConfig, inputs: Mapping[str, Path]) -> Finder:
-    """What names this site: the machine, the hosts that ran, what was configured and typed."""
+    """What identifies this site: the machine, the hosts that ran, configurations and overrides."""
     known = of_machine(ROOT)
     add_evidence(known, inputs.values(), config.overrides)
     return Finder(known)
 
 
 def _digest(found: Evidence, config: SubmissionConfig) -> str:
-    """Of what a result's files are made from: its evidence, and the command in its README."""
+    """The digest of a result's inputs: its evidence, and the command in its README."""
     return texts.digest_of(found.digest, config)
 
 
 def _checked(
     package: Path, round_name: str, lent: Mapping[str, Part]
 ) -> tuple[Report, dict[str, Outcome]]:
-    """The validator's report on the tree; only results that are not lent are looked at."""
+    """The validator's report on the tree; reused results aren't checked again."""
     known = {name: OUTCOME.validate_json(part.outcome) for name, part in lent.items()}
     looked_at: dict[str, Outcome] = {}
     report = validate(
@@ -120,7 +120,7 @@ def _checked(
 
 
 def _link(package: Path) -> None:
-    """The tree's root may hold nothing else, so its manifest lies beside it and a link leads in."""
+    """The tree's root may contain nothing else: its manifest is beside it, with a link to it."""
     link = package.with_name(TREE)
     temporary = link.with_name(f".{TREE}.{os.getpid()}")
     temporary.symlink_to(Path(package.name) / TREE)

@@ -1,8 +1,8 @@
-"""What stands for one result in the package, and what of it a former package can lend.
+"""The parts of a package, one per result, and their reuse from an earlier package.
 
 A part is one cell under one of the benchmarks that it is submitted as. Beside its files the package
-keeps what the validator found in it, so that a package in which one system or scenario is exchanged
-is written and checked anew there and nowhere else.
+keeps the validator's findings, so that after a change of one system or scenario only that part is
+written and checked again.
 """
 
 import json
@@ -23,7 +23,7 @@ RECORDS = "parts.json"
 
 
 class Part(Strict):
-    """`digest`: of what it was made from. `files`: sha256 by path in the package.
+    """`digest`: of its inputs. `files`: sha256 by path in the package.
 
     `outcome` is the validator's, as JSON.
     """
@@ -45,14 +45,14 @@ OUTCOME = TypeAdapter(Outcome)
 
 @dataclass(frozen=True)
 class Former:
-    """The package that a new one takes the place of; `parts` is empty if there is none of use."""
+    """The package that a new one replaces; `parts` is empty if none can be reused."""
 
     home: Path
     parts: Mapping[str, Part]
 
     @classmethod
     def read(cls, home: Path | None, code: str) -> "Former":
-        """Parts that other code made, or that aren't what it wrote, are made anew, not lent."""
+        """Parts that other code made, or that were changed, aren't reused but made again."""
         if home is None:
             return cls(Path(), {})
         try:
@@ -65,7 +65,7 @@ class Former:
     def lend(
         self, place: str, digest: str, package: Path, fit: Callable[[Path], bool]
     ) -> Part | None:
-        """Put the files of an unchanged part into `package`; None unless every one holds."""
+        """Put the files of an unchanged part into `package`; None unless every one is intact."""
         part = self.parts.get(place)
         if part is None or part.digest != digest:
             return None
@@ -79,7 +79,7 @@ class Former:
 
 
 def link(source: Path, destination: Path) -> None:
-    """The same file under another name, or a copy where there can't be one."""
+    """A hard link, or a copy where links aren't possible."""
     destination.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, destination)
@@ -98,7 +98,7 @@ def digests(package: Path, folders: list[str]) -> dict[str, str]:
 
 
 def write(package: Path, code: str, parts: Mapping[str, Part]) -> None:
-    """The records that the next package asks."""
+    """The records that the next package reads."""
     records = {"code": code, "parts": {name: part.model_dump() for name, part in parts.items()}}
     (package / RECORDS).write_text(canonical_json(records) + "\n", encoding="utf-8")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from steps.base.record import MANIFEST, Manifest, canonical_json, sha256_file
 from steps.config import verdicts
-from steps.config.schema import Cell, SubmissionConfig
+from steps.config.submission import Cell, SubmissionConfig
 from steps.config.verdicts import PerformanceVerdict
 from steps.mlperf.rounds import load
 from steps.plan.registry import STEPS
@@ -18,7 +18,7 @@ CALIBRATION_SAMPLES = "num_calib_data"
 """Quark's option: how many samples it calibrates on."""
 
 UNCALIBRATED = "simulated"
-"""The rehearsal's tool, which looks at the weights alone."""
+"""The rehearsal's tool, which uses only the weights."""
 
 
 def measurement_readme(found: Evidence, config: SubmissionConfig) -> str:
@@ -66,7 +66,7 @@ def measurement_readme(found: Evidence, config: SubmissionConfig) -> str:
 
 
 def degraded(evidence: Iterable[Evidence]) -> list[str]:
-    """What was wrong with engines during any of these runs, a sentence each."""
+    """Problems of engines during any of these runs, a sentence each."""
     found = []
     for each in evidence:
         for name, verdict in each.verdicts():
@@ -87,7 +87,7 @@ def repeated(evidence: Iterable[Evidence]) -> list[str]:
 
 
 def code_readme(benchmark: str, config: SubmissionConfig) -> str:
-    """What the checker wants under code/: where the implementation is."""
+    """The file that the checker requires under code/: where the implementation is."""
     return (
         f"# {benchmark}\n\nThe implementation is Reprise, the repository this tree was made with: "
         "`steps/run/sut/` drives the engine from LoadGen, `conf/` holds every setting, and\n"
@@ -155,7 +155,7 @@ def bandwidth(
 
 
 def digest_of(evidence: str, config: SubmissionConfig) -> str:
-    """Of what a result's documents say: its evidence's digest, and the command of its tree."""
+    """The digest of a result's documents: of its evidence, and the command of its tree."""
     said = [evidence, config.experiment, config.round, config.submitter, list(config.overrides)]
     return hashlib.sha256(canonical_json(said).encode()).hexdigest()
 

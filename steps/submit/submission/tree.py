@@ -1,4 +1,4 @@
-"""The files of a submission tree, in the layout of its round: copied, shortened, explained."""
+"""The files of a submission tree, in the layout of its round: copied, truncated, explained."""
 
 import json
 import shutil
@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from steps.base.record import Manifest
-from steps.config.schema import Cell, SubmissionConfig
+from steps.config.submission import Cell, SubmissionConfig
+from steps.mlperf.loadgen import ANSWERS, RUN_FILES, USER_CONF
 from steps.mlperf.truncate import truncated
 from steps.submit.submission import texts
 from steps.submit.submission.parts import link
@@ -15,19 +16,17 @@ from steps.submit.validate.tree import Place
 
 TREE = "submission"
 AUDIT = "audit"
-RUN_FILES = ("mlperf_log_summary.txt", "mlperf_log_detail.txt")
-ANSWERS = "mlperf_log_accuracy.json"
 EXTRA = ("images/", "videos/")
-"""Directories of an accuracy verdict that a submission carries beside accuracy.txt."""
+"""Directories of an accuracy verdict that a submission has beside accuracy.txt."""
 
 
 def place_of(cell: Cell, benchmark: str, config: SubmissionConfig, layout: str) -> Place:
-    """Where a cell goes under one of the benchmarks that it is submitted as."""
+    """A cell's place under one of the benchmarks that it is submitted as."""
     return Place(layout, cell.division, config.submitter, cell.system_id, benchmark, cell.scenario)
 
 
 def folders(place: Place) -> list[str]:
-    """Directories of the package that hold nothing but this result."""
+    """Directories of the package with only this result."""
     own = dict.fromkeys((place.results, place.measurements, place.compliance))
     return [*(f"{TREE}/{folder}" for folder in own), _audit(place)]
 
@@ -37,14 +36,14 @@ def _audit(place: Place) -> str:
 
 
 def add_result(found: Evidence, place: Place, package: Path, config: SubmissionConfig) -> None:
-    """Everything of one result; the untruncated accuracy log goes beside the tree."""
+    """Write everything of one result; the untruncated accuracy log goes beside the tree."""
     tree, run = package / TREE, found.performance.run
     results = tree / place.results
     for name in (*RUN_FILES, ANSWERS):
         _copy(run.file(name), results / "performance/run_1" / name)
     _add_accuracy(found, results / "accuracy", package / _audit(place))
     measurements = tree / place.measurements
-    _copy(run.file("user.conf"), measurements / "user.conf")
+    _copy(run.file(USER_CONF), measurements / USER_CONF)
     described = "measurements" if place.layout == "v6" else place.system
     measured = json.dumps(found.cell.measurement.model_dump(), indent=1) + "\n"
     _write(measurements / f"{described}.json", measured)
@@ -76,7 +75,7 @@ def add_division(
     config: SubmissionConfig,
     layout: str,
 ) -> None:
-    """What a submitter says of all results of a division together."""
+    """Write a submitter's documents for all results of a division."""
     cells = [found.cell for found in evidence]
     descriptions = {
         cell.system_id: Manifest.read(inputs[f"describe/{cell.system}"]).file("system.json")
@@ -98,7 +97,7 @@ def add_division(
 
 
 def _describe(source: Path, noted: Sequence[str], destination: Path) -> None:
-    """The description as it is, or with what is to be said of its runs among its notes."""
+    """The description, with remarks about its runs in its notes, if any."""
     if not noted:
         _copy(source, destination)
         return

@@ -1,4 +1,4 @@
-"""What a cell can show: its runs, and verdicts on these very runs."""
+"""A cell's evidence: its runs, and the verdicts on exactly these runs."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -9,10 +9,10 @@ from steps.base import earlier
 from steps.base.errors import UserError
 from steps.base.record import MANIFEST, Manifest, canonical_json, sha256_file
 from steps.config import verdicts
-from steps.config.schema import Cell
+from steps.config.submission import Cell
 
 SUBMITTABLE_ENGINES = ("vllm",)
-"""Engines that compute what they are asked; a null engine's results never enter a tree."""
+"""Engines that compute; a null engine's results never enter a tree."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ class Evidence:
     digest: str
 
     def verdicts(self) -> Iterator[tuple[str, Verdict]]:
-        """Each with a name: "performance", "accuracy" or the test's."""
+        """Runs with their names: "performance", "accuracy" or the test's."""
         yield "performance", self.performance
         yield "accuracy", self.accuracy
         yield from self.compliance.items()
 
 
 def gather(cell: Cell, inputs: Mapping[str, Path]) -> Evidence:
-    """Raises UserError if a verdict is of another run or doesn't hold, or an engine is null."""
+    """Raises UserError if a verdict is on another run or not valid, or an engine is null."""
     digests: dict[str, str] = {}
 
     def verdict(subject: str, test: str = "") -> Verdict:
@@ -80,7 +80,7 @@ def gather(cell: Cell, inputs: Mapping[str, Path]) -> Evidence:
 
 
 def require_unchanged(found: Evidence) -> None:
-    """Raises UserError if a file of a run or verdict is not what its manifest says."""
+    """Raises UserError if a file of a run or verdict differs from its manifest."""
     for _, verdict in found.verdicts():
         verdict.run.require_whole()
         verdict.check.require_whole()

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 from steps.base.untrusted import Damaged, open_regular, reason_of, sha256_of
 from steps.mlperf.accuracy_text import Scores, read_scores
+from steps.mlperf.loadgen import ANSWERS, DETAIL, RUN_FILES, SUMMARY
 from steps.submit.validate.detail import Detail, read_detail
 from steps.submit.validate.findings import Severity
 from steps.submit.validate.performance import (
-    ANSWERS,
-    RUN_FILES,
     Judge,
     check_files,
     check_log,
@@ -53,10 +52,10 @@ def check_accuracy(judge: Judge) -> Scored | None:
     wanted = (*RUN_FILES, SCORES, ANSWERS)
     detail = Detail()
     if check_files(judge, folder, "accuracy-files", wanted=wanted):
-        path = f"{folder}/{RUN_FILES[1]}"
+        path = f"{folder}/{DETAIL}"
         detail = read_detail(judge.tree.at(path))
         _check_run(judge, detail, path)
-        check_summary(judge.tree, f"{folder}/{RUN_FILES[0]}", detail, findings)
+        check_summary(judge.tree, f"{folder}/{SUMMARY}", detail, findings)
     text, hashes = _check_scores(judge, f"{folder}/{SCORES}")
     packaged = ""
     if ANSWERS in files:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from steps.base.arguments import Parser
 from steps.base.errors import UserError, shown
 from steps.mlperf.rounds import names
 from steps.submit.validate.render import as_json, as_object, compared, official_object, page, text
@@ -18,12 +19,11 @@ if TYPE_CHECKING:
 STDOUT = "-"
 
 
-def command(arguments: list[str]) -> int:
-    """Exit status 0 if no error was found, 1 if one was; the tree is only read."""
-    parser = argparse.ArgumentParser(
-        prog="./reproduce validate",
-        description="Check a submission tree: everything the official checker enforces, and what "
-        "it lets pass. Exit status 1 means that an error was found.",
+def declare(parser: Parser) -> None:
+    """The tree, its round, and how findings are written."""
+    parser.description = (
+        "Check a submission tree: everything the official checker enforces, and what it lets "
+        "pass. Exit status 1 means that an error was found."
     )
     parser.add_argument("directory", type=Path, help="the directory that holds closed/ or open/")
     parser.add_argument("--round", default="v5.1", choices=names(), help="default: %(default)s")
@@ -45,7 +45,10 @@ def command(arguments: list[str]) -> int:
         help="a Python with numpy, pandas and xlsxwriter, which the official report tool needs",
     )
     parser.add_argument("--processes", type=int, metavar="N", help="default: as many as cores")
-    chosen = parser.parse_args(arguments)
+
+
+def command(chosen: argparse.Namespace) -> int:
+    """Exit status 0 if no error was found, 1 if one was; the tree is only read."""
     if chosen.processes is not None and chosen.processes < 1:
         raise UserError(f"--processes is {chosen.processes}, give 1 or more")
     outputs = [Path(name) for name in (chosen.json, chosen.html) if name not in (None, STDOUT)]

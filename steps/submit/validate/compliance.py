@@ -9,14 +9,13 @@ from collections.abc import Iterator, Mapping
 from steps.base.untrusted import Damaged, lines_in, lines_of, sha256_of, text_of
 from steps.judge.compliance.tokens import fault
 from steps.mlperf.accuracy_text import read_scores
+from steps.mlperf.loadgen import ANSWERS, DETAIL
 from steps.mlperf.loadgen_log import entries_of
 from steps.submit.validate.accuracy import SCORES, check_answers, is_shortened
 from steps.submit.validate.counted import PRINTED, SHORTENED, check_counted
 from steps.submit.validate.detail import Detail, read_detail
 from steps.submit.validate.findings import Severity
 from steps.submit.validate.performance import (
-    ANSWERS,
-    RUN_FILES,
     TOLERATED_FILES,
     Judge,
     check_files,
@@ -163,7 +162,7 @@ def _check_timed(judge: Judge, test: str, folder: str, result: float | None) -> 
         return
     if not check_files(judge, run, "compliance-files", ANSWERS):
         return
-    path = f"{run}/{RUN_FILES[1]}"
+    path = f"{run}/{DETAIL}"
     detail = read_detail(judge.tree.at(path))
     check_measured(judge, detail, run)
     _check_settings(judge, test, detail, path)

@@ -5,10 +5,11 @@ import json
 from steps.base.untrusted import Damaged, lines_in, text_of
 from steps.judge.compliance.lengths import LENGTHS, MEAN
 from steps.mlperf.accuracy_text import LABELS
+from steps.mlperf.loadgen import ANSWERS
 from steps.mlperf.loadgen_log import entries_of, token_bytes
 from steps.mlperf.rounds import Test
 from steps.submit.validate.accuracy import is_shortened
-from steps.submit.validate.performance import ANSWERS, Judge
+from steps.submit.validate.performance import Judge
 
 PASSED = "TEST PASS"
 PRINTED = {"TEST07": "verify_accuracy.txt", "TEST08": "verify_accuracy.txt", "TEST09": LENGTHS}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from steps.base.untrusted import Damaged, lines_of
+from steps.mlperf.loadgen import P99, TPOT_KEY, TTFT_KEY
 from steps.mlperf.loadgen_log import Record, record_of
 from steps.submit.validate.findings import shown
 
@@ -49,8 +50,8 @@ _NUMBERS = [
     "result_tokens_per_second",
     "result_completed_tokens_per_second",
     "result_max_latency_ns",
-    "result_first_token_99.00_percentile_latency_ns",
-    "result_time_per_output_token_99.00_percentile_ns",
+    TTFT_KEY.format(P99),
+    TPOT_KEY.format(P99),
     "early_stopping_latency_ss",
     "early_stopping_latency_ms",
     "result_90.00_percentile_latency_ns",

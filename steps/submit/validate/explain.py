@@ -1,24 +1,28 @@
 """`./reproduce explain CODE`: explains a finding of `./reproduce validate`."""
 
+import argparse
 import difflib
 import textwrap
 
+from steps.base.arguments import Parser
 from steps.base.errors import UserError
 from steps.submit.validate.findings import Code, codes
 
 WIDTH = 88
 
 
-def command(arguments: list[str]) -> int:
-    """Explain one code in full, or list every code if none is given."""
-    if len(arguments) > 1 or any(argument in ("-h", "--help") for argument in arguments):
-        print("./reproduce explain [CODE]")
-        return 0 if arguments[0] in ("-h", "--help") else 2
-    if not arguments:
+def declare(parser: Parser) -> None:
+    """The code of a finding."""
+    parser.add_argument("code", nargs="?", metavar="CODE", help="default: all, a line each")
+
+
+def command(given: argparse.Namespace) -> int:
+    """One code in full, or every code in a line when none is named."""
+    if given.code is None:
         for code in codes().values():
             print(f"{code.name:<28} {code.severity.value:<8} {code.why}")
         return 0
-    name = arguments[0]
+    name: str = given.code
     if name not in codes():
         near = difflib.get_close_matches(name, codes(), n=3)
         hint = f"did you mean {', '.join(near)}?" if near else "./reproduce explain lists them all"

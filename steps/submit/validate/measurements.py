@@ -1,11 +1,12 @@
 """A measurement's description: user.conf, README.md, the JSON beside them, the code."""
 
 from steps.base.untrusted import Damaged, object_of, text_of
+from steps.mlperf.loadgen import USER_CONF
 from steps.mlperf.rounds import Round
 from steps.submit.validate.findings import Findings, Severity, shown
 from steps.submit.validate.tree import Place, Tree
 
-REQUIRED_FILES = ("user.conf", "README.md")
+REQUIRED_FILES = (USER_CONF, "README.md")
 
 
 def check_measurement(tree: Tree, place: Place, rules: Round, findings: Findings) -> None:

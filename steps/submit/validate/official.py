@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from steps.base.errors import UserError
+from steps.mlperf.loadgen import DETAIL
 from steps.submit.validate.findings import Finding, Severity, printable
 from steps.submit.validate.submission import Report
 
@@ -17,7 +18,7 @@ LIMIT_SECONDS = 1800
 """All submitters of v5.1 (1,435 results) take it a minute; every wait has a limit."""
 
 TABLE = "summary.csv"
-RUN, LOG = "performance/run_1", "mlperf_log_detail.txt"
+RUN = "performance/run_1"
 TREES = ("results", "measurements", "compliance")
 RESULT_PARTS = 6
 """The parts of a result's path: division, submitter, tree, system, model, scenario."""
@@ -170,7 +171,7 @@ def _checker(checkout: Path) -> tuple[list[str], Path]:
 
 def _result(path: str, root: str) -> str:
     """A result's directory by what the checkers call it: v6's is the log's whole path."""
-    return path.removeprefix(f"{root}/").removesuffix(f"/{LOG}").removesuffix(f"/{RUN}")
+    return path.removeprefix(f"{root}/").removesuffix(f"/{DETAIL}").removesuffix(f"/{RUN}")
 
 
 def _accepted(table: Path, root: str) -> dict[str, tuple[str, str, str]]:

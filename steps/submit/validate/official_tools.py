@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from steps.base.errors import UserError
+from steps.mlperf.loadgen import ANSWERS
 from steps.submit.validate.findings import printable
 from steps.submit.validate.official import LIMIT_SECONDS, Difference, Official, home_of
 from steps.submit.validate.submission import Report
 
 TRUNCATION, REPORT = "truncate_accuracy_log.py", "generate_final_report.py"
-PACKAGED = ("accuracy.txt", "mlperf_log_accuracy.json")
+PACKAGED = ("accuracy.txt", ANSWERS)
 TRUNCATION_CODES = ("accuracy-not-truncated", "accuracy-hash-missing", "accuracy-missing")
 REPORTED = ("Performance_Result", "Performance_Units", "Accuracy")
 

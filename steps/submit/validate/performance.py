@@ -2,6 +2,17 @@
 
 from dataclasses import dataclass, replace
 
+from steps.mlperf.loadgen import (
+    ANSWERS,
+    DETAIL,
+    P99,
+    RUN_FILES,
+    SUMMARY,
+    TPOT_KEY,
+    TRACE,
+    TTFT_KEY,
+    loadgen_scenario,
+)
 from steps.mlperf.rounds import Benchmark, Round, round_of_seeds
 from steps.submit.validate import inferred
 from steps.submit.validate.detail import Detail, read_detail
@@ -9,9 +20,7 @@ from steps.submit.validate.findings import Findings, Severity
 from steps.submit.validate.summary import check_summary
 from steps.submit.validate.tree import Place, Tree
 
-RUN_FILES = ("mlperf_log_summary.txt", "mlperf_log_detail.txt")
-TOLERATED_FILES = ("mlperf_log_trace.json", "results.json")
-ANSWERS = "mlperf_log_accuracy.json"
+TOLERATED_FILES = (TRACE, "results.json")
 POWER_LOG = "spl.txt"
 """Samples of the power meter (REQUIRED_PERF_POWER_FILES of the checkers)."""
 
@@ -31,8 +40,8 @@ AUDIT_NUMBERS = (
 )
 AUDIT_FLAGS = ("effective_performance_issue_unique", "effective_performance_issue_same")
 LATENCIES = {
-    "ttft": "result_first_token_99.00_percentile_latency_ns",
-    "tpot": "result_time_per_output_token_99.00_percentile_ns",
+    "ttft": TTFT_KEY.format(P99),
+    "tpot": TPOT_KEY.format(P99),
 }
 NS_PER_MS = 1_000_000
 MS_PER_S = 1000
@@ -63,7 +72,7 @@ class Judge:
     @property
     def ran(self) -> str:
         """LoadGen's own name of the scenario that the runs are made in."""
-        return self.inferred_from or ("Server" if self.scenario == "Interactive" else self.scenario)
+        return self.inferred_from or loadgen_scenario(self.scenario)
 
 
 def check_files(
@@ -81,7 +90,7 @@ def check_files(
         what = f"{name} does not belong here"
         severity = None if exact else Severity.ADVICE
         judge.findings.add(code, f"{folder}/{name}", what, severity=severity)
-    return RUN_FILES[1] in files
+    return DETAIL in files
 
 
 def check_log(detail: Detail, path: str, findings: Findings) -> None:
@@ -122,7 +131,7 @@ def check_performance(judge: Judge) -> Performed:
     power = (POWER_LOG,) if judge.tree.is_directory(f"{parent}/power") else ()
     if not check_files(judge, folder, "performance-files", ANSWERS, *power):
         return Performed(judge, None, None)
-    path = f"{folder}/{RUN_FILES[1]}"
+    path = f"{folder}/{DETAIL}"
     detail = read_detail(judge.tree.at(path))
     ran = inferred.source(judge.scenario, detail, edge=judge.edge)
     judge = replace(judge, inferred_from=ran)
@@ -137,10 +146,10 @@ def check_performance(judge: Judge) -> Performed:
 
 def check_measured(judge: Judge, detail: Detail, folder: str) -> float | None:
     """The checks of every timed run of full length; returns the result, None without one."""
-    path = f"{folder}/{RUN_FILES[1]}"
+    path = f"{folder}/{DETAIL}"
     findings = judge.findings
     check_log(detail, path, findings)
-    check_summary(judge.tree, f"{folder}/{RUN_FILES[0]}", detail, findings)
+    check_summary(judge.tree, f"{folder}/{SUMMARY}", detail, findings)
     validity = detail.text("result_validity")
     if validity != "VALID":
         line = detail.line("result_validity")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from steps.mlperf.loadgen import DETAIL
 from steps.mlperf.rounds import load
 from steps.submit.validate.accuracy import check_accuracy
 from steps.submit.validate.audit import (
@@ -16,7 +17,7 @@ from steps.submit.validate.compliance import check_compliance
 from steps.submit.validate.detail import Detail, read_detail
 from steps.submit.validate.findings import Finding, Findings, printable
 from steps.submit.validate.measurements import check_measurement
-from steps.submit.validate.performance import RUN_FILES, Judge, check_performance
+from steps.submit.validate.performance import Judge, check_performance
 from steps.submit.validate.tree import Place, Tree
 from steps.submit.validate.user_conf import check_user_conf
 
@@ -144,13 +145,13 @@ def _rate(detail: Detail) -> float | None:
 
 
 def _take(runs: list[Run], kind: str, folder: str, detail: Detail, findings: Findings) -> None:
-    path = f"{folder}/{RUN_FILES[1]}"
+    path = f"{folder}/{DETAIL}"
     check_times(path, detail, findings)
     runs.append(run_of(kind, path, detail))
 
 
 def _take_tests(judge: Judge, runs: list[Run]) -> None:
     for test in ("TEST01", "TEST04"):
-        path = f"{judge.place.compliance}/{test}/performance/run_1/{RUN_FILES[1]}"
+        path = f"{judge.place.compliance}/{test}/performance/run_1/{DETAIL}"
         if test in judge.benchmark.compliance_tests and judge.tree.is_file(path):
             runs.append(run_of(test, path, read_detail(judge.tree.at(path))))

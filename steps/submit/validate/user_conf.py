@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 
 from steps.base.untrusted import Damaged, text_of
+from steps.mlperf.loadgen import USER_CONF
 from steps.submit.validate.detail import Detail
 from steps.submit.validate.findings import Findings
 from steps.submit.validate.performance import Judge
@@ -40,7 +41,7 @@ SAME = 1e-5
 def check_user_conf(judge: Judge, official: str, detail: Detail) -> None:
     """`official`: the benchmark's official name."""
     tree, place, findings = judge.tree, judge.place, judge.findings
-    path = f"{place.measurements}/user.conf"
+    path = f"{place.measurements}/{USER_CONF}"
     if not tree.is_file(path):
         return  # reported with the other files of the measurement
     try:

@@ -14,6 +14,7 @@ from steps import ROOT
 from steps.base import processes
 from steps.base.errors import UserError
 from steps.base.record import publish, write_atomically
+from steps.commands.cli import call
 from steps.commands.preview import pending
 from steps.commands.tune import command
 from steps.commands.tune.journal import Journal
@@ -254,7 +255,7 @@ def test_the_rate_is_searched_where_the_best_trial_began(
     monkeypatch.setattr(command, "_search", lambda words, plan: run(words).returncode)
     monkeypatch.setattr(command, "environment_python", lambda root, name: Path("python"))
     monkeypatch.setattr(command, "refusal", lambda path, root: None)
-    assert command.command([*OVERRIDES, "--settings", "--budget", "10m"]) == 0
+    assert call(["tune", *OVERRIDES, "--settings", "--budget", "10m"]) == 0
     named = [*OVERRIDES, "++system.engine.by_scenario.Server.arguments.max_num_seqs=48"]
     [request] = searched
     assert request.planned == run_of(here, named).config

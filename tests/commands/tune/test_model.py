@@ -7,9 +7,9 @@ import pytest
 
 from bench.simulated_engine import Answers, Behaviour, Kind, SimulatedProber, full_run, tokens_of
 from steps.commands.tune.arrivals import Length
-from steps.commands.tune.lanes import lanes
 from steps.commands.tune.measure import Limits, Metric, Probe, Samples, quantile
 from steps.commands.tune.model import fit
+from steps.commands.tune.replicas import replica_count
 from steps.mlperf.early_stopping import needed_share
 
 LENGTH = Length(18209322760996052031, 1024, 100, 60.0)
@@ -45,7 +45,7 @@ def probes(kind: Kind, *rates: float) -> list[Samples]:
 def test_engines_that_are_dealt_requests_in_turn_are_told_by_who_overtakes_whom(
     kind: Kind, engines: int
 ) -> None:
-    assert lanes(probes(kind, 15.0, 25.0, 35.0)) == engines
+    assert replica_count(probes(kind, 15.0, 25.0, 35.0)) == engines
 
 
 @pytest.mark.parametrize(

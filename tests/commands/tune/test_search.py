@@ -20,7 +20,7 @@ from bench.simulated_engine import (
 from steps.base.errors import UserError
 from steps.commands.tune.arrivals import Length
 from steps.commands.tune.config import load
-from steps.commands.tune.hopeless import HopelessError
+from steps.commands.tune.infeasible import InfeasibleError
 from steps.commands.tune.measure import Limits, Measurement, Probe
 from steps.commands.tune.search import Outcome, Search
 
@@ -122,7 +122,7 @@ def test_probes_that_miss_few_beyond_the_limit_are_not_repeated() -> None:
 
 def test_an_engine_that_never_meets_a_limit_is_told_with_what_it_reaches() -> None:
     slow = replace(LINEAR, behaviour=Behaviour(0.06), name="slow")
-    with pytest.raises(HopelessError) as told:
+    with pytest.raises(InfeasibleError) as told:
         conduct(search_of(slow, 20.0), SimulatedProber(slow, 1).measure)
     assert str(told.value).startswith("no rate meets TPOT 40 ms: at ")
     assert "its p99 is 60 ms" in str(told.value)

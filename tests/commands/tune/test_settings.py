@@ -28,7 +28,7 @@ from steps.commands.tune.settings_request import (
     trials_in,
     with_values,
 )
-from steps.config.schema import PerformanceCheckConfig
+from steps.config.checks import PerformanceCheckConfig
 from tests.commands.tune.test_search import LINEAR, SEED, SLOTS, limit_of, search_of
 from tests.conftest import edit, planned
 

@@ -12,7 +12,7 @@ import pytest
 
 from steps.commands.tune.arrivals import Length, arrivals
 from steps.commands.tune.order import order
-from steps.config.schema import PerformanceCheckConfig
+from steps.config.checks import PerformanceCheckConfig
 from tests.conftest import ROOT, planned
 from tests.running import artifacts_of
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steps.base.errors import UserError
+from steps.commands.cli import call
 from steps.judge.compliance.answers import compare
-from steps.judge.compliance.command import command
 from steps.judge.compliance.speed import Speeds
 from steps.mlperf.rounds import load
 from steps.submit.migrate.command import migrate
@@ -51,7 +51,7 @@ def runs(fresh_tree: Callable[[], Path]) -> Path:
 def test_what_is_packaged_holds_by_the_rules(
     test: str, place: str, runs: Path, fresh_tree: Callable[[], Path], tmp_path: Path
 ) -> None:
-    assert command(arguments(runs, test, tmp_path / "out")) == 0
+    assert call(["compliance", *arguments(runs, test, tmp_path / "out")]) == 0
     root = fresh_tree()
     shutil.rmtree(root / place)
     shutil.copytree(tmp_path / "out" / test, root / place)
@@ -75,7 +75,7 @@ def test_a_run_that_fails_leaves_nothing(
     place = TEST01 if test == "TEST01" else TEST04
     log(f"{place}/{PERFORMANCE}/{DETAIL}", key, value)(runs)
     with pytest.raises(UserError, match=says):
-        command(arguments(runs, test, tmp_path / "out"))
+        call(["compliance", *arguments(runs, test, tmp_path / "out")])
     assert not (tmp_path / "out").exists()
 
 
@@ -83,14 +83,14 @@ def test_another_answer_is_named(runs: Path, tmp_path: Path) -> None:
     other = SAMPLED.replace('"qsl_idx" : 33, "data" : "07', '"qsl_idx" : 33, "data" : "08')
     trees.write(runs / TEST01 / PERFORMANCE / ANSWERS, other)
     with pytest.raises(UserError, match="sample 33 differs, 1 in all"):
-        command(arguments(runs, "TEST01", tmp_path / "out"))
+        call(["compliance", *arguments(runs, "TEST01", tmp_path / "out")])
 
 
 @pytest.mark.parametrize("text", [FULL[:5000], FULL.removesuffix("]\n"), "", "[\n{}\n]\n"])
 def test_a_log_that_is_cut_off_is_refused(text: str, runs: Path, tmp_path: Path) -> None:
     trees.write(runs / SDXL / "accuracy" / ANSWERS, text)
     with pytest.raises(UserError, match="untruncated"):
-        command(arguments(runs, "TEST01", tmp_path / "out"))
+        call(["compliance", *arguments(runs, "TEST01", tmp_path / "out")])
 
 
 def test_only_the_first_element_counts(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_other_answers_that_score_alike_hold(
 ) -> None:
     trees.write(runs / TEST01 / PERFORMANCE / ANSWERS, OTHER)
     given = arguments(runs, "TEST01", tmp_path / "out") + scored(tmp_path, 31.5, 23.9)
-    assert command(given) == 0
+    assert call(["compliance", *given]) == 0
     root = fresh_tree()
     shutil.rmtree(root / TEST01)
     shutil.copytree(tmp_path / "out/TEST01", root / TEST01)
@@ -156,18 +156,24 @@ def test_other_answers_that_score_otherwise_fail(
 ) -> None:
     trees.write(runs / TEST01 / PERFORMANCE / ANSWERS, OTHER)
     with pytest.raises(UserError, match=says):
-        command(arguments(runs, "TEST01", tmp_path / "out") + scored(tmp_path, clip, fid))
+        call(
+            [
+                "compliance",
+                *arguments(runs, "TEST01", tmp_path / "out"),
+                *scored(tmp_path, clip, fid),
+            ]
+        )
     assert not (tmp_path / "out").exists()
 
 
 def test_equal_answers_need_no_scores(runs: Path, tmp_path: Path) -> None:
     given = arguments(runs, "TEST01", tmp_path / "out") + scored(tmp_path, 31.75)
     with pytest.raises(UserError, match="leave --scores out"):
-        command(given)
+        call(["compliance", *given])
     trees.write(runs / TEST01 / PERFORMANCE / ANSWERS, OTHER)
     (tmp_path / "baseline").unlink()
     with pytest.raises(UserError, match="baseline: it is missing; score the log again"):
-        command(given)
+        call(["compliance", *given])
 
 
 PLACE = f"{CLOSED}/results/{SYSTEM}/gpt-oss-120b/Offline"
@@ -209,7 +215,7 @@ WHOLE = trees.answers(100, timed=False, salt=7)
 def test_a_test_of_v6_is_verified_and_packaged(
     test: str, tests_of_v6: Path, tmp_path: Path
 ) -> None:
-    assert command(counted(tests_of_v6, test, tmp_path / "out", WHOLE)) == 0
+    assert call(["compliance", *counted(tests_of_v6, test, tmp_path / "out", WHOLE)]) == 0
     assert found_of(tests_of_v6, test) == {"compliance-missing"}
     shutil.copytree(tmp_path / "out" / test, tests_of_v6 / PLACE / test)
     assert found_of(tests_of_v6, test) == set()
@@ -233,10 +239,10 @@ def test_a_test_of_v6_that_fails_leaves_nothing(
 ) -> None:
     given = counted(tests_of_v6, test, tmp_path / "out", log, score)
     if not says:
-        assert command(given) == 0  # 39 tokens are enough
+        assert call(["compliance", *given]) == 0  # 39 tokens are enough
         return
     with pytest.raises(UserError, match=says):
-        command(given)
+        call(["compliance", *given])
     assert not (tmp_path / "out").exists()
 
 
@@ -267,7 +273,7 @@ def test_a_test_of_v6_that_fails_leaves_nothing(
 def test_a_changed_test_of_v6_is_found(
     test: str, name: str, old: str, new: str, code: str, tests_of_v6: Path, tmp_path: Path
 ) -> None:
-    assert command(counted(tests_of_v6, test, tmp_path / "out", WHOLE)) == 0
+    assert call(["compliance", *counted(tests_of_v6, test, tmp_path / "out", WHOLE)]) == 0
     shutil.copytree(tmp_path / "out" / test, tests_of_v6 / PLACE / test)
     path = tests_of_v6 / PLACE / test / name
     text = path.read_text(encoding="utf-8")
@@ -292,7 +298,7 @@ def test_test06_is_verified_and_packaged(
     timed: bool, fresh_tree: Callable[[], Path], tmp_path: Path, capsys: Any
 ) -> None:
     log = trees.answers(93, timed=timed, salt=60)
-    assert command(consistency(tmp_path, log, timed=timed)) == 0
+    assert call(["compliance", *consistency(tmp_path, log, timed=timed)]) == 0
     assert "93 of 93 answers end" in capsys.readouterr().out
     root, scenario = fresh_tree(), "Server" if timed else "Offline"
     place = root / CLOSED / f"compliance/{SYSTEM}/llama2-70b-99/{scenario}/TEST06"
@@ -306,7 +312,7 @@ def test_test06_is_verified_and_packaged(
 def test_a_system_that_strips_the_end_holds(tmp_path: Path, capsys: Any) -> None:
     """The official script asks for none or one; that none is there is said."""
     log = trees.answers(90, timed=True, salt=60).replace("02000000", "09000000")
-    assert command(consistency(tmp_path, log)) == 0
+    assert call(["compliance", *consistency(tmp_path, log)]) == 0
     assert "0 of 90 answers end in an end-of-sequence token; if" in capsys.readouterr().out
 
 
@@ -324,16 +330,16 @@ def test_what_fails_test06_leaves_nothing(old: str, new: str, says: str, tmp_pat
     log = trees.answers(90, timed=True, salt=60)
     assert old in log
     with pytest.raises(UserError, match=says):
-        command(consistency(tmp_path, log.replace(old, new)))
+        call(["compliance", *consistency(tmp_path, log.replace(old, new))])
     assert not (tmp_path / "out").exists()
 
 
 def test_test06_needs_answers_and_its_settings(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="0 samples were logged"):
-        command(consistency(tmp_path, "[\n]\n"))
+        call(["compliance", *consistency(tmp_path, "[\n]\n")])
     log = trees.answers(90, timed=True, salt=60)
     with pytest.raises(UserError, match="place the test's audit"):
-        command(consistency(tmp_path, log, logged=0))
+        call(["compliance", *consistency(tmp_path, log, logged=0)])
 
 
 def widened(data: str) -> str:
@@ -344,13 +350,13 @@ def widened(data: str) -> str:
 def test_test06_takes_other_tokens(tmp_path: Path) -> None:
     wide = trees.answers(90, timed=False, salt=60)
     wide = re.sub(r'(?<="data" : ")[0-9A-F]+', lambda found: widened(found[0]), wide)
-    assert command(consistency(tmp_path, wide, timed=False)) == 0
+    assert call(["compliance", *consistency(tmp_path, wide, timed=False)]) == 0
 
 
 def test_test06_names_whose_end_it_does_not_know(tmp_path: Path) -> None:
     given = consistency(tmp_path, trees.answers(90, timed=True, salt=60))[:-1]
     with pytest.raises(UserError, match="--eos"):
-        command([*given, "deepseek-r1"])
+        call(["compliance", *given, "deepseek-r1"])
     with pytest.raises(UserError, match="no TEST06 of 'stable-diffusion-xl', only of llama3"):
-        command([*given, "stable-diffusion-xl"])
-    assert command([*given, "deepseek-r1", "--eos", "1", "2"]) == 0
+        call(["compliance", *given, "stable-diffusion-xl"])
+    assert call(["compliance", *given, "deepseek-r1", "--eos", "1", "2"]) == 0

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from steps.base.errors import UserError
-from steps.submit.migrate.command import command, migrate
+from steps.commands.cli import call
+from steps.submit.migrate.command import migrate
 from steps.submit.validate.submission import validate
 from steps.submit.validate.tree import Tree, layout_of
 from tests.submit.validate import trees
@@ -98,7 +99,7 @@ def test_the_command_tells_what_it_did(
     valid_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "new"
-    assert command([str(valid_tree), "--to", "v6", "--output", str(output)]) == 0
+    assert call(["migrate", str(valid_tree), "--round", "v6.0", "--output", str(output)]) == 0
     assert capsys.readouterr().out == f"{output} has the layout of v6\n"
 
 

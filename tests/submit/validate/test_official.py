@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from steps.submit.validate.command import command
+from steps.commands.cli import call
 from tests.submit.validate import trees
 
 CHECKER = """
@@ -45,7 +45,7 @@ def said(
     root = fresh_tree()
     home = tmp_path / "checkout/tools/submission"
     home.mkdir(parents=True)
-    command([str(root), "--json", str(tmp_path / "own.json")])
+    call(["validate", str(root), "--json", str(tmp_path / "own.json")])
     results = json.loads((tmp_path / "own.json").read_text(encoding="utf-8"))["results"]
     rows = [
         {
@@ -79,7 +79,7 @@ def said(
         if published is not None:
             write("generate_final_report.py", REPORT, ROWS=found)
         capsys.readouterr()
-        command([str(root), "--official", str(tmp_path / "checkout")])
+        call(["validate", str(root), "--official", str(tmp_path / "checkout")])
         lines = capsys.readouterr().out.splitlines()
         return lines[lines.index("official checker: passes, 6 results") :]
 

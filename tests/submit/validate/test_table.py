@@ -1,6 +1,6 @@
 """The document, the codes and their tests say the same."""
 
-from steps.submit.validate.explain import command
+from steps.commands.cli import call
 from steps.submit.validate.findings import Severity, codes
 from tests.submit.validate.damages import DAMAGES
 from tests.submit.validate.table import DOCUMENT, OFFICIAL, PASSED, document
@@ -40,8 +40,8 @@ def test_codes_say_what_to_do() -> None:
 
 
 def test_explain_tells_and_lists(capsys) -> None:  # type: ignore[no-untyped-def]
-    assert command(["accuracy-mode"]) == 0
+    assert call(["explain", "accuracy-mode"]) == 0
     told = capsys.readouterr().out
     assert codes()["accuracy-mode"].fix.split(".")[0] in told.replace("\n  ", " ")
-    assert command([]) == 0
+    assert call(["explain"]) == 0
     assert capsys.readouterr().out.count("\n") == len(codes())

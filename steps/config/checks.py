@@ -1,0 +1,123 @@
+"""Configuration of the steps that judge runs."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from steps.base.strict import Name, Positive, PositiveNumber, Scenario, Strict
+from steps.config.loadgen import Loadgen, Rules
+from steps.config.runs import ComplianceTest
+
+
+class Bounds(Strict):
+    """Accuracy bounds of a round, by the checker's names of the metrics."""
+
+    minimum: dict[str, float]
+    maximum: dict[str, float]
+
+
+class Gates(Strict):
+    """Accuracy gate of one benchmark: reference scores times a factor, tokens within a band.
+
+    `reference` maps a metric ("rouge1", "rouge2", "rougeL", 0-100) to the score of the reference
+    model on the same dataset; `tokens_per_sample` is that model's mean output length in tokens.
+    """
+
+    factor: Annotated[float, Field(gt=0, le=1)]
+    reference: dict[str, float]
+    tokens_per_sample: PositiveNumber
+    tokens_per_sample_tolerance: Annotated[float, Field(gt=0, lt=1)]
+
+
+class QuickCheckConfig(Strict):
+    """`minimum`: the share of the source's score that a step has to leave; 0 only measures.
+
+    The flow stops when the upper end of the 95 % interval misses it.
+    """
+
+    after: Literal["prune", "finetune", "quantize"]
+    minimum: Annotated[float, Field(ge=0, le=1)]
+
+
+class PerformanceCheckConfig(Strict):
+    scenario: Scenario
+    rules: Rules
+    loadgen: Loadgen
+
+
+NO_GATE = "none"
+
+
+class ScorerWeights(Strict):
+    """A network of a scorer on this machine; null: the user has to name it.
+
+    `sha256`, or its beginning: of the file of weights. Null: any.
+    """
+
+    path: str | None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")] | None
+
+
+class ImageWeights(Strict):
+    """`clip` is a directory of Hugging Face's files, `inception` one file."""
+
+    clip: ScorerWeights
+    inception: ScorerWeights
+
+
+class AccuracyCheckConfig(Strict):
+    """`required` names the gate that must hold; the others are reported.
+
+    Required "none": the open division asks for no score, and a model that was pruned is shown with
+    the one it has. `scorer`: whose script's metrics are counted. `weights`: of the networks that it
+    judges with. `nltk_data`: where sentences count, a directory with tokenizers/punkt_tab. `kept`:
+    samples whose pictures a submission carries, by the directory's name. `reference_samples`: on
+    how many prompts the reference scores were measured. Scores of another
+    number of prompts are no reference.
+    """
+
+    scenario: Scenario
+    dataset_size: Positive
+    reference_samples: Positive
+    scorer: Name
+    weights: ImageWeights | None
+    nltk_data: str | None
+    kept: dict[Name, tuple[str, ...]]
+    gates: dict[str, Gates | Bounds]
+    required: Name
+
+    @model_validator(mode="after")
+    def required_is_a_gate(self) -> Self:
+        if self.required != NO_GATE and self.required not in self.gates:
+            raise ValueError(f"required gate {self.required!r} isn't one of {sorted(self.gates)}")
+        return self
+
+    @model_validator(mode="after")
+    def reference_is_of_this_dataset(self) -> Self:
+        if self.reference_samples != self.dataset_size:
+            raise ValueError(
+                f"the reference scores are of {self.reference_samples} prompts, "
+                f"the dataset has {self.dataset_size}"
+            )
+        return self
+
+
+class TestRule(Strict):
+    """A compliance test of a round as data; steps.mlperf.rounds.Test gives it its meaning."""
+
+    min_samples: Positive
+    audit: dict[str, int]
+    speed: dict[Literal["minimum", "maximum", "below"], PositiveNumber]
+    delta_percent: dict[str, PositiveNumber | dict[str, PositiveNumber]]
+    bounds: dict[str, dict[Literal["minimum", "maximum", "samples"], PositiveNumber]]
+
+
+class ComplianceCheckConfig(Strict):
+    """`answer_type` is that of the elements of a logged answer; `eos_token_id` None: no tokens."""
+
+    scenario: Scenario
+    test: ComplianceTest
+    answer_type: Literal["byte", "float32", "int32", "int64"]
+    eos_token_id: int | None
+    rule: TestRule

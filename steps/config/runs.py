@@ -1,0 +1,72 @@
+"""Configuration of the steps that start engines: LoadGen's runs, and a quick run without it."""
+
+from typing import Literal
+
+from pydantic import model_validator
+from typing_extensions import Self
+
+from steps.base.strict import Positive, Scenario, Strict
+from steps.config.engine import Engine
+from steps.config.engine_planned import PlannedEngine
+from steps.config.generation import Generation, ImageGeneration
+from steps.config.loadgen import MOST_QUERIES, Loadgen, RunRules
+
+ComplianceTest = Literal["TEST01", "TEST04", "TEST06"]
+"""Those that steps/judge/compliance judges."""
+
+
+class RunSettings(Strict):
+    """What every LoadGen run has, whichever engine serves it."""
+
+    scenario: Scenario
+    rules: RunRules
+    loadgen: Loadgen
+
+    @model_validator(mode="after")
+    def loadgen_can_keep_its_samples(self) -> Self:
+        queries = self.loadgen.target_qps * self.loadgen.least_ms(self.rules) / 1000
+        if queries > MOST_QUERIES:
+            raise ValueError(
+                f"target_qps {self.loadgen.target_qps:g} is {queries:.2g} queries in the run's "
+                f"duration, and LoadGen keeps every one in memory ({MOST_QUERIES:.0e} at most)"
+            )
+        return self
+
+
+class RunConfig(RunSettings):
+    """Shared by the three LoadGen runs of a scenario."""
+
+    generation: Generation
+    engine: Engine
+
+
+class PlannedRunConfig(RunSettings):
+    """A run by an engine that Reprise plans but doesn't start; `test` and `audit` of compliance."""
+
+    generation: Generation | ImageGeneration
+    engine: PlannedEngine
+    test: str | None = None
+    audit: dict[str, int] | None = None
+
+
+class PerformanceRunConfig(RunConfig):
+    """LoadGen's PerformanceOnly mode."""
+
+
+class AccuracyRunConfig(RunConfig):
+    """LoadGen's AccuracyOnly mode: every sample of the dataset once."""
+
+
+class ComplianceRunConfig(RunConfig):
+    """A compliance test: LoadGen overridden by the test's audit.config, given here as values."""
+
+    test: ComplianceTest
+    audit: dict[str, int]
+
+
+class QuickRunConfig(Strict):
+    """The first `samples` evaluation prompts, answered without LoadGen."""
+
+    samples: Positive
+    generation: Generation
+    engine: Engine

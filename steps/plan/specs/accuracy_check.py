@@ -1,0 +1,79 @@
+"""Whether the answers of an accuracy run are good enough."""
+
+from collections.abc import Mapping
+
+from steps.config.axes import AXES
+from steps.config.checks import AccuracyCheckConfig
+from steps.plan.spec import Config, StepSpec
+
+SCORERS = (
+    *("rehearsal", "llama2-70b", "llama3.1-405b", "llama3.1-8b", "mixtral-8x7b"),
+    "stable-diffusion-xl",
+)
+"""Benchmarks whose answers steps/judge/accuracy_check scores."""
+
+SANDBOXED = ("mixtral-8x7b",)
+"""Benchmarks whose answers are code, which the check runs."""
+
+BY_SENTENCES = ("llama3.1-8b",)
+"""Benchmarks scored by ROUGE-Lsum, which the round bounds."""
+
+
+def limitation(config: Config) -> str | None:
+    scorer = config["scorer"]
+    if scorer in BY_SENTENCES and config["nltk_data"] is None:
+        return (
+            f"{scorer} is scored by sentences, which NLTK's tokenizers/punkt_tab finds: set "
+            "benchmark.nltk_data to the directory that holds it"
+        )
+    for name, weights in (config["weights"] or {}).items():
+        if weights["path"] is None:
+            return (
+                f"{scorer} is scored with {name}, whose weights have to be on this machine: set "
+                f"benchmark.scorer_weights.{name}.path"
+            )
+    return None if scorer in SCORERS else f"this version can't score {scorer}"
+
+
+def programs(config: Config) -> Mapping[str, str]:
+    scorer = config["scorer"]
+    if scorer not in SANDBOXED:
+        return {}
+    return {
+        "bwrap": (
+            f"{scorer} is scored by running generated code, which needs bubblewrap "
+            "(apt-get install bubblewrap)"
+        )
+    }
+
+
+SPEC = StepSpec(
+    module="steps.judge.accuracy_check",
+    says="accuracy of",
+    config=AccuracyCheckConfig,
+    stage="verdicts",
+    environment="scoring",
+    place="share",
+    axes=AXES,
+    needs={
+        "run": "accuracy_run",
+        "dataset": "dataset",
+        "model": "weights",
+        "environment": "environment/scoring",
+    },
+    sources=(
+        "steps/config/verdicts.py",
+        "steps/mlperf/loadgen.py",
+        "steps/mlperf/loadgen_log.py",
+        "steps/base/untrusted.py",
+        "steps/mlperf/rouge.py",
+        "steps/prepare/rehearsal/notes.py",
+        "steps/prepare/rehearsal/scores.py",
+        "steps/judge/scoring/*.py",
+        "steps/mlperf/accuracy_text.py",
+    ),
+    priority=50,
+    every_cell=True,
+    limitation=limitation,
+    programs=programs,
+)

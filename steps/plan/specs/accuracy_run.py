@@ -1,0 +1,19 @@
+"""LoadGen's AccuracyOnly mode."""
+
+from steps.config.runs import AccuracyRunConfig
+from steps.plan.spec import Config, Cost
+from steps.plan.specs.shared import loadgen_run, run_cost
+
+
+def cost(key: str, config: Config, samples: int) -> Cost:
+    return run_cost(samples, config["loadgen"]["target_qps"])
+
+
+SPEC = loadgen_run(
+    module="steps.run.accuracy_run",
+    says="accuracy run",
+    config=AccuracyRunConfig,
+    cost=cost,
+    priority=20,
+    every_cell=True,
+)

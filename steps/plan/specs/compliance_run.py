@@ -1,0 +1,21 @@
+"""A run of one of the round's compliance tests."""
+
+from steps.config.runs import ComplianceRunConfig
+from steps.plan.spec import Config, Cost
+from steps.plan.specs.shared import loadgen_run, performance_cost, run_cost
+
+
+def cost(key: str, config: Config, samples: int) -> Cost:
+    """Only TEST06 is short; a test that sets no query count is a whole performance run."""
+    if "min_query_count" in config["audit"]:
+        return run_cost(config["audit"]["min_query_count"], config["loadgen"]["target_qps"])
+    return performance_cost(key, config, samples)
+
+
+SPEC = loadgen_run(
+    module="steps.run.compliance_run",
+    says="compliance run",
+    config=ComplianceRunConfig,
+    cost=cost,
+    priority=30,
+)

@@ -1,0 +1,16 @@
+"""The system description, probed on a node of the system."""
+
+from steps.config.artifacts import DescribeConfig
+from steps.plan.spec import StepSpec
+
+SPEC = StepSpec(
+    module="steps.run.describe",
+    says="describe system",
+    config=DescribeConfig,
+    stage="artifacts",
+    environment="driver",
+    place="nodes",
+    axes=("system",),
+    sources=("steps/machine/probes/*.py",),
+    every_cell=True,
+)

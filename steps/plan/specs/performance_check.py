@@ -1,0 +1,25 @@
+"""Whether a performance run is valid."""
+
+from steps.config.axes import AXES
+from steps.config.checks import PerformanceCheckConfig
+from steps.plan.spec import StepSpec
+
+SPEC = StepSpec(
+    module="steps.judge.performance_check",
+    says="validity of",
+    config=PerformanceCheckConfig,
+    stage="verdicts",
+    environment="analysis",
+    place="here",
+    axes=AXES,
+    needs={"run": "performance_run", "environment": "environment/analysis"},
+    sources=(
+        "steps/config/verdicts.py",
+        "steps/mlperf/early_stopping.py",
+        "steps/mlperf/loadgen.py",
+        "steps/mlperf/loadgen_log.py",
+        "steps/base/untrusted.py",
+    ),
+    priority=50,
+    every_cell=True,
+)

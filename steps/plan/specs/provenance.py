@@ -1,0 +1,17 @@
+"""The statement of what a submission is made from."""
+
+from steps.config.submission import ProvenanceConfig
+from steps.plan.spec import StepSpec
+from steps.plan.specs.shared import CONFIDENTIAL
+
+SPEC = StepSpec(
+    module="steps.submit.provenance",
+    says="provenance of",
+    config=ProvenanceConfig,
+    stage="provenance",
+    environment="driver",
+    place="here",
+    axes=(),
+    needs={"package": "submission"},
+    sources=(*CONFIDENTIAL, "steps/submit/provenance/*"),
+)

@@ -1,0 +1,17 @@
+"""Weights without a block of their layers."""
+
+from steps.config.compression import PruneConfig
+from steps.plan.spec import StepSpec
+from steps.plan.specs.shared import CALIBRATION, WEIGHTS, WEIGHTS_NEEDS
+
+SPEC = StepSpec(
+    module="steps.prepare.prune",
+    says="prune",
+    config=PruneConfig,
+    stage="artifacts",
+    environment="prepare",
+    place="nodes",
+    axes=WEIGHTS,
+    needs={**WEIGHTS_NEEDS, "dataset": "dataset"},
+    sources=("steps/prepare/prune/*.py", "steps/prepare/checkpoint/*.py", *CALIBRATION),
+)

@@ -1,0 +1,26 @@
+"""A look at new weights before anything is measured: what fails here spares the rest."""
+
+from steps.config.runs import QuickRunConfig
+from steps.plan.spec import Config, Cost, StepSpec
+from steps.plan.specs.shared import RUN_NEEDS, RUN_SOURCES, START_S, WEIGHTS
+
+QUICK_QPS = 40.0
+
+
+def cost(key: str, config: Config, samples: int) -> Cost:
+    return Cost(START_S + config["samples"] / QUICK_QPS, 0.001)
+
+
+SPEC = StepSpec(
+    module="steps.run.quick_run",
+    says="quick run",
+    config=QuickRunConfig,
+    stage="artifacts",
+    environment="engine",
+    place="nodes",
+    axes=("system", *WEIGHTS),
+    needs=RUN_NEEDS,
+    sources=RUN_SOURCES,
+    priority=40,
+    cost=cost,
+)
