@@ -38,8 +38,8 @@ bench: $(DEV)/complete
 # v5.1.1, v6.0-official): make rounds ROUNDS=../rounds
 rounds: $(DEV)/complete
 	@test -d "$(ROUNDS)" || (echo "say where the checkouts are: make rounds ROUNDS=DIR"; exit 1)
-	$(BIN)/python -m bench.rounds $(ROUNDS)/v5.1 $(ROUNDS)/v5.1-official --round v5.1
-	$(BIN)/python -m bench.rounds $(ROUNDS)/v6.0 $(ROUNDS)/v6.0-official --round v6.0
+	$(BIN)/python -m bench.rounds "$(ROUNDS)/v5.1" "$(ROUNDS)/v5.1-official" --round v5.1
+	$(BIN)/python -m bench.rounds "$(ROUNDS)/v6.0" "$(ROUNDS)/v6.0-official" --round v6.0
 
 # Versions stay as the locks have them; the digests of their files are looked up again.
 locks: $(DEV)/complete

@@ -177,6 +177,8 @@ def attempt(trial: Trial, number: int, home: Path, whole_s: float) -> Outcome:
         text = said[0] if said else words[-200:]
         if status is None:
             return Outcome("HANG", seconds, text)
+        if trial.what == "engine" and not status and finished(run, status) is None:
+            return Outcome(None, seconds, "its run had ended already")
         if not named(trial, *found, words):
             return Outcome(f"not named (status {status})", seconds, words[-400:])
         if still := left(number):

@@ -43,7 +43,7 @@ FILES: Mapping[str, str] = {
 
 
 def printing(tools: Mapping[str, str]) -> Callable[[Sequence[str]], str]:
-    """Stands in for steps.probes.tools.run: recorded outputs, nothing else is installed.
+    """Stands in for steps.machine.probes.tools.run: recorded outputs, nothing else is installed.
 
     An output that starts with "!" is how the tool fails.
     """

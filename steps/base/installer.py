@@ -44,6 +44,9 @@ AS_UV_SAYS = {
 }
 """The keys of pip's configuration that count: where packages are and how they are reached."""
 
+NO = ("", "0", "n", "no", "f", "false", "off")
+"""How pip's configuration says that a switch is off."""
+
 Heard = Callable[[str], object]
 
 
@@ -58,13 +61,19 @@ def sources(python: Path, root: Path) -> dict[str, str]:
     """
     if (root / WHEELS).is_dir():
         return {"no-index": "1", "find-links": str((root / WHEELS).resolve())}
-    said = subprocess.run(
-        [str(python), "-I", "-m", "pip", "config", "list"],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=ASK_LIMIT_S,
-    )
+    try:
+        said = subprocess.run(
+            [str(python), "-I", "-m", "pip", "config", "list"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=ASK_LIMIT_S,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UserError(
+            f"pip didn't say its configuration in {ASK_LIMIT_S:g} s; run again on a machine that "
+            "has less to do"
+        ) from error
     if said.returncode:
         last = (said.stderr.strip().splitlines() or ["no message"])[-1]
         raise UserError(f"pip can't read its configuration: {last:.200}; fix it and run again")
@@ -75,6 +84,8 @@ def sources(python: Path, root: Path) -> dict[str, str]:
         if assigned and name in AS_UV_SAYS:
             found.setdefault(section, {})[name] = str(ast.literal_eval(value)).strip()
     merged = {**found.get("global", {}), **found.get("install", {}), **found.get(":env:", {})}
+    if merged.get("no-index", "").lower() in NO:
+        merged.pop("no-index", None)
     return {name: value for name, value in merged.items() if value}
 
 

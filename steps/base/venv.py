@@ -6,6 +6,7 @@ imported but Python's own library.
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from steps.base import installer
 from steps.base.errors import UserError
@@ -108,6 +110,15 @@ def tool(homes: Path, root: Path, log: Path, heard: installer.Heard) -> Path:
             shutil.copyfile(lock, home / "lock")
             (home / COMPLETE).touch()
     return home
+
+
+def logged_tool(root: Path) -> Path:
+    """The same for a checkout's own commands; what is said meanwhile goes to .envs/install.log."""
+    homes = (root / ".envs").resolve()
+    homes.mkdir(parents=True, exist_ok=True)
+    log = homes / "install.log"
+    with log.open("a", encoding="utf-8") as words:
+        return tool(homes, root, log, words.write)
 
 
 def _empty(home: Path) -> Path:
@@ -222,8 +233,15 @@ def command(arguments: Sequence[str]) -> int:
     home, log, *locks = map(Path, arguments)
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
-        with open(log, "w", encoding="utf-8") as words:
-            make(home.parent.resolve() / home.name, locks, Path.cwd(), log, words.write)
+        with contextlib.ExitStack() as opened:
+
+            @functools.cache
+            def words() -> IO[str]:
+                # At the first line, so after the lock: until then another process may write it.
+                return opened.enter_context(open(log, "w", encoding="utf-8"))
+
+            place = home.parent.resolve() / home.name
+            make(place, locks, Path.cwd(), log, lambda text: words().write(text))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:

@@ -130,7 +130,7 @@ def _main(arguments: Sequence[str]) -> int:
 def unusable(error: OSError) -> str:
     """A file or disk that can't be used, as a sentence with what to do."""
     where = f"{error.filename}: " if error.filename else ""
-    remedy = REMEDIES.get(error.errno or 0, "mend that")
+    remedy = REMEDIES.get(error.errno or 0, "fix that")
     return f"{where}{error.strerror or error}; {remedy}, and run again"
 
 

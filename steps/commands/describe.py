@@ -68,7 +68,7 @@ def command(options: argparse.Namespace) -> int:
 
 
 class Description(Strict):
-    """Fields of each system, by name, and what a probe could not find out."""
+    """Fields of each system, name to value, and what a probe could not find out."""
 
     systems: dict[str, dict[str, Field]]
     problems: tuple[str, ...]

@@ -15,7 +15,7 @@ HIDDEN = ("site",)
 
 @dataclass(frozen=True)
 class Choices:
-    """`experiments`: what each is, by name; `groups`: the values of every other group."""
+    """`experiments`: name to what it is; `groups`: the values of every other group."""
 
     experiments: dict[str, str]
     groups: dict[str, list[str]]

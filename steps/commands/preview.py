@@ -90,7 +90,7 @@ def command(given: argparse.Namespace) -> int:
 
 
 def previewed(path: Path, root: Path, command: list[str], typed: Sequence[str] = ()) -> Preview:
-    """`typed`: the overrides, for the commands that mend what doesn't hold."""
+    """`typed`: the overrides, for the commands that fix what isn't valid."""
     asked = Asked(path, load(path), root, typed)
     plan, wrong = asked.plan, Wrong.of(asked)
     reasons = pending(plan, root, command)
@@ -185,7 +185,7 @@ WAITING = ("submission", "provenance")
 
 @dataclass(frozen=True)
 class Wrong:
-    """What is there and doesn't hold: by a job's output, and in lines with the mending command.
+    """What is there and isn't valid: by a job's output, and in lines with what fixes it.
 
     `results`: whether a measured result is among it.
     """

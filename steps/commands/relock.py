@@ -19,7 +19,7 @@ def main(names: Sequence[str]) -> int:
     """Refresh these locks, or all; exit status 1 with a sentence if one can't be refreshed."""
     locks = [ROOT / f"envs/{name}.lock" for name in names] or sorted(ROOT.glob("envs/*.lock"))
     try:
-        tool = venv.tool((ROOT / ".envs").resolve(), ROOT, Path(".envs/install.log"), print)
+        tool = venv.logged_tool(ROOT)
         for lock in locks:
             found = entries(lock)
             fresh = _digests(tool, [entry for entry in found if entry.name])

@@ -28,7 +28,7 @@ ON_A_PLAN: Mapping[str, Command] = {
     ),
     "again": Command(
         "steps.commands.planned",
-        "measure anew what failed, or the cells and results that are named",
+        "measure again what failed, or the cells and results that are named",
         "Server performance experiment=rehearsal",
     ),
     "status": Command(

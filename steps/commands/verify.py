@@ -71,7 +71,7 @@ class Complaint(Strict):
 class Verified(Strict):
     """What `--json` prints; `fixes`: a sentence each, with the command.
 
-    `unvouched`: results that hold and are of format 1, whose conclusions no digest vouches for."""
+    `unvouched`: valid results of format 1, whose conclusions no digest vouches for."""
 
     experiment: str
     plan: str

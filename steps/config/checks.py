@@ -50,7 +50,7 @@ NO_GATE = "none"
 
 
 class ScorerWeights(Strict):
-    """A network of a scorer on this machine; null: whoever runs it has to name it.
+    """A network of a scorer on this machine; null: the user has to name it.
 
     `sha256`, or its beginning: of the file of weights. Null: any.
     """
@@ -90,7 +90,7 @@ class AccuracyCheckConfig(Strict):
     @model_validator(mode="after")
     def required_is_a_gate(self) -> Self:
         if self.required != NO_GATE and self.required not in self.gates:
-            raise ValueError(f"required gate {self.required!r} is none of {sorted(self.gates)}")
+            raise ValueError(f"required gate {self.required!r} isn't one of {sorted(self.gates)}")
         return self
 
     @model_validator(mode="after")

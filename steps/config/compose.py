@@ -28,7 +28,7 @@ from steps.config.layers import SELECTORS, effective
 from steps.config.site import PACKAGE, site_text
 
 MATRIX_KEYS = ("experiment", "matrix", "cells", "experiment_name")
-"""What the choice of cells depends on; every other override holds for each of them."""
+"""What the choice of cells depends on; every other override applies to each of them."""
 
 
 ROW = "row"
@@ -151,8 +151,8 @@ FOREIGN = (
     *("oc.create", "oc.decode", "oc.deprecated", "oc.dict.keys", "oc.dict.values", "oc.env"),
     *("oc.select", "hydra", "now", "python_version"),
 )
-"""Of OmegaConf and Hydra. A plan is found again by `conf/`, the overrides and the site's file, so
-nothing in it may come from the environment, the clock or the machine."""
+"""Resolvers of OmegaConf and Hydra. A plan is found again by `conf/`, the overrides and the site's
+file, so nothing in it may come from the environment, the clock or the machine."""
 
 
 @contextmanager
@@ -179,7 +179,7 @@ def compose(
 
     An experiment names a `matrix` (every combination of its axes) or a list of `cells`. An override
     of an axis (`precision=bf16,fp8`, `scenario=glob(*)`) replaces that axis of a matrix and chooses
-    among cells, `row` chooses by the name of a result; any other override holds for all cells.
+    among cells, `row` chooses by the name of a result; any other override applies to all cells.
     `site` is a system file outside `conf/` that takes the place of the system that it builds on;
     `stand_in` names a system that takes the place of whichever was chosen. Returns the experiment's
     name and one dictionary per cell, in order. Raises UserError for anything that Hydra refuses.
@@ -349,7 +349,7 @@ def _parsed(text: str) -> Override:
 
 
 def _split(conf: Path, overrides: list[str]) -> tuple[list[str], dict[str, list[str]]]:
-    """Overrides that hold for all cells, and the values of the axes (and rows) that were named."""
+    """Overrides that apply to all cells, and the values of the axes (and rows) that were named."""
     fixed: list[str] = []
     axes: dict[str, list[str]] = {}
     for text in overrides:

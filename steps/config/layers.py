@@ -7,7 +7,7 @@ what they select by, and the deeper layer wins:
     by_scenario: {Interactive: {arguments: {block_size: 16}}}
     by_hardware: {mi355x: {arguments: {block_size: 16}, by_scenario: {...}}}
 
-A setting of null takes back what an outer layer says.
+A setting of null removes what an outer layer says.
 """
 
 from collections.abc import Iterator, Mapping
@@ -35,7 +35,7 @@ def _selected(layer: Mapping[str, Any], point: Mapping[str, str]) -> dict[str, A
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` on `base`, key by key. A null stays, so that it takes back what comes from below."""
+    """`over` on `base`, key by key. A null stays, so that it removes what comes from below."""
     result = dict(base)
     for key, value in over.items():
         below = result.get(key)

@@ -43,7 +43,7 @@ class RunRules(Strict):
 
 
 MOST_QUERIES = 10**9
-"""Of a run: what LoadGen and the harness keep of each takes tens of bytes."""
+"""The most in one run: LoadGen and the harness keep tens of bytes for each."""
 
 
 class Loadgen(Strict):

@@ -16,7 +16,7 @@ class Measurement(Strict):
 
 
 class Quantization(Strict):
-    """The tool that made the weights of a precision, and what it was told."""
+    """The tool that made the weights of a precision, and its options."""
 
     tool: Name
     options: dict[str, Any]

@@ -123,7 +123,7 @@ def _probe(python: Path, config: EnvironmentConfig, heard: Heard) -> None:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise UserError(
                 f"environment {config.name}: `import {module}` fails with {last!r}; "
-                "README.md, section Trouble, lists the usual causes"
+                "docs/how-to/trouble.md lists the usual causes"
             )
 
 

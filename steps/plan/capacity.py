@@ -167,7 +167,7 @@ def table(capacity: Capacity, models: Mapping[str, Model]) -> str:
 
 
 class Holding(Strict):
-    """The least number of accelerators that hold a model at one precision.
+    """The least number of accelerators with room for a model at one precision.
 
     `memory_gb`: of one accelerator, in 10^9 bytes; `computes`: whether it computes in `precision`.
     """

@@ -1,6 +1,6 @@
 """The plan: every job with its configuration and inputs, frozen, content-addressed.
 
-Nothing below the plan knows Hydra or `conf/`; whoever reads a plan doesn't load what makes one.
+Nothing below the plan knows Hydra or `conf/`; reading a plan doesn't load what makes one.
 """
 
 import hashlib
@@ -53,7 +53,7 @@ class Job(Strict):
 class Plan(Strict):
     """All jobs of an experiment, in data order, the machines that they need, and who places them.
 
-    The scheduler is no part of any job: what one has made holds for another.
+    The scheduler is no part of any job: what one made is valid for another.
     """
 
     experiment: str
@@ -93,5 +93,5 @@ def load(path: Path) -> Plan:
         return Plan.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:
         raise UserError(
-            f"{path} was frozen by another version of Reprise; run ./reproduce to freeze it anew"
+            f"{path} was frozen by another version of Reprise; ./reproduce freezes it again"
         ) from error

@@ -323,7 +323,7 @@ class Planner:
         return environment_directory(self._root, needed.key)
 
     def _locks(self) -> dict[str, str]:
-        """Of every environment and image of the plan, and of what plans and schedules."""
+        """The locks of every environment and image of the plan, and of what plans and schedules."""
         locks = {job.inputs["lock"] for job in self._jobs.values() if "lock" in job.inputs}
         return {f"lock/{Path(path).stem}": path for path in sorted(locks | {"envs/driver.lock"})}
 
@@ -422,4 +422,4 @@ def _validated(config_class: type[Config], subtree: Any, where: str) -> Config:
     try:
         return config_class.model_validate_json(canonical_json(subtree))
     except ValidationError as error:
-        raise UserError(f"{where}: {explain(error)}; mend it in conf/ or the override") from error
+        raise UserError(f"{where}: {explain(error)}; fix it in conf/ or the override") from error

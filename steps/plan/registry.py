@@ -94,5 +94,5 @@ def code_digest(step: str, root: Path) -> str:
 
 
 def page_digest(root: Path) -> str:
-    """Of what makes the page of an experiment."""
+    """Digest of the code that makes the page of an experiment."""
     return digest_files(_matching(PAGE_SOURCES, root), root)

@@ -29,7 +29,7 @@ def refusal(plan: Path, root: Path) -> str | None:
     """
     frozen = json.loads(plan.read_text(encoding="utf-8"))
     if not all("limitation" in job for job in frozen["jobs"]):
-        return f"{plan} was frozen by another version of Reprise; run ./reproduce to freeze it anew"
+        return f"{plan} was frozen by another version of Reprise; ./reproduce freezes it again"
     due = [job for job in frozen["jobs"] if not (root / job["output"]).exists()]
     running = {job["key"].split("/")[0] for job in due if job["step"].endswith("_run")}
     here = frozen["scheduler"]["name"] == "local"
@@ -51,7 +51,7 @@ def refusal(plan: Path, root: Path) -> str | None:
 def asked(
     requirements: "Iterable[Requirement]", due: "Iterable[Job]", busy: Callable[[], float]
 ) -> str | None:
-    """One sentence for whoever starts runs that hold on an idle machine only; None if none do.
+    """One sentence for a user who starts runs that need an idle machine; None if none do.
 
     `busy`: the share of this machine's processors that somebody has now.
     """

@@ -71,6 +71,7 @@ def test_where_no_index_gives_digests_those_of_the_lock_stay(
     (home / "envs/x.lock").write_text(text, encoding="utf-8")
     assert relock.main(["x"]) == 0
     assert capsys.readouterr().out == "envs/x.lock: unchanged\n"
+    assert (home / ".envs/install.log").is_file()
     assert (home / "envs/x.lock").read_text(encoding="utf-8") == text
 
 

@@ -145,7 +145,7 @@ def test_a_plan_that_is_frozen_again_is_mended(tmp_path: Path) -> None:
         (errno.EACCES, "give yourself the right"),
         (errno.EDQUOT, "quota"),
         (errno.EIO, "dmesg"),
-        (errno.ENAMETOOLONG, "mend that"),
+        (errno.ENAMETOOLONG, "fix that"),
     ],
 )
 def test_a_disk_that_can_t_be_used_is_a_sentence(

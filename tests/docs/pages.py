@@ -16,6 +16,11 @@ HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PROGRAM = "./reproduce"
 NAMED_FOLDERS = "bench|conf|containers|docs|envs|steps|tests|workflow"
+SOURCES = ("steps/**/*.py", "steps/**/*.json", "conf/**/*.yaml", "bench/*.py", "workflow/**/*.smk")
+"""Files whose messages and comments name files of the checkout."""
+
+SOURCE_PATH = re.compile(rf"(?<![\w./~-])(?:{NAMED_FOLDERS})/[\w./-]+\.(?:md|py|yaml|lock|smk)\b")
+MODULE = re.compile(r"python -m (steps(?:\.\w+)+)")
 PATH = re.compile(rf"`((?:{NAMED_FOLDERS})/[^`\s]*)`")
 
 

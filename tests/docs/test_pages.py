@@ -10,7 +10,7 @@ from steps.base.arguments import is_override
 from steps.commands.cli import main, parsed
 from steps.commands.table import COMMANDS, ON_A_PLAN
 from steps.plan.make import make
-from tests.docs.pages import ROOT, Page, pages
+from tests.docs.pages import MODULE, ROOT, SOURCE_PATH, SOURCES, Page, pages
 
 PAGES = pages()
 
@@ -64,9 +64,23 @@ def exists(path: str) -> bool:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_named_modules_exist(page: Page) -> None:
     for module in page.modules():
-        path = ROOT / module.replace(".", "/")
-        there = path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
-        assert there, f"{page.name}: python -m {module}"
+        assert is_module(module), f"{page.name}: python -m {module}"
+
+
+def is_module(name: str) -> bool:
+    path = ROOT / name.replace(".", "/")
+    return path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
+
+
+def test_what_code_and_configuration_name_exists() -> None:
+    wrong = []
+    for path in sorted(path for pattern in SOURCES for path in ROOT.glob(pattern)):
+        text = path.read_text(encoding="utf-8")
+        gone = [name for name in SOURCE_PATH.findall(text) if not exists(name)]
+        gone += [name for name in MODULE.findall(text) if not is_module(name)]
+        gone += re.findall(r"README(?:\.md)?, (?:section )?Trouble", text)
+        wrong += [f"{path.relative_to(ROOT)}: {name}" for name in gone]
+    assert not wrong
 
 
 def test_every_command_has_a_row_in_the_reference() -> None:

@@ -392,6 +392,18 @@ def test_where_packages_are_is_told_as_pip_is_told(
     assert "PIP_TARGET" not in installer.for_pip(given)
 
 
+@pytest.mark.parametrize(("said", "options"), [("false", []), ("0", []), ("Yes", ["--no-index"])])
+def test_a_switch_of_pips_is_on_only_if_it_says_so(
+    said: str, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "pip.conf"
+    file.write_text(f"[global]\nno-index = {said}\n", encoding="utf-8")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(file))
+    given = installer.sources(wheels.tool() / "bin/python", tmp_path)
+    assert installer.flags(given) == options
+    assert ("PIP_NO_INDEX" in installer.for_pip(given)) == bool(options)
+
+
 def test_a_pip_configuration_that_cant_be_read_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -447,6 +447,17 @@ def test_a_tool_that_hangs_is_ended_with_its_children(tool: Callable[[str], None
     assert time.monotonic() - begun < 10
 
 
+def test_a_pipe_that_stays_open_after_the_kill_blocks_nobody(
+    tool: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tools, "END_S", 0.3)
+    tool("setsid sleep 20 & sleep 60")
+    begun = time.monotonic()
+    with pytest.raises(UserError, match=r"probe-me gave no answer in 0\.3 s"):
+        tools.run(["probe-me"], limit_s=0.3)
+    assert time.monotonic() - begun < 10
+
+
 def test_a_tool_that_fails_or_is_missing_is_named(tool: Callable[[str], None]) -> None:
     tool("echo first >&2; echo 'Unable to open driver' >&2; exit 3")
     with pytest.raises(UserError, match="probe-me fails with status 3: Unable to open driver"):

@@ -728,6 +728,7 @@ def test_the_model_step_fetches_what_the_plan_names(server: Files, tmp_path: Pat
     assert set(made.files) == {"model.safetensors", "sub/config.json"}
     assert (tmp_path / "out/model.safetensors").read_bytes() == held["model.safetensors"]
     assert made.result["name"] == "llama3.1-405b"
+    assert made.result["fetched_from"] == server.url
 
 
 def test_the_model_step_takes_a_directory_of_this_machine(tmp_path: Path) -> None:

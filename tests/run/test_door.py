@@ -4,6 +4,7 @@ import contextlib
 import os
 import pickle
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,9 +16,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from steps.base.errors import UserError
+from steps.config.runs import PerformanceRunConfig
 from steps.run.engines import wire
+from steps.run.placing import cluster as placing
 from steps.run.placing import door as module
+from steps.run.placing.cluster import Cluster
 from steps.run.placing.door import Door
+from tests.conftest import planned
 
 KEY = b"k" * 32
 HOST = "127.0.0.1"
@@ -31,6 +37,49 @@ def door() -> Iterator[Door]:
     made = Door(HOST, KEY, 3)
     yield made
     made.close()
+
+
+class Silent(Cluster):
+    """Whose process is any command."""
+
+    def __init__(self, *command: str, limit_s: float = 60.0) -> None:
+        placement = planned("scenario=Offline")
+        raw = next(job.config for job in placement.jobs if job.step == "performance_run")
+        super().__init__(PerformanceRunConfig.model_validate_json(raw).engine.placement, limit_s)
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("sh", "-c", "printf '{'; exec sleep 60"), "said nothing"),
+        (("true",), "ended; see the log"),
+        (("printf", '{"error": "no node"}\\n'), "no node"),
+    ],
+)
+def test_the_process_that_starts_nodes_is_waited_for_with_a_limit(
+    command: tuple[str, ...], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(placing, "END_S", 0.3)
+    cluster, begun = Silent(*command, limit_s=0.2), time.monotonic()
+    with pytest.raises(UserError, match=words):
+        cluster._reply()
+    cluster.close()
+    assert time.monotonic() - begun < 10
+
+
+def test_a_door_on_every_interface_is_told() -> None:
+    cluster = Silent("true")
+    cluster._door("", KEY).close()
+    cluster.close()
+    (words,) = cluster.exposed
+    assert "on every interface" in words
 
 
 def engine(port: int, number: int = 0) -> "Connection[Any, Any]":

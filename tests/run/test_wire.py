@@ -109,6 +109,18 @@ def test_what_is_no_message_is_garbled_or_ends(data: bytes) -> None:
             assert isinstance(wire.receive(there), wire.Message)
 
 
+def test_a_pickle_is_counted_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = wire.Failed("x" * 500, expected=False)
+    monkeypatch.setattr(wire, "LARGEST", 2000)
+    here, there = Pipe()
+    with here, there:
+        wire.send(here, message)
+        assert wire.receive(there) == message
+        wire.send(here, wire.Failed("x" * 2000, expected=False))
+        with pytest.raises(wire.Garbled):
+            wire.receive(there)
+
+
 @pytest.mark.parametrize("kind", [wire.PICKLED, wire.SUBMIT, wire.NEWS, wire.HELLO, 99])
 def test_a_length_beyond_reason_takes_no_memory(kind: int) -> None:
     here, there = Pipe()

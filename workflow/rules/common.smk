@@ -112,8 +112,9 @@ def arguments(step):
 
 
 def place(step):
-    """What comes before the command: its gates, and where it is run. What is worked out from `threads` Snakemake doesn't compare between
-    runs, and where a job ran changes nothing of its result."""
+    """What comes before the command: its gates, and where it is run. Snakemake doesn't compare
+    between runs what is worked out from `threads`, and where a job ran changes nothing of its result.
+    """
 
     def function(wildcards, threads):
         job = JOBS[manifest(step).format(**wildcards)]

@@ -140,7 +140,7 @@ def add_evidence(known: Known, manifests: Iterable[Path], overrides: Iterable[st
 
 
 def token_of(path: Path) -> set[str]:
-    """The file's content if it can be a token; None if it is absent or too long."""
+    """The file's content if it can be a token; empty if it is absent, too short or too long."""
     least, most = TOKEN_BYTES
     try:
         if path.is_file() and path.stat().st_size <= most:

@@ -5,7 +5,7 @@ Needs only Python. The bundle contains this file, for a machine that has only th
     tar -xf FILE unbundle.py && python3.11 unbundle.py FILE DIRECTORY
 
 Anybody who can alter a bundle can alter this file in it, so ssh-keygen checks the bundle's
-signature first (docs/air-gap.md). In a checkout that is trusted already, --signer does that.
+signature first (docs/how-to/air-gap.md). In a checkout that is trusted already, --signer does that.
 """
 
 import argparse

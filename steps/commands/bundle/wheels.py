@@ -13,8 +13,6 @@ from steps.base.record import sha256_file
 AT_ONCE = 20
 """Packages per call of pip: an interrupted call loses what it had fetched."""
 
-LOG = Path(".envs/install.log")
-
 
 def gather(locks: Iterable[Path], folder: Path) -> list[Path]:
     """Fetch a file of every package of the locks into `folder`; existing ones aren't fetched again.
@@ -56,7 +54,7 @@ def _fetch(lock: Path, missing: Sequence[Entry], folder: Path) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".lock", encoding="utf-8") as wanted:
         wanted.write("".join([*options, *(entry.text for entry in missing)]))
         wanted.flush()
-        tool = venv.tool((ROOT / ".envs").resolve(), ROOT, LOG, lambda line: None)
+        tool = venv.logged_tool(ROOT)
         command = [
             *(str(tool / "bin/python"), "-I", "-m", "pip", "download", "--no-deps", "--no-input"),
             *("--require-hashes", "--no-build-isolation", "--quiet"),

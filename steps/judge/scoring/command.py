@@ -52,7 +52,9 @@ def _benchmark(benchmarks: Any, name: str) -> Parser:
 
 
 def _text_arguments(parser: Parser) -> None:
-    parser.description = "Answers are int32 tokens, as the reference implementations log them."
+    parser.description = (
+        "Answers are int32 or int64 tokens, as the reference implementations log them."
+    )
     parser.add_argument(
         "--dataset", type=Path, required=True, help="the reference's table (.pkl, .json)"
     )

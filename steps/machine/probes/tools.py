@@ -17,6 +17,9 @@ LIMIT_S = 30.0
 """amd-smi and rocm-smi take up to several seconds on eight accelerators; more means a hung
 driver."""
 
+END_S = 3.0
+"""How long a killed tool may take to end."""
+
 PLACES = ("/opt/rocm/bin", "/usr/local/sbin", "/usr/sbin", "/sbin")
 """Directories of tools that a user's PATH may lack."""
 
@@ -72,7 +75,8 @@ def run(command: Sequence[str], limit_s: float = LIMIT_S) -> str:
         # The whole session: a child that keeps the pipe open would make us wait for it.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # its kernel call doesn't return
+            process.communicate(timeout=END_S)
         raise UserError(f"{tool} gave no answer in {limit_s:g} s") from error
     if process.returncode:
         last = (complaint.strip() or output.strip() or "no message").splitlines()[-1]

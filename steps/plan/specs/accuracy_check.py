@@ -13,10 +13,10 @@ SCORERS = (
 """Benchmarks whose answers steps/judge/accuracy_check scores."""
 
 SANDBOXED = ("mixtral-8x7b",)
-"""Of these it runs generated code."""
+"""Benchmarks whose answers are code, which the check runs."""
 
 BY_SENTENCES = ("llama3.1-8b",)
-"""Of these it counts ROUGE-Lsum, which the round bounds."""
+"""Benchmarks scored by ROUGE-Lsum, which the round bounds."""
 
 
 def limitation(config: Config) -> str | None:

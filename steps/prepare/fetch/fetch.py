@@ -12,9 +12,9 @@ from pathlib import Path
 from steps.base.console import Console, Progress
 from steps.base.errors import UserError
 from steps.base.record import Workspace, partial_directory
-from steps.config.fetch import FetchConfig, LocalSource
-from steps.prepare.fetch import local, sources
-from steps.prepare.fetch.client import Client
+from steps.config.fetch import FetchConfig, HubSource, LocalSource
+from steps.prepare.fetch import hub, local, sources
+from steps.prepare.fetch.client import Client, shown
 from steps.prepare.fetch.download import download
 
 
@@ -39,7 +39,10 @@ class _Counter:
 def fetch(
     config: FetchConfig, inputs: Mapping[str, Path], workspace: Workspace, console: Console
 ) -> None:
-    """UserError if offline and the source isn't local: before a name is looked up."""
+    """UserError if offline and the source isn't local: before a name is looked up.
+
+    The result says which hub was asked: HF_ENDPOINT may replace the one in the configuration.
+    """
     counter = _Counter(console, f"fetch {config.name}")
     workspace.result = {"name": config.name, "simulated": False}
     if isinstance(config.source, LocalSource):
@@ -50,6 +53,8 @@ def fetch(
             f"{config.name} comes from a network and offline=true; fetch it elsewhere and give its "
             "directory as a local source"
         )
+    if isinstance(config.source, HubSource):
+        workspace.result["fetched_from"] = shown(hub.address(config.source.endpoint))
     client = Client(config.stall_limit_s, config.attempts, config.retry_wait_s)
     items = sources.items(config.source, client)
     partial = workspace.partial or partial_directory(workspace.directory)

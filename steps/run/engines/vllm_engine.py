@@ -37,7 +37,9 @@ class VllmEngine:
             from vllm import EngineArgs, LLMEngine, SamplingParams
             from vllm.sampling_params import RequestOutputKind
         except ImportError as error:
-            raise UserError(f"vLLM can't be imported ({error}); see README, Trouble") from error
+            raise UserError(
+                f"vLLM can't be imported ({error}); see docs/how-to/trouble.md"
+            ) from error
         if config.emulation:
             from steps.run.engines import emulation
 

@@ -133,7 +133,8 @@ def receive(connection: "Connection[Any, Any]") -> Message:
     head = bytearray(HEAD.size)
     _moved(os.readv, connection, [head])
     kind, size, tokens, answers, answers_tokens = HEAD.unpack(head)
-    if kind >= HELLO or 16 * (size + answers) + 4 * (tokens + answers_tokens) > LARGEST:
+    columns_bytes = 16 * (size + answers) + 4 * (tokens + answers_tokens)
+    if kind >= HELLO or (size if kind == PICKLED else columns_bytes) > LARGEST:
         raise Garbled(f"its head is {head.hex()}")
     if kind == SUBMIT:
         columns = _zeros("q", 2 * size)

@@ -7,6 +7,7 @@ traffic isn't encrypted, like everything else between the nodes of such a cluste
 import contextlib
 import os
 import secrets
+import select
 import signal
 import subprocess
 import sys
@@ -33,6 +34,7 @@ class Cluster:
         self._placement = placement
         self._limit_s = limit_s * JOIN_SHARE
         self._process: subprocess.Popen[str] | None = None
+        self._said = b""
         self.exposed: tuple[str, ...] = ()
         """Sentences for the result about what others on the network could reach."""
 
@@ -92,18 +94,39 @@ class Cluster:
             self._process.stdin.flush()
 
     def _reply(self) -> Reply:
-        assert self._process is not None and self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise UserError("the process that starts the nodes ended; see the log for its message")
-        reply = Reply.model_validate_json(line)
+        reply = Reply.model_validate_json(self._line())
         if reply.error:
             raise UserError(reply.error)
         return reply
 
+    def _line(self) -> bytes:
+        """The next line of the process, which keeps the same limit itself and says what it waited
+        for: so it gets END_S more. Raises UserError."""
+        assert self._process is not None and self._process.stdout is not None
+        pipe, until = self._process.stdout.fileno(), time.monotonic() + self._limit_s + END_S
+        while b"\n" not in self._said:
+            ready, _, _ = select.select([pipe], [], [], max(until - time.monotonic(), 0.0))
+            if not ready:
+                raise UserError(
+                    f"the process that starts the nodes said nothing in {self._limit_s:.0f} s; see "
+                    "the log, and run again"
+                )
+            if not (part := os.read(pipe, 1 << 16)):
+                raise UserError(
+                    "the process that starts the nodes ended; see the log for its message"
+                )
+            self._said += part
+        line, _, self._said = self._said.partition(b"\n")
+        return line
+
     def _door(self, host: str, key: bytes) -> Door:
         """Listen on the address that the nodes use for this machine, if it is one of its own."""
         engines = self._placement.nodes * self._placement.engines_per_node
+        if not host:
+            self.exposed += (
+                "LoadGen's process listened for engines on every interface, as the "
+                "address that the nodes use for this machine isn't known",
+            )
         try:
             return Door(host, key, engines)
         except OSError as error:

@@ -344,6 +344,6 @@ DAMAGES: Mapping[str, Damage] = {
     "audit-loadgen-version": log(ACCURACY_LOG, "loadgen_version", "5.0.21 @ 0910c6e300"),
     "audit-loadgen-changed": log(OFFLINE_LOG, "loadgen_git_status_message", " M loadgen.cc"),
 }
-"""Codes of later rounds only are in tests/submit/validate/test_rounds.py."""
+"""Codes of later rounds only are in tests/submit/validate/test_damages.py."""
 
 TUNED_SCORES = f"{TUNED}/accuracy/{SCORES}"
