@@ -1,6 +1,19 @@
 """A page as Markdown, to paste into a pull request: its words and tables, no charts."""
 
-from steps.report.blocks import Block, Card, Cell, Chart, Details, Flow, Page, Table, Text
+from collections.abc import Sequence
+
+from steps.report.blocks import (
+    MOST_ROWS,
+    Block,
+    Card,
+    Cell,
+    Chart,
+    Details,
+    Flow,
+    Page,
+    Table,
+    Text,
+)
 
 
 def to_markdown(page: Page) -> str:
@@ -32,15 +45,21 @@ def _block(block: Block) -> list[str]:
     if isinstance(block, Chart):
         return [f"_{_escaped(block.title)}: {_escaped(block.description)}_", ""]
     if isinstance(block, Text):
-        return [*(f"- {_escaped(item)}" for item in block.items), ""]
+        return [*_items(block.items), ""]
     if isinstance(block, Flow):
         return [" → ".join(_escaped(stage) for stage, _ in block.stages), ""]
     assert isinstance(block, Details)
     lines = [f"<details><summary>{_escaped(block.summary)}</summary>", "", _escaped(block.text), ""]
-    lines += [*(f"- {_escaped(item)}" for item in block.items), ""]
+    lines += [*_items(block.items), ""]
     for table in block.tables:
         lines += [*_table(table), ""]
     return [*lines, "</details>", ""]
+
+
+def _items(items: Sequence[str]) -> list[str]:
+    """As many as a table has rows; the page has all."""
+    more = [f"- {len(items) - MOST_ROWS} more, on the page"] if len(items) > MOST_ROWS else []
+    return [*(f"- {_escaped(item)}" for item in items[:MOST_ROWS]), *more]
 
 
 def _table(table: Table) -> list[str]:
