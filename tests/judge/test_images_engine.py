@@ -126,7 +126,7 @@ def test_a_test_is_scored_on_its_own_samples(said: dict[str, str]) -> None:
     ("fault", "says"),
     [
         ("digest", "has sha256"),
-        ("no clip", "no file"),
+        ("no clip", "isn't a file"),
         ("clip without a tensor", "tensors are missing"),
         ("clip damaged", "doesn't hold CLIP"),
         ("inception damaged", "doesn't hold Inception-v3"),
