@@ -38,7 +38,7 @@ def verdict(home: Path, scenario: str) -> dict[str, Any]:
     """What was judged, without what was measured."""
     path = home / "verdicts" / CELL / scenario / "performance_check/manifest.json"
     result = json.loads(path.read_text(encoding="utf-8"))["result"]
-    return {name: result[name] for name in ("valid", "metric", "unit", "limits")}
+    return {name: result[name] for name in ("holds", "metric", "unit", "limits")}
 
 
 @pytest.mark.e2e
