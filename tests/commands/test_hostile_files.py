@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from steps.base.record import sha256_file
-from steps.commands import cli
+from steps.commands import planned as planned_commands
 from steps.commands.cli import main
 from steps.plan.frozen import frozen_plan
 from steps.plan.plan import Plan, freeze, load
@@ -154,7 +154,7 @@ def test_a_disk_that_can_t_be_used_is_a_sentence(
     def fails(*_: object) -> Path:
         raise OSError(number, os.strerror(number), "results/plans/x.json")
 
-    monkeypatch.setattr(cli, "frozen_plan", fails)
+    monkeypatch.setattr(planned_commands, "frozen_plan", fails)
     assert main(OVERRIDES) == 1
     text = capsys.readouterr().err
     assert text.startswith(f"error: results/plans/x.json: {os.strerror(number)}; ")

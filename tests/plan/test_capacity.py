@@ -89,7 +89,7 @@ def test_the_command_takes_names_and_sizes(capsys: pytest.CaptureFixture[str]) -
     text = capsys.readouterr().out
     assert "GPT-3" in text and "520B" in text and "BLOOM" not in text
     assert "One AMD Instinct MI355X (288 GB) holds 10^9 parameters: 130.9 at FP16" in text
-    for wrong in ("gpt-9", "-5", "nan", "inf"):
+    for wrong in ("gpt-9", "0", "nan", "inf"):
         with pytest.raises(UserError, match=r"neither a model .* nor a number"):
             call(["capacity", wrong])
 

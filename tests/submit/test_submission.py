@@ -200,7 +200,7 @@ def test_one_exchanged_result_is_written_and_checked_and_no_other(
     assert "0 results written and checked, 6 kept" in capsys.readouterr().out
 
     cell = "rehearsal-cpu/rehearsal/none/fp8/Server"
-    maker = synthetic.Maker(short, "vllm", {}, [])
+    maker = synthetic.Maker(short, "vllm", {}, [], [])
     maker.made = 500
     for job in short.jobs:
         if job.key == cell and job.step.startswith("performance"):

@@ -303,6 +303,7 @@ def _words(response: requests.Response, access: Access, limit_s: float) -> str:
 
 def _beginning(response: requests.Response, limit_s: float) -> bytes:
     data, until = bytearray(), time.monotonic() + limit_s
+    connection = response.raw.connection
     try:
         while len(data) < LARGEST_WORDS and time.monotonic() < until:
             part = response.raw.read1(LARGEST_WORDS, decode_content=True)
@@ -311,6 +312,10 @@ def _beginning(response: requests.Response, limit_s: float) -> bytes:
             data += part
     except (urllib3.exceptions.HTTPError, OSError):
         pass
+    finally:
+        # A server that refuses often closes too: asking again through it would cost a try.
+        if connection is not None:
+            connection.close()
     return bytes(data)
 
 

@@ -100,7 +100,7 @@ def test_the_command_tells_what_it_did(
 ) -> None:
     output = tmp_path / "new"
     assert call(["migrate", str(valid_tree), "--round", "v6.0", "--output", str(output)]) == 0
-    assert capsys.readouterr().out == f"{output} has the layout of v6\n"
+    assert capsys.readouterr().out == f"{output} has the layout of v6.0\n"
 
 
 SDXL_V6 = f"{CLOSED}/results/{SYSTEM}/stable-diffusion-xl"
