@@ -44,7 +44,6 @@ REMEDIES: Mapping[int, str] = {
     errno.EPERM: "give yourself the right to it, or run as its owner",
     errno.EIO: "look at the disk (dmesg)",
     errno.ESTALE: "mount its file system again",
-    errno.ESTALE: "mount its file system again",
 }
 """By errno; what else there is says enough of itself."""
 

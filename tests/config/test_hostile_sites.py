@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steps.base.errors import UserError
-from steps.config.site import site_text
+from steps.config.site import PACKAGE, site_text
 from steps.plan.make import make
 from tests.conftest import ROOT
 
+FIRST = f"{PACKAGE}\n".encode()
 HEAD = (
     "# @package _global_\ndefaults: [null-engine, _self_]\n"
     "system:\n  name: acme\n  submitter: Acme\n"
@@ -111,11 +112,12 @@ def test_our_own_interpolations_are_good_after_others_were_refused(tmp_path: Pat
         (HEAD.encode() + b"  id: \xff\xfe\n", "byte 0xff is not UTF-8"),
         (HEAD.encode() + b"# " + b"x" * (5 << 20), "more than 4 MiB"),
         (HEAD.encode() + b"\x00\x01", "can't be read"),
-        (b"", "names no base"),
-        (b"[1, 2]", "names no base"),
-        (b"5\n", "names no base"),
+        (b"", "lacks its first line"),
+        (FIRST, "names no base"),
+        (FIRST + b"[1, 2]", "names no base"),
+        (FIRST + b"5\n", "names no base"),
     ],
-    ids=["UTF-16", "UTF-32", "no text", "large", "NUL", "empty", "list", "scalar"],
+    ids=["UTF-16", "UTF-32", "no text", "large", "NUL", "empty", "nothing", "list", "scalar"],
 )
 def test_what_is_no_text_of_a_site_is_named(tmp_path: Path, data: bytes, words: str) -> None:
     with pytest.raises(UserError, match=words):
@@ -186,7 +188,7 @@ def test_whatever_is_written_ends_in_text_or_a_sentence(
     tmp_path_factory: pytest.TempPathFactory, node: str, depth: int
 ) -> None:
     path = tmp_path_factory.mktemp("site") / "acme.yaml"
-    text = "a: " + "[" * depth + node + "]" * depth + "\n"
+    text = f"{PACKAGE}\na: " + "[" * depth + node + "]" * depth + "\n"
     path.write_text(text, encoding="utf-8")
     try:
         assert site_text(path) == text

@@ -90,7 +90,7 @@ def test_doctor_and_describe_take_a_site_too(
     site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     described = []
-    monkeypatch.setattr(describe, "_show", lambda name, fields, root: described.append(name))
+    monkeypatch.setattr(describe, "_write_all", lambda name, fields, root: described.append(name))
     arguments = ["--site", str(site), *SERVER]
     assert main(["describe", *arguments]) == 0
     assert described == ["acme-mi325x"]

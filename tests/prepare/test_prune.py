@@ -1,6 +1,8 @@
 """Depth pruning: which layers stay, under which names, and what config.json says then."""
 
 import json
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -276,26 +278,39 @@ def step(home: Path, block: dict[str, object]) -> subprocess.CompletedProcess[st
     )
 
 
+def publish_model(home: Path, source: Path) -> None:
+    with publish(home / "model", step="model", config={}, inputs={}, code="") as workspace:
+        shutil.copytree(source, workspace.directory, dirs_exist_ok=True)
+        workspace.result = {"name": "tiny"}
+
+
+def shards_of(directory: Path) -> set[tuple[str, int]]:
+    """Names, and when each was written."""
+    return {(path.name, path.stat().st_mtime_ns) for path in directory.glob("*.safetensors")}
+
+
 def test_the_step_publishes_a_manifest_and_goes_on_from_what_was_finished(tmp_path: Path) -> None:
     source = checkpoints.write(tmp_path / "source", checkpoints.llama(6), shards=4)
-    with publish(tmp_path / "model", step="model", config={}, inputs={}, code="") as workspace:
-        for path in source.iterdir():
-            path.rename(workspace.directory / path.name)
-        workspace.result = {"name": "tiny"}
-    weights = tmp_path / "model" / "model-00003-of-00004.safetensors"
+    weights = source / "model-00003-of-00004.safetensors"
     sound = weights.read_bytes()
     weights.write_bytes(sound[:-2] + b"\xff\x7f")
+    written = weights.stat().st_mtime_ns
+    publish_model(tmp_path, source)
     done = step(tmp_path, {"by": "layers", "first": 1, "last": 2})
     assert done.returncode == 1
     assert "holds weights that are NaN or infinite" in done.stderr
     assert not (tmp_path / "out").exists()
-    assert list((tmp_path / "out.partial").glob("*.safetensors"))
+    finished = shards_of(tmp_path / "out.partial")
+    assert finished
     weights.write_bytes(sound)
+    os.utime(weights, ns=(written, written))  # else its source counts as another one
+    publish_model(tmp_path, source)
     done = step(tmp_path, {"by": "layers", "first": 1, "last": 2})
     assert done.returncode == 0, done.stderr
     made = Manifest.read(tmp_path / "out" / "manifest.json")
     assert made.damage() == []
     assert made.result == {"name": "tiny", "dropped_layers": [1, 2]}
+    assert finished < shards_of(tmp_path / "out")
     assert config_of(tmp_path / "out")["num_hidden_layers"] == 4
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "model", "out", "source"]
 

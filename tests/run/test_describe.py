@@ -223,7 +223,7 @@ def test_records_merge_into_a_description_with_its_origins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(describe, "_show", _shown_below(tmp_path))
+    monkeypatch.setattr(describe, "_write_all", _written_below(tmp_path))
     monkeypatch.setattr(describe, "probe", lambda image: machine(tmp_path / "m", image=image))
     for name in ("a.json", "b.json"):
         assert call(["describe", "--node", name, "--image", IMAGE]) == 0
@@ -241,8 +241,8 @@ def test_records_merge_into_a_description_with_its_origins(
     assert "division" not in lines["fields"]
 
 
-def _shown_below(root: Path) -> object:
-    real = describe._show
+def _written_below(root: Path) -> object:
+    real = describe._write_all
     return lambda name, fields, _: real(name, fields, root)
 
 

@@ -13,7 +13,9 @@ import pytest
 from steps import ROOT
 from steps.base import processes
 from steps.base.errors import UserError
+from steps.base.locks import packages
 from steps.base.record import publish, write_atomically
+from steps.base.venv import COMPLETE
 from steps.commands.cli import call
 from steps.commands.preview import pending
 from steps.commands.tune import command
@@ -31,7 +33,7 @@ from steps.commands.tune.request import (
 from steps.commands.tune.settings_request import TRIALS, SettingsRequest, Trial, Trials, with_values
 from steps.plan import frozen
 from steps.plan.make import make
-from steps.plan.plan import Job, freeze
+from steps.plan.plan import Job, Plan, environment_directory, freeze
 from steps.report.frontier import FRONTIER
 from tests.conftest import edit
 from tests.plan.test_reruns import command as snakemake
@@ -66,6 +68,19 @@ def run_of(project: Path, overrides: list[str]) -> Job:
     return next(job for job in plan.jobs if job.step == "performance_run")
 
 
+def environments(here: Path, plan: Plan) -> None:
+    """Stand-ins that say they have what their locks name, so that none is made again."""
+    for job in plan.jobs:
+        if job.step == "environment":
+            home = here / environment_directory(here, job.key)
+            (home / "bin").mkdir(parents=True)
+            said = json.dumps(list(packages(here / job.inputs["lock"]).items()))
+            python = home / "bin/python"
+            python.write_text(f"#!/bin/sh\ncat <<'END'\n{said}\nEND\n", encoding="utf-8")
+            python.chmod(0o755)
+            (home / COMPLETE).touch()
+
+
 @pytest.fixture
 def here(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout that the command works in."""
@@ -77,6 +92,7 @@ def here(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("made_before", [True, False])
 def test_a_found_run_is_taken_by_the_plan_of_its_rate_only(here: Path, made_before: bool) -> None:
     plan = make(here, OVERRIDES)
+    environments(here, plan)
     for job in plan.jobs:
         (here / job.output).parent.mkdir(parents=True, exist_ok=True)
         (here / job.output).write_text("{}", encoding="utf-8")
@@ -151,7 +167,7 @@ def test_runs_of_an_earlier_version_are_not_measured_again(here: Path) -> None:
     run.parent.mkdir(parents=True)
     run.write_text(json.dumps({"step": "performance_run", "config": {}}), encoding="utf-8")
     with pytest.raises(UserError, match="a run of an earlier version of Reprise"):
-        command.command(OVERRIDES)
+        call(["tune", *OVERRIDES])
     assert list(run.parent.iterdir()) == [run]
 
 
@@ -221,6 +237,7 @@ def test_the_rate_is_searched_where_the_best_trial_began(
     """By the plan that the override of the settings makes, with the time that they left."""
     monkeypatch.chdir(here)
     plan = make(here, OVERRIDES)
+    environments(here, plan)
     for role, path in next(j for j in plan.jobs if j.step == "performance_run").inputs.items():
         with publish((here / path).parent, step=role, config={}, inputs={}, code="") as workspace:
             workspace.result = {}
@@ -251,7 +268,6 @@ def test_the_rate_is_searched_where_the_best_trial_began(
             searched.append(Request.model_validate_json((here / words[-1]).read_text()))
         return subprocess.CompletedProcess(words, 0, "", "")
 
-    monkeypatch.setattr(command.subprocess, "run", run)
     monkeypatch.setattr(command, "_search", lambda words, plan: run(words).returncode)
     monkeypatch.setattr(command, "environment_python", lambda root, name: Path("python"))
     monkeypatch.setattr(command, "refusal", lambda path, root: None)

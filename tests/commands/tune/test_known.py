@@ -9,6 +9,7 @@ from steps import ROOT
 from steps.base.record import publish
 from steps.commands.tune.known import first_rate
 from steps.commands.tune.request import RESULT
+from steps.config.verdicts import Limits, PerformanceVerdict, as_result
 from steps.plan.make import make
 from steps.plan.plan import Job, Plan
 from tests.commands.tune.test_command import found
@@ -17,6 +18,24 @@ from tests.conftest import planned
 CELL = ["experiment=amd-v5.1", "system=amd-mi300x", "benchmark=llama2-70b-99.9"]
 SERVER = 24593.8 / 301.3
 """Samples a second of AMD's published 8 x MI300X, Server."""
+
+VERDICT = PerformanceVerdict(
+    holds=True,
+    complaints=(),
+    metric="tokens_per_second",
+    value=60000.0,
+    unit="Tokens/s",
+    samples_per_second=200.0,
+    query_count=24576,
+    target_qps=200.0,
+    ttft_ms=None,
+    tpot_ms=None,
+    latency_ms=None,
+    limits=Limits(ttft_ms=None, tpot_ms=None, latency_ms=None),
+    min_duration_ms=600000,
+    loadgen_version="5.1.2",
+)
+"""Of an Offline run."""
 
 
 def job_of(plan: Plan, scenario: str, step: str = "performance_run") -> Job:
@@ -41,7 +60,7 @@ def test_the_plans_own_offline_run_is_nearer_than_what_others_published(tmp_path
     with publish(
         checked.parent, step="performance_check", config={}, inputs={}, code=""
     ) as workspace:
-        workspace.result = {"samples_per_second": 200.0}
+        workspace.result = as_result(VERDICT)
     rate, why = first_rate(tmp_path, plan, job_of(plan, "Interactive"))
     assert rate == pytest.approx(200 * 8840.42 / 27803.9, rel=0.05)
     assert why.startswith("Offline throughput, of which published results reach 3")
