@@ -51,9 +51,10 @@ def restore(plan: Plan, due: Collection[str], root: Path) -> None:
 def _make_again(directory: Path, job: Job, root: Path) -> None:
     config = EnvironmentConfig.model_validate_json(job.config)
     made = Manifest.read(root / job.output)
-    if made.result["python"] != _python():
+    python_then = made.result.get("python", "of an unknown version")
+    if python_then != _python():
         raise UserError(
-            f"environment {job.key} had Python {made.result['python']} when results were made "
+            f"environment {job.key} had Python {python_then} when results were made "
             f"in it, and this is {_python()}; run with that one (PYTHON=... after deleting "
             f".envs/driver-*), or delete {made.directory}: what needs it is then made again"
         )
