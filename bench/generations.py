@@ -1,4 +1,4 @@
-"""`python -m bench.generations --v0 DIR`: the same prompts through two generations of vLLM's engine.
+"""`python -m bench.generations --v0 DIR`: the same prompts through two generations of vLLM.
 
 Both by our engine class, on the rehearsal's weights: today's V1, and V0 as `bench.v0_environment`
 makes it, the generation of AMD's v5.1 images. Says how many answers are equal token for token, and
@@ -97,9 +97,7 @@ def both_forms(source: Path, home: Path) -> Path:
     return home
 
 
-def partings(
-    older: Sequence[Sequence[int]], newer: Sequence[Sequence[int]]
-) -> Iterator[Parted]:
+def partings(older: Sequence[Sequence[int]], newer: Sequence[Sequence[int]]) -> Iterator[Parted]:
     for number, (a, b) in enumerate(zip(older, newer, strict=True)):
         if a != b:
             at = next(n for n in range(max(len(a), len(b))) if a[n : n + 1] != b[n : n + 1])
@@ -156,7 +154,9 @@ def gaps(engine: Any, prompts: Sequence[list[int]], parted: Sequence[Parted]) ->
         while not outputs or not outputs[-1].finished:
             outputs += engine._engine.step()
         (likely,) = outputs[-1].outputs[0].logprobs
-        values = [likely[token].logprob if token in likely else float("-inf") for token in (old, new)]
+        values = [
+            likely[token].logprob if token in likely else float("-inf") for token in (old, new)
+        ]
         yield abs(values[0] - values[1])
 
 

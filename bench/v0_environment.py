@@ -1,4 +1,4 @@
-"""`python -m bench.v0_environment DIR`: an environment with vLLM 0.9.1, whose engine is V0, for a CPU.
+"""`python -m bench.v0_environment DIR`: an environment of vLLM 0.9.1 and its V0 for a CPU.
 
 It is of the generation that AMD's v5.1 images have, and stands in for them where there is no
 accelerator. About 6 GB, from `bench/vllm-0.9.1.lock`. PyTorch's CPU build of that time is not on

@@ -1,4 +1,4 @@
-"""Our engine on a stand-in for vLLM of either generation: what it asks, and what it makes of answers.
+"""Our engine on a stand-in for vLLM of either generation: what it asks for, and what comes of it.
 
 The real ones: test_stop_sequences_engine.py (0.32), and `python -m bench.generations` (0.9.1).
 """

@@ -57,9 +57,9 @@ class StopChecker:
         plain(seq)
         theirs = getattr(sampling_params, "stop_seq_ids", None)  # AMD's patch
         size = len(theirs or ())
-        if theirs and len(seq.output_token_ids) > size:
-            if tuple(seq.output_token_ids[-size:]) == theirs:
-                seq.status = "stop"
+        longer = len(seq.output_token_ids) > size
+        if theirs and longer and tuple(seq.output_token_ids[-size:]) == theirs:
+            seq.status = "stop"
 
 
 def check_stop(request: Answer, max_model_len: int) -> bool:

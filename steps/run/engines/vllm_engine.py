@@ -41,6 +41,7 @@ class VllmEngine:
         _refuse_lost_files(config.environment)
         # vLLM reads its environment while it is imported.
         threads.take(config.threads)
+        versions.bind(config.threads)
         os.environ.update(config.environment)
         try:
             threads.told(config.threads)

@@ -6,11 +6,15 @@ may return several tokens of a request at once. V1 is beside it in 0.9 and alone
 
 import dataclasses
 import difflib
+import importlib.metadata
 import inspect
 import logging
+import os
+import re
 from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
+from steps.base import threads
 from steps.base.errors import UserError
 
 Version = Literal["V0", "V1"]
@@ -22,10 +26,27 @@ ONE_PROCESS = "VLLM_ENABLE_V1_MULTIPROCESSING"
 """V1's engine core is in this process at "0"."""
 
 SEQUENCE = "stop_seq_ids"
-"""Name of a request's stop sequence: of the field in AMD's vLLM, of our extra argument elsewhere."""
+"""Name of a request's stop sequence: a field in AMD's vLLM, an extra argument elsewhere."""
 
 OURS = "ends_with_sequences"
 """Marks functions of vLLM that were replaced here."""
+
+
+KNOWS_NOBIND = (0, 10)
+"""The first release that leaves threads on a CPU alone when told so."""
+
+
+def bind(count: int) -> None:
+    """On a CPU, earlier releases end in a segmentation fault at "nobind": they are told as many of
+    this process's CPUs as the engine has threads. Call it before vLLM is imported."""
+    try:
+        release = importlib.metadata.version("vllm")
+    except importlib.metadata.PackageNotFoundError:
+        return
+    found = re.match(r"(\d+)\.(\d+)", release)
+    if found and (int(found[1]), int(found[2])) < KNOWS_NOBIND:
+        cpus = sorted(os.sched_getaffinity(0))[:count]
+        os.environ[threads.BINDING] = ",".join(map(str, cpus))
 
 
 def taken(kind: Any) -> Collection[str]:
@@ -182,9 +203,7 @@ def _wrap_v1(release: str) -> None:
     def check_stop(request: Any, *rest: Any, **more: Any) -> bool:
         if plain(request, *rest, **more):
             return True
-        if ends_with(
-            request.output_token_ids, request.num_output_tokens, request.sampling_params
-        ):
+        if ends_with(request.output_token_ids, request.num_output_tokens, request.sampling_params):
             request.status = RequestStatus.FINISHED_STOPPED
             return True
         return False

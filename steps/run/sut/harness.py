@@ -67,9 +67,7 @@ class EngineLoop:
             first_tokens=self.config.scenario != "Offline",
         )
         kind = InProcess if self.config.engine.placement.in_process else Fleet
-        self.backend: Backend = kind(
-            Job(start, self.prompts, self.stops, self.warmup, self.say)
-        )
+        self.backend: Backend = kind(Job(start, self.prompts, self.stops, self.warmup, self.say))
         self._fed = 0
         self._sorted = None
         if self.config.engine.offline_order == "longest_first" and not start.first_tokens:

@@ -181,9 +181,7 @@ def _check_loadgen(config: RunConfig) -> None:
         )
 
 
-def _check_prompts(
-    config: RunConfig, prompts: samples.Samples, say: Callable[[str], None]
-) -> None:
+def _check_prompts(config: RunConfig, prompts: samples.Samples, say: Callable[[str], None]) -> None:
     """Raises UserError if LoadGen or the engine would fail on the dataset in mid-run.
 
     AMD's configurations let vLLM cut answers at max_model_len: those are kept, and it is said.
