@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from steps.base import processes
+from steps.base.console import GO_ON, say
 from steps.base.errors import UserError
 from steps.config.scheduler import Slurm
 from steps.machine.probes.losses import Losses
@@ -26,12 +27,10 @@ from steps.schedule.slurm import (
     queue,
     status_command,
 )
-from steps.schedule.supervisor import GO_ON, say, supervise
+from steps.schedule.supervisor import supervise
+from steps.schedule.waiting import SAID_FIRST_S
 
 POLL_S = 10.0
-SAID_FIRST_S = 300.0
-"""A job that waits for a node is reported after this time, then whenever the time has doubled."""
-
 COMPLETING = "COMPLETING"
 
 LOGS = Path("results/logs/slurm")

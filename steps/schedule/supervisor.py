@@ -11,7 +11,6 @@ import os
 import platform
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +19,9 @@ from pathlib import Path
 from typing import Protocol
 
 from steps.base import processes
+from steps.base.console import GO_ON, say
 from steps.base.errors import UserError
+from steps.base.processes import ENDS, STOPPED_S
 from steps.plan.frozen import refuse_broken_link
 
 MARK = "REPRISE_RUN"
@@ -33,13 +34,7 @@ outlive ./reproduce, and the next one waits for them (steps/schedule/run.py).
 INCOMPLETE = Path(".snakemake/incomplete")
 """Snakemake has a file there for every output whose job has begun and not ended."""
 
-ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
 POLL_S = 1.0
-STOPPED_S = 10.0
-"""How long a stopped process may be continued; then it is ended, so that nothing waits without
-limit.
-"""
 GROUP_S = 2.0
 """How long to check whether our children got a SIGINT too."""
 LEAVE_S = 5.0
@@ -55,12 +50,6 @@ SENT_BY_TERMINAL = 0x80
 """SI_KERNEL: Ctrl-C, which the whole group got."""
 
 SHOWN = 3
-GO_ON = "./reproduce goes on from what is finished"
-
-
-def say(text: str) -> None:
-    with contextlib.suppress(OSError):
-        print(text, file=sys.stderr, flush=True)
 
 
 # ---- one at a time -----------------------------------------------------------------------------
