@@ -163,7 +163,7 @@ def _list(text: bytes, file: Path) -> dict[str, Any]:
     makes the digest that its list is named by.
     """
     try:
-        contents = json.loads(text)
+        contents: dict[str, Any] = json.loads(text)
         if contents["format"] != FORMAT:
             raise BundleError(f"{file} is of another version of Reprise; make it again")
         files = contents["files"]
