@@ -159,8 +159,8 @@ def _checked(file: Path) -> dict[str, Any]:
 
 
 def _list(text: bytes, file: Path) -> dict[str, Any]:
-    """A bundle's list. BundleError if one can't be unpacked by it: whoever makes a bundle also
-    makes the digest that its list is named by.
+    """A bundle's list. BundleError if one can't be unpacked by it: anyone can make a bundle, and
+    its list then has the right digest in its name.
     """
     try:
         contents: dict[str, Any] = json.loads(text)

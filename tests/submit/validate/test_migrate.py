@@ -126,3 +126,14 @@ def test_a_directory_without_divisions_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"isn't a submission; name the directory with closed/"):
         migrate(tmp_path / "old", tmp_path / "new", "v6")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_tree_that_the_disk_has_no_room_for_is_not_begun(
+    fresh_tree: Callable[[], Path], tmp_path: Path
+) -> None:
+    tree = fresh_tree()
+    os.truncate(tree / OFFLINE / "accuracy/accuracy.txt", 1 << 50)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UserError, match=r"GB free and the copy needs 1125899\.\d GB"):
+        migrate(tree, tmp_path / "out/new", "v6")
+    assert list((tmp_path / "out").iterdir()) == []
