@@ -1,6 +1,7 @@
 """A tree from the layout of v5.1 to that of v6 and back."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -129,11 +130,10 @@ def test_a_directory_without_divisions_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_tree_that_the_disk_has_no_room_for_is_not_begun(
-    fresh_tree: Callable[[], Path], tmp_path: Path
+    valid_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tree = fresh_tree()
-    os.truncate(tree / OFFLINE / "accuracy/accuracy.txt", 1 << 50)
-    (tmp_path / "out").mkdir()
-    with pytest.raises(UserError, match=r"GB free and the copy needs 1125899\.\d GB"):
-        migrate(tree, tmp_path / "out/new", "v6")
-    assert list((tmp_path / "out").iterdir()) == []
+    full = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: full)
+    with pytest.raises(UserError, match=r"has 0\.0 GB free and the copy needs \d+\.\d GB"):
+        migrate(valid_tree, tmp_path / "new", "v6")
+    assert list(tmp_path.iterdir()) == []
