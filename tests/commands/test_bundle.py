@@ -25,6 +25,7 @@ from steps.plan.make import make
 from steps.plan.plan import Job, Plan
 from tests import wheels
 from tests.conftest import ROOT, planned
+from tests.programs import needs
 
 LIMIT_S = 180
 KEPT = ROOT / ".envs/wheels"
@@ -336,8 +337,7 @@ def test_where_no_bundle_can_be_written_nothing_is_fetched(
 
 # ---- signed -------------------------------------------------------------------------------------
 
-SSH_KEYGEN = shutil.which("ssh-keygen")
-needs_ssh = pytest.mark.skipif(SSH_KEYGEN is None, reason="ssh-keygen is missing")
+needs_ssh = needs("ssh-keygen", packages="openssh-client")
 
 
 def key(home: Path, name: str, passphrase: str = "") -> Path:
