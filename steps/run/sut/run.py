@@ -132,6 +132,7 @@ def execute(
         **loop.backend.identity(),
         "threads": loop.backend.threads(),
         "emulated": emulated,
+        **_image(inputs),
     }
     workspace.result = {
         "mode": mode,
@@ -149,6 +150,17 @@ def execute(
     }
     if kept is not None:
         workspace.result[KEPT] = kept.model_dump(mode="json")
+
+
+def _image(inputs: Mapping[str, Path]) -> dict[str, str]:
+    """The base of the image that the engine runs in, by digest, and the image's own id."""
+    if "environment" not in inputs:
+        return {}
+    made = Manifest.read(inputs["environment"])
+    if made.step != "container":
+        return {}
+    image = str(made.result["image"])
+    return {"image": f"{made.result.get('base', made.config.get('base'))}, built as {image:.19}"}
 
 
 def _earlier(config: RunConfig, workspace: Workspace) -> int:
