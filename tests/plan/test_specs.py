@@ -51,7 +51,8 @@ def test_what_cannot_be_executed_is_in_the_plan() -> None:
 
 
 def test_a_program_that_this_machine_lacks_is_a_reason() -> None:
-    job = {"step": "accuracy_check", "limitation": None, "programs": {"no-such-program": "get it"}}
+    job = {"step": "accuracy_check", "limitation": None, "brings": None}
+    job |= {"programs": {"no-such-program": "get it"}}
     assert list(limitations([job])) == [("accuracy_check", "get it")]
     assert not list(limitations([{**job, "programs": {Path(sys.executable).name: "get it"}}]))
 
@@ -59,7 +60,7 @@ def test_a_program_that_this_machine_lacks_is_a_reason() -> None:
 def test_a_plan_of_another_version_is_refused_in_one_sentence(tmp_path: Path) -> None:
     raw = planned("scenario=Offline").model_dump(mode="json")
     for job in raw["jobs"]:
-        del job["limitation"], job["programs"]
+        del job["brings"], job["programs"]
     path = tmp_path / "older.json"
     path.write_text(json.dumps(raw), encoding="utf-8")
     sentence = "another version of Reprise; ./reproduce freezes it again"

@@ -18,7 +18,7 @@ AMD_SMI = ("amd-smi", "static", "--json")
 ROCM_SMI = (
     *("rocm-smi", "--showproductname", "--showmeminfo", "vram", "--showdriverversion"),
     *("--showmaxpower", "--showperflevel", "--showsclkrange"),
-    *("--showcomputepartition", "--showmemorypartition", "--json"),
+    *("--showcomputepartition", "--showmemorypartition", "--showbus", "--json"),
 )
 VENDORS: Mapping[str, Vendor] = {"0x1002": "AMD", "0x10de": "NVIDIA"}
 DEVICE_CLASSES = ("0x12", "0x0302", "0x0380")
