@@ -48,6 +48,7 @@ FIELDS: Mapping[str, str] = {
     "memory_partition": "memory partition in hw_notes",
     "performance_level": "the accelerators' performance level",
     "soc_pstate": "the accelerators' SoC pstate",
+    "bus": "the accelerators' addresses on the bus",
 }
 """What needs an accelerator's attribute: a field of the description, or one of doctor's."""
 
@@ -214,7 +215,7 @@ def _shared(devices: Sequence[Accelerator], ids: Sequence[int | None]) -> tuple[
         unnamed = left > 0 and device.compute_partition is None
         if first is not None and (unnamed if identity is None else identity > 0):
             left -= 1
-            found.append(_completed(device, first))
+            found.append(_completed(device, first.model_copy(update={"bus": None})))
         else:
             first, left = device, PARTITIONS.get(device.compute_partition or "", 1) - 1
             found.append(device)
