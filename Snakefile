@@ -25,7 +25,9 @@ rule judged:
 
 onstart:
     due = [str(job.output[0]) for job in workflow.dag.needrun_jobs() if job.output]
-    if reason := refusal(Path(workflow.configfiles[0]), Path(workflow.basedir), due):
+    if reason := refusal(
+        Path(workflow.configfiles[0]), Path(workflow.basedir), Look().missing, due
+    ):
         print(f"error: {reason}", file=sys.stderr)
         raise WorkflowError(reason)
     print(

@@ -2,23 +2,30 @@
 
 What can't be executed, and what the user has to bring, was found when the plan was made
 (steps/plan/specs/) and is frozen in it. It is read here as plain JSON: a repeated run pays for this
-check, so it imports no types, and the machine's accelerators are looked at only for a plan that
-needs some.
+check, so it imports no types.
 """
 
 import json
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from steps.config.groups import Requirement
-    from steps.machine.probes.machine import Prober
     from steps.plan.plan import Job
 
 Json = Mapping[str, Any]
+
+Missing = Callable[[Json, Json], str]
+"""Takes a system's requirement and one of its runs; why this machine can't have that run, or ""
+(steps.machine.look)."""
+
+
+def unseen(needed: Json, run: Json) -> str:
+    """For a plan of which only the rest is asked, or whose machines are others."""
+    return ""
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,7 @@ class Standing:
 
 
 def refusal(
-    plan: Path, root: Path, due: Collection[str] | None = None, look: "Look | None" = None
+    plan: Path, root: Path, missing: Missing, due: Collection[str] | None = None
 ) -> str | None:
     """One sentence that says why nothing of a plan can be run here; None if something can.
 
@@ -63,7 +70,7 @@ def refusal(
     frozen = json.loads(plan.read_text(encoding="utf-8"))
     if not all("brings" in job for job in frozen["jobs"]):
         return f"{plan} was frozen by another version of Reprise; ./reproduce freezes it again"
-    found = standings(frozen, root, due, look)
+    found = standings(frozen, root, missing, due)
     blocked = [one for one in found if one.blocked]
     if not blocked or (due is None and len(blocked) < len(found)):
         return None
@@ -79,7 +86,7 @@ def refusal(
 
 
 def standings(
-    frozen: Json, root: Path, due: Collection[str] | None = None, look: "Look | None" = None
+    frozen: Json, root: Path, missing: Missing, due: Collection[str] | None = None
 ) -> list[Standing]:
     """Every cell of a frozen plan, in its order.
 
@@ -90,7 +97,6 @@ def standings(
         due = {job["output"] for job in frozen["jobs"] if not (root / job["output"]).exists()}
     needed = {one["system"]: one for one in frozen["requirements"]}
     local = frozen["scheduler"]["name"] == "local"
-    looked = look or Look()
     cells = _Cells(frozen["jobs"])
     found = []
     for key in cells.keys:
@@ -98,7 +104,7 @@ def standings(
         wants = needed[key.split("/")[0]]
         runs = [job for job in jobs if job["step"].endswith("_run")]
         brings, never = _reasons(jobs)
-        machine = looked.missing(wants, runs[0]) if runs and local else ""
+        machine = missing(wants, runs[0]) if runs and local else ""
         found.append(
             Standing(
                 key=key,
@@ -112,10 +118,10 @@ def standings(
     return found
 
 
-def left(plan: Path, root: Path, look: "Look | None" = None) -> tuple[Standing, ...]:
+def left(plan: Path, root: Path, missing: Missing) -> tuple[Standing, ...]:
     """The cells of a frozen plan that can't be run here."""
     frozen = json.loads(plan.read_text(encoding="utf-8"))
-    return tuple(one for one in standings(frozen, root, look=look) if one.blocked)
+    return tuple(one for one in standings(frozen, root, missing) if one.blocked)
 
 
 class _Cells:
@@ -147,61 +153,6 @@ def _of_cell(job: Json, key: str) -> bool:
     if kind in MEASURED:
         return bool(f"{job['key']}/".startswith(f"{key}/"))
     return bool(job["step"] == "describe" and job["key"] == key.split("/")[0])
-
-
-@dataclass
-class Look:
-    """This machine's accelerators, asked of the vendors' tools once and only if a cell needs some.
-
-    `prober`: what asks; None: this machine's own tools.
-    """
-
-    prober: "Prober | None" = None
-    _found: dict[str, tuple[Any, ...]] = field(default_factory=dict)
-
-    def missing(self, needed: Json, run: Json) -> str:
-        """Why a run of a system can't have its accelerators here; "" if it can.
-
-        What several nodes have is looked at on each of them, before LoadGen starts
-        (steps/run/placing/nodes.py).
-        """
-        if needed["model"] is None or needed["nodes"] > 1:
-            return ""
-        from steps.config.accelerators import Accelerator, modes_in
-        from steps.machine.probes.differs import unfit
-
-        names = ("model", "memory_gb", "architecture", "count_per_node")
-        wanted = Accelerator.model_validate({name: needed[name] for name in names})
-        found = self._listed(wanted.vendor)
-        modes = modes_in(json.loads(run["config"]).get("engine"))
-        why = unfit(wanted, modes, found)
-        if not found:
-            why = self._nothing(wanted.vendor)
-        if not why:
-            return ""
-        return (
-            f"system {needed['system']} needs {wanted.count_per_node} × {wanted.model}, but on "
-            f"this machine {why}"
-        )
-
-    def _listed(self, vendor: str) -> tuple[Any, ...]:
-        from steps.machine.probes.machine import Prober, of_vendor
-
-        if vendor not in self._found:
-            self.prober = self.prober or Prober()
-            self._found[vendor] = of_vendor(vendor, self.prober)
-        return self._found[vendor]
-
-    def _nothing(self, vendor: str) -> str:
-        """Why no tool lists an accelerator: there is none, or its driver or tool is missing."""
-        from steps.machine.probes.machine import vendors
-
-        assert self.prober is not None
-        if vendor not in vendors(self.prober):
-            return f"there is no accelerator of {vendor}"
-        said = next((one for one in self.prober.problems if "accelerator" in one), "")
-        reason = said.partition(": accelerator")[0]
-        return f"no tool lists any ({reason or 'load the driver'})"
 
 
 def asked(

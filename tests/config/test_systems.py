@@ -15,11 +15,12 @@ from steps.config.compose import base_of
 from steps.config.compression import PruneConfig
 from steps.config.layers import merged
 from steps.config.submission import SubmissionConfig
+from steps.machine.look import Look
 from steps.machine.probes.machine import Prober
 from steps.plan.make import make
 from steps.plan.plan import Job, Plan, freeze
 from steps.plan.registry import brings, limitation
-from steps.plan.unsupported import Look, asked, refusal
+from steps.plan.unsupported import asked, refusal
 from tests.conftest import MIXED, ROOT, edit, planned
 from tests.recorded_machine import printing
 
@@ -257,7 +258,7 @@ def test_pruning_comes_after_or_before_quantizing_as_amd_did() -> None:
 def test_run_refuses_before_anything_starts(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sentence = refusal(freeze(planned("experiment=amd-v5.1"), project), project)
+    sentence = refusal(freeze(planned("experiment=amd-v5.1"), project), project, Look().missing)
     assert sentence is not None
     for word in ("amd-mi300x needs 8 × AMD Instinct MI300X", "no accelerator of AMD", "step "):
         assert word in sentence
@@ -269,7 +270,9 @@ def test_run_refuses_before_anything_starts(
 
 
 def test_a_rehearsal_is_never_refused(project: Path) -> None:
-    assert refusal(freeze(planned("experiment=rehearsal"), project), project) is None
+    assert (
+        refusal(freeze(planned("experiment=rehearsal"), project), project, Look().missing) is None
+    )
 
 
 def test_what_is_there_needs_no_step(project: Path) -> None:
@@ -279,7 +282,7 @@ def test_what_is_there_needs_no_step(project: Path) -> None:
         if made.step != "submission":
             (project / made.output).parent.mkdir(parents=True, exist_ok=True)
             (project / made.output).write_text("{}", encoding="utf-8")
-    assert refusal(freeze(plan, project), project) is None
+    assert refusal(freeze(plan, project), project, Look().missing) is None
 
 
 RUN = {"config": "{}"}

@@ -152,7 +152,7 @@ def needs(
         clocks=clocks if hardware.accelerator else {},
         memory_gb=_memory_gb(due, settings, capacity),
         disk_gb=_disk_gb(due, settings, capacity),
-        repositories=_gated(due, settings),
+        repositories=gated(due, settings),
         containers=any(job.container for job in plan.jobs),
         engines=_engines(plan.jobs),
         environments=tuple(job.key for job in due if job.step == "environment"),
@@ -215,7 +215,8 @@ def _disk_gb(due: list[Job], settings: Settings, capacity: Capacity) -> float:
     return total
 
 
-def _gated(due: list[Job], settings: Settings) -> tuple[Repository, ...]:
+def gated(due: Iterable[Job], settings: Settings) -> tuple[Repository, ...]:
+    """Repositories that ask for an accepted licence and are still to be downloaded."""
     sources = [_Weights.model_validate_json(job.config) for job in due if job.step == "model"]
     found = {
         one.repository: Repository(
