@@ -1,8 +1,8 @@
 """Artifacts of other machines whose results were brought here (./reproduce collect).
 
-Two machines make weights of the same settings, or an image of the same recipe, with other bytes. The
-results of each say what they were made from by digest; one machine's artifact lies where the plan
-wants it, and of the others the manifests are kept, so that each result can still be checked.
+Two machines make weights of the same settings, or an image of the same recipe, with other bytes.
+The results of each say what they were made from by digest; one machine's artifact lies where the
+plan wants it, and of the others the manifests are kept, so that each result can be checked.
 """
 
 import shutil

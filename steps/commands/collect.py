@@ -184,7 +184,7 @@ def _require(job: Job, home: Path, root: Path, code: str) -> None:
             raise UserError(f"{path} isn't a file of its result; nothing was brought")
     for complaint in complaints_at(job, lambda path: _source(path, home, root), code):
         raise UserError(
-            f"{job.step} {job.key} of {home} can't be brought here: {complaint}; nothing was brought"
+            f"{job.step} {job.key} of {home} can't be brought here, and nothing was: {complaint}"
         )
 
 
