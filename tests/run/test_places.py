@@ -295,9 +295,7 @@ def test_what_an_engine_compiles_has_a_place_of_its_own(
     assert all(Path(path).is_dir() for path in found.values())
     assert caches.use(tmp_path / "engine-0") == found  # it outlives a run
     (tmp_path / "engine-1").write_text("in the way", encoding="ascii")
-    with pytest.raises(
-        UserError, match=r"engine-1, where the engine keeps what it .*, can"
-    ):
+    with pytest.raises(UserError, match=r"engine-1, where the engine keeps what it .*, can"):
         caches.use(tmp_path / "engine-1")
     full = SimpleNamespace(free=10**8)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
