@@ -97,11 +97,12 @@ class System(Strict):
 
 
 class NodeKind(Strict):
-    """So many nodes of a hardware, and the accelerators of each; None: a CPU."""
+    """So many nodes of a hardware, and the accelerators of each; `architecture` None: a CPU."""
 
     hardware: Name
     nodes: Positive
-    accelerator: Accelerator | None
+    architecture: Name | None
+    accelerators: int
 
 
 class Requirement(Strict):
@@ -186,7 +187,8 @@ def _kind(group: NodeGroup, own: Hardware, conf: Path) -> NodeKind:
     return NodeKind(
         hardware=group.hardware,
         nodes=group.nodes,
-        accelerator=accelerator,
+        architecture=accelerator.architecture if accelerator else None,
+        accelerators=accelerator.count_per_node if accelerator else 0,
     )
 
 

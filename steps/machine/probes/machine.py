@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from steps.base.errors import UserError
+from steps.config.accelerators import Vendor
 from steps.machine.probes import accelerators, devices, host
 from steps.machine.probes.losses import Loss, Losses
 from steps.machine.probes.tools import FailedTool, MissingTool, Parser, Run, run
-from steps.machine.probes.values import Accelerator, Card, Containers, Link, Node, Vendor
+from steps.machine.probes.values import Accelerator, Card, Containers, Link, Node
 
 Value = TypeVar("Value")
 
