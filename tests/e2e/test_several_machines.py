@@ -1,4 +1,4 @@
-"""Two machines with different accelerators, one plan: each runs its cells, one brings them together.
+"""Machines with different accelerators, one plan: each runs its cells, one brings all together.
 
 The accelerators are what amd-smi prints, and on these machines it prints what is recorded; engines
 are null engines. Everything else is as a user has it.
