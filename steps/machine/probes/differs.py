@@ -30,7 +30,7 @@ def unfit(wanted: Accelerator, modes: Modes | None, found: Sequence[Found]) -> s
 def differences(
     wanted: Accelerator, modes: Modes | None, found: Sequence[Found]
 ) -> Iterator[Difference]:
-    """Of model, architecture, partition, count, memory and driver, as the vendor's tool says them.
+    """Compares model, architecture, partition, count, memory and driver, as the tool says them.
 
     `modes`: None for accelerators that have no partitions. What no tool says is a difference where
     a result would be taken for another machine's without it: model, count and driver.
@@ -95,7 +95,7 @@ def _enough(wanted: Accelerator, modes: Modes | None, found: Sequence[Found]) ->
 def _memory(
     wanted: Accelerator, modes: Modes | None, found: Sequence[Found]
 ) -> Iterator[Difference]:
-    """Of whole accelerators: a partition shows its share in one release, all of it in another."""
+    """Compares whole accelerators: a partition shows its share in one release, all of it in another."""
     whole = [one for one in found if one.compute_partition in (None, "SPX")]
     if modes is not None and modes.devices > 1:
         whole = []

@@ -59,8 +59,8 @@ def summary(found: Sequence[Accelerator]) -> dict[str, Any]:
 def addresses(variable: str, root: Path) -> list[str]:
     """The bus address of every accelerator, in the order in which `variable` counts them.
 
-    AMD's runtime counts the nodes of the kernel's topology that compute; CUDA is told to count by
-    address (order()). Empty where the kernel doesn't say.
+    AMD's runtime counts the nodes of the kernel's topology that compute; CUDA counts by
+    address where order() is set. Empty where the kernel doesn't say.
     """
     return _cuda(root) if variable.startswith("CUDA") else _rocm(root)
 
