@@ -95,7 +95,7 @@ def _enough(wanted: Accelerator, modes: Modes | None, found: Sequence[Found]) ->
 def _memory(
     wanted: Accelerator, modes: Modes | None, found: Sequence[Found]
 ) -> Iterator[Difference]:
-    """Compares whole accelerators: a partition shows its share in one release, all of it in another."""
+    """Only whole accelerators: a partition shows its share in one release, all in another."""
     whole = [one for one in found if one.compute_partition in (None, "SPX")]
     if modes is not None and modes.devices > 1:
         whole = []

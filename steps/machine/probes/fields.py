@@ -40,8 +40,9 @@ def probed(nodes: Mapping[str, Node], configured: Mapping[str, str]) -> dict[str
 def contradictions(configured: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
     """Configured fields that say another thing than the machine, one phrase each.
 
-    Only those that tell one machine from another: other fields may be worded as the submitter likes. A machine may
-    have more accelerators than a system uses, and a CPU's system may be on one that has some.
+    Only those that tell one machine from another: other fields may be worded as the submitter
+    likes. A machine may have more accelerators than a system uses, and a CPU's system may be on
+    one that has some.
     """
     wrong = []
     for name, differs in TOLD_BY.items():
