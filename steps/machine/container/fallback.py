@@ -81,7 +81,7 @@ def _checkout(config: ImageConfig, fallback: Fallback, folder: Path, limit: floa
 def edited(config: ImageConfig, name: str, text: str, words: Mapping[str, str]) -> str:
     """Raises UserError for a word that isn't there: the edit would do nothing."""
     for old, new in words.items():
-        text, count = re.subn(rf"(?<!\w){re.escape(old)}(?!\w)", lambda _, n=new: n, text)
+        text, count = re.subn(rf"(?<!\w){re.escape(old)}(?!\w)", new.replace("\\", r"\\"), text)
         if not count:
             raise UserError(f"image {config.name}: {name} has no {old!r} to replace")
     return text
