@@ -33,12 +33,12 @@ OURS = "ends_with_sequences"
 
 
 KNOWS_NOBIND = (0, 10)
-"""The first release that leaves threads on a CPU alone when told so."""
+"""The first release that can leave threads on a CPU unbound."""
 
 
 def bind(count: int) -> None:
-    """On a CPU, earlier releases end in a segmentation fault at "nobind": they are told as many of
-    this process's CPUs as the engine has threads. Call it before vLLM is imported."""
+    """On a CPU, earlier releases end in a segmentation fault at "nobind": they get as many of this
+    process's CPUs as the engine has threads. Call it before vLLM is imported."""
     try:
         release = importlib.metadata.version("vllm")
     except importlib.metadata.PackageNotFoundError:
@@ -82,7 +82,7 @@ def refuse_unchosen(environment: Mapping[str, str], release: str) -> None:
 
 
 def of(engine: Any, environment: Mapping[str, str], release: str) -> Version:
-    """Of an engine that has started. Raises UserError if it isn't the one that was asked for."""
+    """The version of an engine that has started. Raises UserError if another one was asked for."""
     found: Version = "V1" if ".v1." in type(engine).__module__ else "V0"
     asked = environment.get(CHOICE, found[1])
     if asked != found[1]:
