@@ -266,7 +266,7 @@ def _draft(checkout: Path, name: str, fields: Mapping[str, Any], rows: Sequence[
 
 
 def _name(submitter: str, platform: str) -> str:
-    """Of a file: lower case, without what a name can't have."""
+    """A system's name: lower case, without what a file's name can't have."""
     text = f"{submitter}-{platform}".lower()
     return "".join(c if c.isalnum() or c in ".-" else "-" for c in text)
 

@@ -100,7 +100,7 @@ class Result(Strict):
 
     @property
     def accelerators(self) -> int | None:
-        """Of the whole system; None if the source doesn't say."""
+        """How many the whole system has; None if the source doesn't say."""
         return sum(self.gpus.values()) or None
 
     @property

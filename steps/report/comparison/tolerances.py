@@ -31,7 +31,7 @@ class Tolerances(Strict):
     claims: ClaimTolerances
 
     def of(self, round_name: str, gpu: str) -> float:
-        """Of an accelerator's published reference in that round."""
+        """The share for an accelerator, by the round of its published reference."""
         return self.partner.get(round_name, {}).get(gpu, self.other)
 
 
