@@ -20,6 +20,7 @@ from pathlib import Path
 from steps.base import processes
 from steps.base.errors import UserError
 from steps.plan.frozen import refuse_broken_link
+from steps.schedule import scratch
 
 MARK = "REPRISE_RUN"
 
@@ -194,6 +195,7 @@ def _clear(earlier: Holder, root: Path) -> None:
                 f"started {numbers} don't end, even when killed: a driver holds them; see "
                 "dmesg, restart the machine if nothing else helps, and run again"
             )
+        scratch.remove(earlier.mark)
     say(
         f"the last ./reproduce (process {earlier.pid}) {what}; "
         f"{_listed(cut_short(root, earlier.since))}; going on from what is finished"
@@ -249,13 +251,16 @@ def supervise(command: list[str], root: Path, stop_limit_s: float, name: str = "
 
     begun = time.time()
     try:
-        # The lock is an open file that is handed on.
-        child = subprocess.Popen(command, cwd=root, close_fds=False, preexec_fn=begin)
-        try:
-            steps_s = max(STEPS_S, stop_limit_s + REMOVE_S)
-            return _Watch(child, root, begun, waited, steps_s, name).status()
-        finally:
-            _end_all(child)
+        with scratch.environment(processes.identity(os.getpid())) as given:
+            # The lock is an open file that is handed on.
+            child = subprocess.Popen(
+                command, cwd=root, close_fds=False, preexec_fn=begin, env=given
+            )
+            try:
+                steps_s = max(STEPS_S, stop_limit_s + REMOVE_S)
+                return _Watch(child, root, begun, waited, steps_s, name).status()
+            finally:
+                _end_all(child)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
