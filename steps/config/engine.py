@@ -1,13 +1,13 @@
 """Engines that steps/run/sut starts: what each is started with, and how many serve a run."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from steps.base import threads
 from steps.base.strict import Fraction, Name, NotNegative, Positive, PositiveNumber, Strict
-from steps.config.accelerators import Accelerator
+from steps.config.accelerators import Accelerator, Modes
 
 
 class VllmArguments(Strict):
@@ -23,6 +23,65 @@ class VllmArguments(Strict):
     enable_chunked_prefill: bool
     seed: int
     kv_cache_dtype: Literal["fp8"] | None = None
+
+
+class RocmVllmArguments(Strict):
+    """EngineArgs of AMD's vLLM 0.9 (0.8.5 on gfx950), by its names; swap_space in GiB."""
+
+    dtype: Literal["float16", "bfloat16"]
+    quantization: Literal["fp8", "quark"]
+    kv_cache_dtype: Literal["fp8"]
+    tensor_parallel_size: Positive
+    pipeline_parallel_size: Positive
+    gpu_memory_utilization: Fraction
+    swap_space: NotNegative
+    block_size: Positive
+    num_scheduler_steps: Positive
+    enforce_eager: bool
+    max_model_len: Positive
+    max_seq_len_to_capture: Positive
+    max_num_seqs: Positive
+    max_num_batched_tokens: Positive
+    disable_custom_all_reduce: bool
+    enable_chunked_prefill: bool
+    enable_prefix_caching: Literal[False]
+    disable_log_stats: bool
+
+
+class Sampling(Strict):
+    """How the next token is chosen: greedily in every benchmark of ours, temperature 0 or the one
+    most likely token; what is None isn't passed to vLLM. vLLM draws slower with a `seed`."""
+
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    top_p: Fraction | None = None
+    top_k: Positive | None = None
+    seed: int | None = None
+
+
+class Sorting(Strict):
+    """Order and split of an Offline query over the engines; `buckets` in percent per engine."""
+
+    strategy: Literal["ignore", "buckets", "modulo_desc"]
+    buckets: tuple[PositiveNumber, ...]
+
+
+class Dispatch(Strict):
+    """How AMD's harness spreads samples over `device_count` independent engines of a node."""
+
+    engine_version: Literal["sync", "async"]
+    device_count: Positive
+    schedule_algo: Literal["shortest_queue", "shortest_queue_with_tokens", "round_robin"]
+    load_balance_token_weight: PositiveNumber
+    load_balance_window_size: Positive
+    enable_warmup: bool
+    sorting: Sorting
+
+
+class Power(Strict):
+    """Clocks that are set before a run; a perf_determinism_mhz of 0 resets to the default."""
+
+    perf_determinism_mhz: NotNegative
+    soc_pstate: NotNegative
 
 
 class NullArguments(Strict):
@@ -57,11 +116,18 @@ SSH = "ssh"
 
 
 class NodeKind(Strict):
-    """So many nodes with these accelerators."""
+    """So many nodes with these accelerators. `modes`: how they are partitioned; None: they can't
+    be."""
 
     hardware: Name
     nodes: Positive
     accelerator: Accelerator
+    modes: Modes | None = None
+
+    @property
+    def devices(self) -> int:
+        """How many devices an engine can be given on one of these nodes."""
+        return self.accelerator.count_per_node * (self.modes.devices if self.modes else 1)
 
 
 class Placement(Strict):
@@ -81,8 +147,8 @@ class Placement(Strict):
     `cluster`: "none", this machine alone; "slurm", the nodes of the Slurm job that the run is;
     "local", so many nodes of Ray on this machine; "ssh", `hosts`, on which the run starts Ray in
     `checkout` (None: the path that it has here); else the address of a running Ray cluster,
-    HOST:PORT, or "auto" for the one that this machine belongs to. `kinds`: what several nodes with
-    accelerators have to have; engines are numbered in this order.
+    HOST:PORT, or "auto" for the one that this machine belongs to. `kinds`: what nodes with
+    accelerators have to have, one as well as several; engines are numbered in this order.
     """
 
     cluster: Annotated[str, Field(pattern=r"^(none|slurm|local|ssh|auto|[A-Za-z0-9._-]+:[0-9]+)$")]
@@ -174,14 +240,17 @@ class EngineSettings(Strict):
         return self
 
 
-class VllmEngine(EngineSettings):
-    """`threads` of arithmetic on the CPU, of each engine. `arguments_on`: of engines on another
-    hardware of a mixed cluster."""
+Arguments = TypeVar("Arguments", VllmArguments, RocmVllmArguments)
 
-    kind: Literal["vllm"]
+
+class _Vllm(EngineSettings, Generic[Arguments]):
+    """vLLM of any generation. `threads` of arithmetic on the CPU, of each engine. `arguments_on`:
+    of engines on another hardware of a mixed cluster."""
+
     threads: Positive
-    arguments: VllmArguments
-    arguments_on: dict[Name, VllmArguments] = Field(default_factory=dict)
+    arguments: Arguments
+    arguments_on: dict[Name, Arguments] = Field(default_factory=dict)
+    sampling: Sampling = Sampling()
 
     @model_validator(mode="after")
     def nodes_have_accelerators_for_their_engines(self) -> Self:
@@ -198,13 +267,29 @@ class VllmEngine(EngineSettings):
                     f"max_model_len on {kind.hardware} is {arguments.max_model_len}, elsewhere "
                     f"{self.arguments.max_model_len}: every engine has to take every prompt"
                 )
-            if needed > kind.accelerator.count_per_node:
+            if needed > kind.devices:
                 raise ValueError(
                     f"{self.placement.engines_per_node} engines of tensor_parallel_size "
                     f"{arguments.tensor_parallel_size} need {needed} accelerators, a node of "
-                    f"{kind.hardware} has {kind.accelerator.count_per_node}"
+                    f"{kind.hardware} has {kind.devices}"
                 )
         return self
+
+
+class VllmEngine(_Vllm[VllmArguments]):
+    """vLLM as its project releases it, for a CPU, ROCm or CUDA."""
+
+    kind: Literal["vllm"]
+
+
+class RocmVllmEngine(_Vllm[RocmVllmArguments]):
+    """AMD's own vLLM of v5.1. `dispatch` and `power`, and variables that begin with HARNESS_, are
+    settings of AMD's harness, and are recorded only: our fleet starts the engines.
+    """
+
+    kind: Literal["vllm-rocm"]
+    dispatch: Dispatch
+    power: Power
 
 
 class NullEngine(EngineSettings):
@@ -216,4 +301,4 @@ class NullEngine(EngineSettings):
     arguments_on: dict[Name, NullArguments] = Field(default_factory=dict)
 
 
-Engine = Annotated[VllmEngine | NullEngine, Field(discriminator="kind")]
+Engine = Annotated[VllmEngine | RocmVllmEngine | NullEngine, Field(discriminator="kind")]

@@ -4,7 +4,6 @@ vLLM leaves a file there for each engine, a killed Snakemake a folder, libraries
 when the run ends; that of a run that was killed goes when the next one begins.
 """
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -20,16 +19,16 @@ def folder(mark: str) -> Path:
 
 
 @contextmanager
-def environment(mark: str) -> Iterator[Mapping[str, str]]:
-    """The environment of what a run starts; nothing of its folder is left afterwards.
+def environment(mark: str, given: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
+    """What a run starts gets this beside what it was given; the folder is gone afterwards.
 
     Ray stays where it is: its head's folder is that of all its nodes.
     """
     made = folder(mark)
     made.mkdir(mode=0o700, exist_ok=True)
-    rays = os.environ.get(RAYS, tempfile.gettempdir())
+    rays = given.get(RAYS, tempfile.gettempdir())
     try:
-        yield {**os.environ, "TMPDIR": str(made), RAYS: rays}
+        yield {**given, "TMPDIR": str(made), RAYS: rays}
     finally:
         remove(mark)
 
