@@ -160,9 +160,7 @@ class _Check:
         wrong = self.value(place, _parsed(option.type), value, DEEPEST)
         yield from wrong or _outside(place, option, value)
 
-    def value(
-        self, place: str, node: ast.expr, value: JsonValue, depth: int
-    ) -> list[str]:
+    def value(self, place: str, node: ast.expr, value: JsonValue, depth: int) -> list[str]:
         """Empty if an alternative takes it; else what the one that was meant says of it."""
         if not depth:
             return []
@@ -253,9 +251,7 @@ def _values(node: ast.expr) -> list[Any]:
     return [one.value for one in each if isinstance(one, ast.Constant)]
 
 
-def _of_values(
-    place: str, known: list[Any], value: JsonValue, *, any_case: bool
-) -> list[str]:
+def _of_values(place: str, known: list[Any], value: JsonValue, *, any_case: bool) -> list[str]:
     same = [one for one in known if type(one) is type(value)]
     if value in same or (any_case and str(value).lower() in (str(one).lower() for one in same)):
         return []

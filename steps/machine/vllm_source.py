@@ -117,6 +117,7 @@ class Reader:
     def __init__(self, source: Source) -> None:
         self._source = source
         self.nested: dict[str, dict[str, Any]] = {}
+        self._open: set[str] = set()
 
     def fields(self, module: str, name: str, depth: int = DEPTH) -> dict[str, Any]:
         """Name to type and bounds of what a class is made with, its bases' too."""
@@ -246,10 +247,12 @@ class Reader:
         bases = {getattr(base, "id", getattr(base, "attr", "")) for base in definition.bases}
         if any(base.endswith("Enum") for base in bases):
             return [_of_values("Enum", _members(definition))]
-        if definition.name not in self.nested:
-            self.nested[definition.name] = {}  # before what it holds, which may be itself
-            self.nested[definition.name] = self.fields(home, definition.name)
-        return [definition.name] if self.nested[definition.name] else ["Any"]
+        name = definition.name
+        if name not in self.nested and name not in self._open:
+            self._open.add(name)  # it may hold itself
+            self.nested[name] = self.fields(home, name)
+            self._open.remove(name)
+        return [name] if name in self._open or self.nested[name] else ["Any"]
 
 
 def _is_given(statement: ast.AnnAssign) -> bool:
