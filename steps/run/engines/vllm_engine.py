@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from steps.base import threads
 from steps.base.errors import UserError, explain
+from steps.config.engine import VllmEngine as VllmEngineConfig
 from steps.run.engines.engine import Events, Request, Start
 
 COMPLETE = ("stop", "length")
@@ -28,6 +29,8 @@ class VllmEngine:
 
     def start(self, start: Start) -> None:
         config, generation, weights = start.config, start.generation, start.weights
+        if not isinstance(config, VllmEngineConfig):
+            raise UserError(f"vLLM got settings of engine {config.kind}")
         first_tokens = start.first_tokens
         # vLLM reads its environment while it is imported.
         threads.take(config.threads)
