@@ -287,8 +287,8 @@ class EngineSettings(Strict):
 
 
 class _Vllm(EngineSettings):
-    """vLLM of any generation. `threads` of arithmetic on the CPU, of each engine. `build`: a name of
-    `conf/options/`, whose arguments and variables count until the environment or image is there.
+    """vLLM of any generation. `threads` of arithmetic on the CPU, of each engine. `build`: a name
+    of `conf/options/`, whose arguments and variables count until the environment or image is there.
     `unread`: variables of `environment` that this build doesn't read, each with the reason why it
     is kept. `arguments_on`: of engines on another hardware of a mixed cluster."""
 
@@ -297,7 +297,7 @@ class _Vllm(EngineSettings):
     threads: Positive
     arguments: VllmArguments
     arguments_on: dict[Name, VllmArguments] = Field(default_factory=dict)
-    sampling: Sampling = Sampling()
+    sampling: Sampling = Field(default_factory=Sampling)
 
     @model_validator(mode="after")
     def nodes_have_accelerators_for_their_engines(self) -> Self:
