@@ -26,6 +26,7 @@ KEPT = {
     "pytest-of-*": "pytest keeps the folders of its last three runs",
     "ray": "Ray keeps its logs of earlier sessions",
     "hsperfdata_*": "Java's, empty",
+    "libpod_lock": "podman's own, which this check asks too",
 }
 """Names that may stay in a temporary folder, and why."""
 
