@@ -1,8 +1,8 @@
 """Runs a command and fails if it leaves something behind: `python -m tests.leaks COMMAND...`
 
 Looked for are processes, sockets that listen, files and folders of the shared temporary folders,
-containers and mounts. What others start meanwhile on the same machine counts too, except for
-processes: so CI runs it, and a machine that somebody works on may give false alarms.
+containers and mounts. Files, containers and mounts that others make meanwhile on the same machine
+count too: so CI runs it, and a machine that somebody works on may give false alarms.
 """
 
 import ctypes
@@ -13,7 +13,8 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +27,7 @@ KEPT = {
     "pytest-of-*": "pytest keeps the folders of its last three runs",
     "ray": "Ray keeps its logs of earlier sessions",
     "hsperfdata_*": "Java's, empty",
+    "libpod_lock": "podman's own, which this check asks too",
 }
 """Names that may stay in a temporary folder, and why."""
 
@@ -54,10 +56,11 @@ class Seen:
 
 
 def look(mark: str, folders: tuple[Path, ...] = FOLDERS) -> Seen:
+    ours = dict(processes(mark))
     return Seen(
         {
-            "process": dict(processes(mark)),
-            "socket": dict(sockets()),
+            "process": ours,
+            "socket": dict(sockets(ours.keys())),
             "temporary": dict(entries(folders)),
             "container": dict(containers()),
             "mount": dict(mounts()),
@@ -81,17 +84,26 @@ def processes(mark: str) -> Iterator[tuple[str, str]]:
             yield path.name, f"{own}: {words.strip()[:150] or stat[0]}"
 
 
-def sockets() -> Iterator[tuple[str, str]]:
-    """Addresses that somebody listens at, and named sockets outside of folders."""
+def sockets(ours: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Addresses that one of our processes listens at, or nobody that is known."""
+    owners: dict[str, set[str]] = {}
+    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            owners.setdefault(os.readlink(descriptor), set()).add(descriptor.parts[2])
+
+    def others(number: str) -> bool:
+        holders = owners.get(f"socket:[{number}]", set())
+        return bool(holders) and not holders & set(ours)
+
     for name in ("tcp", "tcp6"):
         for line in _lines(Path("/proc/net") / name)[1:]:
-            _, local, _, state, *_ = line.split()
-            if state == "0A":  # listening
+            _, local, _, state, _, _, _, _, _, number, *_ = line.split()
+            if state == "0A" and not others(number):  # it listens
                 port = int(local.rpartition(":")[2], 16)
                 yield f"{name} {local}", f"port {port} ({name})"
     for line in _lines(Path("/proc/net/unix"))[1:]:
         fields = line.split()
-        if len(fields) == 8 and int(fields[3], 16) & 0x10000:  # listening
+        if len(fields) == 8 and int(fields[3], 16) & 0x10000 and not others(fields[6]):
             yield fields[7], f"unix {fields[7]}"
 
 

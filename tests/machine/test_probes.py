@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import stat
 import time
 from collections.abc import Callable, Sequence
@@ -464,14 +465,16 @@ def test_a_tool_that_hangs_is_ended_with_its_children(tool: Callable[[str], None
 
 
 def test_a_pipe_that_stays_open_after_the_kill_blocks_nobody(
-    tool: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+    tool: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tools, "END_S", 0.3)
-    tool("setsid sleep 20 & sleep 60")
+    left = tmp_path / "left"
+    tool(f"setsid sleep 20 & echo $! >{left}; sleep 60")
     begun = time.monotonic()
     with pytest.raises(UserError, match=r"probe-me gave no answer in 0\.3 s"):
         tools.run(["probe-me"], limit_s=0.3)
     assert time.monotonic() - begun < 10
+    os.kill(int(left.read_text()), signal.SIGKILL)
 
 
 def test_a_tool_that_fails_or_is_missing_is_named(tool: Callable[[str], None]) -> None:
