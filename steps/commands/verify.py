@@ -19,10 +19,10 @@ from steps.base.strict import Strict
 from steps.commands.results import Asked, broken, lines
 from steps.config import verdicts
 from steps.config.verdicts import Verdict
+from steps.plan.code import codes
 from steps.plan.complaints import complaints_of
 from steps.plan.frozen import frozen_plan
 from steps.plan.plan import Job, Plan, load
-from steps.plan.registry import code_digest
 
 
 def declare(parser: Parser) -> None:
@@ -109,11 +109,11 @@ def verified(path: Path, root: Path, typed: Sequence[str] = ()) -> Verified:
     """Every result of the plan against its digests, inputs, configuration and code."""
     asked = Asked(path, load(path), root, typed)
     plan = asked.plan
-    codes = {step: code_digest(step, root) for step in {job.step for job in plan.jobs}}
+    known = codes(root)
     failed, unvouched, said = 0, 0, []
     stated = _stated(plan, root)
     for job in plan.jobs:
-        complaints = complaints_of(job, root, codes[job.step]) or _not_valid(job, root)
+        complaints = complaints_of(job, root, known[job.step]) or _not_valid(job, root)
         if job.step == "provenance" and not complaints:
             complaints = stated
         failed += bool(complaints)

@@ -7,24 +7,21 @@ Snakemake's metadata.
 from pathlib import Path
 
 from steps.base.errors import UserError
-from steps.base.record import Manifest, Record, canonical_json, sha256_file
+from steps.base.record import Manifest, Record, sha256_file
+from steps.plan.changes import changes, code_changes, older
+from steps.plan.code import Code
 from steps.plan.plan import Job
 
-OTHER_CODE = "made by other code than today's"
 
-
-def complaints_of(job: Job, root: Path, code: str) -> list[str]:
-    """What is wrong with one job's output, one phrase each; `code` is today's digest."""
+def complaints_of(job: Job, root: Path, code: Code) -> list[str]:
+    """What is wrong with one job's output, one phrase each; `code`: today's."""
     try:
         manifest = Manifest.read(root / job.output)
         record = Record.read(root / job.output)
     except UserError as error:
         return [str(error)]
-    found = list(manifest.damage())
-    if canonical_json(manifest.config) != job.config:
-        found.append("made with another configuration than the plan's")
-    if record.code != code:
-        found.append(OTHER_CODE)
+    found = [*manifest.damage(), *changes(job, manifest, record)]
+    found += [words for words in (older(job, record), code_changes(record, code)) if words]
     for role, path in job.inputs.items():
         source = root / path
         if not source.is_file():

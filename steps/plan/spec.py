@@ -58,7 +58,8 @@ class StepSpec:
     `axes`: the axes its configuration may depend on; a configuration that differs between two cells
     that agree on these is rejected. `needs` maps the role of an input to the step that makes it
     ("weights" stands for the last of model, quantize, prune and finetune that the cell has so far).
-    `sources`: globs of the code that can change its results, besides a module that is one file.
+    `data`: globs of the checkout's files that it reads besides its inputs; the modules that can
+    change its results follow from its imports (steps/plan/code.py).
     `place`: where it runs under a scheduler: here, on the machine that `./reproduce` runs on; on a
     share of a node; or on the nodes of its system. `priority`: of jobs that could start, the one
     with the highest does. `every_cell`: each cell has one, planned from `axes`, `needs` and its key
@@ -78,7 +79,7 @@ class StepSpec:
     place: Place
     axes: tuple[str, ...]
     needs: Mapping[str, str] = field(default_factory=dict)
-    sources: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
     priority: int = 0
     every_cell: bool = False
     planned: type[BaseModel] | None = None

@@ -25,6 +25,7 @@ from steps.judge.accuracy_check import step as check_accuracy
 from steps.judge.compliance_check import step as check_compliance
 from steps.judge.performance_check import step as check_performance
 from steps.judge.quick_check import step as check_quickly
+from steps.plan.code import Code
 from steps.plan.complaints import complaints_of
 from steps.plan.plan import Job, Plan, freeze
 from steps.plan.registry import STEPS
@@ -32,8 +33,8 @@ from tests import synthetic
 from tests.conftest import ROOT, planned
 
 FLIPS = 400
-CODE = "c"
-"""The digest of code that synthetic results say they were made by."""
+CODE = Code("c", {})
+"""The code that synthetic results say they were made by."""
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +219,7 @@ def test_no_step_unpickles_what_its_manifest_does_not_vouch_for(
 def test_results_of_format_1_are_read_and_said_to_be_unvouched(
     plan: Plan, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("steps.commands.verify.code_digest", lambda *_: CODE)
+    monkeypatch.setattr("steps.commands.verify.codes", lambda *_: dict.fromkeys(STEPS, CODE))
     old = the(plan, "performance_run")
     before = Manifest.read(home / old.output)
     of_format_1(home, old)
@@ -267,11 +268,11 @@ def test_a_digest_that_was_taken_out_is_no_older_format(plan: Plan, home: Path) 
         Manifest.read(home / job.output)
 
 
-@pytest.mark.parametrize("number", [3, "2", None, 1, True, [2]])
+@pytest.mark.parametrize("number", [4, "2", None, 1, True, [2]])
 def test_another_format_is_one_sentence(plan: Plan, home: Path, number: object) -> None:
     path = home / the(plan, "performance_check").output
     rewritten(path, lambda fields: fields.update(format=number))
-    with pytest.raises(UserError, match=r"manifest.json is of format .* reads 1 and 2"):
+    with pytest.raises(UserError, match=r"manifest.json is of format .* reads 1 to 3"):
         Manifest.read(path)
 
 

@@ -36,12 +36,6 @@ SPEC = StepSpec(
     environment="driver",
     place="here",
     axes=("system",),
-    sources=(
-        "steps/machine/container/*.py",
-        "steps/machine/runtime/*.py",
-        "steps/config/container.py",
-        "steps/config/runtime.py",
-    ),
     limitation=limitation,
     cost=cost,
 )

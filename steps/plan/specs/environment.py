@@ -12,6 +12,5 @@ SPEC = StepSpec(
     environment="driver",
     place="here",
     axes=("system",),
-    sources=("steps/base/venv.py", "steps/base/installer.py", "steps/base/locks.py"),
     cost=environment_cost,
 )

@@ -1,4 +1,4 @@
-"""What the specs of several steps share: axes, sources, and what a LoadGen run costs."""
+"""What the specs of several steps share: axes, inputs, and what a LoadGen run costs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,33 +14,6 @@ WEIGHTS = ("benchmark", "compression", "precision")
 
 WEIGHTS_NEEDS = {"model": "weights", "environment": "environment/prepare"}
 RUN_NEEDS = {"model": "weights", "dataset": "dataset", "environment": "environment/engine"}
-
-RUN_SOURCES = (
-    "steps/run/sut/*.py",
-    "steps/run/engines/*.py",
-    "steps/run/placing/*.py",
-    "steps/run/journal/*.py",
-    "steps/base/threads.py",
-    "steps/mlperf/loadgen.py",
-    "steps/prepare/samples.py",
-    "steps/prepare/checkpoint/mxfp4.py",
-    "steps/prepare/checkpoint/formats.py",
-)
-WINDOW_SOURCES = (
-    "steps/config/verdicts.py",
-    "steps/config/window.py",
-    "steps/judge/window.py",
-    "steps/run/journal/lines.py",
-)
-"""What every check of a run judges the window by."""
-
-CALIBRATION = ("steps/prepare/calibration.py", "steps/prepare/samples.py")
-NOTES = (
-    "steps/prepare/rehearsal/dataset.py",
-    "steps/prepare/rehearsal/notes.py",
-    "steps/prepare/rehearsal/tokenizer.py",
-)
-CONFIDENTIAL = ("steps/base/confidential/*", "steps/submit/confidential.py")
 
 ENVIRONMENTS = {
     "cpu": (180.0, 3.6),
@@ -114,7 +87,6 @@ def loadgen_run(
         place="nodes",
         axes=AXES,
         needs=RUN_NEEDS,
-        sources=RUN_SOURCES,
         limitation=engine_limitation,
         cost=cost,
         **more,
