@@ -48,8 +48,9 @@ class PlannedCell(Strict):
 class Preview(Strict):
     """What a plan would do; `seconds` of machine time, without the steps whose cost isn't known.
 
-    `why`: what differs from what is there, with the jobs, a sentence each. `wrong`: what is there and doesn't hold, a sentence each; `departures`: those from the rules,
-    with the number of their cells; `refusal`: why `run` would refuse the plan, or "".
+    `why`: what differs between what is there and the plan, with the jobs; `wrong`: what is there
+    and doesn't hold, a sentence each; `departures`: those from the rules, with the number of their
+    cells; `refusal`: why `run` would refuse the plan, or "".
     """
 
     experiment: str

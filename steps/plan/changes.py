@@ -2,7 +2,7 @@
 files of the code. One phrase each."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from steps.base.record import FORMAT, Manifest, Record, canonical_json
@@ -22,15 +22,23 @@ ABSENT = "absent"
 
 
 def changes(job: Job, manifest: Manifest, record: Record) -> Iterator[str]:
-    """Keys of the configuration, then of the container, whose value isn't the plan's."""
+    """Keys of the configuration, then of the container, whose value isn't the plan's and that the
+    step uses."""
     if canonical_json(manifest.config) != job.config:
-        found = list(_changed("", manifest.config, json.loads(job.config)))
-        if record.number < FORMAT:
-            found = [one for one in found if not _unused(*one)]
-        yield from (_words(*one) for one in found)
+        planned = json.loads(job.config)
+        unused = STEPS[job.step].unused(planned)
+        found = _changed("", manifest.config, planned)
+        yield from (_words(*one) for one in found if one[0] not in unused)
     if record.number == FORMAT:
         then, now = _settings(record.origin.container), _settings(job.container)
         yield from (_words(*one) for one in _changed("container", then, now))
+
+
+def in_short(words: Iterable[str]) -> str:
+    """The first of them, and how many more there are; "" for none."""
+    found = list(words)
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return f"{', '.join(found[:SHOWN])}{more}"
 
 
 def older(job: Job, record: Record) -> str | None:
@@ -48,16 +56,10 @@ def code_changes(record: Record, code: Code) -> str | None:
     if record.number < FORMAT or record.code == code.digest:
         return None
     then, now = record.origin.sources, code.files
-    names = [name for name in {**then, **now} if then.get(name) != now.get(name)]
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    names = sorted(name for name in {**then, **now} if then.get(name) != now.get(name))
     version = record.origin.version
     since = f" since commit {version.commit[:12]}" if version and version.commit else ""
-    return f"code changed{since}: {', '.join(sorted(names)[:SHOWN])}{more}"
-
-
-def _unused(key: str, old: Any, new: Any) -> bool:
-    """What earlier versions gave to runs that don't use it."""
-    return key.startswith("loadgen.") and new is None
+    return f"code changed{since}: {in_short(names)}"
 
 
 def _settings(container: str) -> dict[str, Any]:

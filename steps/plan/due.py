@@ -4,19 +4,16 @@ Snakemake starts what is due here and nothing else; its own notes decide nothing
 damaged is not due: measuring it again takes hours, and is asked for (./reproduce again).
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from steps.base.errors import UserError
 from steps.base.record import Manifest, Record, sha256_file
-from steps.plan.changes import changes, code_changes, older
+from steps.plan.changes import changes, code_changes, in_short, older
 from steps.plan.code import Code, codes
 from steps.plan.plan import Job, Plan
 from steps.plan.registry import PER_CELL, STEPS
-
-SHOWN = 3
-"""Jobs that a reason names, and reasons of a job that are told in full."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +80,7 @@ def told(plan: Plan, reasons: Mapping[str, Reason]) -> list[str]:
         reason = reasons.get(job.output)
         if reason is not None and not reason.missing and not reason.derived:
             jobs.setdefault(reason.words, []).append(f"{job.step} {job.key}".strip())
-    return [f"{words}: {_listed(names)}" for words, names in jobs.items()]
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{', '.join(names[:SHOWN])}{more}"
+    return [f"{words}: {in_short(names)}" for words, names in jobs.items()]
 
 
 def _sources(job: Job) -> Iterator[str]:
@@ -133,8 +125,7 @@ class _Judge:
         manifest, record = read
         words = [*changes(job, manifest, record), *self._code(job, record)]
         words += self._inputs(job, manifest)
-        more = f" and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
-        return Reason(", ".join(words[:SHOWN]) + more) if words else None
+        return Reason(in_short(words)) if words else None
 
     def _code(self, job: Job, record: Record) -> Iterator[str]:
         for words in (older(job, record), code_changes(record, self._codes[job.step])):

@@ -50,6 +50,11 @@ def no_programs(config: Config) -> Mapping[str, str]:
     return {}
 
 
+def all_used(config: Config) -> tuple[str, ...]:
+    """Whatever the configuration, each key of it can change the result."""
+    return ()
+
+
 @dataclass(frozen=True)
 class StepSpec:
     """One step.
@@ -66,7 +71,9 @@ class StepSpec:
     of `conf/steps.yaml` alone; others are planned by code of their own in steps/plan/planner.py.
     `planned`: what a configuration is checked against that Reprise can plan but not execute.
 
-    Functions of the configuration: `limitation` says in a sentence why Reprise can't execute it;
+    Functions of the configuration: `unused` names its keys, dotted, that can't change the result:
+    what was made with other values of them holds; `limitation` says in a sentence why Reprise can't
+    execute it;
     `programs` maps programs that the machine has to have to the sentence that says so; `cost` also
     takes the job's key and the number of samples in its dataset.
     """
@@ -83,6 +90,7 @@ class StepSpec:
     priority: int = 0
     every_cell: bool = False
     planned: type[BaseModel] | None = None
+    unused: Callable[[Config], tuple[str, ...]] = all_used
     limitation: Callable[[Config], str | None] = unlimited
     programs: Callable[[Config], Mapping[str, str]] = no_programs
     cost: Callable[[str, Config, int], Cost] = short

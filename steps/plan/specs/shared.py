@@ -69,6 +69,36 @@ def engine_limitation(config: Config) -> str | None:
     return None
 
 
+def unused_by_engine(config: Config) -> tuple[str, ...]:
+    """Of the engine's settings, what a run in this scenario doesn't use, and limits by which it
+    ends or not, with the same result.
+    """
+    found = ["engine.start_limit_s"]
+    if config["engine"].get("placement", {}).get("on_failure") == "fail":
+        found.append("engine.stall_limit_s")
+    if config["scenario"] != "Offline":
+        found.append("engine.offline_order")
+    return tuple(found)
+
+
+def unused_by_timed(config: Config) -> tuple[str, ...]:
+    """Of a performance run: what a setting of the run takes the place of."""
+    loadgen, found = config["loadgen"], unused_by_engine(config)
+    if loadgen["performance_sample_count_override"] is not None:
+        found += ("rules.performance_sample_count",)
+    if loadgen["min_duration_ms"] is not None:
+        found += ("rules.min_duration_ms",)
+    return found
+
+
+def unused_by_untimed(config: Config) -> tuple[str, ...]:
+    """Of a run whose samples are counted beforehand: its duration, and the rate that LoadGen
+    multiplies with it in Offline. Server and Interactive send at that rate whatever they count.
+    """
+    rate = ("loadgen.target_qps",) if config["scenario"] == "Offline" else ()
+    return (*unused_by_timed(config), "rules.min_duration_ms", *rate)
+
+
 def loadgen_run(
     module: str,
     says: str,
