@@ -14,7 +14,7 @@ from steps.base.record import canonical_json, combined, digests_of, write_atomic
 from steps.plan.closure import PACKAGE, Closures
 from steps.plan.registry import PAGE_DATA, PAGE_MODULE, STEPS
 
-KEPT = Path("results/plans/sources.json")
+KEPT = Path("results/plans/index/sources.json")
 PAGE = "page"
 """Stands among the steps for the page of an experiment, which is no job."""
 

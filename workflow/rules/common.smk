@@ -1,5 +1,4 @@
 # The only helpers: everything that a rule asks of the plan.
-import os
 import re
 import sys
 from dataclasses import asdict
@@ -44,17 +43,7 @@ CODES = codes(Path(workflow.basedir))
 DUE = {}
 if workflow.is_main_process:
     DUE = judging.due(PLAN, Path(workflow.basedir), CODES)
-    ASKED = workflow.dag_settings.targets
-    LISTED = {"all": judging.packaged(PLAN), "judged": judging.judged(PLAN)}
-    NEEDED = [
-        output
-        for target in (ASKED or ["all"])
-        for output in LISTED.get(target, [os.path.relpath(target)])
-    ]
-    workflow.dag_settings.rerun_triggers = frozenset([RerunTrigger.MTIME])
-    workflow.dag_settings.forcerun = frozenset(workflow.dag_settings.forcerun) | (
-        DUE.keys() & judging.wanted(PLAN, NEEDED)
-    )
+
 # A scheduler's job reads this again on its node, and has the node's cores there.
 CORES = workflow.resource_settings.cores or 1
 # A command that waits for a pod needs no core.
@@ -106,7 +95,9 @@ def origin(step):
 
     def said(job):
         code = CODES[step].digest
-        return canonical_json({"version": version(), "code": code, "container": job.container})
+        return canonical_json(
+            {"version": version(), "code": code, "container": job.container}
+        )
 
     return of_job(step, said)
 
@@ -121,11 +112,17 @@ def of_job(step, read):
 
 
 def needs(step):
-    """Inputs and gates. Of a job that isn't due they are of no account, whatever becomes of them."""
+    """Inputs and gates. Of a job that isn't due they are of no account, whatever becomes of them; one
+    that is due runs, and Snakemake hears of it here, where it asks for the first time.
+    """
 
     def read(job):
+        workflow.dag_settings.rerun_triggers = frozenset([RerunTrigger.MTIME])
         paths = [*job.inputs.values(), *job.gates]
-        return paths if job.output in DUE else [ancient(path) for path in paths]
+        if job.output not in DUE:
+            return [ancient(path) for path in paths]
+        workflow.dag.forcefiles.add(job.output)
+        return paths
 
     return of_job(step, read)
 
