@@ -21,7 +21,7 @@ from steps.config.runs import PerformanceRunConfig
 from steps.config.verdicts import Verdict
 from steps.machine.tools import environment_python
 from steps.plan.changes import REMADE
-from steps.plan.due import Reason, due, judged, unsettled
+from steps.plan.due import Reason, due, earlier_in, judged, unsettled
 from steps.plan.frozen import RUNS_NOTHING, scheduler, snakemake
 from steps.plan.plan import Job, Plan, environment_directory, load
 from steps.plan.registry import AFTER_PERFORMANCE, STEPS
@@ -84,6 +84,11 @@ def run(asked: Asked, passed_on: Sequence[str]) -> int:
     except UserError as error:  # of a scheduler; what was measured before is there all the same
         print(f"error: {error}", file=sys.stderr)
         status = 1
+    if count := earlier_in(asked.plan, asked.root):
+        print(
+            f"{count} results are of an earlier version of Reprise, which didn't write down what "
+            "code made them; they stay, and ./reproduce again measures those that you name"
+        )
     return max(present(asked), min(status, 1)) if status < 128 else _interrupted(asked, status)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from steps.base.errors import UserError
-from steps.base.record import Manifest, Record, sha256_file
+from steps.base.record import FORMAT, Manifest, Record, sha256_file
 from steps.plan.changes import changes, code_changes, in_short, older
 from steps.plan.code import Code, codes
 from steps.plan.plan import Job, Plan
@@ -70,6 +70,12 @@ def unsettled(plan: Plan, reasons: Mapping[str, Reason]) -> list[str]:
         for path, reason in reasons.items()
         if not reason.derived and path in needed and STEPS[steps[path]].stage == "artifacts"
     ]
+
+
+def earlier_in(plan: Plan, root: Path) -> int:
+    """How many results are of an earlier version, which didn't write down what code made them."""
+    read = [_read(root / job.output) for job in plan.jobs]
+    return sum(isinstance(one, tuple) and one[1].number < FORMAT for one in read)
 
 
 def told(plan: Plan, reasons: Mapping[str, Reason]) -> list[str]:
