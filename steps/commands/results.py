@@ -21,10 +21,10 @@ from steps.config.runs import PerformanceRunConfig
 from steps.config.verdicts import Verdict
 from steps.machine.tools import environment_python
 from steps.plan.changes import REMADE
-from steps.plan.due import Reason, due, earlier_in, judged, unsettled
+from steps.plan.due import Reason, due, earlier_in, judged, unsettled, wanted
 from steps.plan.frozen import RUNS_NOTHING, scheduler, snakemake
 from steps.plan.plan import Job, Plan, environment_directory, load
-from steps.plan.registry import AFTER_PERFORMANCE, STEPS
+from steps.plan.registry import AFTER_PERFORMANCE, PER_CELL, STEPS
 from steps.plan.states import (
     WORDS,
     CellState,
@@ -39,6 +39,7 @@ from steps.plan.states import (
     troubles,
     word_for,
 )
+from steps.plan.unsupported import Standing
 from steps.report.pages import bring_up_to_date
 from steps.schedule import supervisor
 
@@ -48,12 +49,15 @@ KINDS = {"performance_run": "performance", "accuracy_run": "accuracy"}
 
 @dataclass(frozen=True)
 class Asked:
-    """A frozen plan, and the overrides it was made with."""
+    """A frozen plan, and the overrides it was made with. `left`: its cells that aren't run here,
+    for which nothing is prepared either.
+    """
 
     path: Path
     plan: Plan
     root: Path
     overrides: Sequence[str]
+    left: tuple[Standing, ...] = ()
 
     @classmethod
     def of(cls, path: Path, root: Path, overrides: Sequence[str]) -> "Asked":
@@ -61,6 +65,24 @@ class Asked:
 
     def cells(self) -> tuple[CellState, ...]:
         return States(self.plan, self.root).cells()
+
+    def judged(self) -> tuple[str, ...]:
+        """What to ask snakemake for so that all that can be is measured and judged here."""
+        if not self.left:
+            return ("judged",)
+        apart = {one.key for one in self.left}
+        cells = [cell.key for cell in described(self.plan).cells if cell.key not in apart]
+        systems = {key.split("/")[0] for key in cells}
+        return tuple(
+            job.output
+            for job in self.plan.jobs
+            if (job.step in PER_CELL and any(f"{job.key}/".startswith(f"{c}/") for c in cells))
+            or (job.step == "describe" and job.key in systems)
+        )
+
+    def here(self) -> set[str]:
+        """Outputs of that."""
+        return set(self.judged()) if self.left else judged(self.plan)
 
     def execute(self, passed_on: Sequence[str]) -> int:
         """Run what is due; returns snakemake's exit status, or 128 and a signal's number."""
@@ -94,9 +116,9 @@ def run(asked: Asked, passed_on: Sequence[str]) -> int:
 
 def _measure(asked: Asked) -> int:
     """All runs and verdicts, then the tree if every cell is valid; snakemake's last status."""
-    reasons = settled(asked)
-    measured = bool(reasons.keys() & judged(asked.plan))
-    status = asked.execute(("judged",)) if measured else 0
+    reasons, here = settled(asked), asked.here()
+    measured = bool(reasons.keys() & here)
+    status = asked.execute(asked.judged()) if measured else 0
     if status < 128 and (cells := list(disturbed(asked))):
         measured = True
         for cell in cells:
@@ -119,10 +141,12 @@ def settled(asked: Asked) -> dict[str, Reason]:
     """What is due, by output. Artifacts that results wait for are made first, since those results
     hold if they come out as they were; a failure is met again by what needs them.
     """
-    while found := unsettled(asked.plan, reasons := due(asked.plan, asked.root)):
-        if asked.execute(found):
-            return due(asked.plan, asked.root)
-    return reasons
+    needed = wanted(asked.plan, asked.here())
+    while True:
+        reasons = due(asked.plan, asked.root)
+        found = [path for path in unsettled(asked.plan, reasons) if path in needed]
+        if not found or asked.execute(found):
+            return reasons
 
 
 def _as_told(asked: Asked, passed_on: Sequence[str]) -> int:
@@ -240,12 +264,31 @@ def present(asked: Asked) -> int:
     cells, whole = states.cells(), list(states.whole())
     page = _page(asked, cells, environment_if_there)
     print(numbers(asked, cells))
-    bad = [cell for cell in cells if cell.state != "valid"]
+    apart = {one.key for one in asked.left}
+    bad = [cell for cell in cells if cell.state != "valid" and cell.key not in apart]
     found = [*lines(bad, asked), *broken(asked)]
-    for line in found or [f"{step}: {why}" for step, why in whole]:
+    for line in found or [f"{step}: {why}" for step, why in whole if not apart]:
         print(line)
+    if asked.left:
+        print(elsewhere(asked))
     print(page, flush=True)
     return 1 if found or whole else 0
+
+
+def elsewhere(asked: Asked) -> str:
+    """A table of the cells that aren't run here and why, and how their results get here."""
+    keys = [cell.key for cell in described(asked.plan).cells]
+    rows = [[word_for(one.key, keys), one.wants or "-", one.why] for one in asked.left]
+    table = tabulate(
+        rows,
+        headers=["not run here", "needs", "why"],
+        tablefmt="simple",
+        maxcolwidths=[None, None, 80],
+    )
+    return (
+        f"{table}\nresults of other machines are brought here by ./reproduce collect DIRECTORY... "
+        f"{' '.join(asked.overrides)}".rstrip()
+    )
 
 
 def numbers(asked: Asked, cells: Sequence[CellState]) -> str:

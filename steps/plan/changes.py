@@ -44,7 +44,7 @@ def in_short(words: Iterable[str]) -> str:
 def older(job: Job, record: Record) -> str | None:
     """Words for a result of an earlier version that has to be made again: its code isn't known.
 
-    Measured ones and artifacts stay: they cost hours, and who wants them anew asks for it.
+    Measured ones and artifacts stay: they cost hours, and who wants them again asks for it.
     """
     if record.number == FORMAT or STEPS[job.step].stage not in REMADE:
         return None

@@ -1,7 +1,7 @@
 """Which files a module's process runs: its own, and those of every module of ours that it imports
 or names, by reading them and without running any.
 
-A module that is started by its name (`python -m`, `import_module`) counts like an import; a name
+A module whose name is a text (`python -m`, `import_module`) counts like an import; a name
 that ends in a dot stands for all modules below it.
 """
 
@@ -45,7 +45,7 @@ class Closures:
         )
 
     def of(self, module: str) -> tuple[str, ...]:
-        """The files of a module that is started by name."""
+        """The files of a module that is started with `python -m`."""
         seen, due = set[str](), list(self._started(module))
         while due:
             one = due.pop()

@@ -4,8 +4,10 @@ Reads manifests, records and the files that they list, so it holds on another ma
 Snakemake's metadata.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
+from steps.base import elsewhere
 from steps.base.errors import UserError
 from steps.base.record import Manifest, Record, sha256_file
 from steps.plan.changes import changes, code_changes, older
@@ -15,17 +17,22 @@ from steps.plan.plan import Job
 
 def complaints_of(job: Job, root: Path, code: Code) -> list[str]:
     """What is wrong with one job's output, one phrase each; `code`: today's."""
+    return complaints_at(job, root.joinpath, code)
+
+
+def complaints_at(job: Job, place: Callable[[str], Path], code: Code) -> list[str]:
+    """The same for results that lie elsewhere. `place`: where a path of the plan is."""
     try:
-        manifest = Manifest.read(root / job.output)
-        record = Record.read(root / job.output)
+        manifest = Manifest.read(place(job.output))
+        record = Record.read(place(job.output))
     except UserError as error:
         return [str(error)]
     found = [*manifest.damage(), *changes(job, manifest, record)]
     found += [words for words in (older(job, record), code_changes(record, code)) if words]
     for role, path in job.inputs.items():
-        source = root / path
+        source = place(path)
         if not source.is_file():
             found.append(f"its input {role} ({path}) is missing")
-        elif manifest.inputs.get(role) != sha256_file(source):
+        elif manifest.inputs.get(role) not in {sha256_file(source), *elsewhere.digests(source)}:
             found.append(f"its input {role} ({path}) is not what it was made from")
     return found

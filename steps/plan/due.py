@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from steps.base import elsewhere
 from steps.base.errors import UserError
 from steps.base.record import FORMAT, Manifest, Record, sha256_file
 from steps.plan.changes import changes, code_changes, in_short, older
@@ -61,8 +62,8 @@ def packaged(plan: Plan) -> list[str]:
 
 
 def unsettled(plan: Plan, reasons: Mapping[str, Reason]) -> list[str]:
-    """Artifacts to make before anything else: whether results that wait for them still hold is only
-    known then, for an artifact that comes out as it was leaves them alone."""
+    """Artifacts to make before anything else: whether results that wait for them stay is only known
+    then, for an artifact that comes out as it was leaves them alone."""
     steps = {job.output: job.step for job in plan.jobs}
     needed = wanted(plan, [path for path, reason in reasons.items() if reason.derived])
     return [
@@ -141,8 +142,10 @@ class _Judge:
     def _inputs(self, job: Job, manifest: Manifest) -> Iterator[str]:
         """Inputs that are there and not those it was made from; a damaged one may be restored."""
         for role, source in job.inputs.items():
-            digest = None if source in self._damaged else self._digest(source)
-            if digest is not None and manifest.inputs.get(role) != digest:
+            digest, made_from = self._digest(source), manifest.inputs.get(role)
+            if digest is None or digest == made_from or source in self._damaged:
+                continue
+            if made_from not in elsewhere.digests(self._root / source):
                 yield f"its input {role} ({source}) was made again since"
 
     def _digest(self, source: str) -> str | None:

@@ -67,3 +67,8 @@ PER_CELL = tuple(name for name, spec in STEPS.items() if spec.stage in ("runs", 
 def limitation(step: str, config: Config) -> str | None:
     """Why Reprise can't execute this step with this configuration; None if it can."""
     return STEPS[step].limitation(config)
+
+
+def brings(step: str, config: Config) -> str | None:
+    """What the user has to bring for this step with this configuration; None if nothing."""
+    return STEPS[step].brings(config)

@@ -73,7 +73,7 @@ class StepSpec:
 
     Functions of the configuration: `unused` names its keys, dotted, that can't change the result:
     what was made with other values of them holds; `limitation` says in a sentence why Reprise can't
-    execute it;
+    execute it; `brings` says what the user has to bring so that it can, and with which setting;
     `programs` maps programs that the machine has to have to the sentence that says so; `cost` also
     takes the job's key and the number of samples in its dataset.
     """
@@ -92,5 +92,6 @@ class StepSpec:
     planned: type[BaseModel] | None = None
     unused: Callable[[Config], tuple[str, ...]] = all_used
     limitation: Callable[[Config], str | None] = unlimited
+    brings: Callable[[Config], str | None] = unlimited
     programs: Callable[[Config], Mapping[str, str]] = no_programs
     cost: Callable[[str, Config, int], Cost] = short

@@ -70,6 +70,7 @@ class Trace(Strict):
 
     `manifest` is its path relative to the report's directory. `image`: of a container, its id.
     `version`: of Reprise, with its commit; "" if it wasn't recorded.
+    `notes`: what a reader of results has to know of that image.
     """
 
     step: str
@@ -82,6 +83,7 @@ class Trace(Strict):
     inputs: dict[str, str]
     image: str | None
     version: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -261,7 +263,7 @@ def _cell(cell: Cell, inputs: Mapping[str, Path], folder: Path) -> CellResult:
         ),
         gates=gates,
         compliance={test: passed for test, (passed, _) in compliance.items()},
-        engine=f"{engine['name']} {engine['version']} ({engine['device']})",
+        engine=_software(engine),
         degraded=tuple(run.result.get("degraded", ())),
         exposed=tuple(run.result.get("exposed", ())),
         tries=earlier.tries_of(run),
@@ -272,6 +274,13 @@ def _cell(cell: Cell, inputs: Mapping[str, Path], folder: Path) -> CellResult:
         evidence={name: os.path.relpath(path, folder) for name, path in evidence.items()},
         configuration={**flat(run.config), **{f"input.{k}": v for k, v in run.inputs.items()}},
     )
+
+
+def _software(engine: Mapping[str, Any]) -> str:
+    """Name, version, generation, device and image: what differs here is other software."""
+    kind = ", ".join(filter(None, (engine.get("generation"), engine["device"])))
+    image = f" in {engine['image']}" if "image" in engine else ""
+    return f"{engine['name']} {engine['version']} ({kind}){image}"
 
 
 def _compliance(cell: Cell, inputs: Mapping[str, Path]) -> dict[str, tuple[bool, Path]]:
@@ -342,4 +351,5 @@ def _trace(role: str, path: Path, folder: Path) -> Trace | None:
         finished=record.finished,
         inputs=manifest.inputs,
         image=manifest.result.get("image") if manifest.step == "container" else None,
+        notes=tuple(manifest.config.get("notes", ())) if manifest.step == "container" else (),
     )

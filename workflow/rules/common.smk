@@ -18,6 +18,7 @@ from steps.base.errors import UserError
 from steps.base.record import canonical_json
 from steps.base.version import Version
 from steps.machine.environment import restore
+from steps.machine.look import Look
 from steps.plan.unsupported import asked, refusal
 from steps.run.engines.pinning import busy_share
 from steps.schedule import resources as scheduling

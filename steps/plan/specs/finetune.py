@@ -33,6 +33,6 @@ SPEC = StepSpec(
     place="nodes",
     axes=WEIGHTS,
     needs=WEIGHTS_NEEDS,
-    limitation=limitation,
+    brings=limitation,
     cost=cost,
 )

@@ -30,6 +30,6 @@ SPEC = StepSpec(
     environment="driver",
     place="here",
     axes=("benchmark",),
-    limitation=limitation,
+    brings=limitation,
     cost=cost,
 )

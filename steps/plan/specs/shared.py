@@ -29,7 +29,7 @@ START_S = 40.0
 SAMPLE_BYTES = 1500
 """Log bytes per sample: an accuracy log's hexadecimal tokens plus a line of samples.csv."""
 
-ENGINES = ("vllm", "null")
+ENGINES = ("vllm", "vllm-rocm", "null")
 """Kinds of engines that steps/run/sut can start."""
 
 
@@ -70,8 +70,8 @@ def engine_limitation(config: Config) -> str | None:
 
 
 def unused_by_engine(config: Config) -> tuple[str, ...]:
-    """Of the engine's settings, what a run in this scenario doesn't use, and limits by which it
-    ends or not, with the same result.
+    """Settings of the engine that a run in this scenario doesn't use, and limits by which it ends
+    or not, with the same result.
     """
     found = ["engine.start_limit_s"]
     if config["engine"].get("placement", {}).get("on_failure") == "fail":
@@ -82,7 +82,7 @@ def unused_by_engine(config: Config) -> tuple[str, ...]:
 
 
 def unused_by_timed(config: Config) -> tuple[str, ...]:
-    """Of a performance run: what a setting of the run takes the place of."""
+    """What a setting of the run takes the place of, besides."""
     loadgen, found = config["loadgen"], unused_by_engine(config)
     if loadgen["performance_sample_count_override"] is not None:
         found += ("rules.performance_sample_count",)
@@ -92,7 +92,7 @@ def unused_by_timed(config: Config) -> tuple[str, ...]:
 
 
 def unused_by_untimed(config: Config) -> tuple[str, ...]:
-    """Of a run whose samples are counted beforehand: its duration, and the rate that LoadGen
+    """The duration of a run whose samples are counted beforehand, and the rate that LoadGen
     multiplies with it in Offline. Server and Interactive send at that rate whatever they count.
     """
     rate = ("loadgen.target_qps",) if config["scenario"] == "Offline" else ()

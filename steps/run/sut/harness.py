@@ -5,7 +5,6 @@ in its callbacks ends the process silently. So neither may happen: callbacks onl
 everything that can fail runs on the engine's thread, and the main thread watches.
 """
 
-import gc
 import os
 import threading
 import time
@@ -21,7 +20,7 @@ from steps.base.errors import UserError
 from steps.config.runs import RunConfig
 from steps.mlperf.loadgen_log import TOKEN_BYTES
 from steps.run.engines import pinning
-from steps.run.engines.engine import Batch, News, Start
+from steps.run.engines.engine import Batch, News, Start, hold_off_collections
 from steps.run.sut.backend import Backend, InProcess, Job
 from steps.run.sut.book import Book
 from steps.run.sut.fleet import Fleet
@@ -30,8 +29,6 @@ from steps.run.sut.ordering import LongestFirst
 POLL_S = 0.2
 END_S = 2.0
 """How long the engine's thread may take to end its current step."""
-GC_THRESHOLD = 100_000
-"""Allocations between collections of young objects during the test; Python's default is 700."""
 IDLE_GAPS = 30.0
 """With Poisson arrivals, a gap of this many mean ones has probability e^-30: it is a hang."""
 
@@ -40,7 +37,8 @@ IDLE_GAPS = 30.0
 class EngineLoop:
     """Feeds LoadGen's samples to the engines and reports tokens to LoadGen, on its own thread.
 
-    `prompts` holds token ids per sample index. `book` holds what LoadGen has issued; a sample's
+    `prompts` holds token ids per sample index, `stops` the sequence that ends its answer where the
+    dataset has any. `book` holds what LoadGen has issued; a sample's
     number there is its number for the engines.
     """
 
@@ -50,6 +48,9 @@ class EngineLoop:
     warmup: list[list[int]]
     progress: Callable[[int], Progress]
     say: Callable[[str], None]
+    stops: Sequence[Sequence[int]] = ()
+    caches: str = ""
+    """Where engines on accelerators keep what they compile (steps/run/engines/engine.py)."""
     book: Book = field(default_factory=Book)
     start_s: float = 0.0
     """How long the engines took to be ready for the first sample."""
@@ -63,9 +64,10 @@ class EngineLoop:
             self.config.engine,
             self.config.generation,
             first_tokens=self.config.scenario != "Offline",
+            caches=self.caches,
         )
         kind = InProcess if self.config.engine.placement.in_process else Fleet
-        self.backend: Backend = kind(Job(start, self.prompts, self.warmup, self.say))
+        self.backend: Backend = kind(Job(start, self.prompts, self.stops, self.warmup, self.say))
         self._fed = 0
         self._sorted = None
         if self.config.engine.offline_order == "longest_first" and not start.first_tokens:
@@ -98,10 +100,7 @@ class EngineLoop:
 
     def begin_test(self) -> float:
         """Returns the moment from which times are counted, of time.perf_counter."""
-        # A collection would look at every prompt and note there is; what a run makes has no cycles.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(GC_THRESHOLD)
+        hold_off_collections()
         self._epoch = time.perf_counter()
         self._last_progress = time.monotonic()
         return self._epoch

@@ -5,7 +5,7 @@ import importlib.metadata
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.record import Manifest, Workspace, canonical_json
 from steps.config.runs import RunConfig
+from steps.machine.probes.values import Accelerator
 from steps.mlperf.loadgen import (
     AUDIT_CONFIG,
     DETAIL,
@@ -27,7 +28,7 @@ from steps.mlperf.loadgen import (
 )
 from steps.mlperf.loadgen_log import read_detail
 from steps.prepare import samples
-from steps.run.engines import pinning
+from steps.run.engines import accelerators, caches, pinning
 from steps.run.journal import beside
 from steps.run.journal.lines import KEPT
 from steps.run.sut import user_conf
@@ -84,10 +85,11 @@ def execute(
     shows how far the run came.
     """
     _check_loadgen(config)
+    there = accelerators.require(config.engine.placement)
     weights = Manifest.read(inputs["model"])
     weights.require_whole()
-    prompts = samples.load(inputs["dataset"])
-    _check_prompts(config, prompts)
+    prompts = samples.load(inputs["dataset"], stops=config.generation.stop_sequences)
+    _check_prompts(config, prompts, console.say)
     folder = workspace.directory
     audit_file = folder / AUDIT_CONFIG
     if audit is not None:
@@ -101,14 +103,17 @@ def execute(
         config=config,
         weights=weights.directory,
         prompts=prompts.evaluation,
-        warmup=prompts.calibration[: config.engine.warmup_samples],
+        warmup=warmup(prompts, config.engine.warmup_samples),
         progress=lambda issued: console.progress(label, max(issued, expected)),
         say=console.say,
+        stops=prompts.stops,
+        caches=caches.of_run(inputs["environment"]) if "environment" in inputs else "",
     )
     cpus = sorted(os.sched_getaffinity(0))
     loop.start()
     try:
         wait_until_ready(loop, config.engine.start_limit_s)
+        _check_devices(there, loop.backend.report()["engines"])
         device = loop.backend.identity()["device"]
         with (
             loop.beside_engine(),
@@ -131,6 +136,7 @@ def execute(
         **loop.backend.identity(),
         "threads": loop.backend.threads(),
         "emulated": emulated,
+        **_image(inputs),
     }
     workspace.result = {
         "mode": mode,
@@ -138,6 +144,7 @@ def execute(
         "engine": engine,
         "cpus": {name: pinning.listed(cpus) for name, cpus in loop.cpus._asdict().items()},
         **loop.backend.report(),
+        **({"accelerators": accelerators.summary(there)} if there else {}),
         "loadgen_version": config.rules.loadgen_version,
         earlier.TRIES: 1 + _earlier(config, workspace),
         "samples": len(loop.book),
@@ -148,6 +155,32 @@ def execute(
     }
     if kept is not None:
         workspace.result[KEPT] = kept.model_dump(mode="json")
+
+
+def _image(inputs: Mapping[str, Path]) -> dict[str, str]:
+    """The base of the image that the engine runs in, by digest, and the image's own id."""
+    if "environment" not in inputs:
+        return {}
+    made = Manifest.read(inputs["environment"])
+    if made.step != "container":
+        return {}
+    image = str(made.result["image"])
+    return {"image": f"{made.result.get('base', made.config.get('base'))}, built as {image:.19}"}
+
+
+def _check_devices(there: Sequence[Accelerator], engines: Sequence[Mapping[str, Any]]) -> None:
+    """Raises UserError if an engine got an accelerator that the vendor's tool doesn't list.
+
+    Functions of an address aren't compared: tools and runtimes number partitions differently.
+    """
+    listed = {one.bus.rpartition(".")[0] for one in there if one.bus}
+    for engine in engines:
+        for address in engine.get("bus", ()):
+            if listed and address.rpartition(".")[0] not in listed:
+                raise UserError(
+                    f"{engine['name']} got accelerator {address}, which isn't among those that the "
+                    f"vendor's tool lists ({', '.join(sorted(listed))}); see the log"
+                )
 
 
 def _earlier(config: RunConfig, workspace: Workspace) -> int:
@@ -165,6 +198,21 @@ def _earlier(config: RunConfig, workspace: Workspace) -> int:
     return earlier.count(workspace.destination, same)
 
 
+def warmup(prompts: samples.Samples, count: int) -> list[list[int]]:
+    """Calibration prompts of all lengths, the shortest and the longest too, so that nothing is
+    compiled for a length while the run is measured. The last is as long as the longest evaluation
+    prompt: of its length alone, calibration prompts make it up.
+    """
+    by_length = sorted(prompts.calibration, key=len)
+    steps = max(count - 1, 1)
+    last = len(by_length) - 1
+    chosen = [by_length[round(number * last / steps)] for number in range(min(count, last + 1))]
+    longest = max(map(len, prompts.evaluation))
+    if chosen and len(chosen[-1]) < longest:
+        chosen[-1] = [token for prompt in reversed(by_length) for token in prompt][:longest]
+    return chosen
+
+
 def _check_loadgen(config: RunConfig) -> None:
     try:
         installed = importlib.metadata.version("mlcommons-loadgen")
@@ -180,8 +228,11 @@ def _check_loadgen(config: RunConfig) -> None:
         )
 
 
-def _check_prompts(config: RunConfig, prompts: samples.Samples) -> None:
-    """Raises UserError if LoadGen or the engine would fail on the dataset in mid-run."""
+def _check_prompts(config: RunConfig, prompts: samples.Samples, say: Callable[[str], None]) -> None:
+    """Raises UserError if LoadGen or the engine would fail on the dataset in mid-run.
+
+    AMD's configurations let vLLM cut answers at max_model_len: those are kept, and it is said.
+    """
     evaluation = prompts.evaluation
     wanted = config.loadgen.sample_count(config.rules)
     if len(evaluation) < wanted:
@@ -190,11 +241,20 @@ def _check_prompts(config: RunConfig, prompts: samples.Samples) -> None:
             "length.evaluation_count or lower length.performance_sample_count_override"
         )
     room = config.engine.arguments.max_model_len - config.generation.max_tokens
+    least = config.engine.arguments.max_model_len - config.generation.min_tokens
     for name, tokens in (("evaluation", evaluation), ("calibration", prompts.calibration)):
         longest = max(range(len(tokens)), key=lambda index: len(tokens[index]))
-        if len(tokens[longest]) > room:
+        length = len(tokens[longest])
+        if config.engine.kind == "vllm-rocm" and room < length <= least:
+            cut = sum(len(prompt) > room for prompt in tokens)
+            say(
+                f"warning: answers to {cut} {name} samples are cut at max_model_len "
+                f"{config.engine.arguments.max_model_len} as AMD's were: it leaves them fewer than "
+                f"max_tokens {config.generation.max_tokens}"
+            )
+        elif length > room:
             raise UserError(
-                f"{name} sample {longest} has {len(tokens[longest])} tokens, but max_model_len "
+                f"{name} sample {longest} has {length} tokens, but max_model_len "
                 f"leaves room for {room}; raise hardware.engine.arguments.max_model_len"
             )
 

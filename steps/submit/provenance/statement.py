@@ -41,7 +41,7 @@ class BuildDefinition(Strict):
 
 
 class Builder(Strict):
-    """`version`: of what assembled the statement, by its name."""
+    """`version`: name and version of what assembled the statement."""
 
     id: str
     version: dict[str, str] | None = None
