@@ -210,13 +210,14 @@ def scheduled(project: Path, plan: Plan) -> set[tuple[str, str]]:
     return {(job.step, job.key) for job in plan.jobs if job.output in outputs}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "change",
     [
         lambda project: None,
         replaced("conf/system/second-cpu.yaml", "Server: 15", "Server: 14"),
         appended("steps/judge/accuracy_check.py", "# a remark"),
-        lambda project: shutil.rmtree(project / "results/demo", ignore_errors=True),
+        lambda project: shutil.rmtree(project / "results/rehearsal"),
     ],
     ids=["nothing", "a rate", "code", "nothing of ours"],
 )
