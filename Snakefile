@@ -13,14 +13,13 @@ include: "workflow/rules/steps.smk"
 rule all:
     default_target: True
     input:
-        [job.output for job in PLAN.jobs if job.step == "provenance"],
+        judging.packaged(PLAN),
 
 
 # All that is measured, and the verdicts on it: as far as it goes while one doesn't hold.
 rule judged:
     input:
-        [job.output for job in PLAN.jobs if job.step in registry.PER_CELL],
-        [job.output for job in PLAN.jobs if job.step in ("describe", "quick_check")],
+        sorted(judging.judged(PLAN)),
 
 
 onstart:
@@ -33,6 +32,10 @@ onstart:
     print(
         f"{PLAN.experiment}: {len(due)} of {len(PLAN.jobs)} jobs to run", flush=True
     )
+    for line in judging.told(
+        PLAN, {path: DUE[path] for path in due if path in DUE}
+    ):
+        print(f"  {line}", flush=True)
     try:
         restore(PLAN, due, Path(workflow.basedir))
     except UserError as error:

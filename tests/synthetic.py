@@ -3,12 +3,10 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from steps.base.record import (
-    MANIFEST,
     RECORD,
     Manifest,
     Record,
@@ -153,8 +151,7 @@ def made_otherwise(path: Path, change: Callable[[dict[str, Any]], object]) -> No
     made = {**json.loads(path.read_text(encoding="utf-8")), "inputs": fields["inputs"]}
     written = stamped({name: value for name, value in made.items() if name != "digest"})
     path.write_text(written, encoding="utf-8")
-    kept = {**asdict(record), MANIFEST: sha256_file(path)}
-    path.with_name(RECORD).write_text(stamped(kept), encoding="utf-8")
+    path.with_name(RECORD).write_text(record.text(sha256_file(path)), encoding="utf-8")
 
 
 def report(plan: Plan, root: Path) -> Path:

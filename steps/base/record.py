@@ -15,21 +15,26 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 from steps.base.errors import UserError
+from steps.base.version import Version
 
 MANIFEST = "manifest.json"
 RECORD = "record.json"
 
-FORMAT = 2
-"""The format of both files. Format 1 had neither this number nor digests: it is read, and `verify`
-says so.
+FORMAT = 3
+"""The format of both files. Format 1 had neither this number nor digests; records of format 2 had
+no version, and their `code` was of a list of files that was kept by hand. Both are read, and
+`verify` says so.
 """
+
+STAMPED = (2, FORMAT)
+"""Formats that end in a digest over the content."""
 
 BESIDE = ("frontier.json",)
 """What may lie in a result's directory without being part of it: the search before a run."""
@@ -64,11 +69,21 @@ def canonical_json(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-def digest_files(paths: list[Path], root: Path) -> str:
+def digest_files(paths: Iterable[Path], root: Path) -> str:
     """One digest over names (relative to root) and contents, in name order."""
+    return combined(digests_of(paths, root))
+
+
+def digests_of(paths: Iterable[Path], root: Path) -> dict[str, str]:
+    """sha256 by path relative to root."""
+    return {path.relative_to(root).as_posix(): sha256_file(path) for path in paths}
+
+
+def combined(digests: Mapping[str, str]) -> str:
+    """One digest over names and digests, in name order."""
     total = hashlib.sha256()
-    for path in sorted(paths):
-        total.update(f"{path.relative_to(root)}\0{sha256_file(path)}\n".encode())
+    for name, digest in sorted(digests.items()):
+        total.update(f"{name}\0{digest}\n".encode())
     return total.hexdigest()
 
 
@@ -125,7 +140,8 @@ class Manifest:
     @classmethod
     def read(cls, path: Path) -> "Manifest":
         """Read `path` (the manifest.json itself). Raises UserError if absent, damaged or edited."""
-        fields, vouched = _read_stamped(path)
+        fields, number = _read_stamped(path)
+        vouched = number > 1
         if not vouched and _is_of_today(path.with_name(RECORD)):
             raise _edited(path)
         try:
@@ -187,30 +203,56 @@ class Manifest:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What made a result, besides the digest of its code.
+
+    `version`: which Reprise; None: not known. `sources`: sha256 by path of the files that the
+    digest of the code is over. `container`: JSON of the settings of the container it ran in, or "".
+    """
+
+    version: Version | None = None
+    sources: Mapping[str, str] = field(default_factory=dict)
+    container: str = ""
+
+
+@dataclass(frozen=True)
 class Record:
-    """Where, when (UTC) and by which code a result was made."""
+    """Where, when (UTC) and by which code a result was made; `number`: the file's format."""
 
     code: str
     host: str
     started: str
     finished: str
+    number: int = FORMAT
+    origin: Origin = Origin()
 
     @classmethod
     def read(cls, manifest: Path) -> "Record":
         """The record beside `manifest`. Raises UserError if absent, damaged or not its own."""
         path = manifest.with_name(RECORD)
-        fields, vouched = _read_stamped(path)
-        if not vouched and _is_of_today(manifest):
+        fields, number = _read_stamped(path)
+        if number == 1 and _is_of_today(manifest):
             raise _edited(path)
-        if vouched and fields.pop(MANIFEST, None) != sha256_file(manifest):
+        if number > 1 and fields.pop(MANIFEST, None) != sha256_file(manifest):
             raise UserError(
                 f"{path} is not of the {MANIFEST} beside it; restore both, or delete {path.parent} "
                 "and re-run"
             )
         try:
-            return cls(**fields)
-        except TypeError as error:
+            if number == FORMAT:
+                given = {name: fields.pop(name) for name in ("version", "sources", "container")}
+                version = given["version"] and Version(**given["version"])
+                origin = Origin(version, dict(given["sources"]), str(given["container"]))
+                return cls(**fields, number=number, origin=origin)
+            return cls(**fields, number=number)
+        except (TypeError, ValueError, LookupError) as error:
             raise _damaged(path, error) from error
+
+    def text(self, manifest: str) -> str:
+        """The file's text; `manifest`: the sha256 of the manifest that it is of."""
+        own = {"code": self.code, "host": self.host}
+        times = {"started": self.started, "finished": self.finished}
+        return stamped({**own, **times, **asdict(self.origin), MANIFEST: manifest})
 
 
 def strangers(directory: Path, listed: Collection[str], *, folders: bool = False) -> Iterator[str]:
@@ -227,17 +269,17 @@ def strangers(directory: Path, listed: Collection[str], *, folders: bool = False
                 yield below
 
 
-def stamped(fields: Mapping[str, Any]) -> str:
+def stamped(fields: Mapping[str, Any], number: int = FORMAT) -> str:
     """The text of a manifest or record; the file must have exactly this text when read back."""
     # Through JSON once, so that keys are texts and sorted as such when they are read back.
-    content = json.loads(canonical_json({**fields, "format": FORMAT}))
+    content = json.loads(canonical_json({**fields, "format": number}))
     digest = hashlib.sha256(canonical_json(content).encode("utf-8", "surrogatepass")).hexdigest()
     whole = {**content, "digest": digest}
     return json.dumps(whole, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def _read_stamped(path: Path) -> tuple[dict[str, Any], bool]:
-    """Such a file's content, and whether a digest covers it, as in all formats but the first."""
+def _read_stamped(path: Path) -> tuple[dict[str, Any], int]:
+    """Such a file's content, and its format; a digest covers all but the first."""
     try:
         text = path.read_text(encoding="utf-8")
         fields = json.loads(text)
@@ -248,17 +290,17 @@ def _read_stamped(path: Path) -> tuple[dict[str, Any], bool]:
     if not isinstance(fields, dict):
         raise _damaged(path, "it holds no JSON object")
     if not {"format", "digest"} & fields.keys():
-        return fields, False
+        return fields, 1
     number = fields.pop("format", FORMAT)
-    if type(number) is not int or number != FORMAT:
+    if type(number) is not int or number not in STAMPED:
         raise UserError(
-            f"{path} is of format {number!r:.20}, and this version of Reprise reads 1 and "
-            f"{FORMAT}; use the version that made it"
+            f"{path} is of format {number!r:.20}, and this version of Reprise reads 1 to {FORMAT}; "
+            "use the version that made it"
         )
     fields.pop("digest", None)
-    if text != stamped(fields):
+    if text != stamped(fields, number):
         raise _edited(path)
-    return fields, True
+    return fields, number
 
 
 def _is_of_today(other: Path) -> bool:
@@ -285,7 +327,8 @@ class Workspace:
 
     `partial` is a directory (not made yet) that outlives a killed step, so that the next one can
     go on from it; it is removed once the step's output is published. `previous` is what the step
-    published before, until this takes its place. `destination`: where all of it goes.
+    published before, until this takes its place. `destination`: where all of it goes. `code`: the
+    digest of the step's code.
     """
 
     directory: Path
@@ -293,6 +336,7 @@ class Workspace:
     partial: Path | None = None
     previous: Path | None = None
     destination: Path | None = None
+    code: str = ""
 
 
 def partial_directory(destination: Path) -> Path:
@@ -308,11 +352,13 @@ def publish(
     config: Mapping[str, Any],
     inputs: Mapping[str, Path],
     code: str,
+    origin: Origin | None = None,
 ) -> Iterator[Workspace]:
     """Give the step a temporary directory; on success move it to `destination`.
 
     `inputs` maps roles to manifest files (or plain files); `code` is the digest of the sources
-    that made the result. On any exception nothing is published and the temporary is removed.
+    that made the result, `origin` what else did. On any exception nothing is published and the
+    temporary is removed.
     """
     started = datetime.now(timezone.utc)
     temporary = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
@@ -329,6 +375,7 @@ def publish(
             partial=partial_directory(destination),
             previous=destination if destination.is_dir() else None,
             destination=destination,
+            code=code,
         )
         yield workspace
         files = {
@@ -347,14 +394,15 @@ def publish(
             "result": workspace.result,
         }
         text = stamped(manifest)
-        record = {
-            "code": code,
-            "host": platform.node(),
-            "started": started.isoformat(timespec="seconds"),
-            "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            MANIFEST: hashlib.sha256(text.encode()).hexdigest(),
-        }
-        (temporary / RECORD).write_text(stamped(record), encoding="utf-8")
+        record = Record(
+            code=code,
+            host=platform.node(),
+            started=started.isoformat(timespec="seconds"),
+            finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            origin=origin or Origin(),
+        )
+        said = record.text(hashlib.sha256(text.encode()).hexdigest())
+        (temporary / RECORD).write_text(said, encoding="utf-8")
         (temporary / MANIFEST).write_text(text, encoding="utf-8")
         _replace_directory(temporary, destination)
         shutil.rmtree(partial_directory(destination), ignore_errors=True)

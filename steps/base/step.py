@@ -22,7 +22,8 @@ from steps.base.console import Console
 from steps.base.deaths import kept
 from steps.base.errors import UserError, explain
 from steps.base.processes import ENDS, die_with_parent
-from steps.base.record import Workspace, digest_files, publish
+from steps.base.record import Origin, Workspace, combined, digests_of, publish
+from steps.base.version import Version
 
 Config = TypeVar("Config", bound=BaseModel)
 Step = Callable[[Config, Mapping[str, Path], Workspace, Console], None]
@@ -37,6 +38,17 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
 
 
+def _origin(paths: list[Path], given: Mapping[str, Any]) -> tuple[str, Origin]:
+    """The digest of the code, and what else makes the result. The code is read now: it may have
+    changed since the command was put together, and then it is no longer the commit's."""
+    sources = digests_of((path.resolve() for path in paths), ROOT)
+    code = combined(sources)
+    version = Version(**given["version"]) if "version" in given else Version.of(ROOT)
+    if given.get("code", code) != code:
+        version = version.but_changed()
+    return code, Origin(version, sources, given.get("container", ""))
+
+
 def main(
     name: str,
     config_class: type[Config],
@@ -49,7 +61,8 @@ def main(
 
     Arguments: --config JSON; --input ROLE=PATH... (manifests or files); --output
     MANIFEST (its directory is published as a whole); --log FILE; --code PATH... (sources whose
-    digest goes into the record).
+    digest goes into the record); --origin JSON, of who starts it: `version` (a Version), `code`
+    (the digest that the sources had by then) and `container` (settings, as JSON text).
     """
     parser = argparse.ArgumentParser(prog=name)
     parser.add_argument("--config", required=True)
@@ -57,6 +70,7 @@ def main(
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--log", type=Path, required=True)
     parser.add_argument("--code", type=Path, nargs="*", default=[])
+    parser.add_argument("--origin", type=json.loads, default={}, metavar="JSON")
     arguments = parser.parse_args()
     for number in ENDS:
         signal.signal(number, _terminate)
@@ -70,9 +84,14 @@ def main(
         raw = json.loads(arguments.config)
         config = config_class.model_validate_json(arguments.config)
         inputs = {role: Path(path) for role, path in (i.split("=", 1) for i in arguments.input)}
-        code = digest_files([p.resolve() for p in arguments.code], ROOT)
+        code, origin = _origin(arguments.code, arguments.origin)
         with publish(
-            arguments.output.parent, step=name, config=raw, inputs=inputs, code=code
+            arguments.output.parent,
+            step=name,
+            config=raw,
+            inputs=inputs,
+            code=code,
+            origin=origin,
         ) as workspace:
             step(config, inputs, workspace, console)
         published(arguments.output.parent)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NoReturn
 
+from steps import ROOT
 from steps.base.arguments import Parser, UsageError, is_override, nearest
 from steps.base.console import plain_output
 from steps.base.errors import UserError, shown
@@ -23,10 +24,13 @@ DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 PROGRAM = "./reproduce"
 HELP = ("-h", "--help")
+VERSION = "--version"
+"""Asks for the version, commit and state of this checkout."""
 
 ABOUT = f"""\
 {PROGRAM} [OVERRIDE ...] [--site FILE] [-- ARGUMENT OF SNAKEMAKE ...]
-       {PROGRAM} COMMAND [ARGUMENT ...]"""
+       {PROGRAM} COMMAND [ARGUMENT ...]
+       {PROGRAM} {VERSION}"""
 
 MORE = f"""\
 overrides:
@@ -99,6 +103,11 @@ def _belongs_to_run(word: str) -> bool:
 
 def call(arguments: Sequence[str]) -> int:
     """Do what a command line says; raises what keeps it from being done."""
+    if list(arguments) == [VERSION]:
+        from steps.base.version import Version
+
+        print(Version.of(ROOT))
+        return DONE
     given = parsed(arguments)
     return int(importlib.import_module(COMMANDS[given.command].module).command(given))
 

@@ -15,11 +15,13 @@ from steps import ROOT
 from steps.base import earlier, elsewhere
 from steps.base.arguments import Parser, UsageError, as_typed, is_override, site_argument
 from steps.base.errors import UserError
-from steps.base.record import BESIDE, MANIFEST, RECORD, Manifest, canonical_json, sha256_file
+from steps.base.record import BESIDE, MANIFEST, RECORD, Manifest, Record, sha256_file
+from steps.plan.changes import changes
+from steps.plan.code import Code, codes
 from steps.plan.complaints import complaints_at
 from steps.plan.frozen import frozen_plan
 from steps.plan.plan import Job, Plan, load
-from steps.plan.registry import STEPS, code_digest
+from steps.plan.registry import STEPS
 from steps.schedule import supervisor
 
 BROUGHT = ("artifacts", "runs", "verdicts")
@@ -137,7 +139,7 @@ def wanted(plan: Plan, homes: Sequence[Path], root: Path) -> Iterator[Brought]:
     """What to bring, in data order. Raises UserError for a result that doesn't hold, and for two of
     one run that differ; nothing is copied then.
     """
-    codes = {step: code_digest(step, root) for step in {job.step for job in plan.jobs}}
+    known_code = codes(root)
     for job in plan.jobs:
         if STEPS[job.step].stage not in BROUGHT:
             continue
@@ -151,7 +153,7 @@ def wanted(plan: Plan, homes: Sequence[Path], root: Path) -> Iterator[Brought]:
                 continue
             if not _of_the_plan(path, job):
                 continue
-            _require(job, home, root, codes[job.step])
+            _require(job, home, root, known_code[job.step])
             if known is None:
                 known = theirs
                 yield Brought(job, home, root, beside=False)
@@ -172,10 +174,10 @@ def _digest(job: Job, root: Path) -> str | None:
 
 
 def _of_the_plan(path: Path, job: Job) -> bool:
-    return canonical_json(Manifest.read(path).config) == job.config
+    return not any(changes(job, Manifest.read(path), Record.read(path)))
 
 
-def _require(job: Job, home: Path, root: Path, code: str) -> None:
+def _require(job: Job, home: Path, root: Path, code: Code) -> None:
     """Raises UserError for a result that isn't whole, or not what it says it was made from."""
     manifest = Manifest.read(_place(home, job.output))
     for name in manifest.files:

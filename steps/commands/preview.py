@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import subprocess
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from tabulate import tabulate
 
 from steps import ROOT
 from steps.base.arguments import Parser, as_typed, json_argument, plan_arguments
-from steps.base.errors import UserError
 from steps.base.strict import Strict
 from steps.commands.doctor.needs import gated
 from steps.commands.doctor.settings import Settings
@@ -23,14 +21,13 @@ from steps.commands.graph import flowchart
 from steps.commands.results import Asked, broken, lines
 from steps.config.submission import Cell
 from steps.machine.look import Look
+from steps.plan.due import Reason, due, told
 from steps.plan.estimate import cost, evaluation_counts
-from steps.plan.frozen import frozen_plan, snakemake
+from steps.plan.frozen import frozen_plan
 from steps.plan.plan import Job, Plan, load
 from steps.plan.states import described, troubles
 from steps.plan.unsupported import Standing, refusal, standings
 from steps.prepare.fetch.hub import token
-
-SUMMARY_LIMIT_S = 300.0
 
 
 class StepCost(Strict):
@@ -67,8 +64,9 @@ class PlannedCell(Strict):
 class Preview(Strict):
     """What a plan would do; `seconds` of machine time, without the steps whose cost isn't known.
 
-    `wrong`: what is there and doesn't hold, a sentence each; `departures`: those from the rules,
-    with the number of their cells; `refusal`: why `run` would refuse the plan, or "".
+    `why`: what differs between what is there and the plan, with the jobs; `wrong`: what is there
+    and doesn't hold, a sentence each; `departures`: those from the rules, with the number of their
+    cells; `refusal`: why `run` would refuse the plan, or "".
     """
 
     experiment: str
@@ -79,6 +77,7 @@ class Preview(Strict):
     due: int
     seconds: float
     gigabytes: float
+    why: tuple[str, ...]
     wrong: tuple[str, ...]
     cells: tuple[PlannedCell, ...]
     departures: dict[str, int]
@@ -100,18 +99,18 @@ def command(given: argparse.Namespace) -> int:
         print(flowchart(load(path)))
         return 0
     typed = as_typed(given.overrides, given.site)
-    found = previewed(path, ROOT, snakemake(path), typed)
+    found = previewed(path, ROOT, typed)
     print(found.model_dump_json(indent=1) if given.json else rendered(found))
     return 0
 
 
-def previewed(path: Path, root: Path, command: list[str], typed: Sequence[str] = ()) -> Preview:
+def previewed(path: Path, root: Path, typed: Sequence[str] = ()) -> Preview:
     """`typed`: the overrides, for the commands that fix what isn't valid."""
     asked, look = Asked(path, load(path), root, typed), Look()
     plan, wrong = asked.plan, Wrong.of(asked)
     raw = json.loads(path.read_text(encoding="utf-8"))
     where = wheres(plan, standings(raw, root, look.missing), os.environ)
-    reasons = pending(plan, root, command)
+    reasons = due(plan, root)
     if wrong.results:  # no tree is made with them
         waiting = {job.output for job in plan.jobs if job.step in WAITING}
         reasons = {output: why for output, why in reasons.items() if output not in waiting}
@@ -119,21 +118,21 @@ def previewed(path: Path, root: Path, command: list[str], typed: Sequence[str] =
     steps, total_s, gigabytes = [], 0.0, 0.0
     for step in dict.fromkeys(job.step for job in plan.jobs):
         jobs = [job for job in plan.jobs if job.step == step]
-        due = [job for job in jobs if job.output in reasons]
+        to_run = [job for job in jobs if job.output in reasons]
         costs = [
             cost(job, counts.get(job.output, 0), nodes.get(job.key.split("/")[0], 1), root)
-            for job in due
+            for job in to_run
         ]
         seconds = sum(c.seconds or 0 for c in costs)
         total_s += seconds
         gigabytes += sum(c.gigabytes for c in costs)
-        found = Counter(reasons[job.output] for job in due)
+        found = Counter(_in_table(reasons[job.output]) for job in to_run)
         found += Counter(wrong.of_job[job.output] for job in jobs if job.output in wrong.of_job)
         steps.append(
             StepCost(
                 step=step,
                 jobs=len(jobs),
-                due=len(due),
+                due=len(to_run),
                 why=dict(found),
                 waits=wrong.results and step in WAITING,
                 seconds=seconds if all(c.seconds is not None for c in costs) else None,
@@ -148,6 +147,7 @@ def previewed(path: Path, root: Path, command: list[str], typed: Sequence[str] =
         due=len(reasons),
         seconds=total_s,
         gigabytes=gigabytes,
+        why=tuple(told(plan, reasons)),
         wrong=tuple(wrong.lines),
         cells=tuple(
             PlannedCell(
@@ -171,9 +171,8 @@ def rendered(found: Preview) -> str:
     table = tabulate(rows, headers=["step", "jobs", "to run", "why", "about"], tablefmt="simple")
     title = f"experiment {found.experiment}, plan {found.plan}"
     refused = [f"run would refuse: {found.refusal}"] if found.refusal else []
-    return "\n".join(
-        [title, table, _total(found), *found.wrong, *_cells(found), *_notes(found), *refused]
-    )
+    said = [*found.why, *found.wrong, *_cells(found), *_notes(found)]
+    return "\n".join([title, table, _total(found), *said, *refused])
 
 
 def wheres(
@@ -277,32 +276,11 @@ def _cells(found: Preview) -> list[str]:
     return lines
 
 
-def pending(plan: Plan, root: Path, command: list[str]) -> dict[str, str]:
-    """Outputs that snakemake would make, with its reason. It decides; nothing here guesses."""
-    done = subprocess.run(
-        [*command, "--summary"],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        timeout=SUMMARY_LIMIT_S,
-    )
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise UserError(f"snakemake can't plan this: {last.strip()}")
-    header, *lines = [line.split("\t") for line in done.stdout.splitlines() if "\t" in line]
-    outputs = {job.output for job in plan.jobs}
-    rows = [dict(zip(header, line, strict=True)) for line in lines]
-    return {
-        row["output_file"]: _reason(row["status"])
-        for row in rows
-        if row["output_file"] in outputs and row["plan"] != "no update"
-    }
-
-
-def _reason(status: str) -> str:
-    return {"ok": "its inputs are remade", "rule version changed": "rule changed"}.get(
-        status, status
-    )
+def _in_table(reason: Reason) -> str:
+    """What differs stands below the table, with its jobs."""
+    if reason.missing:
+        return reason.words
+    return "an input is made again" if reason.derived else "changed"
 
 
 def _described(plan: Plan) -> tuple[Cell, ...]:

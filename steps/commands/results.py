@@ -20,6 +20,8 @@ from steps.config import verdicts
 from steps.config.runs import PerformanceRunConfig
 from steps.config.verdicts import Verdict
 from steps.machine.tools import environment_python
+from steps.plan.changes import REMADE
+from steps.plan.due import Reason, due, earlier_in, judged, unsettled, wanted
 from steps.plan.frozen import RUNS_NOTHING, scheduler, snakemake
 from steps.plan.plan import Job, Plan, environment_directory, load
 from steps.plan.registry import AFTER_PERFORMANCE, PER_CELL, STEPS
@@ -40,9 +42,6 @@ from steps.plan.states import (
 from steps.plan.unsupported import Standing
 from steps.report.pages import bring_up_to_date
 from steps.schedule import supervisor
-
-REMADE = ("verdicts", "submission", "provenance")
-"""Stages whose results cost seconds: a damaged one is simply made again."""
 
 KINDS = {"performance_run": "performance", "accuracy_run": "accuracy"}
 """Other names of the results that `again` measures: the steps'."""
@@ -81,6 +80,10 @@ class Asked:
             or (job.step == "describe" and job.key in systems)
         )
 
+    def here(self) -> set[str]:
+        """Outputs of that."""
+        return set(self.judged()) if self.left else judged(self.plan)
+
     def execute(self, passed_on: Sequence[str]) -> int:
         """Run what is due; returns snakemake's exit status, or 128 and a signal's number."""
         if (name := scheduler(self.path)) == "local":
@@ -103,28 +106,47 @@ def run(asked: Asked, passed_on: Sequence[str]) -> int:
     except UserError as error:  # of a scheduler; what was measured before is there all the same
         print(f"error: {error}", file=sys.stderr)
         status = 1
+    if count := earlier_in(asked.plan, asked.root):
+        print(
+            f"{count} results are of an earlier version of Reprise, which didn't write down what "
+            "code made them; they stay, and ./reproduce again measures those that you name"
+        )
     return max(present(asked), min(status, 1)) if status < 128 else _interrupted(asked, status)
 
 
 def _measure(asked: Asked) -> int:
     """All runs and verdicts, then the tree if every cell is valid; snakemake's last status."""
-    ready = (asked.root / _job(asked.plan, "provenance").output).is_file()
-    if ready and all(cell.state == "valid" for cell in asked.cells()):
-        return asked.execute(())
-    status = asked.execute(asked.judged())
+    reasons, here = settled(asked), asked.here()
+    measured = bool(reasons.keys() & here)
+    status = asked.execute(asked.judged()) if measured else 0
     if status < 128 and (cells := list(disturbed(asked))):
+        measured = True
         for cell in cells:
             part = cell.parts[0]
             _aside(asked, part, f"its window was disturbed: {part.why}")
             print(f"measured once more, for its window was disturbed: {part.run}", flush=True)
-        # Nothing else: what failed isn't tried again without being asked for. Snakemake makes a
-        # missing run only if it is asked for itself, not for a verdict that is there.
+        # Nothing else: what failed isn't tried again without being asked for.
         parts = [part for cell in cells for part in cell.parts if part.name != "accuracy"]
-        again = asked.execute([path for part in parts for path in (part.run, part.check)])
+        again = asked.execute([part.check for part in parts])
         status = again or status
-    if status == 0 and all(cell.state == "valid" for cell in asked.cells()):
+    valid = status == 0 and all(cell.state == "valid" for cell in asked.cells())
+    if valid and (reasons or measured):
         return asked.execute(())
+    if not measured:
+        print(f"{asked.plan.experiment}: nothing to do", flush=True)
     return status
+
+
+def settled(asked: Asked) -> dict[str, Reason]:
+    """What is due, by output. Artifacts that results wait for are made first, since those results
+    hold if they come out as they were; a failure is met again by what needs them.
+    """
+    needed = wanted(asked.plan, asked.here())
+    while True:
+        reasons = due(asked.plan, asked.root)
+        found = [path for path in unsettled(asked.plan, reasons) if path in needed]
+        if not found or asked.execute(found):
+            return reasons
 
 
 def _as_told(asked: Asked, passed_on: Sequence[str]) -> int:
@@ -229,10 +251,6 @@ def remake(asked: Asked) -> None:
 
 def _judges(job: Job) -> bool:
     return job.step.endswith("_check")
-
-
-def _job(plan: Plan, step: str) -> Job:
-    return next(job for job in plan.jobs if job.step == step)
 
 
 # ---- what is said of it --------------------------------------------------------------------------

@@ -14,15 +14,15 @@ from steps.base.arguments import (
     site_argument,
 )
 from steps.base.errors import UserError, shown
-from steps.base.record import FORMAT, Manifest
+from steps.base.record import FORMAT, Manifest, Record
 from steps.base.strict import Strict
 from steps.commands.results import Asked, broken, lines
 from steps.config import verdicts
 from steps.config.verdicts import Verdict
+from steps.plan.code import codes
 from steps.plan.complaints import complaints_of
 from steps.plan.frozen import frozen_plan
 from steps.plan.plan import Job, Plan, load
-from steps.plan.registry import code_digest
 
 
 def declare(parser: Parser) -> None:
@@ -71,13 +71,15 @@ class Complaint(Strict):
 class Verified(Strict):
     """What `--json` prints; `fixes`: a sentence each, with the command.
 
-    `unvouched`: valid results of format 1, whose conclusions no digest vouches for."""
+    `unvouched`: valid results of format 1, whose conclusions no digest vouches for. `earlier`:
+    valid ones of earlier versions, which didn't write down what code made them."""
 
     experiment: str
     plan: str
     results: int
     hold: int
     unvouched: int
+    earlier: int
     complaints: tuple[Complaint, ...]
     fixes: tuple[str, ...]
 
@@ -102,6 +104,11 @@ def verify(path: Path, root: Path, typed: Sequence[str] = (), *, as_json: bool =
                 f"{found.unvouched} of them of format 1, whose conclusions no digest vouches for; "
                 f"their files have one, and what is made again is of format {FORMAT}"
             )
+        if found.earlier:
+            print(
+                f"{found.earlier} of them were made by an earlier version of Reprise, which didn't "
+                "write down what code made them"
+            )
     return 1 if found.hold < found.results else 0
 
 
@@ -109,15 +116,17 @@ def verified(path: Path, root: Path, typed: Sequence[str] = ()) -> Verified:
     """Every result of the plan against its digests, inputs, configuration and code."""
     asked = Asked(path, load(path), root, typed)
     plan = asked.plan
-    codes = {step: code_digest(step, root) for step in {job.step for job in plan.jobs}}
-    failed, unvouched, said = 0, 0, []
+    known = codes(root)
+    failed, unvouched, earlier, said = 0, 0, 0, []
     stated = _stated(plan, root)
     for job in plan.jobs:
-        complaints = complaints_of(job, root, codes[job.step]) or _not_valid(job, root)
+        complaints = complaints_of(job, root, known[job.step]) or _not_valid(job, root)
         if job.step == "provenance" and not complaints:
             complaints = stated
         failed += bool(complaints)
-        unvouched += not complaints and not Manifest.read(root / job.output).vouched
+        if not complaints:
+            unvouched += not Manifest.read(root / job.output).vouched
+            earlier += Record.read(root / job.output).number < FORMAT
         said += [Complaint(step=job.step, key=job.key, says=text) for text in complaints]
     bad = [cell for cell in asked.cells() if cell.state in ("invalid", "damaged")]
     return Verified(
@@ -126,6 +135,7 @@ def verified(path: Path, root: Path, typed: Sequence[str] = ()) -> Verified:
         results=len(plan.jobs),
         hold=len(plan.jobs) - failed,
         unvouched=unvouched,
+        earlier=earlier,
         complaints=tuple(said),
         fixes=(*lines(bad, asked), *broken(asked)),
     )

@@ -9,29 +9,26 @@ from pathlib import Path
 
 from steps.base import elsewhere
 from steps.base.errors import UserError
-from steps.base.record import Manifest, Record, canonical_json, sha256_file
+from steps.base.record import Manifest, Record, sha256_file
+from steps.plan.changes import changes, code_changes, older
+from steps.plan.code import Code
 from steps.plan.plan import Job
 
-OTHER_CODE = "made by other code than today's"
 
-
-def complaints_of(job: Job, root: Path, code: str) -> list[str]:
-    """What is wrong with one job's output, one phrase each; `code` is today's digest."""
+def complaints_of(job: Job, root: Path, code: Code) -> list[str]:
+    """What is wrong with one job's output, one phrase each; `code`: today's."""
     return complaints_at(job, root.joinpath, code)
 
 
-def complaints_at(job: Job, place: Callable[[str], Path], code: str) -> list[str]:
+def complaints_at(job: Job, place: Callable[[str], Path], code: Code) -> list[str]:
     """The same for results that lie elsewhere. `place`: where a path of the plan is."""
     try:
         manifest = Manifest.read(place(job.output))
         record = Record.read(place(job.output))
     except UserError as error:
         return [str(error)]
-    found = list(manifest.damage())
-    if canonical_json(manifest.config) != job.config:
-        found.append("made with another configuration than the plan's")
-    if record.code != code:
-        found.append(OTHER_CODE)
+    found = [*manifest.damage(), *changes(job, manifest, record)]
+    found += [words for words in (older(job, record), code_changes(record, code)) if words]
     for role, path in job.inputs.items():
         source = place(path)
         if not source.is_file():

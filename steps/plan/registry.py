@@ -1,16 +1,13 @@
-"""The flow as a table: every step in data order, where results and logs lie, what code makes them.
+"""The flow as a table: every step in data order, where results and logs lie.
 
 The one place that names all steps. Plan, rules and `verify` are derived from it. What is known of a
 step stands in steps/plan/specs/, in the file that has its name.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
-from pathlib import Path
 
-from steps.base.record import digest_files
 from steps.plan.spec import Config, Stage, StepSpec
-from steps.plan.specs.shared import WINDOW_SOURCES
 
 _ORDER = (
     *("environment", "container", "model", "quantize", "prune", "finetune", "dataset"),
@@ -36,18 +33,15 @@ AFTER_PERFORMANCE = tuple(COMPARED)
 PAGE = "results/{experiment}/report"
 """Where the page of an experiment lies. It is no job: it is made from whatever there is."""
 
-PAGE_SOURCES = (
-    "steps/base/confidential/*.py",
-    "steps/base/earlier.py",
-    *WINDOW_SOURCES,
-    "steps/mlperf/accuracy_text.py",
-    "steps/plan/states.py",
-    "steps/submit/confidential.py",
-    "steps/report/**/*",
-    "steps/mlperf/published/*",
+PAGE_MODULE = "steps.report"
+PAGE_DATA = (
+    "steps/report/templates/*",
+    "steps/report/claims/*.yaml",
+    "steps/mlperf/published/*.csv",
+    "conf/round/*.yaml",
     "conf/tolerances.yaml",
 )
-"""Code and tables that a page is made by."""
+"""What makes that page: a module, and the files that it reads besides results."""
 
 FOLDER: Mapping[Stage, str] = {
     "artifacts": "results/artifacts/{step}/{name}",
@@ -78,29 +72,3 @@ def limitation(step: str, config: Config) -> str | None:
 def brings(step: str, config: Config) -> str | None:
     """What the user has to bring for this step with this configuration; None if nothing."""
     return STEPS[step].brings(config)
-
-
-def sources(step: str, root: Path) -> list[Path]:
-    """Files whose content can change a step's results: its module and what the table lists."""
-    spec = STEPS[step]
-    return _matching((f"{spec.module.replace('.', '/')}.py", *spec.sources), root)
-
-
-def _matching(patterns: Iterable[str], root: Path) -> list[Path]:
-    found = {
-        path
-        for pattern in patterns
-        for path in root.glob(pattern)
-        if path.is_file() and "__pycache__" not in path.parts
-    }
-    return sorted(found)
-
-
-def code_digest(step: str, root: Path) -> str:
-    """What a record's `code` must equal for the record to be of today's code."""
-    return digest_files(sources(step, root), root)
-
-
-def page_digest(root: Path) -> str:
-    """Digest of the code that makes the page of an experiment."""
-    return digest_files(_matching(PAGE_SOURCES, root), root)

@@ -50,6 +50,11 @@ def no_programs(config: Config) -> Mapping[str, str]:
     return {}
 
 
+def all_used(config: Config) -> tuple[str, ...]:
+    """Whatever the configuration, each key of it can change the result."""
+    return ()
+
+
 @dataclass(frozen=True)
 class StepSpec:
     """One step.
@@ -58,15 +63,17 @@ class StepSpec:
     `axes`: the axes its configuration may depend on; a configuration that differs between two cells
     that agree on these is rejected. `needs` maps the role of an input to the step that makes it
     ("weights" stands for the last of model, quantize, prune and finetune that the cell has so far).
-    `sources`: globs of the code that can change its results, besides a module that is one file.
+    `data`: globs of the checkout's files that it reads besides its inputs; the modules that can
+    change its results follow from its imports (steps/plan/code.py).
     `place`: where it runs under a scheduler: here, on the machine that `./reproduce` runs on; on a
     share of a node; or on the nodes of its system. `priority`: of jobs that could start, the one
     with the highest does. `every_cell`: each cell has one, planned from `axes`, `needs` and its key
     of `conf/steps.yaml` alone; others are planned by code of their own in steps/plan/planner.py.
     `planned`: what a configuration is checked against that Reprise can plan but not execute.
 
-    Functions of the configuration: `limitation` says in a sentence why Reprise can't execute it;
-    `brings` says what the user has to bring so that it can, and with which setting;
+    Functions of the configuration: `unused` names its keys, dotted, that can't change the result:
+    what was made with other values of them holds; `limitation` says in a sentence why Reprise can't
+    execute it; `brings` says what the user has to bring so that it can, and with which setting;
     `programs` maps programs that the machine has to have to the sentence that says so; `cost` also
     takes the job's key and the number of samples in its dataset.
     """
@@ -79,10 +86,11 @@ class StepSpec:
     place: Place
     axes: tuple[str, ...]
     needs: Mapping[str, str] = field(default_factory=dict)
-    sources: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
     priority: int = 0
     every_cell: bool = False
     planned: type[BaseModel] | None = None
+    unused: Callable[[Config], tuple[str, ...]] = all_used
     limitation: Callable[[Config], str | None] = unlimited
     brings: Callable[[Config], str | None] = unlimited
     programs: Callable[[Config], Mapping[str, str]] = no_programs

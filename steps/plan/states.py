@@ -15,12 +15,13 @@ from typing import Literal
 
 from steps.base import earlier, elsewhere, processes
 from steps.base.errors import UserError
-from steps.base.record import Manifest, canonical_json, sha256_file
+from steps.base.record import Manifest, Record, sha256_file
 from steps.base.strict import Strict
 from steps.config import verdicts
 from steps.config.submission import Cell, SubmissionConfig
 from steps.config.verdicts import Verdict
 from steps.config.window import Window
+from steps.plan.changes import changes, in_short
 from steps.plan.estimate import cost, evaluation_counts
 from steps.plan.plan import Job, Plan
 from steps.plan.registry import STEPS
@@ -202,13 +203,13 @@ class States:
         if not path.is_file():
             raise self._missing(job)
         try:
-            manifest = Manifest.read(path)
+            manifest, record = Manifest.read(path), Record.read(path)
         except UserError as error:
             raise _Unmade("damaged", str(error)) from error
-        if canonical_json(manifest.config) != job.config:
+        if words := in_short(changes(job, manifest, record)):
             if said := self._error(job, path.stat().st_mtime):
                 raise _Unmade("failed", said)
-            raise _Unmade("due", "made with other settings than the plan's")
+            raise _Unmade("due", f"made with other settings than the plan's: {words}")
         for role, source in job.inputs.items():
             digest, made_of = self._digest(source), manifest.inputs.get(role)
             if digest not in (None, made_of) and made_of not in self._elsewhere(source):

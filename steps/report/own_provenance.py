@@ -86,6 +86,7 @@ def _provenance(traces: tuple[Trace, ...]) -> Details:
         Column("of"),
         Column("manifest"),
         Column("code"),
+        Column("made by", choices=True),
         Column("started (UTC)"),
         Column("seconds", numeric=True),
     )
@@ -95,6 +96,7 @@ def _provenance(traces: tuple[Trace, ...]) -> Details:
             Cell(f"{trace.key} {trace.image}" if trace.image else trace.key),
             Cell(trace.manifest_sha256[:DIGITS], href=trace.manifest),
             Cell(trace.code_sha256[:DIGITS]),
+            Cell(trace.version or "a version that isn't recorded"),
             Cell(trace.started[:19].replace("T", " ")),
             number(trace.seconds, 0),
         ]

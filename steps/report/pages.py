@@ -15,9 +15,10 @@ from pathlib import Path
 
 from steps.base.errors import UserError
 from steps.base.record import canonical_json, sha256_file
+from steps.plan.code import PAGE as PAGE_CODE
+from steps.plan.code import code_digest
 from steps.plan.plan import Plan
 from steps.plan.registry import PAGE as FOLDER
-from steps.plan.registry import page_digest
 from steps.plan.states import CellState
 from steps.report.frontier import FRONTIER
 from steps.report.summary import roles
@@ -48,7 +49,7 @@ def digest_of(plan: Plan, root: Path, cells: tuple[CellState, ...]) -> str:
     ]
     jobs = hashlib.sha256(canonical_json(plan.model_dump(mode="json")).encode()).hexdigest()
     frontiers = [sha256_file(path) for path in tuned if path.is_file()]
-    whole = canonical_json([jobs, found, frontiers, states, page_digest(root)])
+    whole = canonical_json([jobs, found, frontiers, states, code_digest(PAGE_CODE, root)])
     return hashlib.sha256(whole.encode()).hexdigest()
 
 

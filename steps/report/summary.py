@@ -69,6 +69,7 @@ class Trace(Strict):
     """Where one result comes from. Times are UTC; digests are sha256.
 
     `manifest` is its path relative to the report's directory. `image`: of a container, its id.
+    `version`: of Reprise, with its commit; "" if it wasn't recorded.
     `notes`: what a reader of results has to know of that image.
     """
 
@@ -81,6 +82,7 @@ class Trace(Strict):
     finished: str
     inputs: dict[str, str]
     image: str | None
+    version: str = ""
     notes: tuple[str, ...] = ()
 
     @property
@@ -344,6 +346,7 @@ def _trace(role: str, path: Path, folder: Path) -> Trace | None:
         manifest=os.path.relpath(path, folder),
         manifest_sha256=sha256_file(path),
         code_sha256=record.code,
+        version="" if record.origin.version is None else str(record.origin.version),
         started=record.started,
         finished=record.finished,
         inputs=manifest.inputs,

@@ -15,7 +15,6 @@ from steps.base.errors import UserError
 from steps.config.scheduler import Slurm
 from steps.machine.probes.losses import Losses
 from steps.plan.plan import Job, Plan, load
-from steps.schedule.adopt import adopt, begin, end
 from steps.schedule.environment import make
 from steps.schedule.slurm import (
     Entry,
@@ -54,19 +53,14 @@ def run(path: Path, passed_on: list[str], root: Path) -> int:
         check(plan, scheduler, [job for job in plan.jobs if not (root / job.output).exists()])
         status = status_command()
         _finish_earlier(prefix, scheduler)
-        adopt(home / "bin/snakemake", root)
     except SilenceError as error:
         raise UserError(f"Slurm doesn't answer ({error}); nothing was started") from error
     options = ["--slurm-jobname-prefix", prefix, "--slurm-status-command", status]
     # The plugin can't say --mem=0, all memory of the node; what it says goes before this.
     environment = {**os.environ, "SBATCH_MEM_PER_NODE": "0"}
     watch = Watch(plan, scheduler, root, prefix)
-    begin(path, root)
     words = [*command, *options]
-    ended = supervise(words, root, plan.stop_limit_s, environment=environment, queue=watch)
-    if ended < 128:
-        end(root)
-    return ended
+    return supervise(words, root, plan.stop_limit_s, environment=environment, queue=watch)
 
 
 @dataclass

@@ -18,6 +18,7 @@ from steps.base.record import (
     canonical_json,
     publish,
     sha256_file,
+    stamped,
 )
 from steps.commands.verify import verify
 from steps.config.checks import QuickCheckConfig
@@ -25,15 +26,20 @@ from steps.judge.accuracy_check import step as check_accuracy
 from steps.judge.compliance_check import step as check_compliance
 from steps.judge.performance_check import step as check_performance
 from steps.judge.quick_check import step as check_quickly
+from steps.plan.code import Code
 from steps.plan.complaints import complaints_of
+from steps.plan.due import due, earlier_in
 from steps.plan.plan import Job, Plan, freeze
 from steps.plan.registry import STEPS
 from tests import synthetic
 from tests.conftest import ROOT, planned
 
 FLIPS = 400
-CODE = "c"
-"""The digest of code that synthetic results say they were made by."""
+ORIGIN = ("version", "sources", "container")
+"""What records say since format 3."""
+
+CODE = Code("c", {})
+"""The code that synthetic results say they were made by."""
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +78,20 @@ def rewritten(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
 def of_format_1(home: Path, job: Job) -> None:
     """A result as versions before the digest left it."""
     manifest, record = home / job.output, (home / job.output).with_name(RECORD)
+    gone = ("format", "digest", MANIFEST, *ORIGIN)
     for path in (manifest, record):
-        rewritten(path, lambda f: [f.pop(name, None) for name in ("format", "digest", MANIFEST)])
+        rewritten(path, lambda fields: [fields.pop(name, None) for name in gone])
+
+
+def of_format_2(home: Path, job: Job, inputs: dict[str, str]) -> None:
+    """A result as versions left it whose code was a list of files kept by hand."""
+    manifest = home / job.output
+    record = manifest.with_name(RECORD)
+    for path in (manifest, record):
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = {name: v for name, v in fields.items() if name not in (*ORIGIN, "digest")}
+        fields |= {"inputs": inputs} if path == manifest else {MANIFEST: sha256_file(manifest)}
+        path.write_text(stamped(fields, 2), encoding="utf-8")
 
 
 def test_every_flipped_bit_is_named(plan: Plan, home: Path) -> None:
@@ -218,7 +236,7 @@ def test_no_step_unpickles_what_its_manifest_does_not_vouch_for(
 def test_results_of_format_1_are_read_and_said_to_be_unvouched(
     plan: Plan, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("steps.commands.verify.code_digest", lambda *_: CODE)
+    monkeypatch.setattr("steps.commands.verify.codes", lambda *_: dict.fromkeys(STEPS, CODE))
     old = the(plan, "performance_run")
     before = Manifest.read(home / old.output)
     of_format_1(home, old)
@@ -230,6 +248,26 @@ def test_results_of_format_1_are_read_and_said_to_be_unvouched(
     said = capsys.readouterr().out
     assert "1 of them of format 1, whose conclusions no digest vouches for" in said
     assert f"performance_run {old.key}:" not in said
+
+
+def test_results_of_format_2_stay_and_their_verdicts_are_made_again(
+    plan: Plan, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = dict.fromkeys(STEPS, Code("another", {"steps/x.py": "0"}))
+    monkeypatch.setattr("steps.commands.verify.codes", lambda *_: code)
+    for job in made(plan, home):
+        now = {role: sha256_file(home / path) for role, path in job.inputs.items()}
+        of_format_2(home, job, now)
+    reasons = due(plan, home, code)
+    stay = [job for job in made(plan, home) if STEPS[job.step].stage in ("artifacts", "runs")]
+    assert stay and not [job for job in stay if job.output in reasons]
+    check = the(plan, "performance_check")
+    assert "format 2 of records" in reasons[check.output].words
+    assert complaints_of(the(plan, "performance_run"), home, code["performance_run"]) == []
+    assert earlier_in(plan, home) == len(made(plan, home))
+    verify(freeze(plan, home), home)
+    said = capsys.readouterr().out
+    assert f"{len(stay)} of them were made by an earlier version" in said
 
 
 @pytest.mark.parametrize("field", ["files", "inputs", "config", "result", "step"])
@@ -267,11 +305,11 @@ def test_a_digest_that_was_taken_out_is_no_older_format(plan: Plan, home: Path) 
         Manifest.read(home / job.output)
 
 
-@pytest.mark.parametrize("number", [3, "2", None, 1, True, [2]])
+@pytest.mark.parametrize("number", [4, "2", None, 1, True, [2]])
 def test_another_format_is_one_sentence(plan: Plan, home: Path, number: object) -> None:
     path = home / the(plan, "performance_check").output
     rewritten(path, lambda fields: fields.update(format=number))
-    with pytest.raises(UserError, match=r"manifest.json is of format .* reads 1 and 2"):
+    with pytest.raises(UserError, match=r"manifest.json is of format .* reads 1 to 3"):
         Manifest.read(path)
 
 

@@ -11,10 +11,11 @@ from steps.base.errors import UserError
 from steps.base.record import canonical_json
 from steps.config.checks import PerformanceCheckConfig
 from steps.config.submission import Cell
+from steps.plan.code import sources
 from steps.plan.departures import departures
 from steps.plan.make import make
 from steps.plan.plan import Plan, freeze, load
-from steps.plan.registry import STEPS, sources
+from steps.plan.registry import STEPS
 from steps.plan.states import described
 from tests.conftest import ROOT, edit, planned
 
@@ -127,7 +128,7 @@ def test_a_step_that_reads_an_undeclared_axis_is_rejected(project: Path) -> None
 def test_every_step_has_its_module_among_its_sources(step: str) -> None:
     found = importlib.util.find_spec(STEPS[step].module)
     assert found is not None and found.origin is not None
-    assert Path(found.origin) in sources(step, ROOT)
+    assert Path(found.origin).relative_to(ROOT).as_posix() in sources(step, ROOT)
 
 
 def test_systems_of_two_submitters_are_refused(project: Path) -> None:

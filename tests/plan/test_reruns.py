@@ -1,9 +1,9 @@
 """Which edit makes which jobs run again: exact job sets, with a negative control.
 
-Every job's output is faked once with snakemake's own record of it (`--touch`), then the project is
-edited and snakemake asked for a dry run.
+Every job's output is faked once, with its record; then the project is edited and asked what is due.
 """
 
+import json
 import shutil
 import subprocess
 import sys
@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from steps.commands.preview import pending
+from steps.base.record import Origin, publish
+from steps.plan.code import codes
+from steps.plan.due import due as due_of
+from steps.plan.due import told, unsettled
 from steps.plan.make import make
-from steps.plan.plan import Plan, freeze
+from steps.plan.plan import Job, Plan, freeze
 from tests.conftest import copy_project, edit
 
 SNAKEMAKE = Path(sys.executable).parent / "snakemake"
@@ -27,36 +30,31 @@ CHECKS = ("performance_check", "accuracy_check", "compliance_check")
 WHOLE = {("submission", ""), ("provenance", "")}
 
 
-def command(project: Path, plan: Path) -> list[str]:
-    profile = "workflow/profiles/default"
-    return [
-        *(str(SNAKEMAKE), "--workflow-profile", profile),
-        *("--configfile", str(plan.relative_to(project))),
-    ]
-
-
-def touch(project: Path, plan: Plan) -> None:
-    """Let snakemake record every output as made by this plan."""
-    done = subprocess.run(
-        [*command(project, freeze(plan, project)), "--touch", "--forceall"],
-        cwd=project,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-    )
-    assert done.returncode == 0, done.stderr
+def fake(project: Path, plan: Plan, jobs: Callable[[Job], bool] = lambda job: True) -> None:
+    """Results of this plan, made by today's code, with nothing in them."""
+    known = codes(project)
+    for job in filter(jobs, plan.jobs):
+        with publish(
+            (project / job.output).parent,
+            step=job.step,
+            config=json.loads(job.config),
+            inputs={role: project / path for role, path in job.inputs.items()},
+            code=known[job.step].digest,
+            origin=Origin(sources=known[job.step].files, container=job.container),
+        ):
+            pass
 
 
 def due(project: Path, overrides: list[str]) -> set[tuple[str, str]]:
-    """(step, key) of the jobs that snakemake would run."""
+    """(step, key) of the jobs that would run."""
     plan = make(project, overrides)
-    outputs = pending(plan, project, command(project, freeze(plan, project)))
+    outputs = due_of(plan, project)
     return {(job.step, job.key) for job in plan.jobs if job.output in outputs}
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A project whose every job has run: outputs exist and snakemake has recorded them."""
+    """A project whose every job has run."""
     project = copy_project(tmp_path_factory.mktemp("built"))
     for kind, name in (("hardware", "cpu"), ("system", "rehearsal-cpu")):
         second = {"cpu": "second", "rehearsal-cpu": "second-cpu"}[name]
@@ -64,12 +62,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         text = text.replace("name: rehearsal-cpu", "name: second-cpu")
         text = text.replace("override /hardware: cpu", "override /hardware: second")
         (project / f"conf/{kind}/{second}.yaml").write_text(text, encoding="utf-8")
-    plan = make(project, MATRIX)
-    for job in plan.jobs:
-        path = project / job.output
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("{}", encoding="utf-8")
-    touch(project, plan)
+    fake(project, make(project, MATRIX))
     yield project
 
 
@@ -203,17 +196,113 @@ def test_an_override_reruns_like_an_edit(project: Path) -> None:
     assert due(project, overrides) == expected
 
 
+def scheduled(project: Path, plan: Plan) -> set[tuple[str, str]]:
+    """(step, key) of the jobs that Snakemake would start."""
+    command = [
+        *(str(SNAKEMAKE), "--workflow-profile", "workflow/profiles/default", "--summary"),
+        *("--configfile", str(freeze(plan, project).relative_to(project))),
+    ]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=LIMIT_S)
+    assert done.returncode == 0, done.stderr
+    header, *lines = [line.split("\t") for line in done.stdout.splitlines() if "\t" in line]
+    rows = [dict(zip(header, line, strict=True)) for line in lines]
+    outputs = {row["output_file"] for row in rows if row["plan"] != "no update"}
+    return {(job.step, job.key) for job in plan.jobs if job.output in outputs}
+
+
 @pytest.mark.long
-def test_negative_control_with_the_whole_configuration_everything_reruns(project: Path) -> None:
-    """With the whole plan as a parameter one edit reruns every job."""
-    common = project / "workflow/rules/common.smk"
-    edit(
-        common,
-        '"config": of_job(step, lambda job: job.config),',
-        '"config": of_job(step, lambda job: PLAN.model_dump_json()),',
-    )
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda project: None,
+        replaced("conf/system/second-cpu.yaml", "Server: 15", "Server: 14"),
+        appended("steps/judge/accuracy_check.py", "# a remark"),
+        lambda project: shutil.rmtree(project / "results/rehearsal"),
+    ],
+    ids=["nothing", "a rate", "code", "nothing of ours"],
+)
+def test_snakemake_starts_what_is_due_and_nothing_else(project: Path, change: Edit) -> None:
+    """Its notes are of another directory, or of nothing: there are none in a copy."""
+    change(project)
     plan = make(project, MATRIX)
-    touch(project, plan)
-    assert due(project, MATRIX) == set()
+    assert scheduled(project, plan) == due(project, MATRIX)
+
+
+def test_times_and_places_of_results_are_of_no_account(project: Path, tmp_path: Path) -> None:
+    """Copied to another checkout, with the times of the copy, and back."""
+    elsewhere = copy_project(tmp_path / "elsewhere")
+    shutil.copytree(project / "conf", elsewhere / "conf", dirs_exist_ok=True)
+    shutil.copytree(project / "results", elsewhere / "results", copy_function=shutil.copyfile)
+    assert due(elsewhere, MATRIX) == set()
+    assert scheduled(elsewhere, make(elsewhere, MATRIX)) == set()
+    shutil.rmtree(project / "results")
+    shutil.copytree(elsewhere / "results", project / "results", copy_function=shutil.copyfile)
+    assert scheduled(project, make(project, MATRIX)) == set()
+
+
+def test_why_names_the_key_with_both_values_and_the_cells(project: Path) -> None:
     edit(project / "conf/system/second-cpu.yaml", "Server: 15", "Server: 14")
-    assert len(due(project, MATRIX)) == len(plan.jobs)
+    edit(project / "conf/hardware/second.yaml", "max_num_seqs: 128", "max_num_seqs: 64")
+    (project / "steps/mlperf/truncate.py").open("a", encoding="utf-8").write("# a remark\n")
+    plan = make(project, MATRIX)
+    lines = told(plan, due_of(plan, project))
+    cell = "second-cpu/rehearsal/none/bf16/Server"
+    run = next(line for line in lines if f"performance_run {cell}" in line)
+    assert "loadgen.target_qps 15 → 14" in run
+    assert "engine.arguments.max_num_seqs 128 → 64" in run
+    code = next(line for line in lines if line.startswith("code changed"))
+    assert "steps/mlperf/truncate.py" in code and "compliance_check" in code
+    assert len(lines) < 12
+
+
+def test_an_artifact_comes_first_and_its_runs_wait_for_what_it_is(project: Path) -> None:
+    """Made again as it was, it takes no result with it; made otherwise, it takes all of them."""
+    plan = make(project, MATRIX)
+    (project / "steps/prepare/rehearsal/tokenizer.py").open("a", encoding="utf-8").write("# x\n")
+    reasons = due_of(plan, project)
+    dataset = next(job for job in plan.jobs if job.step == "dataset")
+    first = unsettled(plan, reasons)
+    assert dataset.output in first
+    assert {reasons[job.output].derived for job in plan.jobs if job.step.endswith("_run")} == {True}
+    again = {*first}
+    fake(project, plan, lambda job: job.output in again)
+    left = due(project, MATRIX)
+    assert not [job for job in left if job[0].endswith("_run")], left
+
+
+def test_what_is_gone_and_not_needed_stays_away(project: Path) -> None:
+    plan = make(project, MATRIX)
+    model = next(job for job in plan.jobs if job.step == "model")
+    shutil.rmtree((project / model.output).parent)
+    assert due(project, MATRIX) == set()
+    run = next(job for job in plan.jobs if job.step == "performance_run")
+    shutil.rmtree((project / run.output).parent)
+    reasons = due_of(plan, project)
+    assert model.output in reasons and model.output in unsettled(plan, reasons)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "record.json"])
+def test_what_is_damaged_is_named_and_not_measured_again(project: Path, name: str) -> None:
+    plan = make(project, MATRIX)
+    run = next(job for job in plan.jobs if job.step == "performance_run")
+    path = (project / run.output).with_name(name)
+    path.write_text(path.read_text(encoding="utf-8").replace("performance_run", "x"))
+    path.write_bytes(path.read_bytes() + b" ")
+    assert due(project, MATRIX) == set()
+
+
+def test_negative_control_with_the_whole_plan_as_a_key_everything_reruns(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make(project, MATRIX)
+    whole = plan.model_copy(
+        update={
+            "jobs": tuple(
+                job.model_copy(update={"config": json.dumps({"plan": plan.model_dump_json()})})
+                for job in plan.jobs
+            )
+        }
+    )
+    fake(project, whole)
+    assert due_of(whole, project) == {}
+    assert len(due_of(plan, project)) == len(plan.jobs)

@@ -7,6 +7,7 @@ import platform
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -23,10 +24,12 @@ from hypothesis import strategies as st
 
 from steps.base.errors import UserError
 from steps.base.locks import entries, packages
-from steps.base.record import Manifest, sha256_file
+from steps.base.record import Manifest, Origin, Record, sha256_file
+from steps.base.version import Version
 from steps.commands import seal
 from steps.commands.cli import main
 from steps.plan.plan import Plan, freeze
+from steps.submit.provenance.__main__ import Source, _dependencies
 from steps.submit.provenance.package import disagreements
 from steps.submit.provenance.sbom import bill
 from steps.submit.provenance.statement import Statement, read
@@ -89,6 +92,18 @@ def test_it_holds_all_that_the_submission_is_made_from(
     assert list(of_kind(statement, "host")) == ["host/1"]
     assert len(of_kind(statement, "sbom")) == len([role for role in inputs if "lock/" in role])
     assert f'"{platform.node()}"' not in statement.to_json()
+
+
+def test_each_code_says_the_commit_that_it_is_of(finished: Path, plan: Plan) -> None:
+    job = next(job for job in plan.jobs if job.step == "performance_run")
+    path = finished / job.output
+    manifest, record = Manifest.read(path), Record.read(path)
+    assert record.origin.version is None
+    record = replace(record, origin=Origin(Version("1", "abc", True)))
+    made = Source("r", manifest, record, "host/1")
+    code = [one for one in _dependencies(made) if one.name == "r/code"]
+    said = {"kind": "code", "version": "1", "commit": "abc", "changed": "true"}
+    assert [one.annotations for one in code] == [said]
 
 
 def test_quick_looks_are_no_part_of_it(plan: Plan) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from steps.submit.submission.__main__ import step
 from steps.submit.validate.findings import Severity
 from steps.submit.validate.submission import validate
 from tests import synthetic
-from tests.conftest import planned
+from tests.conftest import ROOT, copy_project, planned
 
 
 def config_of(plan: Plan) -> SubmissionConfig:
@@ -66,6 +67,29 @@ def test_the_layout_is_the_rounds(short: Plan, tmp_path: Path) -> None:
     assert (home / "code" / "rehearsal" / "README.md").is_file()
     names = [path.name for path in (workspace.directory / "submission").rglob("*")]
     assert not [name for name in names if " " in name or name.startswith(".")]
+
+
+def test_the_commands_of_a_readme_can_be_typed_in_a_clone(short: Plan, tmp_path: Path) -> None:
+    synthetic.build(short, tmp_path)
+    home = assembled(short, tmp_path).directory / "submission/open/Reprise"
+    path = home / "measurements/rehearsal-cpu-fp8/rehearsal/Server/README.md"
+    text = path.read_text(encoding="utf-8")
+    code = (home / "code/rehearsal/README.md").read_text(encoding="utf-8")
+    assert "Made by" in text and "`./reproduce precision=bf16,fp8`" in code
+    clone = copy_project(tmp_path / "clone")
+    (clone / ".envs").symlink_to(ROOT / ".envs")
+    commands = [line.strip() for line in text.splitlines() if line.startswith("    ./reproduce")]
+    runs = ("performance_run", "accuracy_run", "compliance_run")
+    assert [any(f"/{run}/" in line for line in commands[1:]) for run in runs] == [True] * 3
+    for line in commands:
+        dry = f"{line} -n" if " -- " in line else f"{line} -- -n"
+        done = subprocess.run(
+            ["bash", "-c", dry], cwd=clone, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, (line, done.stdout, done.stderr)
+    wrong = f"{commands[1]}x -n"
+    done = subprocess.run(["bash", "-c", wrong], cwd=clone, capture_output=True, timeout=300)
+    assert done.returncode != 0, "a control: not every path is one that can be made"
 
 
 def test_the_packaged_accuracy_log_is_truncated_and_hashed(short: Plan, tmp_path: Path) -> None:

@@ -1,14 +1,22 @@
 # The only helpers: everything that a rule asks of the plan.
 import re
 import sys
+from dataclasses import asdict
+from functools import cache
 from pathlib import Path
+
+from snakemake.settings.types import RerunTrigger
 
 sys.path.insert(0, workflow.basedir)
 
+from steps.plan import due as judging
 from steps.plan import plan as plans
 from steps.plan import registry
+from steps.plan.code import codes
 from steps.base import threads
 from steps.base.errors import UserError
+from steps.base.record import canonical_json
+from steps.base.version import Version
 from steps.machine.environment import restore
 from steps.machine.look import Look
 from steps.plan.unsupported import asked, refusal
@@ -28,6 +36,15 @@ except UserError as error:
 
 JOBS = {job.output: job for job in PLAN.jobs}
 RESOURCES = scheduling.Resources(PLAN)
+CODES = codes(Path(workflow.basedir))
+
+# Our records say what is due (steps/plan/due.py), and Snakemake does that: what it has noted of
+# times, parameters and code is of this directory and no other, and decides nothing. A scheduler's
+# job, on its node, does what it was submitted for.
+DUE = {}
+if workflow.is_main_process:
+    DUE = judging.due(PLAN, Path(workflow.basedir), CODES)
+
 # A scheduler's job reads this again on its node, and has the node's cores there.
 CORES = workflow.resource_settings.cores or 1
 # A command that waits for a pod needs no core.
@@ -35,7 +52,7 @@ WHOLE_MACHINE = 1 if PLAN.scheduler.name == "kubernetes" else CORES
 
 RUN = (
     "{params.place:q} {params.launcher:q} -m {params.module} --config {params.config:q} --input {params.inputs:q}"
-    " --output {output.manifest:q} --log {log:q} --code {input.code:q}"
+    " --output {output.manifest:q} --log {log:q} --code {params.code:q} --origin {params.origin:q}"
 )
 
 # Snakemake exports a job's cores as threads of arithmetic, by six of their names. A step has one, until
@@ -68,9 +85,22 @@ def announcement(step):
     return f"{registry.STEPS[step].says} {{wildcards.{names[-1]}}}"
 
 
-def sources(step):
-    root = Path(workflow.basedir)
-    return [str(path.relative_to(root)) for path in registry.sources(step, root)]
+@cache
+def version():
+    """Asked of git when the first job starts: a run without any doesn't pay for it."""
+    return asdict(Version.of(Path(workflow.basedir)))
+
+
+def origin(step):
+    """What a record says of who made it."""
+
+    def said(job):
+        code = CODES[step].digest
+        return canonical_json(
+            {"version": version(), "code": code, "container": job.container}
+        )
+
+    return of_job(step, said)
 
 
 def of_job(step, read):
@@ -83,10 +113,19 @@ def of_job(step, read):
 
 
 def needs(step):
-    """Inputs, and the gates that come first: a gate that is judged again changes no result."""
-    return of_job(
-        step, lambda job: [*job.inputs.values(), *(ancient(path) for path in job.gates)]
-    )
+    """Inputs and gates. Of a job that isn't due they are of no account, whatever becomes of them; one
+    that is due runs, and Snakemake hears of it here, where it asks for the first time.
+    """
+
+    def read(job):
+        workflow.dag_settings.rerun_triggers = frozenset([RerunTrigger.MTIME])
+        paths = [*job.inputs.values(), *job.gates]
+        if job.output not in DUE:
+            return [ancient(path) for path in paths]
+        workflow.dag.forcefiles.add(job.output)
+        return paths
+
+    return of_job(step, read)
 
 
 def resources(step):
@@ -108,6 +147,8 @@ def arguments(step):
             step, lambda job: [f"{role}={path}" for role, path in job.inputs.items()]
         ),
         "launcher": of_job(step, lambda job: list(job.launcher)),
+        "code": sorted(CODES[step].files),
+        "origin": origin(step),
         "place": place(step),
     }
 

@@ -10,7 +10,6 @@ for step, spec in registry.STEPS.items():
             step
         input:
             needs(step),
-            code=sources(step),
         output:
             manifest=manifest(step),
         log:

@@ -12,7 +12,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,16 +50,13 @@ from steps.machine.environment import restore
 from steps.machine.look import Look
 from steps.machine.tools import environment_python
 from steps.mlperf.loadgen import SAMPLES_FILE
+from steps.plan.code import code_digest, sources
 from steps.plan.frozen import frozen_plan, snakemake
 from steps.plan.older import refuse_older
 from steps.plan.plan import Job, Plan, load
-from steps.plan.registry import code_digest, sources
 from steps.plan.unsupported import refusal
 from steps.report.frontier import FRONTIER
 from steps.schedule.supervisor import lock, supervise
-
-TOUCH_LIMIT_S = 600.0
-"""How long snakemake may take to note that it has a run."""
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -276,7 +272,8 @@ def request_of(plan: Plan, job: Job, guess: float | None, budget_s: float | None
         check=PerformanceCheckConfig.model_validate_json(canonical_json(check)),
         inputs=job.inputs,
         launcher=job.launcher,
-        code=tuple(str(file.relative_to(ROOT)) for file in sources(job.step, ROOT)),
+        code=tuple(sources(job.step, ROOT)),
+        container=job.container,
         guess=begin,
         guessed_from=why,
         budget_s=budget_s,
@@ -323,8 +320,7 @@ def adopt(
 
     The frontier of the search in `home` goes beside it, for the report.
 
-    Snakemake records by --touch that the run is of that plan, with --force even if it would make no
-    job, because it takes unrecorded outputs for results of any plan. None if the plan with the
+    Its record says what it was made by, and that it is of that plan. None if the plan with the
     rate's override doesn't have this run. Raises UserError if the plan can no longer be made.
     """
     # Two pluses: a system's file may have a rate already or not.
@@ -337,22 +333,6 @@ def adopt(
     if canonical_json(Manifest.read(source / "manifest.json").config) != job.config:
         return None
     _copy(source, (ROOT / job.output).parent, home / FRONTIER)
-    try:
-        touched = subprocess.run(
-            [*snakemake(path), "--touch", "--force", job.output],
-            cwd=ROOT,
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=TOUCH_LIMIT_S,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise UserError(
-            f"snakemake hasn't taken {job.output} in {TOUCH_LIMIT_S:.0f} s; run the same command "
-            "again, which measures nothing again"
-        ) from error
-    if touched.returncode:
-        raise UserError(f"snakemake doesn't take {job.output}: {touched.stderr.strip()[-200:]}")
     return named
 
 

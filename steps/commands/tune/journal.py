@@ -111,6 +111,7 @@ class Journal:
             *("--input", *(f"{role}={path}" for role, path in inputs.items())),
             *("--output", str(home / RUN / MANIFEST), "--log", str(home / "log")),
             *("--code", *request.code),
+            *("--origin", canonical_json({"container": request.container})),
         ]
         limit_s = request.run.engine.start_limit_s + 60
         limit_s += SPARE * max(probe.queries / probe.rate, request.run.engine.stall_limit_s)

@@ -24,9 +24,9 @@ class Request(Strict):
 
     `planned`: the cell's performance run exactly as the plan configures it, because a plan
     identifies a run by this text. `launcher` starts the engine's processes (Job.launcher); `code`:
-    the sources whose digest a performance run records. `guess` in queries a second; `guessed_from`
-    says where it comes from. `answers`: samples.csv of an accuracy run on the same weights and
-    prompts, None without one. `home` is the search's directory.
+    the sources whose digest a performance run records; `container`: Job.container. `guess` in
+    queries a second; `guessed_from` says where it comes from. `answers`: samples.csv of an accuracy
+    run on the same weights and prompts, None without one. `home` is the search's directory.
     """
 
     cell: str
@@ -35,6 +35,7 @@ class Request(Strict):
     inputs: dict[str, str]
     launcher: tuple[str, ...]
     code: tuple[str, ...]
+    container: str = ""
     guess: PositiveNumber
     guessed_from: str
     budget_s: PositiveNumber | None

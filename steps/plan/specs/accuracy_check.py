@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from steps.config.axes import AXES
 from steps.config.checks import AccuracyCheckConfig
 from steps.plan.spec import Config, StepSpec
-from steps.plan.specs.shared import WINDOW_SOURCES
 
 SCORERS = (
     *("rehearsal", "llama2-70b", "llama3.1-405b", "llama3.1-8b", "mixtral-8x7b"),
@@ -67,17 +66,6 @@ SPEC = StepSpec(
         "model": "weights",
         "environment": "environment/scoring",
     },
-    sources=(
-        *WINDOW_SOURCES,
-        "steps/mlperf/loadgen.py",
-        "steps/mlperf/loadgen_log.py",
-        "steps/base/untrusted.py",
-        "steps/mlperf/rouge.py",
-        "steps/prepare/rehearsal/notes.py",
-        "steps/prepare/rehearsal/scores.py",
-        "steps/judge/scoring/*.py",
-        "steps/mlperf/accuracy_text.py",
-    ),
     priority=50,
     every_cell=True,
     limitation=limitation,

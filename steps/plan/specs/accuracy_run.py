@@ -2,7 +2,7 @@
 
 from steps.config.runs import AccuracyRunConfig
 from steps.plan.spec import Config, Cost
-from steps.plan.specs.shared import loadgen_run, run_cost
+from steps.plan.specs.shared import loadgen_run, run_cost, unused_by_untimed
 
 
 def cost(key: str, config: Config, samples: int) -> Cost:
@@ -13,6 +13,7 @@ SPEC = loadgen_run(
     module="steps.run.accuracy_run",
     says="accuracy run",
     config=AccuracyRunConfig,
+    unused=unused_by_untimed,
     cost=cost,
     priority=20,
     every_cell=True,

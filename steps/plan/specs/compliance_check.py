@@ -3,7 +3,6 @@
 from steps.config.axes import AXES
 from steps.config.checks import ComplianceCheckConfig
 from steps.plan.spec import StepSpec
-from steps.plan.specs.shared import WINDOW_SOURCES
 
 SPEC = StepSpec(
     module="steps.judge.compliance_check",
@@ -14,16 +13,5 @@ SPEC = StepSpec(
     place="here",
     axes=AXES,
     needs={"run": "compliance_run", "environment": "environment/analysis"},
-    sources=(
-        *WINDOW_SOURCES,
-        "steps/mlperf/loadgen.py",
-        "steps/mlperf/loadgen_log.py",
-        "steps/base/untrusted.py",
-        "steps/mlperf/rounds.py",
-        "steps/mlperf/truncate.py",
-        "steps/mlperf/accuracy_text.py",
-        "steps/judge/scoring/whole.py",
-        "steps/judge/compliance/*.py",
-    ),
     priority=50,
 )

@@ -2,7 +2,23 @@
 
 from steps.config.runs import ComplianceRunConfig
 from steps.plan.spec import Config, Cost
-from steps.plan.specs.shared import loadgen_run, performance_cost, run_cost
+from steps.plan.specs.shared import (
+    loadgen_run,
+    performance_cost,
+    run_cost,
+    unused_by_timed,
+    unused_by_untimed,
+)
+
+
+def counted(config: Config) -> bool:
+    """Whether the test's audit.config says how many queries there are, and that no time does."""
+    audit = config["audit"]
+    return audit.get("min_duration") == 0 and "min_query_count" in audit
+
+
+def unused(config: Config) -> tuple[str, ...]:
+    return unused_by_untimed(config) if counted(config) else unused_by_timed(config)
 
 
 def cost(key: str, config: Config, samples: int) -> Cost:
@@ -16,6 +32,7 @@ SPEC = loadgen_run(
     module="steps.run.compliance_run",
     says="compliance run",
     config=ComplianceRunConfig,
+    unused=unused,
     cost=cost,
     priority=30,
 )

@@ -2,7 +2,6 @@
 
 from steps.config.artifacts import DatasetConfig, RemoteDatasetConfig
 from steps.plan.spec import Config, StepSpec
-from steps.plan.specs.shared import NOTES
 
 
 def limitation(config: Config) -> str | None:
@@ -20,6 +19,5 @@ SPEC = StepSpec(
     place="here",
     axes=("benchmark",),
     needs={"model": "model", "environment": "environment/analysis"},
-    sources=NOTES,
     limitation=limitation,
 )

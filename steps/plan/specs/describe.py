@@ -11,6 +11,5 @@ SPEC = StepSpec(
     environment="driver",
     place="nodes",
     axes=("system",),
-    sources=("steps/machine/probes/*.py",),
     every_cell=True,
 )

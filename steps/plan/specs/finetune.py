@@ -2,7 +2,7 @@
 
 from steps.config.compression import FinetuneConfig
 from steps.plan.spec import UNKNOWN, Config, Cost, StepSpec
-from steps.plan.specs.shared import NOTES, WEIGHTS, WEIGHTS_NEEDS
+from steps.plan.specs.shared import WEIGHTS, WEIGHTS_NEEDS
 
 TRAINED_PER_S = 10.0
 """Samples that the rehearsal model is fine-tuned on in a second, on one busy core."""
@@ -33,7 +33,6 @@ SPEC = StepSpec(
     place="nodes",
     axes=WEIGHTS,
     needs=WEIGHTS_NEEDS,
-    sources=("steps/prepare/finetune/*.py", "steps/prepare/checkpoint/*.py", *NOTES),
     brings=limitation,
     cost=cost,
 )

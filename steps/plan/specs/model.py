@@ -30,7 +30,6 @@ SPEC = StepSpec(
     environment="driver",
     place="here",
     axes=("benchmark",),
-    sources=("steps/prepare/fetch/*.py", "steps/config/fetch.py"),
     brings=limitation,
     cost=cost,
 )

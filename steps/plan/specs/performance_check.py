@@ -3,7 +3,6 @@
 from steps.config.axes import AXES
 from steps.config.checks import PerformanceCheckConfig
 from steps.plan.spec import StepSpec
-from steps.plan.specs.shared import WINDOW_SOURCES
 
 SPEC = StepSpec(
     module="steps.judge.performance_check",
@@ -14,13 +13,6 @@ SPEC = StepSpec(
     place="here",
     axes=AXES,
     needs={"run": "performance_run", "environment": "environment/analysis"},
-    sources=(
-        *WINDOW_SOURCES,
-        "steps/mlperf/early_stopping.py",
-        "steps/mlperf/loadgen.py",
-        "steps/mlperf/loadgen_log.py",
-        "steps/base/untrusted.py",
-    ),
     priority=50,
     every_cell=True,
 )

@@ -2,7 +2,6 @@
 
 from steps.config.submission import ProvenanceConfig
 from steps.plan.spec import StepSpec
-from steps.plan.specs.shared import CONFIDENTIAL
 
 SPEC = StepSpec(
     module="steps.submit.provenance",
@@ -13,5 +12,4 @@ SPEC = StepSpec(
     place="here",
     axes=(),
     needs={"package": "submission"},
-    sources=(*CONFIDENTIAL, "steps/submit/provenance/*"),
 )

@@ -2,7 +2,7 @@
 
 from steps.config.compression import PruneConfig
 from steps.plan.spec import StepSpec
-from steps.plan.specs.shared import CALIBRATION, WEIGHTS, WEIGHTS_NEEDS
+from steps.plan.specs.shared import WEIGHTS, WEIGHTS_NEEDS
 
 SPEC = StepSpec(
     module="steps.prepare.prune",
@@ -13,5 +13,4 @@ SPEC = StepSpec(
     place="nodes",
     axes=WEIGHTS,
     needs={**WEIGHTS_NEEDS, "dataset": "dataset"},
-    sources=("steps/prepare/prune/*.py", "steps/prepare/checkpoint/*.py", *CALIBRATION),
 )

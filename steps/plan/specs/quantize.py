@@ -5,7 +5,7 @@ from typing import Any
 
 from steps.config.compression import QuantizeConfig
 from steps.plan.spec import Config, Cost, StepSpec, short
-from steps.plan.specs.shared import CALIBRATION, WEIGHTS, WEIGHTS_NEEDS
+from steps.plan.specs.shared import WEIGHTS, WEIGHTS_NEEDS
 
 SIMULATED = ("fp8", "int2")
 """Formats of steps/prepare/rehearsal/compress.py."""
@@ -47,13 +47,6 @@ SPEC = StepSpec(
     place="nodes",
     axes=WEIGHTS,
     needs={**WEIGHTS_NEEDS, "dataset": "dataset"},
-    sources=(
-        "steps/prepare/quantize/*.py",
-        "steps/prepare/checkpoint/*.py",
-        "steps/prepare/rehearsal/compress.py",
-        "steps/prepare/prune/block.py",
-        *CALIBRATION,
-    ),
     limitation=limitation,
     cost=cost,
 )

@@ -13,11 +13,5 @@ SPEC = StepSpec(
     place="here",
     axes=("system", *WEIGHTS),
     needs={"dataset": "dataset", "model": "weights", "environment": "environment/analysis"},
-    sources=(
-        "steps/config/verdicts.py",
-        "steps/base/bootstrap.py",
-        "steps/mlperf/rouge.py",
-        "steps/run/quick_run.py",
-    ),
     priority=50,
 )

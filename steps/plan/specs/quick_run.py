@@ -2,7 +2,7 @@
 
 from steps.config.runs import QuickRunConfig
 from steps.plan.spec import Config, Cost, StepSpec
-from steps.plan.specs.shared import RUN_NEEDS, RUN_SOURCES, START_S, WEIGHTS
+from steps.plan.specs.shared import RUN_NEEDS, START_S, WEIGHTS
 
 QUICK_QPS = 40.0
 
@@ -20,7 +20,6 @@ SPEC = StepSpec(
     place="nodes",
     axes=("system", *WEIGHTS),
     needs=RUN_NEEDS,
-    sources=RUN_SOURCES,
     priority=40,
     cost=cost,
 )

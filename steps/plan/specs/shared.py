@@ -1,4 +1,4 @@
-"""What the specs of several steps share: axes, sources, and what a LoadGen run costs."""
+"""What the specs of several steps share: axes, inputs, and what a LoadGen run costs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,36 +14,6 @@ WEIGHTS = ("benchmark", "compression", "precision")
 
 WEIGHTS_NEEDS = {"model": "weights", "environment": "environment/prepare"}
 RUN_NEEDS = {"model": "weights", "dataset": "dataset", "environment": "environment/engine"}
-
-RUN_SOURCES = (
-    "steps/run/sut/*.py",
-    "steps/run/engines/*.py",
-    "steps/run/placing/*.py",
-    "steps/run/journal/*.py",
-    "steps/base/threads.py",
-    "steps/mlperf/loadgen.py",
-    "steps/prepare/samples.py",
-    "steps/prepare/checkpoint/mxfp4.py",
-    "steps/prepare/checkpoint/formats.py",
-)
-ENGINE_OPTIONS = ("steps/machine/engine_options.py", "steps/machine/vllm_source.py")
-"""What lists the arguments and variables of an environment's or an image's engine."""
-
-WINDOW_SOURCES = (
-    "steps/config/verdicts.py",
-    "steps/config/window.py",
-    "steps/judge/window.py",
-    "steps/run/journal/lines.py",
-)
-"""What every check of a run judges the window by."""
-
-CALIBRATION = ("steps/prepare/calibration.py", "steps/prepare/samples.py")
-NOTES = (
-    "steps/prepare/rehearsal/dataset.py",
-    "steps/prepare/rehearsal/notes.py",
-    "steps/prepare/rehearsal/tokenizer.py",
-)
-CONFIDENTIAL = ("steps/base/confidential/*", "steps/submit/confidential.py")
 
 ENVIRONMENTS = {
     "cpu": (180.0, 3.6),
@@ -99,6 +69,36 @@ def engine_limitation(config: Config) -> str | None:
     return None
 
 
+def unused_by_engine(config: Config) -> tuple[str, ...]:
+    """Settings of the engine that a run in this scenario doesn't use, and limits by which it ends
+    or not, with the same result.
+    """
+    found = ["engine.start_limit_s"]
+    if config["engine"].get("placement", {}).get("on_failure") == "fail":
+        found.append("engine.stall_limit_s")
+    if config["scenario"] != "Offline":
+        found.append("engine.offline_order")
+    return tuple(found)
+
+
+def unused_by_timed(config: Config) -> tuple[str, ...]:
+    """What a setting of the run takes the place of, besides."""
+    loadgen, found = config["loadgen"], unused_by_engine(config)
+    if loadgen["performance_sample_count_override"] is not None:
+        found += ("rules.performance_sample_count",)
+    if loadgen["min_duration_ms"] is not None:
+        found += ("rules.min_duration_ms",)
+    return found
+
+
+def unused_by_untimed(config: Config) -> tuple[str, ...]:
+    """The duration of a run whose samples are counted beforehand, and the rate that LoadGen
+    multiplies with it in Offline. Server and Interactive send at that rate whatever they count.
+    """
+    rate = ("loadgen.target_qps",) if config["scenario"] == "Offline" else ()
+    return (*unused_by_timed(config), "rules.min_duration_ms", *rate)
+
+
 def loadgen_run(
     module: str,
     says: str,
@@ -117,7 +117,6 @@ def loadgen_run(
         place="nodes",
         axes=AXES,
         needs=RUN_NEEDS,
-        sources=RUN_SOURCES,
         limitation=engine_limitation,
         cost=cost,
         **more,

@@ -15,6 +15,7 @@ from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.record import MANIFEST, Manifest, Record, Workspace, canonical_json, sha256_file
 from steps.base.step import main
+from steps.base.version import VERSION
 from steps.config.submission import ProvenanceConfig
 from steps.submit.provenance.package import LOCK, STATEMENT, TREE
 from steps.submit.provenance.sbom import bill
@@ -123,7 +124,7 @@ def _statement(
                 resolvedDependencies=tuple(dependencies),
             ),
             runDetails=RunDetails(
-                builder=Builder(id="urn:reprise"),
+                builder=Builder(id="urn:reprise", version={"reprise": VERSION}),
                 metadata=Metadata(
                     invocationId=f"sha256:{sha256_file(package)}",
                     startedOn=min(source.record.started for source in sources),
@@ -142,7 +143,18 @@ def _dependencies(source: Source) -> Iterator[Resource]:
         yield from _files(source, KIND.get(manifest.step, "weights"))
     config = hashlib.sha256(canonical_json(manifest.config).encode()).hexdigest()
     yield _resource(f"{source.role}/configuration", "configuration", config)
-    yield _resource(f"{source.role}/code", "code", source.record.code)
+    yield _code(source)
+
+
+def _code(source: Source) -> Resource:
+    """The digest of a result's code, and the commit it is of; earlier versions didn't say."""
+    resource = _resource(f"{source.role}/code", "code", source.record.code)
+    version = source.record.origin.version
+    if version is None:
+        return resource
+    told = {"version": version.number, "commit": version.commit, "changed": version.changed}
+    said = {name: str(value).lower() for name, value in told.items() if value is not None}
+    return resource.model_copy(update={"annotations": {**(resource.annotations or {}), **said}})
 
 
 def _byproducts(source: Source) -> Iterator[Resource]:

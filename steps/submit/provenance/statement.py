@@ -22,7 +22,7 @@ class Resource(Strict):
     """A file, or a value of which only the digest is given.
 
     Annotations: `kind` (weights, dataset, environment, image, configuration, code, log, host, sbom,
-    manifest) and, for what ran, `host`.
+    manifest); for what ran, `host`; for code, `version`, `commit` and whether it was `changed`.
     """
 
     name: str
@@ -41,7 +41,10 @@ class BuildDefinition(Strict):
 
 
 class Builder(Strict):
+    """`version`: name and version of what assembled the statement."""
+
     id: str
+    version: dict[str, str] | None = None
 
 
 class Metadata(Strict):

@@ -12,7 +12,6 @@ from steps.base.record import Workspace, write_atomically
 from steps.base.step import main
 from steps.config.submission import SubmissionConfig
 from steps.mlperf.rounds import load
-from steps.plan.registry import code_digest
 from steps.submit.confidential import is_clean, redact, redactions, require_clean
 from steps.submit.submission import parts, texts
 from steps.submit.submission.parts import OUTCOME, Former, Part
@@ -36,8 +35,7 @@ def step(
     Documents don't name the site; UserError if anything else of the tree does.
     """
     package, layout = workspace.directory, load(config.round).layout
-    code = code_digest("submission", ROOT)
-    former = Former.read(workspace.previous, code)
+    former = Former.read(workspace.previous, workspace.code)
     finder = _finder(config, inputs)
     evidence = [gather(cell, inputs) for cell in config.cells]
     lent: dict[str, Part] = {}
@@ -75,7 +73,7 @@ def step(
         )
         for name, (found, place) in made.items()
     }
-    parts.write(package, code, lent | new)
+    parts.write(package, workspace.code, lent | new)
     errors = report.count(Severity.ERROR)
     print(f"{len(new)} results written and checked, {len(lent)} kept; {errors} errors of validate")
     workspace.result = {

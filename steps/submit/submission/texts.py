@@ -6,16 +6,18 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from steps.base.record import MANIFEST, Manifest, canonical_json, sha256_file
+from steps.base.record import MANIFEST, Manifest, Record, canonical_json, sha256_file
 from steps.config import verdicts
 from steps.config.submission import Cell, SubmissionConfig
 from steps.config.verdicts import PerformanceVerdict
 from steps.mlperf.rounds import load
-from steps.plan.registry import STEPS
+from steps.plan.registry import FOLDER, STEPS
 from steps.submit.submission.verdicts import Evidence
 
 CALIBRATION_SAMPLES = "num_calib_data"
 """Quark's option: how many samples it calibrates on."""
+
+UNRECORDED = "an earlier version of Reprise, which recorded no commit"
 
 UNCALIBRATED = "simulated"
 """The rehearsal's tool, which uses only the weights."""
@@ -24,11 +26,7 @@ UNCALIBRATED = "simulated"
 def measurement_readme(found: Evidence, config: SubmissionConfig) -> str:
     """How this measurement was made, with the commands that make it again."""
     cell, run = found.cell, found.performance.run
-    overrides = [
-        f"experiment={config.experiment}",
-        *(o for o in config.overrides if not o.startswith("experiment=")),
-    ]
-    command = shlex.join(["./reproduce", "run", *overrides])
+    command = shlex.join(["./reproduce", "run", *config.overrides])
     engine, rows = run.result["engine"], []
     for name, verdict in found.verdicts():
         manifest = verdict.run
@@ -45,9 +43,13 @@ def measurement_readme(found: Evidence, config: SubmissionConfig) -> str:
             "",
             f"    {command}",
             "",
-            "Each run is one process; these are the commands, with their whole configuration:",
+            "One of its runs, with what it needs:",
             "",
-            *_commands(found),
+            *_commands(found, config),
+            "",
+            "Their whole configuration:",
+            "",
+            *_configurations(found),
             "",
             "Tries: how often a run was measured with these settings, this result included.",
             "",
@@ -60,10 +62,18 @@ def measurement_readme(found: Evidence, config: SubmissionConfig) -> str:
             f"LoadGen {run.result['loadgen_version']}.",
             f"Weights: manifest `{run.inputs['model']}`. Dataset: manifest "
             f"`{run.inputs['dataset']}`.",
+            f"Made by {'; '.join(_makers(found))}.",
             *_departures(cell),
             "",
         ]
     )
+
+
+def _makers(found: Evidence) -> list[str]:
+    """The versions that made its runs, each once."""
+    records = [Record.read(verdict.run.directory / MANIFEST) for _, verdict in found.verdicts()]
+    versions = (record.origin.version for record in records)
+    return list(dict.fromkeys(UNRECORDED if one is None else str(one) for one in versions))
 
 
 def degraded(evidence: Iterable[Evidence]) -> list[str]:
@@ -92,7 +102,7 @@ def code_readme(benchmark: str, config: SubmissionConfig) -> str:
     return (
         f"# {benchmark}\n\nThe implementation is Reprise, the repository this tree was made with: "
         "`steps/run/sut/` drives the engine from LoadGen, `conf/` holds every setting, and\n"
-        f"`./reproduce experiment={config.experiment}` makes this tree.\n"
+        f"`{shlex.join(['./reproduce', *config.overrides])}` makes this tree.\n"
     )
 
 
@@ -177,10 +187,20 @@ def not_for_submission(config: SubmissionConfig) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _commands(found: Evidence) -> Iterable[str]:
-    for _, verdict in found.verdicts():
-        run = verdict.run
-        yield f"    python -m {STEPS[run.step].module} --config {shlex.quote(_config(run))}"
+def _commands(found: Evidence, config: SubmissionConfig) -> Iterable[str]:
+    """What makes one run, as it can be typed in a clone."""
+    for name, verdict in found.verdicts():
+        step, test = verdict.run.step, name if name in found.compliance else ""
+        key = found.cell.role(step, test).removesuffix(f"/{step}")
+        names = {"experiment": config.experiment, "cell": key, "step": step}
+        folder = FOLDER[STEPS[step].stage].format(**names)
+        words = ["./reproduce", "run", *config.overrides, "--", f"{folder}/{MANIFEST}"]
+        yield f"    {shlex.join(words)}"
+
+
+def _configurations(found: Evidence) -> Iterable[str]:
+    for name, verdict in found.verdicts():
+        yield f"- {name}: `{_config(verdict.run)}`"
 
 
 def _config(manifest: Manifest) -> str:

@@ -1,7 +1,6 @@
 """What becomes of a rate that was found."""
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,10 +13,9 @@ from steps import ROOT
 from steps.base import processes
 from steps.base.errors import UserError
 from steps.base.locks import packages
-from steps.base.record import publish, write_atomically
+from steps.base.record import Origin, publish, write_atomically
 from steps.base.venv import COMPLETE
 from steps.commands.cli import call
-from steps.commands.preview import pending
 from steps.commands.tune import command
 from steps.commands.tune.journal import Journal
 from steps.commands.tune.measure import Probe
@@ -32,12 +30,13 @@ from steps.commands.tune.request import (
 )
 from steps.commands.tune.settings_request import TRIALS, SettingsRequest, Trial, Trials, with_values
 from steps.plan import frozen
+from steps.plan.code import codes
+from steps.plan.due import due as due_of
 from steps.plan.make import make
-from steps.plan.plan import Job, Plan, environment_directory, freeze
+from steps.plan.plan import Job, Plan, environment_directory
 from steps.report.frontier import FRONTIER
 from tests.conftest import edit
-from tests.plan.test_reruns import command as snakemake
-from tests.plan.test_reruns import touch
+from tests.plan.test_reruns import fake
 
 OVERRIDES = ["scenario=Server"]
 FROM_THE_RUN = ("performance_run", "performance_check", "submission", "provenance")
@@ -93,36 +92,32 @@ def here(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_found_run_is_taken_by_the_plan_of_its_rate_only(here: Path, made_before: bool) -> None:
     plan = make(here, OVERRIDES)
     environments(here, plan)
-    for job in plan.jobs:
-        (here / job.output).parent.mkdir(parents=True, exist_ok=True)
-        (here / job.output).write_text("{}", encoding="utf-8")
-    touch(here, plan)
-    if not made_before:
-        shutil.rmtree(here / ".snakemake/metadata")
-        for job in plan.jobs:
-            if job.step in FROM_THE_RUN:
-                (here / job.output).unlink()
+    fake(here, plan, lambda job: made_before or job.step not in FROM_THE_RUN)
     at_rate = make(here, [*OVERRIDES, "++system.target_qps.Server=41.5"])
     job = next(job for job in at_rate.jobs if job.step == "performance_run")
+    code = codes(here)[job.step]
     with publish(
-        here / RUN, step="performance_run", config=json.loads(job.config), inputs={}, code=""
+        here / RUN,
+        step="performance_run",
+        config=json.loads(job.config),
+        inputs={role: here / path for role, path in job.inputs.items()},
+        code=code.digest,
+        origin=Origin(sources=code.files),
     ) as workspace:
         workspace.result = {"duration_s": 600.0}
     (here / HOME / FRONTIER).write_text("{}", encoding="utf-8")
 
-    path = freeze(at_rate, here)
-    assert job.output in pending(at_rate, here, snakemake(here, path)), "another rate: a new run"
+    assert job.output in due_of(at_rate, here), "another rate: a new run"
     given = [*OVERRIDES, "++system.target_qps.Server=30"]
     assert command.adopt(here / HOME, found(job, 41.5), given, None) == [
         *OVERRIDES,
         "++system.target_qps.Server=41.5",
     ], "the rate that was given isn't told beside the one that was found"
-    due = pending(at_rate, here, snakemake(here, path))
+    due = due_of(at_rate, here)
     assert job.output not in due
     assert any(other.output in due for other in at_rate.jobs if other.step == "performance_check")
     other_rate = make(here, [*OVERRIDES, "++system.target_qps.Server=42.5"])
-    path = freeze(other_rate, here)
-    assert job.output in pending(other_rate, here, snakemake(here, path)), "not this plan's run"
+    assert job.output in due_of(other_rate, here), "not this plan's run"
     assert (here / job.output).with_name(FRONTIER).is_file()
     assert (here / job.output).read_bytes() == (here / RUN / "manifest.json").read_bytes()
 
