@@ -272,9 +272,15 @@ def test_a_run_starts_on_the_machine_it_was_planned_for_and_on_no_other(tmp_path
         "architecture": "gfx942",
         "driver": "6.10.5",
         "memory_mib": 196592,
+        "bus": [f"0000:{n}5:00.0" for n in range(8)],
+    }
+    assert accelerators.settings(there) == {
+        "performance_level": "perf_determinism",
+        "max_clock_mhz": 1400,
+        "soc_pstate": 1,
+        "power_cap_w": 750.0,
         "compute_partition": "SPX",
         "memory_partition": "NPS1",
-        "bus": [f"0000:{n}5:00.0" for n in range(8)],
     }
     with pytest.raises(UserError, match=r"8 × AMD Instinct MI300X .* there are 8 × .*MI325X"):
         accelerators.require(placement, prober("mi325x", tmp_path))
