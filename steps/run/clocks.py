@@ -22,7 +22,7 @@ from steps.base import processes
 from steps.base.errors import UserError, shown
 from steps.base.record import write_atomically
 from steps.base.strict import Strict
-from steps.config.engine_planned import Power
+from steps.config.engine import Power
 from steps.machine.probes.machine import Prober, of_vendor
 from steps.machine.probes.values import Accelerator
 
