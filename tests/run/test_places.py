@@ -315,7 +315,7 @@ def test_what_an_engine_compiles_has_a_place_of_its_own(
 def test_warm_up_prompts_have_all_lengths(count: int) -> None:
     calibration = [[1] * n for n in (7, 3, 30, 12, 5, 18)]
     evaluation = [[1] * 100, [1] * 4]
-    found = warmup(Samples(evaluation=evaluation, calibration=calibration), count)
+    found = warmup(Samples(evaluation, calibration, stops=[]), count)
     lengths = [len(prompt) for prompt in found]
     assert lengths == sorted(lengths) and len(found) == min(count, 6)
     assert lengths[-1] == 75  # all that there is, as the longest has 100
