@@ -10,6 +10,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from steps import ROOT
@@ -21,6 +22,9 @@ from steps.schedule import supervisor
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit statuses, as docs/reference/commands.md states them."""
+
+CLOCKS = Path("results/clocks.json")
+"""steps.run.clocks.STATE, which is imported only if it is there."""
 
 PROGRAM = "./reproduce"
 HELP = ("-h", "--help")
@@ -121,6 +125,7 @@ def main(arguments: Sequence[str]) -> int:
 def _main(arguments: Sequence[str]) -> int:
     try:
         _go_back()
+        _reset_clocks()
         return call(arguments)
     except SystemExit as ended:  # argparse's, after --help
         return int(ended.code or DONE)
@@ -142,6 +147,16 @@ def unusable(error: OSError) -> str:
     where = f"{error.filename}: " if error.filename else ""
     remedy = REMEDIES.get(error.errno or 0, "fix that")
     return f"{where}{error.strerror or error}; {remedy}, and run again"
+
+
+def _reset_clocks() -> None:
+    """What a run that was killed had set on this machine (steps/run/clocks.py)."""
+    if not (ROOT / CLOCKS).exists():
+        return
+    from steps.run.clocks import restore
+
+    if said := restore(ROOT):
+        print(said, file=sys.stderr, flush=True)
 
 
 def _go_back() -> None:

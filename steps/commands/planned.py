@@ -7,6 +7,7 @@ import argparse
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from steps import ROOT
 from steps.base.arguments import (
@@ -21,6 +22,9 @@ from steps.base.arguments import (
 from steps.base.errors import UserError
 from steps.plan.frozen import frozen_plan
 from steps.schedule import supervisor
+
+if TYPE_CHECKING:
+    from steps.commands import results
 
 
 def declare(parser: Parser) -> None:
@@ -84,6 +88,7 @@ def command(given: argparse.Namespace) -> int:
     if reason := refusal(path, ROOT, look.missing):
         raise UserError(reason)
     asked = replace(asked, left=left(path, ROOT, look.missing))
+    _require_true(asked)
     supervisor.lock(ROOT)
     os.chdir(ROOT)
     if given.command == "again":
@@ -97,3 +102,22 @@ def _published(given: argparse.Namespace) -> bool:
     if not given.published and (given.round or given.output):
         raise UsageError("--round and --output belong to report --published; add it")
     return bool(given.published)
+
+
+def _require_true(asked: "results.Asked") -> None:
+    """Raises UserError, before anything is measured for it, where a system's description is of
+    another machine. Of several nodes, and of those of a scheduler, `describe` on them finds it.
+    """
+    here = {one.system for one in asked.plan.requirements if one.model and one.nodes == 1}
+    here -= {one.system for one in asked.left}
+    jobs = [job for job in asked.plan.jobs if job.step == "describe" and job.key in here]
+    due = [job for job in jobs if not (asked.root / job.output).exists()]
+    if not due or asked.plan.scheduler.name != "local":
+        return
+    from steps.config.artifacts import DescribeConfig
+    from steps.machine.probes.machine import probe
+    from steps.run.describe import require_true
+
+    node = probe()
+    for job in due:
+        require_true(DescribeConfig.model_validate_json(job.config), node)

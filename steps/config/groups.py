@@ -123,6 +123,17 @@ class Requirement(Strict):
     idle: bool = False
 
 
+class Site(Strict):
+    """What is allowed on a site's machines. `sudo`: to set clocks for a run and to reset them."""
+
+    sudo: bool
+
+
+def site(composed: Mapping[str, Any]) -> Site:
+    """Raises UserError for an unknown key or a wrong value."""
+    return _validated(Site, composed, "site")
+
+
 DERIVED_FIELDS = ("number_of_nodes", "division", "submitter")
 """Fields of a description that follow from the system's other keys; a second value is a mistake."""
 

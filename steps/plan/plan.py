@@ -56,13 +56,15 @@ class Job(Strict):
 class Plan(Strict):
     """All jobs of an experiment, in data order, the machines that they need, and who places them.
 
-    The scheduler is no part of any job: what one made is valid for another.
+    The scheduler is no part of any job: what one made is valid for another. `sudo`: whether clocks
+    may be set for a run.
     """
 
     experiment: str
     jobs: tuple[Job, ...]
     requirements: tuple[Requirement, ...]
     scheduler: Scheduler
+    sudo: bool = False
 
     @property
     def stop_limit_s(self) -> float:

@@ -62,6 +62,7 @@ class Planner:
         self._jobs: dict[tuple[str, str], Job] = {}
         self._requirements: dict[str, Requirement] = {}
         self._schedulers: list[Scheduler] = []
+        self._sudo = False
         self._capacity = capacity.load(root / "conf/capacity.yaml")
 
     def plan(self, cells: Iterable[Mapping[str, Any]], overrides: list[str]) -> Plan:
@@ -72,6 +73,7 @@ class Planner:
             jobs=tuple(self._jobs.values()),
             requirements=tuple(self._requirements.values()),
             scheduler=self._schedulers[0],
+            sudo=self._sudo,
         )
 
     # ---- one cell --------------------------------------------------------------------------
@@ -82,6 +84,7 @@ class Planner:
         refuse_configured(composed, where)
         needed = groups.check(composed, self._root / "conf")
         self._requirements[needed.system] = needed
+        self._sudo = groups.site(composed).sudo
         self._schedule(composed, where)
         subtrees: dict[str, Any] = composed["steps"]
         runtime = _validated(Runtime, composed["effective"]["runtime"], f"{where}: runtime")

@@ -42,6 +42,7 @@ WRONG: dict[str, str] = {
     "compare": "absent 5.1-0002",
     "diff": "system=absent base=amd-mi300x",
     "tune": "experiment=absent",
+    "collect": "absent",
     "seal": "experiment=absent --output new",
     "unseal": "absent new",
     "bundle": "experiment=absent --output new",

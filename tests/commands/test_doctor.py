@@ -20,7 +20,7 @@ from steps.commands import doctor
 from steps.commands.cli import call
 from steps.commands.doctor.checks import Finding, findings, may_start
 from steps.commands.doctor.needs import Accelerator, Needs, Repository, needs
-from steps.commands.doctor.settings import load
+from steps.commands.doctor.settings import Clock, load
 from steps.commands.doctor.state import Answer, State, answer, host_values, state, taken
 from steps.config.accelerators import Modes
 from steps.config.compose import compose
@@ -216,8 +216,8 @@ def test_any_kind_of_a_mixed_cluster_will_do(tuned: State) -> None:
 
 def test_clocks_of_each_scenario_warn_with_both_commands(tmp_path: Path) -> None:
     clocks = {
-        f"llama2-70b-99 {scenario}": SETTINGS.clock("mi300x", "llama2-70b-99", scenario)
-        for scenario in ("Offline", "Server")
+        f"llama2-70b-99 {scenario}": Clock(max_clock_mhz=mhz, soc_pstate=1)
+        for scenario, mhz in (("Offline", 1400), ("Server", 1300))
     }
     tools = {
         "amd-smi static": "amd-smi-static-8xmi300x.json",
@@ -523,7 +523,10 @@ def test_accelerators_bring_partitions_clocks_and_the_other_kinds_of_a_cluster(
         hardware=GPU,
         benchmark={"name": "llama2-70b-99"},
         cluster={"groups": groups},
-        effective={"partitions": {"compute": "SPX", "memory": "NPS1"}},
+        effective={
+            "partitions": {"compute": "SPX", "memory": "NPS1"},
+            "engine": {"power": {"perf_determinism_mhz": 1700, "soc_pstate": 0}},
+        },
     )
     need = needs(PLAN, composed, tmp_path, SETTINGS, CAPACITY)
     assert need.nodes == 6
@@ -533,7 +536,7 @@ def test_accelerators_bring_partitions_clocks_and_the_other_kinds_of_a_cluster(
     ]
     assert [(p.compute, p.memory) for p in need.partitions] == [("SPX", "NPS1")]
     offline, server = (need.clocks[f"llama2-70b-99 {s}"] for s in ("Offline", "Server"))
-    assert offline and server and (offline.max_clock_mhz, server.max_clock_mhz) == (1700, 1600)
+    assert offline and server and (offline.max_clock_mhz, server.max_clock_mhz) == (1700, 1700)
 
 
 def test_a_gated_model_is_asked_for_until_it_is_there(tmp_path: Path) -> None:
@@ -560,9 +563,6 @@ def test_systems_on_different_hardware_are_checked_one_by_one(tmp_path: Path) ->
 
 
 def test_settings_of_amds_submission() -> None:
-    assert SETTINGS.clock("mi355x", "llama2-70b-99", "Offline") is None
-    clock = SETTINGS.clock("mi300x", "llama2-70b-99.9", "Interactive")
-    assert clock and (clock.max_clock_mhz, clock.soc_pstate) == (2000, 0)
     sdxl = "stable-diffusion-xl"
     modes = [_modes(hardware_file(ROOT / "conf", name), sdxl) for name in ("mi300x", "mi325x")]
     assert [(mode.compute, mode.memory) for mode in modes] == [("CPX", "NPS4"), ("CPX", "NPS1")]

@@ -272,9 +272,15 @@ def test_a_run_starts_on_the_machine_it_was_planned_for_and_on_no_other(tmp_path
         "architecture": "gfx942",
         "driver": "6.10.5",
         "memory_mib": 196592,
+        "bus": [f"0000:{n}5:00.0" for n in range(8)],
+    }
+    assert accelerators.settings(there) == {
+        "performance_level": "perf_determinism",
+        "max_clock_mhz": 1400,
+        "soc_pstate": 1,
+        "power_cap_w": 750.0,
         "compute_partition": "SPX",
         "memory_partition": "NPS1",
-        "bus": [f"0000:{n}5:00.0" for n in range(8)],
     }
     with pytest.raises(UserError, match=r"8 × AMD Instinct MI300X .* there are 8 × .*MI325X"):
         accelerators.require(placement, prober("mi325x", tmp_path))
@@ -309,7 +315,7 @@ def test_what_an_engine_compiles_has_a_place_of_its_own(
 def test_warm_up_prompts_have_all_lengths(count: int) -> None:
     calibration = [[1] * n for n in (7, 3, 30, 12, 5, 18)]
     evaluation = [[1] * 100, [1] * 4]
-    found = warmup(Samples(evaluation=evaluation, calibration=calibration), count)
+    found = warmup(Samples(evaluation, calibration, stops=[]), count)
     lengths = [len(prompt) for prompt in found]
     assert lengths == sorted(lengths) and len(found) == min(count, 6)
     assert lengths[-1] == 75  # all that there is, as the longest has 100

@@ -57,8 +57,27 @@ class _Scenario(_Read):
     name: Scenario
 
 
+class _Power(_Read):
+    perf_determinism_mhz: int
+    soc_pstate: int
+
+
+class _Engine(_Read):
+    power: _Power | None = None
+
+    @property
+    def clock(self) -> Clock | None:
+        """None: no bound, performance level auto."""
+        if self.power is None or not self.power.perf_determinism_mhz:
+            return None
+        return Clock(
+            max_clock_mhz=self.power.perf_determinism_mhz, soc_pstate=self.power.soc_pstate
+        )
+
+
 class _Effective(_Read):
     partitions: dict[str, str]
+    engine: _Engine
 
 
 class _Cell(_Read):
@@ -139,10 +158,7 @@ def needs(
     found = [cell.effective.partitions for cell in read]
     partitions = {Modes.model_validate(modes) for modes in found if modes}
     clocks = {
-        f"{cell.benchmark.name} {cell.scenario.name}": settings.clock(
-            hardware.name, cell.benchmark.name, cell.scenario.name
-        )
-        for cell in read
+        f"{cell.benchmark.name} {cell.scenario.name}": cell.effective.engine.clock for cell in read
     }
     return Needs(
         systems=tuple(sorted({cell.system.name for cell in read})),

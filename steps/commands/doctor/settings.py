@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from steps import ROOT
 from steps.base.errors import UserError, explain
 from steps.base.record import canonical_json
-from steps.base.strict import Name, Positive, PositiveNumber, Scenario, Strict
+from steps.base.strict import Positive, PositiveNumber, Strict
 
 FILE = ROOT / "conf/doctor.yaml"
 
@@ -25,9 +25,6 @@ class HostSetting(Strict):
 class Clock(Strict):
     """The shader clock's upper bound and the SoC policy that a run was submitted with."""
 
-    hardware: Name
-    benchmarks: tuple[Name, ...]
-    scenario: Scenario
     max_clock_mhz: Positive
     soc_pstate: int
 
@@ -36,19 +33,10 @@ class Settings(Strict):
     """The whole file. `gated`: prefixes of repository names."""
 
     host: tuple[HostSetting, ...]
-    clocks: tuple[Clock, ...]
     gated: tuple[str, ...]
     ray_ports: tuple[Positive, ...]
     memory_floor_gb: PositiveNumber
     run_gb: PositiveNumber
-
-    def clock(self, hardware: str, benchmark: str, scenario: str) -> Clock | None:
-        """None: no bound, performance level auto."""
-        for clock in self.clocks:
-            point = (clock.hardware, clock.scenario)
-            if point == (hardware, scenario) and benchmark in clock.benchmarks:
-                return clock
-        return None
 
 
 def load(path: Path = FILE) -> Settings:

@@ -45,12 +45,24 @@ def require(placement: Placement, prober: Prober | None = None) -> tuple[Acceler
 
 def summary(found: Sequence[Accelerator]) -> dict[str, Any]:
     """For the result: what they are, each value once where all agree."""
-    names = ("architecture", "driver", "memory_mib", "compute_partition", "memory_partition")
-    values: dict[str, Any] = {"listed": listing(found)}
-    for name in names:
-        distinct = list(dict.fromkeys(getattr(one, name) for one in found))
-        values[name] = distinct[0] if len(distinct) == 1 else distinct
-    return {**values, "bus": [one.bus for one in found]}
+    names = ("architecture", "driver", "memory_mib")
+    values = {name: _alike(found, name) for name in names}
+    return {"listed": listing(found), **values, "bus": [one.bus for one in found]}
+
+
+CLOCKS = ("performance_level", "max_clock_mhz", "soc_pstate", "power_cap_w")
+MODES = ("compute_partition", "memory_partition")
+
+
+def settings(found: Sequence[Accelerator]) -> dict[str, Any]:
+    """What they are set to, each value once where all agree; what no tool says is left out."""
+    values = {name: _alike(found, name) for name in (*CLOCKS, *MODES)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _alike(found: Sequence[Accelerator], name: str) -> Any:
+    distinct = list(dict.fromkeys(getattr(one, name) for one in found))
+    return distinct[0] if len(distinct) == 1 else distinct
 
 
 # ---- where they are ------------------------------------------------------------------------------

@@ -127,6 +127,7 @@ def execute(
         raise
     finally:
         loop.stop()
+    after = accelerators.require(config.engine.placement)
     _check_log(folder / DETAIL, audited=audit is not None)
     _check_samples(mode, loop)
     _write_samples(folder / SAMPLES_FILE, loop)
@@ -144,7 +145,7 @@ def execute(
         "engine": engine,
         "cpus": {name: pinning.listed(cpus) for name, cpus in loop.cpus._asdict().items()},
         **loop.backend.report(),
-        **({"accelerators": accelerators.summary(there)} if there else {}),
+        **_accelerators(there, after),
         "loadgen_version": config.rules.loadgen_version,
         earlier.TRIES: 1 + _earlier(config, workspace),
         "samples": len(loop.book),
@@ -155,6 +156,14 @@ def execute(
     }
     if kept is not None:
         workspace.result[KEPT] = kept.model_dump(mode="json")
+
+
+def _accelerators(before: Sequence[Accelerator], after: Sequence[Accelerator]) -> dict[str, Any]:
+    """What the run was on, and what it was set to before and after; nothing for a CPU's."""
+    if not before:
+        return {}
+    settings = {"before": accelerators.settings(before), "after": accelerators.settings(after)}
+    return {"accelerators": {**accelerators.summary(before), **settings}}
 
 
 def _image(inputs: Mapping[str, Path]) -> dict[str, str]:

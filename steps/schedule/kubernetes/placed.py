@@ -1,11 +1,14 @@
 """Which jobs run in Kubernetes; read by the Snakefile too, so without its client."""
 
+import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from steps.base.record import canonical_json
 from steps.config.scheduler import Kubernetes
 from steps.plan.plan import Job, Plan
+from steps.plan.registry import STEPS
 from steps.schedule.resources import SHARING, STAYING
 
 DESCRIBES = "describe"
@@ -26,10 +29,20 @@ def image_job(job: Job, jobs: Iterable[Job]) -> Job:
 
 
 def launcher(job: Job, plan: Plan, path: Path) -> list[str]:
-    """What the job's command is given to: what looks at its gates first, then what places it;
-    nothing, where it has no gates and runs here."""
+    """What the job's command is given to: what looks at its gates first, then what sets clocks for
+    it where the site allows that, or what places it; nothing, where it needs none of these."""
     gates = [sys.executable, "-m", "steps.run.gate", job.step, job.log, *job.gates, "--"]
     looked_at = gates if job.gates else []
+    if plan.sudo and plan.scheduler.name == "local" and (power := power_of(job)):
+        return [*looked_at, sys.executable, "-m", "steps.run.clocks", power, "--"]
     if not isinstance(plan.scheduler, Kubernetes) or not placed(job):
         return looked_at
     return [*looked_at, sys.executable, "-m", "steps.schedule.kubernetes.place", str(path)]
+
+
+def power_of(job: Job) -> str:
+    """The clocks that a measured run was submitted with, as JSON; "" if it names none."""
+    if STEPS[job.step].stage != "runs":
+        return ""
+    power = json.loads(job.config)["engine"].get("power")
+    return canonical_json(power) if power else ""

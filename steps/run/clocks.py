@@ -1,0 +1,199 @@
+"""`python -m steps.run.clocks POWER -- COMMAND...`: a run at the clocks that it was submitted with.
+
+Only where the site allows it (site.sudo), and then by the vendor's own commands through `sudo -n`,
+each printed and logged. What will undo them is written down before the first one: after a kill, the
+next ./reproduce of any kind resets them and says so.
+"""
+
+import os
+import platform
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from types import FrameType
+
+from pydantic import ValidationError
+
+from steps import ROOT
+from steps.base import processes
+from steps.base.errors import UserError, shown
+from steps.base.record import write_atomically
+from steps.base.strict import Strict
+from steps.config.engine import Power
+from steps.machine.probes.machine import Prober, of_vendor
+from steps.machine.probes.values import Accelerator
+
+STATE = Path("results/clocks.json")
+LOG = Path("results/clocks.log")
+LIMIT_S = 60.0
+"""How long one command may take on eight accelerators."""
+
+DETERMINISM = "perf_determinism"
+"""rocm-smi's name of the performance level at which the clock is bounded."""
+
+Command = tuple[str, ...]
+
+
+class Changed(Strict):
+    """What a run has set on this machine: who, where, and the commands that undo it."""
+
+    mark: str
+    host: str
+    undo: tuple[Command, ...]
+
+    @property
+    def runs(self) -> bool:
+        number = self.mark.partition("-")[0]
+        return number.isdecimal() and processes.identity(int(number)) == self.mark
+
+
+def wanted(power: Power, now: Accelerator) -> Iterator[Command]:
+    """The commands that bring an accelerator from what it is at to what is wanted."""
+    level, clock = now.performance_level, power.perf_determinism_mhz
+    if clock and (level, now.max_clock_mhz) != (DETERMINISM, clock):
+        yield ("rocm-smi", "--setperfdeterminism", str(clock))
+    if not clock and level == DETERMINISM:
+        yield ("rocm-smi", "--resetperfdeterminism")
+    # Virtual machines have no SoC pstates.
+    if now.soc_pstate is not None and now.soc_pstate != power.soc_pstate:
+        yield _pstate(power.soc_pstate)
+
+
+def undoing(power: Power, now: Accelerator) -> Iterator[Command]:
+    """The commands that bring it back."""
+    for command in wanted(power, now):
+        if command[0] == "amd-smi":
+            assert now.soc_pstate is not None
+            yield _pstate(now.soc_pstate)
+        elif now.performance_level == DETERMINISM and now.max_clock_mhz:
+            yield ("rocm-smi", "--setperfdeterminism", str(now.max_clock_mhz))
+        else:
+            yield ("rocm-smi", "--resetperfdeterminism")
+
+
+def _pstate(number: int) -> Command:
+    return ("amd-smi", "set", "--soc-pstate", str(number), "-g", "all")
+
+
+def set_for_run(power: Power, root: Path) -> None:
+    """Raises UserError, with nothing set, where sudo or a tool refuses."""
+    asked = Prober()
+    found = of_vendor("AMD", asked)
+    if not found:
+        said = next(iter(asked.problems), "no tool lists accelerators of AMD")
+        raise UserError(f"the clocks can't be set: {said}; or set site.sudo=false")
+    now = {(one.performance_level, one.max_clock_mhz, one.soc_pstate) for one in found}
+    if len(now) > 1:
+        raise UserError(
+            "the clocks can't be set: the accelerators are at different ones, and what would reset "
+            "each isn't known; reset them (sudo rocm-smi --resetperfdeterminism), or set "
+            "site.sudo=false"
+        )
+    commands = list(wanted(power, found[0]))
+    if not commands:
+        return
+    changed = Changed(
+        mark=processes.identity(os.getpid()),
+        host=platform.node(),
+        undo=tuple(undoing(power, found[0])),
+    )
+    write_atomically(root / STATE, changed.model_dump_json(indent=1) + "\n")
+    for command in commands:
+        if complaint := _done(command, root):
+            reset(changed, root)
+            raise UserError(
+                f"the clocks can't be set, and none is changed: {complaint}; allow these commands "
+                "without a password in sudoers, or set site.sudo=false"
+            )
+
+
+def reset(changed: Changed, root: Path) -> str:
+    """Undo what was set; returns what went wrong, and then what was set stays written down."""
+    complaints = list(filter(None, [_done(command, root) for command in changed.undo]))
+    if not complaints:
+        (root / STATE).unlink(missing_ok=True)
+    return "; ".join(complaints)
+
+
+def _done(command: Command, root: Path) -> str:
+    """Run one command as root, print and log it; returns why it failed, or ""."""
+    words = ("sudo", "-n", *command)
+    print(f"clocks: {' '.join(words)}", file=sys.stderr, flush=True)
+    try:
+        done = subprocess.run(
+            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT_S
+        )
+        last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
+        why = f"{' '.join(command)}: {last:.200}" if done.returncode else ""
+    except subprocess.TimeoutExpired:
+        why = f"{' '.join(command)} gave no answer in {LIMIT_S:g} s"
+    except OSError as error:
+        why = f"sudo can't be started ({error.strerror})"
+    at = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    with (root / LOG).open("a", encoding="utf-8") as stream:
+        stream.write(f"{at} {' '.join(words)}{f': {why}' if why else ''}\n")
+    return why
+
+
+def read(root: Path) -> Changed | None:
+    """What is set; None if nothing is. Raises UserError for a file that isn't ours."""
+    path = root / STATE
+    try:
+        return Changed.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path} should say what resets this machine's clocks and can't be read; reset them "
+            "(sudo rocm-smi --resetperfdeterminism; sudo amd-smi set --soc-pstate 0 -g all) and "
+            "delete it"
+        ) from error
+
+
+def restore(root: Path) -> str:
+    """Reset what a run that was killed had set on this machine; a sentence about it, or ""."""
+    changed = read(root)
+    if changed is None or changed.runs or changed.host != platform.node():
+        return ""
+    said = "the last ./reproduce was killed before it had reset this machine's clocks"
+    if complaint := reset(changed, root):
+        typed = "; ".join(f"sudo {' '.join(command)}" for command in changed.undo)
+        return f"{said}, and they can't be reset now ({complaint}); type: {typed}"
+    return f"{said}: they are reset now"
+
+
+def run(command: Sequence[str]) -> int:
+    """The command's exit status; signals that end us end it first, so that clocks are reset."""
+    child = subprocess.Popen(command, preexec_fn=processes.die_with_parent)
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        if child.poll() is None:
+            child.send_signal(number)
+
+    for number in processes.ENDS:
+        signal.signal(number, pass_on)
+    status = child.wait()
+    return status if status >= 0 else 128 - status
+
+
+def main(arguments: Sequence[str]) -> int:
+    processes.die_with_parent(signal.SIGTERM)
+    power, _, *command = arguments
+    try:
+        set_for_run(Power.model_validate_json(power), ROOT)
+    except UserError as error:
+        print(f"error: {shown(str(error))}", file=sys.stderr)
+        return 1
+    try:
+        return run(command)
+    finally:
+        changed = read(ROOT)
+        if changed is not None and (complaint := reset(changed, ROOT)):
+            print(f"error: the clocks can't be reset: {complaint}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,197 @@
+"""AMD's language-model rows on the machines that they were made on, up to the start of an engine.
+
+What the vendor's tools print is recorded, and the test writes the machine's device tree: command,
+environment, devices, CPUs, memory, mounts and image of each of a node's engines are golden.
+"""
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from steps.base.errors import UserError
+from steps.config.artifacts import DescribeConfig
+from steps.config.runs import PerformanceRunConfig
+from steps.config.runtime import ContainerSettings
+from steps.machine.look import Look
+from steps.machine.probes.machine import Prober
+from steps.machine.runtime import __main__ as runtime
+from steps.plan.make import make
+from steps.plan.plan import Job, Plan
+from steps.plan.unsupported import standings
+from steps.run.describe import require_true
+from steps.run.engines import accelerators, caches
+from steps.run.engines.pinning import place_of
+from tests.conftest import ROOT, planned
+from tests.recorded_machine import MI300X, machine, printing
+from tests.run.test_places import ALL, tree
+
+GOLDEN = ROOT / "tests/golden/amd-v5.1-nodes.json"
+HARDWARE = {
+    "amd-mi300x": "mi300x",
+    "amd-mi325x": "mi325x",
+    "amd-mi325x-2": "mi325x",
+    "amd-mi355x": "mi355x",
+}
+ROWS = 13
+
+
+@cache
+def jobs() -> dict[str, Job]:
+    """By cell: the performance runs of AMD's language models."""
+    plan = planned("experiment=amd-v5.1")
+    found = {job.key: job for job in plan.jobs if job.step == "performance_run"}
+    return {key: job for key, job in found.items() if key.split("/")[0] in HARDWARE}
+
+
+def prober(name: str, folder: Path) -> Prober:
+    tools = {
+        "amd-smi static": f"amd-smi-static-8x{name}.json",
+        "rocm-smi --showproductname": f"rocm-smi-8x{name}.json",
+    }
+    return Prober(run=printing(tools), root=folder)
+
+
+def container(job: Job) -> dict[str, Any]:
+    """What the container engine is asked for, without what this machine has of its own."""
+    asked: dict[str, Any] = {}
+
+    def create(name: str, command: list[str], **more: Any) -> dict[str, str]:
+        asked.update({"image": name, "command": command, **more})
+        return {"Id": "0"}
+
+    api = SimpleNamespace(create_host_config=lambda **given: given, create_container=create)
+    client: Any = SimpleNamespace(api=api, containers=SimpleNamespace(get=lambda number: None))
+    made: Any = SimpleNamespace(result={"image": "sha256:0", "python": "/opt/steps/bin/python"})
+    settings = ContainerSettings.model_validate_json(job.container)
+    command = ["-m", "steps.run.performance_run", "--output", job.output]
+    runtime._create(client, made, settings, command, job.output)
+    host = asked.pop("host_config")
+    kept = ("devices", "group_add", "cap_add", "security_opt", "network_mode", "tmpfs", "shm_size")
+    mounts = {
+        path.replace(str(ROOT), "CHECKOUT"): bind["mode"]
+        for path, bind in host["binds"].items()
+        if path.startswith(str(ROOT))
+    }
+    return {
+        "entrypoint": asked["entrypoint"],
+        "command": asked["command"][:2],
+        "environment": asked["environment"],
+        "mounts": mounts,
+        "read_only": host["read_only"],
+        **{name: host[name] for name in kept},
+    }
+
+
+def described(job: Job, plan: Plan, hardware: str, folder: Path) -> dict[str, Any]:
+    """One row on its machine: every check passes, and then each engine has its place."""
+    config = PerformanceRunConfig.model_validate_json(job.config)
+    assert len(accelerators.require(config.engine.placement, prober(hardware, folder))) == 8
+    root = tree(folder, [0] * 4 + [1] * 4)
+    engines = []
+    for number in range(config.engine.placement.engines_per_node):
+        place = place_of(config.engine, number, root, ALL)
+        engines.append(
+            {
+                **place.variables,
+                "numa_node": place.memory,
+                "cpus": f"{min(place.cpus)}-{max(place.cpus)}, {len(place.cpus)} of 256",
+            }
+        )
+    made = next(one for one in plan.jobs if one.output == job.inputs["environment"])
+    image = json.loads(made.config)
+    return {
+        "image": {name: image[name] for name in ("name", "base", "python")},
+        "container": container(job),
+        "environment": config.engine.environment,
+        "caches": caches.of_run(Path(job.inputs["environment"])).rpartition("-")[0],
+        "engines": engines,
+    }
+
+
+def own(key: str, folder: Path) -> dict[str, Any]:
+    plan = planned("experiment=amd-v5.1")
+    return described(jobs()[key], plan, HARDWARE[key.split("/")[0]], folder)
+
+
+def test_there_are_thirteen_rows_of_language_models() -> None:
+    assert len(jobs()) == ROWS
+
+
+@pytest.mark.parametrize("number", range(ROWS))
+def test_a_row_passes_every_check_up_to_the_start_of_its_engines(
+    number: int, tmp_path: Path
+) -> None:
+    key = sorted(jobs())[number]
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    assert own(key, tmp_path) == golden[key]
+
+
+@pytest.mark.parametrize("hardware", sorted(set(HARDWARE.values())))
+def test_on_each_machine_its_own_cells_run_and_no_others(hardware: str, tmp_path: Path) -> None:
+    plan = json.loads(planned("experiment=amd-v5.1").model_dump_json())
+    look = Look(prober(hardware, tmp_path))
+    found = {one.key: one for one in standings(plan, tmp_path, look.missing)}
+    for key, one in found.items():
+        own = HARDWARE.get(key.split("/")[0])
+        assert (one.machine == "") == (own == hardware), (key, one.machine)
+        if own != hardware:
+            assert "needs 8 × AMD Instinct" in one.machine and "\n" not in one.machine
+
+
+@pytest.mark.parametrize(
+    ("edited", "hardware"),
+    [
+        (("experiment=dell-v5.1",), "mi300x"),
+        (("experiment=vultr-v5.1",), "mi325x"),
+        # Its own engine is closed software: AMD's takes its place.
+        (("experiment=supermicro-v5.1", "engine=llama2-70b"), "mi325x"),
+    ],
+)
+def test_a_row_of_a_partner_passes_with_two_edited_values_at_most(
+    edited: tuple[str, ...], hardware: str, tmp_path: Path
+) -> None:
+    assert len(edited) <= 2
+    plan = planned(*edited, "benchmark=llama2-70b-99.9", "scenario=Offline")
+    job = next(job for job in plan.jobs if job.step == "performance_run")
+    assert job.limitation is None
+    found = described(job, plan, hardware, tmp_path)
+    assert [engine["HIP_VISIBLE_DEVICES"] for engine in found["engines"]] == list("01234567")
+
+
+def test_the_tutorials_machine_passes_with_the_file_that_it_shows(tmp_path: Path) -> None:
+    text = (ROOT / "docs/tutorial/partner-rerun.md").read_text(encoding="utf-8")
+    example = next(
+        part for part in re.findall(r"```yaml\n(.*?)```", text, re.S) if "acme-mi" in part
+    )
+    site = tmp_path / "acme-mi325x.yaml"
+    site.write_text(example, encoding="utf-8")
+    plan = make(ROOT, ["experiment=amd-v5.1"], site)
+    runs = [job for job in plan.jobs if job.step == "performance_run"]
+    assert len(runs) == 4
+    for number, job in enumerate(runs):
+        assert job.limitation is None
+        home = tmp_path / str(number)
+        home.mkdir()
+        assert len(described(job, plan, "mi325x", home)["engines"]) == 8
+    described_as = next(job for job in plan.jobs if job.step == "describe")
+    config = DescribeConfig.model_validate_json(described_as.config)
+    require_true(config, machine(tmp_path / "machine"))
+    with pytest.raises(UserError, match=r"describes another machine: accelerator_model_name"):
+        require_true(config, machine(tmp_path / "other", MI300X))
+
+
+def write_golden(folder: Path) -> None:
+    """By hand, after a change that is meant: python -m tests.config.test_amd_nodes FOLDER."""
+    text = json.dumps({k: own(k, folder) for k in sorted(jobs())}, indent=1, sort_keys=True)
+    GOLDEN.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    import sys
+
+    write_golden(Path(sys.argv[1]))
