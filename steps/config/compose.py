@@ -131,6 +131,23 @@ def _first(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
 
 
+def _model(source: DictConfig, _root_: DictConfig) -> DictConfig:
+    """The source weights, or with precision.prequantized those that somebody quantized already."""
+    precision = _root_.precision
+    if not precision.get("prequantized"):
+        return source
+    there = _root_.benchmark.get("prequantized") or {}
+    if precision.name not in there:
+        known = ", ".join(there) or "no precision"
+        raise ValueError(
+            f"precision.prequantized is set, and {_root_.benchmark.name} has ready-made weights in "
+            f"{known}, not in {precision.name}"
+        )
+    fetched = {"name": source.name, "source": "huggingface", "fetch": source.fetch}
+    ready = {**there[precision.name], "format": precision.format}
+    return OmegaConf.create({**fetched, **ready})
+
+
 def _nodes(groups: ListConfig) -> int:
     return int(sum(group.nodes for group in groups))
 
@@ -142,6 +159,7 @@ RESOLVERS: Mapping[str, Callable[..., Any]] = {
         "at": _at,
         "maybe": _maybe,
         "first": _first,
+        "model": _model,
     },
     **{"text": str, "nodes": _nodes},
 }

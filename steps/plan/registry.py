@@ -13,8 +13,8 @@ from steps.plan.spec import Config, Stage, StepSpec
 from steps.plan.specs.shared import WINDOW_SOURCES
 
 _ORDER = (
-    *("environment", "container", "model", "quantize", "prune", "finetune", "dataset"),
-    *("quick_run", "quick_check", "describe"),
+    *("environment", "container", "model", "quantize", "prune", "training_sets", "finetune"),
+    *("dataset_files", "dataset", "quick_run", "quick_check", "describe"),
     *("performance_run", "accuracy_run", "compliance_run"),
     *("performance_check", "accuracy_check", "compliance_check"),
     *("submission", "provenance"),

@@ -784,7 +784,6 @@ def test_a_local_model_that_is_not_whole_is_refused_before_it_is_taken(
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"revision": None}, "no revision of meta-llama/Llama-3.1-405B-Instruct"),
         ({"fetch": {"offline": True}}, "fetch.offline is set"),
     ],
 )

@@ -1,8 +1,21 @@
 """Weights without a block of their layers."""
 
 from steps.config.compression import PruneConfig
-from steps.plan.spec import StepSpec
+from steps.plan.rates import PLACE
+from steps.plan.spec import Config, Cost, Facts, StepSpec, short
 from steps.plan.specs.shared import CALIBRATION, WEIGHTS, WEIGHTS_NEEDS
+
+
+def cost(key: str, config: Config, facts: Facts) -> Cost:
+    size = facts.weights_gb
+    if size is None:
+        return short(key, config, facts)
+    block = config["block"]
+    count = block["last"] - block["first"] + 1 if block["by"] == "layers" else block["count"]
+    left = size * (1 - count / config["layers"])
+    basis = f"{size + left:.0f} GB read and written at {facts.rates.disk_mb_s:g} MB/s ({PLACE})"
+    return Cost(facts.rates.disk_s(size + left), left, basis=basis, rough=True)
+
 
 SPEC = StepSpec(
     module="steps.prepare.prune",
@@ -13,5 +26,6 @@ SPEC = StepSpec(
     place="nodes",
     axes=WEIGHTS,
     needs={**WEIGHTS_NEEDS, "dataset": "dataset"},
+    cost=cost,
     sources=("steps/prepare/prune/*.py", "steps/prepare/checkpoint/*.py", *CALIBRATION),
 )

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from steps.base import threads
 from steps.base.errors import UserError, explain
+from steps.prepare.checkpoint.config_forms import refuse_misread
 from steps.run.engines.engine import Events, Request, Start
 
 COMPLETE = ("stop", "length")
@@ -34,6 +35,7 @@ class VllmEngine:
         os.environ.update(config.environment)
         try:
             threads.told(config.threads)
+            import transformers
             from vllm import EngineArgs, LLMEngine, SamplingParams
             from vllm.sampling_params import RequestOutputKind
         except ImportError as error:
@@ -57,6 +59,7 @@ class VllmEngine:
             stream_interval=generation.max_tokens if first_tokens else None,
         )
         _refuse_damaged(weights)
+        refuse_misread(weights, transformers.__version__, dtype=config.arguments.dtype == "auto")
         try:
             arguments = EngineArgs(
                 model=str(weights),
