@@ -148,6 +148,16 @@ def _model(source: DictConfig, _root_: DictConfig) -> DictConfig:
     return OmegaConf.create({**fetched, **ready})
 
 
+def _dataset_files(dataset: DictConfig) -> DictConfig | None:
+    """What fetching a published dataset depends on; null if it is generated, or here already."""
+    if "evaluation" not in dataset or dataset.path is not None:
+        return None
+    found = {key: dataset[key] for key in ("name", "recipe", "fetch")}
+    for part in ("evaluation", "calibration"):
+        found[part] = {key: dataset[part][key] for key in ("uri", "names")}
+    return OmegaConf.create(found)
+
+
 def _nodes(groups: ListConfig) -> int:
     return int(sum(group.nodes for group in groups))
 
@@ -160,6 +170,7 @@ RESOLVERS: Mapping[str, Callable[..., Any]] = {
         "maybe": _maybe,
         "first": _first,
         "model": _model,
+        "dataset_files": _dataset_files,
     },
     **{"text": str, "nodes": _nodes},
 }

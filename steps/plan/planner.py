@@ -96,8 +96,8 @@ class Planner:
         cell = Scope(where, subtrees, point, containers)
         self._environments(cell, composed, runtime)
         self._source(cell)
-        if files := _files(subtrees["dataset"]):
-            cell.made["files"] = self._add_step(cell, "dataset_files", files)
+        if files := subtrees["dataset_files"]:
+            cell.made["dataset_files"] = self._add_step(cell, "dataset_files", files)
         cell.made["dataset"] = self._add_step(cell, "dataset", subtrees["dataset"])
         self._weights(cell)
         for step, spec in STEPS.items():
@@ -209,7 +209,7 @@ class Planner:
             made["reference"] = self._add_step(source, "quick_run", check)
         if subtrees["training_sets"] is not None:
             known = cell.at("benchmark", "compression")
-            made["sets"] = self._add_step(known, "training_sets", subtrees["training_sets"])
+            made["training_sets"] = self._add_step(known, "training_sets", subtrees["training_sets"])
         quantized = False
         for step in _changes(subtrees):
             quantized = quantized or step == "quantize"
@@ -439,15 +439,6 @@ def _changes(subtrees: Mapping[str, Any]) -> tuple[str, ...]:
         "finetune": subtrees["finetune"] is not None,
     }
     return tuple(step for step in order if wanted[step])
-
-
-def _files(dataset: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What fetching a published dataset depends on; None if nothing has to be fetched."""
-    if "evaluation" not in dataset or dataset["path"] is not None:
-        return None
-    kept = {key: dataset[key] for key in ("name", "recipe", "fetch")}
-    parts = {part: dataset[part] for part in ("evaluation", "calibration")}
-    return kept | {part: {"uri": one["uri"], "names": one["names"]} for part, one in parts.items()}
 
 
 def _prequantized(model: Mapping[str, Any]) -> bool:

@@ -45,7 +45,7 @@ PARTS = frozenset(
         ("pandas.core.indexes.range", "RangeIndex"),
     }
 )
-"""Modules and names of what a table of numbers, texts and lists is pickled as, in pandas 1.3 to 3."""
+"""What a table of numbers, texts and lists is pickled as by pandas 1.3 to 3: modules and names."""
 
 MOVED = {
     ("__builtin__", "slice"): ("builtins", "slice"),  # Python 2's name, in protocol 2

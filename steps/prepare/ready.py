@@ -185,9 +185,9 @@ def _with_tokens(frame: "pandas.DataFrame", recipe: Recipe, name: str) -> "panda
 def _tokens(row: Any, where: str) -> list[int]:
     try:
         found = [int(token) for token in row]
-        if found and all(token == given for token, given in zip(found, row, strict=True)):
-            if 0 <= min(found) and max(found) < TOKEN_LIMIT:
-                return found
+        whole = all(token == given for token, given in zip(found, row, strict=True))
+        if whole and found and min(found) >= 0 and max(found) < TOKEN_LIMIT:
+            return found
     except (TypeError, ValueError):
         pass
     raise UserError(f"{where} isn't a list of token ids; fetch it again")

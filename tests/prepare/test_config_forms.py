@@ -37,8 +37,7 @@ def as_version_4_reads(config: dict[str, Any]) -> tuple[object, ...]:
 
 
 def as_version_5_reads(config: dict[str, Any]) -> dict[str, Any]:
-    """rope_parameters; rope_scaling, where there is one, takes their place, and the base is added.
-    """
+    """rope_parameters; a rope_scaling takes their place, and the base is added."""
     found = dict(config.get("rope_scaling") or config.get("rope_parameters") or {})
     found.setdefault("rope_theta", config.get("rope_theta", 10000.0))
     found.setdefault("rope_type", "default")

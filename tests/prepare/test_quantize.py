@@ -205,7 +205,7 @@ def test_scales_of_vllms_own_form_of_fp8(tmp_path: Path) -> None:
         if missing is None:
             refuse_bad_scales(open_checkpoint(directory))
             continue
-        with pytest.raises(UserError, match="declares a scale .* and has none"):
+        with pytest.raises(UserError, match=r"declares a scale .* and has none"):
             refuse_bad_scales(open_checkpoint(directory))
 
 
@@ -228,14 +228,16 @@ def test_an_expert_that_calibration_never_reached_is_named(
         tensors[f"{name}.input_scale"] = ("F32", (1,), struct.pack("<f", scale))
     made = checkpoints.write(tmp_path / "x", tensors, config={"quantization_config": declared})
     if cold:
-        with pytest.raises(UserError, match=r"experts\.1\.w1\.input_scale is 1 .* reached this exp"):
+        with pytest.raises(
+            UserError, match=r"experts\.1\.w1\.input_scale is 1 .* reached this exp"
+        ):
             refuse_bad_scales(open_checkpoint(made))
     else:
         refuse_bad_scales(open_checkpoint(made))
 
 
 AMDS = "REPRISE_QUARK_0_9"
-"""Variable with the Python of an environment of AMD Quark 0.9; docs/how-to/weights-and-datasets.md."""
+"""Variable with the Python of an environment that has AMD Quark 0.9."""
 
 
 @pytest.mark.skipif(AMDS not in os.environ, reason=f"{AMDS} names no Python with Quark 0.9")

@@ -5,7 +5,6 @@ from steps.plan.rates import PLACE
 from steps.plan.spec import UNKNOWN, Config, Cost, Facts, StepSpec, short
 from steps.plan.specs.shared import NOTES
 
-
 READY = ("open-orca", "mixtral-15k", "llama3.1-405b", "cnn-dailymail")
 """Recipes of steps/prepare/ready.py."""
 
@@ -40,7 +39,7 @@ SPEC = StepSpec(
     environment="analysis",
     place="here",
     axes=("benchmark",),
-    needs={"model": "model", "files": "files", "environment": "environment/analysis"},
+    needs={"model": "model", "files": "dataset_files", "environment": "environment/analysis"},
     sources=(
         *NOTES,
         "steps/prepare/ready.py",

@@ -41,7 +41,7 @@ SPEC = StepSpec(
     environment="prepare",
     place="nodes",
     axes=WEIGHTS,
-    needs={**WEIGHTS_NEEDS, "sets": "sets"},
+    needs={**WEIGHTS_NEEDS, "sets": "training_sets"},
     sources=("steps/prepare/finetune/*.py", "steps/prepare/checkpoint/*.py", *NOTES),
     cost=cost,
 )

@@ -71,8 +71,8 @@ def answer_bytes(generation: Config) -> float:
     """Of an answer in an accuracy log, which is hexadecimal: the pixels of an image, or tokens of
     four bytes, of which an answer has at most so many."""
     if "size" in generation:
-        return 2.0 * 3 * generation["size"] ** 2
-    return 2.0 * 4 * generation["max_tokens"]
+        return 2.0 * 3 * float(generation["size"]) ** 2
+    return 2.0 * 4 * float(generation["max_tokens"])
 
 
 def run_cost(config: Config, facts: Facts, samples: float, logged: float) -> Cost:

@@ -29,7 +29,7 @@ def cost(key: str, config: Config, facts: Facts) -> Cost:
     tokens = len(config["needles"]) * config["samples"] * sum(config["lengths"])
     seconds = tokens / facts.rates.tokenized_per_s / config["processes"]
     basis = (
-        f"{tokens:,} tokens, twice each, at {facts.rates.tokenized_per_s:g} in a second and process "
+        f"{tokens:,} tokens, twice each, at {facts.rates.tokenized_per_s:g} a second and process "
         f"({PLACE})"
     )
     return Cost(2 * seconds, 10 * tokens / 1e9, basis=basis, rough=True)

@@ -23,9 +23,9 @@ from typing import Any, Protocol
 
 from steps.base.errors import UserError
 from steps.base.record import canonical_json, partial_directory
+from steps.prepare.checkpoint.config_forms import both_forms
 from steps.prepare.checkpoint.finite import refuse_not_finite
 from steps.prepare.checkpoint.journal import NAME, Finished, Journal
-from steps.prepare.checkpoint.config_forms import both_forms
 from steps.prepare.checkpoint.layout import BITS, CONFIG, INDEX, SINGLE, Checkpoint, Shard, Tensor
 
 CHUNK = 1 << 20

@@ -187,7 +187,7 @@ def refuse_bad_scales(checkpoint: Checkpoint) -> None:
         if not _quantized(tensor):
             continue
         module = tensor.name.removesuffix(".weight")
-        wanted = [(f"{module}.weight_scale",)]
+        wanted: list[tuple[str, ...]] = [(f"{module}.weight_scale",)]
         if static:
             wanted.append((f"{module}.input_scale",))
         if module.endswith(cached):

@@ -59,7 +59,7 @@ class VllmEngine:
             stream_interval=generation.max_tokens if first_tokens else None,
         )
         _refuse_damaged(weights)
-        refuse_misread(weights, transformers.__version__, dtype=config.arguments.dtype == "auto")
+        refuse_misread(weights, transformers.__version__, dtype=getattr(config.arguments, "dtype", "auto") == "auto")
         try:
             arguments = EngineArgs(
                 model=str(weights),
