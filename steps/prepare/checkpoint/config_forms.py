@@ -55,12 +55,21 @@ def _newer(config: Mapping[str, Any]) -> dict[str, Any]:
     return {THETA: config.get(THETA, THETA_OF_4), TYPE: PLAIN, **scaling}
 
 
+def dtype_keyword(transformers: str) -> str:
+    """What `from_pretrained` calls the weights' dtype."""
+    return "dtype" if _version(transformers) >= READS_DTYPE else "torch_dtype"
+
+
+def _version(transformers: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in transformers.split(".")[:2] if part.isdecimal())
+
+
 def misread(config: Mapping[str, Any], transformers: str, *, dtype: bool = True) -> str | None:
     """How this version of transformers would misread a config.json, in a sentence; None if not.
 
     `dtype`: whether the reader takes the weights' dtype from it.
     """
-    version = tuple(int(part) for part in transformers.split(".")[:2] if part.isdecimal())
+    version = _version(transformers)
     if version >= (5,):
         return None
     new = config.get(ROPE)
