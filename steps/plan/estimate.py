@@ -8,6 +8,7 @@ from typing import Any
 
 from steps.base.errors import UserError
 from steps.base.record import Record
+from steps.config.compression import PruneConfig
 from steps.plan import capacity, rates
 from steps.plan.plan import Job
 from steps.plan.registry import STEPS
@@ -49,7 +50,10 @@ def facts_of(jobs: Iterable[Job]) -> dict[str, Facts]:
             model = models.get(config["name"])
             size = known.bytes_per_weight[config.get("format") or "none"]
             return (None if model is None else model.billions), size
-        billions, size = left_by(job.inputs["model"])
+        source = job.inputs.get("model", "")
+        if source not in by_output:
+            return None, known.bytes_per_weight["none"]
+        billions, size = left_by(source)
         return _changed(job.step, config, billions, size, known)
 
     def facts(job: Job) -> Facts:
@@ -68,7 +72,5 @@ def _changed(
     if step == "quantize" and not config["options"].get("rounded"):
         return billions, known.bytes_per_weight[config["format"]]
     if step == "prune" and billions is not None:
-        block = config["block"]
-        count = block["last"] - block["first"] + 1 if block["by"] == "layers" else block["count"]
-        return billions * (1 - count / config["layers"]), size
+        return billions * (1 - PruneConfig(**config).dropped), size
     return billions, size

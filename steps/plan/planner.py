@@ -209,7 +209,9 @@ class Planner:
             made["reference"] = self._add_step(source, "quick_run", check)
         if subtrees["training_sets"] is not None:
             known = cell.at("benchmark", "compression")
-            made["training_sets"] = self._add_step(known, "training_sets", subtrees["training_sets"])
+            made["training_sets"] = self._add_step(
+                known, "training_sets", subtrees["training_sets"]
+            )
         quantized = False
         for step in _changes(subtrees):
             quantized = quantized or step == "quantize"

@@ -153,6 +153,7 @@ def _checked_out(config: TrainingSetsConfig, home: Path) -> Path:
 def _haystack(config: TrainingSetsConfig, home: Path) -> str:
     """Puts the text where the generator looks for it; returns its sha256."""
     wanted, place = config.haystack, home / ESSAYS
+    place.parent.mkdir(parents=True, exist_ok=True)
     if wanted.path is not None:
         path = Path(wanted.path).expanduser()
         if not path.is_file():

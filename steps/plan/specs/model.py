@@ -24,6 +24,8 @@ def cost(key: str, config: Config, facts: Facts) -> Cost:
     if size is None:
         return Cost(None, 0.0, basis=f"{config['name']}: its size isn't in conf/capacity.yaml")
     words = f"{facts.billions:g}e9 weights of {facts.weight_bytes:g} bytes"
+    if config["source"] == "huggingface" and config["revision"] is None:
+        words += ", main as it is at the first run,"
     if config["source"] == "local":
         return Cost(facts.rates.disk_s(size), 0.01, basis=f"{words}, read and linked", rough=True)
     seconds = facts.rates.download_s(size) + facts.rates.disk_s(size)

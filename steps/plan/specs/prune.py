@@ -10,9 +10,7 @@ def cost(key: str, config: Config, facts: Facts) -> Cost:
     size = facts.weights_gb
     if size is None:
         return short(key, config, facts)
-    block = config["block"]
-    count = block["last"] - block["first"] + 1 if block["by"] == "layers" else block["count"]
-    left = size * (1 - count / config["layers"])
+    left = size * (1 - PruneConfig(**config).dropped)
     basis = f"{size + left:.0f} GB read and written at {facts.rates.disk_mb_s:g} MB/s ({PLACE})"
     return Cost(facts.rates.disk_s(size + left), left, basis=basis, rough=True)
 

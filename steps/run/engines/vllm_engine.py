@@ -59,7 +59,8 @@ class VllmEngine:
             stream_interval=generation.max_tokens if first_tokens else None,
         )
         _refuse_damaged(weights)
-        refuse_misread(weights, transformers.__version__, dtype=getattr(config.arguments, "dtype", "auto") == "auto")
+        unsaid = getattr(config.arguments, "dtype", "auto") == "auto"
+        refuse_misread(weights, transformers.__version__, dtype=unsaid)
         try:
             arguments = EngineArgs(
                 model=str(weights),
