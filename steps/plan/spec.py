@@ -90,6 +90,7 @@ class StepSpec:
     `planned`: what a configuration is checked against that Reprise can plan but not execute.
 
     Functions of the configuration: `limitation` says in a sentence why Reprise can't execute it;
+    `brings` says what the user has to bring so that it can, and with which setting;
     `programs` maps programs that the machine has to have to the sentence that says so; `cost` also
     takes the job's key and what else it depends on.
     """
@@ -107,5 +108,6 @@ class StepSpec:
     every_cell: bool = False
     planned: type[BaseModel] | None = None
     limitation: Callable[[Config], str | None] = unlimited
+    brings: Callable[[Config], str | None] = unlimited
     programs: Callable[[Config], Mapping[str, str]] = no_programs
     cost: Callable[[str, Config, Facts], Cost] = short

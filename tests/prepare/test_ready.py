@@ -15,7 +15,7 @@ import pytest
 
 from steps.base.errors import UserError
 from steps.base.record import Manifest
-from steps.plan.registry import limitation
+from steps.plan.registry import brings, limitation
 from steps.plan.specs.dataset import READY
 from steps.prepare import calibration, frames, ready, samples
 from tests import running
@@ -345,7 +345,7 @@ def test_a_file_that_the_source_lacks_is_named(server: Files, tmp_path: Path) ->
 
 def test_offline_needs_a_directory(tmp_path: Path) -> None:
     settings = settings_of("open-orca", "http://127.0.0.1:1", fetch={"offline": True})
-    assert "set benchmark.dataset.path" in str(limitation("dataset_files", settings))
+    assert "set benchmark.dataset.path" in str(brings("dataset_files", settings))
     refused(step(tmp_path, settings), tmp_path, "give its directory as benchmark.dataset.path")
 
 

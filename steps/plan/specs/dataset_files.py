@@ -5,7 +5,7 @@ from steps.plan.rates import PLACE
 from steps.plan.spec import Config, Cost, Facts, StepSpec
 
 
-def limitation(config: Config) -> str | None:
+def brings(config: Config) -> str | None:
     if config["fetch"]["offline"]:
         return (
             f"fetch.offline is set, and {config['name']}'s dataset comes from a network; set "
@@ -29,6 +29,6 @@ SPEC = StepSpec(
     place="here",
     axes=("benchmark",),
     sources=("steps/prepare/fetch/*.py", "steps/config/fetch.py", "steps/prepare/names.py"),
-    limitation=limitation,
+    brings=brings,
     cost=cost,
 )

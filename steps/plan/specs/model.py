@@ -5,7 +5,7 @@ from steps.plan.rates import PLACE
 from steps.plan.spec import SHORT_S, Config, Cost, Facts, StepSpec
 
 
-def limitation(config: Config) -> str | None:
+def brings(config: Config) -> str | None:
     source, repository = config.get("source"), config.get("repository")
     if "embedded" in config or source == "local":
         return None
@@ -49,6 +49,6 @@ SPEC = StepSpec(
         "steps/prepare/checkpoint/layout.py",
         "steps/prepare/checkpoint/whole.py",
     ),
-    limitation=limitation,
+    brings=brings,
     cost=cost,
 )

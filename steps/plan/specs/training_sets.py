@@ -7,7 +7,7 @@ from steps.plan.rates import PLACE
 from steps.plan.spec import Config, Cost, Facts, StepSpec
 
 
-def limitation(config: Config) -> str | None:
+def brings(config: Config) -> str | None:
     """Offline it needs the sets, or all of a clone, a haystack and NLTK's data."""
     if config["directory"] is not None or not config["offline"]:
         return None
@@ -44,7 +44,7 @@ SPEC = StepSpec(
     place="here",
     axes=("benchmark", "compression"),
     needs={"model": "model", "environment": "environment/generator"},
-    limitation=limitation,
+    brings=brings,
     programs=programs,
     cost=cost,
 )
