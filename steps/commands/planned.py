@@ -84,7 +84,6 @@ def command(given: argparse.Namespace) -> int:
     look = Look()
     if reason := refusal(path, ROOT, look.missing):
         raise UserError(reason)
-    asked = replace(asked, left=left(path, ROOT, look.missing))
     supervisor.lock(ROOT)
     if (open_ended := revisions.unresolved(path)) and not _runs_nothing(given):
         from steps.prepare.fetch.revisions import resolve
@@ -94,6 +93,7 @@ def command(given: argparse.Namespace) -> int:
         path = frozen_plan(ROOT, given.overrides, given.site)
         asked = results.Asked.of(path, ROOT, as_typed(given.overrides, given.site))
         refuse_older(path, ROOT)
+    asked = replace(asked, left=left(path, ROOT, look.missing))
     os.chdir(ROOT)
     if given.command == "again":
         return results.again(asked, words)
