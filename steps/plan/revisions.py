@@ -1,7 +1,7 @@
 """Commits of models that no public source states: the head of `main` as it was at the first run.
 
 `results/revisions.json` keeps them, by hub and repository, so that every later plan is of the same
-weights. It is written once per repository, and whoever wants a newer head deletes its entry.
+weights. It is written once per repository, and the user deletes an entry to take a newer head.
 """
 
 import json
@@ -39,7 +39,7 @@ def known(root: Path) -> dict[str, str]:
 
 
 def name_of(model: Mapping[str, Any]) -> str:
-    """Of a model of a hub, as the file has it."""
+    """The name of a hub's model in the file."""
     return f"{model['fetch']['endpoint'].rstrip('/')}/{model['repository']}"
 
 

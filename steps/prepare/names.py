@@ -1,4 +1,4 @@
-"""Names that a file of a ready-made dataset goes by."""
+"""Names of a file of a ready-made dataset."""
 
 from collections.abc import Mapping
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas
 
 PROTOCOL = 4
-"""Of the pickles that are written: the images of engines have Python 3.10 or later."""
+"""The protocol of pickles that are written: the images of engines have Python 3.10 or later."""
 
 TOKEN_LIMIT = 1 << 31
 PARTS = ("evaluation", "calibration")
@@ -113,7 +113,7 @@ def write(config: ReadyDataset, fetched: Path | None, workspace: Workspace) -> N
 
 
 def _files(config: ReadyDataset, fetched: Path | None) -> dict[str, Path]:
-    """Of the job that fetched them, or of a directory of this machine."""
+    """Both files, of the job that fetched them or of a directory of this machine."""
     if fetched is not None:
         manifest = Manifest.read(fetched)
         return {part: manifest.file(manifest.result[part]["file"]) for part in PARTS}

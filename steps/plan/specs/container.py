@@ -23,7 +23,7 @@ def limitation(config: Config) -> str | None:
 
 
 def cost(key: str, config: Config, facts: Facts) -> Cost:
-    """Of what is compiled on a base that was never built here, the limit of the build."""
+    """What is compiled on a base that was never built here takes at most the limit of its build."""
     if "stack" not in config:
         return UNKNOWN
     if config["lock"] in ENVIRONMENTS:

@@ -56,7 +56,7 @@ START_S = 40.0
 """Start of an engine and its LoadGen process: 25 to 60 s on two busy cores, November 2026."""
 
 LINE_BYTES = 300
-"""Of a sample in every log: its line of samples.csv, and what is around a logged answer."""
+"""Bytes of a sample in every log: its line of samples.csv, and what is around a logged answer."""
 
 ENGINES = ("vllm", "null")
 """Kinds of engines that steps/run/sut can start."""
@@ -68,8 +68,8 @@ def environment_cost(key: str, config: Config, facts: Facts) -> Cost:
 
 
 def answer_bytes(generation: Config) -> float:
-    """Of an answer in an accuracy log, which is hexadecimal: the pixels of an image, or tokens of
-    four bytes, of which an answer has at most so many."""
+    """Bytes of an answer in an accuracy log, which is hexadecimal: the pixels of an image, or the
+    most tokens that an answer has, of four bytes each."""
     if "size" in generation:
         return 2.0 * 3 * float(generation["size"]) ** 2
     return 2.0 * 4 * float(generation["max_tokens"])

@@ -37,7 +37,7 @@ def both_forms(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _older(new: Mapping[str, Any]) -> dict[str, Any]:
-    """Of rope_parameters; nothing for those of several kinds of layers."""
+    """What version 4 reads of rope_parameters; nothing for those of several kinds of layers."""
     if THETA not in new or any(isinstance(value, Mapping) for value in new.values()):
         return {}
     rest = {key: value for key, value in new.items() if key != THETA}
