@@ -58,7 +58,7 @@ START_S = 40.0
 LINE_BYTES = 300
 """Bytes of a sample in every log: its line of samples.csv, and what is around a logged answer."""
 
-ENGINES = ("vllm", "null")
+ENGINES = ("vllm", "vllm-rocm", "null")
 """Kinds of engines that steps/run/sut can start."""
 
 
