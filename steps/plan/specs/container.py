@@ -4,7 +4,7 @@ from steps.config.artifacts import PlannedImage
 from steps.config.container import ImageConfig
 from steps.plan.rates import PLACE
 from steps.plan.spec import UNKNOWN, Config, Cost, Facts, StepSpec
-from steps.plan.specs.shared import ENVIRONMENTS, environment_cost
+from steps.plan.specs.shared import ENGINE_OPTIONS, ENVIRONMENTS, environment_cost
 
 OLDEST_PYTHON = 10
 """Minor version of Python 3 that steps are written for: that of AMD's images on ROCm 7.0."""
@@ -47,6 +47,7 @@ SPEC = StepSpec(
         "steps/machine/runtime/*.py",
         "steps/config/container.py",
         "steps/config/runtime.py",
+        *ENGINE_OPTIONS,
     ),
     limitation=limitation,
     cost=cost,

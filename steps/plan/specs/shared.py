@@ -28,6 +28,9 @@ RUN_SOURCES = (
     "steps/prepare/checkpoint/config_forms.py",
     "steps/prepare/checkpoint/layout.py",
 )
+ENGINE_OPTIONS = ("steps/machine/engine_options.py", "steps/machine/vllm_source.py")
+"""What lists the arguments and variables of an environment's or an image's engine."""
+
 WINDOW_SOURCES = (
     "steps/config/verdicts.py",
     "steps/config/window.py",
