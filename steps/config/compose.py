@@ -149,17 +149,11 @@ def _first(*values: Any) -> Any:
 
 
 def _model(source: DictConfig, _root_: DictConfig) -> DictConfig:
-    """The source weights, or with precision.prequantized those that somebody quantized already."""
-    precision = _root_.precision
-    if not precision.get("prequantized"):
+    """The source weights, or, with precision.prequantized, those that somebody published quantized;
+    where nobody did, the source weights are quantized as ever."""
+    precision, there = _root_.precision, _root_.benchmark.get("prequantized") or {}
+    if not precision.get("prequantized") or precision.name not in there:
         return source
-    there = _root_.benchmark.get("prequantized") or {}
-    if precision.name not in there:
-        known = ", ".join(there) or "no precision"
-        raise ValueError(
-            f"precision.prequantized is set, and {_root_.benchmark.name} has ready-made weights in "
-            f"{known}, not in {precision.name}"
-        )
     fetched = {"name": source.name, "source": "huggingface", "fetch": source.fetch}
     ready = {**there[precision.name], "format": precision.format}
     return OmegaConf.create({**fetched, **ready})

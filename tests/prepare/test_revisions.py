@@ -249,10 +249,12 @@ def test_a_plan_of_prequantized_weights_makes_none(project: Path) -> None:
     assert "model" not in dataset.inputs
 
 
-def test_a_precision_without_published_weights_is_refused(project: Path) -> None:
-    with pytest.raises(UserError) as caught:
-        make(project, [*CHOSEN, "precision=mxfp4", "precision.prequantized=true"])
-    assert "has ready-made weights in fp8, mxfp4-gptq, not in mxfp4" in str(caught.value)
+def test_weights_that_nobody_published_are_made(project: Path) -> None:
+    chosen = ["experiment=amd-v5.1", "benchmark=llama3.1-405b", "precision.prequantized=true"]
+    jobs = make(project, [*chosen, "compression=depth-pruned-21"]).jobs
+    assert "quantize" in {job.step for job in jobs}
+    (model,) = (json.loads(job.config) for job in jobs if job.step == "model")
+    assert model["repository"] == "meta-llama/Llama-3.1-405B-Instruct" and "format" not in model
 
 
 @pytest.mark.parametrize(
