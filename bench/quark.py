@@ -78,7 +78,7 @@ def work(source: Path, destination: Path, samples: int, tokens: int) -> Cost:
             seq_len=tokens,
             data_type="float32",
         )
-        quark.quantize(source, destination, options, prompts, phases.begin)
+        quark.quantize(source, destination, options, prompts, begins=phases.begin)
     for path in destination.iterdir():
         with path.open("rb") as stream:
             os.fsync(stream.fileno())

@@ -20,7 +20,8 @@ from steps.base.arguments import (
     site_argument,
 )
 from steps.base.errors import UserError
-from steps.plan.frozen import frozen_plan
+from steps.plan import revisions
+from steps.plan.frozen import RUNS_NOTHING, frozen_plan
 from steps.schedule import supervisor
 
 if TYPE_CHECKING:
@@ -87,13 +88,26 @@ def command(given: argparse.Namespace) -> int:
     look = Look()
     if reason := refusal(path, ROOT, look.missing):
         raise UserError(reason)
-    asked = replace(asked, left=left(path, ROOT, look.missing))
-    _require_true(asked)
+    _require_true(replace(asked, left=left(path, ROOT, look.missing)))
     supervisor.lock(ROOT)
+    if (open_ended := revisions.unresolved(path)) and not _runs_nothing(given):
+        from steps.prepare.fetch.revisions import resolve
+
+        for name, commit in resolve(open_ended, ROOT).items():
+            print(f"{name}: {revisions.BRANCH} is {commit}, kept in {revisions.FILE}")
+        path = frozen_plan(ROOT, given.overrides, given.site)
+        asked = results.Asked.of(path, ROOT, as_typed(given.overrides, given.site))
+        refuse_older(path, ROOT)
+    asked = replace(asked, left=left(path, ROOT, look.missing))
     os.chdir(ROOT)
     if given.command == "again":
         return results.again(asked, words)
     return results.run(asked, given.passed_on)
+
+
+def _runs_nothing(given: argparse.Namespace) -> bool:
+    passed_on = getattr(given, "passed_on", ())
+    return any(argument in RUNS_NOTHING for argument in passed_on)
 
 
 def _published(given: argparse.Namespace) -> bool:

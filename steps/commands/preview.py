@@ -22,7 +22,7 @@ from steps.commands.results import Asked, broken, lines
 from steps.config.submission import Cell
 from steps.machine.look import Look
 from steps.plan.due import Reason, due, told
-from steps.plan.estimate import cost, evaluation_counts
+from steps.plan.estimate import cost, facts_of
 from steps.plan.frozen import frozen_plan
 from steps.plan.plan import Job, Plan, load
 from steps.plan.states import described, troubles
@@ -33,7 +33,8 @@ from steps.prepare.fetch.hub import token
 class StepCost(Strict):
     """The jobs of one step: how many there are, how many would run, why, and in how many seconds.
 
-    `seconds` is None if that is not known; `why` counts reasons, in words, over jobs.
+    `seconds` is None if that is not known; `why` counts reasons, in words, over jobs. `gigabytes`
+    of disk; `basis`: what time and disk follow from, where that isn't the configuration alone.
     """
 
     step: str
@@ -42,6 +43,8 @@ class StepCost(Strict):
     why: dict[str, int]
     waits: bool
     seconds: float | None
+    gigabytes: float
+    basis: tuple[str, ...]
 
 
 CellWhere = Literal["here", "elsewhere", "brings", "never"]
@@ -114,13 +117,13 @@ def previewed(path: Path, root: Path, typed: Sequence[str] = ()) -> Preview:
     if wrong.results:  # no tree is made with them
         waiting = {job.output for job in plan.jobs if job.step in WAITING}
         reasons = {output: why for output, why in reasons.items() if output not in waiting}
-    counts, nodes = evaluation_counts(plan.jobs), {r.system: r.nodes for r in plan.requirements}
+    facts, nodes = facts_of(plan.jobs), {r.system: r.nodes for r in plan.requirements}
     steps, total_s, gigabytes = [], 0.0, 0.0
     for step in dict.fromkeys(job.step for job in plan.jobs):
         jobs = [job for job in plan.jobs if job.step == step]
         to_run = [job for job in jobs if job.output in reasons]
         costs = [
-            cost(job, counts.get(job.output, 0), nodes.get(job.key.split("/")[0], 1), root)
+            cost(job, facts[job.output], nodes.get(job.key.split("/")[0], 1), root)
             for job in to_run
         ]
         seconds = sum(c.seconds or 0 for c in costs)
@@ -136,6 +139,8 @@ def previewed(path: Path, root: Path, typed: Sequence[str] = ()) -> Preview:
                 why=dict(found),
                 waits=wrong.results and step in WAITING,
                 seconds=seconds if all(c.seconds is not None for c in costs) else None,
+                gigabytes=sum(c.gigabytes for c in costs),
+                basis=tuple(dict.fromkeys(c.basis for c in costs if c.basis)),
             )
         )
     return Preview(
@@ -167,11 +172,15 @@ def previewed(path: Path, root: Path, typed: Sequence[str] = ()) -> Preview:
 
 def rendered(found: Preview) -> str:
     """The plan as a table, one line per step, with departures from the rules below it."""
-    rows = [[one.step, one.jobs, one.due, _why(one), _about(one.seconds)] for one in found.steps]
-    table = tabulate(rows, headers=["step", "jobs", "to run", "why", "about"], tablefmt="simple")
+    rows = [
+        [one.step, one.jobs, one.due, _why(one), _about(one.seconds), _size(one.gigabytes)]
+        for one in found.steps
+    ]
+    headers = ["step", "jobs", "to run", "why", "about", "disk"]
+    table = tabulate(rows, headers=headers, tablefmt="simple")
     title = f"experiment {found.experiment}, plan {found.plan}"
     refused = [f"run would refuse: {found.refusal}"] if found.refusal else []
-    said = [*found.why, *found.wrong, *_cells(found), *_notes(found)]
+    said = [*_bases(found), *found.why, *found.wrong, *_cells(found), *_notes(found)]
     return "\n".join([title, table, _total(found), *said, *refused])
 
 
@@ -224,6 +233,16 @@ def _why(one: StepCost) -> str:
 
 def _about(seconds: float | None) -> str:
     return "not known" if seconds is None else _duration(seconds)
+
+
+def _size(gigabytes: float) -> str:
+    return "" if gigabytes < 0.05 else f"{gigabytes:,.1f} GB"
+
+
+def _bases(found: Preview) -> list[str]:
+    """What the estimates of a step follow from, where nobody has measured it."""
+    lines = [f"  {one.step}: {basis}" for one in found.steps for basis in one.basis]
+    return ["estimated from:", *lines] if lines else []
 
 
 def _total(found: Preview) -> str:

@@ -10,7 +10,7 @@ from typing_extensions import Self
 from steps.base.strict import Name, Positive, Strict
 from steps.config.compression import ContainerConfig
 from steps.config.container import ImageConfig
-from steps.config.fetch import Commit, FetchSettings
+from steps.config.fetch import Commit, FetchSettings, Md5, Sha256
 from steps.mlperf.rounds import COUNTS, DIVISIONS, MAY_BE_EMPTY, STATUSES, SYSTEM_TYPES
 
 
@@ -29,13 +29,22 @@ class EmbeddedModel(Strict):
 
 
 class HubModel(Strict):
-    """Source weights on a Hugging Face hub; without a `revision` they can be planned only."""
+    """Weights on a Hugging Face hub.
+
+    Without a `revision` the head of `main` is looked up once, before the first run, and kept in
+    results/revisions.json; `branch` then says that `revision` is from there. `format`: of weights
+    that are quantized already, null for source weights. `first_shard_md5`: of the first file of
+    weights, where that is published.
+    """
 
     name: Name
     source: Literal["huggingface"]
     repository: str
     revision: Commit | None
     fetch: FetchSettings
+    branch: Literal["main"] | None = None
+    format: Literal["fp8", "mxfp4"] | None = None
+    first_shard_md5: Md5 | None = None
 
 
 class StoredModel(Strict):
@@ -92,13 +101,84 @@ class PlannedImage(
     """An image that can be planned: with a recipe of ours, or with what is known of another's."""
 
 
-class DatasetConfig(Strict):
+class GeneratedDataset(Strict):
     """Prompts of a generated benchmark, by its recipe; counts are numbers of prompts."""
 
     name: Name
     recipe: Literal["rehearsal"]
     evaluation_count: Positive
     calibration_count: Positive
+
+
+class DatasetFile(Strict):
+    """One file of a ready-made dataset, and what is published of it.
+
+    `uri`: the .uri file of MLCommons' storage, or of a mirror, that leads to it. `names`: what it
+    is called, MLCommons' own name first; a file under such a name with .gz behind it is unzipped.
+    `md5`, `sha256`: of the unzipped file, null where nobody published one: then the digest that the
+    source lists is checked alone. `rows`: its samples, null if nobody says.
+    """
+
+    uri: str
+    names: tuple[str, ...]
+    md5: Md5 | None
+    sha256: Sha256 | None
+    rows: Positive | None
+
+    @property
+    def pinned(self) -> bool:
+        return self.md5 is not None or self.sha256 is not None
+
+
+class FileSource(Strict):
+    """Where one file of a ready-made dataset is fetched from, as in DatasetFile."""
+
+    uri: str
+    names: tuple[str, ...]
+
+
+class DatasetFilesConfig(Strict):
+    """The files of a ready-made dataset, fetched as they are."""
+
+    name: Name
+    recipe: str
+    evaluation: FileSource
+    calibration: FileSource
+    fetch: FetchSettings
+
+
+class ReadyDataset(Strict):
+    """A dataset that MLCommons publishes tokenized.
+
+    `path`: a directory of this machine, and of folders below it, that has the files; null: they are
+    fetched. The first `evaluation_count` evaluation samples are used, and at most
+    `calibration_count` of the others.
+    """
+
+    name: Name
+    recipe: Literal["open-orca", "mixtral-15k", "llama3.1-405b", "cnn-dailymail"]
+    evaluation_count: Positive
+    calibration_count: Positive
+    path: str | None
+    evaluation: DatasetFile
+    calibration: DatasetFile
+    fetch: FetchSettings
+
+
+def _where_prompts_come_from(dataset: Any) -> str:
+    ready = isinstance(dataset, Mapping) and "evaluation" in dataset
+    return "ready" if ready else "generated"
+
+
+class DatasetConfig(
+    RootModel[
+        Annotated[
+            Annotated[GeneratedDataset, Tag("generated")] | Annotated[ReadyDataset, Tag("ready")],
+            Discriminator(_where_prompts_come_from),
+        ]
+    ]
+):
+    """The prompts of a benchmark: generated here, or as MLCommons publishes them."""
 
 
 MISSING = "N/A"
@@ -114,10 +194,11 @@ VALUES: Mapping[str, tuple[str, ...]] = {
 
 
 class RemoteDatasetConfig(Strict):
-    """A dataset of MLCommons; `files` maps the name of each file to its md5, null if unknown."""
+    """A dataset that can be planned only; `files` maps the name of each file to its md5, null if
+    unknown."""
 
     name: Name
-    recipe: Literal["open-orca", "mixtral-15k", "llama3.1-405b", "coco-2014", "cnn-dailymail"]
+    recipe: Literal["coco-2014"]
     evaluation_count: Positive
     calibration_count: Positive
     files: dict[str, str | None]

@@ -148,6 +148,27 @@ def _first(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
 
 
+def _model(source: DictConfig, _root_: DictConfig) -> DictConfig:
+    """The source weights, or, with precision.prequantized, those that somebody published quantized;
+    where nobody did, the source weights are quantized as ever."""
+    precision, there = _root_.precision, _root_.benchmark.get("prequantized") or {}
+    if not precision.get("prequantized") or precision.name not in there:
+        return source
+    fetched = {"name": source.name, "source": "huggingface", "fetch": source.fetch}
+    ready = {**there[precision.name], "format": precision.format}
+    return OmegaConf.create({**fetched, **ready})
+
+
+def _dataset_files(dataset: DictConfig) -> DictConfig | None:
+    """What fetching a published dataset depends on; null if it is generated, or here already."""
+    if "evaluation" not in dataset or dataset.path is not None:
+        return None
+    found = {key: dataset[key] for key in ("name", "recipe", "fetch")}
+    for part in ("evaluation", "calibration"):
+        found[part] = {key: dataset[part][key] for key in ("uri", "names")}
+    return OmegaConf.create(found)
+
+
 def _nodes(groups: ListConfig) -> int:
     return int(sum(group.nodes for group in groups))
 
@@ -159,6 +180,8 @@ RESOLVERS: Mapping[str, Callable[..., Any]] = {
         "at": _at,
         "maybe": _maybe,
         "first": _first,
+        "model": _model,
+        "dataset_files": _dataset_files,
     },
     **{"text": str, "nodes": _nodes},
 }

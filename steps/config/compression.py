@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from steps.base.strict import Name, NotNegative, Positive, PositiveNumber, Strict
+from steps.config.fetch import Commit, Sha256
 
 
 class NoOptions(Strict):
@@ -157,15 +158,57 @@ class NotesData(Strict):
     validation_samples: Positive
 
 
-class RulerData(Strict):
-    """JSON lines that RULER's generator wrote, with `input` and `outputs`; one file per set.
+class Haystack(Strict):
+    """The text that needles are hidden in, as RULER's own script writes it; without a `path` that
+    script downloads it."""
 
-    Without files it can be planned only. Of each file the first samples are trained on and the last
-    ones are for validation. `end` follows the answers, which are joined by line ends.
+    path: str | None
+    sha256: Sha256 | None
+
+
+class TrainingSetsConfig(Strict):
+    """RULER's `niah_multivalue` sets, one for each of `lengths` (tokens) by `needles`.
+
+    Made by the generator in the git repository `generator` at `commit`, `samples` each, `values` in
+    the form of its prompt template `template`; or taken from `directory`, a file each, named as
+    `digests` names them. `nltk_data`: a directory with tokenizers/punkt_tab; null: NLTK downloads
+    it. `processes` generate at once, each for at most `limit_s`. `offline`: nothing is fetched.
+    """
+
+    generator: str
+    commit: Commit
+    lengths: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    needles: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    samples: Positive
+    values: Literal["uuids", "numbers", "words"]
+    template: Name
+    seed: NotNegative
+    haystack: Haystack
+    nltk_data: str | None
+    directory: str | None
+    digests: dict[str, Sha256]
+    processes: Positive
+    limit_s: PositiveNumber
+    offline: bool
+
+    @property
+    def names(self) -> dict[str, tuple[int, int]]:
+        """Length and needles of each set, by its file's name."""
+        return {
+            f"niah_multivalue-{length}-{needles}.jsonl": (length, needles)
+            for length in self.lengths
+            for needles in self.needles
+        }
+
+
+class RulerData(Strict):
+    """RULER's sets, made by the step training_sets.
+
+    Of each set the first samples are trained on and the last ones are for validation. `end` follows
+    the answers, which are joined by line ends.
     """
 
     kind: Literal["ruler"]
-    files: tuple[str, ...]
     training_samples_per_set: Positive
     validation_samples_per_set: Positive
     end: str

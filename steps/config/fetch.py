@@ -1,5 +1,6 @@
 """Where a model or a dataset comes from."""
 
+import fnmatch
 import os
 import re
 from collections.abc import Mapping
@@ -73,6 +74,14 @@ class HubSource(Strict):
     exclude: tuple[str, ...]
     token: Secret | None
 
+    def wants(self, name: str) -> bool:
+        """Whether a file of the repository is among those to fetch."""
+
+        def matches(patterns: tuple[str, ...]) -> bool:
+            return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+        return matches(self.include) and not matches(self.exclude)
+
 
 class UrlFile(Strict):
     """A file by URL; `name` is its path in the artifact. Either digest will do."""
@@ -103,13 +112,14 @@ class MlcommonsSource(Strict):
 
     The format is that of MLCommons' r2-downloader. `checksums_sha256` is the digest of
     `<name>.md5` and so pins every file. Members' datasets need the headers CF-Access-Client-Id and
-    CF-Access-Client-Secret.
+    CF-Access-Client-Secret. `names`: of the files to take, wherever they are listed; empty: all.
     """
 
     kind: Literal["mlcommons"]
     uri: Annotated[str, Field(pattern=r"^https?://[^/\s]+/\S*\.uri$")]
     checksums_sha256: Sha256 | None
     headers: dict[str, Secret]
+    names: tuple[str, ...] = ()
 
 
 class LocalSource(Strict):
@@ -131,7 +141,8 @@ class FetchSettings(Strict):
 
     `endpoint`: the hub's address. `token`: the hub's, by reference. `include`: patterns of the
     hub's files to fetch; empty: all. `exclude`: patterns of files to leave out. `offline`: nothing
-    but a local source is allowed, and no connection is opened.
+    but a local source is allowed, and no connection is opened. `hub_cache`: a cache of Hugging
+    Face's tools on this machine ($HF_HOME/hub): what it has whole and undamaged is taken there.
 
     `connections`: files fetched at once. `stall_limit_s`: a connection that brings less than
     1 KiB/s for so long is given up. `attempts`: how often in a row a file may fail without a byte
@@ -147,10 +158,11 @@ class FetchSettings(Strict):
     token: Secret | None
     include: tuple[str, ...]
     exclude: tuple[str, ...]
+    hub_cache: str | None = None
 
 
 class FetchConfig(Strict):
-    """One thing to fetch. The numbers are those of FetchSettings."""
+    """One thing to fetch. The numbers and `hub_cache` are those of FetchSettings."""
 
     name: Name
     source: Source
@@ -159,3 +171,4 @@ class FetchConfig(Strict):
     stall_limit_s: PositiveNumber
     attempts: Positive
     retry_wait_s: PositiveNumber
+    hub_cache: str | None = None

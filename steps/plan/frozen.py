@@ -13,6 +13,7 @@ from pathlib import Path
 from steps import ROOT
 from steps.base.errors import UserError
 from steps.base.record import canonical_json, digest_files, sha256_file, write_atomically
+from steps.plan import revisions
 
 RUNS_NOTHING = (
     *("-n", "--dry-run", "--dryrun", "--summary", "--dag", "--rulegraph", "--lint", "--report"),
@@ -24,7 +25,7 @@ def frozen_plan(root: Path, overrides: list[str], site: Path | None = None) -> P
     """The plan of these overrides; composed only if `conf/`, code or locks changed since.
 
     Composition is a pure function of what the key covers: `conf/` has no resolver that reads the
-    environment, the clock or the machine.
+    environment, the clock or the machine; revisions that were looked up are in the key.
     """
     refuse_broken_link(root / "results")
     for text in [*overrides, *([] if site is None else [str(site)])]:
@@ -32,7 +33,7 @@ def frozen_plan(root: Path, overrides: list[str], site: Path | None = None) -> P
             raise UserError(f"{text!r} isn't UTF-8, and a plan holds nothing else; fix it")
     read = ("conf/**/*.yaml", "conf/**/*.json", "envs/*.lock", "steps/**/*.py")
     files = [path for pattern in read for path in root.glob(pattern)]
-    key = digest_files(files, root) + canonical_json(overrides)
+    key = digest_files(files, root) + canonical_json(overrides) + revisions.text(root)
     if site is not None and site.is_file():
         key += site.name + site.read_text(encoding="utf-8", errors="replace")
     index = root / "results/plans/index" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}"

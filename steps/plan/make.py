@@ -6,6 +6,7 @@ from steps.base.confidential.tokens import refuse_typed
 from steps.base.errors import UserError
 from steps.config.compose import compose
 from steps.config.scheduler import GROUP
+from steps.plan import revisions
 from steps.plan.plan import Plan
 from steps.plan.planner import Planner
 from steps.plan.registry import STEPS
@@ -24,6 +25,7 @@ def make(root: Path, overrides: list[str], site: Path | None = None) -> Plan:
     """
     refuse_typed(overrides)
     experiment, cells = compose(root / "conf", overrides, site)
+    cells = revisions.pinned(cells, root)
     _require_free(experiment, [str(cell["system"]["name"]) for cell in cells])
     # A site's queues and accounts are neither part of a result nor anybody else's business.
     given = [text for text in overrides if text.lstrip("+~").split("=")[0].split(".")[0] != GROUP]

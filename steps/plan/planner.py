@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -99,6 +100,8 @@ class Planner:
         cell = Scope(where, subtrees, point, containers)
         self._environments(cell, composed, runtime)
         self._source(cell)
+        if files := subtrees["dataset_files"]:
+            cell.made["dataset_files"] = self._add_step(cell, "dataset_files", files)
         cell.made["dataset"] = self._add_step(cell, "dataset", subtrees["dataset"])
         self._weights(cell)
         for step, spec in STEPS.items():
@@ -151,9 +154,11 @@ class Planner:
         for role, subtree in cell.subtrees["environment"].items():
             if role == "prepare" and not _changes(cell.subtrees):
                 continue
+            if role == "generator" and cell.subtrees["training_sets"] is None:
+                continue
             image = cell.subtrees["container"].get(role)
             # What judges runs needs no accelerator, and so no container, but perhaps other tools.
-            judges = role == "analysis" or (role == "scoring" and image is None)
+            judges = role in ("analysis", "generator") or (role == "scoring" and image is None)
             native = runtime.native or judges
             if subtree["name"] is not None and native:
                 key = str(subtree["name"])
@@ -190,7 +195,10 @@ class Planner:
     def _source(self, cell: Scope) -> None:
         model = cell.subtrees["model"]
         source = {"source": f"{model['embedded']}/manifest.json"} if "embedded" in model else {}
-        cell.made["model"] = self._add(cell, "model", cell.point["benchmark"], model, source)
+        # Weights that are fetched quantized are of one precision, source weights of all.
+        axes = ("benchmark", "precision") if _prequantized(model) else ("benchmark",)
+        key = "/".join(cell.point[axis] for axis in axes)
+        cell.made["model"] = self._add(cell, "model", key, model, source)
 
     def _weights(self, cell: Scope) -> None:
         """From the source to what the runs load; `made["weights"]` is the last job so far.
@@ -203,6 +211,11 @@ class Planner:
         if check and _changes(subtrees):
             source = cell.at("system", "benchmark")
             made["reference"] = self._add_step(source, "quick_run", check)
+        if subtrees["training_sets"] is not None:
+            known = cell.at("benchmark", "compression")
+            made["training_sets"] = self._add_step(
+                known, "training_sets", subtrees["training_sets"]
+            )
         quantized = False
         for step in _changes(subtrees):
             quantized = quantized or step == "quantize"
@@ -262,7 +275,7 @@ class Planner:
         inputs = {
             role: cell.made[needed].output
             for role, needed in {**spec.needs, **compared}.items()
-            if role != "dataset" or _looks_at_data(step, subtree)
+            if _reads(step, role, subtree)
         }
         return self._add(cell, step, key, subtree, inputs, gates)
 
@@ -276,7 +289,7 @@ class Planner:
         gates: tuple[str, ...] = (),
     ) -> Job:
         spec = STEPS[step]
-        limitation = spec.limitation(subtree)
+        limitation = spec.limitation(subtree) or self._other_quark(cell, step, subtree)
         checked = spec.planned if spec.planned and limitation else spec.config
         self._require_taken(cell, _validated(checked, subtree, f"{cell.where}: steps.{step}"))
         config = canonical_json(subtree)
@@ -305,6 +318,19 @@ class Planner:
             )
         return known
 
+    def _other_quark(self, cell: Scope, step: str, subtree: Any) -> str | None:
+        """Options are for one version of Quark; the environment that quantizes has one too."""
+        made = cell.made.get("environment/prepare")
+        if step != "quantize" or subtree["tool"] != "quark" or made is None:
+            return None
+        lock = made.inputs.get("lock")
+        text = (self._root / lock).read_text(encoding="utf-8") if lock else ""
+        pinned = re.search(r"^amd-quark==(\S+)", text, re.MULTILINE)
+        wanted = subtree["options"].get("version")
+        if pinned is None or pinned[1] == wanted:
+            return None
+        return f"{lock} has AMD Quark {pinned[1]}, and the options are for {wanted}"
+
     def _require_taken(self, cell: Scope, config: BaseModel) -> None:
         """What the engine of a step is given, it has to take: by the list of the environment or
         image if that is made, else by the shipped one."""
@@ -324,7 +350,7 @@ class Planner:
     ) -> tuple[str, str]:
         stage = STEPS[step].stage
         # Another minimum judges again what is there; what comes after doesn't move for it.
-        decisive = "" if step == "quick_check" else config
+        decisive = "" if step == "quick_check" else _decisive(config)
         digest = hashlib.sha256(canonical_json([decisive, dict(inputs)]).encode()).hexdigest()
         names = {
             "step": step,
@@ -371,7 +397,9 @@ class Planner:
                     inputs[f"{key}/{step}"] = self._jobs[step, key].output
             inputs[f"describe/{cell.system}"] = self._jobs["describe", cell.system].output
             # Where weights come from is the site's affair: the tree must not say it.
-            inputs[f"model/{cell.benchmark}"] = self._jobs["model", cell.benchmark].output
+            for key in (cell.benchmark, f"{cell.benchmark}/{cell.precision}"):
+                if ("model", key) in self._jobs:
+                    inputs[f"model/{key}"] = self._jobs["model", key].output
         submission = {
             "experiment": self._experiment,
             "round": round_name,
@@ -387,6 +415,16 @@ class Planner:
         statement = {key: submission[key] for key in ("experiment", "round", "submitter")}
         stated = {**_stated(inputs), **self._locks()}
         self._add(whole, "provenance", "", {**statement, "overrides": overrides}, stated)
+
+
+def _decisive(config: str) -> str:
+    """Without the cache that files may be taken from, which their digests make irrelevant."""
+    subtree = json.loads(config)
+    fetch = subtree.get("fetch") if isinstance(subtree, dict) else None
+    if not isinstance(fetch, dict) or "hub_cache" not in fetch:
+        return config
+    kept = {key: value for key, value in fetch.items() if key != "hub_cache"}
+    return canonical_json({**subtree, "fetch": kept})
 
 
 def _stated(inputs: Mapping[str, str]) -> dict[str, str]:
@@ -416,15 +454,30 @@ def _changes(subtrees: Mapping[str, Any]) -> tuple[str, ...]:
     late = prune is not None and prune["when"] == "after_quantize"
     order = ("quantize", "prune") if late else ("prune", "finetune", "quantize")
     wanted = {
-        "quantize": subtrees["quantize"]["format"] != "none",
+        "quantize": subtrees["quantize"]["format"] != "none"
+        and not _prequantized(subtrees["model"]),
         "prune": prune is not None,
         "finetune": subtrees["finetune"] is not None,
     }
     return tuple(step for step in order if wanted[step])
 
 
-def _looks_at_data(step: str, subtree: Any) -> bool:
-    """Pruning a given block and quantizing without calibration don't depend on any prompt."""
+def _prequantized(model: Mapping[str, Any]) -> bool:
+    return model.get("format") is not None
+
+
+def _reads(step: str, role: str, subtree: Any) -> bool:
+    """Pruning a given block and quantizing without calibration don't depend on any prompt, and
+    prompts that are published tokenized don't depend on any model."""
+    if step == "dataset" and role in ("model", "files"):
+        ready = "evaluation" in subtree
+        return ready and subtree["path"] is None if role == "files" else not ready
+    if role == "sets":
+        return bool(subtree["data"]["kind"] == "ruler")
+    if step == "training_sets" and role == "model":
+        return subtree["directory"] is None
+    if role != "dataset":
+        return True
     if step == "prune":
         return bool(subtree["block"]["by"] != "layers")
     if step == "quantize":

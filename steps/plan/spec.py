@@ -10,8 +10,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from steps.plan.rates import Rates
+
 Stage = Literal["artifacts", "runs", "verdicts", "submission", "provenance"]
-Environment = Literal["driver", "engine", "prepare", "analysis", "scoring"]
+Environment = Literal["driver", "engine", "prepare", "generator", "analysis", "scoring"]
 Place = Literal["here", "share", "nodes"]
 
 Config = Mapping[str, Any]
@@ -24,18 +26,40 @@ SHORT_S = 10.0
 class Cost:
     """Machine-seconds and disk of a job; seconds None: nothing is known of it.
 
-    `measured`: the seconds are those of an earlier run of this very job.
+    `measured`: the seconds are those of an earlier run of this very job. `basis`: what they follow
+    from, where that isn't the configuration alone. `rough`: they rest on an assumption, so no time
+    limit may follow from them.
     """
 
     seconds: float | None
     gigabytes: float
     measured: bool = False
+    basis: str = ""
+    rough: bool = False
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a job's cost depends on besides its configuration.
+
+    `samples` of its dataset. `billions` of parameters of the weights that it starts from (a model's
+    own), None if their number isn't known; `weight_bytes`: of each of them.
+    """
+
+    rates: Rates
+    samples: int = 0
+    billions: float | None = None
+    weight_bytes: float = 2.0
+
+    @property
+    def weights_gb(self) -> float | None:
+        return None if self.billions is None else self.billions * self.weight_bytes
 
 
 UNKNOWN = Cost(None, 0.0)
 
 
-def short(key: str, config: Config, samples: int) -> Cost:
+def short(key: str, config: Config, facts: Facts) -> Cost:
     """Cost of a job that takes seconds."""
     return Cost(SHORT_S, 0.01)
 
@@ -75,7 +99,7 @@ class StepSpec:
     what was made with other values of them holds; `limitation` says in a sentence why Reprise can't
     execute it; `brings` says what the user has to bring so that it can, and with which setting;
     `programs` maps programs that the machine has to have to the sentence that says so; `cost` also
-    takes the job's key and the number of samples in its dataset.
+    takes the job's key and what else it depends on.
     """
 
     module: str
@@ -94,4 +118,4 @@ class StepSpec:
     limitation: Callable[[Config], str | None] = unlimited
     brings: Callable[[Config], str | None] = unlimited
     programs: Callable[[Config], Mapping[str, str]] = no_programs
-    cost: Callable[[str, Config, int], Cost] = short
+    cost: Callable[[str, Config, Facts], Cost] = short

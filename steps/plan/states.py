@@ -22,9 +22,10 @@ from steps.config.submission import Cell, SubmissionConfig
 from steps.config.verdicts import Verdict
 from steps.config.window import Window
 from steps.plan.changes import changes, in_short
-from steps.plan.estimate import cost, evaluation_counts
+from steps.plan.estimate import cost, facts_of
 from steps.plan.plan import Job, Plan
 from steps.plan.registry import STEPS
+from steps.plan.spec import Facts
 
 State = Literal["valid", "invalid", "damaged", "failed", "blocked", "running", "due"]
 """valid: measured and passed. invalid: judged and failed. damaged: a file of the result is
@@ -296,14 +297,14 @@ class States:
             begun = None if path is None else min(p.stat().st_mtime for p in path.iterdir())
         except (OSError, ValueError):  # it has just begun, or ended
             begun = None
-        expected = cost(job, self._counts.get(job.output, 0), 1, self._root).seconds
+        expected = cost(job, self._facts[job.output], 1, self._root).seconds
         if begun is None or expected is None:
             return None
         return max(expected - (time.time() - begun), 0.0)
 
     @cached_property
-    def _counts(self) -> dict[str, int]:
-        return evaluation_counts(self._plan.jobs)
+    def _facts(self) -> dict[str, Facts]:
+        return facts_of(self._plan.jobs)
 
 
 class _Unmade(Exception):

@@ -1,4 +1,4 @@
-"""Prompts of a generated benchmark, in the columns of MLCommons' Llama 2 pickle."""
+"""Prompts of a benchmark: generated, in the columns of MLCommons' Llama 2 pickle, or ready-made."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 from steps.base.console import Console
 from steps.base.record import Workspace
 from steps.base.step import main
-from steps.config.artifacts import DatasetConfig
+from steps.config.artifacts import DatasetConfig, ReadyDataset
+from steps.prepare import ready
 from steps.prepare.rehearsal import dataset
 
 
@@ -14,9 +15,13 @@ def step(
     config: DatasetConfig, inputs: Mapping[str, Path], workspace: Workspace, console: Console
 ) -> None:
     """Writes evaluation.pkl and calibration.pkl; the row is LoadGen's sample index."""
+    chosen = config.root
+    if isinstance(chosen, ReadyDataset):
+        ready.write(chosen, inputs.get("files"), workspace)
+        return
     for name, table in (
-        ("evaluation", dataset.evaluation(config.evaluation_count)),
-        ("calibration", dataset.calibration(config.calibration_count)),
+        ("evaluation", dataset.evaluation(chosen.evaluation_count)),
+        ("calibration", dataset.calibration(chosen.calibration_count)),
     ):
         table.to_pickle(workspace.directory / f"{name}.pkl")
         workspace.result[name] = {

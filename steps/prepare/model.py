@@ -12,8 +12,10 @@ from steps.base.record import MANIFEST, Workspace, sha256_file
 from steps.base.step import main
 from steps.config.artifacts import EmbeddedModel, HubModel, LocalModel, ModelConfig, StoredModel
 from steps.config.fetch import FetchConfig, HubSource, LocalSource, MlcommonsSource
+from steps.prepare import prequantized
 from steps.prepare.checkpoint.whole import check_whole
 from steps.prepare.fetch.fetch import fetch
+from steps.prepare.fetch.revisions import refuse_another
 
 
 def step(
@@ -28,7 +30,14 @@ def step(
         return
     if isinstance(model, LocalModel) and (home := Path(model.path).expanduser()).is_dir():
         check_whole(home)
+    if isinstance(model, HubModel):
+        refuse_another(model)
     fetch(_order(model), inputs, workspace, console)
+    if isinstance(model, HubModel):
+        workspace.result["revision"] = model.revision
+        prequantized.check(model, workspace.directory)
+        if model.format is not None:
+            workspace.result |= {"format": model.format, "repository": model.repository}
 
 
 def _order(model: HubModel | StoredModel | LocalModel) -> FetchConfig:
@@ -41,6 +50,7 @@ def _order(model: HubModel | StoredModel | LocalModel) -> FetchConfig:
         stall_limit_s=settings.stall_limit_s,
         attempts=settings.attempts,
         retry_wait_s=settings.retry_wait_s,
+        hub_cache=settings.hub_cache,
     )
 
 
@@ -55,7 +65,8 @@ def _source(
         return MlcommonsSource(kind="mlcommons", uri=model.uri, checksums_sha256=None, headers={})
     if model.revision is None:
         raise UserError(
-            f"no revision of {model.repository} is pinned; set benchmark.model.revision"
+            f"no revision of {model.repository} is known; ./reproduce looks it up before it "
+            "starts, or set benchmark.model.revision"
         )
     return HubSource(
         kind="hub",

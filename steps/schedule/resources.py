@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from steps.config.accelerators import Modes, modes_in
 from steps.config.groups import Requirement
 from steps.config.scheduler import Kubernetes, Slurm
-from steps.plan.estimate import computed_cost, evaluation_counts
+from steps.plan.estimate import computed_cost, facts_of
 from steps.plan.plan import Job, Plan
 from steps.plan.registry import STEPS
 
@@ -61,7 +61,7 @@ class Resources:
         self._scheduler = plan.scheduler
         self._requirements = {needed.system: needed for needed in plan.requirements}
         self._jobs = plan.jobs
-        self._counts = evaluation_counts(plan.jobs)
+        self._facts = facts_of(plan.jobs)
         self._asked: dict[str, Asked] = {}
 
     def of(self, job: Job) -> Asked:
@@ -89,10 +89,11 @@ class Resources:
 
     def limit_min(self, job: Job, scheduler: Slurm | Kubernetes) -> int:
         """The scheduler's limit of the job, in minutes."""
-        seconds = computed_cost(job, self._counts.get(job.output, 0)).seconds
-        if seconds is None:
-            return scheduler.time.unknown_min
-        return scheduler.time.allowance_min + math.ceil(scheduler.time.factor * seconds / 60)
+        cost, time = computed_cost(job, self._facts[job.output]), scheduler.time
+        if cost.seconds is None:
+            return time.unknown_min
+        limit = time.allowance_min + math.ceil(time.factor * cost.seconds / 60)
+        return max(limit, time.unknown_min) if cost.rough else limit
 
     def requirement(self, job: Job) -> Requirement:
         """The engine of the job's system; for weights, that of the first system that runs them."""

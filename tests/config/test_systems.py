@@ -366,11 +366,13 @@ def test_a_cluster_that_cannot_be_is_refused(
     assert "\n" not in str(caught.value)
 
 
-def test_training_on_files_that_nobody_named_is_a_limit() -> None:
-    assert limitation("describe", {}) is None
-    assert limitation("finetune", {"data": {"kind": "notes"}}) is None
-    unknown = {"data": {"kind": "ruler", "files": []}}
-    assert "compression.finetune.data.files" in str(brings("finetune", unknown))
+def test_training_sets_are_made_unless_offline() -> None:
+    assert limitation("finetune", {"data": {"kind": "ruler"}}) is None
+    made = {"directory": None, "offline": False, "haystack": {"path": None}, "nltk_data": None}
+    assert brings("training_sets", made) is None
+    offline = str(brings("training_sets", {**made, "offline": True}))
+    assert "compression.training_sets.directory" in offline
+    assert brings("training_sets", {**made, "offline": True, "directory": "/data"}) is None
 
 
 def test_amds_quark_recipes_are_planned_and_those_of_our_lock_are_run() -> None:
@@ -378,8 +380,9 @@ def test_amds_quark_recipes_are_planned_and_those_of_our_lock_are_run() -> None:
         options = {"version": version, "quant_algo": algorithm}
         return str(limitation("quantize", {"tool": "quark", "format": "fp8", "options": options}))
 
-    assert of("0.9", None) == "this version runs AMD Quark 0.13, not 0.9"
-    assert {of("0.13", name) for name in (None, "gptq", "autosmoothquant")} == {"None"}
+    assert of("0.8", None) == "this version runs AMD Quark 0.9 and 0.13, not 0.8"
+    algorithms = (None, "gptq", "autosmoothquant")
+    assert {of(version, name) for version in ("0.9", "0.13") for name in algorithms} == {"None"}
 
 
 def test_diff_shows_what_differs_and_where(site: Path) -> None:

@@ -45,8 +45,8 @@ def test_a_repeated_run_imports_no_types(tmp_path: Path) -> None:
 
 def test_what_cannot_be_executed_is_in_the_plan() -> None:
     jobs = {(job.step, job.key): job for job in planned("experiment=amd-v5.1").jobs}
-    reason = jobs["dataset", "llama3.1-405b"].limitation
-    assert reason == "this version has no recipe for llama3.1-405b"
+    reason = jobs["dataset", "stable-diffusion-xl"].limitation
+    assert reason == "this version has no recipe for coco-2014"
     assert not any(job.limitation for job in planned().jobs)
 
 

@@ -17,7 +17,8 @@ from steps.config.compression import FinetuneConfig
 config, model, home = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
 home.mkdir(exist_ok=True)
 made = adapters.train(
-    FinetuneConfig.model_validate_json(config), model, home / "state", Console(home / "log")
+    FinetuneConfig.model_validate_json(config), model, home / "state", Console(home / "log"),
+    sorted(home.parent.glob("8192.jsonl")),
 )
 adapters.merge(model, made.directory, home / "merged")
 (home / "described.json").write_text(json.dumps(made.described))
@@ -53,7 +54,6 @@ def one_step_on_ruler(directory: Path, processes: int) -> str:
     written.write_text((json.dumps(sample) + "\n") * 9, encoding="utf-8")
     ruler = {
         "kind": "ruler",
-        "files": [str(written)],
         "training_samples_per_set": 8,
         "validation_samples_per_set": 1,
         "end": " j",

@@ -104,16 +104,15 @@ def test_notes_are_cut_into_training_and_validation(tmp_path: Path) -> None:
         assert sample["labels"][asked:] == sample["input_ids"][asked:]
 
 
-def one_set(path: Path) -> tuple[RulerData, Callable[[str], list[int]]]:
+def one_set(path: Path) -> tuple[RulerData, list[Path], Callable[[str], list[int]]]:
     """Two samples to train on and one more, of a tokenizer whose tokens are letters."""
     settings = RulerData(
         kind="ruler",
-        files=(str(path),),
         training_samples_per_set=2,
         validation_samples_per_set=1,
         end=".",
     )
-    return settings, lambda text: [ord(letter) for letter in text]
+    return settings, [path], lambda text: [ord(letter) for letter in text]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import struct
 import subprocess
@@ -176,6 +177,97 @@ def test_a_declared_scale_that_is_missing_is_named(tmp_path: Path) -> None:
             refuse_bad_scales(open_checkpoint(directory))
     whole = checkpoints.write(tmp_path / "whole", tensors, config={"quantization_config": declared})
     refuse_bad_scales(open_checkpoint(whole))
+
+
+def test_scales_of_vllms_own_form_of_fp8(tmp_path: Path) -> None:
+    """As Quark 0.9 writes it: the KV cache's are the attention's, not of a layer."""
+    from steps.prepare.checkpoint.layout import open_checkpoint
+
+    attention = "model.layers.0.self_attn"
+    one = struct.pack("<e", 0.5)
+    tensors: checkpoints.Tensors = {
+        f"{attention}.k_proj.weight": ("U8", (2, 2), bytes(4)),
+        **{
+            f"{attention}.{name}": ("F16", (1,), one)
+            for name in ("k_proj.weight_scale", "k_proj.input_scale", "k_scale")
+        },
+    }
+    declared = {
+        "quant_method": "fp8",
+        "activation_scheme": "static",
+        "kv_cache_scheme": "static",
+        "ignored_layers": ["lm_head"],
+    }
+    for number, missing in enumerate((None, "k_scale", "k_proj.input_scale")):
+        held = {key: value for key, value in tensors.items() if key != f"{attention}.{missing}"}
+        config = {"quantization_config": declared}
+        directory = checkpoints.write(tmp_path / str(number), held, config=config)
+        if missing is None:
+            refuse_bad_scales(open_checkpoint(directory))
+            continue
+        with pytest.raises(UserError, match=r"declares a scale .* and has none"):
+            refuse_bad_scales(open_checkpoint(directory))
+
+
+@pytest.mark.parametrize(("neighbours", "cold"), [(0.005, True), (0.9, False)])
+def test_an_expert_that_calibration_never_reached_is_named(
+    tmp_path: Path, neighbours: float, cold: bool
+) -> None:
+    """Quark gives it an input scale of 1, and engines take the largest of a layer's experts."""
+    from steps.prepare.checkpoint.layout import open_checkpoint
+
+    declared = {
+        "global_quant_config": {"input_tensors": {"is_dynamic": False}},
+        "export": {"kv_cache_group": []},
+    }
+    tensors: checkpoints.Tensors = {}
+    for expert, scale in enumerate((neighbours, 1.0)):
+        name = f"model.layers.0.block_sparse_moe.experts.{expert}.w1"
+        tensors[f"{name}.weight"] = ("U8", (2, 2), bytes(4))
+        tensors[f"{name}.weight_scale"] = ("F32", (1,), struct.pack("<f", 1.0))
+        tensors[f"{name}.input_scale"] = ("F32", (1,), struct.pack("<f", scale))
+    made = checkpoints.write(tmp_path / "x", tensors, config={"quantization_config": declared})
+    if cold:
+        with pytest.raises(
+            UserError, match=r"experts\.1\.w1\.input_scale is 1 .* reached this exp"
+        ):
+            refuse_bad_scales(open_checkpoint(made))
+    else:
+        refuse_bad_scales(open_checkpoint(made))
+
+
+AMDS = "REPRISE_QUARK_0_9"
+"""Variable with the Python of an environment that has AMD Quark 0.9."""
+
+
+@pytest.mark.skipif(AMDS not in os.environ, reason=f"{AMDS} names no Python with Quark 0.9")
+def test_amds_quark_writes_vllms_own_form(tmp_path: Path) -> None:
+    options = {
+        "version": "0.9",
+        "quant_scheme": "w_fp8_a_fp8",
+        "kv_cache_dtype": "fp8",
+        "exclude_layers": ["lm_head"],
+        "seq_len": 512,
+        "data_type": "float16",
+        "custom_mode": "fp8",
+        "num_calib_data": 4,
+    }
+    config = {"model": "rehearsal", "tool": "quark", "format": "fp8", "options": options}
+    inputs = {"model": published(tmp_path, ROOT / "steps/prepare/rehearsal/model")}
+    with publish(tmp_path / "set", step="dataset", config={}, inputs={}, code="") as workspace:
+        dataset.evaluation(4).to_pickle(workspace.directory / "evaluation.pkl")
+        dataset.calibration(4).to_pickle(workspace.directory / "calibration.pkl")
+    inputs["dataset"] = tmp_path / "set/manifest.json"
+    done = step(tmp_path, config, inputs, os.environ[AMDS])
+    assert done.returncode == 0, done.stderr
+    made = checkpoints.read(tmp_path / "out")
+    assert made["model.layers.0.self_attn.k_proj.weight"][0] == "F8_E4M3"
+    assert "model.layers.0.self_attn.k_scale" in made
+    written = json.loads((tmp_path / "out/config.json").read_text())
+    assert written["quantization_config"]["quant_method"] == "fp8"
+    assert written["rope_theta"] == 1e6 and written["dtype"] == written["torch_dtype"] == "float16"
+    result = Manifest.read(tmp_path / "out/manifest.json").result
+    assert result["calibrated"]["made"] == "by tokenizing the texts again, as AMD's script does"
 
 
 def test_calibration_samples_go_on_with_their_answers(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from steps.base.errors import UserError
 
 TOKEN = re.compile(
     r"(?<![A-Za-z0-9_])(?:"
-    r"hf_[A-Za-z0-9_]{8,}"  # Hugging Face
+    r"(?<!-)hf_[A-Za-z0-9_]{8,}|(?<=-)hf_[A-Za-z0-9]{30,}"  # Hugging Face; Llama-2-7b-hf_V2 is none
     r"|gh[pousr]_[A-Za-z0-9_]{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}"  # GitHub, GitLab
     r"|(?:AKIA|ASIA)[A-Z0-9]{16}"  # AWS
     r"|xox[abprs]-[\w-]{10,}|sk-[A-Za-z0-9_-]{20,}|nvapi-[\w-]{20,}|dckr_pat_[\w-]{16,}"

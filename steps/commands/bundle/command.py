@@ -27,6 +27,7 @@ from steps.config.runtime import EngineAddress
 from steps.config.scheduler import Local
 from steps.machine.container import carried
 from steps.machine.runtime.host import connected
+from steps.plan import revisions
 from steps.plan.frozen import frozen_plan
 from steps.plan.plan import Job, Plan, load
 
@@ -64,6 +65,8 @@ def command(given: argparse.Namespace) -> int:
         signature.require_key(given.sign)
     plan = load(frozen_plan(ROOT, given.overrides, site))
     files = {**checkout(ROOT), **artifacts(plan, ROOT), **images(plan, ROOT)}
+    if (ROOT / revisions.FILE).is_file():  # by which the plan there is the same
+        files[str(revisions.FILE)] = ROOT / revisions.FILE
     run = ["./reproduce", *given.overrides]
     if site is not None:
         files[f"{SITE}/{site.name}"] = site
@@ -123,7 +126,7 @@ def _is_fetched(job: Job) -> bool:
     config = json.loads(job.config)
     if job.step == "model":
         return "embedded" not in config
-    return job.step == "dataset" and bool(config.get("files"))
+    return job.step == "dataset_files"
 
 
 def locks(plan: Plan) -> list[Path]:

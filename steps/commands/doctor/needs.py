@@ -14,7 +14,9 @@ from steps.config.accelerators import Accelerator, Modes
 from steps.config.fetch import Secret, Url
 from steps.config.runtime import EngineAddress
 from steps.plan.capacity import Capacity
+from steps.plan.estimate import computed_cost, facts_of
 from steps.plan.plan import Job, Plan
+from steps.plan.spec import Facts
 from steps.plan.specs.shared import ENVIRONMENTS
 
 HUB = "huggingface"
@@ -167,7 +169,7 @@ def needs(
         partitions=tuple(sorted(partitions, key=str)) if hardware.accelerator else (),
         clocks=clocks if hardware.accelerator else {},
         memory_gb=_memory_gb(due, settings, capacity),
-        disk_gb=_disk_gb(due, settings, capacity),
+        disk_gb=_disk_gb(due, settings, capacity, facts_of(plan.jobs)),
         repositories=gated(due, settings),
         containers=any(job.container for job in plan.jobs),
         engines=_engines(plan.jobs),
@@ -212,7 +214,9 @@ def _memory_gb(due: list[Job], settings: Settings, capacity: Capacity) -> float:
     return max([settings.memory_floor_gb, *sizes])
 
 
-def _disk_gb(due: list[Job], settings: Settings, capacity: Capacity) -> float:
+def _disk_gb(
+    due: list[Job], settings: Settings, capacity: Capacity, facts: Mapping[str, Facts]
+) -> float:
     """Upper bound of the bytes that unfinished jobs will write: every copy of the weights counts 16
     bits each. Container images aren't included: the engine stores them.
     """
@@ -227,7 +231,7 @@ def _disk_gb(due: list[Job], settings: Settings, capacity: Capacity) -> float:
                 if name in capacity.models
             )
         elif job.step.endswith("_run"):
-            total += settings.run_gb
+            total += max(settings.run_gb, computed_cost(job, facts[job.output]).gigabytes)
     return total
 
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from steps.config.axes import AXES
 from steps.config.checks import AccuracyCheckConfig
-from steps.plan.spec import Config, StepSpec
+from steps.plan.rates import PLACE
+from steps.plan.spec import Config, Cost, Facts, StepSpec, short
 
 SCORERS = (
     *("rehearsal", "llama2-70b", "llama3.1-405b", "llama3.1-8b", "mixtral-8x7b"),
@@ -52,6 +53,17 @@ def programs(config: Config) -> Mapping[str, str]:
     }
 
 
+def cost(key: str, config: Config, facts: Facts) -> Cost:
+    """The rehearsal's answers take seconds."""
+    scorer, rates = config["scorer"], facts.rates.scored_per_s
+    if scorer == "rehearsal":
+        return short(key, config, facts)
+    kind = "images" if config["weights"] else "code" if scorer in SANDBOXED else "text"
+    count = facts.samples / 3 if kind == "code" else facts.samples  # a third of them is code
+    basis = f"{scorer}: {rates[kind]:g} answers of {kind} scored in a second ({PLACE})"
+    return Cost(count / rates[kind], 0.01, basis=basis, rough=True)
+
+
 SPEC = StepSpec(
     module="steps.judge.accuracy_check",
     says="accuracy of",
@@ -71,4 +83,5 @@ SPEC = StepSpec(
     limitation=limitation,
     brings=brings,
     programs=programs,
+    cost=cost,
 )

@@ -1,12 +1,12 @@
 """LoadGen's AccuracyOnly mode."""
 
 from steps.config.runs import AccuracyRunConfig
-from steps.plan.spec import Config, Cost
+from steps.plan.spec import Config, Cost, Facts
 from steps.plan.specs.shared import loadgen_run, run_cost, unused_by_untimed
 
 
-def cost(key: str, config: Config, samples: int) -> Cost:
-    return run_cost(samples, config["loadgen"]["target_qps"])
+def cost(key: str, config: Config, facts: Facts) -> Cost:
+    return run_cost(config, facts, facts.samples, logged=facts.samples)
 
 
 SPEC = loadgen_run(

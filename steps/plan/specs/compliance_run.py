@@ -1,7 +1,7 @@
 """A run of one of the round's compliance tests."""
 
 from steps.config.runs import ComplianceRunConfig
-from steps.plan.spec import Config, Cost
+from steps.plan.spec import Config, Cost, Facts
 from steps.plan.specs.shared import (
     loadgen_run,
     performance_cost,
@@ -21,11 +21,13 @@ def unused(config: Config) -> tuple[str, ...]:
     return unused_by_untimed(config) if counted(config) else unused_by_timed(config)
 
 
-def cost(key: str, config: Config, samples: int) -> Cost:
-    """Only TEST06 is short; a test that sets no query count is a whole performance run."""
-    if "min_query_count" in config["audit"]:
-        return run_cost(config["audit"]["min_query_count"], config["loadgen"]["target_qps"])
-    return performance_cost(key, config, samples)
+def cost(key: str, config: Config, facts: Facts) -> Cost:
+    """Only TEST06 is short; a test that sets no query count lasts as long as the rules ask."""
+    audit = config["audit"]
+    logged = audit.get("accuracy_log_sampling_target", 0)
+    if "min_query_count" in audit:
+        return run_cost(config, facts, audit["min_query_count"], logged)
+    return performance_cost(key, config, facts, logged)
 
 
 SPEC = loadgen_run(

@@ -2,7 +2,8 @@
 
 from steps.config.artifacts import PlannedImage
 from steps.config.container import ImageConfig
-from steps.plan.spec import UNKNOWN, Config, Cost, StepSpec
+from steps.plan.rates import PLACE
+from steps.plan.spec import UNKNOWN, Config, Cost, Facts, StepSpec
 from steps.plan.specs.shared import ENVIRONMENTS, environment_cost
 
 OLDEST_PYTHON = 10
@@ -21,10 +22,15 @@ def limitation(config: Config) -> str | None:
     return None
 
 
-def cost(key: str, config: Config, samples: int) -> Cost:
-    if config.get("lock") not in ENVIRONMENTS:
+def cost(key: str, config: Config, facts: Facts) -> Cost:
+    """What is compiled on a base that was never built here takes at most the limit of its build."""
+    if "stack" not in config:
         return UNKNOWN
-    return environment_cost(config["lock"], config, samples)
+    if config["lock"] in ENVIRONMENTS:
+        return environment_cost(config["lock"], config, facts)
+    size, build_s = facts.rates.image_gb, config["build_limit_s"]
+    basis = f"an image of {size:g} GB ({PLACE}) and at most its build_limit_s"
+    return Cost(facts.rates.download_s(size) + build_s, size, basis=basis, rough=True)
 
 
 SPEC = StepSpec(

@@ -1,12 +1,32 @@
 """The prompts of a benchmark."""
 
 from steps.config.artifacts import DatasetConfig, RemoteDatasetConfig
-from steps.plan.spec import Config, StepSpec
+from steps.plan.rates import PLACE
+from steps.plan.spec import UNKNOWN, Config, Cost, Facts, StepSpec, short
+
+READY = ("open-orca", "mixtral-15k", "llama3.1-405b", "cnn-dailymail")
+"""Recipes of steps/prepare/ready.py."""
 
 
 def limitation(config: Config) -> str | None:
     recipe = config.get("recipe")
-    return None if recipe == "rehearsal" else f"this version has no recipe for {recipe}"
+    if recipe == "rehearsal" or recipe in READY:
+        return None
+    return f"this version has no recipe for {recipe}"
+
+
+def cost(key: str, config: Config, facts: Facts) -> Cost:
+    if config["recipe"] == "rehearsal":
+        return short(key, config, facts)
+    if config["recipe"] not in READY:
+        return UNKNOWN
+    size = facts.rates.dataset_gb
+    basis = f"{size:g} GB each, assumed ({PLACE})"
+    return Cost(facts.rates.disk_s(2 * size) + UNPICKLED_S, size, basis=basis, rough=True)
+
+
+UNPICKLED_S = 60.0
+"""Reading and checking up to 80 million token ids, assumed."""
 
 
 SPEC = StepSpec(
@@ -18,6 +38,7 @@ SPEC = StepSpec(
     environment="analysis",
     place="here",
     axes=("benchmark",),
-    needs={"model": "model", "environment": "environment/analysis"},
+    needs={"model": "model", "files": "dataset_files", "environment": "environment/analysis"},
     limitation=limitation,
+    cost=cost,
 )

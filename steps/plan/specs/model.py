@@ -1,25 +1,36 @@
 """The source weights."""
 
 from steps.config.artifacts import ModelConfig
-from steps.plan.spec import SHORT_S, Config, Cost, StepSpec
+from steps.plan.rates import PLACE
+from steps.plan.spec import SHORT_S, Config, Cost, Facts, StepSpec
 
 
-def limitation(config: Config) -> str | None:
+def brings(config: Config) -> str | None:
     source, repository = config.get("source"), config.get("repository")
     if "embedded" in config or source == "local":
         return None
-    if config["fetch"]["offline"]:
+    cached = source == "huggingface" and config["fetch"].get("hub_cache") is not None
+    if config["fetch"]["offline"] and not cached:
         return f"fetch.offline is set, and {repository} comes from a network"
-    if source == "huggingface" and config["revision"] is None:
-        return f"no revision of {repository} is pinned; set benchmark.model.revision to a commit"
     if source == "mlcommons" and config["uri"] is None:
         return f"the .uri of {repository} isn't known; set benchmark.model.uri"
     return None
 
 
-def cost(key: str, config: Config, samples: int) -> Cost:
-    """How long a download takes isn't known."""
-    return Cost(SHORT_S if "embedded" in config else None, 0.01)
+def cost(key: str, config: Config, facts: Facts) -> Cost:
+    if "embedded" in config:
+        return Cost(SHORT_S, 0.01)
+    size = facts.weights_gb
+    if size is None:
+        return Cost(None, 0.0, basis=f"{config['name']}: its size isn't in conf/capacity.yaml")
+    words = f"{facts.billions:g}e9 weights of {facts.weight_bytes:g} bytes"
+    if config["source"] == "huggingface" and config["revision"] is None:
+        words += ", main as it is at the first run,"
+    if config["source"] == "local":
+        return Cost(facts.rates.disk_s(size), 0.01, basis=f"{words}, read and linked", rough=True)
+    seconds = facts.rates.download_s(size) + facts.rates.disk_s(size)
+    rate = f"{facts.rates.download_mb_s:g} MB/s ({PLACE})"
+    return Cost(seconds, size, basis=f"{config['name']}: {words} at {rate}", rough=True)
 
 
 SPEC = StepSpec(
@@ -30,6 +41,6 @@ SPEC = StepSpec(
     environment="driver",
     place="here",
     axes=("benchmark",),
-    brings=limitation,
+    brings=brings,
     cost=cost,
 )

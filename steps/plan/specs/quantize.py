@@ -4,14 +4,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from steps.config.compression import QuantizeConfig
-from steps.plan.spec import Config, Cost, StepSpec, short
+from steps.plan.rates import PLACE
+from steps.plan.spec import UNKNOWN, Config, Cost, Facts, StepSpec, short
 from steps.plan.specs.shared import WEIGHTS, WEIGHTS_NEEDS
 
 SIMULATED = ("fp8", "int2")
 """Formats of steps/prepare/rehearsal/compress.py."""
 
-QUARK = "0.13"
-"""The AMD Quark of envs/compress.lock; AMD's own recipes were written for 0.9, in containers."""
+QUARK = ("0.9", "0.13")
+"""Versions of AMD Quark that are driven: AMD's own for v5.1, in containers, and that of
+envs/compress.lock."""
 
 QUARK_S = 60.0
 
@@ -26,16 +28,36 @@ def limitation(config: Config) -> str | None:
 
 
 def _quark(options: Mapping[str, Any]) -> str | None:
-    if options.get("version") != QUARK:
-        return f"this version runs AMD Quark {QUARK}, not {options.get('version')}"
+    if options.get("version") not in QUARK:
+        return f"this version runs AMD Quark {' and '.join(QUARK)}, not {options.get('version')}"
     return None
 
 
-def cost(key: str, config: Config, samples: int) -> Cost:
-    """AMD Quark's import alone takes 20 to 60 s; larger models than the rehearsal's: not known."""
+def cost(key: str, config: Config, facts: Facts) -> Cost:
+    """AMD Quark's import alone takes 20 to 60 s. Calibration is two operations for each weight and
+    token, on one accelerator after the other where a model is spread over several."""
     if config["tool"] == "simulated":
-        return short(key, config, samples)
-    return Cost(QUARK_S if limitation(config) is None else None, 0.01)
+        return short(key, config, facts)
+    rates, source_gb = facts.rates, facts.weights_gb
+    if config["tool"] not in ("quark", "streaming"):
+        return UNKNOWN
+    if source_gb is None or facts.billions is None:
+        return Cost(QUARK_S, 0.01)  # the rehearsal's
+    options = config["options"]
+    size = facts.billions * rates.bytes_per_weight[config["format"]]
+    seconds = QUARK_S + rates.disk_s(source_gb + size)
+    if config["tool"] == "streaming":
+        return Cost(
+            seconds, size, basis=f"read and written at {rates.disk_mb_s:g} MB/s", rough=True
+        )
+    algorithm = options.get("quant_algo")
+    tokens = (options.get("num_calib_data") or rates.default_calibration) * options["seq_len"]
+    operations = 2 * facts.billions * 1e9 * tokens * rates.algorithms.get(algorithm, 1.0)
+    basis = (
+        f"{tokens:,} tokens of calibration{f' with {algorithm}' if algorithm else ''} at "
+        f"{rates.used:.0%} of {rates.tflops:g} TFLOPS ({PLACE})"
+    )
+    return Cost(seconds + rates.computing_s(operations, 1), size, basis=basis, rough=True)
 
 
 SPEC = StepSpec(

@@ -1,13 +1,13 @@
 """A look at new weights before anything is measured: what fails here spares the rest."""
 
 from steps.config.runs import QuickRunConfig
-from steps.plan.spec import Config, Cost, StepSpec
+from steps.plan.spec import Config, Cost, Facts, StepSpec
 from steps.plan.specs.shared import RUN_NEEDS, START_S, WEIGHTS
 
 QUICK_QPS = 40.0
 
 
-def cost(key: str, config: Config, samples: int) -> Cost:
+def cost(key: str, config: Config, facts: Facts) -> Cost:
     return Cost(START_S + config["samples"] / QUICK_QPS, 0.001)
 
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from steps.config.axes import AXES
 from steps.config.runs import PlannedRunConfig
-from steps.plan.spec import Config, Cost, StepSpec
+from steps.plan.spec import Config, Cost, Facts, StepSpec
 
 WEIGHTS = ("benchmark", "compression", "precision")
 """Axes of what changes the weights."""
@@ -26,32 +26,50 @@ ENVIRONMENTS = {
 START_S = 40.0
 """Start of an engine and its LoadGen process: 25 to 60 s on two busy cores, November 2026."""
 
-SAMPLE_BYTES = 1500
-"""Log bytes per sample: an accuracy log's hexadecimal tokens plus a line of samples.csv."""
+LINE_BYTES = 300
+"""Bytes of a sample in every log: its line of samples.csv, and what is around a logged answer."""
 
 ENGINES = ("vllm", "vllm-rocm", "null")
 """Kinds of engines that steps/run/sut can start."""
 
 
-def environment_cost(key: str, config: Config, samples: int) -> Cost:
+def environment_cost(key: str, config: Config, facts: Facts) -> Cost:
     """`key` names a lock; of one that was never measured, the largest."""
     return Cost(*ENVIRONMENTS.get(key, ENVIRONMENTS["cpu"]))
 
 
-def run_cost(samples: float, rate: float) -> Cost:
-    """A LoadGen run of so many samples at so many per second."""
-    return Cost(START_S + samples / rate, samples * SAMPLE_BYTES / 1e9)
+def answer_bytes(generation: Config) -> float:
+    """Bytes of an answer in an accuracy log, which is hexadecimal: the pixels of an image, or the
+    most tokens that an answer has, of four bytes each."""
+    if "size" in generation:
+        return 2.0 * 3 * float(generation["size"]) ** 2
+    return 2.0 * 4 * float(generation["max_tokens"])
 
 
-def performance_cost(key: str, config: Config, samples: int) -> Cost:
+def run_cost(config: Config, facts: Facts, samples: float, logged: float) -> Cost:
+    """A LoadGen run of so many samples at its target rate, and of so many logged answers."""
+    answers = logged * answer_bytes(config["generation"])
+    weights_s = facts.rates.disk_s(facts.weights_gb or 0.0)
+    return Cost(
+        START_S + weights_s + samples / config["loadgen"]["target_qps"],
+        (samples * LINE_BYTES + answers) / 1e9,
+    )
+
+
+SPARE = 1.1
+"""LoadGen's Offline query has so many times the samples of the least duration (LoadGen 5.1.2)."""
+
+
+def performance_cost(key: str, config: Config, facts: Facts, logged: float = 0) -> Cost:
     """A LoadGen run in PerformanceOnly mode: its length follows from the rules, not the dataset."""
     loadgen, rules = config["loadgen"], config["rules"]
     duration_s = (loadgen["min_duration_ms"] or rules["min_duration_ms"]) / 1000
+    due = duration_s * loadgen["target_qps"] * (SPARE if config["scenario"] == "Offline" else 1)
     copy = loadgen["performance_sample_count_override"] or rules["performance_sample_count"]
-    # Equal issue: LoadGen rounds up to whole copies of the dataset (facts of LoadGen 5.1.2).
-    copies = max(1, -(-duration_s * loadgen["target_qps"] // copy))
-    issued = max(copies * copy, loadgen["min_query_count"] or 0)
-    return run_cost(issued, loadgen["target_qps"])
+    if "size" not in config["generation"]:
+        # Equal issue: LoadGen rounds up to whole copies of the dataset (facts of LoadGen 5.1.2).
+        due = max(1, -(-due // copy)) * copy
+    return run_cost(config, facts, max(due, loadgen["min_query_count"] or 0), logged)
 
 
 def engine_limitation(config: Config) -> str | None:
@@ -103,7 +121,7 @@ def loadgen_run(
     module: str,
     says: str,
     config: type[BaseModel],
-    cost: Callable[[str, Config, int], Cost],
+    cost: Callable[[str, Config, Facts], Cost],
     **more: Any,
 ) -> StepSpec:
     """One of LoadGen's runs of a cell: an engine that starts has all nodes of its system."""

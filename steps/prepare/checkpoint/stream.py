@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 from steps.base.errors import UserError
 from steps.base.record import canonical_json, partial_directory
+from steps.prepare.checkpoint.config_forms import both_forms
 from steps.prepare.checkpoint.finite import refuse_not_finite
 from steps.prepare.checkpoint.journal import NAME, Finished, Journal
 from steps.prepare.checkpoint.layout import BITS, CONFIG, INDEX, SINGLE, Checkpoint, Shard, Tensor
@@ -291,7 +292,7 @@ def copy_side_files(source: Path, destination: Path) -> None:
 def _finish(source: Checkpoint, directory: Path, transform: Transform, plans: list[_Plan]) -> None:
     """Everything but the shards; small, so each call writes it again."""
     copy_side_files(source.directory, directory)
-    _write_json(directory / CONFIG, transform.config(source.config))
+    _write_json(directory / CONFIG, both_forms(transform.config(source.config)))
     if [plan.file for plan in plans] == [SINGLE]:
         return
     total = sum(target.size for plan in plans for target in plan.targets)

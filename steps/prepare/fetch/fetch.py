@@ -13,12 +13,12 @@ from steps.base.console import Console, Progress
 from steps.base.errors import UserError
 from steps.base.record import Workspace, partial_directory
 from steps.config.fetch import FetchConfig, HubSource, LocalSource
-from steps.prepare.fetch import hub, local, sources
+from steps.prepare.fetch import cache, hub, local, sources
 from steps.prepare.fetch.client import Client, shown
 from steps.prepare.fetch.download import download
 
 
-class _Counter:
+class Counter:
     """Progress whose total is known late, counted by several threads."""
 
     def __init__(self, console: Console, label: str) -> None:
@@ -43,11 +43,20 @@ def fetch(
 
     The result says which hub was asked: HF_ENDPOINT may replace the one in the configuration.
     """
-    counter = _Counter(console, f"fetch {config.name}")
+    counter = Counter(console, f"fetch {config.name}")
     workspace.result = {"name": config.name, "simulated": False}
     if isinstance(config.source, LocalSource):
         local.take(config.source, workspace.directory, counter.add, counter.total)
         return
+    if isinstance(config.source, HubSource) and config.hub_cache is not None:
+        cached = Path(config.hub_cache)
+        lacking = cache.take(config.source, cached, workspace.directory, counter.add, counter.total)
+        if lacking is None:
+            workspace.result["fetched_from"] = "a hub's cache"
+            return
+        if config.offline:
+            raise UserError(f"{lacking}, and offline=true; fill the cache where there is a network")
+        console.say(f"{config.name}: {lacking}; fetching it")
     if config.offline:
         raise UserError(
             f"{config.name} comes from a network and offline=true; fetch it elsewhere and give its "

@@ -2,7 +2,9 @@
 doctor use it; both are found as huggingface_hub finds them.
 """
 
+import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -12,7 +14,7 @@ from steps.base.confidential.known import token_files
 from steps.base.errors import UserError
 from steps.base.strict import Strict
 from steps.config.fetch import Secret
-from steps.prepare.fetch.client import Access, Client, RefusedError, Transient
+from steps.prepare.fetch.client import Access, Client, RefusedError, Transient, shown
 
 PUBLIC = "https://huggingface.co"
 VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
@@ -90,6 +92,22 @@ def may_read(
         return Entry(state="unknown", reason=f"the hub answers {error}" if error.status else words)
     except UserError as error:
         return Entry(state="unknown", reason=f"{error}")
+
+
+def head(home: str, repository: str, branch: str, allowed: Access, client: Client) -> str:
+    """The commit that a branch of a model's repository has now. Raises UserError for a hub that
+    can't say."""
+    url = f"{home}/api/models/{repository}/revision/{branch}"
+    data, _ = client.text(url, allowed)
+    try:
+        commit = json.loads(data)["sha"]
+        if re.fullmatch("[0-9a-f]{40}", commit):
+            return str(commit)
+    except (ValueError, LookupError, TypeError):
+        pass
+    raise UserError(
+        f"{shown(url)} names no commit; is this a hub's endpoint? Set benchmark.model.revision"
+    )
 
 
 def _denied(error: RefusedError, allowed: Access) -> str:

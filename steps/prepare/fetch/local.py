@@ -49,17 +49,24 @@ def take(
         refuse_pointer(path)
         if name in digests and file_digest(path, "sha256") != digests[name]:
             raise UserError(f"{home / name} is not the file whose sha256 is given; restore it")
-        (directory / name).parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(path, directory / name)
-        except OSError:
-            if sizes[name] > (free := shutil.disk_usage(directory).free):
-                raise UserError(
-                    f"{home} has to be copied and {name} needs {sizes[name] / 1e9:.1f} GB, the "
-                    f"disk has {free / 1e9:.1f} GB free; make room"
-                ) from None
-            shutil.copyfile(path, directory / name)
+        place(path, directory / name, home)
         advance(sizes[name])
+
+
+def place(path: Path, target: Path, home: Path) -> None:
+    """A hard link to `path`, which lies in `home`, or a copy where the file system can't link.
+    Raises UserError for a disk too small for a copy."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(path, target)
+    except OSError:
+        size = path.stat().st_size
+        if size > (free := shutil.disk_usage(target.parent).free):
+            raise UserError(
+                f"{home} has to be copied and {target.name} needs {size / 1e9:.1f} GB, the disk "
+                f"has {free / 1e9:.1f} GB free; make room"
+            ) from None
+        shutil.copyfile(path, target)
 
 
 def _stated(home: Path) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """What files a source has: their addresses, sizes and digests."""
 
-import fnmatch
 import hashlib
 import posixpath
 import re
@@ -49,7 +48,7 @@ def _hub(source: HubSource, client: Client) -> list[Item]:
     found = []
     for entry in client.pages(listing, access):
         try:
-            if entry["type"] != "file" or not _wanted(source, entry["path"]):
+            if entry["type"] != "file" or not source.wants(entry["path"]):
                 continue
             found.append(_hub_item(entry, f"{home}/resolve/{source.revision}", access))
         except (KeyError, TypeError) as error:
@@ -61,13 +60,6 @@ def _hub_item(entry: Mapping[str, Any], home: str, access: Access) -> Item:
     large = entry.get("lfs")
     digest = Digest("sha256", large["oid"]) if large else Digest("git", entry["oid"])
     return Item(f"{home}/{quote(entry['path'])}", entry["path"], entry["size"], digest, access)
-
-
-def _wanted(source: HubSource, name: str) -> bool:
-    def matches(patterns: tuple[str, ...]) -> bool:
-        return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-
-    return matches(source.include) and not matches(source.exclude)
 
 
 def _urls(source: UrlSource) -> list[Item]:
@@ -107,6 +99,8 @@ def _mlcommons(source: MlcommonsSource, client: Client) -> list[Item]:
         match = _CHECKSUM.match(line)
         if not match:
             raise UserError(f"{shown(checksums)} has the line {line!r:.60}, which isn't a checksum")
+        if source.names and posixpath.basename(match[2]) not in source.names:
+            continue
         address = f"{place.rstrip('/')}/{quote(match[2])}"
         found.append(Item(address, match[2], None, Digest("md5", match[1]), access, follow=False))
     return found

@@ -28,7 +28,7 @@ def step(
     partial.mkdir(parents=True, exist_ok=True)
     # Named by what it starts from: a training of other weights isn't gone on from.
     state = partial / f"{sha256_file(inputs['model'])[:12]}.state"
-    trained = adapters.train(config, source.directory, state, console)
+    trained = adapters.train(config, source.directory, state, console, _sets(inputs))
     progress = console.progress("merge", sum(one.size for one in checkpoint.tensors), "bytes")
     adapters.merge(
         source.directory,
@@ -40,6 +40,14 @@ def step(
     )
     progress.close()
     workspace.result = {**source.result, "finetuned": trained.described}
+
+
+def _sets(inputs: Mapping[str, Path]) -> list[Path]:
+    """RULER's, in the order of their names."""
+    if "sets" not in inputs:
+        return []
+    made = Manifest.read(inputs["sets"])
+    return [made.file(name) for name in sorted(made.files)]
 
 
 if __name__ == "__main__":

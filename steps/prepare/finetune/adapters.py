@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,13 @@ class Trained:
     described: dict[str, object]
 
 
-def train(training: FinetuneConfig, model: Path, state: Path, console: Console) -> Trained:
+def train(
+    training: FinetuneConfig,
+    model: Path,
+    state: Path,
+    console: Console,
+    files: Sequence[Path] = (),
+) -> Trained:
     """Train, or continue from the last complete checkpoint in the directory `state`.
 
     UserError for samples that can't be read, too little memory, a loss that isn't finite, and
@@ -44,7 +50,7 @@ def train(training: FinetuneConfig, model: Path, state: Path, console: Console) 
     if not kept.exists() or kept.read_text(encoding="utf-8") != recipe:
         shutil.rmtree(state)
         state.mkdir()
-        data.write(training.data, model, training.cutoff_len, state)
+        data.write(training.data, model, training.cutoff_len, state, files)
         kept.write_text(recipe, encoding="utf-8")
     job = Job(training=training, model=str(model), state=str(state))
     written = state / "job.json"

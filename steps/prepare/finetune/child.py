@@ -19,6 +19,7 @@ from transformers import (
 
 from steps.base.errors import UserError
 from steps.config.compression import FinetuneConfig
+from steps.prepare.checkpoint.config_forms import dtype_keyword, refuse_misread
 from steps.prepare.finetune.data import IGNORED, TRAINING, VALIDATION
 from steps.prepare.finetune.model import Event, Job
 
@@ -38,9 +39,12 @@ def run(job: Job) -> None:
         torch.set_num_threads(THREADS)
     samples = {name: _samples(state / name) for name in (TRAINING, VALIDATION)}
     arguments = _arguments(training, state, len(samples[TRAINING]), accelerated)
+    refuse_misread(Path(job.model), transformers.__version__)
     # Made before the model is: DeepSpeed splits the weights as they are read.
     model = AutoModelForCausalLM.from_pretrained(
-        job.model, dtype=getattr(torch, training.dtype), local_files_only=True
+        job.model,
+        local_files_only=True,
+        **{dtype_keyword(transformers.__version__): getattr(torch, training.dtype)},
     )
     trainer = Trainer(
         model=_adapted(model, training),

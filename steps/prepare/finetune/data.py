@@ -1,7 +1,7 @@
 """Samples to train on, as token ids: the rehearsal's own, or those of RULER's generator."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -20,15 +20,22 @@ Sample = tuple[list[int], int]
 """Token ids of prompt and answer, and where the answer starts."""
 
 
-def write(settings: NotesData | RulerData, model: Path, cutoff: int, directory: Path) -> None:
-    """JSON lines with `input_ids` and `labels`, of at most `cutoff` tokens each.
+def write(
+    settings: NotesData | RulerData,
+    model: Path,
+    cutoff: int,
+    directory: Path,
+    files: Sequence[Path] = (),
+) -> None:
+    """JSON lines with `input_ids` and `labels`, of at most `cutoff` tokens each; `files` are
+    RULER's sets.
 
     UserError for files that are missing, damaged or too short, and if no answer is left.
     """
     if isinstance(settings, NotesData):
         training, validation = _notes(settings)
     else:
-        training, validation = ruler(settings, _tokenizer(model))
+        training, validation = ruler(settings, files, _tokenizer(model))
     for name, samples in ((TRAINING, training), (VALIDATION, validation)):
         whole = [(ids[:cutoff], start) for ids, start in samples]
         kept = [(ids, start) for ids, start in whole if start < len(ids)]
@@ -59,7 +66,7 @@ def _tokenizer(model: Path) -> Callable[[str], list[int]]:
 
 
 def ruler(
-    settings: RulerData, encode: Callable[[str], list[int]]
+    settings: RulerData, files: Sequence[Path], encode: Callable[[str], list[int]]
 ) -> tuple[list[Sample], list[Sample]]:
     """Training and validation samples of all sets, in the order of the files."""
 
@@ -70,8 +77,8 @@ def ruler(
     training: list[Sample] = []
     validation: list[Sample] = []
     wanted = settings.training_samples_per_set + settings.validation_samples_per_set
-    for file in settings.files:
-        pairs = list(_pairs(Path(file), settings.end))
+    for file in files:
+        pairs = list(_pairs(file, settings.end))
         if len(pairs) < wanted:
             raise UserError(
                 f"{file} has {len(pairs)} samples, and {wanted} are wanted of each set; generate "
@@ -87,8 +94,7 @@ def _pairs(path: Path, end: str) -> Iterator[tuple[str, str]]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise UserError(
-            f"{path} can't be read ({error.strerror}); compression.finetune.data.files lists the "
-            "sets that RULER generated"
+            f"{path} can't be read ({error.strerror}); make the training sets again"
         ) from error
     for number, line in enumerate(lines, start=1):
         try:

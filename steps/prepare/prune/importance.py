@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steps.base.errors import UserError
+from steps.prepare.checkpoint.config_forms import dtype_keyword, refuse_misread
 from steps.prepare.prune.block import Block
 
 Measure = Literal["ffn_output", "angular_distance"]
@@ -64,12 +65,16 @@ def measure(model: Path, prompts: Sequence[Sequence[int]], dtype: str, device: s
     layers over all GPUs (needs accelerate). UserError for prompts that the model can't take.
     """
     import torch
+    import transformers
     from transformers import AutoModelForCausalLM
 
     if not prompts:
         raise UserError("importance needs at least one calibration prompt")
+    refuse_misread(model, transformers.__version__)
     loaded = AutoModelForCausalLM.from_pretrained(
-        model, dtype=getattr(torch, dtype), device_map=device if device != "cpu" else None
+        model,
+        device_map=device if device != "cpu" else None,
+        **{dtype_keyword(transformers.__version__): getattr(torch, dtype)},
     )
     loaded.eval()
     largest = max(max(prompt, default=-1) for prompt in prompts)

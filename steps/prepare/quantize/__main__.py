@@ -39,7 +39,7 @@ def step(
         _simulated(config, source, workspace)
     else:
         raise UserError(f"this version can't run {config.tool}; choose another precision")
-    workspace.result = {**source.result, "simulated": simulated, "format": config.format}
+    workspace.result |= {**source.result, "simulated": simulated, "format": config.format}
 
 
 def _with_quark(
@@ -47,10 +47,12 @@ def _with_quark(
 ) -> None:
     from steps.prepare.quantize import quark
 
-    prompts = calibration.load(
-        inputs["dataset"], options.num_calib_data, answers=options.calibrate_answers
+    count = options.num_calib_data
+    prompts = calibration.load(inputs["dataset"], count, answers=options.calibrate_answers)
+    texts = calibration.texts(inputs["dataset"], count) if options.version == quark.AMDS else ()
+    workspace.result["calibrated"] = quark.quantize(
+        source.directory, workspace.directory, options, prompts, texts
     )
-    quark.quantize(source.directory, workspace.directory, options, prompts)
 
 
 def _streaming(

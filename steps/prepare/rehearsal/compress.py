@@ -20,6 +20,7 @@ from torch import Tensor
 
 from steps.base.errors import UserError
 from steps.base.record import sha256_file
+from steps.prepare.checkpoint.config_forms import both_forms
 from steps.prepare.checkpoint.layout import open_checkpoint
 from steps.prepare.checkpoint.stream import rewrite
 from steps.prepare.prune.block import Block, prune_transform
@@ -126,6 +127,6 @@ def _write(
             if path.name in ("generation_config.json", "tokenizer.json", "tokenizer_config.json"):
                 shutil.copyfile(path, temporary / path.name)
         save_file(weights, temporary / "model.safetensors", metadata={"format": "pt"})
-        write_json(temporary / "config.json", config)
+        write_json(temporary / "config.json", both_forms(config))
         origin = sha256_file(source / "model.safetensors")
         write_manifest(temporary, {**change, "source_sha256": origin})

@@ -25,6 +25,7 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaAttention
 
+from steps.prepare.checkpoint.config_forms import both_forms
 from steps.prepare.rehearsal import dataset, tokenizer
 from steps.prepare.rehearsal.compress import replacing, write_json, write_manifest
 
@@ -177,8 +178,7 @@ def save(model: LlamaForCausalLM, directory: Path, recipe: object) -> None:
         if name != "lm_head.weight"  # tied to the embeddings
     }
     config = {**model.config.to_dict(), "architectures": ["LlamaForCausalLM"]}
-    # Older readers know only the second key.
-    config["dtype"] = config["torch_dtype"] = "bfloat16"
+    config = both_forms({**config, "dtype": "bfloat16"})
     special = {
         "bos_token_id": tokenizer.BEGIN,
         "eos_token_id": tokenizer.END,

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from steps.base import threads
 from steps.base.errors import UserError, explain
 from steps.config.engine import NullEngine
+from steps.prepare.checkpoint.config_forms import refuse_misread
 from steps.run.engines import vllm_versions as versions
 from steps.run.engines.engine import Events, Request, Start
 
@@ -73,6 +74,9 @@ class VllmEngine:
             if not interval:
                 arguments = {**versions.first_token_only(limit, known), **arguments}
         _refuse_damaged(weights)
+        unsaid = getattr(config.arguments, "dtype", "auto") == "auto"
+        if reader := versions.installed("transformers"):
+            refuse_misread(weights, reader, dtype=unsaid)
         try:
             made = EngineArgs(model=str(weights), **arguments)
             self._engine = LLMEngine.from_engine_args(made)

@@ -49,6 +49,14 @@ def bind(count: int) -> None:
         os.environ[threads.BINDING] = ",".join(map(str, cpus))
 
 
+def installed(name: str) -> str | None:
+    """The version of a package; None without it."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def taken(kind: Any) -> Collection[str]:
     """The names that a class of vLLM takes."""
     if dataclasses.is_dataclass(kind):

@@ -1,0 +1,54 @@
+"""What costs are estimated by, where nothing was measured: `conf/estimates.yaml`."""
+
+from functools import cache
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import Field, ValidationError
+
+from steps import ROOT
+from steps.base.errors import UserError, explain
+from steps.base.record import canonical_json
+from steps.base.strict import Positive, PositiveNumber, Strict
+
+FILE = ROOT / "conf/estimates.yaml"
+PLACE = "conf/estimates.yaml"
+
+
+class Rates(Strict):
+    """Megabytes per second, gigabytes, 10^12 operations per second and shares of them; `algorithms`
+    are factors on a plain calibration's time, `scored_per_s` answers by their kind."""
+
+    download_mb_s: PositiveNumber
+    disk_mb_s: PositiveNumber
+    dataset_gb: PositiveNumber
+    image_gb: PositiveNumber
+    tflops: PositiveNumber
+    used: Annotated[float, Field(gt=0, le=1)]
+    algorithms: dict[str, PositiveNumber]
+    default_calibration: Positive
+    tokenized_per_s: PositiveNumber
+    scored_per_s: dict[str, PositiveNumber]
+    bytes_per_weight: dict[str, PositiveNumber]
+
+    def download_s(self, gigabytes: float) -> float:
+        return 1000 * gigabytes / self.download_mb_s
+
+    def disk_s(self, gigabytes: float) -> float:
+        return 1000 * gigabytes / self.disk_mb_s
+
+    def computing_s(self, operations: float, accelerators: int) -> float:
+        return operations / (self.tflops * 1e12 * self.used * accelerators)
+
+
+@cache
+def load(path: Path = FILE) -> Rates:
+    """Raises UserError naming the key that is wrong."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return Rates.model_validate_json(canonical_json(content))
+    except ValidationError as error:
+        raise UserError(f"{path.name}: {explain(error)}; fix it in conf/") from error
+    except (OSError, yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{path} can't be read ({error}); restore it") from error
