@@ -1,7 +1,7 @@
 """`./reproduce diff`: the settings in which a system differs from the one it builds on."""
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ from tabulate import tabulate
 from steps import ROOT
 from steps.base.arguments import Parser, plan_arguments
 from steps.base.errors import UserError
-from steps.config.compose import base_of, compose, experiments_of
+from steps.config.compose import compose
+from steps.config.points import base_of, experiments_of
 
 ABSENT = "–"
 SHOWN_CHARACTERS = 48
@@ -46,8 +47,8 @@ def difference(
             raise UserError(f"no experiment has a cell of system {base}; give experiment=NAME")
         chosen = [f"experiment={found[0]}"]
     fixed = [*chosen, f"system={base}", *(o for o in overrides if o not in chosen)]
-    _, before = compose(conf, fixed)
-    _, after = compose(conf, fixed, site, None if site else system)
+    before = [cell.values for cell in compose(conf, fixed).cells]
+    after = [cell.values for cell in compose(conf, fixed, site, None if site else system).cells]
     rows = _rows(before, after)
     if not rows:
         return f"{system} sets nothing differently from {base}"
@@ -60,7 +61,9 @@ def difference(
     return f"{table}\n{len(rows)} keys differ at {len(before)} cells of {chosen[0]}"
 
 
-def _rows(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+def _rows(
+    before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, ...]]:
     """(where, key, value before, value after); one row for the same difference at all cells."""
     places: dict[tuple[str, str, str], list[str]] = {}
     for old, new in zip(before, after, strict=True):

@@ -30,9 +30,13 @@ def frozen_plan(root: Path, overrides: list[str], site: Path | None = None) -> P
     for text in [*overrides, *([] if site is None else [str(site)])]:
         if not _is_utf8(text):
             raise UserError(f"{text!r} isn't UTF-8, and a plan holds nothing else; fix it")
+    if site is not None and not site.is_file():
+        from steps.config.site import absent
+
+        raise absent(site)
     files = [*root.glob("conf/**/*.yaml"), *root.glob("envs/*.lock"), *root.glob("steps/**/*.py")]
     key = digest_files([*files], root) + canonical_json(overrides)
-    if site is not None and site.is_file():
+    if site is not None:
         key += site.name + site.read_text(encoding="utf-8", errors="replace")
     index = root / "results/plans/index" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}"
     if index.is_file():

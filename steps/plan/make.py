@@ -1,11 +1,13 @@
 """From `conf/` and overrides to a plan; code that only reads plans needn't load Hydra."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from steps.base.confidential.tokens import refuse_typed
 from steps.base.errors import UserError
 from steps.config.compose import compose
 from steps.config.scheduler import GROUP
+from steps.plan.lost import refuse_lost
 from steps.plan.plan import Plan
 from steps.plan.planner import Planner
 from steps.plan.registry import STEPS
@@ -23,13 +25,22 @@ def make(root: Path, overrides: list[str], site: Path | None = None) -> Plan:
     `site`: a system file outside `conf/` that takes the place of the system it builds on.
     """
     refuse_typed(overrides)
-    experiment, cells = compose(root / "conf", overrides, site)
-    _require_free(experiment, [str(cell["system"]["name"]) for cell in cells])
+    found = compose(root / "conf", overrides, site)
+    cells = [cell.values for cell in found.cells]
+    _require_free(found.experiment, [str(cell["system"]["name"]) for cell in cells])
     # A site's queues and accounts are neither part of a result nor anybody else's business.
     given = [text for text in overrides if text.lstrip("+~").split("=")[0].split(".")[0] != GROUP]
     if site is not None:
         given += ["--site", site.name]
-    return Planner(root, experiment).plan(cells, given)
+    plan = Planner(root, found.experiment).plan(cells, given)
+
+    def again(other: Sequence[str], probe: str | None) -> Plan:
+        composed = compose(root / "conf", other, site, probe=probe)
+        cells = [cell.values for cell in composed.cells]
+        return Planner(root, composed.experiment).plan(cells, given)
+
+    refuse_lost(found, overrides, plan, again)
+    return plan
 
 
 def _require_free(experiment: str, systems: list[str]) -> None:

@@ -11,7 +11,7 @@ from steps.base.locks import Entry, entries
 from steps.commands import describe
 from steps.commands.cli import main
 from steps.commands.diff import difference
-from steps.config.compose import base_of
+from steps.config.points import base_of
 from steps.config.compression import PruneConfig
 from steps.config.layers import merged
 from steps.config.submission import SubmissionConfig

@@ -34,8 +34,9 @@ def command(given: argparse.Namespace) -> int:
     from steps.plan.planner import Planner
 
     settings = load()
-    experiment, cells = compose(ROOT / "conf", overrides, site)
-    plan = Planner(ROOT, experiment).plan(cells, overrides)
+    composed = compose(ROOT / "conf", overrides, site)
+    cells = [cell.values for cell in composed.cells]
+    plan = Planner(ROOT, composed.experiment).plan(cells, overrides)
     wanted = needs(plan, cells, ROOT, settings, capacity.load())
     found = findings(
         wanted, state(wanted, settings, ROOT / RESULTS, environment=os.environ), settings
