@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from steps.base import earlier
+from steps.base import earlier, processes
 from steps.base.errors import UserError
 from steps.base.record import Manifest, canonical_json, sha256_file
 from steps.base.strict import Strict
@@ -274,7 +274,7 @@ class States:
         elsewhere = bool(job.container) or self._plan.scheduler.name != "local"
         for path in directory.parent.glob(f".{directory.name}.*.tmp"):
             number = path.name.split(".")[-2]
-            if number.isdecimal() and _is_step(int(number)):
+            if number.isdecimal() and _runs_a_step(int(number)):
                 return path
             if elsewhere and self._locked:
                 return path
@@ -376,12 +376,8 @@ def mending(cell: CellState, keys: Sequence[str], overrides: Sequence[str]) -> s
     return shlex.join(["./reproduce", *overrides])
 
 
-def _is_step(pid: int) -> bool:
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return False
-    return any(word.startswith(b"steps.") for word in words)
+def _runs_a_step(pid: int) -> bool:
+    return any(word.startswith("steps.") for word in processes.command(pid))
 
 
 def is_locked_by_another(path: Path) -> bool:

@@ -10,10 +10,10 @@ from steps.base.errors import UserError
 from steps.base.locks import Entry, entries
 from steps.commands import describe
 from steps.commands.cli import main
-from steps.commands.diff import difference
-from steps.config.points import base_of
+from steps.commands.diff import _short, difference
 from steps.config.compression import PruneConfig
 from steps.config.layers import merged
+from steps.config.points import base_of
 from steps.config.submission import SubmissionConfig
 from steps.plan.make import make
 from steps.plan.plan import Job, Plan, freeze
@@ -368,6 +368,24 @@ def test_diff_shows_what_differs_and_where(site: Path) -> None:
     assert ["all", "submitter", "AMD", "Acme"] in rows
     assert "mixtral" not in text  # nothing of it differs
     assert "engine." not in text
+
+
+def test_diff_shows_cells_that_only_the_other_system_submitted() -> None:
+    """AMD's first MI325X machine has no Interactive result; Vultr's ran without AMD's scheduler."""
+    text = difference(ROOT / "conf", "vultr-mi325x-epyc-9554", "amd-mi325x", [])
+    rows = [" ".join(line.split()) for line in text.splitlines()]
+    name = "engine.environment.VLLM_LLAMA2_MLPERF_SCHED"
+    assert f"llama2-70b-99.9 Interactive {name} 1 –" in rows
+    assert "llama2-70b-99.9 Interactive engine.power.perf_determinism_mhz 1700 1600" in rows
+    only = difference(ROOT / "conf", "vultr-mi325x-epyc-9554", "amd-mi325x", ["scenario=Server"])
+    assert "Interactive" not in only and "VLLM_MLPERF_SWIZZLE_FP8_LINEAR" in only
+
+
+def test_diff_cuts_long_values_where_they_differ() -> None:
+    buckets = [12.5 for _ in range(7)]
+    shown = _short(str([*buckets, 12.5]), str([*buckets, 12.6]))
+    assert shown[0] != shown[1] and "12.6" in shown[1]
+    assert _short("a", "b") == ("a", "b")
 
 
 def test_diff_of_a_system_with_itself_is_empty() -> None:
