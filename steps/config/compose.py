@@ -24,7 +24,7 @@ from steps.base.errors import UserError
 from steps.config.axes import AXES
 from steps.config.composed import ComposedCell, Composition, row
 from steps.config.engine import SSH
-from steps.config.groups import hardware_file
+from steps.config.groups import System, hardware_file
 from steps.config.layers import SELECTORS, effective
 from steps.config.origins import TYPED, Files, leaves, on_top, origin_of, plain
 from steps.config.overrides import NARROWING, Typed, key_of, narrowing, read
@@ -303,6 +303,9 @@ def _composed(overrides: list[str], what: str) -> DictConfig:
 
 def _unknown_key(overrides: Sequence[str], error: Exception) -> UserError | None:
     """What to type instead of a key that isn't there; None: it is another fault."""
+    there = re.search(r"An item is already at '([^']*)'", str(error))
+    if there is not None:
+        return UserError(f"there is a key {there[1]} already; write {there[1]}=... without +")
     found = re.search(r"Could not override '([^']*)'", str(error))
     if found is None:
         return None
@@ -312,12 +315,12 @@ def _unknown_key(overrides: Sequence[str], error: Exception) -> UserError | None
         node: Any = hydra_compose("config", overrides=rest)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError):
         return None
-    there, keys = "", key.split(".")
+    above, keys = "", key.split(".")
     while isinstance(node, DictConfig) and keys and keys[0] in node:
-        there, node = f"{there}{keys[0]}.", node._get_node(keys[0])
+        above, node = f"{above}{keys[0]}.", node._get_node(keys[0])
         keys = keys[1:]
-    near = [f"{there}{name}" for name in node] if isinstance(node, DictConfig) and node else []
-    hint = nearest(f"{there}{keys[0]}" if keys else key, near)
+    near = [f"{above}{name}" for name in node] if isinstance(node, DictConfig) and node else []
+    hint = nearest(f"{above}{keys[0]}" if keys else key, near)
     return UserError(
         f"there is no key {key}{hint}; a key that isn't there yet is added with ++{key}=..., and "
         "a rate or an engine's setting is set on any system with set.target_qps=... or "
@@ -328,6 +331,9 @@ def _unknown_key(overrides: Sequence[str], error: Exception) -> UserError | None
 def _require_own(site: Path, files: Files) -> None:
     """Raises UserError for a site that would submit under the name of what it builds on."""
     own = f"system/{site.stem}"
+    keys = {path.split(".")[1] for path in files.said[own] if path.startswith("system.")}
+    if not keys <= set(System.model_fields):
+        return  # one is misspelt, and that is said of it
     for key, what in (("submitter", "submit as"), ("id", "be in the tree as")):
         path = f"system.{key}"
         said = files.of(path)

@@ -1,6 +1,7 @@
 """Overrides that change nothing: what is typed acts, or is refused with what wins over it."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, get_args
 
@@ -10,7 +11,8 @@ from steps.base.record import canonical_json
 from steps.base.strict import Scenario
 from steps.config.composed import ComposedCell, Composition, Source
 from steps.config.layers import SELECTORS
-from steps.config.origins import TYPED, leaves
+from steps.config.origins import TYPED
+from steps.config.origins import leaves as below
 from steps.config.overrides import Leaf, Setting
 from steps.plan.plan import Plan
 
@@ -27,19 +29,31 @@ def refuse_lost(found: Composition, overrides: Sequence[str], plan: Plan, again:
     Most values are found in what the jobs are made of. For the others the plan is made once more
     with another value: if it stays the same, nothing reads them.
     """
+    for one in unread(found):
+        if isinstance(one, Leaf):
+            other = partial(_without, one, overrides, again)
+        else:
+            other = partial(_replaced, one, found.typed.settings, overrides, again)
+        if not _acts(plan, other):
+            raise UserError(f"{one.text} has no effect: {reason(one, found)}")
+
+
+def unread(found: Composition) -> list[Leaf | Setting]:
+    """Values that are typed and that no cell's jobs are certainly made of."""
     read = frozenset[str]().union(*(cell.read for cell in found.cells))
-    for leaf in found.typed.set_by_them:
-        if leaf.path in read or leaf.path.partition(".")[0] in CHOOSING:
-            continue
-        if not _acts(plan, lambda leaf=leaf: _without(leaf, overrides, again)):
-            raise UserError(f"{leaf.text} has no effect: {_winner(leaf, found)}")
-    for one in found.typed.settings:
-        if one.place not in read and not _acts(
-            plan, lambda one=one: again(_replaced(one, found.typed.settings, overrides), None)
-        ):
-            raise UserError(
-                f"{one.text} has no effect: nothing that is planned reads {one.key}; leave it out"
-            )
+    leaves = [
+        leaf
+        for leaf in found.typed.set_by_them
+        if leaf.path not in read and leaf.path.partition(".")[0] not in CHOOSING
+    ]
+    return [*leaves, *(one for one in found.typed.settings if one.place not in read)]
+
+
+def reason(one: Leaf | Setting, found: Composition) -> str:
+    """What wins over a value that has no effect, and where; or that nothing reads it."""
+    if isinstance(one, Leaf):
+        return _winner(one, found)
+    return f"nothing that is planned reads {one.key}; leave it out"
 
 
 def _acts(plan: Plan, other: Callable[[], Plan]) -> bool:
@@ -66,14 +80,17 @@ def _without(leaf: Leaf, overrides: Sequence[str], again: Planning) -> Plan:
     return again(overrides, f"++{leaf.path}={hydra(_other(leaf.value))}")
 
 
-def _replaced(one: Setting, settings: Sequence[Setting], overrides: Sequence[str]) -> list[str]:
-    """The overrides with another value of this setting."""
+def _replaced(
+    one: Setting, settings: Sequence[Setting], overrides: Sequence[str], again: Planning
+) -> Plan:
+    """The plan with another value of this setting."""
     kept = [text for text in overrides if text != one.text]
     same = [other for other in settings if other.text == one.text]
-    return kept + [
+    changed = [
         f"{other.place}={hydra(_other(other.value) if other is one else other.value)}"
         for other in same
     ]
+    return again([*kept, *changed], None)
 
 
 def _other(value: Any) -> Any:
@@ -165,4 +182,4 @@ def _below(cell: ComposedCell, path: str) -> list[tuple[str, Any]]:
     node: Any = cell.values
     for key in path.split(".") if path else ():
         node = node.get(key, {}) if isinstance(node, dict) else {}
-    return list(leaves(node, path)) if isinstance(node, dict) and node else []
+    return list(below(node, path)) if isinstance(node, dict) and node else []

@@ -48,7 +48,7 @@ values of every group.
 
 A value lives in `conf/`, so most keys have no default: "required" means that some file of `conf/`,
 or your own, sets it. A key of a group is overridden as `group.key=value`, for instance
-`system.target_qps.Server=30`.
+`set.Server.target_qps=30`.
 
 ## Completion in an editor
 
