@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -406,3 +407,24 @@ def test_none_of_200_overrides_is_lost() -> None:
             else:
                 assert "takes it out" in said or "it is for" in said, said
     assert acting + lost == 200 and min(acting, lost) > 30, (acting, lost)
+
+
+# ---- the documentation --------------------------------------------------------------------------
+
+
+def documented() -> list[str]:
+    """Every setting of the top layer that a page names with a value."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+    texts = [page.read_text(encoding="utf-8") for page in pages]
+    found = {text for one in texts for text in re.findall(r"\bset\.[\w.-]+=[\w.-]*\w", one)}
+    return sorted(text for text in found if "VALUE" not in text)
+
+
+def test_what_pages_set_can_be_set() -> None:
+    words = documented()
+    assert len(words) > 5
+    for word in words:
+        where = "system=amd-mi325x" if "Interactive" not in word else "system=amd-mi300x"
+        chosen = ["experiment=amd-v5.1", where, "benchmark=llama2-70b-99.9", word]
+        (setting,) = compose(CONF, chosen).typed.settings
+        assert word == f"{setting.place}={setting.value}"
