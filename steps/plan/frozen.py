@@ -38,9 +38,17 @@ def origins(root: Path, overrides: list[str], site: Path | None = None) -> str:
     writes. Stored with the plan."""
     index = _index(root, overrides, site)
     stored = root / ORIGINS / f"{index.name}.json"
-    if _known(root, index) is None or not stored.is_file():
+    if _known(root, index) is None or not _is_whole(stored):
         _planned(root, overrides, site, index)
     return stored.read_text(encoding="utf-8")
+
+
+def _is_whole(stored: Path) -> bool:
+    """Not what a loss of power leaves: files that are empty, cut off or zeros."""
+    try:
+        return stored.read_bytes().endswith(b"]}\n")
+    except OSError:
+        return False
 
 
 def _index(root: Path, overrides: list[str], site: Path | None) -> Path:

@@ -92,8 +92,12 @@ def test_origins_that_are_lost_are_made_again(
 ) -> None:
     first = shown(capsys, "scenario=Server", "target_qps")
     (stored,) = (here / "results/plans/origins").iterdir()
+    whole = stored.read_bytes()
     stored.unlink()
     assert shown(capsys, "scenario=Server", "target_qps") == first
+    for damaged in (b"", bytes(len(whole)), whole[:-9]):
+        stored.write_bytes(damaged)
+        assert shown(capsys, "scenario=Server", "target_qps") == first
 
 
 def test_a_key_shows_every_layer(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
