@@ -315,14 +315,14 @@ def _unknown_key(overrides: Sequence[str], error: Exception) -> UserError | None
         node: Any = hydra_compose("config", overrides=rest)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError):
         return None
-    above, keys = "", key.split(".")
-    while isinstance(node, DictConfig) and keys and keys[0] in node:
-        above, node = f"{above}{keys[0]}.", node._get_node(keys[0])
-        keys = keys[1:]
-    near = [f"{above}{name}" for name in node] if isinstance(node, DictConfig) and node else []
-    hint = nearest(f"{above}{keys[0]}" if keys else key, near)
+    above, below = [], key.split(".")
+    while isinstance(node, DictConfig) and len(below) > 1 and below[0] in node:
+        above.append(below[0])
+        node = node._get_node(below.pop(0))
+    near = [str(name) for name in node] if isinstance(node, DictConfig) and node else []
+    where = f": {'.'.join(above)} has no {below[0]}" if above else ""
     return UserError(
-        f"there is no key {key}{hint}; a key that isn't there yet is added with ++{key}=..., and "
+        f"there is no key {key}{where}{nearest(below[0], near)}; a key that isn't there yet is added with ++{key}=..., and "
         "a rate or an engine's setting is set on any system with set.target_qps=... or "
         "set.engine.NAME=..."
     )

@@ -16,8 +16,9 @@ from steps.config.origins import leaves as below
 from steps.config.overrides import Leaf, Setting
 from steps.plan.plan import Plan
 
-CHOOSING = ("experiment", "matrix", "cells", "experiment_name")
-"""Keys that choose cells, which is an effect of its own."""
+APART = ("experiment", "matrix", "cells", "experiment_name", "fetch")
+"""Keys that choose cells, which is an effect of its own; and access to a network, which a site may
+always give: it holds for what is fetched, if anything is."""
 
 Planning = Callable[[Sequence[str], str | None], Plan]
 """A plan of other overrides, and of one more that Hydra applies last."""
@@ -44,9 +45,14 @@ def unread(found: Composition) -> list[Leaf | Setting]:
     leaves = [
         leaf
         for leaf in found.typed.set_by_them
-        if leaf.path not in read and leaf.path.partition(".")[0] not in CHOOSING
+        if leaf.path not in read and leaf.path.partition(".")[0] not in APART
     ]
-    return [*leaves, *(one for one in found.typed.settings if one.place not in read)]
+    settings = [
+        one
+        for one in found.typed.settings
+        if one.place not in read and one.key.partition(".")[0] not in APART
+    ]
+    return [*leaves, *settings]
 
 
 def reason(one: Leaf | Setting, found: Composition) -> str:

@@ -142,7 +142,6 @@ MISTAKES = [
     ),
     (["++system.target_qps.Server=3", "scenario=Offline"], ["it is for Server"]),
     (["++benchmark.quick_sample=3"], ["nothing that is planned reads", "quick_samples"]),
-    (["fetch.connections=3"], ["nothing that is planned reads fetch.connections"]),
     (["runtime.shm_size_gb=3"], ["nothing that is planned reads runtime.shm_size_gb"]),
     (["set.runtime.shm_size_gb=3"], ["nothing that is planned reads runtime.shm_size_gb"]),
     (["+system.engine={}"], ["changes nothing"]),
@@ -166,12 +165,15 @@ MISTAKES = [
     (["experiment=amd-v5.1", "+matrix.scenario=[Offline]"], ["no effect", "choose among them"]),
     (["matrix.scenario=[Offline]", "scenario=Server"], ["no effect", "scenario= is given too"]),
     (["+length.min_query_count=3"], ["there is a key"]),
-    (["hardware.engine.argument.seed=3"], ["did you mean hardware.engine.arguments?"]),
+    (
+        ["hardware.engine.argument.seed=3"],
+        ["hardware.engine has no argument; did you mean arguments?"],
+    ),
     (["set.targt_qps=30"], ["did you mean target_qps?"]),
     (["set.Servr.target_qps=30"], ["did you mean Server?"]),
     (["set.engine.max_num_seq=30"], ["did you mean max_num_seqs"]),
     (["set.engine.placement.node=3"], ["has no engine.placement.node", "did you mean nodes?"]),
-    (["set.generation.max_token=3"], ["did you mean max_tokens"]),
+    (["set.generation.max_tokns=3"], ["did you mean max_tokens"]),
     (["set.target_qps=30,40"], ["takes one value", "set.Server.target_qps=VALUE"]),
     (["set.target_qps=[30,40]"], ["target_qps", "valid number"]),
     (["set.target_qps.Server=30"], ["target_qps is one value"]),
@@ -201,6 +203,11 @@ def test_a_mistake_gets_the_sentence_that_helps(overrides: list[str], words: lis
 def test_a_value_of_an_override_is_not_repeated_where_it_may_be_a_token() -> None:
     assert "secret-value" not in refused("benchmark.nowhere.password_file=secret-value")
     assert "secret-value" not in refused("+system.id=secret-value")
+
+
+def test_access_to_a_network_may_be_given_where_nothing_is_fetched() -> None:
+    assert planned("fetch.offline=true", "scenario=Offline").jobs
+    assert planned("set.fetch.offline=true", "scenario=Offline").jobs
 
 
 # ---- a site's file ------------------------------------------------------------------------------
@@ -309,7 +316,6 @@ SETTINGS: dict[str, list[Any]] = {
     "engine.block_size": [8, 64],
     "engine.gpu_memory_utilization": [0.91, 0.89],
     "engine.environment.VLLM_USE_V1": ["0", "1"],
-    "engine.environment.VLLM_FP8_PADDING": ["2", "3"],
     "engine.environment.VLLM_LOGGING_LEVEL": ["INFO", "DEBUG"],
     "generation.max_tokens": [100, 101],
     "fields.system_name": ["Acme one", "Acme two"],

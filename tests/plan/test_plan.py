@@ -78,7 +78,7 @@ def test_only_the_full_length_has_no_departure() -> None:
     [
         ("fetch.token", r"override fetch\.token holds a token.*by reference"),
         ("fetch.token.environment", "fetch: token: a token is given by reference"),
-        ("fetch.tokn", r"no key fetch\.tokn; did you mean fetch\.token"),
+        ("fetch.tokn", r"no key fetch\.tokn: fetch has no tokn; did you mean token"),
     ],
 )
 def test_a_token_by_value_makes_no_plan_and_is_not_repeated(key: str, said: str) -> None:
