@@ -27,7 +27,8 @@ BY_FILE = ("hardware", "system", "precision")
 """Groups that layers select by, beside the scenario and the model."""
 
 LAYERS = (
-    *("hardware.engine", "hardware.fields", "hardware.runtime", "engine.settings"),
+    *("hardware.engine", "hardware.fields", "hardware.runtime", "hardware.partitions"),
+    "engine.settings",
     *("benchmark.loadgen", "benchmark.quantizer_options", "compression.quantizer_options"),
     *("system.loadgen", "system.engine", "system.fields"),
 )
@@ -45,7 +46,8 @@ class Hardware(Strict):
     `name`: the file's. `accelerator`: None for a CPU. `environment`: the lock of `envs/` that
     engines run in; None: they run in containers. `precisions`: names of `conf/precision/` that it
     computes in, or emulates. `engine`: the first layer of engine settings. `fields`: of MLCommons'
-    system description.
+    system description. `partitions`: modes that runs have the accelerators in, `compute` and
+    `memory`, in layers; empty: they have none.
 
     A key that nothing reads is allowed here: notes on a machine belong beside its other facts.
     """
@@ -58,6 +60,7 @@ class Hardware(Strict):
     precisions: tuple[Name, ...]
     engine: dict[str, Any]
     fields: dict[str, str]
+    partitions: dict[str, Any] = Field(default_factory=dict)
 
 
 class NodeGroup(Strict):
@@ -131,6 +134,7 @@ class Requirement(Strict):
     hardware: Name | None
     model: str | None
     architecture: Name | None
+    memory_gb: float | None
     count_per_node: int
     nodes: Positive
     kinds: tuple[NodeKind, ...]
@@ -186,6 +190,7 @@ def check(composed: Mapping[str, Any], conf: Path) -> Requirement:
         hardware=hardware.name if len({g.hardware for g in cluster.groups}) == 1 else None,
         model=accelerator.model if accelerator else None,
         architecture=accelerator.architecture if accelerator else None,
+        memory_gb=accelerator.memory_gb if accelerator else None,
         count_per_node=accelerator.count_per_node if accelerator else 0,
         nodes=cluster.nodes,
         kinds=tuple(_kind(group, hardware, conf) for group in cluster.groups),
