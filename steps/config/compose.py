@@ -1,6 +1,6 @@
 """Composition: overrides in, one resolved configuration per cell out, each value with its origin.
 
-With overrides.py, placing.py and tracing.py the only modules that know Hydra and OmegaConf.
+Beside overrides.py, placing.py, points.py and tracing.py nothing knows Hydra and OmegaConf.
 """
 
 import re
