@@ -144,14 +144,18 @@ def _leaves(override: Override, text: str) -> list[Leaf]:
 
 
 def _refuse_covered(found: Sequence[Leaf]) -> None:
-    """A later override sets it or what it is part of."""
-    for number, leaf in enumerate(found):
-        for later in found[number + 1 :]:
-            if later.text != leaf.text and f"{leaf.path}.".startswith(f"{later.path}."):
-                raise UserError(
-                    f"{leaf.text} has no effect: {later.text}, after it, sets the same; "
-                    "leave one out"
-                )
+    """Raises UserError for an override of which later ones set all that it sets."""
+    for text in dict.fromkeys(leaf.text for leaf in found):
+        own = [leaf for leaf in found if leaf.text == text]
+        later = found[found.index(own[-1]) + 1 :]
+        over = [
+            next((one for one in later if f"{leaf.path}.".startswith(f"{one.path}.")), None)
+            for leaf in own
+        ]
+        if all(over) and over[0] is not None:
+            raise UserError(
+                f"{text} has no effect: {over[0].text}, after it, sets the same; leave one out"
+            )
 
 
 # ---- choices ------------------------------------------------------------------------------------

@@ -205,6 +205,15 @@ def test_a_value_of_an_override_is_not_repeated_where_it_may_be_a_token() -> Non
     assert "secret-value" not in refused("+system.id=secret-value")
 
 
+def test_a_part_of_what_was_set_may_be_set_again() -> None:
+    both = ("system.target_qps={Offline: 200, Server: 100}", "system.target_qps.Server=20")
+    found = runs("experiment=null-engine", "scenario=Offline,Server", *both)
+    assert {name: one["loadgen"]["target_qps"] for name, one in found.items()} == {
+        "Offline": 200,
+        "Server": 20,
+    }
+
+
 def test_access_to_a_network_may_be_given_where_nothing_is_fetched() -> None:
     assert planned("fetch.offline=true", "scenario=Offline").jobs
     assert planned("set.fetch.offline=true", "scenario=Offline").jobs
