@@ -1,6 +1,6 @@
 """Engines that steps/run/sut starts: what each is started with, and how many serve a run."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import Field, model_validator
 from typing_extensions import Self
@@ -23,6 +23,65 @@ class VllmArguments(Strict):
     enable_chunked_prefill: bool
     seed: int
     kv_cache_dtype: Literal["fp8"] | None = None
+
+
+class RocmVllmArguments(Strict):
+    """EngineArgs of AMD's vLLM 0.9 (0.8.5 on gfx950), by its names; swap_space in GiB."""
+
+    dtype: Literal["float16", "bfloat16"]
+    quantization: Literal["fp8", "quark"]
+    kv_cache_dtype: Literal["fp8"]
+    tensor_parallel_size: Positive
+    pipeline_parallel_size: Positive
+    gpu_memory_utilization: Fraction
+    swap_space: NotNegative
+    block_size: Positive
+    num_scheduler_steps: Positive
+    enforce_eager: bool
+    max_model_len: Positive
+    max_seq_len_to_capture: Positive
+    max_num_seqs: Positive
+    max_num_batched_tokens: Positive
+    disable_custom_all_reduce: bool
+    enable_chunked_prefill: bool
+    enable_prefix_caching: Literal[False]
+    disable_log_stats: bool
+
+
+class Sampling(Strict):
+    """How the next token is chosen: greedily in every benchmark of ours, temperature 0 or the one
+    most likely token; what is None isn't passed to vLLM. vLLM draws slower with a `seed`."""
+
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    top_p: Fraction | None = None
+    top_k: Positive | None = None
+    seed: int | None = None
+
+
+class Sorting(Strict):
+    """Order and split of an Offline query over the engines; `buckets` in percent per engine."""
+
+    strategy: Literal["ignore", "buckets", "modulo_desc"]
+    buckets: tuple[PositiveNumber, ...]
+
+
+class Dispatch(Strict):
+    """How AMD's harness spreads samples over `device_count` independent engines of a node."""
+
+    engine_version: Literal["sync", "async"]
+    device_count: Positive
+    schedule_algo: Literal["shortest_queue", "shortest_queue_with_tokens", "round_robin"]
+    load_balance_token_weight: PositiveNumber
+    load_balance_window_size: Positive
+    enable_warmup: bool
+    sorting: Sorting
+
+
+class Power(Strict):
+    """Clocks that are set before a run; a perf_determinism_mhz of 0 resets to the default."""
+
+    perf_determinism_mhz: NotNegative
+    soc_pstate: NotNegative
 
 
 class NullArguments(Strict):
@@ -181,14 +240,17 @@ class EngineSettings(Strict):
         return self
 
 
-class VllmEngine(EngineSettings):
-    """`threads` of arithmetic on the CPU, of each engine. `arguments_on`: of engines on another
-    hardware of a mixed cluster."""
+Arguments = TypeVar("Arguments", VllmArguments, RocmVllmArguments)
 
-    kind: Literal["vllm"]
+
+class _Vllm(EngineSettings, Generic[Arguments]):
+    """vLLM of any generation. `threads` of arithmetic on the CPU, of each engine. `arguments_on`:
+    of engines on another hardware of a mixed cluster."""
+
     threads: Positive
-    arguments: VllmArguments
-    arguments_on: dict[Name, VllmArguments] = Field(default_factory=dict)
+    arguments: Arguments
+    arguments_on: dict[Name, Arguments] = Field(default_factory=dict)
+    sampling: Sampling = Sampling()
 
     @model_validator(mode="after")
     def nodes_have_accelerators_for_their_engines(self) -> Self:
@@ -214,6 +276,22 @@ class VllmEngine(EngineSettings):
         return self
 
 
+class VllmEngine(_Vllm[VllmArguments]):
+    """vLLM as its project releases it, for a CPU, ROCm or CUDA."""
+
+    kind: Literal["vllm"]
+
+
+class RocmVllmEngine(_Vllm[RocmVllmArguments]):
+    """AMD's own vLLM of v5.1. `dispatch` and `power`, and variables that begin with HARNESS_, are
+    settings of AMD's harness, and are recorded only: our fleet starts the engines.
+    """
+
+    kind: Literal["vllm-rocm"]
+    dispatch: Dispatch
+    power: Power
+
+
 class NullEngine(EngineSettings):
     """Token counts and timing only: what it serves measures the harness and nothing else."""
 
@@ -223,4 +301,4 @@ class NullEngine(EngineSettings):
     arguments_on: dict[Name, NullArguments] = Field(default_factory=dict)
 
 
-Engine = Annotated[VllmEngine | NullEngine, Field(discriminator="kind")]
+Engine = Annotated[VllmEngine | RocmVllmEngine | NullEngine, Field(discriminator="kind")]
