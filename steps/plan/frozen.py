@@ -61,8 +61,9 @@ def _index(root: Path, overrides: list[str], site: Path | None) -> Path:
         from steps.config.site import absent
 
         raise absent(site)
-    files = [*root.glob("conf/**/*.yaml"), *root.glob("envs/*.lock"), *root.glob("steps/**/*.py")]
-    key = digest_files([*files], root) + canonical_json(overrides)
+    read = ("conf/**/*.yaml", "conf/**/*.json", "envs/*.lock", "steps/**/*.py")
+    files = [path for pattern in read for path in root.glob(pattern)]
+    key = digest_files(files, root) + canonical_json(overrides)
     if site is not None:
         key += site.name + site.read_text(encoding="utf-8", errors="replace")
     return root / "results/plans/index" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}"

@@ -13,9 +13,10 @@ from pydantic import BaseModel, ValidationError
 from steps.base.confidential.tokens import refuse_configured
 from steps.base.errors import UserError, explain
 from steps.base.record import canonical_json
-from steps.config import groups
+from steps.config import groups, options
 from steps.config.axes import AXES
 from steps.config.checks import PerformanceCheckConfig
+from steps.config.engine import RocmVllmEngine, VllmEngine
 from steps.config.groups import Requirement
 from steps.config.runtime import Runtime
 from steps.config.scheduler import Scheduler
@@ -273,7 +274,7 @@ class Planner:
         gates: tuple[str, ...] = (),
     ) -> Job:
         spec = STEPS[step]
-        _require_valid(spec, subtree, f"{cell.where}: steps.{step}")
+        self._require_taken(cell, _valid(spec, subtree, f"{cell.where}: steps.{step}"))
         limitation = spec.limitation(subtree)
         config = canonical_json(subtree)
         folder, log = self._paths(step, key, config, inputs)
@@ -300,6 +301,20 @@ class Planner:
                 f"steps/plan/specs/{step}.py"
             )
         return known
+
+    def _require_taken(self, cell: Scope, config: BaseModel) -> None:
+        """What the engine of a step is given, it has to take: by the list of the environment or
+        image if that is made, else by the shipped one."""
+        engine = getattr(config, "engine", None)
+        if not isinstance(engine, VllmEngine | RocmVllmEngine):
+            return
+        made = cell.made["environment/engine"].output
+        listed = (self._root / made).with_name(options.FILE)
+        try:
+            shipped = options.of_build(self._root / "conf", engine.build)
+            options.require(options.read(listed) if listed.is_file() else shipped, engine)
+        except UserError as error:
+            raise UserError(f"{cell.where}: engine.{error}") from error
 
     def _paths(
         self, step: str, key: str, config: str, inputs: Mapping[str, str]
@@ -408,7 +423,7 @@ def _contained(kind: str, made: Mapping[str, Job]) -> bool:
     return needed is not None and needed.step == "container"
 
 
-def _require_valid(spec: StepSpec, subtree: Any, where: str) -> None:
+def _valid(spec: StepSpec, subtree: Any, where: str) -> BaseModel:
     """As a job that can be executed, or as one that can only be planned.
 
     Of something that is neither, the complaints count that are of its kind, or the fewer.
@@ -416,8 +431,7 @@ def _require_valid(spec: StepSpec, subtree: Any, where: str) -> None:
     text, found = canonical_json(subtree), []
     for kind in filter(None, (spec.config, spec.planned)):
         try:
-            kind.model_validate_json(text)
-            return
+            return kind.model_validate_json(text)
         except ValidationError as error:
             found.append(error)
     error = min(found, key=lambda one: (_is_of_another_kind(one), one.error_count()))

@@ -44,13 +44,14 @@ class Arguments:
     def __init__(self, given: dict[str, Any]) -> None:
         self._given = given
 
-    def model_dump(self, **_: Any) -> dict[str, Any]:
+    def passed_on(self) -> dict[str, Any]:
         return self._given
 
 
 def config(environment: dict[str, str], arguments: dict[str, Any], **more: Any) -> Config:
     given = {
         "kind": "vllm",
+        "build": "vllm-0.32.0",
         "placement": PLACEMENT,
         "offline_order": "as_issued",
         "environment": environment,
