@@ -110,7 +110,7 @@ def leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 class Files:
     """The files that a configuration was composed from, in the order in which they apply.
 
-    `order`: name of the file, and where it is put. `said`: by name, the values of a file.
+    `order`: name of the file, and where it is put. `said`: the values of each file.
     `typed`: paths of the overrides and how they were typed. `site`: the system that `--site` gave.
     """
 

@@ -257,7 +257,7 @@ def _narrowed(conf: Path, place: str) -> tuple[tuple[str, ...], str]:
 
 
 def holding(settings: Sequence[Setting], names: frozenset[str]) -> dict[str, Setting]:
-    """What holds at a cell that has these names, by key: of several the one that names most.
+    """What applies at a cell that has these names, by key: of several the one that names most.
 
     Raises UserError if two name as much.
     """

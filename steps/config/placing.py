@@ -36,7 +36,7 @@ class Placing:
 
     @contextmanager
     def placed(self, config: DictConfig, names: frozenset[str]) -> Iterator[Mapping[str, Setting]]:
-        """Within it the configuration has what holds at a cell of these names."""
+        """Within it the configuration has what applies at a cell of these names."""
         held = holding(self._settings, names)
         self._held |= {*held.values()}
         layers: dict[str, Any] = {}
@@ -72,7 +72,7 @@ class Placing:
             missing = [name for name in one.names if not any(name in names for names in cells)]
             there = sorted(frozenset().union(*cells))
             raise UserError(
-                f"{one.text} holds for no cell: none of this command's is of "
+                f"{one.text} applies to no cell: none of this command's is of "
                 f"{' and '.join(missing or one.names)}; theirs are {', '.join(there)}"
             )
 
@@ -105,7 +105,7 @@ def _replace(config: DictConfig, one: Setting) -> tuple[Any, str, Any]:
     parent: Any = OmegaConf.select(config, above)
     if not isinstance(parent, DictConfig) or parent._content.get(key) is None:
         raise UserError(
-            f"{one.text} holds for no such value: this cell has no {one.key}; narrow it, or choose "
+            f"{one.text} applies to nothing: this cell has no {one.key}; narrow it, or choose "
             "what has one"
         )
     below_it = OmegaConf.select(config, path)

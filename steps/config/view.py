@@ -78,7 +78,7 @@ FIXED: Mapping[str, str] = {
     "gates": "the round says them; choose another one with round=NAME",
     "quantize": "the precision says it; choose another one with precision=NAME",
     "container": "its recipe is in conf/engine/ or conf/hardware/",
-    "scheduler": "it holds for all cells; choose another one with scheduler=NAME",
+    "scheduler": "it applies to all cells; choose another one with scheduler=NAME",
 }
 """Names that are shown only, and why."""
 

@@ -18,7 +18,7 @@ from steps.plan.plan import Plan
 
 APART = ("experiment", "matrix", "cells", "experiment_name", "fetch")
 """Keys that choose cells, which is an effect of its own; and access to a network, which a site may
-always give: it holds for what is fetched, if anything is."""
+always give: it applies to what is fetched, if anything is."""
 
 Planning = Callable[[Sequence[str], str | None], Plan]
 """A plan of other overrides, and of one more that Hydra applies last."""

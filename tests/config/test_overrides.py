@@ -181,7 +181,7 @@ MISTAKES = [
     (["set.rules.ttft_ms=3"], ["shown, not set"]),
     (["set.target_qps"], ["not an override", "no value"]),
     (["~set.target_qps"], ["write set.target_qps=null"]),
-    (["set.mi300x.target_qps=30"], ["holds for no cell", "mi300x"]),
+    (["set.mi300x.target_qps=30"], ["applies to no cell", "mi300x"]),
     (["set.Server.target_qps=30", "set.bf16.target_qps=3"], ["set.Server.bf16.target_qps=VALUE"]),
     (["set.target_qps=30", "set.target_qps=3"], ["set the same twice"]),
     (["scenario=Server", "set.target_qps=30", "set.Server.target_qps=3"], ["no effect", "narrow"]),
