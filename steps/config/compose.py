@@ -30,10 +30,13 @@ from steps.config.origins import TYPED, Files, leaves, on_top, origin_of, plain
 from steps.config.overrides import NARROWING, Typed, key_of, narrowing, read
 from steps.config.placing import Placing, require_settings
 from steps.config.points import base_of, points_of, require_matrix
+from steps.config.remembered import remember
 from steps.config.site import PACKAGE, absent, site_text
 from steps.config.tracing import Reader, reading, trace, written
 from steps.config.view import certainly_read
 from steps.config.view import rows as short_rows
+
+remember()
 
 MATRIX_KEYS = ("experiment", "matrix", "cells", "experiment_name")
 """What the choice of cells depends on; every other override applies to each of them."""

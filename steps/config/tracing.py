@@ -1,7 +1,5 @@
-"""Hydra's files, read once for all cells, and values of OmegaConf with their origins."""
+"""Files of Hydra's compositions, and values of OmegaConf with their origins."""
 
-import copy
-import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -51,46 +49,20 @@ def written(config: DictConfig, path: str, value: Any) -> Origin:
 
 
 class Reader:
-    """Reads each file of `conf/` once for all compositions, and knows which a composition had.
+    """Knows which files of `conf/` a composition had, and what each says."""
 
-    Hydra reads every file again for every composition: a sixth of the time of a large plan.
-    """
-
-    def __init__(self, repository: Any) -> None:
-        self._repository = repository
-        self._read: dict[str, Any] = {}
+    def __init__(self) -> None:
         self._said: dict[str, Mapping[str, Any]] = {}
         self._order: list[tuple[str, str]] = []
 
-    def __deepcopy__(self, memo: Any) -> "Reader":
-        """Hydra copies its repository for each composition."""
-        return self
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._repository, name)
-
-    def load_config(self, config_path: str) -> Any:
-        """Hydra changes what it gets: lists of defaults, and files that are put nowhere below."""
-        if config_path not in self._read:
-            self._read[config_path] = self._repository.load_config(config_path)
-        found = self._read[config_path]
-        if found is None:
-            return None
-        below = "/" in config_path and not config_path.startswith("hydra/")
-        shared = below and found.header["package"] != "_global_"
-        config = found.config if shared else copy.deepcopy(found.config)
-        return dataclasses.replace(
-            found, config=config, defaults_list=copy.deepcopy(found.defaults_list)
-        )
-
-    def ordered(self, defaults: Sequence[Any]) -> None:
+    def read(self, defaults: Sequence[Any], repository: Any) -> None:
         """What the next composition is of: Hydra's list of defaults."""
         self._order = []
         for default in defaults:
             path = default.config_path
-            found = self._read.get(path)
-            if found is None or path.startswith("hydra/"):
+            if path is None or path.startswith("hydra/"):
                 continue
+            found = repository.load_config(path)
             package = default.package
             if package is None:
                 package = found.header["package"] or ""
@@ -106,14 +78,13 @@ class Reader:
 
 @contextmanager
 def reading() -> Iterator[Reader]:
-    """Within Hydra's initialization: what reads its files."""
+    """Within Hydra's initialization: what knows its files."""
+    reader = Reader()
     loader: Any = GlobalHydra.instance().config_loader()
-    reader = Reader(loader.repository)
-    loader.repository = reader
     compose = loader._compose_config_from_defaults_list
 
     def composed(defaults: Any, repo: Any) -> Any:
-        reader.ordered(defaults)
+        reader.read(defaults, repo)
         return compose(defaults=defaults, repo=repo)
 
     loader._compose_config_from_defaults_list = composed
