@@ -34,6 +34,8 @@ defaults:
 hardware: {environment: cluster, probes: [ray]}
 system:
   name: acme-mixed
+  id: 2xMI325X_1xMI300X_Acme
+  submitter: Acme
   target_qps: {Offline: 250, Server: 250}
   engine:
     kind: "null"

@@ -374,7 +374,7 @@ LATE = {
     "words": "p99 TTFT is 4056.2 ms, the limit of Server is 2000 ms",
     "value": 4056.2,
     "limit": 2000.0,
-    "fix": "lower system.target_qps.Server",
+    "fix": "lower set.Server.target_qps",
 }
 """A complaint of a performance check."""
 

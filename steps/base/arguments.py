@@ -127,7 +127,7 @@ def plan_arguments(parser: Parser) -> None:
         nargs="*",
         type=override,
         metavar="OVERRIDE",
-        help="Hydra's: experiment=rehearsal-full, precision=bf16,fp8, system.target_qps.Server=30; "
+        help="Hydra's: experiment=rehearsal-full, precision=bf16,fp8, set.Server.target_qps=30; "
         "without any: experiment=rehearsal",
     )
     site_argument(parser)

@@ -38,7 +38,7 @@ ABOUT = f"""\
 
 MORE = f"""\
 overrides:
-  experiment=rehearsal-full, precision=bf16,fp8, system.target_qps.Server=30 ...
+  experiment=rehearsal-full, precision=bf16,fp8, set.Server.target_qps=30 ...
   without any: experiment=rehearsal
 
 example:

@@ -10,7 +10,9 @@ from tabulate import tabulate
 from steps import ROOT
 from steps.base.arguments import Parser, plan_arguments
 from steps.base.errors import UserError
-from steps.config.compose import base_of, compose, experiments_of
+from steps.config.compose import compose
+from steps.config.composed import Composition
+from steps.config.points import base_of, experiments_of
 
 ABSENT = "–"
 SHOWN_CHARACTERS = 48
@@ -59,7 +61,7 @@ def difference(
     return f"{table}\n{len(rows)} keys differ at {len(before)} cells of {of}{notes}"
 
 
-Cells = dict[tuple[str, ...], dict[str, Any]]
+Cells = dict[tuple[str, ...], Mapping[str, Any]]
 
 
 def _composed(
@@ -93,14 +95,15 @@ def _experiments(conf: Path, systems: list[str]) -> list[tuple[str, str]]:
     return [(system, f"experiment={name}") for system, names in found for name in names]
 
 
-def _cells(composed: tuple[str, list[dict[str, Any]]]) -> Cells:
+def _cells(composed: Composition) -> Cells:
     """Cells by what they have in common with the same cell of another system."""
     axes = ("benchmark", "precision", "compression", "scenario")
-    return {tuple(cell[axis]["name"] for axis in axes): cell for cell in composed[1]}
+    found = [cell.values for cell in composed.cells]
+    return {tuple(cell[axis]["name"] for axis in axes): cell for cell in found}
 
 
 def _rows(
-    before: Collection[dict[str, Any]], after: Collection[dict[str, Any]]
+    before: Collection[Mapping[str, Any]], after: Collection[Mapping[str, Any]]
 ) -> list[tuple[str, str, str, str]]:
     """(where, key, value before, value after); one row for the same difference at all cells."""
     places: dict[tuple[str, str, str], list[str]] = {}

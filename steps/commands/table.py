@@ -46,6 +46,11 @@ ON_A_PLAN: Mapping[str, Command] = {
         "print what would run, why, how long it takes and how much disk it needs",
         "experiment=rehearsal-full",
     ),
+    "show": Command(
+        "steps.commands.show",
+        "show what is set at the plan's cells, by which file, and what that overrode",
+        "experiment=rehearsal scenario=Server target_qps engine.max_num_seqs",
+    ),
     "manifests": Command(
         "steps.commands.planned",
         "print what Kubernetes would be given, with scheduler=kubernetes",

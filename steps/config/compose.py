@@ -1,47 +1,51 @@
-"""The only module that knows Hydra: overrides in, one resolved dictionary per cell out."""
+"""Composition: overrides in, one resolved configuration per cell out, each value with its origin.
 
-import itertools
-import math
+Beside overrides.py, placing.py, points.py and tracing.py nothing knows Hydra and OmegaConf.
+"""
+
 import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, UnsupportedInterpolationType
 
+from steps.base.arguments import nearest
 from steps.base.errors import UserError
 from steps.config.axes import AXES
+from steps.config.composed import ComposedCell, Composition, row
 from steps.config.engine import SSH
-from steps.config.groups import hardware_file
+from steps.config.groups import System, hardware_file
 from steps.config.layers import SELECTORS, effective
+from steps.config.origins import TYPED, Files, leaves, on_top, origin_of, plain
+from steps.config.overrides import NARROWING, Typed, key_of, narrowing, read
+from steps.config.placing import Placing, require_settings
+from steps.config.points import base_of, points_of, require_matrix
 from steps.config.remembered import remember
-from steps.config.site import PACKAGE, site_text
+from steps.config.site import PACKAGE, absent, site_text
+from steps.config.tracing import Reader, reading, trace, written
+from steps.config.view import certainly_read
+from steps.config.view import rows as short_rows
 
 remember()
 
 MATRIX_KEYS = ("experiment", "matrix", "cells", "experiment_name")
 """What the choice of cells depends on; every other override applies to each of them."""
 
-
-ROW = "row"
-"""`row=8xMI300X_2xEPYC_9575F/llama2-70b-99/Server`: the cell that becomes this published row."""
-
-VALUES = 1000
-"""An axis has no more; conf/ has some dozens of any."""
-
-UNRESOLVED = ("round", "matrix", "cells")
+UNRESOLVED = ("round", "matrix", "cells", "set")
 """What only other groups read: the large tables of a round are resolved where they are used."""
+
+CREATED = {"allow_objects": True}
+"""OmegaConf's flag for values of other types than its own, which have an origin."""
 
 
 # ---- resolvers: pure functions of their arguments and of the configuration ---------------------
@@ -49,7 +53,7 @@ UNRESOLVED = ("round", "matrix", "cells")
 
 def _layers(*paths: str, _root_: DictConfig) -> DictConfig:
     """The layers at these paths, effective at this cell."""
-    return OmegaConf.create(_effective(paths, _root_))
+    return OmegaConf.create(_effective(paths, _root_), flags=CREATED)
 
 
 def _effective(paths: Sequence[str], _root_: DictConfig, **elsewhere: str) -> dict[str, Any]:
@@ -81,7 +85,7 @@ def _engine(home: Path, *paths: str, _root_: DictConfig) -> DictConfig:
     engine = _effective(paths, _root_)
     cluster, own = _root_.cluster, _root_.hardware
     if "placement" not in engine:
-        return OmegaConf.create(engine)
+        return OmegaConf.create(engine, flags=CREATED)
     placement = engine["placement"]
     if cluster.hosts:
         placement |= {"cluster": SSH, "hosts": list(cluster.hosts), "checkout": cluster.checkout}
@@ -103,7 +107,7 @@ def _engine(home: Path, *paths: str, _root_: DictConfig) -> DictConfig:
                 others[group.hardware] = there["arguments"]
         if others:
             engine["arguments_on"] = others
-    return OmegaConf.create(engine)
+    return OmegaConf.create(engine, flags=CREATED)
 
 
 def _modes(partitions: Any, hardware: str, _root_: DictConfig) -> dict[str, Any] | None:
@@ -124,7 +128,7 @@ def _apart(engine: Mapping[str, Any]) -> dict[str, Any]:
 
 def _source_layers(*paths: str, _root_: DictConfig) -> DictConfig:
     """The same before the weights are in the cell's precision."""
-    return OmegaConf.create(_effective(paths, _root_, by_precision=""))
+    return OmegaConf.create(_effective(paths, _root_, by_precision=""), flags=CREATED)
 
 
 def _at(node: DictConfig, *keys: str) -> Any:
@@ -144,8 +148,9 @@ def _maybe(node: DictConfig | None, *keys: str | None) -> Any:
 
 
 def _first(*values: Any) -> Any:
-    """The first value that isn't null."""
-    return next((value for value in values if value is not None), None)
+    """The first value that isn't null, which overrides those behind it."""
+    given = [value for value in values if value is not None]
+    return reduce(lambda below, value: on_top(value, below), reversed(given)) if given else None
 
 
 def _model(source: DictConfig, _root_: DictConfig) -> DictConfig:
@@ -213,19 +218,24 @@ def _our_resolvers(home: Path) -> Iterator[None]:
 
 
 def compose(
-    conf: Path, overrides: list[str], site: Path | None = None, stand_in: str | None = None
-) -> tuple[str, list[dict[str, Any]]]:
+    conf: Path,
+    overrides: Sequence[str],
+    site: Path | None = None,
+    stand_in: str | None = None,
+    probe: str | None = None,
+) -> Composition:
     """Compose every cell of the experiment.
 
     An experiment names a `matrix` (every combination of its axes) or a list of `cells`. An override
     of an axis (`precision=bf16,fp8`, `scenario=glob(*)`) replaces that axis of a matrix and chooses
     among cells, `row` chooses by the name of a result; any other override applies to all cells.
-    `site` is a system file outside `conf/` that takes the place of the system that it builds on;
-    `stand_in` names a system that takes the place of whichever was chosen. Returns the experiment's
-    name and one dictionary per cell, in order. Raises UserError for anything that Hydra refuses.
+    `set.NAME=VALUE` is the top layer (placing.py). `site` is a system file outside `conf/` that
+    takes the place of the system that it builds on; `stand_in` names a system that takes the place
+    of whichever was chosen. `probe`: one more override of Hydra's, after all others. Raises
+    UserError for anything that can't be read or that Hydra refuses.
     """
     try:
-        return _cells(conf, overrides, site, stand_in)
+        return _composition(conf, overrides, site, stand_in, probe)
     except RecursionError as error:
         raise UserError(
             f"{_given(site)} is nested too deeply, or refers to itself; make it flat"
@@ -241,42 +251,64 @@ def _given(site: Path | None) -> str:
     return "an override" if site is None else f"an override or --site {site}"
 
 
-def _cells(
-    conf: Path, overrides: list[str], site: Path | None, stand_in: str | None
-) -> tuple[str, list[dict[str, Any]]]:
+def _composition(
+    conf: Path,
+    overrides: Sequence[str],
+    site: Path | None,
+    stand_in: str | None,
+    probe: str | None,
+) -> Composition:
     with (
         _with_site(conf, site) as home,
         initialize_config_dir(str(home), version_base="1.3"),
         _our_resolvers(home),
+        reading() as reader,
     ):
-        fixed, axes = _split(home, overrides)
+        typed = read(home, overrides)
+        systems = None
         if site is not None:
             stand_in = site.stem
-            axes.setdefault("system", [base_of(site)])
-        rows = axes.pop(ROW, [])
-        chosen = [text for text in fixed if _key(text).split(".")[0] in MATRIX_KEYS]
+            systems = [_replaced_by(site, typed.axes.get("system"))]
+        chosen = [text for text in typed.fixed if key_of(text).split(".")[0] in MATRIX_KEYS]
         base = _composed(chosen, "the configuration")
-        name = str(base["experiment_name"])
-        points = _listed(base, axes) if base.get("cells") else _product(base, axes)
-        cells, composer = [], _Composer(home, fixed)
-        for point in points:
-            if stand_in is not None:
-                point = {**point, "system": stand_in}
-            cells.append(composer.cell(point))
-    return name, _of_rows(cells, rows) if rows else cells
+        require_matrix(base, typed)
+        points = points_of(home, base, typed, systems, site)
+        composer = _Composer(home, typed, reader, site, probe)
+        cells = [
+            composer.cell(point if stand_in is None else {**point, "system": stand_in})
+            for point in points
+        ]
+        composer.placing.require_all_held([cell.names for cell in cells])
+    found = _of_rows(cells, typed.rows) if typed.rows else cells
+    return Composition(str(base["experiment_name"]), tuple(found), typed)
 
 
-def _of_rows(cells: list[dict[str, Any]], rows: list[str]) -> list[dict[str, Any]]:
+def _replaced_by(site: Path, systems: Sequence[str] | None) -> str:
+    """The system whose cells become the site's."""
+    base = base_of(site)
+    other = [name for name in systems or () if name not in (base, site.stem)]
+    if other:
+        raise UserError(
+            f"--site {site} takes the place of {base}, which it builds on, and not of "
+            f"{', '.join(other)}; leave system= out"
+        )
+    return base
+
+
+def _of_rows(cells: Sequence[ComposedCell], rows: Sequence[str]) -> list[ComposedCell]:
     """The cells of these rows of a results table: system id / benchmark in the tree / scenario."""
     named = {
-        f"{cell['system']['id']}/{package['name']}/{cell['scenario']['name']}": cell
+        f"{cell.values['system']['id']}/{package['name']}/{cell.values['scenario']['name']}": cell
         for cell in cells
-        for package in cell["benchmark"]["packages"]
+        for package in cell.values["benchmark"]["packages"]
     }
-    for row in rows:
-        if row not in named:
-            raise UserError(f"no cell becomes row {row!r}; there are {', '.join(sorted(named))}")
-    return [cell for cell in cells if any(named[row] is cell for row in rows)]
+    for name in rows:
+        if name not in named:
+            raise UserError(
+                f"no cell becomes row {name!r}{nearest(name, named)}; there are "
+                f"{', '.join(sorted(named))}"
+            )
+    return [cell for cell in cells if any(named[name] is cell for name in rows)]
 
 
 @contextmanager
@@ -286,9 +318,9 @@ def _with_site(conf: Path, site: Path | None) -> Iterator[Path]:
         yield conf.resolve()
         return
     if not site.is_file():
-        raise UserError(
-            f"--site {site} is not a file; docs/tutorial/partner-rerun.md shows how to write one"
-        )
+        raise absent(site)
+    if site.suffix != ".yaml":
+        raise UserError(f"--site {site} has to end in .yaml; rename it, {site.stem}.yaml")
     text = site_text(site)
     if (conf / "system" / f"{site.stem}.yaml").exists():
         raise UserError(
@@ -302,135 +334,55 @@ def _with_site(conf: Path, site: Path | None) -> Iterator[Path]:
         yield home.resolve()
 
 
-def experiments_of(conf: Path, system: str) -> list[str]:
-    """Names of the experiments that have cells of a system,."""
-    found = []
-    for path in sorted((conf / "experiment").glob("*.yaml")):
-        raw = cast(DictConfig, OmegaConf.load(path))
-        cells = [dict(cell) for cell in raw.get("cells", [])] or [dict(raw.get("matrix", {}))]
-        if any(system in _several(cell.get("system", [])) for cell in cells):
-            found.append(path.stem)
-    return found
-
-
-def _several(value: Any) -> list[str]:
-    return [str(v) for v in value] if isinstance(value, ListConfig) else [str(value)]
-
-
-def _product(base: DictConfig, axes: Mapping[str, list[str]]) -> Iterator[dict[str, str]]:
-    matrix = {axis: axes.get(axis, base["matrix"][axis]) for axis in AXES}
-    for axis, values in matrix.items():
-        if not values:
-            raise UserError(f"axis {axis} has no value; give at least one, as {axis}=NAME")
-    for point in itertools.product(*(matrix[axis] for axis in AXES)):
-        yield dict(zip(AXES, map(str, point), strict=True))
-
-
-def _listed(base: DictConfig, wanted: Mapping[str, list[str]]) -> list[dict[str, str]]:
-    """The cells of a list that the axes choose."""
-    listed = list(_entries(base))
-    chosen = listed
-    for axis, values in wanted.items():
-        there = dict.fromkeys(cell[axis] for cell in chosen)
-        chosen = [cell for cell in chosen if cell[axis] in values]
-        if not chosen:
-            asked = " ".join(f"{name}={','.join(values)}" for name, values in wanted.items())
-            raise UserError(
-                f"experiment {base['experiment_name']} has no cell with {asked}; the values of "
-                f"{axis} left to choose from are {', '.join(there)}"
-            )
-    return chosen
-
-
-def _entries(base: DictConfig) -> Iterator[dict[str, str]]:
-    """Every entry of `cells` is a small matrix: an axis may have a list. `engine` may be named."""
-    for entry in base["cells"]:
-        names = [*AXES, *(key for key in entry if key not in AXES)]
-        columns = []
-        for name in names:
-            value = entry.get(name, "none" if name == "compression" else None)
-            if value is None:
-                raise UserError(f"a cell of experiment {base['experiment_name']} has no {name}")
-            columns.append(_several(value))
-        for point in itertools.product(*columns):
-            yield dict(zip(names, point, strict=True))
-
-
-def base_of(site: Path) -> str:
-    """The first system that a site file builds on."""
-    try:
-        raw = yaml.safe_load(site_text(site))
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"--site {site} can't be read: {' '.join(str(error).split())}") from error
-    defaults = raw.get("defaults") if isinstance(raw, dict) else None
-    for entry in defaults if isinstance(defaults, list) else []:
-        if isinstance(entry, str) and entry != "_self_":
-            if entry.split("@")[0].rpartition("/")[2] == site.stem:
-                raise UserError(f"--site {site} names itself as its base; name a system of conf/")
-            return entry
-    raise UserError(f"--site {site} names no base: start it with `defaults: [amd-mi325x, _self_]`")
-
-
-# ---- overrides ---------------------------------------------------------------------------------
-
-
-def _key(text: str) -> str:
-    return str(_parsed(text).key_or_group)
-
-
-def _parsed(text: str) -> Override:
-    try:
-        override = OverridesParser.create().parse_override(text)
-    except HydraException as error:
-        raise UserError(f"override {text!r} is not KEY=VALUE as Hydra reads it") from error
-    if not override.key_or_group:
-        raise UserError(f"override {text!r} names no key; write KEY=VALUE")
-    return override
-
-
-def _split(conf: Path, overrides: list[str]) -> tuple[list[str], dict[str, list[str]]]:
-    """Overrides that apply to all cells, and the values of the axes (and rows) that were named."""
-    fixed: list[str] = []
-    axes: dict[str, list[str]] = {}
-    for text in overrides:
-        override = _parsed(text)
-        if override.key_or_group in (*AXES, ROW):
-            axes[override.key_or_group] = _values(conf, override)
-        elif override.is_sweep_override():
-            raise UserError(
-                f"{override.key_or_group} can't be swept; only {', '.join(AXES)} take lists: "
-                "run once per value instead; a value that has a comma is quoted twice, as "
-                f"\"{override.key_or_group}='a, b'\""
-            )
-        else:
-            fixed.append(text)
-    return fixed, axes
-
-
-def _values(conf: Path, override: Override) -> list[str]:
-    if not override.is_sweep_override():
-        return [str(override.value())]
-    value = override.value()
-    if isinstance(value, RangeSweep):
-        _check_range(override.key_or_group, value)
-    if isinstance(value, Glob):
-        folder = conf / override.key_or_group
-        return cast(list[str], value.filter(sorted(path.stem for path in folder.glob("*.yaml"))))
-    return list(override.sweep_string_iterator())
-
-
-def _check_range(axis: str, value: RangeSweep) -> None:
-    """Raises UserError for one that counts for ever, or for as good as ever."""
-    start, stop, step = (float(part or 0) for part in (value.start, value.stop, value.step))
-    if not step or not math.isfinite(start + stop + step) or (stop - start) / step > VALUES:
-        raise UserError(f"{axis} has more than {VALUES} values in its range; name those you mean")
-
-
 def _composed(overrides: list[str], what: str) -> DictConfig:
     try:
         return hydra_compose("config", overrides=overrides)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
-        raise _refused(what, error) from error
+        raise _unknown_key(overrides, error) or _refused(what, error) from error
+
+
+def _unknown_key(overrides: Sequence[str], error: Exception) -> UserError | None:
+    """What to type instead of a key that isn't there; None: it is another fault."""
+    there = re.search(r"An item is already at '([^']*)'", str(error))
+    if there is not None:
+        return UserError(f"there is a key {there[1]} already; write {there[1]}=... without +")
+    found = re.search(r"Could not override '([^']*)'", str(error))
+    if found is None:
+        return None
+    key = found[1]
+    rest = [text for text in overrides if key_of(text) != key]
+    try:
+        node: Any = hydra_compose("config", overrides=rest)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError):
+        return None
+    above, below = [], key.split(".")
+    while isinstance(node, DictConfig) and len(below) > 1 and below[0] in node:
+        above.append(below[0])
+        node = node._get_node(below.pop(0))
+    near = [str(name) for name in node] if isinstance(node, DictConfig) and node else []
+    where = f": {'.'.join(above)} has no {below[0]}" if above else ""
+    return UserError(
+        f"there is no key {key}{where}{nearest(below[0], near)}; a key that isn't there yet is "
+        f"added with ++{key}=..., and "
+        "a rate or an engine's setting is set on any system with set.target_qps=... or "
+        "set.engine.NAME=..."
+    )
+
+
+def _require_own(site: Path, files: Files) -> None:
+    """Raises UserError for a site that would submit under the name of what it builds on."""
+    own = f"system/{site.stem}"
+    keys = {path.split(".")[1] for path in files.said[own] if path.startswith("system.")}
+    if not keys <= set(System.model_fields):
+        return  # one is misspelt, and that is said of it
+    for key, what in (("submitter", "submit as"), ("id", "be in the tree as")):
+        path = f"system.{key}"
+        said = files.of(path)
+        if said and said[-1][0] not in (own, TYPED) and "${system.name}" not in str(said[-1][1]):
+            raise UserError(
+                f"--site {site} sets no {path} and would {what} {said[-1][1]}; add {key} to its "
+                "system"
+            )
 
 
 class _Composer:
@@ -439,26 +391,83 @@ class _Composer:
     Hydra takes a third of a second for a cell, and a scenario is two keys of one file.
     """
 
-    def __init__(self, conf: Path, fixed: list[str]) -> None:
+    def __init__(
+        self, conf: Path, typed: Typed, reader: Reader, site: Path | None, probe: str | None
+    ) -> None:
         self._conf = conf
-        self._fixed = fixed
-        self._shared: dict[tuple[str, ...], DictConfig] = {}
+        self._fixed = [*typed.fixed, *([probe] if probe else [])]
+        self._typed = {leaf.path: leaf.text for leaf in typed.set_by_them}
+        self._reader = reader
+        self._site = site
+        self._shared: dict[tuple[str, ...], tuple[DictConfig, Files]] = {}
+        self.placing = Placing(typed.settings, narrowing(conf) if typed.settings else [])
 
-    def cell(self, point: Mapping[str, str]) -> dict[str, Any]:
+    def cell(self, point: Mapping[str, str]) -> ComposedCell:
         groups = [f"{group}={value}" for group, value in point.items()]
         key = tuple(text for text in groups if not text.startswith("scenario="))
         shared, scenario = self._shared.get(key), self._scenario(point["scenario"])
+        what = " ".join(groups)
         if shared is not None and scenario is not None:
-            shared["scenario"] = scenario
-            return _resolved(shared, " ".join(groups))
-        config = _composed([*groups, *self._fixed], " ".join(groups))
-        if config["scenario"] == scenario:  # else something besides its file sets it
-            self._shared[key] = config
-        return _resolved(config, " ".join(groups))
+            config, files = shared
+            config["scenario"] = scenario
+            trace(config["scenario"], "scenario")
+            return self._made(config, _with_scenario(files, point["scenario"], scenario), what)
+        config = _composed([*groups, *self._fixed], what)
+        files = self._reader.files(self._typed, self._site.stem if self._site else None)
+        same = config["scenario"] == scenario  # else something besides its file sets it
+        self._require_names(config, point, files)
+        config._set_flag("allow_objects", True)
+        trace(config)
+        if same:
+            self._shared[key] = config, files
+        return self._made(config, files, what)
 
     def _scenario(self, name: str) -> DictConfig | None:
         path = self._conf / "scenario" / f"{name}.yaml"
         return cast(DictConfig, OmegaConf.load(path)) if path.is_file() else None
+
+    def _made(self, config: DictConfig, files: Files, what: str) -> ComposedCell:
+        named = [str(OmegaConf.select(config, f"{group}.name")) for group in NARROWING]
+        names = frozenset([*named, str(OmegaConf.select(config, "benchmark.model.name"))])
+        with self.placing.placed(config, names) as held:
+            values = _resolved(config, what)
+            rows = tuple(
+                row(key, plain(value), origin_of(value) or written(config, path, value), files)
+                for key, path, value in short_rows(values)
+            )
+        require_settings(held, what, values)
+        return ComposedCell(
+            key="/".join(str(values[axis]["name"]) for axis in AXES),
+            names=names,
+            read=certainly_read(values),
+            values=plain(values),
+            rows=rows,
+            files=files,
+        )
+
+    def _require_names(self, config: DictConfig, point: Mapping[str, str], files: Files) -> None:
+        """A file's `name` is its own, and a site's system says who it is."""
+        for axis in AXES:
+            path, own = f"{axis}.name", str(point[axis])
+            if path not in self._typed and str(OmegaConf.select(config, path)) != own:
+                where = f"--site {self._site}" if self._is_site(own) else f"conf/{axis}/{own}.yaml"
+                raise UserError(
+                    f"{where} says name: {OmegaConf.select(config, path)}; a {axis}'s name is its "
+                    f"file's: write name: {own}"
+                )
+        if self._is_site(point["system"]):
+            _require_own(self._site, files)
+
+    def _is_site(self, system: str) -> bool:
+        return self._site is not None and system == self._site.stem
+
+
+def _with_scenario(files: Files, name: str, scenario: DictConfig) -> Files:
+    """The files of a composition that this scenario shares with another."""
+    path = f"scenario/{name}"
+    order = [(path, at) if at == "scenario" else (own, at) for own, at in files.order]
+    said = {**files.said, path: dict(leaves(OmegaConf.to_container(scenario), ""))}
+    return Files(tuple(order), said, files.typed, files.site)
 
 
 def _resolved(config: DictConfig, what: str) -> dict[str, Any]:
@@ -480,5 +489,5 @@ def _refused(what: str, error: Exception) -> UserError:
         )
     # Hydra goes on with the override to type instead, and so with its value, which may be a token,
     # or with every place that it searched.
-    said = re.split("To append to your config use|Config search path:", str(error))[0]
+    said = re.split("To append to your config use|Either remove|Config search path:", str(error))[0]
     return UserError(f"{what} can't be composed: {' '.join(said.split())}")

@@ -5,12 +5,14 @@ by its own key and not by that of the step that stumbles over it.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import ConfigDict, Field, ValidationError
 
+from steps.base.arguments import nearest
 from steps.base.errors import UserError, explain
 from steps.base.record import canonical_json
 from steps.base.strict import Division, Name, Positive, Rate, Scenario, Strict
@@ -20,6 +22,22 @@ from steps.config.fetch import FetchSettings
 from steps.config.layers import merged, selections
 
 Group = TypeVar("Group", bound=Strict)
+
+BY_FILE = ("hardware", "system", "precision")
+"""Groups that layers select by, beside the scenario and the model."""
+
+LAYERS = (
+    *("hardware.engine", "hardware.fields", "hardware.runtime", "hardware.partitions"),
+    "engine.settings",
+    *("benchmark.loadgen", "benchmark.quantizer_options", "compression.quantizer_options"),
+    *("system.loadgen", "system.engine", "system.fields"),
+)
+"""Settings in layers, by their place in the composed configuration."""
+
+LOADGEN = ("target_qps", "min_duration_ms", "min_query_count")
+"""What layers may say of LoadGen's settings (conf/steps.yaml)."""
+
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Hardware(Strict):
@@ -146,6 +164,7 @@ def check(composed: Mapping[str, Any], conf: Path) -> Requirement:
     # Also where nothing is fetched: overrides are packaged as they were typed, a token's value too.
     _validated(FetchSettings, composed, "fetch")
     _check_layers(composed, conf)
+    _check_names(composed, hardware, system, conf)
     known = {path.stem for path in (conf / "hardware").glob("*.yaml")}
     for group in cluster.groups:
         if group.hardware not in known:
@@ -218,24 +237,64 @@ def _check_layers(composed: Mapping[str, Any], conf: Path) -> None:
     """A layer for a value that doesn't exist would never apply, and nobody would notice."""
     known = {
         "by_scenario": set(get_args(Scenario)),
-        "by_hardware": {path.stem for path in (conf / "hardware").glob("*.yaml")},
-        "by_system": {path.stem for path in (conf / "system").glob("*.yaml")},
+        "by_model": {str(composed["benchmark"]["model"]["name"])},
+        **{f"by_{group}": set(choices(conf, group)) for group in BY_FILE},
     }
-    layers = {
-        "hardware.partitions": composed["hardware"].get("partitions") or {},
-        "engine.settings": composed["engine"]["settings"],
-        "benchmark.loadgen": composed["benchmark"]["loadgen"],
-        "system.loadgen": composed["system"]["loadgen"],
-        "system.engine": composed["system"]["engine"],
-        "system.fields": composed["system"]["fields"],
-    }
+    layers = {path: composed[path.split(".")[0]].get(path.split(".")[1]) for path in LAYERS}
     for path, layer in layers.items():
-        for place, selector, value in selections(layer, path):
-            if selector in known and value not in known[selector]:
+        for place, selector, value in selections(layer or {}, path):
+            if selector == "by_model" and value not in known[selector]:
+                _check_model(conf, place, value)
+            elif value not in known[selector]:
                 raise UserError(
                     f"{place} never applies: {value!r} isn't one of "
-                    f"{', '.join(sorted(known[selector]))}"
+                    f"{', '.join(sorted(known[selector]))}{nearest(value, known[selector])}"
                 )
+
+
+def _check_model(conf: Path, place: str, value: str) -> None:
+    """Models have names of their own, which several benchmarks share."""
+    known = models(conf)
+    if value in known.values():
+        return
+    hint = nearest(value, set(known.values()))
+    if value in known:
+        hint = f"; {value} is a benchmark, its model is {known[value]}"
+    raise UserError(
+        f"{place} never applies: {value!r} is no model{hint}; models are "
+        f"{', '.join(sorted(set(known.values())))}"
+    )
+
+
+def _check_names(
+    composed: Mapping[str, Any], hardware: Hardware, system: System, conf: Path
+) -> None:
+    """Keys and names that nothing would look up: they would act as if they weren't there."""
+    for key in composed["effective"]["loadgen"]:
+        if key not in LOADGEN:
+            raise UserError(
+                f"loadgen.{key} of benchmark {composed['benchmark']['name']} or system "
+                f"{system.name} sets nothing{nearest(key, LOADGEN)}; it has {', '.join(LOADGEN)}"
+            )
+    lengths, precisions = choices(conf, "length"), choices(conf, "precision")
+    for what, names, there in (
+        (f"system {system.name}: rates", tuple(system.rates), lengths),
+        (f"system {system.name}: idle", system.idle, lengths),
+        (f"hardware {hardware.name}: precisions", hardware.precisions, precisions),
+    ):
+        for name in names:
+            if name not in there:
+                raise UserError(
+                    f"{what} names {name}, and there is none{nearest(name, there)}; there are "
+                    f"{', '.join(there)}"
+                )
+    required = composed["steps"]["describe"]["required"]
+    for name in composed["effective"]["description"]:
+        if name not in required:
+            raise UserError(
+                f"fields.{name} of system {system.name} is no field of a system description"
+                f"{nearest(name, required)}; ./reproduce show fields lists those that are set"
+            )
 
 
 def _validated(kind: type[Group], composed: Mapping[str, Any], name: str) -> Group:
@@ -246,6 +305,37 @@ def _validated(kind: type[Group], composed: Mapping[str, Any], name: str) -> Gro
         raise UserError(
             f"{named}: {explain(error)}; fix it in conf/, the --site file or the override"
         ) from error
+
+
+def choices(conf: Path, group: str) -> list[str]:
+    """The names of a group."""
+    return sorted(path.stem for path in (conf / group).glob("*.yaml"))
+
+
+def models(conf: Path) -> Mapping[str, str]:
+    """The model of each benchmark, by the benchmark's name."""
+    files = sorted((conf / "benchmark").glob("*.yaml"))
+    return _models(conf, tuple((path.stem, path.stat().st_mtime_ns) for path in files))
+
+
+@lru_cache(maxsize=8)
+def _models(conf: Path, files: tuple[tuple[str, int], ...]) -> Mapping[str, str]:
+    return {name: _model(conf, name) for name, _ in files}
+
+
+def _model(conf: Path, benchmark: str) -> str:
+    """As its file says it, or what it builds on; a file that can't be read has its own name."""
+    path = conf / "benchmark" / f"{benchmark}.yaml"
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), LOADER)
+        own = raw.get("benchmark", raw)
+        if "name" in own.get("model", {}):
+            named = str(own["model"]["name"])
+            return benchmark if "${" in named else named
+        bases = [base for base in raw.get("defaults", []) if isinstance(base, str)]
+    except (OSError, yaml.YAMLError, AttributeError, TypeError):
+        return benchmark
+    return next((_model(conf, base) for base in bases if base != "_self_"), benchmark)
 
 
 def hardware_file(conf: Path, name: str) -> Mapping[str, Any]:

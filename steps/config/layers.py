@@ -13,6 +13,8 @@ A setting of null removes what an outer layer says.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from steps.config.origins import on_top
+
 SELECTORS = ("by_scenario", "by_model", "by_precision", "by_hardware", "by_system")
 """In the order in which they apply: of two that set the same key the later one wins."""
 
@@ -42,7 +44,7 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, Mapping):
             result[key] = merged(below if isinstance(below, Mapping) else {}, value)
         else:
-            result[key] = value
+            result[key] = on_top(value, below)
     return result
 
 

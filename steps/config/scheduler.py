@@ -127,9 +127,3 @@ class Kubernetes(Strict):
 
 Scheduler = Annotated[Local | Slurm | Kubernetes, Field(discriminator="name")]
 GROUP = "scheduler"
-
-
-class Choice(Strict):
-    """The group as it is composed."""
-
-    scheduler: Scheduler

@@ -42,6 +42,13 @@ def site_text(site: Path) -> str:
     return text
 
 
+def absent(site: Path) -> UserError:
+    """What is said of a file that isn't there."""
+    return UserError(
+        f"--site {site} is not a file; docs/tutorial/partner-rerun.md shows how to write one"
+    )
+
+
 def _has_package(text: str) -> bool:
     """Whether Hydra will find it: it looks in the comments that a file begins with."""
     for line in map(str.strip, text.splitlines()):

@@ -138,7 +138,7 @@ def _validity(detail: Detail, config: PerformanceCheckConfig) -> Iterator[Compla
 def _unmet(key: str, detail: Detail, config: PerformanceCheckConfig) -> Complaint:
     """With what to do about it, if that is known."""
     words, fix = f"{key} is {detail.values.get(key)!r}", ""
-    rate = f"system.target_qps.{config.scenario}"
+    rate = f"set.{config.scenario}.target_qps"
     if key == "result_min_duration_met":
         fix = f"the machine is faster than configured: raise {rate}"
     if key == "early_stopping_met" and config.scenario != "Offline":
@@ -176,7 +176,7 @@ def _latencies(detail: Detail, config: PerformanceCheckConfig) -> Iterator[Compl
                 f"{config.scenario} is {limit_ms:g} ms",
                 value=plain(value_ms),
                 limit=limit_ms,
-                fix=f"lower system.target_qps.{config.scenario}, or end what else runs on this "
+                fix=f"lower set.{config.scenario}.target_qps, or end what else runs on this "
                 "machine",
             )
 

@@ -17,13 +17,13 @@ from steps.base.record import canonical_json
 from steps.config import groups, options
 from steps.config.axes import AXES
 from steps.config.checks import PerformanceCheckConfig
-from steps.config.compression import PruneConfig
 from steps.config.engine import RocmVllmEngine, VllmEngine
 from steps.config.groups import Requirement
 from steps.config.runtime import Runtime
-from steps.config.scheduler import GROUP, Choice, Scheduler
+from steps.config.scheduler import Scheduler
 from steps.config.submission import Cell
 from steps.plan import capacity
+from steps.plan.cell import Steps, typed
 from steps.plan.departures import departures
 from steps.plan.plan import Job, Plan, environment_directory
 from steps.plan.registry import AFTER_PERFORMANCE, COMPARED, FOLDER, LOG, PER_CELL, STEPS
@@ -40,11 +40,13 @@ class Scope:
     """What is being planned: a cell, or the whole experiment.
 
     `made`: its jobs, by what needs them. `containers`: settings of the containers that its steps
-    may run in, by their environment, as JSON.
+    may run in, by their environment, as JSON. `subtrees`: configuration of the steps as it was
+    composed, `read`: typed.
     """
 
     where: str
     subtrees: Mapping[str, Any]
+    read: Steps
     point: Mapping[str, str] = field(default_factory=dict)
     containers: Mapping[str, str] = field(default_factory=dict)
     made: dict[str, Job] = field(default_factory=dict)
@@ -83,12 +85,13 @@ class Planner:
         point = {axis: str(composed[axis]["name"]) for axis in AXES}
         where = " ".join(f"{axis}={value}" for axis, value in point.items())
         refuse_configured(composed, where)
+        read = typed(composed, where)
         needed = groups.check(composed, self._root / "conf")
         self._requirements[needed.system] = needed
         self._sudo = groups.site(composed).sudo
-        self._schedule(composed, where)
+        self._schedule(read.scheduler, where)
         subtrees: dict[str, Any] = composed["steps"]
-        runtime = _validated(Runtime, composed["effective"]["runtime"], f"{where}: runtime")
+        runtime = read.effective.runtime
         containers = {
             kind: canonical_json(given.model_dump(mode="json"))
             for kind, given in {
@@ -97,7 +100,7 @@ class Planner:
                 "scoring": runtime.judging(),
             }.items()
         }
-        cell = Scope(where, subtrees, point, containers)
+        cell = Scope(where, subtrees, read.steps, point, containers)
         self._environments(cell, composed, runtime)
         self._source(cell)
         if files := subtrees["dataset_files"]:
@@ -108,12 +111,11 @@ class Planner:
             if spec.every_cell:
                 cell.made[step] = self._add_step(cell, step, subtrees[step])
         self._compliance(cell)
-        self._require_fit(composed, where)
+        self._require_fit(composed, read.steps, where)
         described = {**subtrees["cell"], "departures": self._departures(subtrees)}
         return _validated(Cell, described, f"{where}: steps.cell")
 
-    def _schedule(self, composed: Mapping[str, Any], where: str) -> None:
-        chosen = _validated(Choice, {GROUP: composed[GROUP]}, where).scheduler
+    def _schedule(self, chosen: Scheduler, where: str) -> None:
         self._schedulers.append(chosen)
         if chosen != self._schedulers[0]:
             raise UserError(
@@ -121,7 +123,7 @@ class Planner:
                 "one for all, in conf/site/local.yaml or as scheduler=NAME"
             )
 
-    def _require_fit(self, composed: Mapping[str, Any], where: str) -> None:
+    def _require_fit(self, composed: Mapping[str, Any], read: Steps, where: str) -> None:
         """Each kind of node holds a copy of the weights per engine, as far as sizes are known.
 
         An engine without arguments is one whose settings nobody published.
@@ -131,8 +133,7 @@ class Planner:
         arguments = subtrees["performance_run"]["engine"].get("arguments")
         if model not in known.models or weights not in known.formats or arguments is None:
             return
-        pruned = subtrees["prune"]
-        kept = 1.0 if pruned is None else 1 - PruneConfig(**pruned).dropped
+        kept = 1.0 if read.prune is None else 1 - read.prune.dropped
         per_engine = int(arguments.get(TENSOR_PARALLEL, 1))
         for memory_gb in self._memories(composed):
             try:
@@ -152,7 +153,7 @@ class Planner:
     def _environments(self, cell: Scope, composed: Mapping[str, Any], runtime: Runtime) -> None:
         """Native environments, or containers: as the runtime wants it, and as the hardware can."""
         for role, subtree in cell.subtrees["environment"].items():
-            if role == "prepare" and not _changes(cell.subtrees):
+            if role == "prepare" and not cell.read.changes:
                 continue
             if role == "generator" and cell.subtrees["training_sets"] is None:
                 continue
@@ -208,7 +209,7 @@ class Planner:
         subtrees, made = cell.subtrees, cell.made
         made["weights"] = made["model"]
         check = _quick_run(subtrees, "source_engine")
-        if check and _changes(subtrees):
+        if check and cell.read.changes:
             source = cell.at("system", "benchmark")
             made["reference"] = self._add_step(source, "quick_run", check)
         if subtrees["training_sets"] is not None:
@@ -217,7 +218,7 @@ class Planner:
                 known, "training_sets", subtrees["training_sets"]
             )
         quantized = False
-        for step in _changes(subtrees):
+        for step in cell.read.changes:
             quantized = quantized or step == "quantize"
             known = cell if quantized else cell.at(*(axis for axis in AXES if axis != "precision"))
             made["weights"] = self._add_step(known, step, subtrees[step])
@@ -290,8 +291,7 @@ class Planner:
     ) -> Job:
         spec = STEPS[step]
         limitation = spec.limitation(subtree) or self._other_quark(cell, step, subtree)
-        checked = spec.planned if spec.planned and limitation else spec.config
-        self._require_taken(cell, _validated(checked, subtree, f"{cell.where}: steps.{step}"))
+        self._require_taken(cell, _valid(spec, subtree, f"{cell.where}: steps.{step}"))
         config = canonical_json(subtree)
         folder, log = self._paths(step, key, config, inputs)
         contained = _contained(spec.environment, cell.made)
@@ -389,7 +389,9 @@ class Planner:
             )
         described_cells = [cell.model_dump(mode="json") for cell in cells]
         analysis = self._jobs["environment", "analysis"]
-        whole = Scope("the experiment", {}, made={"environment/analysis": analysis})
+        whole = Scope(
+            "the experiment", {}, Steps.model_construct(), made={"environment/analysis": analysis}
+        )
         inputs = {"environment": analysis.output}
         for cell in cells:
             for step, key in self._jobs:
@@ -448,24 +450,6 @@ def _quick_run(subtrees: Mapping[str, Any], engine: str) -> dict[str, Any] | Non
     return {key: subtree[key] for key in ("samples", "generation")} | {"engine": subtree[engine]}
 
 
-def _changes(subtrees: Mapping[str, Any]) -> tuple[str, ...]:
-    """The steps that change the weights, in order."""
-    prune = subtrees["prune"]
-    late = prune is not None and prune["when"] == "after_quantize"
-    order = ("quantize", "prune") if late else ("prune", "finetune", "quantize")
-    wanted = {
-        "quantize": subtrees["quantize"]["format"] != "none"
-        and not _prequantized(subtrees["model"]),
-        "prune": prune is not None,
-        "finetune": subtrees["finetune"] is not None,
-    }
-    return tuple(step for step in order if wanted[step])
-
-
-def _prequantized(model: Mapping[str, Any]) -> bool:
-    return model.get("format") is not None
-
-
 def _reads(step: str, role: str, subtree: Any) -> bool:
     """Pruning a given block and quantizing without calibration don't depend on any prompt, and
     prompts that are published tokenized don't depend on any model."""
@@ -488,6 +472,25 @@ def _reads(step: str, role: str, subtree: Any) -> bool:
 def _contained(kind: str, made: Mapping[str, Job]) -> bool:
     needed = made.get(f"environment/{kind}")
     return needed is not None and needed.step == "container"
+
+
+def _valid(spec: StepSpec, subtree: Any, where: str) -> BaseModel:
+    """As a job that can be executed, or as one that can only be planned.
+
+    Of something that is neither, the complaints count that are of its kind, or the fewer.
+    """
+    text, found = canonical_json(subtree), []
+    for kind in filter(None, (spec.config, spec.planned)):
+        try:
+            return kind.model_validate_json(text)
+        except ValidationError as error:
+            found.append(error)
+    error = min(found, key=lambda one: (_is_of_another_kind(one), one.error_count()))
+    raise UserError(f"{where}: {explain(error)}; fix it in conf/ or the override") from error
+
+
+def _is_of_another_kind(error: ValidationError) -> bool:
+    return any(one["type"].startswith("union_tag") for one in error.errors())
 
 
 def _validated(config_class: type[Config], subtree: Any, where: str) -> Config:

@@ -26,7 +26,7 @@ from tests.programs import needs
 
 PLAN = "experiment=rehearsal"
 WRONG: dict[str, str] = {
-    **{name: "experiment=absent" for name in ("run", "again", "status", "plan", "verify")},
+    **{name: "experiment=absent" for name in ("run", "again", "status", "plan", "show", "verify")},
     "report": "experiment=absent",
     "manifests": PLAN,
     "ls": "",

@@ -39,7 +39,7 @@ from tests.recorded_machine import FILES, TOOLS, machine, printing
 SETTINGS = load()
 CAPACITY = capacity.load()
 PLAN = planned()
-_, CELLS = compose(ROOT / "conf", [])
+CELLS = [cell.values for cell in compose(ROOT / "conf", []).cells]
 
 MI325X = Accelerator(
     model="AMD Instinct MI325X", memory_gb=256, architecture="gfx942", count_per_node=8

@@ -11,9 +11,9 @@ from steps.base.locks import Entry, entries
 from steps.commands import describe
 from steps.commands.cli import main
 from steps.commands.diff import _short, difference
-from steps.config.compose import base_of
 from steps.config.compression import PruneConfig
 from steps.config.layers import merged
+from steps.config.points import base_of
 from steps.config.submission import SubmissionConfig
 from steps.machine.look import Look
 from steps.machine.probes.machine import Prober
@@ -224,9 +224,9 @@ def test_vllm_beside_ray_is_the_rehearsals_vllm_and_the_null_engines_ray() -> No
 
 
 def test_a_precision_that_the_hardware_lacks_is_refused() -> None:
-    chosen = ["system=amd-mi300x", "benchmark=llama2-70b-99", "length=rule", "precision=mxfp4"]
+    chosen = ["experiment=rehearsal", "system=amd-mi300x", "benchmark=llama2-70b-99"]
     with pytest.raises(UserError, match="mi300x computes in bf16, fp8, int8-fp8, not in mxfp4"):
-        planned(*chosen)
+        planned(*chosen, "length=rule", "precision=mxfp4")
 
 
 def test_one_row_is_addressed_by_its_published_name() -> None:
@@ -317,6 +317,9 @@ def test_a_machine_with_the_systems_accelerators_lacks_nothing(tmp_path: Path) -
     assert nothing.missing({**needed, "model": None}, RUN) == ""
 
 
+AT_HOME = ["experiment=rehearsal", "scenario=Server"]
+
+
 @pytest.fixture
 def mixed(tmp_path: Path) -> Path:
     path = tmp_path / "acme-mixed.yaml"
@@ -325,7 +328,7 @@ def mixed(tmp_path: Path) -> Path:
 
 
 def test_engines_of_a_mixed_cluster_know_their_kinds_of_nodes(mixed: Path) -> None:
-    plan = make(ROOT, ["scenario=Server"], mixed)
+    plan = make(ROOT, AT_HOME, mixed)
     engine = one(plan, "performance_run")["engine"]
     kinds = [(k["nodes"], k["accelerator"]["model"]) for k in engine["placement"]["kinds"]]
     assert kinds == [(2, "AMD Instinct MI325X"), (1, "AMD Instinct MI300X")]
@@ -342,7 +345,7 @@ def test_engines_of_a_mixed_cluster_know_their_kinds_of_nodes(mixed: Path) -> No
 
 
 def test_hosts_that_are_named_are_the_cluster(mixed: Path) -> None:
-    plan = make(ROOT, ["scenario=Server", "cluster.hosts=[a,root@b,c]"], mixed)
+    plan = make(ROOT, [*AT_HOME, "cluster.hosts=[a,root@b,c]"], mixed)
     placement = one(plan, "performance_run")["engine"]["placement"]
     assert (placement["cluster"], placement["hosts"]) == ("ssh", ["a", "root@b", "c"])
 
@@ -361,7 +364,7 @@ def test_a_cluster_that_cannot_be_is_refused(
 ) -> None:
     mixed.write_text(MIXED.replace(old, new), encoding="utf-8")
     with pytest.raises(UserError) as caught:
-        make(ROOT, ["scenario=Server", *overrides], mixed)
+        make(ROOT, [*AT_HOME, *overrides], mixed)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -49,7 +49,7 @@ values of every group.
 
 A value lives in `conf/`, so most keys have no default: "required" means that some file of `conf/`,
 or your own, sets it. A key of a group is overridden as `group.key=value`, for instance
-`system.target_qps.Server=30`.
+`length.min_query_count=700`; [set](../how-to/overrides.md#set-a-value) wins over every file.
 
 ## Completion in an editor
 

@@ -23,7 +23,7 @@ P99 = "99.00"
 
 @pytest.fixture(scope="module")
 def config() -> PerformanceCheckConfig:
-    rate = "system.target_qps.Interactive=25"
+    rate = "set.Interactive.target_qps=25"
     plan = planned("experiment=rehearsal-full", "scenario=Interactive", rate)
     job = next(job for job in plan.jobs if job.step == "performance_check")
     return PerformanceCheckConfig.model_validate_json(job.config)
@@ -136,7 +136,7 @@ def test_too_many_misses_below_the_p99_say_how_many_may(
 ) -> None:
     found = {**values(config), "result_validity": "INVALID", "early_stopping_met": False}
     first = str(next(complaints(detail_of(tmp_path, found), config)))
-    assert "of 24,576 queries 209 may be over a limit; lower system.target_qps.Inter" in first
+    assert "of 24,576 queries 209 may be over a limit; lower set.Interactive.target_qps" in first
 
 
 def test_a_limit_that_was_missed_is_named_first(
@@ -253,7 +253,7 @@ def test_numbers_lead_and_a_disturbed_window_is_told(
     assert (verdict.complaints[0].value, verdict.complaints[0].limit) == (5000.0, 450.0)
     assert verdict.why == (
         "p99 TTFT is 5000.0 ms at 25 queries/s, the limit of Interactive is 450 ms; lower "
-        "system.target_qps.Interactive, or end what else runs on this machine (and 2 more); from "
+        "set.Interactive.target_qps, or end what else runs on this machine (and 2 more); from "
         "second 26 to 50 other processes took 1.3 of 2 cores"
     )
     result = as_result(verdict)

@@ -31,7 +31,7 @@ def test_nor_does_a_site_file(
     site = tmp_path / "acme.yaml"
     site.write_text(
         "# @package _global_\ndefaults: [null-engine, _self_]\n"
-        f"system: {{name: acme, target_qps: {{Offline: {rate}}}}}\n",
+        f"system: {{name: acme, id: a, submitter: A, target_qps: {{Offline: {rate}}}}}\n",
         encoding="utf-8",
     )
     assert main(["plan", "experiment=null-engine", "scenario=Offline", "--site", str(site)]) == 1

@@ -30,12 +30,11 @@ def declare(parser: Parser) -> None:
 def command(given: argparse.Namespace) -> int:
     """Exit status: 0 a run can start, 1 it can't."""
     overrides, site = given.overrides, given.site
-    from steps.config.compose import compose
-    from steps.plan.planner import Planner
+    from steps.plan.make import made
 
     settings = load()
-    experiment, cells = compose(ROOT / "conf", overrides, site)
-    plan = Planner(ROOT, experiment).plan(cells, overrides)
+    planned = made(ROOT, overrides, site)
+    plan, cells = planned.plan, [dict(cell.values) for cell in planned.cells]
     wanted = needs(plan, cells, ROOT, settings, capacity.load())
     found = findings(
         wanted, state(wanted, settings, ROOT / RESULTS, environment=os.environ), settings

@@ -216,27 +216,46 @@ def _tried(aim: Aim, python: Path, site: Path | None, budget_s: float | None) ->
     best = best_of(trials)
     print(f"{aim.job.key}: of {len(trials)} trials the best is {best.line()}; {home}/trials.json")
     spent_s = sum(trial.spent_s for trial in trials) - best.spent_s
-    named = _with(aim.overrides, overrides_of(planned, best.values))
+    named = _with(aim.overrides, overrides_of(planned, best.values), _scenarios(aim.plan))
     path = frozen_plan(ROOT, named, site)
     plan = load(path)
     job = next(job for job in plan.jobs if (job.step, job.key) == ("performance_run", aim.job.key))
     if job.config != with_values(planned, best.values):
         raise UserError(
-            f"no override names {told(best.values)} of this system, for its file says otherwise by "
-            "model, precision or hardware; set them there"
+            f"{' '.join(named)} makes other settings than {told(best.values)} at {aim.job.key}; "
+            "leave out what you gave of them"
         )
     _prepare(path, [job])
     return Aim(plan, job, tuple(named), None, aim.budget_s), spent_s
 
 
-def _with(overrides: Sequence[str], found: Sequence[str]) -> list[str]:
-    """The `overrides` that the found ones don't replace, and `found`."""
-    keys = {_key(text) for text in found}
-    return [*(text for text in overrides if _key(text) not in keys), *found]
+def _with(overrides: Sequence[str], found: Sequence[str], scenarios: set[str]) -> list[str]:
+    """The `overrides` that the found ones don't replace, and `found`, each set.SCENARIO.NAME=VALUE.
+
+    One is replaced that sets the same for this scenario, or for all `scenarios` of the plan if
+    there is no other. What was set for fewer cells (set.fp8.Server.…) is found for those.
+    """
+    kept, words = list(overrides), []
+    for text in found:
+        place, _, value = text.partition("=")
+        scenario, name = place.split(".")[1], place.rpartition(".")[2]
+        same = [
+            given
+            for given in kept
+            if name in _key(given) and (scenarios == {scenario} or scenario in _key(given))
+        ]
+        kept = [given for given in kept if given not in same]
+        places = [".".join(_key(given)) for given in same if given.startswith("set.")]
+        words.append(f"{max(places, key=len, default=place)}={value}")
+    return [*kept, *words]
 
 
-def _key(override: str) -> str:
-    return override.lstrip("+").partition("=")[0]
+def _key(override: str) -> list[str]:
+    return override.lstrip("+").partition("=")[0].split(".")
+
+
+def _scenarios(plan: Plan) -> set[str]:
+    return {str(json.loads(j.config)["scenario"]) for j in plan.jobs if j.step == "performance_run"}
 
 
 def _prepare(path: Path, jobs: Sequence[Job]) -> None:
@@ -323,8 +342,9 @@ def adopt(
     Its record says what it was made by, and that it is of that plan. None if the plan with the
     rate's override doesn't have this run. Raises UserError if the plan can no longer be made.
     """
-    # Two pluses: a system's file may have a rate already or not.
-    named = _with(overrides, [f"++system.target_qps.{found.scenario}={found.target_qps}"])
+    rate = f"set.{found.scenario}.target_qps={found.target_qps}"
+    before = load(frozen_plan(ROOT, list(overrides), site))
+    named = _with(overrides, [rate], _scenarios(before))
     path = frozen_plan(ROOT, named, site)
     job = next(
         job for job in load(path).jobs if (job.step, job.key) == ("performance_run", found.cell)

@@ -121,11 +121,10 @@ def with_values(planned: str, values: Mapping[str, int]) -> str:
 def overrides_of(planned: str, values: Mapping[str, int]) -> list[str]:
     """Overrides for the settings that differ, for the run's scenario only."""
     config = json.loads(planned)
-    engine, place = config["engine"], f"++system.engine.by_scenario.{config['scenario']}"
-    words = []
+    engine, words = config["engine"], []
     for name, value in values.items():
         section, key = name.split(".")
         if str(engine[section][key]) != str(value):
-            text = f'"{value}"' if section == ENVIRONMENT else str(value)
-            words.append(f"{place}.{name}={text}")
+            short = f"{section}.{key}" if section == ENVIRONMENT else key
+            words.append(f"set.{config['scenario']}.engine.{short}={value}")
     return words

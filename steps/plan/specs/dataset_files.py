@@ -28,7 +28,6 @@ SPEC = StepSpec(
     environment="driver",
     place="here",
     axes=("benchmark",),
-    sources=("steps/prepare/fetch/*.py", "steps/config/fetch.py", "steps/prepare/names.py"),
     brings=brings,
     cost=cost,
 )

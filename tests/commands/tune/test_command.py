@@ -93,7 +93,7 @@ def test_a_found_run_is_taken_by_the_plan_of_its_rate_only(here: Path, made_befo
     plan = make(here, OVERRIDES)
     environments(here, plan)
     fake(here, plan, lambda job: made_before or job.step not in FROM_THE_RUN)
-    at_rate = make(here, [*OVERRIDES, "++system.target_qps.Server=41.5"])
+    at_rate = make(here, [*OVERRIDES, "set.Server.target_qps=41.5"])
     job = next(job for job in at_rate.jobs if job.step == "performance_run")
     code = codes(here)[job.step]
     with publish(
@@ -108,15 +108,15 @@ def test_a_found_run_is_taken_by_the_plan_of_its_rate_only(here: Path, made_befo
     (here / HOME / FRONTIER).write_text("{}", encoding="utf-8")
 
     assert job.output in due_of(at_rate, here), "another rate: a new run"
-    given = [*OVERRIDES, "++system.target_qps.Server=30"]
+    given = [*OVERRIDES, "set.target_qps=30"]
     assert command.adopt(here / HOME, found(job, 41.5), given, None) == [
         *OVERRIDES,
-        "++system.target_qps.Server=41.5",
+        "set.target_qps=41.5",
     ], "the rate that was given isn't told beside the one that was found"
     due = due_of(at_rate, here)
     assert job.output not in due
     assert any(other.output in due for other in at_rate.jobs if other.step == "performance_check")
-    other_rate = make(here, [*OVERRIDES, "++system.target_qps.Server=42.5"])
+    other_rate = make(here, [*OVERRIDES, "set.Server.target_qps=42.5"])
     assert job.output in due_of(other_rate, here), "not this plan's run"
     assert (here / job.output).with_name(FRONTIER).is_file()
     assert (here / job.output).read_bytes() == (here / RUN / "manifest.json").read_bytes()
@@ -137,7 +137,7 @@ def test_a_run_of_a_search_is_configured_as_the_plan_of_its_rate(
     assert asked is not None
     probe = Probe(number=1, seed=1, rate=41.5, queries=1024, final=True, allowed_misses=0)
     text = Journal(here, asked).configuration(probe)
-    assert text == run_of(here, [*chosen, "++system.target_qps.Server=41.5"]).config
+    assert text == run_of(here, [*chosen, "set.Server.target_qps=41.5"]).config
 
 
 def test_a_plan_that_can_no_more_be_made_is_told(here: Path) -> None:
@@ -153,7 +153,7 @@ def test_the_override_names_a_rate_whether_the_system_has_one_or_not(system: str
     chosen = [f"experiment={experiment}", f"system={system}", "scenario=Server"]
     if experiment == "amd-v5.1":
         chosen.append("benchmark=llama2-70b-99.9")
-    job = run_of(ROOT, [*chosen, "++system.target_qps.Server=41.5"])
+    job = run_of(ROOT, [*chosen, "set.Server.target_qps=41.5"])
     assert json.loads(job.config)["loadgen"]["target_qps"] == 41.5
 
 
@@ -267,7 +267,7 @@ def test_the_rate_is_searched_where_the_best_trial_began(
     monkeypatch.setattr(command, "environment_python", lambda root, name: Path("python"))
     monkeypatch.setattr(command, "refusal", lambda path, root: None)
     assert call(["tune", *OVERRIDES, "--settings", "--budget", "10m"]) == 0
-    named = [*OVERRIDES, "++system.engine.by_scenario.Server.arguments.max_num_seqs=48"]
+    named = [*OVERRIDES, "set.Server.engine.max_num_seqs=48"]
     [request] = searched
     assert request.planned == run_of(here, named).config
     assert (request.guess, request.guessed_from) == (61.0, "trial 1")
