@@ -16,7 +16,7 @@ from steps.base.record import Manifest, Workspace
 from steps.base.step import main
 from steps.config.runs import QuickRunConfig
 from steps.prepare import samples
-from steps.run.engines.engine import Start, require_threads
+from steps.run.engines.engine import Start, require_taken, require_threads
 from steps.run.engines.vllm_engine import VllmEngine
 
 ANSWERS = "answers.json"
@@ -26,6 +26,7 @@ def step(
     config: QuickRunConfig, inputs: Mapping[str, Path], workspace: Workspace, console: Console
 ) -> None:
     """Leaves answers.json: token ids per prompt, the end of sequence included."""
+    require_taken(config.engine, inputs["environment"])
     weights = Manifest.read(inputs["model"])
     weights.require_whole()
     prompts = samples.load(inputs["dataset"]).evaluation[: config.samples]

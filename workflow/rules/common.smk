@@ -7,7 +7,7 @@ sys.path.insert(0, workflow.basedir)
 
 from steps.plan import plan as plans
 from steps.plan import registry
-from steps.base import threads
+from steps.base import threads, variables
 from steps.base.errors import UserError
 from steps.machine.environment import restore
 from steps.plan.unsupported import asked, refusal
@@ -112,12 +112,14 @@ def arguments(step):
 
 
 def place(step):
-    """What comes before the command: its gates, and where it is run. Snakemake doesn't compare
-    between runs what is worked out from `threads`, and where a job ran changes nothing of its result.
+    """What comes before the command: what drops the shell's variables, its gates, and where it is
+    run. Snakemake doesn't compare between runs what is worked out from `threads`, and where a job ran
+    changes nothing of its result.
     """
+    measured = registry.STEPS[step].environment != "driver"
 
     def function(wildcards, threads):
         job = JOBS[manifest(step).format(**wildcards)]
-        return placed.launcher(job, PLAN, PLAN_FILE)
+        return [*variables.words(measured), *placed.launcher(job, PLAN, PLAN_FILE)]
 
     return function

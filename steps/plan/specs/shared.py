@@ -21,6 +21,7 @@ RUN_SOURCES = (
     "steps/run/placing/*.py",
     "steps/run/journal/*.py",
     "steps/base/threads.py",
+    "steps/base/variables.py",
     "steps/mlperf/loadgen.py",
     "steps/prepare/samples.py",
     "steps/prepare/checkpoint/mxfp4.py",
@@ -30,6 +31,7 @@ ENGINE_OPTIONS = ("steps/machine/engine_options.py", "steps/machine/vllm_source.
 """What lists the arguments and variables of an environment's or an image's engine."""
 
 WINDOW_SOURCES = (
+    "steps/config/resolved.py",
     "steps/config/verdicts.py",
     "steps/config/window.py",
     "steps/judge/window.py",

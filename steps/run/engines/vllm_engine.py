@@ -1,5 +1,6 @@
 """vLLM in LoadGen's process: one Python loop drives the engine, with no hop in between."""
 
+import dataclasses
 import os
 from array import array
 from collections.abc import Sequence
@@ -10,7 +11,13 @@ from pydantic import ValidationError
 
 from steps.base import threads
 from steps.base.errors import UserError, explain
+from steps.config import options
+from steps.config.engine import VllmEngine as VllmEngineConfig
+from steps.config.resolved import Resolved
+from steps.run.engines import resolution, watched
 from steps.run.engines.engine import Events, Request, Start
+
+ENVIRON_VALIDATION = "fail_on_environ_validation"
 
 COMPLETE = ("stop", "length")
 """Finish reasons of an answer; any other means that vLLM aborted the request."""
@@ -32,6 +39,8 @@ class VllmEngine:
         # vLLM reads its environment while it is imported.
         threads.take(config.threads)
         os.environ.update(config.environment)
+        self._config = config
+        self._watch = watched.watch(config.environment)
         try:
             threads.told(config.threads)
             from vllm import EngineArgs, LLMEngine, SamplingParams
@@ -61,6 +70,7 @@ class VllmEngine:
             arguments = EngineArgs(
                 model=str(weights),
                 skip_tokenizer_init=True,
+                **_validated(EngineArgs, config),
                 **{"disable_log_stats": True, **config.arguments.passed_on()},
             )
             self._engine = LLMEngine.from_engine_args(arguments)
@@ -70,6 +80,14 @@ class VllmEngine:
             line = (text.strip().splitlines() or [type(error).__name__])[0]
             sentence = line.split(". ")[0].rstrip(".")
             raise UserError(f"vLLM can't start on {weights}: {sentence}; see the log") from error
+
+    def resolved(self) -> Resolved:
+        found = resolution.resolved(self._engine, self._config.arguments.passed_on())
+        states = self._watch.states()
+        said = watched.differences(states, self._config.unread)
+        return found.model_copy(
+            update={"variables": states, "differences": (*found.differences, *said)}
+        )
 
     def threads(self) -> int:
         return threads.computing()
@@ -111,6 +129,13 @@ class VllmEngine:
         from vllm.platforms import current_platform
 
         return str(current_platform.get_device_name())
+
+
+def _validated(kind: type[Any], config: VllmEngineConfig) -> dict[str, bool]:
+    """vLLM's own refusal of variables that it doesn't know, where it has one and none are kept."""
+    kept = any(name.startswith(options.PREFIX) for name in config.unread)
+    known = any(field.name == ENVIRON_VALIDATION for field in dataclasses.fields(kind))
+    return {ENVIRON_VALIDATION: True} if known and not kept else {}
 
 
 def _refuse_damaged(weights: Path) -> None:

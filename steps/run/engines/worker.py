@@ -59,6 +59,7 @@ class Worker:
         self._say(
             wire.Ready(
                 engine.identity(),
+                engine.resolved(),
                 engine.device(),
                 self._accelerators,
                 engine.threads(),
