@@ -26,7 +26,7 @@ def step(
     config: QuickRunConfig, inputs: Mapping[str, Path], workspace: Workspace, console: Console
 ) -> None:
     """Leaves answers.json: token ids per prompt, the end of sequence included."""
-    require_taken(config.engine, inputs["environment"])
+    require_taken(config.engine, inputs.get("environment"))
     weights = Manifest.read(inputs["model"])
     weights.require_whole()
     prompts = samples.load(inputs["dataset"]).evaluation[: config.samples]

@@ -98,11 +98,11 @@ def test_what_is_as_asked_is_no_difference() -> None:
         ({"kv_cache_dtype": "bfloat16"}, "arguments.kv_cache_dtype: 'bfloat16' was asked for"),
         (
             {"compilation_config": {"cudagraph_mode": "NONE"}},
-            "arguments.compilation_config.cudagraph_mode: 'NONE' was asked for, the engine has 'FULL'",
+            "compilation_config.cudagraph_mode: 'NONE' was asked for, the engine has 'FULL'",
         ),
         (
             {"compilation_config": {"cudagraph_capture_sizes": list(range(1, 50))}},
-            "cudagraph_capture_sizes: 49 items from 1 to 49 was asked for, the engine has [1, 2, 4]",
+            "sizes: a list of 49 from 1 to 49 was asked for, the engine has [1, 2, 4]",
         ),
     ],
 )

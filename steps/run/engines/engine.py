@@ -163,11 +163,11 @@ def started(start: Start, warmup: Sequence[Sequence[int]]) -> Engine:
     return engine
 
 
-def require_taken(config: EngineConfig, environment: Path) -> None:
+def require_taken(config: EngineConfig, environment: Path | None) -> None:
     """Raises UserError for what the engine of this environment or image doesn't take: its own list
     decides, as the shipped one may be of another build. `environment`: the manifest."""
-    listed = environment.with_name(options.FILE)
-    if config.kind == "vllm" and listed.is_file():
+    listed = None if environment is None else environment.with_name(options.FILE)
+    if config.kind == "vllm" and listed is not None and listed.is_file():
         try:
             options.require(options.read(listed), config)
         except UserError as error:

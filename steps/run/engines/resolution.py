@@ -118,9 +118,7 @@ def compared(
     return said, unresolved
 
 
-def _values(
-    name: str, value: JsonValue, sections: Mapping[str, JsonValue]
-) -> Iterator[JsonValue]:
+def _values(name: str, value: JsonValue, sections: Mapping[str, JsonValue]) -> Iterator[JsonValue]:
     if isinstance(value, dict) and name in sections:
         yield sections[name]
         return
@@ -162,7 +160,7 @@ def _sentences(place: str, asked: JsonValue, found: JsonValue) -> Iterator[str]:
 
 def _shown(value: JsonValue) -> str:
     if isinstance(value, list) and len(value) > SHOWN:
-        return f"{len(value)} items from {value[0]} to {value[-1]}"
+        return f"a list of {len(value)} from {value[0]} to {value[-1]}"
     return f"{value!r:.100}"
 
 

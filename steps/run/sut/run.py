@@ -86,7 +86,7 @@ def execute(
     shows how far the run came.
     """
     _check_loadgen(config)
-    require_taken(config.engine, inputs["environment"])
+    require_taken(config.engine, inputs.get("environment"))
     weights = Manifest.read(inputs["model"])
     weights.require_whole()
     prompts = samples.load(inputs["dataset"])
