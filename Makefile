@@ -4,13 +4,21 @@ LOCKS := envs/driver.lock envs/analysis.lock envs/dev.lock
 DEV := .envs/dev-$(shell cat $(LOCKS) | sha256sum | cut -c1-12)
 BIN := $(DEV)/bin
 
-.PHONY: test lint format bench rounds locks reference
+# What `make test` leaves to `make test-real`: engines, Docker, Slurm, browsers, whole rehearsals.
+REAL := engine or e2e or long or system
+TOGETHER := -n 2 --dist loadfile --no-loadscope-reorder
+
+.PHONY: test test-engines lint format bench rounds locks reference
 unexport PYTHONPATH PYTHONHOME
 
-# Tests share both cores; what measures itself has them alone.
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not e2e and not long"
-	$(BIN)/python -m pytest -m e2e
+	$(BIN)/python -m pytest $(PYTEST) $(TOGETHER) -m "not ($(REAL))"
+
+# Of what is left, all that needs no minutes and nothing that isn't here. Tests share both cores;
+# what measures itself has them alone.
+test-engines: $(DEV)/complete
+	$(BIN)/python -m pytest $(PYTEST) $(TOGETHER) -m "(engine or system) and not long"
+	$(BIN)/python -m pytest $(PYTEST) -m "e2e and not long"
 
 lint: $(DEV)/complete
 	$(BIN)/ruff check .

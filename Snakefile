@@ -24,10 +24,12 @@ rule judged:
 
 
 onstart:
-    if reason := refusal(Path(workflow.configfiles[0]), Path(workflow.basedir)):
+    due = [str(job.output[0]) for job in workflow.dag.needrun_jobs() if job.output]
+    if reason := refusal(
+        Path(workflow.configfiles[0]), Path(workflow.basedir), Look().missing, due
+    ):
         print(f"error: {reason}", file=sys.stderr)
         raise WorkflowError(reason)
-    due = [str(job.output[0]) for job in workflow.dag.needrun_jobs() if job.output]
     print(
         f"{PLAN.experiment}: {len(due)} of {len(PLAN.jobs)} jobs to run", flush=True
     )

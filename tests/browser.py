@@ -5,7 +5,6 @@ A handful of calls, so the tests need no browser library. Every wait has a limit
 
 import base64
 import json
-import shutil
 import socket
 import subprocess
 import time
@@ -37,16 +36,6 @@ folded.forEach((one) => { one.open = false; });
 return cut;
 """
 """Ids of tables with columns that are off the screen, all folded parts open."""
-
-
-def missing() -> str:
-    """Why there is no browser here, empty if there is one."""
-    absent = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
-    return (
-        f"{' and '.join(absent)} not installed (Debian: apt-get install chromium chromium-driver)"
-        if absent
-        else ""
-    )
 
 
 class Browser:

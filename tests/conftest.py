@@ -1,4 +1,4 @@
-"""A copy of the project that a test may edit or run in."""
+"""A copy of the project that a test may edit or run in; how a run of the tests ends."""
 
 import os
 import shutil
@@ -12,10 +12,14 @@ import pytest
 
 from steps.plan.make import make
 from steps.plan.plan import Plan
+from tests import snakemake_warnings
+from tests.ending import pytest_addoption, pytest_configure
 
 ROOT = Path(__file__).resolve().parent.parent
 hypothesis.settings.register_profile("shared machine", deadline=None)
 hypothesis.settings.load_profile("shared machine")
+
+__all__ = ["pytest_addoption", "pytest_configure"]
 
 PARTS = ("conf", "containers", "envs", "reproduce", "steps", "workflow", "Snakefile")
 
@@ -89,6 +93,7 @@ def reproduce(
         timeout=limit_s,
     )
     assert "Traceback" not in done.stdout, done.stdout
+    assert not (warned := snakemake_warnings.found(done.stdout)), (warned, done.stdout)
     return done.returncode, done.stdout
 
 

@@ -81,7 +81,8 @@ def cases(draw: st.DrawFn, tool: Tool) -> Case:
             continue
         chosen = draw(st.sampled_from(known))
         values = ABSENT if chosen.free else ABSENT | TEXTS
-        values = chosen.odd or (values | THINGS if tool.typed else values)
+        values = values | THINGS if tool.typed else values
+        values = values if chosen.odd is None else chosen.odd
         if tool.removed and draw(st.booleans()):
             del records[at][chosen.key]
             touched[at, chosen.key] = "removed"

@@ -41,6 +41,15 @@ def plain_output() -> Iterator[None]:
         yield
 
 
+GO_ON = "./reproduce goes on from what is finished"
+
+
+def say(text: str) -> None:
+    """A line to standard error, which may be a terminal that is gone."""
+    with contextlib.suppress(OSError):
+        print(plain(text), file=sys.stderr, flush=True)
+
+
 class Console:
     """The terminal, kept aside while file descriptors 1 and 2 point at the log file.
 

@@ -17,6 +17,14 @@ GONE = ("", "Z", "X")
 
 GONE_POLL_S = 0.02
 
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What ends a run in good order."""
+
+STOPPED_S = 10.0
+"""How long a stopped process may be continued; then it is ended, so that nothing waits without
+limit.
+"""
+
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 """The kernel's unit of processor time."""
 

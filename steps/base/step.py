@@ -21,13 +21,11 @@ from steps.base.confidential.logs import scrub
 from steps.base.console import Console
 from steps.base.deaths import kept
 from steps.base.errors import UserError, explain
-from steps.base.processes import die_with_parent
+from steps.base.processes import ENDS, die_with_parent
 from steps.base.record import Workspace, digest_files, publish
 
 Config = TypeVar("Config", bound=BaseModel)
 Step = Callable[[Config, Mapping[str, Path], Workspace, Console], None]
-
-ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:

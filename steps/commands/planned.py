@@ -5,6 +5,7 @@ Heavy modules are imported where they are used (steps/plan/frozen.py says why).
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from steps import ROOT
@@ -74,12 +75,15 @@ def command(given: argparse.Namespace) -> int:
         return results.report(asked)
     if given.command == "status":
         return results.status(asked, as_json=given.json)
+    from steps.machine.look import Look
     from steps.plan.older import refuse_older
-    from steps.plan.unsupported import refusal
+    from steps.plan.unsupported import left, refusal
 
     refuse_older(path, ROOT)
-    if reason := refusal(path, ROOT):
+    look = Look()
+    if reason := refusal(path, ROOT, look.missing):
         raise UserError(reason)
+    asked = replace(asked, left=left(path, ROOT, look.missing))
     supervisor.lock(ROOT)
     os.chdir(ROOT)
     if given.command == "again":

@@ -1,11 +1,14 @@
 """`./reproduce plan`: what would run, why, and its cost. Runs nothing."""
 
 import argparse
+import json
+import os
 import subprocess
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tabulate import tabulate
 
@@ -13,14 +16,19 @@ from steps import ROOT
 from steps.base.arguments import Parser, as_typed, json_argument, plan_arguments
 from steps.base.errors import UserError
 from steps.base.strict import Strict
+from steps.commands.doctor.needs import gated
+from steps.commands.doctor.settings import Settings
+from steps.commands.doctor.settings import load as load_settings
 from steps.commands.graph import flowchart
 from steps.commands.results import Asked, broken, lines
 from steps.config.submission import Cell
+from steps.machine.look import Look
 from steps.plan.estimate import cost, evaluation_counts
 from steps.plan.frozen import frozen_plan, snakemake
-from steps.plan.plan import Plan, load
+from steps.plan.plan import Job, Plan, load
 from steps.plan.states import described, troubles
-from steps.plan.unsupported import refusal
+from steps.plan.unsupported import Standing, refusal, standings
+from steps.prepare.fetch.hub import token
 
 SUMMARY_LIMIT_S = 300.0
 
@@ -39,13 +47,21 @@ class StepCost(Strict):
     seconds: float | None
 
 
+CellWhere = Literal["here", "elsewhere", "brings", "never"]
+"""here: this machine can run it, or has. elsewhere: a node of its system can. brings: the user has
+to bring something first. never: this version can't execute it.
+"""
+
+
 class PlannedCell(Strict):
-    """One cell, and the benchmarks that the tree has it as."""
+    """One cell, and the benchmarks that the tree has it as; `where` it can be run, and in words."""
 
     key: str
     benchmark: str
     division: str
     submitted_as: tuple[str, ...]
+    where: CellWhere
+    says: str
 
 
 class Preview(Strict):
@@ -91,8 +107,10 @@ def command(given: argparse.Namespace) -> int:
 
 def previewed(path: Path, root: Path, command: list[str], typed: Sequence[str] = ()) -> Preview:
     """`typed`: the overrides, for the commands that fix what isn't valid."""
-    asked = Asked(path, load(path), root, typed)
+    asked, look = Asked(path, load(path), root, typed), Look()
     plan, wrong = asked.plan, Wrong.of(asked)
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    where = wheres(plan, standings(raw, root, look.missing), os.environ)
     reasons = pending(plan, root, command)
     if wrong.results:  # no tree is made with them
         waiting = {job.output for job in plan.jobs if job.step in WAITING}
@@ -137,11 +155,13 @@ def previewed(path: Path, root: Path, command: list[str], typed: Sequence[str] =
                 benchmark=cell.benchmark,
                 division=cell.division,
                 submitted_as=tuple(package.name for package in cell.packages),
+                where=where[cell.key][0],
+                says=where[cell.key][1],
             )
             for cell in _described(plan)
         ),
         departures=dict(Counter(d for cell in _described(plan) for d in cell.departures)),
-        refusal=refusal(path, root) or "",
+        refusal=refusal(path, root, look.missing) or "",
     )
 
 
@@ -154,6 +174,48 @@ def rendered(found: Preview) -> str:
     return "\n".join(
         [title, table, _total(found), *found.wrong, *_cells(found), *_notes(found), *refused]
     )
+
+
+def wheres(
+    plan: Plan, found: Sequence[Standing], environment: Mapping[str, str]
+) -> dict[str, tuple[CellWhere, str]]:
+    """Where each cell can be run, and a phrase that says it with what is missing."""
+    jobs = {job.output: job for job in plan.jobs}
+    nodes = {one.system: one.nodes for one in plan.requirements}
+    settings = load_settings()
+    said: dict[str, tuple[CellWhere, str]] = {}
+    for one in found:
+        due = [jobs[output] for output in one.due]
+        brings = [f"{reason} (step {step})" for step, reason in one.brings]
+        brings += _tokens(due, settings, environment)
+        count = nodes[one.system]
+        where = "a node" if count == 1 else f"{count} nodes, each"
+        if one.never:
+            reasons = "; ".join(f"{reason} (step {step})" for step, reason in one.never)
+            said[one.key] = "never", f"can't be executed: {reasons}"
+        elif brings:
+            said[one.key] = "brings", f"needs something that you bring: {'; '.join(brings)}"
+        elif one.wants and due and (one.machine or count > 1 or plan.scheduler.name != "local"):
+            said[one.key] = "elsewhere", f"runs on {where} with {one.wants}"
+        else:
+            said[one.key] = "here", "runs here" if due else "measured"
+    return said
+
+
+def _tokens(
+    due: Sequence[Job], settings: Settings, environment: Mapping[str, str]
+) -> Iterator[str]:
+    """Gated repositories of the hub itself that no token is at hand for; a mirror asks for none."""
+    for repository in gated(due, settings):
+        hub = repository.endpoint.rstrip("/") == HUB
+        if hub and not token(repository.token, environment)[0]:
+            yield (
+                f"{repository.name} is gated: accept its licence with an account of "
+                "huggingface.co and set HF_TOKEN, or fetch.token to where its token is"
+            )
+
+
+HUB = "https://huggingface.co"
 
 
 def _why(one: StepCost) -> str:
@@ -209,6 +271,9 @@ def _cells(found: Preview) -> list[str]:
         names = " and ".join(cell.submitted_as)
         packed = "" if names == cell.benchmark else f", submitted as {names}"
         lines.append(f"  {cell.key} ({cell.division}){packed}")
+    if any(cell.where != "here" for cell in found.cells):
+        lines.append("where they run:")
+        lines += [f"  {cell.key}: {cell.says}" for cell in found.cells]
     return lines
 
 

@@ -22,7 +22,7 @@ from steps.config.verdicts import Verdict
 from steps.machine.tools import environment_python
 from steps.plan.frozen import RUNS_NOTHING, scheduler, snakemake
 from steps.plan.plan import Job, Plan, environment_directory, load
-from steps.plan.registry import AFTER_PERFORMANCE, STEPS
+from steps.plan.registry import AFTER_PERFORMANCE, PER_CELL, STEPS
 from steps.plan.states import (
     WORDS,
     CellState,
@@ -37,6 +37,7 @@ from steps.plan.states import (
     troubles,
     word_for,
 )
+from steps.plan.unsupported import Standing
 from steps.report.pages import bring_up_to_date
 from steps.schedule import supervisor
 
@@ -49,12 +50,15 @@ KINDS = {"performance_run": "performance", "accuracy_run": "accuracy"}
 
 @dataclass(frozen=True)
 class Asked:
-    """A frozen plan, and the overrides it was made with."""
+    """A frozen plan, and the overrides it was made with. `left`: its cells that aren't run here,
+    for which nothing is prepared either.
+    """
 
     path: Path
     plan: Plan
     root: Path
     overrides: Sequence[str]
+    left: tuple[Standing, ...] = ()
 
     @classmethod
     def of(cls, path: Path, root: Path, overrides: Sequence[str]) -> "Asked":
@@ -62,6 +66,20 @@ class Asked:
 
     def cells(self) -> tuple[CellState, ...]:
         return States(self.plan, self.root).cells()
+
+    def judged(self) -> tuple[str, ...]:
+        """What to ask snakemake for so that all that can be is measured and judged here."""
+        if not self.left:
+            return ("judged",)
+        apart = {one.key for one in self.left}
+        cells = [cell.key for cell in described(self.plan).cells if cell.key not in apart]
+        systems = {key.split("/")[0] for key in cells}
+        return tuple(
+            job.output
+            for job in self.plan.jobs
+            if (job.step in PER_CELL and any(f"{job.key}/".startswith(f"{c}/") for c in cells))
+            or (job.step == "describe" and job.key in systems)
+        )
 
     def execute(self, passed_on: Sequence[str]) -> int:
         """Run what is due; returns snakemake's exit status, or 128 and a signal's number."""
@@ -93,7 +111,7 @@ def _measure(asked: Asked) -> int:
     ready = (asked.root / _job(asked.plan, "provenance").output).is_file()
     if ready and all(cell.state == "valid" for cell in asked.cells()):
         return asked.execute(())
-    status = asked.execute(("judged",))
+    status = asked.execute(asked.judged())
     if status < 128 and (cells := list(disturbed(asked))):
         for cell in cells:
             part = cell.parts[0]
@@ -228,12 +246,31 @@ def present(asked: Asked) -> int:
     cells, whole = states.cells(), list(states.whole())
     page = _page(asked, cells, environment_if_there)
     print(numbers(asked, cells))
-    bad = [cell for cell in cells if cell.state != "valid"]
+    apart = {one.key for one in asked.left}
+    bad = [cell for cell in cells if cell.state != "valid" and cell.key not in apart]
     found = [*lines(bad, asked), *broken(asked)]
-    for line in found or [f"{step}: {why}" for step, why in whole]:
+    for line in found or [f"{step}: {why}" for step, why in whole if not apart]:
         print(line)
+    if asked.left:
+        print(elsewhere(asked))
     print(page, flush=True)
     return 1 if found or whole else 0
+
+
+def elsewhere(asked: Asked) -> str:
+    """A table of the cells that aren't run here and why, and how their results get here."""
+    keys = [cell.key for cell in described(asked.plan).cells]
+    rows = [[word_for(one.key, keys), one.wants or "-", one.why] for one in asked.left]
+    table = tabulate(
+        rows,
+        headers=["not run here", "needs", "why"],
+        tablefmt="simple",
+        maxcolwidths=[None, None, 80],
+    )
+    return (
+        f"{table}\nresults of other machines are brought here by ./reproduce collect DIRECTORY... "
+        f"{' '.join(asked.overrides)}".rstrip()
+    )
 
 
 def numbers(asked: Asked, cells: Sequence[CellState]) -> str:

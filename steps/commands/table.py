@@ -117,6 +117,11 @@ OTHERS: Mapping[str, Command] = {
         "find the highest target_qps of Server and Interactive on this machine",
         "scenario=Server --budget 45m",
     ),
+    "collect": Command(
+        "steps.commands.collect",
+        "bring results of other machines here, checked by their digests, and make the tree of all",
+        "../from-mi325x experiment=amd-v5.1",
+    ),
     "seal": Command(
         "steps.commands.seal",
         "make one file of a finished submission, signed and encrypted",

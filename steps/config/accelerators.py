@@ -1,13 +1,16 @@
 """Accelerators as `conf/hardware` declares them, and the devices that they are split into."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from steps.base.strict import Name, Positive, PositiveNumber, Strict
 
 PARTITIONS: Mapping[str, int] = {"SPX": 1, "DPX": 2, "TPX": 3, "QPX": 4, "CPX": 8}
 """Devices of a card in each compute partition mode: an MI300X has eight compute dies (an MI300A
 six, three in TPX; the ROCm documentation's "GPU partitioning")."""
+
+
+Vendor = Literal["AMD", "NVIDIA"]
 
 
 class Accelerator(Strict):
@@ -22,6 +25,11 @@ class Accelerator(Strict):
     architecture: Name
     count_per_node: Positive
 
+    @property
+    def vendor(self) -> Vendor:
+        """By the architecture: gfx942 is AMD's, sm_90 NVIDIA's."""
+        return "AMD" if self.architecture.startswith("gfx") else "NVIDIA"
+
 
 class Modes(Strict):
     """Partition modes that a run has its accelerators in."""
@@ -33,3 +41,16 @@ class Modes(Strict):
     def devices(self) -> int:
         """How many devices device plugins and schedulers count for one accelerator."""
         return PARTITIONS[self.compute]
+
+
+def modes_in(engine: Mapping[str, Any] | None) -> Modes | None:
+    """The partition modes that an engine's configuration has its accelerators in; None: it names
+    none.
+    """
+    settings = engine or {}
+    kinds = settings.get("placement", {}).get("kinds", ())
+    if kinds and kinds[0]["modes"]:
+        return Modes.model_validate(kinds[0]["modes"])
+    named = {"compute": "compute_partition", "memory": "memory_partition"}
+    found = {mode: settings[key] for mode, key in named.items() if key in settings}
+    return Modes.model_validate(found) if found else None

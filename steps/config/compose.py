@@ -51,7 +51,14 @@ def _layers(*paths: str, _root_: DictConfig) -> DictConfig:
 
 def _effective(paths: Sequence[str], _root_: DictConfig, **elsewhere: str) -> dict[str, Any]:
     """The same as it is, with another value than the cell's for a selector or not."""
-    point = {
+    found = [OmegaConf.select(_root_, path) for path in paths]
+    raw = [OmegaConf.to_container(node, resolve=True) for node in found if node is not None]
+    return effective(cast(list[Mapping[str, Any]], raw), _point(_root_, **elsewhere))
+
+
+def _point(_root_: DictConfig, **elsewhere: str) -> dict[str, str]:
+    """What this cell has for each selector."""
+    return {
         **{
             selector: str(_root_[selector[3:]].name)
             for selector in SELECTORS
@@ -60,13 +67,10 @@ def _effective(paths: Sequence[str], _root_: DictConfig, **elsewhere: str) -> di
         "by_model": str(_root_.benchmark.model.name),
         **elsewhere,
     }
-    found = [OmegaConf.select(_root_, path) for path in paths]
-    raw = [OmegaConf.to_container(node, resolve=True) for node in found if node is not None]
-    return effective(cast(list[Mapping[str, Any]], raw), point)
 
 
 def _engine(home: Path, *paths: str, _root_: DictConfig) -> DictConfig:
-    """The layers of an engine, and what a placement has to know of the cluster that it is on.
+    """The layers of an engine, and what a placement has to know of the nodes that it is on.
 
     The nodes of a mixed cluster differ in `arguments` alone (by_hardware), which `arguments_on` has
     for those that aren't of the system's own hardware.
@@ -78,12 +82,14 @@ def _engine(home: Path, *paths: str, _root_: DictConfig) -> DictConfig:
     placement = engine["placement"]
     if cluster.hosts:
         placement |= {"cluster": SSH, "hosts": list(cluster.hosts), "checkout": cluster.checkout}
-    if _nodes(cluster.groups) > 1 and own.accelerator is not None:
+    if own.accelerator is not None:
         placement |= {"nodes": _nodes(cluster.groups), "kinds": []}
         others: dict[str, Any] = {}
         for group in cluster.groups:
             kind = own if group.hardware == own.name else hardware_file(home, group.hardware)
-            placement["kinds"].append({**group, "accelerator": kind["accelerator"]})
+            modes = _modes(kind.get("partitions"), group.hardware, _root_)
+            shape = {"accelerator": kind["accelerator"], "modes": modes}
+            placement["kinds"].append({**group, **shape})
             there = _effective(paths, _root_, by_hardware=group.hardware)
             if _apart(there) != _apart(engine):
                 raise ValueError(
@@ -95,6 +101,14 @@ def _engine(home: Path, *paths: str, _root_: DictConfig) -> DictConfig:
         if others:
             engine["arguments_on"] = others
     return OmegaConf.create(engine)
+
+
+def _modes(partitions: Any, hardware: str, _root_: DictConfig) -> dict[str, Any] | None:
+    """The partition modes of a hardware's accelerators; None where it has none."""
+    if not partitions:
+        return None
+    layer = OmegaConf.to_container(partitions) if OmegaConf.is_config(partitions) else partitions
+    return effective([cast(Mapping[str, Any], layer)], _point(_root_, by_hardware=hardware))
 
 
 def _apart(engine: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing_extensions import Self
 
 from steps.base import threads
 from steps.base.strict import Fraction, Name, NotNegative, Positive, PositiveNumber, Strict
-from steps.config.accelerators import Accelerator
+from steps.config.accelerators import Accelerator, Modes
 
 RANGE = ("from", "to", "by")
 """Keys of what stands in a list for the whole numbers of a range, both ends included: capture sizes
@@ -126,11 +126,18 @@ SSH = "ssh"
 
 
 class NodeKind(Strict):
-    """So many nodes with these accelerators."""
+    """So many nodes with these accelerators. `modes`: how they are partitioned; None: they can't
+    be."""
 
     hardware: Name
     nodes: Positive
     accelerator: Accelerator
+    modes: Modes | None = None
+
+    @property
+    def devices(self) -> int:
+        """How many devices an engine can be given on one of these nodes."""
+        return self.accelerator.count_per_node * (self.modes.devices if self.modes else 1)
 
 
 class Placement(Strict):
@@ -150,8 +157,8 @@ class Placement(Strict):
     `cluster`: "none", this machine alone; "slurm", the nodes of the Slurm job that the run is;
     "local", so many nodes of Ray on this machine; "ssh", `hosts`, on which the run starts Ray in
     `checkout` (None: the path that it has here); else the address of a running Ray cluster,
-    HOST:PORT, or "auto" for the one that this machine belongs to. `kinds`: what several nodes with
-    accelerators have to have; engines are numbered in this order.
+    HOST:PORT, or "auto" for the one that this machine belongs to. `kinds`: what nodes with
+    accelerators have to have, one as well as several; engines are numbered in this order.
     """
 
     cluster: Annotated[str, Field(pattern=r"^(none|slurm|local|ssh|auto|[A-Za-z0-9._-]+:[0-9]+)$")]
@@ -271,11 +278,11 @@ class VllmEngine(EngineSettings):
                     f"max_model_len on {kind.hardware} is {arguments.max_model_len}, elsewhere "
                     f"{self.arguments.max_model_len}: every engine has to take every prompt"
                 )
-            if needed > kind.accelerator.count_per_node:
+            if needed > kind.devices:
                 raise ValueError(
                     f"{self.placement.engines_per_node} engines of tensor_parallel_size "
                     f"{arguments.tensor_parallel_size} need {needed} accelerators, a node of "
-                    f"{kind.hardware} has {kind.accelerator.count_per_node}"
+                    f"{kind.hardware} has {kind.devices}"
                 )
         return self
 

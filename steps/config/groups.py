@@ -28,7 +28,8 @@ class Hardware(Strict):
     `name`: the file's. `accelerator`: None for a CPU. `environment`: the lock of `envs/` that
     engines run in; None: they run in containers. `precisions`: names of `conf/precision/` that it
     computes in, or emulates. `engine`: the first layer of engine settings. `fields`: of MLCommons'
-    system description.
+    system description. `partitions`: modes that runs have the accelerators in, `compute` and
+    `memory`, in layers; empty: they have none.
 
     A key that nothing reads is allowed here: notes on a machine belong beside its other facts.
     """
@@ -41,6 +42,7 @@ class Hardware(Strict):
     precisions: tuple[Name, ...]
     engine: dict[str, Any]
     fields: dict[str, str]
+    partitions: dict[str, Any] = Field(default_factory=dict)
 
 
 class NodeGroup(Strict):
@@ -114,6 +116,7 @@ class Requirement(Strict):
     hardware: Name | None
     model: str | None
     architecture: Name | None
+    memory_gb: float | None
     count_per_node: int
     nodes: Positive
     kinds: tuple[NodeKind, ...]
@@ -168,6 +171,7 @@ def check(composed: Mapping[str, Any], conf: Path) -> Requirement:
         hardware=hardware.name if len({g.hardware for g in cluster.groups}) == 1 else None,
         model=accelerator.model if accelerator else None,
         architecture=accelerator.architecture if accelerator else None,
+        memory_gb=accelerator.memory_gb if accelerator else None,
         count_per_node=accelerator.count_per_node if accelerator else 0,
         nodes=cluster.nodes,
         kinds=tuple(_kind(group, hardware, conf) for group in cluster.groups),
@@ -207,6 +211,7 @@ def _check_layers(composed: Mapping[str, Any], conf: Path) -> None:
         "by_system": {path.stem for path in (conf / "system").glob("*.yaml")},
     }
     layers = {
+        "hardware.partitions": composed["hardware"].get("partitions") or {},
         "engine.settings": composed["engine"]["settings"],
         "benchmark.loadgen": composed["benchmark"]["loadgen"],
         "system.loadgen": composed["system"]["loadgen"],

@@ -195,11 +195,19 @@ def _answer(entry: dict[str, Any], width: int) -> Answer:
     if count and len(tokens) != count and len(tokens) * width == count * other:
         raise ValueError(f"token_count says {count}, as int{8 * width} there are {len(tokens)}")
     return Answer(
-        sample_index=int(entry["qsl_idx"]),
+        sample_index=sample_of(entry),
         tokens=tokens,
         first_token=None if first is None else _tokens(first, width),
         token_count=None if count is None else int(count),
     )
+
+
+def sample_of(entry: dict[str, Any]) -> int:
+    """The sample that an entry of an accuracy log answers; raises KeyError or TypeError without."""
+    index = entry["qsl_idx"]
+    if type(index) is not int:
+        raise TypeError(f"qsl_idx is {index!r}, a whole number is wanted")
+    return index
 
 
 def _tokens(text: str, width: int) -> list[int]:
@@ -207,6 +215,6 @@ def _tokens(text: str, width: int) -> list[int]:
     if len(data) % width:
         raise ValueError(f"{len(data)} bytes are no whole number of int{8 * width} tokens")
     tokens = array("i" if width == TOKEN_BYTES else "q", data).tolist()
-    if width == WIDE_BYTES and tokens and max(map(abs, tokens)) > LARGEST_TOKEN:
+    if tokens and not 0 <= min(tokens) <= max(tokens) <= LARGEST_TOKEN:
         raise ValueError(f"{max(tokens, key=abs)} is no token")
     return tokens

@@ -26,7 +26,8 @@ class Job(Strict):
     virtual environment it runs in. `log` outlives a failed job. `container`: the JSON of the
     ContainerSettings (steps/machine/runtime) of a job that runs in the image that its input
     "environment" stands for; empty for one that runs on the machine itself. `limitation`: why
-    Reprise can't execute it, None if it can. `programs`: what has to be installed on the machine it
+    Reprise can't execute it, None if it can. `brings`: what the user has to bring for it, None if
+    nothing. `programs`: what has to be installed on the machine it
     runs on, each with the sentence that says so.
     """
 
@@ -40,6 +41,7 @@ class Job(Strict):
     gates: tuple[str, ...] = ()
     container: str = ""
     limitation: str | None = None
+    brings: str | None = None
     programs: dict[str, str] = Field(default_factory=dict)
 
     @property

@@ -291,6 +291,7 @@ class Planner:
             output=f"{folder}/manifest.json",
             log=log,
             limitation=limitation,
+            brings=spec.brings(subtree),
             programs={} if contained else dict(spec.programs(subtree)),
         )
         known = self._jobs.setdefault((step, key), job)

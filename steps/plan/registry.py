@@ -75,6 +75,11 @@ def limitation(step: str, config: Config) -> str | None:
     return STEPS[step].limitation(config)
 
 
+def brings(step: str, config: Config) -> str | None:
+    """What the user has to bring for this step with this configuration; None if nothing."""
+    return STEPS[step].brings(config)
+
+
 def sources(step: str, root: Path) -> list[Path]:
     """Files whose content can change a step's results: its module and what the table lists."""
     spec = STEPS[step]

@@ -66,6 +66,7 @@ class StepSpec:
     `planned`: what a configuration is checked against that Reprise can plan but not execute.
 
     Functions of the configuration: `limitation` says in a sentence why Reprise can't execute it;
+    `brings` says what the user has to bring so that it can, and with which setting;
     `programs` maps programs that the machine has to have to the sentence that says so; `cost` also
     takes the job's key and the number of samples in its dataset.
     """
@@ -83,5 +84,6 @@ class StepSpec:
     every_cell: bool = False
     planned: type[BaseModel] | None = None
     limitation: Callable[[Config], str | None] = unlimited
+    brings: Callable[[Config], str | None] = unlimited
     programs: Callable[[Config], Mapping[str, str]] = no_programs
     cost: Callable[[str, Config, int], Cost] = short

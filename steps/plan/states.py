@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from steps.base import earlier
+from steps.base import earlier, elsewhere, processes
 from steps.base.errors import UserError
 from steps.base.record import Manifest, canonical_json, sha256_file
 from steps.base.strict import Strict
@@ -210,8 +210,8 @@ class States:
                 raise _Unmade("failed", said)
             raise _Unmade("due", "made with other settings than the plan's")
         for role, source in job.inputs.items():
-            digest = self._digest(source)
-            if digest is not None and manifest.inputs.get(role) != digest:
+            digest, made_of = self._digest(source), manifest.inputs.get(role)
+            if digest not in (None, made_of) and made_of not in self._elsewhere(source):
                 raise _Unmade("due", f"its input {role} ({source}) was made again since")
         return manifest
 
@@ -259,6 +259,10 @@ class States:
         said = [line for line in lines if line.startswith(ERROR)]
         return said[-1].removeprefix(ERROR).removeprefix(f"{job.step}: ") if said else ""
 
+    def _elsewhere(self, source: str) -> set[str]:
+        """Digests of the same artifact as other machines made it, whose results are here."""
+        return elsewhere.digests(self._root / source)
+
     def _digest(self, source: str) -> str | None:
         if source not in self._digests:
             path = self._root / source
@@ -274,7 +278,7 @@ class States:
         elsewhere = bool(job.container) or self._plan.scheduler.name != "local"
         for path in directory.parent.glob(f".{directory.name}.*.tmp"):
             number = path.name.split(".")[-2]
-            if number.isdecimal() and _is_step(int(number)):
+            if number.isdecimal() and _runs_a_step(int(number)):
                 return path
             if elsewhere and self._locked:
                 return path
@@ -376,12 +380,8 @@ def mending(cell: CellState, keys: Sequence[str], overrides: Sequence[str]) -> s
     return shlex.join(["./reproduce", *overrides])
 
 
-def _is_step(pid: int) -> bool:
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return False
-    return any(word.startswith(b"steps.") for word in words)
+def _runs_a_step(pid: int) -> bool:
+    return any(word.startswith("steps.") for word in processes.command(pid))
 
 
 def is_locked_by_another(path: Path) -> bool:

@@ -1,12 +1,14 @@
-"""What Reprise can plan but not execute, and what this machine lacks: said before anything runs.
+"""What of a plan can't be run here: said per cell before anything runs, so that the rest can.
 
-What can't be executed was found when the plan was made (steps/plan/specs/) and is frozen in it. It
-is read here as plain JSON: a repeated run pays for this check, so it imports no types.
+What can't be executed, and what the user has to bring, was found when the plan was made
+(steps/plan/specs/) and is frozen in it. It is read here as plain JSON: a repeated run pays for this
+check, so it imports no types.
 """
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,38 +16,143 @@ if TYPE_CHECKING:
     from steps.config.groups import Requirement
     from steps.plan.plan import Job
 
-DEVICES: Mapping[str, tuple[str, str]] = {
-    "gfx": ("/dev/kfd", "AMD's driver (amdgpu)"),
-    "sm_": ("/dev/nvidiactl", "NVIDIA's driver"),
-}
-"""By the start of an architecture: the device that its driver makes, and the driver's name."""
+Json = Mapping[str, Any]
+
+Missing = Callable[[Json, Json], str]
+"""Takes a system's requirement and one of its runs; why this machine can't have that run, or ""
+(steps.machine.look)."""
 
 
-def refusal(plan: Path, root: Path) -> str | None:
-    """One sentence that says why a plan can't be run here; None if it can.
+def unseen(needed: Json, run: Json) -> str:
+    """For a plan of which only the rest is asked, or whose machines are others."""
+    return ""
 
-    Jobs whose results are there need nothing: an experiment that was run elsewhere can be packaged
-    here.
+
+@dataclass(frozen=True)
+class Standing:
+    """A cell, and what keeps it from being run here.
+
+    `wants`: the accelerators of a node, as "8 × AMD Instinct MI300X"; "" for a CPU. `machine`: why
+    this machine isn't such a node, "" if it is, or if others are looked at when the cell's turn
+    comes. `brings`: what the user has to bring, with the setting. `never`: what this version can't
+    do. The last two are pairs of a step and a sentence. `due`: the cell's jobs that aren't done.
+    """
+
+    key: str
+    wants: str = ""
+    machine: str = ""
+    brings: tuple[tuple[str, str], ...] = ()
+    never: tuple[tuple[str, str], ...] = ()
+    due: tuple[str, ...] = ()
+
+    @property
+    def system(self) -> str:
+        return self.key.split("/")[0]
+
+    @property
+    def blocked(self) -> bool:
+        return bool(self.machine or self.brings or self.never)
+
+    @property
+    def why(self) -> str:
+        """All of it in one line."""
+        steps = [f"step {step}: {reason}" for step, reason in (*self.never, *self.brings)]
+        return "; ".join([*steps, *([self.machine] if self.machine else [])])
+
+
+def refusal(
+    plan: Path, root: Path, missing: Missing, due: Collection[str] | None = None
+) -> str | None:
+    """One sentence that says why nothing of a plan can be run here; None if something can.
+
+    `due`: outputs that are about to be made. Then the sentence says why one of them can't be.
     """
     frozen = json.loads(plan.read_text(encoding="utf-8"))
-    if not all("limitation" in job for job in frozen["jobs"]):
+    if not all("brings" in job for job in frozen["jobs"]):
         return f"{plan} was frozen by another version of Reprise; ./reproduce freezes it again"
-    due = [job for job in frozen["jobs"] if not (root / job["output"]).exists()]
-    running = {job["key"].split("/")[0] for job in due if job["step"].endswith("_run")}
-    here = frozen["scheduler"]["name"] == "local"
-    machines = [
-        reason
-        for needed in frozen["requirements"]
-        if needed["system"] in running and (reason := missing(needed, here=here))
-    ]
-    steps = [f"step {step}: {reason}" for step, reason in limitations(due)]
-    if not machines and not steps:
+    found = standings(frozen, root, missing, due)
+    blocked = [one for one in found if one.blocked]
+    if not blocked or (due is None and len(blocked) < len(found)):
         return None
-    reasons = [*_first(machines, 1, "systems"), *_first(steps, 3, "steps")]
+    machines = list(dict.fromkeys(one.machine for one in blocked if one.machine))
+    steps = dict(pair for one in blocked for pair in reversed((*one.never, *one.brings)))
+    order = dict.fromkeys(job["step"] for job in frozen["jobs"])
+    said = [f"step {step}: {steps[step]}" for step in order if step in steps]
+    reasons = [*_first(machines, 1, "systems"), *_first(said, 3, "steps")]
     return (
         f"{frozen['experiment']} can't be run here, and nothing was started: {'; '.join(reasons)}; "
         "./reproduce plan shows what it consists of"
     )
+
+
+def standings(
+    frozen: Json, root: Path, missing: Missing, due: Collection[str] | None = None
+) -> list[Standing]:
+    """Every cell of a frozen plan, in its order.
+
+    Jobs whose results are there need nothing: an experiment that was run elsewhere can be packaged
+    here.
+    """
+    if due is None:
+        due = {job["output"] for job in frozen["jobs"] if not (root / job["output"]).exists()}
+    needed = {one["system"]: one for one in frozen["requirements"]}
+    local = frozen["scheduler"]["name"] == "local"
+    cells = _Cells(frozen["jobs"])
+    found = []
+    for key in cells.keys:
+        jobs = [job for job in cells.jobs(key) if job["output"] in due]
+        wants = needed[key.split("/")[0]]
+        runs = [job for job in jobs if job["step"].endswith("_run")]
+        brings, never = _reasons(jobs)
+        machine = missing(wants, runs[0]) if runs and local else ""
+        found.append(
+            Standing(
+                key=key,
+                wants=f"{wants['count_per_node']} × {wants['model']}" if wants["model"] else "",
+                machine=machine,
+                brings=brings,
+                never=never,
+                due=tuple(job["output"] for job in jobs),
+            )
+        )
+    return found
+
+
+def left(plan: Path, root: Path, missing: Missing) -> tuple[Standing, ...]:
+    """The cells of a frozen plan that can't be run here."""
+    frozen = json.loads(plan.read_text(encoding="utf-8"))
+    return tuple(one for one in standings(frozen, root, missing) if one.blocked)
+
+
+class _Cells:
+    """The jobs of each cell: its runs and verdicts, its system's description and what they need."""
+
+    def __init__(self, jobs: list[Json]) -> None:
+        self._jobs = jobs
+        self._by_output = {job["output"]: job for job in jobs}
+        self.keys = [job["key"] for job in jobs if job["step"] == "performance_run"]
+
+    def jobs(self, key: str) -> list[Json]:
+        """In the plan's order."""
+        waiting = [job["output"] for job in self._jobs if _of_cell(job, key)]
+        wanted: set[str] = set()
+        while waiting:
+            output = waiting.pop()
+            job = self._by_output.get(output)
+            if job is not None and output not in wanted:
+                wanted.add(output)
+                waiting += [*job["inputs"].values(), *job["gates"]]
+        return [job for job in self._jobs if job["output"] in wanted]
+
+
+MEASURED = ("performance", "accuracy", "compliance")
+
+
+def _of_cell(job: Json, key: str) -> bool:
+    kind = job["step"].rpartition("_")[0]
+    if kind in MEASURED:
+        return bool(f"{job['key']}/".startswith(f"{key}/"))
+    return bool(job["step"] == "describe" and job["key"] == key.split("/")[0])
 
 
 def asked(
@@ -66,14 +173,22 @@ def asked(
     )
 
 
-def limitations(jobs: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+def limitations(jobs: Iterable[Json]) -> Iterator[tuple[str, str]]:
     """The steps of these jobs that can't be executed here, each with its first reason."""
-    seen = set()
+    brings, never = _reasons(jobs)
+    yield from dict([*brings, *never]).items()
+
+
+def _reasons(jobs: Iterable[Json]) -> tuple[tuple[tuple[str, str], ...], ...]:
+    """What has to be brought, and what can't be done; the first reason of each step."""
+    brings: dict[str, str] = {}
+    never: dict[str, str] = {}
     for job in jobs:
-        reason = job["limitation"] or _lacking(job["programs"])
-        if reason and job["step"] not in seen:
-            seen.add(job["step"])
-            yield job["step"], reason
+        if job["limitation"]:
+            never.setdefault(job["step"], job["limitation"])
+        elif lacking := job["brings"] or _lacking(job["programs"]):
+            brings.setdefault(job["step"], lacking)
+    return tuple(brings.items()), tuple(never.items())
 
 
 def _lacking(programs: Mapping[str, str]) -> str | None:
@@ -84,25 +199,3 @@ def _lacking(programs: Mapping[str, str]) -> str | None:
 def _first(reasons: list[str], shown: int, what: str) -> list[str]:
     more = len(reasons) - shown
     return [*reasons[:shown], *([f"and {more} more {what}"] if more > 0 else [])]
-
-
-def missing(
-    needed: Mapping[str, Any], devices: Path = Path("/"), *, here: bool = True
-) -> str | None:
-    """What this machine lacks for a steps.config.groups.Requirement; None if nothing.
-
-    `here`: the system is this machine, and not nodes that a scheduler has. What several nodes have
-    is looked at on each of them, before LoadGen starts (steps/run/placing/nodes.py).
-    """
-    if needed["model"] is None:
-        return None
-    wanted = f"{needed['count_per_node']} × {needed['model']}"
-    if not here or needed["nodes"] > 1:
-        return None
-    device, driver = DEVICES[needed["architecture"][:3]]
-    if not (devices / device.lstrip("/")).exists():
-        return (
-            f"system {needed['system']} needs {wanted}, but this machine has no {device} (the "
-            f"accelerators or {driver} are missing)"
-        )
-    return None

@@ -15,7 +15,7 @@ from steps.base.record import Workspace
 from steps.base.step import main
 from steps.base.strict import Strict
 from steps.config.artifacts import MISSING, DescribeConfig
-from steps.machine.probes.fields import probed
+from steps.machine.probes.fields import contradictions, probed
 from steps.machine.probes.machine import probe
 from steps.machine.probes.values import Node
 
@@ -33,6 +33,7 @@ def step(
 ) -> None:
     """Writes system.json, every value as text; the result says where each field comes from."""
     node = probe()
+    require_true(config, node)
     fields = described(config, {"this machine": node})
     (workspace.directory / "system.json").write_text(system(fields), encoding="utf-8")
     workspace.result = {
@@ -40,6 +41,17 @@ def step(
     }
     for problem in node.problems:
         print(problem)
+
+
+def require_true(config: DescribeConfig, node: Node) -> None:
+    """Raises UserError if the configured description is of another machine than this one."""
+    found = probed({"this machine": node}, config.fields)
+    if wrong := contradictions(config.fields, found):
+        raise UserError(
+            f"system {config.name} describes another machine: {'; '.join(wrong)}; give this "
+            "machine a system of its own, as docs/tutorial/partner-rerun.md shows, or correct the "
+            "fields"
+        )
 
 
 def described(config: DescribeConfig, nodes: Mapping[str, Node]) -> dict[str, Field]:

@@ -3,6 +3,7 @@ doesn't use LoadGen, so nothing here is an MLPerf result.
 """
 
 import json
+import os
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -10,12 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from steps import ROOT
 from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.record import Manifest, Workspace
 from steps.base.step import main
 from steps.config.runs import QuickRunConfig
 from steps.prepare import samples
+from steps.run.engines import accelerators, caches, pinning
 from steps.run.engines.engine import Start, require_taken, require_threads
 from steps.run.engines.vllm_engine import VllmEngine
 
@@ -27,6 +30,7 @@ def step(
 ) -> None:
     """Leaves answers.json: token ids per prompt, the end of sequence included."""
     require_taken(config.engine, inputs.get("environment"))
+    accelerators.require(config.engine.placement)
     weights = Manifest.read(inputs["model"])
     weights.require_whole()
     prompts = samples.load(inputs["dataset"]).evaluation[: config.samples]
@@ -35,6 +39,10 @@ def step(
             f"a quick check needs {config.samples} prompts, the dataset has {len(prompts)}; lower "
             "benchmark.quick.samples"
         )
+    if config.engine.placement.kinds:
+        place = pinning.take_place(config.engine, 0)
+        folder = ROOT / caches.of_run(inputs["environment"]) / "engine-0"
+        os.environ.update(caches.use(folder) if place.devices else {})
     engine = VllmEngine()
     with _limited(config.engine.start_limit_s, f"vLLM is not ready on {weights.directory}"):
         engine.start(Start(weights.directory, config.engine, config.generation, first_tokens=False))

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Mapping
 
-from steps.config.accelerators import Modes
+from steps.config.accelerators import Modes, modes_in
 from steps.config.groups import Requirement
 from steps.config.scheduler import Kubernetes, Slurm
 from steps.plan.estimate import computed_cost, evaluation_counts
@@ -111,9 +111,7 @@ class Resources:
 def modes_of(job: Job) -> Modes:
     """The partition modes that the job's engine runs in; whole accelerators if none are set."""
     engine = json.loads(job.config).get("engine")
-    settings = engine if isinstance(engine, dict) else {}
-    named = {"compute": "compute_partition", "memory": "memory_partition"}
-    return Modes.model_validate({k: settings[v] for k, v in named.items() if v in settings})
+    return modes_in(engine if isinstance(engine, dict) else None) or Modes()
 
 
 def nodes_of(job: Job, needed: Requirement) -> int:

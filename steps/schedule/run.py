@@ -4,16 +4,13 @@ if Slurm doesn't answer for a while, for jobs that it has lost. So this module w
 """
 
 import os
-import signal
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
+from steps.base import processes
+from steps.base.console import GO_ON, say
 from steps.base.errors import UserError
 from steps.config.scheduler import Slurm
 from steps.machine.probes.losses import Losses
@@ -30,20 +27,13 @@ from steps.schedule.slurm import (
     queue,
     status_command,
 )
+from steps.schedule.supervisor import supervise
+from steps.schedule.waiting import SAID_FIRST_S
 
 POLL_S = 10.0
-SAID_FIRST_S = 300.0
-"""A job that waits for a node is reported after this time, then whenever the time has doubled."""
-
-REACT_S = 0.2
-LEAVE_S = 15.0
-"""How long snakemake may take to end by itself after its jobs are cancelled."""
-
 COMPLETING = "COMPLETING"
 
 LOGS = Path("results/logs/slurm")
-
-GO_ON = "./reproduce goes on from what is finished"
 
 
 def run(path: Path, passed_on: list[str], root: Path) -> int:
@@ -72,78 +62,18 @@ def run(path: Path, passed_on: list[str], root: Path) -> int:
     environment = {**os.environ, "SBATCH_MEM_PER_NODE": "0"}
     watch = Watch(plan, scheduler, root, prefix)
     begin(path, root)
-    # The lock of ./reproduce is an open file that is handed on.
-    child = subprocess.Popen([*command, *options], cwd=root, env=environment, close_fds=False)
-    ended = _supervise(child, watch)
-    if child.returncode >= 0 and not watch.interrupted:
+    words = [*command, *options]
+    ended = supervise(words, root, plan.stop_limit_s, environment=environment, queue=watch)
+    if ended < 128:
         end(root)
     return ended
 
 
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def _supervise(child: "subprocess.Popen[bytes]", watch: "Watch") -> int:
-    """Wait until snakemake ends, the user ends it, or it waits in vain."""
-    wanted = threading.Event()
-
-    def end(number: int, frame: FrameType | None) -> None:
-        wanted.set()
-
-    ends = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, end) for number in ends}
-    try:
-        while not _ended(child, REACT_S):
-            if wanted.is_set():
-                return _interrupt(child, watch)
-            if (reason := watch.look(child.pid)) is not None:
-                _kill(child)
-                raise UserError(reason)
-        watch.look(child.pid, last=True)
-        return _status(child)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _status(child: "subprocess.Popen[bytes]") -> int:
-    """Snakemake's exit status, or 128 and the number of the signal that ended it."""
-    if child.returncode >= 0:
-        return child.returncode
-    number = signal.Signals(-child.returncode)
-    say(f"error: snakemake (process {child.pid}) was ended by {number.name}; {GO_ON}")
-    return 128 + number
-
-
-def _ended(child: "subprocess.Popen[bytes]", limit_s: float) -> bool:
-    try:
-        child.wait(limit_s)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
-
-
-def _kill(child: "subprocess.Popen[bytes]") -> None:
-    child.kill()
-    child.wait()
-
-
-def _interrupt(child: "subprocess.Popen[bytes]", watch: "Watch") -> int:
-    """Cancel the jobs in Slurm, then end snakemake, which may be asleep for minutes."""
-    cancelled = watch.cancel()
-    child.send_signal(signal.SIGINT)
-    if not _ended(child, LEAVE_S):
-        _kill(child)
-    watch.cancel()  # what was submitted meanwhile
-    say(f"error: interrupted; {cancelled}; {GO_ON}")
-    watch.failed = watch.interrupted = True
-    return 130
-
-
 @dataclass
 class Watch:
-    """The states of the run's jobs in Slurm; `failed`: why the run can't finish was printed."""
+    """The states of the run's jobs in Slurm: a supervisor's Queue. `failed`: why the run can't
+    finish was printed.
+    """
 
     plan: Plan
     scheduler: Slurm
@@ -151,7 +81,6 @@ class Watch:
     prefix: str
     clock: Callable[[], float] = time.monotonic
     failed: bool = False
-    interrupted: bool = False
     _jobs: Mapping[str, Job] = field(init=False)
     _known: dict[str, Entry] = field(default_factory=dict)
     _since: dict[str, float] = field(default_factory=dict)
@@ -191,7 +120,7 @@ class Watch:
             self._follow(entry, now)
         # A node that is gone may leave a job completing for ever.
         going = [entry for entry in entries if entry.active and entry.state != COMPLETING]
-        if going or _children(snakemake):
+        if going or processes.children(snakemake):
             self._busy = now
         if now - self._busy >= limit_s:
             return (
@@ -331,14 +260,3 @@ def _finish_earlier(prefix: str, scheduler: Slurm) -> None:
                 f"results stay valid (to end them: scancel {numbers})"
             )
         time.sleep(POLL_S / 5)
-
-
-def _children(pid: int) -> bool:
-    """Whether a process has children: steps that run on this machine."""
-    try:
-        return any(
-            path.read_text(encoding="utf-8").strip()
-            for path in Path(f"/proc/{pid}/task").glob("*/children")
-        )
-    except OSError:
-        return False

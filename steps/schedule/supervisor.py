@@ -11,14 +11,17 @@ import os
 import platform
 import signal
 import subprocess
-import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Protocol
 
 from steps.base import processes
+from steps.base.console import GO_ON, say
 from steps.base.errors import UserError
+from steps.base.processes import ENDS, STOPPED_S
 from steps.plan.frozen import refuse_broken_link
 
 MARK = "REPRISE_RUN"
@@ -31,13 +34,7 @@ outlive ./reproduce, and the next one waits for them (steps/schedule/run.py).
 INCOMPLETE = Path(".snakemake/incomplete")
 """Snakemake has a file there for every output whose job has begun and not ended."""
 
-ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
 POLL_S = 1.0
-STOPPED_S = 10.0
-"""How long a stopped process may be continued; then it is ended, so that nothing waits without
-limit.
-"""
 GROUP_S = 2.0
 """How long to check whether our children got a SIGINT too."""
 LEAVE_S = 5.0
@@ -53,12 +50,6 @@ SENT_BY_TERMINAL = 0x80
 """SI_KERNEL: Ctrl-C, which the whole group got."""
 
 SHOWN = 3
-GO_ON = "./reproduce goes on from what is finished"
-
-
-def say(text: str) -> None:
-    with contextlib.suppress(OSError):
-        print(text, file=sys.stderr, flush=True)
 
 
 # ---- one at a time -----------------------------------------------------------------------------
@@ -232,10 +223,28 @@ def _listed(outputs: list[str]) -> str:
 # ---- beside snakemake --------------------------------------------------------------------------
 
 
-def supervise(command: list[str], root: Path, stop_limit_s: float, name: str = "snakemake") -> int:
+class Queue(Protocol):
+    """Where snakemake's jobs wait and run if that is elsewhere."""
+
+    def look(self, snakemake: int, last: bool = False) -> str | None:
+        """Report changes; returns why waiting is in vain, if it is. Called every second."""
+
+    def cancel(self) -> str:
+        """Take our jobs out of it; returns a sentence about what was done."""
+
+
+def supervise(
+    command: list[str],
+    root: Path,
+    stop_limit_s: float,
+    name: str = "snakemake",
+    environment: Mapping[str, str] | None = None,
+    queue: Queue | None = None,
+) -> int:
     """Run snakemake, or what `name` says; returns its exit status, or 128 and a signal's number.
 
-    `stop_limit_s`: how long the plan's containers may take to end.
+    `stop_limit_s`: how long the plan's containers may take to end. Raises UserError with what
+    `queue` says if waiting for its jobs is in vain.
 
     Signals that end us are handled here, because its own handler may deadlock on a lock of the
     thread that it interrupts.
@@ -250,10 +259,12 @@ def supervise(command: list[str], root: Path, stop_limit_s: float, name: str = "
     begun = time.time()
     try:
         # The lock is an open file that is handed on.
-        child = subprocess.Popen(command, cwd=root, close_fds=False, preexec_fn=begin)
+        child = subprocess.Popen(
+            command, cwd=root, env=environment, close_fds=False, preexec_fn=begin
+        )
         try:
             steps_s = max(STEPS_S, stop_limit_s + REMOVE_S)
-            return _Watch(child, root, begun, waited, steps_s, name).status()
+            return _Watch(child, root, begun, waited, steps_s, name, queue).status()
         finally:
             _end_all(child)
     finally:
@@ -281,6 +292,7 @@ class _Watch:
     waited: set[signal.Signals]
     steps_s: float
     name: str
+    queue: Queue | None
     _stopped: dict[int, float] = field(default_factory=dict)
 
     def status(self) -> int:
@@ -290,6 +302,10 @@ class _Watch:
                 return self._ended_by(found)
             if (status := self._look()) is not None:
                 return status
+            if self.queue and (reason := self.queue.look(self.child.pid)) is not None:
+                raise UserError(reason)
+        if self.queue:
+            self.queue.look(self.child.pid, last=True)
         status = self.child.returncode
         if status >= 0:
             return status
@@ -330,6 +346,7 @@ class _Watch:
         sender = processes.name(found.si_pid)
         by = f"{number.name} from process {found.si_pid} ({sender})" if sender else number.name
         told = number == signal.SIGINT and found.si_code == SENT_BY_TERMINAL
+        cancelled = self._cancelled()
         begun = alone = time.monotonic()
         while self.child.poll() is None:
             now = time.monotonic()
@@ -345,8 +362,12 @@ class _Watch:
                 alone = now
             if now - alone > LEAVE_S or now - begun > self.steps_s:
                 break
-        say(f"error: ended by {by}; {_listed(cut)}; {GO_ON}")
+        self._cancelled()  # what was submitted meanwhile
+        say(f"error: ended by {by}; {_listed(cut)}; {cancelled}{GO_ON}")
         return 128 + number
+
+    def _cancelled(self) -> str:
+        return f"{self.queue.cancel()}; " if self.queue else ""
 
     def _steps(self) -> list[int]:
         found = processes.children(self.child.pid)

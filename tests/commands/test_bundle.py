@@ -4,10 +4,12 @@ import hashlib
 import io
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ from steps.plan.make import make
 from steps.plan.plan import Job, Plan
 from tests import wheels
 from tests.conftest import ROOT, planned
+from tests.programs import needs
 
 LIMIT_S = 180
 KEPT = ROOT / ".envs/wheels"
@@ -104,8 +107,61 @@ def test_a_flipped_byte_of_a_file_is_named(
     assert data.count(b"tiny.VERDICT") == 1
     (tmp_path / "b").write_bytes(data.replace(b"tiny.VERDICT", b"tiny.VERDIKT"))
     assert call(["unbundle", str(tmp_path / "b"), str(tmp_path / "there")]) == 1
-    assert "steps/commands/cli.py differs from its list" in capsys.readouterr().err
+    assert "'steps/commands/cli.py' differs from its list" in capsys.readouterr().err
     assert not (tmp_path / "there").exists()
+
+
+def listed(**changes: object) -> bytes:
+    """A bundle's list, in part altered."""
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    here = {"format": 1, "python": version, "machine": platform.machine()}
+    files = {"a": {"sha256": hashlib.sha256(b"x").hexdigest(), "bytes": 1}}
+    return json.dumps({**here, "command": "./reproduce", "files": files} | changes).encode()
+
+
+def archive(path: Path, *lists: bytes, names: Sequence[str] = ("a",)) -> Path:
+    entries = [(f"bundle.{hashlib.sha256(text).hexdigest()}.json", text) for text in lists]
+    with tarfile.open(path, "w:", format=tarfile.GNU_FORMAT) as made:
+        for name, data in [*entries, *((name, b"x") for name in names)]:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            made.addfile(entry, io.BytesIO(data))
+    return path
+
+
+X = {"sha256": hashlib.sha256(b"x").hexdigest(), "bytes": 1}
+NAMES = (".", "./a", "a/", "a//b", "a/../b", "../a", "/a", "", "a" * 256, "a\0b", "a\udcff")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(b"[1, 2]", b"null", b'"x"', b"7", b"{}", b"[" * 100_000 + b"]" * 100_000),
+        *(listed(**{key: None}) for key in ("python", "machine", "command", "files")),
+        listed(files=["a"]),
+        *(listed(files={"a": said}) for said in ("y", None, [], {}, X | {"bytes": "1"})),
+        *(listed(files={"a": X | {"bytes": wrong}}) for wrong in (-1, True, 1.0)),
+        *(listed(files={name: X}) for name in NAMES),
+        listed(files={"a": X, "a/b": X}),
+    ],
+)
+def test_a_list_that_nothing_can_be_unpacked_by_is_refused_in_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: bytes
+) -> None:
+    made = archive(tmp_path / "b", text)
+    assert call(["unbundle", str(made), str(tmp_path / "there")]) == 1
+    assert capsys.readouterr().err.startswith(f"error: {made}")
+    assert list(tmp_path.iterdir()) == [made]
+
+
+def test_a_second_list_does_not_replace_the_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = archive(tmp_path / "b", listed(), listed(command="another", files={}))
+    assert call(["unbundle", str(made), str(tmp_path / "there")]) == 1
+    assert "its list of files" in capsys.readouterr().err
+    alone = archive(tmp_path / "c", listed())
+    assert call(["unbundle", str(alone), str(tmp_path / "there")]) == 0
 
 
 def test_another_machine_is_told(
@@ -281,8 +337,7 @@ def test_where_no_bundle_can_be_written_nothing_is_fetched(
 
 # ---- signed -------------------------------------------------------------------------------------
 
-SSH_KEYGEN = shutil.which("ssh-keygen")
-needs_ssh = pytest.mark.skipif(SSH_KEYGEN is None, reason="ssh-keygen is missing")
+needs_ssh = needs("ssh-keygen", packages="openssh-client")
 
 
 def key(home: Path, name: str, passphrase: str = "") -> Path:

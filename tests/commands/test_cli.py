@@ -5,7 +5,6 @@ import fcntl
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from steps.plan import frozen
 from steps.plan.frozen import frozen_plan
 from steps.schedule.supervisor import lock
 from tests.conftest import ROOT
+from tests.programs import needs
 
 PLAN = "experiment=rehearsal"
 WRONG: dict[str, str] = {
@@ -342,7 +342,7 @@ def test_values_are_read_when_a_word_is_completed(tmp_path: Path) -> None:
     assert done.stdout.decode().split() == ["acme-mi325x"]
 
 
-@pytest.mark.skipif(shutil.which("zsh") is None, reason="no zsh")
+@needs("zsh", packages="zsh")
 def test_zsh_reads_its_script(tmp_path: Path) -> None:
     script = tmp_path / "_reproduce"
     script.write_text(completion.script("zsh"), encoding="utf-8")

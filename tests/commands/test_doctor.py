@@ -22,8 +22,11 @@ from steps.commands.doctor.checks import Finding, findings, may_start
 from steps.commands.doctor.needs import Accelerator, Needs, Repository, needs
 from steps.commands.doctor.settings import load
 from steps.commands.doctor.state import Answer, State, answer, host_values, state, taken
+from steps.config.accelerators import Modes
 from steps.config.compose import compose
 from steps.config.fetch import Secret
+from steps.config.groups import hardware_file
+from steps.config.layers import SELECTORS, effective
 from steps.config.runtime import EngineAddress
 from steps.machine.probes.machine import Prober
 from steps.machine.probes.values import Ray
@@ -41,6 +44,7 @@ _, CELLS = compose(ROOT / "conf", [])
 MI325X = Accelerator(
     model="AMD Instinct MI325X", memory_gb=256, architecture="gfx942", count_per_node=8
 )
+CPX = Modes(compute="CPX")
 DOCKER = EngineAddress(engine="docker", socket="unix:///var/run/docker.sock")
 PODMAN = EngineAddress(engine="podman", socket="unix:///run/podman/podman.sock")
 SECRET = Secret(environment="HF_TOKEN")
@@ -70,7 +74,7 @@ def wanted(**changes: Any) -> Needs:
         systems=("amd-mi325x",),
         nodes=1,
         accelerators=(MI325X,),
-        partitions=(SETTINGS.partition("mi325x", "llama2-70b-99"),),
+        partitions=(Modes(),),
         clocks={OFFLINE: None},
         memory_gb=154.0,
         disk_gb=300.0,
@@ -154,13 +158,17 @@ def test_a_setting_that_the_kernel_lacks_is_not_taken_for_right(tmp_path: Path) 
         ({"disk_gb": 1500.5}, "disk", "1000.0 GB free", "free 500 GB there"),
         (
             {"accelerators": (MI325X.model_copy(update={"count_per_node": 16}),)},
-            *("accelerators", "8 on the PCI bus, the plan needs 16 AMD", "look in dmesg"),
+            *(
+                "accelerators",
+                "there are 8 × AMD Instinct MI325X; the plan needs 16",
+                "look in dmesg",
+            ),
         ),
         (
             {"accelerators": (MI325X.model_copy(update={"model": "AMD Instinct MI300X"}),)},
             *(
                 "accelerators",
-                "there are AMD Instinct MI325X; the plan needs 8",
+                "there are 8 × AMD Instinct MI325X; the plan needs 8",
                 "choose the system",
             ),
         ),
@@ -173,8 +181,8 @@ def test_a_setting_that_the_kernel_lacks_is_not_taken_for_right(tmp_path: Path) 
             *("accelerators", "there are some with 256 GB, not 192", "choose the system"),
         ),
         (
-            {"partitions": (SETTINGS.partition("mi325x", "stable-diffusion-xl"),)},
-            *("compute partition", "SPX, the plan needs CPX"),
+            {"partitions": (CPX,)},
+            *("compute partition", "there are some in SPX, not CPX"),
             "sudo amd-smi set --compute-partition CPX",
         ),
         ({"nodes": 2}, "Ray", "no cluster answers, the plan needs 2 nodes", "ray start --head"),
@@ -235,7 +243,7 @@ def test_cards_in_another_partition_mode_are_still_counted_whole(tmp_path: Path)
     now = state(wanted(), SETTINGS, tmp_path, environment={}, prober=prober, ask=running)
     found = trouble(wanted(), now.model_copy(update={"free_gb": 1000.0}))
     assert [f.check for f in found if f.level == "fail"] == ["compute partition"]
-    assert "CPX, the plan needs SPX" in [f.says for f in found]
+    assert "there are some in CPX, not SPX" in [f.says for f in found]
 
 
 @pytest.mark.parametrize("without", [(), ("amd-smi static",), ("rocm-smi --showproductname",)])
@@ -250,8 +258,7 @@ def test_a_machine_in_cpx_is_right_for_a_plan_that_wants_it(
     }
     tools = {tool: name for tool, name in tools.items() if tool not in without}
     mi300x = MI325X.model_copy(update={"model": "AMD Instinct MI300X", "memory_gb": 192.0})
-    mode = SETTINGS.partition("mi325x", "stable-diffusion-xl")
-    need = wanted(accelerators=(mi300x,), partitions=(mode,), clocks={})
+    need = wanted(accelerators=(mi300x,), partitions=(CPX,), clocks={})
     machine(tmp_path, files=TUNED)
     prober = Prober(run=printing(tools), root=tmp_path)
     now = state(need, SETTINGS, tmp_path, environment={}, prober=prober, ask=running)
@@ -303,7 +310,9 @@ def test_one_device_that_is_another_is_enough(tuned: State) -> None:
     other = last.model_copy(update={"model": "AMD Instinct MI300X"})
     node = tuned.node.model_copy(update={"accelerators": (*devices, other)})
     (finding,) = trouble(wanted(), tuned.model_copy(update={"node": node}))
-    assert finding.says.startswith("there are AMD Instinct MI300X; the plan needs 8")
+    assert finding.says.startswith(
+        "there are 7 × AMD Instinct MI325X and 1 × AMD Instinct MI300X; the plan needs 8"
+    )
 
 
 def test_a_lowered_power_cap_warns_with_the_command(tuned: State) -> None:
@@ -510,7 +519,12 @@ def test_accelerators_bring_partitions_clocks_and_the_other_kinds_of_a_cluster(
     tmp_path: Path,
 ) -> None:
     groups = [{"hardware": "mi300x", "nodes": 4}, {"hardware": "mi325x", "nodes": 2}]
-    composed = cells(hardware=GPU, benchmark={"name": "llama2-70b-99"}, cluster={"groups": groups})
+    composed = cells(
+        hardware=GPU,
+        benchmark={"name": "llama2-70b-99"},
+        cluster={"groups": groups},
+        effective={"partitions": {"compute": "SPX", "memory": "NPS1"}},
+    )
     need = needs(PLAN, composed, tmp_path, SETTINGS, CAPACITY)
     assert need.nodes == 6
     assert [one.model for one in need.accelerators] == [
@@ -550,8 +564,14 @@ def test_settings_of_amds_submission() -> None:
     clock = SETTINGS.clock("mi300x", "llama2-70b-99.9", "Interactive")
     assert clock and (clock.max_clock_mhz, clock.soc_pstate) == (2000, 0)
     sdxl = "stable-diffusion-xl"
-    modes = [SETTINGS.partition(hardware, sdxl) for hardware in ("mi300x", "mi325x")]
+    modes = [_modes(hardware_file(ROOT / "conf", name), sdxl) for name in ("mi300x", "mi325x")]
     assert [(mode.compute, mode.memory) for mode in modes] == [("CPX", "NPS4"), ("CPX", "NPS1")]
+    assert _modes(hardware_file(ROOT / "conf", "mi355x"), "llama2-70b") == Modes()
+
+
+def _modes(hardware: Mapping[str, Any], model: str) -> Modes:
+    point = dict.fromkeys(SELECTORS, "") | {"by_model": model, "by_hardware": hardware["name"]}
+    return Modes.model_validate(effective([hardware["partitions"]], point))
 
 
 # ---- it only reads, and never breaks ------------------------------------------------------------

@@ -15,11 +15,14 @@ from steps.config.compose import base_of
 from steps.config.compression import PruneConfig
 from steps.config.layers import merged
 from steps.config.submission import SubmissionConfig
+from steps.machine.look import Look
+from steps.machine.probes.machine import Prober
 from steps.plan.make import make
 from steps.plan.plan import Job, Plan, freeze
-from steps.plan.registry import limitation
-from steps.plan.unsupported import asked, missing, refusal
+from steps.plan.registry import brings, limitation
+from steps.plan.unsupported import asked, refusal
 from tests.conftest import MIXED, ROOT, edit, planned
+from tests.recorded_machine import printing
 
 SERVER = ["experiment=amd-v5.1", "benchmark=llama2-70b-99.9", "scenario=Server"]
 SITE = """\
@@ -205,7 +208,7 @@ def test_nodes_of_the_rehearsal_have_its_engine_and_ray_beside_it() -> None:
     assert engine == merged(alone, {"placement": changes})
     assert one(plan, "describe")["fields"]["number_of_nodes"] == "4"
     (requirement,) = plan.requirements
-    assert missing(requirement.model_dump(mode="json")) is None
+    assert Look().missing(requirement.model_dump(mode="json"), RUN) == ""
 
 
 def test_vllm_beside_ray_is_the_rehearsals_vllm_and_the_null_engines_ray() -> None:
@@ -255,9 +258,9 @@ def test_pruning_comes_after_or_before_quantizing_as_amd_did() -> None:
 def test_run_refuses_before_anything_starts(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sentence = refusal(freeze(planned("experiment=amd-v5.1"), project), project)
+    sentence = refusal(freeze(planned("experiment=amd-v5.1"), project), project, Look().missing)
     assert sentence is not None
-    for word in ("amd-mi300x needs 8 × AMD Instinct MI300X", "/dev/kfd", "step quantize"):
+    for word in ("amd-mi300x needs 8 × AMD Instinct MI300X", "no accelerator of AMD", "step "):
         assert word in sentence
     before = {path for path in (ROOT / "results").rglob("*") if "plans" not in path.parts}
     assert main(["run", *SERVER, "system=amd-mi300x"]) == 1
@@ -267,7 +270,9 @@ def test_run_refuses_before_anything_starts(
 
 
 def test_a_rehearsal_is_never_refused(project: Path) -> None:
-    assert refusal(freeze(planned("experiment=rehearsal"), project), project) is None
+    assert (
+        refusal(freeze(planned("experiment=rehearsal"), project), project, Look().missing) is None
+    )
 
 
 def test_what_is_there_needs_no_step(project: Path) -> None:
@@ -277,23 +282,39 @@ def test_what_is_there_needs_no_step(project: Path) -> None:
         if made.step != "submission":
             (project / made.output).parent.mkdir(parents=True, exist_ok=True)
             (project / made.output).write_text("{}", encoding="utf-8")
-    assert refusal(freeze(plan, project), project) is None
+    assert refusal(freeze(plan, project), project, Look().missing) is None
 
 
-def test_a_machine_with_the_driver_lacks_nothing(tmp_path: Path) -> None:
+RUN = {"config": "{}"}
+
+
+def listed(model: str, folder: Path) -> Look:
+    """A machine whose tools list eight of a model, without a device on its bus."""
+    tools = {
+        "amd-smi static": f"amd-smi-static-8x{model}.json",
+        "rocm-smi --showproductname": f"rocm-smi-8x{model}.json",
+    }
+    return Look(Prober(run=printing(tools), root=folder))
+
+
+def test_a_machine_with_the_systems_accelerators_lacks_nothing(tmp_path: Path) -> None:
     needed = {
         "system": "acme",
         "model": "AMD Instinct MI325X",
         "architecture": "gfx942",
+        "memory_gb": 256.0,
         "count_per_node": 8,
         "nodes": 1,
     }
-    assert "no /dev/kfd" in str(missing(needed, tmp_path))
-    (tmp_path / "dev").mkdir()
-    (tmp_path / "dev/kfd").touch()
-    assert missing(needed, tmp_path) is None
-    assert missing({**needed, "nodes": 4}, tmp_path / "nowhere") is None  # looked at on each
-    assert missing({**needed, "model": None}, tmp_path / "nowhere") is None
+    assert listed("mi325x", tmp_path).missing(needed, RUN) == ""
+    assert listed("mi300x", tmp_path).missing(needed, RUN) == (
+        "system acme needs 8 × AMD Instinct MI325X, but on this machine there are 8 × AMD Instinct "
+        "MI300X"
+    )
+    nothing = Look(Prober(run=printing({}), root=tmp_path))
+    assert "there is no accelerator of AMD" in nothing.missing(needed, RUN)
+    assert nothing.missing({**needed, "nodes": 4}, RUN) == ""  # looked at on each
+    assert nothing.missing({**needed, "model": None}, RUN) == ""
 
 
 @pytest.fixture
@@ -312,7 +333,7 @@ def test_engines_of_a_mixed_cluster_know_their_kinds_of_nodes(mixed: Path) -> No
     assert engine["arguments"]["max_num_seqs"] == 8
     assert engine["arguments_on"]["mi325x"]["max_num_seqs"] == 16
     (requirement,) = plan.requirements
-    assert missing(requirement.model_dump(mode="json")) is None
+    assert Look().missing(requirement.model_dump(mode="json"), RUN) == ""
     assert limitation("performance_run", {"engine": engine}) is None
     engine["placement"]["cluster"] = "slurm"
     assert "only where they need no accelerators" in str(
@@ -349,7 +370,7 @@ def test_training_on_files_that_nobody_named_is_a_limit() -> None:
     assert limitation("describe", {}) is None
     assert limitation("finetune", {"data": {"kind": "notes"}}) is None
     unknown = {"data": {"kind": "ruler", "files": []}}
-    assert "compression.finetune.data.files" in str(limitation("finetune", unknown))
+    assert "compression.finetune.data.files" in str(brings("finetune", unknown))
 
 
 def test_amds_quark_recipes_are_planned_and_those_of_our_lock_are_run() -> None:
@@ -425,7 +446,8 @@ def test_llama_8b_is_planned_and_scored_by_sentences(tmp_path: Path) -> None:
     assert check["dataset_size"] == 13_368
     assert check["gates"]["99"]["minimum"]["ROUGELSUM"] == 35.43507
     assert limitation("accuracy_check", check) is None
-    reason = limitation("accuracy_check", {**check, "nltk_data": None})
+    assert brings("accuracy_check", check) is None
+    reason = brings("accuracy_check", {**check, "nltk_data": None})
     assert reason is not None and "benchmark.nltk_data" in reason
     models = {
         json.loads(one.config)["loadgen"]["model"]
@@ -443,7 +465,7 @@ def test_pictures_are_scored_where_pytorch_is_with_weights_that_are_given() -> N
     assert "/images-" in check.environment
     config = json.loads(check.config)
     assert len(config["kept"]["images"]) == 10
-    reason = limitation("accuracy_check", config)
+    reason = brings("accuracy_check", config)
     assert reason is not None and "benchmark.scorer_weights.clip.path" in reason
     given = [f"benchmark.scorer_weights.{name}.path=here" for name in ("clip", "inception")]
     config = json.loads(job(planned(*chosen, *given), "accuracy_check").config)

@@ -110,7 +110,8 @@ def test_amd_smi_in_both_forms(
     pstate: int,
 ) -> None:
     found = accelerators.amd_smi(recorded(f"amd-smi-static-{name}.json"))
-    assert len(found) == 8 and len(set(found)) == 1
+    assert [one.bus for one in found] == [f"0000:{n}5:00.0" for n in range(8)]
+    assert len({one.model_copy(update={"bus": None}) for one in found}) == 1
     one = found[0]
     assert one.model == f"AMD Instinct {model}"
     assert one.memory_mib is not None and round(one.memory_mib / 1024) == gib
@@ -225,6 +226,21 @@ def test_partitions_of_a_card_share_what_its_first_says(tool: str) -> None:
         for loss in losses.counts
         if loss.field in {accelerators.FIELDS[name] for name, value in found[0] if value is None}
     ]
+
+
+@pytest.mark.parametrize(
+    ("said", "address"),
+    [
+        ("0000:05:00.0", "0000:05:00.0"),
+        ("00000000:1B:00.0", "0000:1b:00.0"),
+        ("0002:c5:00.3", "0002:c5:00.3"),
+        ("N/A", None),
+        (None, None),
+        ("05:00.0", None),
+    ],
+)
+def test_bus_addresses_are_written_in_one_way(said: str | None, address: str | None) -> None:
+    assert accelerators.bus_address(said) == address
 
 
 def test_whole_cards_that_say_nothing_are_not_completed_by_their_neighbour() -> None:

@@ -81,6 +81,19 @@ def test_a_log_of_two_widths_or_of_no_tokens_is_refused(tmp_path: Path) -> None:
         list(read_answers(wrote(("i", [1, 2]), ("q", [1, 2]))))
     with pytest.raises(UserError, match=r":2: damaged entry \(4294967297 is no token\)"):
         list(read_answers(wrote(("q", [2**32 + 1]))))
+    with pytest.raises(UserError, match=r":2: damaged entry \(-1 is no token\)"):
+        list(read_answers(wrote(("i", [-1, 1]))))
+
+
+@pytest.mark.parametrize("index", ["1", '"1"', "1.0", "true", "null", "[]", "Infinity", "NaN"])
+def test_a_sample_is_a_whole_number(tmp_path: Path, index: str) -> None:
+    path = tmp_path / "mlperf_log_accuracy.json"
+    path.write_text(f'[\n{{"qsl_idx": {index}, "data": "01000000"}}\n]\n')
+    if index == "1":
+        assert [answer.sample_index for answer in read_answers(path)] == [1]
+    else:
+        with pytest.raises(UserError, match=r":2: damaged entry \(qsl_idx is .*whole number"):
+            list(read_answers(path))
 
 
 def test_the_first_occurrence_of_a_key_wins_and_errors_are_kept(tmp_path: Path) -> None:
@@ -104,7 +117,7 @@ def test_a_damaged_record_is_named_by_line(tmp_path: Path, line: str) -> None:
 
 @given(
     st.lists(
-        st.tuples(st.integers(0, 10**6), st.lists(st.integers(-(2**31), 2**31 - 1), max_size=20)),
+        st.tuples(st.integers(0, 10**6), st.lists(st.integers(0, 2**31 - 1), max_size=20)),
         max_size=20,
     )
 )

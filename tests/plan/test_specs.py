@@ -9,7 +9,7 @@ from pathlib import Path
 
 from steps.plan.plan import freeze
 from steps.plan.registry import STEPS
-from steps.plan.unsupported import limitations, refusal
+from steps.plan.unsupported import limitations, refusal, unseen
 from tests.conftest import ROOT, planned
 
 SHARED = "shared"
@@ -33,8 +33,8 @@ def test_a_repeated_run_imports_no_types(tmp_path: Path) -> None:
     path = freeze(planned("scenario=Offline"), tmp_path)
     code = (
         "import sys; from pathlib import Path; from steps.commands import cli;"
-        "from steps.plan.unsupported import refusal;"
-        f"print(refusal(Path({str(path)!r}), Path({str(tmp_path)!r})));"
+        "from steps.plan.unsupported import refusal; from steps.machine.look import Look;"
+        f"print(refusal(Path({str(path)!r}), Path({str(tmp_path)!r}), Look().missing));"
         "print([m for m in sys.modules if m.split('.')[0] == 'pydantic' or 'config' in m])"
     )
     done = subprocess.run(
@@ -51,7 +51,8 @@ def test_what_cannot_be_executed_is_in_the_plan() -> None:
 
 
 def test_a_program_that_this_machine_lacks_is_a_reason() -> None:
-    job = {"step": "accuracy_check", "limitation": None, "programs": {"no-such-program": "get it"}}
+    job = {"step": "accuracy_check", "limitation": None, "brings": None}
+    job |= {"programs": {"no-such-program": "get it"}}
     assert list(limitations([job])) == [("accuracy_check", "get it")]
     assert not list(limitations([{**job, "programs": {Path(sys.executable).name: "get it"}}]))
 
@@ -59,11 +60,11 @@ def test_a_program_that_this_machine_lacks_is_a_reason() -> None:
 def test_a_plan_of_another_version_is_refused_in_one_sentence(tmp_path: Path) -> None:
     raw = planned("scenario=Offline").model_dump(mode="json")
     for job in raw["jobs"]:
-        del job["limitation"], job["programs"]
+        del job["brings"], job["programs"]
     path = tmp_path / "older.json"
     path.write_text(json.dumps(raw), encoding="utf-8")
     sentence = "another version of Reprise; ./reproduce freezes it again"
-    assert sentence in str(refusal(path, tmp_path))
+    assert sentence in str(refusal(path, tmp_path, unseen))
 
 
 def test_names_of_loadgens_files_stand_in_one_place() -> None:

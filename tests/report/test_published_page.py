@@ -20,10 +20,10 @@ from steps.report.page import render
 from tests import browser
 from tests.conftest import ROOT
 from tests.mlperf.test_published import GOLDEN
+from tests.programs import needs
 from tests.report.test_report import Page
 
-NO_BROWSER = browser.missing()
-needs_browser = pytest.mark.skipif(bool(NO_BROWSER), reason=NO_BROWSER)
+needs_browser = needs("chromium", "chromedriver", packages="chromium chromium-driver")
 
 
 @pytest.fixture(scope="module")

@@ -27,9 +27,9 @@ from steps.report.summary import Trace
 from steps.report.timeline import timeline
 from tests import browser, synthetic
 from tests.conftest import planned
+from tests.programs import needs
 
-NO_BROWSER = browser.missing()
-needs_browser = pytest.mark.skipif(bool(NO_BROWSER), reason=NO_BROWSER)
+needs_browser = needs("chromium", "chromedriver", packages="chromium chromium-driver")
 
 SEARCH = json.dumps(
     {

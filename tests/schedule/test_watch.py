@@ -3,22 +3,26 @@
 import os
 import signal
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from steps.base import processes
 from steps.base.errors import UserError
 from steps.config.scheduler import Slurm
 from steps.plan.plan import Plan
 from steps.schedule import slurm
-from steps.schedule.run import POLL_S, Watch, _supervise
-from tests.conftest import planned
+from steps.schedule.run import POLL_S, Watch
+from tests.conftest import ROOT, planned
 
 TOOLS = ("squeue", "scancel", "sinfo", "scontrol")
 KEY = "rehearsal-cpu/rehearsal/none/bf16/Server"
 COMMENT = "rule_performance_run_wildcards_rehearsal_rehearsal-cpu_rehearsal_none_bf16_Server"
 NO_PROCESS = 2**22 + 1
+LIMIT_S = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -172,13 +176,99 @@ def test_other_peoples_jobs_and_earlier_ones_are_none_of_ours(
     assert said() == [] and not watch.failed
 
 
-def test_a_snakemake_that_a_signal_ended_is_named_and_its_status_is_none_of_success(
-    bench: Bench, said: Said
+SUPERVISED = """
+import sys
+from pathlib import Path
+from steps.base.errors import UserError
+from steps.plan.plan import Plan
+from steps.schedule import run, supervisor
+home, code = sys.argv[1:]
+run.POLL_S = supervisor.POLL_S = 0.1
+plan = Plan.model_validate_json((Path(home) / "plan.json").read_text())
+scheduler = plan.scheduler.model_copy(update={"silence_limit_min": 0.01})
+watch = run.Watch(plan, scheduler, Path(home), "reprise-1")
+try:
+    words = [sys.executable, "-c", code]
+    raise SystemExit(supervisor.supervise(words, Path(home), 0.0, queue=watch))
+except UserError as error:
+    print("error:", error, file=sys.stderr)
+    raise SystemExit(1)
+"""
+
+SNAKEMAKE = """
+import os, signal, time
+signal.signal(signal.SIGINT, lambda *_: None)
+open("begun", "w").write(str(os.getpid()))
+time.sleep(60)
+time.sleep(60)
+"""
+"""Asleep, and no SIGINT wakes it."""
+
+
+class Supervised:
+    """A ./reproduce beside a snakemake that has submitted a job."""
+
+    def __init__(self, bench: Bench, plan: Plan, code: str = SNAKEMAKE) -> None:
+        (bench.home / "plan.json").write_text(plan.model_dump_json())
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SUPERVISED, str(bench.home), code],
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            start_new_session=True,
+        )
+        limit = time.monotonic() + LIMIT_S
+        while not (begun := bench.home / "begun").exists() or not begun.read_text():
+            assert time.monotonic() < limit
+            time.sleep(0.02)
+        self.snakemake = int(begun.read_text())
+        bench.shows("RUNNING", nodes="n2")
+
+    def ended(self) -> tuple[int, str]:
+        _, text = self.process.communicate(timeout=LIMIT_S)
+        return self.process.returncode, text
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)
+def test_a_signal_cancels_the_jobs_and_ends_a_snakemake_that_sleeps(
+    bench: Bench, plan: Plan, number: signal.Signals
 ) -> None:
-    child = subprocess.Popen(["sleep", "60"])
-    child.kill()
-    assert _supervise(child, bench.watch) == 128 + signal.SIGKILL
-    assert f"error: snakemake (process {child.pid}) was ended by SIGKILL" in said()[-1]
+    run = Supervised(bench, plan)
+    run.process.send_signal(number)
+    status, text = run.ended()
+    assert status == 128 + number
+    assert f"error: ended by {number.name}" in text
+    assert "Slurm's jobs 7 were cancelled; ./reproduce goes on" in text
+    assert "scancel 7" in bench.asked
+    assert processes.state(run.snakemake) in processes.GONE
+
+
+def test_a_snakemake_that_a_signal_ended_is_named(bench: Bench, plan: Plan) -> None:
+    run = Supervised(bench, plan)
+    os.kill(run.snakemake, signal.SIGKILL)
+    status, text = run.ended()
+    assert status == 128 + signal.SIGKILL
+    assert f"error: snakemake (process {run.snakemake}) was ended by SIGKILL" in text
+    assert "scancel" not in bench.asked, "what runs in Slurm goes on"
+
+
+def test_snakemake_ends_with_us_and_its_jobs_go_on(bench: Bench, plan: Plan) -> None:
+    run = Supervised(bench, plan)
+    run.process.kill()
+    run.ended()
+    limit = time.monotonic() + LIMIT_S
+    while processes.state(run.snakemake) not in processes.GONE:
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+    assert "scancel" not in bench.asked
+
+
+def test_what_waits_in_vain_is_ended(bench: Bench, plan: Plan) -> None:
+    run = Supervised(bench, plan)
+    (bench.home / "silent").touch()
+    status, text = run.ended()
+    assert status == 1 and "error: Slurm hasn't answered for 0.01 min" in text
+    assert processes.state(run.snakemake) in processes.GONE
 
 
 # ---- before anything is submitted --------------------------------------------------------------

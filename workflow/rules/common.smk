@@ -10,6 +10,7 @@ from steps.plan import registry
 from steps.base import threads, variables
 from steps.base.errors import UserError
 from steps.machine.environment import restore
+from steps.machine.look import Look
 from steps.plan.unsupported import asked, refusal
 from steps.run.engines.pinning import busy_share
 from steps.schedule import resources as scheduling

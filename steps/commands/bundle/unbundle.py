@@ -20,7 +20,7 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 FORMAT = 1
@@ -35,6 +35,12 @@ SIGNER = "reprise"
 
 SIGN_LIMIT_S = 6 * 3600
 """Enough for a terabyte on a slow disk."""
+
+LARGEST_LIST = 1 << 28
+"""A list of a million files has a tenth of it."""
+
+LONGEST_NAME = 255
+"""Bytes of a file's name on every file system of Linux."""
 
 CHECKOUT_TIME = 1_000_000_000
 """The time of the checkout's files: older than every result, or snakemake would make those again.
@@ -136,22 +142,59 @@ def _checked(file: Path) -> dict[str, Any]:
     seen: set[str] = set()
     for name, _, stream in _members(file):
         if name.startswith("bundle."):
-            text = stream.read()
-            if name != f"bundle.{hashlib.sha256(text).hexdigest()}.json":
+            text = stream.read(LARGEST_LIST + 1)
+            if contents or name != f"bundle.{hashlib.sha256(text).hexdigest()}.json":
                 raise BundleError(f"{file} was altered: its list of files; copy it again")
-            contents = json.loads(text)
-            if contents["format"] != FORMAT:
-                raise BundleError(f"{file} is of another version of Reprise; make it again")
+            contents = _list(text, file)
             continue
         said = contents.get("files", {}).get(name)
         if said is None or name in seen:
-            raise BundleError(f"{file} was altered: {name} is not in its list; copy it again")
+            raise BundleError(f"{file} was altered: {name!r} is not in its list; copy it again")
         if _digest(stream) != said["sha256"]:
-            raise BundleError(f"{file} was altered: {name} differs from its list; copy it again")
+            raise BundleError(f"{file} was altered: {name!r} differs from its list; copy it again")
         seen.add(name)
     if not contents or len(seen) < len(contents["files"]):
         raise BundleError(f"{file} is incomplete: files are missing; copy it again")
     return contents
+
+
+def _list(text: bytes, file: Path) -> dict[str, Any]:
+    """A bundle's list. BundleError if one can't be unpacked by it: anyone can make a bundle, and
+    its list then has the right digest in its name.
+    """
+    try:
+        contents: dict[str, Any] = json.loads(text)
+        if contents["format"] != FORMAT:
+            raise BundleError(f"{file} is of another version of Reprise; make it again")
+        files = contents["files"]
+        well_formed = all(
+            isinstance(contents[key], str) for key in ("python", "machine", "command")
+        )
+        well_formed &= all(
+            isinstance(said["sha256"], str) and type(said["bytes"]) is int and said["bytes"] >= 0
+            for said in files.values()
+        )
+    except (TypeError, KeyError, AttributeError, RecursionError):
+        well_formed = False
+    if not well_formed:
+        raise BundleError(f"{file}'s list of files isn't one that Reprise writes; make it again")
+    folders = {str(folder) for name in files for folder in PurePosixPath(name).parents}
+    for name in files:
+        if name in folders or not _is_path(name):
+            raise BundleError(f"{file} lists {name!r}, which can't be a file's path; make it again")
+    return contents
+
+
+def _is_path(name: str) -> bool:
+    """Whether it names one file below a directory, in the one spelling that it has."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    parts = name.split("/")
+    return "\0" not in name and not any(
+        part in ("", ".", "..") or len(part.encode()) > LONGEST_NAME for part in parts
+    )
 
 
 def _members(file: Path) -> Iterator[tuple[str, tarfile.TarInfo, IO[bytes]]]:

@@ -7,8 +7,10 @@ from typing import Literal
 from steps.commands.doctor.needs import Needs
 from steps.commands.doctor.settings import Clock, Settings
 from steps.commands.doctor.state import State
-from steps.machine.probes.differs import differs
+from steps.config.accelerators import Modes
+from steps.machine.probes.differs import Aspect, Difference, differences
 from steps.machine.probes.values import Accelerator as Found
+from steps.machine.probes.values import Node
 from steps.prepare.fetch.hub import address
 
 ENGINES = {
@@ -95,29 +97,36 @@ def _accelerators(needs: Needs, state: State, settings: Settings) -> Iterator[Fi
         reasons = [problem for problem in node.problems if "accelerator" in problem]
         fix = "; ".join(reasons) or "load the driver"
         yield Finding("fail", check, f"{node.accelerator_count} on the bus, no tool lists any", fix)
-    elif node.accelerator_count < wanted.count_per_node:
-        says = f"{node.accelerator_count} on the PCI bus, the plan needs {names}"
-        fix = "choose a system with as many, or look in dmesg for the missing ones"
-        yield Finding("fail", check, says, fix)
-    elif all(complaints := [differs(one, node.accelerators) for one in needs.accelerators]):
+    elif of_it := _differences(needs, node, "accelerators"):
         fix = "choose the system of this machine (./reproduce ls lists them)"
-        yield Finding("fail", check, f"{complaints[0]}; the plan needs {names}", fix)
+        if len(node.accelerators) < wanted.count_per_node:
+            fix = "choose a system with as many, or look in dmesg for the missing ones"
+        yield Finding("fail", check, f"{of_it[0].says}; the plan needs {names}", fix)
     else:
-        model = node.accelerators[0].model or node.accelerators[0].architecture
+        model = node.accelerators[0].model
         yield Finding("ok", check, f"{node.accelerator_count} {model}")
+
+
+def _differences(needs: Needs, node: Node, aspect: Aspect) -> list[Difference]:
+    """Those of the first kind of node that the plan has, none if this machine is of another."""
+    modes = needs.partitions[0] if len(needs.partitions) == 1 else None
+    found = [
+        [one for one in differences(kind, modes, node.accelerators) if one.aspect == aspect]
+        for kind in needs.accelerators
+    ]
+    return found[0] if all(found) else []
 
 
 def _driver(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]:
     found = state.node.accelerators
     if not needs.accelerators or not found:
         return
-    drivers = {one.driver for one in found}
-    if None in drivers:
+    if of_it := _differences(needs, state.node, "driver"):
         module = "amdgpu" if found[0].vendor == "AMD" else "nvidia"
-        fix = f"load it (sudo modprobe {module}), see dmesg for why it isn't"
-        yield Finding("fail", "driver", "no tool reports the driver's version", fix)
+        fix = f"load one (sudo modprobe {module}), see dmesg for why it isn't"
+        yield Finding("fail", "driver", of_it[0].says, fix)
     else:
-        yield Finding("ok", "driver", ", ".join(sorted(map(str, drivers))))
+        yield Finding("ok", "driver", str(found[0].driver))
     if state.closed_files:
         says = f"this user may not open {', '.join(state.closed_files)}"
         fix = "sudo usermod -a -G render,video $USER, then log in again"
@@ -125,8 +134,7 @@ def _driver(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]
 
 
 def _partitions(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]:
-    found = state.node.accelerators
-    if not needs.partitions or not found or found[0].vendor != "AMD":
+    if not needs.partitions or not state.node.accelerators:
         return
     if len(needs.partitions) > 1:
         modes = " and ".join(f"{p.compute} {p.memory}" for p in needs.partitions)
@@ -135,23 +143,27 @@ def _partitions(needs: Needs, state: State, settings: Settings) -> Iterator[Find
         yield Finding("fail", "partition mode", says, fix)
         return
     (wanted,) = needs.partitions
-    compute = {one.compute_partition for one in found}
-    memory = {one.memory_partition for one in found}
-    set_compute = f"sudo amd-smi set --compute-partition {wanted.compute}"
-    set_memory = f"sudo amd-smi set --memory-partition {wanted.memory}, {RELOAD}"
-    yield _mode("compute partition", wanted.compute, compute, set_compute)
-    yield _mode("memory partition", wanted.memory, memory, set_memory)
+    yield _mode(needs, state.node, "compute partition", wanted)
+    yield _mode(needs, state.node, "memory partition", wanted)
 
 
-def _mode(check: str, wanted: str, found: set[str | None], fix: str) -> Finding:
-    if found == {wanted}:
-        return Finding("ok", check, wanted)
+def _mode(needs: Needs, node: Node, aspect: Aspect, modes: Modes) -> Finding:
+    """Not reported isn't a difference: some drivers, in virtual machines above all, report none."""
+    if aspect == "compute partition":
+        wanted: str = modes.compute
+        found = {one.compute_partition for one in node.accelerators}
+        fix = f"sudo amd-smi set --compute-partition {wanted}"
+    else:
+        wanted = modes.memory
+        found = {one.memory_partition for one in node.accelerators}
+        fix = f"sudo amd-smi set --memory-partition {wanted}, {RELOAD}"
+    if of_it := _differences(needs, node, aspect):
+        return Finding("fail", aspect, of_it[0].says, fix)
     if found == {None}:
-        return Finding("warn", check, f"no tool reports it, the plan needs {wanted}", fix)
-    if found == {wanted, None}:
-        return Finding("warn", check, f"{wanted}, but not every device reports it", fix)
-    shown = ", ".join(sorted(str(mode) for mode in found))
-    return Finding("fail", check, f"{shown}, the plan needs {wanted}", fix)
+        return Finding("warn", aspect, f"no tool reports it, the plan needs {wanted}", fix)
+    if None in found:
+        return Finding("warn", aspect, f"{wanted}, but not every device reports it", fix)
+    return Finding("ok", aspect, wanted)
 
 
 def _containers(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]:

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from steps.base.errors import UserError, explain
 from steps.base.record import canonical_json
 from steps.base.strict import Name, Positive, Scenario, Strict
-from steps.commands.doctor.settings import Clock, Partition, Settings
-from steps.config.accelerators import Accelerator
+from steps.commands.doctor.settings import Clock, Settings
+from steps.config.accelerators import Accelerator, Modes
 from steps.config.fetch import Secret, Url
 from steps.config.runtime import EngineAddress
 from steps.plan.capacity import Capacity
@@ -57,7 +57,12 @@ class _Scenario(_Read):
     name: Scenario
 
 
+class _Effective(_Read):
+    partitions: dict[str, str]
+
+
 class _Cell(_Read):
+    effective: _Effective
     system: _Named
     hardware: _Hardware
     benchmark: _Benchmark
@@ -104,7 +109,7 @@ class Needs(Strict):
     systems: tuple[Name, ...]
     nodes: Positive
     accelerators: tuple[Accelerator, ...]
-    partitions: tuple[Partition, ...]
+    partitions: tuple[Modes, ...]
     clocks: dict[str, Clock | None]
     memory_gb: float
     disk_gb: float
@@ -131,8 +136,8 @@ def needs(
         )
     (hardware,) = (cell.hardware for cell in kinds.values())
     due = [job for job in plan.jobs if not (root / job.output).is_file()]
-    benchmarks = sorted({cell.benchmark.name for cell in read})
-    partitions = {settings.partition(hardware.name, benchmark) for benchmark in benchmarks}
+    found = [cell.effective.partitions for cell in read]
+    partitions = {Modes.model_validate(modes) for modes in found if modes}
     clocks = {
         f"{cell.benchmark.name} {cell.scenario.name}": settings.clock(
             hardware.name, cell.benchmark.name, cell.scenario.name
@@ -147,7 +152,7 @@ def needs(
         clocks=clocks if hardware.accelerator else {},
         memory_gb=_memory_gb(due, settings, capacity),
         disk_gb=_disk_gb(due, settings, capacity),
-        repositories=_gated(due, settings),
+        repositories=gated(due, settings),
         containers=any(job.container for job in plan.jobs),
         engines=_engines(plan.jobs),
         environments=tuple(job.key for job in due if job.step == "environment"),
@@ -210,7 +215,8 @@ def _disk_gb(due: list[Job], settings: Settings, capacity: Capacity) -> float:
     return total
 
 
-def _gated(due: list[Job], settings: Settings) -> tuple[Repository, ...]:
+def gated(due: Iterable[Job], settings: Settings) -> tuple[Repository, ...]:
+    """Repositories that ask for an accepted licence and are still to be downloaded."""
     sources = [_Weights.model_validate_json(job.config) for job in due if job.step == "model"]
     found = {
         one.repository: Repository(

@@ -32,21 +32,11 @@ class Clock(Strict):
     soc_pstate: int
 
 
-class Partition(Strict):
-    """Partition modes; empty lists mean all benchmarks, all hardware."""
-
-    benchmarks: tuple[Name, ...]
-    hardware: tuple[Name, ...]
-    compute: Name
-    memory: Name
-
-
 class Settings(Strict):
     """The whole file. `gated`: prefixes of repository names."""
 
     host: tuple[HostSetting, ...]
     clocks: tuple[Clock, ...]
-    partitions: tuple[Partition, ...]
     gated: tuple[str, ...]
     ray_ports: tuple[Positive, ...]
     memory_floor_gb: PositiveNumber
@@ -59,15 +49,6 @@ class Settings(Strict):
             if point == (hardware, scenario) and benchmark in clock.benchmarks:
                 return clock
         return None
-
-    def partition(self, hardware: str, benchmark: str) -> Partition:
-        """The last entry that fits."""
-        return [
-            one
-            for one in self.partitions
-            if benchmark in (one.benchmarks or (benchmark,))
-            and hardware in (one.hardware or (hardware,))
-        ][-1]
 
 
 def load(path: Path = FILE) -> Settings:

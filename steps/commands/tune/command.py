@@ -48,6 +48,7 @@ from steps.config.checks import PerformanceCheckConfig
 from steps.config.runs import PerformanceRunConfig
 from steps.config.scheduler import Local
 from steps.machine.environment import restore
+from steps.machine.look import Look
 from steps.machine.tools import environment_python
 from steps.mlperf.loadgen import SAMPLES_FILE
 from steps.plan.frozen import frozen_plan, snakemake
@@ -98,7 +99,7 @@ def command(given: argparse.Namespace) -> int:
         raise UserError("--budget is for each scenario, --deadline for all; give one of them")
     path = frozen_plan(ROOT, overrides, site)
     refuse_older(path, ROOT)
-    if reason := refusal(path, ROOT):
+    if reason := refusal(path, ROOT, Look().missing):
         raise UserError(reason)
     os.chdir(ROOT)
     lock(ROOT)

@@ -26,7 +26,7 @@ from steps.base.untrusted import Damaged, sha256_of
 from steps.judge.scoring.clip import WEIGHTS, Clip, pixels_of
 from steps.judge.scoring.inception import Inception
 from steps.judge.scoring.whole import chosen
-from steps.mlperf.loadgen_log import entries_of
+from steps.mlperf.loadgen_log import entries_of, sample_of
 
 SIDE_PIXELS = 1024
 CHANNELS = 3
@@ -189,7 +189,7 @@ def _pictures(log: Path) -> Iterator[_Picture]:
         for number, text in entries_of(log):
             try:
                 entry = json.loads(text)
-                picture = _Picture(int(entry["qsl_idx"]), bytes.fromhex(entry["data"]))
+                picture = _Picture(sample_of(entry), bytes.fromhex(entry["data"]))
             except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
                 raise UserError(
                     f"{log}:{number}: not an answer of LoadGen's ({error}); use the untruncated log"

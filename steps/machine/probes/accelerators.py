@@ -28,7 +28,7 @@ BY_POWER: Mapping[tuple[str, float], str] = {
 
 NVIDIA_QUERY = (
     "name,memory.total,driver_version,power.max_limit,power.limit,clocks.max.sm,"
-    "pcie.link.gen.max,pcie.link.width.max,compute_cap"
+    "pcie.link.gen.max,pcie.link.width.max,compute_cap,pci.bus_id"
 )
 MIB = {"B": 2**-20, "KB": 2**-10, "MB": 1, "GB": 2**10}
 """amd-smi writes MB and means 2^20 bytes: an MI300X has 196592."""
@@ -48,6 +48,7 @@ FIELDS: Mapping[str, str] = {
     "memory_partition": "memory partition in hw_notes",
     "performance_level": "the accelerators' performance level",
     "soc_pstate": "the accelerators' SoC pstate",
+    "bus": "the accelerators' addresses on the bus",
 }
 """What needs an accelerator's attribute: a field of the description, or one of doctor's."""
 
@@ -83,6 +84,7 @@ def _amd(device: Mapping[str, Any], lost: Losses) -> Accelerator:
     watts = lost.read(limit, highest, number, FIELDS["power_limit_w"])
     return Accelerator(
         vendor="AMD",
+        bus=bus_address(bus.get("bdf")),
         model=_named(asic, "market_name", architecture, watts, lost),
         memory_mib=lost.read(vram, ("size", "vram_size"), _mib, FIELDS["memory_mib"]),
         memory_type=lost.read(vram, ("type", "vram_type"), words, FIELDS["memory_type"]),
@@ -185,6 +187,16 @@ def _after(prefix: str) -> Callable[[Any], int]:
     return read
 
 
+def bus_address(value: Any) -> str | None:
+    """A PCI address with four digits of domain, in small letters; None for anything else.
+
+    nvidia-smi and CUDA write eight digits of domain and capitals.
+    """
+    pattern = r"(?:0000)?([0-9a-f]{4}):([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])"
+    match = re.fullmatch(pattern, str(value).strip().lower())
+    return "{}:{}:{}.{}".format(*match.groups()) if match else None
+
+
 def _partition_id(device: Mapping[str, Any]) -> int | None:
     found = record_of(device.get("partition")).get("partition_id")
     return found if isinstance(found, int) and not isinstance(found, bool) else None
@@ -203,7 +215,7 @@ def _shared(devices: Sequence[Accelerator], ids: Sequence[int | None]) -> tuple[
         unnamed = left > 0 and device.compute_partition is None
         if first is not None and (unnamed if identity is None else identity > 0):
             left -= 1
-            found.append(_completed(device, first))
+            found.append(_completed(device, first.model_copy(update={"bus": None})))
         else:
             first, left = device, PARTITIONS.get(device.compute_partition or "", 1) - 1
             found.append(device)
@@ -233,6 +245,7 @@ def _rocm(card: Mapping[str, Any], driver: str | None, lost: Losses) -> Accelera
     size = lost.read(card, "vram total memory (b)", number, FIELDS["memory_mib"])
     return Accelerator(
         vendor="AMD",
+        bus=bus_address(card.get("pci bus")),
         model=_named(card, "card series", architecture, watts, lost),
         memory_mib=max(round(size / 2**20), 1) if size else None,
         architecture=architecture,
@@ -349,6 +362,7 @@ def _nvidia(row: Mapping[str, str], lost: Losses) -> Accelerator:
     capability = lost.read(row, "compute_cap", _capability, FIELDS["architecture"])
     return Accelerator(
         vendor="NVIDIA",
+        bus=bus_address(row.get("pci.bus_id")),
         model=lost.read(row, "name", _model, FIELDS["model"]),
         memory_mib=lost.read(row, "memory.total", whole, FIELDS["memory_mib"]),
         architecture=capability,

@@ -37,6 +37,67 @@ def probed(nodes: Mapping[str, Node], configured: Mapping[str, str]) -> dict[str
     return {"number_of_nodes": str(len(nodes)), **found}
 
 
+def contradictions(configured: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
+    """Configured fields that say another thing than the machine, one phrase each.
+
+    Only those that tell one machine from another: other fields may be worded as the submitter
+    likes. A machine may have more accelerators than a system uses, and a CPU's system may be on
+    one that has some.
+    """
+    wrong = []
+    for name, differs in TOLD_BY.items():
+        ours, theirs = configured.get(name), found.get(name)
+        if ours and theirs and differs(ours, theirs):
+            wrong.append(f"{name} is configured as {ours!r}, and this machine has {theirs!r}")
+    return wrong
+
+
+def _fewer(ours: str, theirs: str) -> bool:
+    return ours.isdecimal() and theirs.isdecimal() and int(ours) > int(theirs)
+
+
+def _unequal(ours: str, theirs: str) -> bool:
+    return ours.isdecimal() and theirs.isdecimal() and int(ours) != int(theirs)
+
+
+def _unnamed(ours: str, theirs: str) -> bool:
+    """Neither name has all words of the other: forms, memory and trademarks are added by some."""
+    here, there = (set(re.findall(r"[a-z0-9-]+", text.lower())) for text in (ours, theirs))
+    return not here <= there and not there <= here
+
+
+def _other_model(ours: str, theirs: str) -> bool:
+    """The model's number, as MI300X, is what both have to have."""
+    numbers = set(re.findall(r"\b[A-Z]{1,3}\d{2,4}[A-Z]{0,2}\b", theirs))
+    return bool(numbers) and not numbers & set(re.findall(r"\b[A-Z]{1,3}\d{2,4}[A-Z]{0,2}\b", ours))
+
+
+SIZE_TOLERANCE = 0.08
+"""Firmware keeps a part of memory, and some write 10^9 bytes as GB, some 2^30."""
+
+
+def _other_size(ours: str, theirs: str) -> bool:
+    here, there = _gib(ours), _gib(theirs)
+    return here is not None and there is not None and abs(here / there - 1) > SIZE_TOLERANCE
+
+
+def _gib(text: str) -> float | None:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([GT])i?B", text.strip())
+    return float(match[1]) * {"G": 1, "T": 1024}[match[2]] if match else None
+
+
+TOLD_BY: Mapping[str, Callable[[str, str], bool]] = {
+    "host_processor_model_name": _unnamed,
+    "host_processors_per_node": _unequal,
+    "host_processor_core_count": _unequal,
+    "host_memory_capacity": _other_size,
+    "accelerator_model_name": _other_model,
+    "accelerators_per_node": _fewer,
+    "accelerator_memory_capacity": _other_size,
+}
+"""Fields that tell one machine from another, and when two values of them contradict."""
+
+
 def kind_of(node: Node) -> str:
     """What distinguishes nodes of a mixed cluster: the accelerator's, else the processor's name."""
     model = node.accelerators[0].model if node.accelerators else None

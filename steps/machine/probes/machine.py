@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from steps.base.errors import UserError
+from steps.config.accelerators import Vendor
 from steps.machine.probes import accelerators, devices, host
 from steps.machine.probes.losses import Loss, Losses
 from steps.machine.probes.tools import FailedTool, MissingTool, Parser, Run, run
-from steps.machine.probes.values import Accelerator, Card, Containers, Link, Node, Vendor
+from steps.machine.probes.values import Accelerator, Card, Containers, Link, Node
 
 Value = TypeVar("Value")
 
@@ -18,7 +19,7 @@ AMD_SMI = ("amd-smi", "static", "--json")
 ROCM_SMI = (
     *("rocm-smi", "--showproductname", "--showmeminfo", "vram", "--showdriverversion"),
     *("--showmaxpower", "--showperflevel", "--showsclkrange"),
-    *("--showcomputepartition", "--showmemorypartition", "--json"),
+    *("--showcomputepartition", "--showmemorypartition", "--showbus", "--json"),
 )
 VENDORS: Mapping[str, Vendor] = {"0x1002": "AMD", "0x10de": "NVIDIA"}
 DEVICE_CLASSES = ("0x12", "0x0302", "0x0380")

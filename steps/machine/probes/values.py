@@ -3,8 +3,7 @@
 from typing import Literal
 
 from steps.base.strict import Positive, PositiveNumber, Strict
-
-Vendor = Literal["AMD", "NVIDIA"]
+from steps.config.accelerators import Vendor
 
 
 class Cpu(Strict):
@@ -48,10 +47,12 @@ class Accelerator(Strict):
     `compute_partition`: SPX, DPX, QPX or CPX; `memory_partition`: NPS1, NPS2, NPS4 or NPS8.
     `power_limit_w` is the highest cap that may be set, `power_cap_w` the one that is.
     `performance_level`: "auto", "perf_determinism", ...; `soc_pstate`: the policy's number as
-    `amd-smi set --soc-pstate` takes it; `max_clock_mhz`: what the shader clock may rise to.
+    `amd-smi set --soc-pstate` takes it; `max_clock_mhz`: what the shader clock may rise to. `bus`:
+    its PCI address, as 0000:05:00.0.
     """
 
     vendor: Vendor
+    bus: str | None = None
     model: str | None = None
     memory_mib: Positive | None = None
     memory_type: str | None = None

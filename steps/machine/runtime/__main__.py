@@ -25,14 +25,13 @@ from steps import ROOT
 from steps.base import processes
 from steps.base.deaths import kept, sentence, signal_of
 from steps.base.errors import UserError, shown
+from steps.base.processes import ENDS, STOPPED_S
 from steps.base.record import Manifest
-from steps.base.step import ENDS
 from steps.config.runtime import ContainerSettings
 from steps.machine.runtime import mounts
 from steps.machine.runtime.host import CHECKOUT, LAUNCHER, connected, image_id, owned
 
-STOPPED_S, WATCH_S = 10.0, 1.0
-"""The same as for a step without a container (steps/schedule/supervisor.py)."""
+WATCH_S = 1.0
 
 OUTPUT = "org.reprise.output"
 """Label of a container: what it makes."""

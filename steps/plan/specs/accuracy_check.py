@@ -20,7 +20,7 @@ BY_SENTENCES = ("llama3.1-8b",)
 """Benchmarks scored by ROUGE-Lsum, which the round bounds."""
 
 
-def limitation(config: Config) -> str | None:
+def brings(config: Config) -> str | None:
     scorer = config["scorer"]
     if scorer in BY_SENTENCES and config["nltk_data"] is None:
         return (
@@ -33,6 +33,11 @@ def limitation(config: Config) -> str | None:
                 f"{scorer} is scored with {name}, whose weights have to be on this machine: set "
                 f"benchmark.scorer_weights.{name}.path"
             )
+    return None
+
+
+def limitation(config: Config) -> str | None:
+    scorer = config["scorer"]
     return None if scorer in SCORERS else f"this version can't score {scorer}"
 
 
@@ -76,5 +81,6 @@ SPEC = StepSpec(
     priority=50,
     every_cell=True,
     limitation=limitation,
+    brings=brings,
     programs=programs,
 )

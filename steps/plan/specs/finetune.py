@@ -34,6 +34,6 @@ SPEC = StepSpec(
     axes=WEIGHTS,
     needs=WEIGHTS_NEEDS,
     sources=("steps/prepare/finetune/*.py", "steps/prepare/checkpoint/*.py", *NOTES),
-    limitation=limitation,
+    brings=limitation,
     cost=cost,
 )

@@ -31,6 +31,6 @@ SPEC = StepSpec(
     place="here",
     axes=("benchmark",),
     sources=("steps/prepare/fetch/*.py", "steps/config/fetch.py"),
-    limitation=limitation,
+    brings=limitation,
     cost=cost,
 )

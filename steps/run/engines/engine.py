@@ -1,5 +1,6 @@
 """The interface of every engine."""
 
+import gc
 import importlib
 from array import array
 from collections.abc import Iterator, Sequence
@@ -103,7 +104,8 @@ class News(NamedTuple):
 class Start:
     """What an engine starts with. `number`: its number among the run's engines, from 0.
 
-    `first_tokens` off means that first tokens aren't reported (Offline).
+    `first_tokens` off means that first tokens aren't reported (Offline). `caches`: the directory,
+    relative to the checkout, below which an engine on accelerators keeps what it compiles.
     """
 
     weights: Path
@@ -111,6 +113,7 @@ class Start:
     generation: Generation
     first_tokens: bool
     number: int = 0
+    caches: str = ""
 
 
 class Engine(Protocol):
@@ -172,6 +175,19 @@ def require_taken(config: EngineConfig, environment: Path | None) -> None:
             options.require(options.read(listed), config)
         except UserError as error:
             raise UserError(f"engine.{error}") from error
+
+
+GC_THRESHOLD = 100_000
+"""Allocations between collections of young objects during a test; Python's default is 700."""
+
+
+def hold_off_collections() -> None:
+    """Before a test. A collection would look at every prompt and note that there is, all at once;
+    what a run makes has hardly any cycles.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD)
 
 
 def require_threads(config: EngineConfig, computing: int) -> None:

@@ -1,7 +1,9 @@
-"""Which CPUs and accelerators each engine of a node gets."""
+"""Which CPUs, memory and accelerators each engine of a node gets."""
 
+import ctypes
 import itertools
 import os
+import platform
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -10,10 +12,16 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:  # the Snakefile asks how busy CPUs are, and needs no schema
     from steps.config.engine import Engine
 
+ROOT = Path("/")
 NODES = Path("/sys/devices/system/node")
 LOADS = Path("/proc/stat")
 QUOTAS = Path("/sys/fs/cgroup")
 MEMBER = Path("/proc/self/cgroup")
+SET_MEMPOLICY = {"x86_64": 238, "aarch64": 237}
+"""The number of the system call, by machine (the kernel's tables of calls)."""
+PREFERRED = 1
+"""MPOL_PREFERRED of linux/mempolicy.h. MPOL_BIND would end a process whose node is full."""
+MASK_BITS = 64
 LOOK_S = 0.3
 """How long CPUs are watched for other work."""
 
@@ -28,19 +36,107 @@ class Apart(NamedTuple):
 TOGETHER = Apart((), ())
 
 
-def take_place(config: "Engine", place: int) -> str:
-    """Bind this process to the CPUs and accelerators of one of its node's engines; returns the
-    accelerators' numbers. Call it before the engine is imported: accelerators are counted at
-    import.
+class Place(NamedTuple):
+    """What one engine of a node gets. `devices`: numbers of its accelerators, as "0,1"; "" for an
+    engine that isn't given any. `cpus`: empty if it isn't bound. `memory`: the NUMA node that its
+    memory is taken from first; None: whichever the kernel chooses. `variables`: in its environment.
+    """
+
+    devices: str
+    cpus: tuple[int, ...]
+    memory: int | None
+    variables: dict[str, str]
+
+
+def take_place(config: "Engine", place: int) -> Place:
+    """Bind this process to what `place_of` says. Call it before the engine is imported:
+    accelerators are counted at import.
+    """
+    found = place_of(config, place)
+    if found.cpus and not keep_to(found.cpus):
+        found = found._replace(cpus=())
+    if found.memory is not None and not take_memory_from(found.memory):
+        found = found._replace(memory=None)
+    os.environ.update(found.variables)
+    return found
+
+
+def place_of(
+    config: "Engine", place: int, root: Path = ROOT, allowed: Collection[int] | None = None
+) -> Place:
+    """The place of one of a node's engines.
+
+    CPUs and memory are those of the NUMA node that the engine's accelerators are on; engines on
+    the same node share its cores evenly. Where the kernel doesn't say where accelerators are, all
+    engines share all CPUs. `allowed`: CPUs that this process may use.
     """
     placement = config.placement
-    if placement.pinned:
-        shares = cpu_shares(placement.engines_per_node, cpus_by_numa_node())
-        keep_to(shares[place])
-    if placement.device_variable != "none":
-        per_engine = getattr(config.arguments, "tensor_parallel_size", 1)
-        os.environ[placement.device_variable] = devices(place, per_engine)
-    return os.environ.get(placement.device_variable, "")
+    variable = placement.device_variable
+    may_use = os.sched_getaffinity(0) if allowed is None else set(allowed)
+    home = root / NODES.relative_to("/")
+    if variable == "none":
+        cpus = cpu_shares(placement.engines_per_node, cpus_by_numa_node(home, may_use))
+        return Place("", cpus[place] if placement.pinned else (), None, {})
+    per_engine = getattr(config.arguments, "tensor_parallel_size", 1)
+    from steps.run.engines import accelerators
+
+    numbers = devices(place, per_engine)
+    variables = {variable: numbers, **accelerators.order(variable)}
+    if not placement.pinned:
+        return Place(numbers, (), None, variables)
+    known = accelerators.numa_nodes(variable, root)
+    near = [_near(engine, per_engine, known) for engine in range(placement.engines_per_node)]
+    beside = [engine for engine, nodes in enumerate(near) if nodes == near[place]]
+    cores = [cpu for cpu in _by_core(near[place], root) if cpu in may_use]
+    if not near[place] or not cores:
+        ordered = cpus_by_numa_node(home, may_use)
+        return Place(
+            numbers, cpu_shares(placement.engines_per_node, ordered)[place], None, variables
+        )
+    share = cpu_shares(len(beside), cores)[beside.index(place)]
+    memory = min(near[place]) if len(near[place]) == 1 else None
+    return Place(numbers, tuple(sorted(share)), memory, variables)
+
+
+def _near(engine: int, per_engine: int, known: Sequence[int | None]) -> frozenset[int]:
+    """The NUMA nodes of an engine's accelerators; empty unless all are known."""
+    first = engine * per_engine
+    nodes = known[first : first + per_engine]
+    found = frozenset(node for node in nodes if node is not None)
+    return found if len(nodes) == per_engine and None not in nodes else frozenset()
+
+
+def _by_core(nodes: Collection[int], root: Path) -> list[int]:
+    """The CPUs of NUMA nodes, both threads of a core side by side, so that a share has whole
+    cores.
+    """
+    home = root / NODES.relative_to("/")
+    cpus = [cpu for node in sorted(nodes) for cpu in _listed(home / f"node{node}/cpulist")]
+    core = root / "sys/devices/system/cpu"
+    first = {
+        cpu: min(_listed(core / f"cpu{cpu}/topology/thread_siblings_list"), default=cpu)
+        for cpu in cpus
+    }
+    return sorted(cpus, key=lambda cpu: (first[cpu], cpu))
+
+
+def _listed(path: Path) -> list[int]:
+    try:
+        return parsed_list(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return []
+
+
+def take_memory_from(node: int) -> bool:
+    """Take this process's memory, and that of what it starts, from a NUMA node as long as it has
+    some; False if the system refuses. Without libnuma, which images don't all have.
+    """
+    number = SET_MEMPOLICY.get(platform.machine())
+    if number is None or node >= MASK_BITS - 1:
+        return False
+    mask = ctypes.c_ulong(1 << node)
+    call = ctypes.CDLL(None, use_errno=True).syscall
+    return bool(call(number, PREFERRED, ctypes.byref(mask), ctypes.c_ulong(MASK_BITS)) == 0)
 
 
 def keep_to(cpus: Collection[int]) -> bool:
@@ -152,17 +248,17 @@ def cpu_shares(engines: int, ordered: Sequence[int]) -> list[tuple[int, ...]]:
     return [tuple(ordered[a:b]) for a, b in itertools.pairwise(edges)]
 
 
-def cpus_by_numa_node(home: Path = NODES) -> list[int]:
+def cpus_by_numa_node(home: Path = NODES, allowed: Collection[int] | None = None) -> list[int]:
     """CPUs that this process may use, NUMA node by NUMA node, so that shares stay within one.
 
     Memory follows: Linux places a page on the node of the CPU that first writes to it.
     """
-    allowed = os.sched_getaffinity(0)
+    may_use = os.sched_getaffinity(0) if allowed is None else allowed
     ordered: list[int] = []
     for node in sorted(home.glob("node[0-9]*"), key=lambda path: int(path.name[4:])):
         listed = parsed_list((node / "cpulist").read_text(encoding="ascii"))
-        ordered.extend(cpu for cpu in listed if cpu in allowed)
-    return ordered or sorted(allowed)
+        ordered.extend(cpu for cpu in listed if cpu in may_use)
+    return ordered or sorted(may_use)
 
 
 def parsed_list(text: str) -> list[int]:

@@ -69,7 +69,9 @@ class Ready:
     """The engine takes samples. `rate`: tokens per second of one sample of the warm-up.
 
     `threads` of arithmetic as its libraries report. `device`: model name of the device it computes
-    on; `accelerators`: their numbers on its node, as "0,1", "" if it isn't bound to any.
+    on; `accelerators`: their numbers on its node, as "0,1", "" if it isn't bound to any; `bus`:
+    the addresses of those that its process sees. `cpus` and `memory`: the CPUs and the NUMA node
+    that it is bound to because of them.
     """
 
     identity: dict[str, str]
@@ -79,6 +81,9 @@ class Ready:
     threads: int
     start_s: float
     rate: float
+    bus: tuple[str, ...] = ()
+    cpus: str = ""
+    memory: int | None = None
 
 
 @dataclass(frozen=True)

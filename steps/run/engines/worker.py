@@ -17,9 +17,10 @@ from multiprocessing.connection import Client, Connection
 from queue import SimpleQueue
 from typing import Any, NoReturn
 
+from steps import ROOT
 from steps.base.errors import UserError
-from steps.run.engines import pinning, wire
-from steps.run.engines.engine import Engine, News, started
+from steps.run.engines import accelerators, caches, pinning, wire
+from steps.run.engines.engine import Engine, News, hold_off_collections, started
 from steps.run.engines.pace import Pace
 
 
@@ -38,7 +39,10 @@ class Worker:
         threading.Thread(target=self._listen, name="listen", daemon=True).start()
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
         try:
-            self._accelerators = pinning.take_place(assignment.start.config, assignment.place)
+            self._place = pinning.take_place(assignment.start.config, assignment.place)
+            if assignment.start.caches and self._place.devices:
+                folder = ROOT / assignment.start.caches / f"engine-{assignment.start.number}"
+                os.environ.update(caches.use(folder))
             engine = self._started(assignment)
             prompts = wire.unpacked(assignment.prompts)
             self._drive(engine, prompts)
@@ -56,15 +60,20 @@ class Worker:
         engine = started(assignment.start, warmup)
         rate = measured_rate(engine, warmup)
         seconds = time.monotonic() - begun
+        hold_off_collections()
+        place = self._place
         self._say(
             wire.Ready(
                 engine.identity(),
                 engine.resolved(),
                 engine.device(),
-                self._accelerators,
+                place.devices,
                 engine.threads(),
                 seconds,
                 rate,
+                bus=accelerators.got() if place.devices else (),
+                cpus=pinning.listed(place.cpus) if place.devices else "",
+                memory=place.memory,
             )
         )
         return engine

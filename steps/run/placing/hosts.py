@@ -23,8 +23,8 @@ from steps import ROOT
 from steps.base import variables
 from steps.base.errors import UserError
 from steps.base.processes import die_with_parent
+from steps.config.accelerators import Vendor
 from steps.machine.probes.machine import Prober, of_vendor
-from steps.machine.probes.values import Vendor
 from steps.run.placing.protection import with_token
 
 LABEL = "reprise-host"

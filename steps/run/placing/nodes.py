@@ -19,10 +19,11 @@ from typing import Any
 
 from steps import ROOT
 from steps.base.errors import UserError
+from steps.config.accelerators import Vendor
 from steps.config.engine import SSH, NodeKind
-from steps.machine.probes.differs import differs
+from steps.machine.probes.differs import unfit
 from steps.machine.probes.machine import Prober, of_vendor
-from steps.machine.probes.values import Accelerator, Vendor
+from steps.machine.probes.values import Accelerator
 from steps.run.placing import tasks
 from steps.run.placing.hosts import LABEL, Hosts
 from steps.run.placing.launch import LOCAL, Door, Order, Reply, connecting
@@ -179,7 +180,7 @@ class Looking:
         from ray.exceptions import GetTimeoutError, RayError
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        vendors = {_vendor(kind) for kind in self._order.kinds}
+        vendors = {kind.accelerator.vendor for kind in self._order.kinds}
         look = ray.remote(num_cpus=0, max_retries=0)(_listed)
         asked = [
             look.options(
@@ -208,22 +209,14 @@ class Looking:
     def _unfit(self, kind: NodeKind, node: dict[str, Any]) -> str:
         """Why a node isn't of this kind; "" if it is."""
         wanted, found = kind.accelerator, self._found[node["NodeID"]]
-        if not found:
-            return "its tools list no accelerators"
-        if difference := differs(wanted, found):
+        if difference := unfit(wanted, kind.modes, found):
             return difference
-        if len(found) < wanted.count_per_node:
-            return f"its tools list {len(found)} accelerators"
         if _accelerators(node) < wanted.count_per_node:
             return (
                 f"Ray was started with {_accelerators(node)} accelerators; start it with "
                 f"--num-gpus={wanted.count_per_node}"
             )
         return ""
-
-
-def _vendor(kind: NodeKind) -> Vendor:
-    return "AMD" if kind.accelerator.architecture.startswith("gfx") else "NVIDIA"
 
 
 def _address(node: dict[str, Any]) -> str:
@@ -255,7 +248,7 @@ def _join(order: Order, token: str) -> Hosts | None:
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
         if not alone:
             return None
-        kinds = map(_vendor, order.kinds)
+        kinds = [kind.accelerator.vendor for kind in order.kinds]
         hosts = Hosts(order.hosts, order.checkout, cluster.address, kinds, token)
         _AGENTS.append(hosts)
         return hosts

@@ -140,11 +140,35 @@ class Fleet:
                     f"{self._links[number].name} is {message.identity}, another one "
                     f"{first.identity}: all must be the same; fix the environments"
                 )
+            self._require_own(number, message)
             seconds = time.monotonic() - begun
             ready, total = len(self._ready), len(self._links)
             self._job.say(
                 f"{self._links[number].name} is ready, {ready} of {total}, {seconds:.0f} s"
             )
+
+    def _require_own(self, number: int, ready: wire.Ready) -> None:
+        """Raises UserError if an engine got another number of accelerators than it was given, or
+        one that another engine of its node has too.
+        """
+        if not ready.bus:
+            return  # an engine without a runtime of accelerators in its process
+        name, given = self._links[number].name, len(ready.accelerators.split(","))
+        if len(ready.bus) != given:
+            raise UserError(
+                f"{name} was given {given} accelerators and its process sees {len(ready.bus)} "
+                f"({', '.join(ready.bus)}); {self._placement.device_variable} doesn't act: see the "
+                "log, or set placement.device_variable to another one"
+            )
+        per_node = self._placement.engines_per_node
+        for other, known in self._ready.items():
+            shared = set(known.bus) & set(ready.bus) if other != number else set()
+            if shared and other // per_node == number // per_node:
+                raise UserError(
+                    f"{name} and {self._links[other].name} both got accelerator "
+                    f"{min(shared)}; {self._placement.device_variable} doesn't act: see the log, "
+                    "or set placement.device_variable to another one"
+                )
 
     def _check_starts(self) -> None:
         """A loading engine may be silent for long, but not one that is stopped."""
@@ -306,6 +330,7 @@ class Fleet:
                     "name": self._links[number].name,
                     "device": ready.device,
                     "accelerators": ready.accelerators,
+                    **_bound(ready),
                     "threads": ready.threads,
                     "start_s": round(ready.start_s, 3),
                     "samples": replica.samples,
@@ -340,3 +365,9 @@ class Fleet:
     def _slow(self, rates: Mapping[int, float]) -> dict[int, float]:
         speeds = {n: Speed(self._ready[n].device, rate) for n, rate in rates.items()}
         return degraded(speeds, self._placement.degraded_below)
+
+
+def _bound(ready: wire.Ready) -> dict[str, Any]:
+    """What an engine on accelerators is bound to; nothing for one on a CPU."""
+    found = {"bus": list(ready.bus), "cpus": ready.cpus, "numa_node": ready.memory}
+    return {name: value for name, value in found.items() if value not in ([], "", None)}

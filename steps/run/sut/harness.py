@@ -5,7 +5,6 @@ in its callbacks ends the process silently. So neither may happen: callbacks onl
 everything that can fail runs on the engine's thread, and the main thread watches.
 """
 
-import gc
 import os
 import threading
 import time
@@ -21,7 +20,7 @@ from steps.base.errors import UserError
 from steps.config.runs import RunConfig
 from steps.mlperf.loadgen_log import TOKEN_BYTES
 from steps.run.engines import pinning
-from steps.run.engines.engine import Batch, News, Start
+from steps.run.engines.engine import Batch, News, Start, hold_off_collections
 from steps.run.sut.backend import Backend, InProcess, Job
 from steps.run.sut.book import Book
 from steps.run.sut.fleet import Fleet
@@ -30,8 +29,6 @@ from steps.run.sut.ordering import LongestFirst
 POLL_S = 0.2
 END_S = 2.0
 """How long the engine's thread may take to end its current step."""
-GC_THRESHOLD = 100_000
-"""Allocations between collections of young objects during the test; Python's default is 700."""
 IDLE_GAPS = 30.0
 """With Poisson arrivals, a gap of this many mean ones has probability e^-30: it is a hang."""
 
@@ -50,6 +47,8 @@ class EngineLoop:
     warmup: list[list[int]]
     progress: Callable[[int], Progress]
     say: Callable[[str], None]
+    caches: str = ""
+    """Where engines on accelerators keep what they compile (steps/run/engines/engine.py)."""
     book: Book = field(default_factory=Book)
     start_s: float = 0.0
     """How long the engines took to be ready for the first sample."""
@@ -63,6 +62,7 @@ class EngineLoop:
             self.config.engine,
             self.config.generation,
             first_tokens=self.config.scenario != "Offline",
+            caches=self.caches,
         )
         kind = InProcess if self.config.engine.placement.in_process else Fleet
         self.backend: Backend = kind(Job(start, self.prompts, self.warmup, self.say))
@@ -98,10 +98,7 @@ class EngineLoop:
 
     def begin_test(self) -> float:
         """Returns the moment from which times are counted, of time.perf_counter."""
-        # A collection would look at every prompt and note there is; what a run makes has no cycles.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(GC_THRESHOLD)
+        hold_off_collections()
         self._epoch = time.perf_counter()
         self._last_progress = time.monotonic()
         return self._epoch

@@ -5,7 +5,7 @@ import importlib.metadata
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from steps.base.errors import UserError
 from steps.base.record import Manifest, Workspace, canonical_json, write_atomically
 from steps.config.resolved import RESOLVED, RESOLVED_FILE
 from steps.config.runs import RunConfig
+from steps.machine.probes.values import Accelerator
 from steps.mlperf.loadgen import (
     AUDIT_CONFIG,
     DETAIL,
@@ -28,7 +29,7 @@ from steps.mlperf.loadgen import (
 )
 from steps.mlperf.loadgen_log import read_detail
 from steps.prepare import samples
-from steps.run.engines import pinning
+from steps.run.engines import accelerators, caches, pinning
 from steps.run.engines.engine import require_taken
 from steps.run.journal import beside
 from steps.run.journal.lines import KEPT
@@ -87,6 +88,7 @@ def execute(
     """
     _check_loadgen(config)
     require_taken(config.engine, inputs.get("environment"))
+    there = accelerators.require(config.engine.placement)
     weights = Manifest.read(inputs["model"])
     weights.require_whole()
     prompts = samples.load(inputs["dataset"])
@@ -104,14 +106,16 @@ def execute(
         config=config,
         weights=weights.directory,
         prompts=prompts.evaluation,
-        warmup=prompts.calibration[: config.engine.warmup_samples],
+        warmup=warmup(prompts, config.engine.warmup_samples),
         progress=lambda issued: console.progress(label, max(issued, expected)),
         say=console.say,
+        caches=caches.of_run(inputs["environment"]) if "environment" in inputs else "",
     )
     cpus = sorted(os.sched_getaffinity(0))
     loop.start()
     try:
         wait_until_ready(loop, config.engine.start_limit_s)
+        _check_devices(there, loop.backend.report()["engines"])
         device = loop.backend.identity()["device"]
         with (
             loop.beside_engine(),
@@ -145,6 +149,7 @@ def execute(
         "engine": engine,
         "cpus": {name: pinning.listed(cpus) for name, cpus in loop.cpus._asdict().items()},
         **loop.backend.report(),
+        **({"accelerators": accelerators.summary(there)} if there else {}),
         "loadgen_version": config.rules.loadgen_version,
         "dropped_variables": variables.dropped(),
         RESOLVED: resolved.model_dump(mode="json", exclude={"configuration"}),
@@ -157,6 +162,21 @@ def execute(
     }
     if kept is not None:
         workspace.result[KEPT] = kept.model_dump(mode="json")
+
+
+def _check_devices(there: Sequence[Accelerator], engines: Sequence[Mapping[str, Any]]) -> None:
+    """Raises UserError if an engine got an accelerator that the vendor's tool doesn't list.
+
+    Functions of an address aren't compared: tools and runtimes number partitions differently.
+    """
+    listed = {one.bus.rpartition(".")[0] for one in there if one.bus}
+    for engine in engines:
+        for address in engine.get("bus", ()):
+            if listed and address.rpartition(".")[0] not in listed:
+                raise UserError(
+                    f"{engine['name']} got accelerator {address}, which isn't among those that the "
+                    f"vendor's tool lists ({', '.join(sorted(listed))}); see the log"
+                )
 
 
 def _earlier(config: RunConfig, workspace: Workspace) -> int:
@@ -172,6 +192,21 @@ def _earlier(config: RunConfig, workspace: Workspace) -> int:
             return False
 
     return earlier.count(workspace.destination, same)
+
+
+def warmup(prompts: samples.Samples, count: int) -> list[list[int]]:
+    """Calibration prompts of all lengths, the shortest and the longest too, so that nothing is
+    compiled for a length while the run is measured. The last is as long as the longest evaluation
+    prompt: of its length alone, calibration prompts make it up.
+    """
+    by_length = sorted(prompts.calibration, key=len)
+    steps = max(count - 1, 1)
+    last = len(by_length) - 1
+    chosen = [by_length[round(number * last / steps)] for number in range(min(count, last + 1))]
+    longest = max(map(len, prompts.evaluation))
+    if chosen and len(chosen[-1]) < longest:
+        chosen[-1] = [token for prompt in reversed(by_length) for token in prompt][:longest]
+    return chosen
 
 
 def _check_loadgen(config: RunConfig) -> None:

@@ -16,7 +16,9 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from steps import ROOT
-from steps.base.errors import UserError, plain
+from steps.base.console import GO_ON, say
+from steps.base.errors import UserError
+from steps.base.processes import ENDS
 from steps.base.record import Manifest
 from steps.config.runtime import ContainerSettings
 from steps.config.scheduler import Kubernetes, User
@@ -27,13 +29,11 @@ from steps.schedule.kubernetes.api import Cluster, LoginError, SilenceError
 from steps.schedule.kubernetes.manifests import SPEC, Manifests
 from steps.schedule.kubernetes.placed import image_job
 from steps.schedule.kubernetes.pods import RUN, Machine
+from steps.schedule.waiting import SAID_FIRST_S
 
 POLL_S = 2.0
 LOG_S = 10.0
 """How often the step's output is fetched, all of it each time: it is short."""
-
-SAID_FIRST_S = 300.0
-"""A waiting pod is reported after this time, then whenever the time has doubled."""
 
 PULL_LIMIT_S = 300.0
 """How long pulling an image may fail; registries have bad minutes."""
@@ -51,12 +51,10 @@ STARTING = ("ContainerCreating", "PodInitializing", "CrashLoopBackOff")
 LOST = ("DeletionByTaintManager", "DeletionByPodGC", "NodeLost")
 """The reason of a pod that was ended because its node was unreachable."""
 
-GO_ON = "./reproduce goes on from what is finished"
-
 
 def main(arguments: list[str]) -> int:
     path, *command = arguments
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in ENDS:
         signal.signal(number, _interrupted)
     try:
         plan = load(Path(path))
@@ -417,13 +415,9 @@ def _stuck(pod: Any) -> tuple[str, str] | None:
 
 
 def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
-    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for ending in ENDS:
         signal.signal(ending, signal.SIG_IGN)
     raise InterruptedError
-
-
-def say(text: str) -> None:
-    print(plain(text), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

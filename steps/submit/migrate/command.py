@@ -65,6 +65,7 @@ def migrate(root: Path, output: Path, layout: str) -> list[str]:
     except OSError as error:
         raise UserError(f"{output.parent} can't be written ({error.strerror})") from error
     try:
+        _require_room(scratch, sum((root / old).lstat().st_size for old in plan.files.values()))
         for new, old in plan.files.items():
             target = scratch / new
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -78,3 +79,11 @@ def migrate(root: Path, output: Path, layout: str) -> list[str]:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return plan.left_out
+
+
+def _require_room(directory: Path, needed: int) -> None:
+    if needed > (free := shutil.disk_usage(directory).free):
+        raise UserError(
+            f"{directory.parent} has {free / 1e9:.1f} GB free and the copy needs "
+            f"{needed / 1e9:.1f} GB; make room or name another place"
+        )

@@ -10,7 +10,7 @@ from steps.base.untrusted import Damaged, lines_in, lines_of, sha256_of, text_of
 from steps.judge.compliance.tokens import fault
 from steps.mlperf.accuracy_text import read_scores
 from steps.mlperf.loadgen import ANSWERS, DETAIL
-from steps.mlperf.loadgen_log import entries_of
+from steps.mlperf.loadgen_log import entries_of, sample_of
 from steps.submit.validate.accuracy import SCORES, check_answers, is_shortened
 from steps.submit.validate.counted import PRINTED, SHORTENED, check_counted
 from steps.submit.validate.detail import Detail, read_detail
@@ -128,7 +128,7 @@ def _complaint(judge: Judge, text: bytes) -> str:
     try:
         entry = json.loads(text)
         data, first = bytes.fromhex(entry["data"]), bytes.fromhex(entry.get("token_data", ""))
-        count, index = int(entry["token_count"]), int(entry["qsl_idx"])
+        count, index = int(entry["token_count"]), sample_of(entry)
     except (
         ValueError,
         KeyError,

@@ -6,7 +6,7 @@ from steps.base.untrusted import Damaged, lines_in, text_of
 from steps.judge.compliance.lengths import LENGTHS, MEAN
 from steps.mlperf.accuracy_text import LABELS
 from steps.mlperf.loadgen import ANSWERS
-from steps.mlperf.loadgen_log import entries_of, token_bytes
+from steps.mlperf.loadgen_log import entries_of, sample_of, token_bytes
 from steps.mlperf.rounds import Test
 from steps.submit.validate.accuracy import is_shortened
 from steps.submit.validate.performance import Judge
@@ -98,7 +98,7 @@ def _counted(judge: Judge, path: str) -> tuple[int, float]:
     for number, text in entries_of(judge.tree.at(path)):
         try:
             entry = json.loads(text)
-            samples.add(int(entry["qsl_idx"]))
+            samples.add(sample_of(entry))
             tokens += len(entry["data"]) // (2 * width)
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise Damaged(f"no answer of LoadGen's ({error})"[:160], number) from error

@@ -1,6 +1,7 @@
 """A tree from the layout of v5.1 to that of v6 and back."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -126,3 +127,13 @@ def test_a_directory_without_divisions_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"isn't a submission; name the directory with closed/"):
         migrate(tmp_path / "old", tmp_path / "new", "v6")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_tree_that_the_disk_has_no_room_for_is_not_begun(
+    valid_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: full)
+    with pytest.raises(UserError, match=r"has 0\.0 GB free and the copy needs \d+\.\d GB"):
+        migrate(valid_tree, tmp_path / "new", "v6")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,102 @@
+"""The leak check finds what is planted, and nothing else."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import leaks
+from tests.conftest import ROOT
+
+LIMIT_S = 60
+PLANTED = {
+    "process": "import subprocess; subprocess.Popen(['sleep', '300'], start_new_session=True)",
+    "an orphan without a mark": (
+        "import subprocess; subprocess.Popen(['sh', '-c', 'env -i sleep 300 & exit'])"
+    ),
+    "socket": (
+        "import os, socket, time\n"
+        "s = socket.create_server(('127.0.0.1', 0))\n"
+        "if os.fork(): os._exit(0)\n"
+        "time.sleep(300)"
+    ),
+    "temporary": "import os; os.mkdir('vllm_dist_0123')",
+}
+
+
+def ran(code: str, home: Path) -> tuple[int, dict[str, list[str]]]:
+    """The check of one command in a folder of its own, which is the only temporary one.
+
+    In a process of its own: it adopts orphans, of which pytest has others.
+    """
+    program = (
+        "import json, sys; from pathlib import Path; from tests import leaks; "
+        "leaks.SETTLE_S = 1.0; home = Path(sys.argv[2]); "
+        "found = leaks.run([sys.executable, '-c', sys.argv[1]], (home,)); "
+        "home.with_name('found').write_text(json.dumps(found))"
+    )
+    home = home / "temporary"
+    home.mkdir()
+    moved = f"import os; os.chdir({str(home)!r})\n{code}"
+    # Without pipes, which what is left behind would hold open.
+    subprocess.run(
+        [sys.executable, "-c", program, moved, str(home)],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        check=True,
+        timeout=LIMIT_S,
+    )
+    status, left = json.loads((home.with_name("found")).read_text())
+    return status, left
+
+
+@pytest.mark.parametrize("what", PLANTED)
+def test_what_a_command_leaves_is_found(what: str, tmp_path: Path) -> None:
+    status, left = ran(PLANTED[what], tmp_path)
+    try:
+        assert status == 0
+        if what == "temporary":
+            assert left["temporary"] == [str(tmp_path / "temporary/vllm_dist_0123")]
+        else:
+            assert len(left["process"]) == 1
+        if what == "socket":
+            assert any(words.startswith("port ") for words in left["socket"])
+    finally:
+        for words in left.get("process", []):
+            os.kill(int(words.partition(":")[0]), signal.SIGKILL)
+
+
+def test_what_ends_and_is_removed_is_no_leak(tmp_path: Path) -> None:
+    code = "import subprocess; open('x', 'w').close(); os.unlink('x')\n"
+    status, left = ran(f"{code}subprocess.Popen(['sleep', '0.3'])", tmp_path)
+    assert status == 0 and not {"process", "temporary"} & left.keys()
+
+
+def test_a_container_and_a_mount_are_new_things() -> None:
+    before = leaks.Seen({"container": {"docker a": "docker: a"}, "mount": {"1 /": "/"}})
+    after = leaks.Seen(
+        {
+            "container": {"docker a": "docker: a", "podman b": "podman: b x y"},
+            "mount": {"1 /": "/", "7 /mnt/x": "/mnt/x"},
+        }
+    )
+    assert after.since(before) == {"container": ["podman: b x y"], "mount": ["/mnt/x"]}
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [((0, {}), 0), ((3, {}), 3), ((0, {"mount": ["/x"]}), 1), ((3, {"mount": ["/x"]}), 3)],
+)
+def test_the_command_fails_for_a_leak_and_keeps_its_own_status(
+    found: tuple[int, dict[str, list[str]]],
+    expected: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(leaks, "run", lambda command: found)
+    assert leaks.main() == expected
+    assert capsys.readouterr().err == ("left behind: mount /x\n" if found[1] else "")
