@@ -16,9 +16,9 @@ from steps.base.record import (
     sha256_file,
     stamped,
 )
-from steps.config.resolved import RESOLVED, Resolved
 from steps.config.artifacts import DescribeConfig
 from steps.config.checks import AccuracyCheckConfig, Bounds, Gates, QuickCheckConfig
+from steps.config.resolved import RESOLVED, Resolved
 from steps.config.submission import ProvenanceConfig, SubmissionConfig
 from steps.config.verdicts import ComplianceVerdict, as_result
 from steps.judge.compliance import verify

@@ -13,6 +13,7 @@ from steps.base.record import Manifest, Record, sha256_file
 from steps.base.strict import Strict
 from steps.config import verdicts
 from steps.config.axes import AXES
+from steps.config.resolved import RESOLVED, Resolved
 from steps.config.submission import Cell
 from steps.config.verdicts import (
     AccuracyVerdict,
@@ -22,7 +23,6 @@ from steps.config.verdicts import (
     PerformanceVerdict,
 )
 from steps.config.window import Window
-from steps.config.resolved import RESOLVED, Resolved
 from steps.mlperf.loadgen import DETAIL, SAMPLES_FILE, SUMMARY, USER_CONF
 from steps.mlperf.published import table
 from steps.plan.plan import Plan

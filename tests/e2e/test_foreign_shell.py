@@ -13,9 +13,7 @@ BASE = ["experiment=null-engine", "scenario=Offline", "hardware.engine.arguments
 LIMIT_S = 600
 
 
-def test_a_measured_run_sees_nothing_of_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_measured_run_sees_nothing_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = copy_project(tmp_path / "clone")
     (home / ".envs").symlink_to(ROOT / ".envs")
     foreign = tmp_path / "modules"
@@ -26,7 +24,12 @@ def test_a_measured_run_sees_nothing_of_it(
     for name in ("VLLM_USE_V1", "HSA_XNACK", "PIP_TARGET", "NCCL_DEBUG"):
         monkeypatch.setenv(name, "foreign")
     status, text = reproduce(
-        home, *BASE, "system.target_qps.Offline=200", "--", "--until", "performance_run",
+        home,
+        *BASE,
+        "system.target_qps.Offline=200",
+        "--",
+        "--until",
+        "performance_run",
         limit_s=LIMIT_S,
     )
     assert status == 0, text
