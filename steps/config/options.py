@@ -7,6 +7,7 @@ Reprise itself neither reads nor forbids are checked against such a file and by 
 
 import ast
 import difflib
+import operator
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -280,12 +281,12 @@ def _outside(place: str, option: Option, value: JsonValue) -> Iterator[str]:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return
     for limit, holds, words in (
-        (option.gt, lambda bound: value > bound, "more than"),
-        (option.ge, lambda bound: value >= bound, "at least"),
-        (option.lt, lambda bound: value < bound, "less than"),
-        (option.le, lambda bound: value <= bound, "at most"),
+        (option.gt, operator.gt, "more than"),
+        (option.ge, operator.ge, "at least"),
+        (option.lt, operator.lt, "less than"),
+        (option.le, operator.le, "at most"),
     ):
-        if limit is not None and not holds(limit):
+        if limit is not None and not holds(value, limit):
             yield f"{place} is {value}, and has to be {words} {limit:g}"
 
 

@@ -7,9 +7,9 @@ from pydantic import Field, JsonValue
 from steps.base.strict import Strict
 
 State = Literal["read", "listed", "in a library", "unread", "unseen"]
-"""Of a variable that `engine.environment` sets: code in Python read it by its name; it was read only
-with the whole environment or a whole table; a loaded library holds its name; nothing asked for it;
-or the engine has processes of its own, which aren't watched."""
+"""Of a variable that `engine.environment` sets: code in Python read it by its name; it was only
+read with the whole environment or a whole table; a loaded library holds its name; nothing asked for
+it; or the engine has processes of its own, which aren't watched."""
 
 RESOLVED = "resolved"
 """In the result of a run."""
@@ -21,8 +21,8 @@ RESOLVED_FILE = "resolved.json"
 class Resolved(Strict):
     """What the first engine of a run says; `differences` are those of all of them.
 
-    `attention`: name of the backend. `quantization`: the method, "" without one. `kernels`: how many
-    layers each class computes. `graphs`: the mode of graph capture. `kv_cache_blocks`: how many the
+    `attention`: name of the backend. `quantization`: the method, "" without one. `kernels`: layers
+    that each class computes. `graphs`: the mode of graph capture. `kv_cache_blocks`: how many the
     KV cache has, of `block_size` tokens. `variables`: by the state of each. `unresolved`: arguments
     that no configuration of the engine has. `differences`: what was asked for and isn't so, a
     sentence each. `configuration`: all of it, by section.

@@ -35,6 +35,8 @@ class VllmEngine:
 
     def start(self, start: Start) -> None:
         config, generation, weights = start.config, start.generation, start.weights
+        if not isinstance(config, VllmEngineConfig):
+            raise UserError(f"vLLM got settings of engine {config.kind}")
         first_tokens = start.first_tokens
         # vLLM reads its environment while it is imported.
         threads.take(config.threads)
