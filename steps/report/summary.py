@@ -70,6 +70,7 @@ class Trace(Strict):
     """Where one result comes from. Times are UTC; digests are sha256.
 
     `manifest` is its path relative to the report's directory. `image`: of a container, its id.
+    `notes`: what a reader of results has to know of that image.
     """
 
     step: str
@@ -81,6 +82,7 @@ class Trace(Strict):
     finished: str
     inputs: dict[str, str]
     image: str | None
+    notes: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -263,7 +265,7 @@ def _cell(cell: Cell, inputs: Mapping[str, Path], folder: Path) -> CellResult:
         ),
         gates=gates,
         compliance={test: passed for test, (passed, _) in compliance.items()},
-        engine=f"{engine['name']} {engine['version']} ({engine['device']})",
+        engine=_software(engine),
         degraded=tuple(run.result.get("degraded", ())),
         exposed=tuple(run.result.get("exposed", ())),
         tries=earlier.tries_of(run),
@@ -283,6 +285,13 @@ def _resolved(run: Manifest) -> Resolved | None:
     raw = run.result.get(RESOLVED)
     found = None if raw is None else Resolved.model_validate(raw, strict=False)
     return None if found == Resolved() else found
+
+
+def _software(engine: Mapping[str, Any]) -> str:
+    """Name, version, generation, device and image: what differs here is other software."""
+    kind = ", ".join(filter(None, (engine.get("generation"), engine["device"])))
+    image = f" in {engine['image']}" if "image" in engine else ""
+    return f"{engine['name']} {engine['version']} ({kind}){image}"
 
 
 def _compliance(cell: Cell, inputs: Mapping[str, Path]) -> dict[str, tuple[bool, Path]]:
@@ -352,4 +361,5 @@ def _trace(role: str, path: Path, folder: Path) -> Trace | None:
         finished=record.finished,
         inputs=manifest.inputs,
         image=manifest.result.get("image") if manifest.step == "container" else None,
+        notes=tuple(manifest.config.get("notes", ())) if manifest.step == "container" else (),
     )

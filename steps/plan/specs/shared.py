@@ -61,7 +61,7 @@ START_S = 40.0
 SAMPLE_BYTES = 1500
 """Log bytes per sample: an accuracy log's hexadecimal tokens plus a line of samples.csv."""
 
-ENGINES = ("vllm", "null")
+ENGINES = ("vllm", "vllm-rocm", "null")
 """Kinds of engines that steps/run/sut can start."""
 
 
