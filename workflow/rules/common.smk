@@ -121,6 +121,9 @@ def place(step):
 
     def function(wildcards, threads):
         job = JOBS[manifest(step).format(**wildcards)]
-        return [*variables.words(measured), *placed.launcher(job, PLAN, PLAN_FILE)]
+        # A pod has variables of its own; what places it may need those of a cloud.
+        pod = PLAN.scheduler.name == "kubernetes" and placed.placed(job)
+        cleared = variables.words(measured and not pod)
+        return [*cleared, *placed.launcher(job, PLAN, PLAN_FILE)]
 
     return function
