@@ -65,8 +65,8 @@ def of_build(conf: Path, build: str) -> Options:
     path = conf / FOLDER / f"{build}.json"
     if not path.is_file():
         raise UserError(
-            f"build {build!r} isn't one of {', '.join(builds(conf))}; name the nearest to the engine "
-            "that the environment or image has"
+            f"build {build!r} isn't one of {', '.join(builds(conf))}; name the nearest to the "
+            "engine that the environment or image has"
         )
     return read(path)
 
