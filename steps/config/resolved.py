@@ -7,9 +7,9 @@ from pydantic import Field, JsonValue
 from steps.base.strict import Strict
 
 State = Literal["read", "listed", "in a library", "unread", "unseen"]
-"""Of a variable that `engine.environment` sets: code in Python read it by its name; it was only
-read with the whole environment or a whole table; a loaded library holds its name; nothing asked for
-it; or the engine has processes of its own, which aren't watched."""
+"""A variable that `engine.environment` sets: code in Python read it and named it; it was only read
+with the whole environment or a whole table; a loaded library has its name; nothing asked for it; or
+the engine has processes of its own, which aren't watched."""
 
 RESOLVED = "resolved"
 """In the result of a run."""

@@ -48,8 +48,8 @@ def plain(value: object) -> Value:
 
 class Verdict(Strict):
     """What every check says. `window` is that of the run which was judged. `differences`: what its
-    engine made of its settings and wasn't asked for, a sentence each; the page has them, and a
-    result holds all the same: they break no rule of MLPerf's."""
+    engine made of its settings and wasn't asked for, a sentence each; the page has them, and no
+    verdict hangs on them: they break no rule of MLPerf's."""
 
     holds: bool
     complaints: tuple[Complaint, ...]

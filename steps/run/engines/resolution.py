@@ -61,7 +61,7 @@ def _section(sections: Mapping[str, JsonValue], name: str) -> dict[str, JsonValu
 
 
 def _graphs(compilation: Mapping[str, JsonValue], model: Mapping[str, JsonValue]) -> str:
-    """Before vLLM had modes: graphs, unless it was told to be eager."""
+    """Before vLLM had modes: graphs, unless it is eager."""
     mode = compilation.get("cudagraph_mode")
     if isinstance(mode, str):
         return mode

@@ -42,7 +42,7 @@ class Watch:
             self.read.add(name)
 
     def states(self) -> dict[str, State]:
-        """By name; what other processes of the engine read isn't seen here."""
+        """The state of each; what other processes of the engine read isn't seen here."""
         left = self.names - self.read - self.listed
         held = in_libraries(left)
         missing: State = "unseen" if multiprocessing.active_children() else "unread"
