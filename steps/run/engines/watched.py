@@ -78,12 +78,12 @@ def watch(names: Collection[str]) -> Watch:
             return names
 
         def __getitem__(self, name: str) -> str:
-            left = getattr(awaited, "names", None)
+            left: list[str] = getattr(awaited, "names", [])
             whole = bool(left) and left[-1] == name
             if whole:
                 left.pop()
             elif left:
-                awaited.names = None
+                awaited.names = []
             if name in found.names and name not in found.read:
                 found.note(name, whole)
             return str(super().__getitem__(name))
