@@ -21,9 +21,19 @@ def section(kind: str, **fields: Any) -> Any:
     return made
 
 
-class Dtype:
+class dtype:  # noqa: N801
     def __str__(self) -> str:
         return "torch.bfloat16"
+
+
+class Layer:
+    """What a configuration of vLLM's holds besides its settings."""
+
+    def __str__(self) -> str:
+        raise AssertionError("a tensor's text takes long")
+
+
+Layer.__module__ = "vllm.layers"
 
 
 class Backend:
@@ -47,7 +57,7 @@ def engine(**over: Any) -> Any:
     runner = SimpleNamespace(model=model)
     config = {
         "model_config": section(
-            "ModelConfig", dtype=Dtype(), quantization="quark", enforce_eager=False, _secret=1
+            "ModelConfig", dtype=dtype(), quantization="quark", enforce_eager=False, _secret=1
         ),
         "cache_config": section(
             "CacheConfig", cache_dtype="fp8", num_gpu_blocks=1000, block_size=16
@@ -56,7 +66,10 @@ def engine(**over: Any) -> Any:
             "SchedulerConfig", max_num_seqs=64, async_scheduling=False, policy="fcfs"
         ),
         "compilation_config": section(
-            "CompilationConfig", cudagraph_mode=Mode.FULL, cudagraph_capture_sizes=[1, 2, 4]
+            "CompilationConfig",
+            cudagraph_mode=Mode.FULL,
+            cudagraph_capture_sizes=[1, 2, 4],
+            static_forward_context={"layers.0": Layer()},
         ),
         "quant_config": object(),
     }
@@ -84,6 +97,8 @@ def test_what_is_as_asked_is_no_difference() -> None:
     assert found.configuration["model_config"] == {
         **{"dtype": "bfloat16", "quantization": "quark", "enforce_eager": False}
     }
+    layers = found.configuration["compilation_config"]
+    assert isinstance(layers, dict) and layers["static_forward_context"] == {"layers.0": "Layer"}
     assert Resolved.model_validate_json(found.model_dump_json()) == found
 
 

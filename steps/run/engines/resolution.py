@@ -22,6 +22,9 @@ ELSEWHERE = {
 
 SAME = {"half": "float16", "float": "float32"}
 AUTO = "auto"
+CONFIG, DTYPE = "Config", "dtype"
+"""Ends of names of vLLM's configurations, and PyTorch's class of types."""
+
 LONGEST = 300
 DEEPEST = 5
 SHOWN = 12
@@ -34,7 +37,7 @@ def resolved(engine: Any, asked: Mapping[str, JsonValue]) -> Resolved:
     sections = {
         name: _plain(value)
         for name, value in vars(vllm_config).items()
-        if type(value).__name__.endswith("Config")
+        if type(value).__name__.endswith(CONFIG)
     }
     modules = list(_modules(engine))
     cache, compilation = (
@@ -165,7 +168,7 @@ def _shown(value: JsonValue) -> str:
 
 
 def _plain(value: Any, depth: int = DEEPEST) -> JsonValue:
-    """As JSON; an object of another package by its class, as its text may be of any length."""
+    """As JSON; what is no configuration of vLLM's by its class, as layers and tensors are in some."""
     if value is None or isinstance(value, bool | int):
         return value.name if isinstance(value, enum.Enum) else value
     if isinstance(value, enum.Enum):
@@ -181,8 +184,8 @@ def _plain(value: Any, depth: int = DEEPEST) -> JsonValue:
     if isinstance(value, list | tuple | set | frozenset):
         items = [_plain(inner, depth - 1) for inner in value]
         return sorted(items, key=str) if isinstance(value, set | frozenset) else items
-    if type(value).__module__.split(".")[0] == "vllm" and hasattr(value, "__dict__"):
+    kind = type(value)
+    if kind.__module__.split(".")[0] == "vllm" and kind.__name__.endswith(CONFIG):
         own = {k: v for k, v in vars(value).items() if not k.startswith("_")}
         return _plain(own, depth - 1)
-    text = str(value)
-    return text.removeprefix("torch.") if text.startswith("torch.") else type(value).__name__
+    return str(value).removeprefix("torch.") if kind.__name__ == DTYPE else kind.__name__
