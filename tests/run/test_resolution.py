@@ -21,7 +21,7 @@ def section(kind: str, **fields: Any) -> Any:
     return made
 
 
-class dtype:  # noqa: N801
+class dtype:
     def __str__(self) -> str:
         return "torch.bfloat16"
 

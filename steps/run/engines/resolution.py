@@ -168,7 +168,7 @@ def _shown(value: JsonValue) -> str:
 
 
 def _plain(value: Any, depth: int = DEEPEST) -> JsonValue:
-    """As JSON; what is no configuration of vLLM's by its class, as layers and tensors are in some."""
+    """As JSON; layers, tensors and all else that is no configuration by the name of its class."""
     if value is None or isinstance(value, bool | int):
         return value.name if isinstance(value, enum.Enum) else value
     if isinstance(value, enum.Enum):
