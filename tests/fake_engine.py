@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from steps.base.errors import UserError
+from steps.config.resolved import Resolved
 from steps.run.engines import engine as engines
 from steps.run.engines.engine import Events, Request, Start
 
@@ -73,6 +74,9 @@ class FakeEngine:
 
     def threads(self) -> int:
         return 2 if BEHAVIOUR == "two-threads" else 1
+
+    def resolved(self) -> Resolved:
+        return Resolved(attention="FAKE", differences=("arguments.seed: 1 was asked for",))
 
     def identity(self) -> dict[str, str]:
         return {"name": "fake", "version": "0", "device": "cpu"}

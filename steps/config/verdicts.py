@@ -47,11 +47,14 @@ def plain(value: object) -> Value:
 
 
 class Verdict(Strict):
-    """What every check says. `window` is that of the run which was judged."""
+    """What every check says. `window` is that of the run which was judged. `differences`: what its
+    engine made of its settings and wasn't asked for, a sentence each; the page has them, and no
+    verdict hangs on them: they break no rule of MLPerf's."""
 
     holds: bool
     complaints: tuple[Complaint, ...]
     window: Window | None = None
+    differences: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _has_a_complaint_or_holds(self) -> Self:

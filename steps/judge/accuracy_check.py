@@ -17,7 +17,7 @@ from steps.config.verdicts import (
     as_result,
     plain,
 )
-from steps.judge.window import window_of
+from steps.judge.window import differences_of, window_of
 from steps.mlperf.accuracy_text import read_scores
 from steps.mlperf.loadgen import ANSWERS, DETAIL, loadgen_scenario
 from steps.mlperf.loadgen_log import Detail, read_detail
@@ -47,6 +47,7 @@ def step(
         holds=not complaints,
         complaints=complaints,
         window=window_of(run, config.window, console.say),
+        differences=differences_of(run),
         scores=scores,
         gates=gates,
         required=config.required,

@@ -11,7 +11,7 @@ from steps.base.step import main
 from steps.config.checks import ComplianceCheckConfig
 from steps.config.verdicts import Complaint, ComplianceVerdict, as_result
 from steps.judge.compliance import tokens, verify
-from steps.judge.window import window_of
+from steps.judge.window import differences_of, window_of
 from steps.mlperf.loadgen import ANSWERS, DETAIL
 from steps.mlperf.loadgen_log import read_answers, read_detail
 from steps.mlperf.rounds import Test
@@ -31,7 +31,9 @@ def step(
     run = _whole(inputs["run"])
     judge = _tokens if config.test == "TEST06" else _timed
     window = window_of(run, config.window, console.say)
-    verdict = judge(config, run, inputs, workspace.directory).model_copy(update={"window": window})
+    verdict = judge(config, run, inputs, workspace.directory).model_copy(
+        update={"window": window, "differences": differences_of(run)}
+    )
     if not verdict.holds:
         console.say(verdict.why)
     workspace.result = as_result(verdict)

@@ -11,7 +11,7 @@ from steps.base.step import main
 from steps.config.checks import PerformanceCheckConfig
 from steps.config.verdicts import Complaint, Limits, PerformanceVerdict, as_result, plain
 from steps.config.window import Window
-from steps.judge.window import window_of
+from steps.judge.window import differences_of, window_of
 from steps.mlperf.early_stopping import allowed_misses
 from steps.mlperf.loadgen import DETAIL, LATENCY_KEY, P99, TPOT_KEY, TTFT_KEY, loadgen_scenario
 from steps.mlperf.loadgen_log import Detail, read_detail
@@ -29,7 +29,9 @@ def step(
     """Publishes a PerformanceVerdict, whatever it says; the log has every complaint."""
     run = Manifest.read(inputs["run"])
     detail = read_detail(run.file(DETAIL))
-    verdict = judge(detail, config, window_of(run, config.window, console.say))
+    verdict = judge(detail, config, window_of(run, config.window, console.say)).model_copy(
+        update={"differences": differences_of(run)}
+    )
     for complaint in verdict.complaints:
         print(f"complaint: {complaint}")
     if not verdict.holds:

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 from steps.base.errors import UserError
 from steps.base.record import Manifest
+from steps.config.resolved import RESOLVED
 from steps.config.window import STEPS, Cause, Cost, Disturbance, Window, WindowBounds
 from steps.run.journal.lines import JOURNAL, KEPT, Journal, Kept, Line, Step, read
 
@@ -29,6 +30,12 @@ class Stretch:
     def mean(self, value: Callable[[Line], float | None]) -> float:
         found = [v for line in self.lines if (v := value(line)) is not None]
         return sum(found) / max(len(found), 1)
+
+
+def differences_of(run: Manifest) -> tuple[str, ...]:
+    """Where the run's engine didn't do what it was asked; nothing of a run that didn't ask it."""
+    said = run.result.get(RESOLVED, {}).get("differences", ())
+    return tuple(map(str, said))
 
 
 def window_of(run: Manifest, bounds: WindowBounds, say: Callable[[str], None]) -> Window | None:

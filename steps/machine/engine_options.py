@@ -25,9 +25,12 @@ def script() -> str:
 
 
 def text(printed: str, source: str) -> "str | None":
-    """A file's text from what `script` printed; None: that Python has no vLLM."""
+    """A file's text from what `script` printed; None: that Python has no vLLM, or one that keeps
+    its arguments elsewhere."""
     found = json.loads(printed)
-    return options.dumped(f"vLLM {found['version']}", source, found["takes"]) if found else None
+    if not found or not found["takes"]["arguments"]:
+        return None
+    return options.dumped(f"vLLM {found['version']}", source, found["takes"])
 
 
 def of_environment(python: Path) -> "str | None":

@@ -112,14 +112,14 @@ class Steps(_Part):
         late = self.prune is not None and self.prune.when == "after_quantize"
         order = ("quantize", "prune") if late else ("prune", "finetune", "quantize")
         wanted = {
-            "quantize": self.quantize.format != "none" and not self._prequantized,
+            "quantize": self.quantize.format != "none" and not self.prequantized,
             "prune": self.prune is not None,
             "finetune": self.finetune is not None,
         }
         return tuple(step for step in order if wanted[step])
 
     @property
-    def _prequantized(self) -> bool:
+    def prequantized(self) -> bool:
         source = self.model.root
         return isinstance(source, HubModel) and source.format is not None
 

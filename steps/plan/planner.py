@@ -197,7 +197,7 @@ class Planner:
         model = cell.subtrees["model"]
         source = {"source": f"{model['embedded']}/manifest.json"} if "embedded" in model else {}
         # Weights that are fetched quantized are of one precision, source weights of all.
-        axes = ("benchmark", "precision") if _prequantized(model) else ("benchmark",)
+        axes = ("benchmark", "precision") if cell.read.prequantized else ("benchmark",)
         key = "/".join(cell.point[axis] for axis in axes)
         cell.made["model"] = self._add(cell, "model", key, model, source)
 

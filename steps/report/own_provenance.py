@@ -1,7 +1,9 @@
 """The last sections of the page of own results: how it was made, and where it leaves the rules."""
 
+from collections.abc import Mapping
 from typing import get_args
 
+from steps.config.resolved import Resolved
 from steps.plan.registry import STEPS
 from steps.plan.spec import Stage
 from steps.report import timeline
@@ -14,6 +16,7 @@ from steps.report.blocks import (
     Section,
     Table,
     Text,
+    Tone,
     number,
     too_long,
 )
@@ -39,7 +42,58 @@ def made_section(summary: Summary, points: Points) -> Section:
     engines = sorted({f"{cell.engine}, LoadGen {cell.loadgen}" for cell in summary.cells})
     notes = [f"{trace.key}: {note}" for trace in summary.provenance for note in trace.notes]
     blocks.append(Text([*engines, *notes]))
+    blocks += [_resolved(summary, labels)] if any(c.resolved for c in summary.cells) else []
     return Section("made", "How it was made", "", blocks)
+
+
+def _resolved(summary: Summary, labels: Mapping[str, str]) -> Details:
+    """What every engine made of its settings, and where that isn't what was asked."""
+    columns = (
+        Column("result"),
+        Column("attention"),
+        Column("quantization"),
+        Column("graphs"),
+        Column("KV cache", wide=True),
+        Column("layers by kernel", wide=True),
+        Column("variables", wide=True),
+    )
+    rows, items = [], []
+    for cell in summary.cells:
+        if (found := cell.resolved) is None:
+            continue
+        items += [f"{labels[cell.key]}: {one}" for one in found.differences]
+        blocks = f"{found.kv_cache_blocks} × {found.block_size} tokens"
+        rows.append(
+            [
+                Cell(labels[cell.key]),
+                Cell(found.attention),
+                Cell(found.quantization or "none"),
+                Cell(found.graphs),
+                Cell("" if found.kv_cache_blocks is None else blocks),
+                Cell(", ".join(f"{count} {kernel}" for kernel, count in found.kernels.items())),
+                Cell(f"{_states(found)}; {cell.dropped_variables} of the shell's dropped"),
+            ]
+        )
+    table = Table("resolved-table", "One row a result", columns, rows, page_only=too_long(rows))
+    words = (
+        "As the engine said after its start; all of its configuration is in resolved.json beside "
+        "LoadGen's logs. "
+        + ("What isn't as it was asked for:" if items else "Nothing differs from what was asked.")
+    )
+    tone: Tone = "bad" if items else ""
+    return Details("resolved", "What engines made of their settings", words, items, [table], tone)
+
+
+def _states(found: Resolved) -> str:
+    """How many variables are in each state; those that nothing read by their names."""
+    by_state: dict[str, list[str]] = {}
+    for name, state in found.variables.items():
+        by_state.setdefault(state, []).append(name)
+    said = [
+        f"{len(names)} {state}" + (f" ({', '.join(names)})" if state == "unread" else "")
+        for state, names in sorted(by_state.items())
+    ]
+    return ", ".join(said) or "none set"
 
 
 def departures_section(summary: Summary, points: Points) -> Section:

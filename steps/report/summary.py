@@ -13,6 +13,7 @@ from steps.base.record import Manifest, Record, sha256_file
 from steps.base.strict import Strict
 from steps.config import verdicts
 from steps.config.axes import AXES
+from steps.config.resolved import RESOLVED, Resolved
 from steps.config.submission import Cell
 from steps.config.verdicts import (
     AccuracyVerdict,
@@ -100,7 +101,8 @@ class CellResult(Strict):
     `weight_data_types` what the submission calls the precision. `value` is the round's metric, in
     `unit`. `evidence` maps what a number rests on ("performance log", "configuration", a compliance
     test) to a path relative to the report's directory. `configuration` is that of the performance
-    run, with dotted keys, and the digests of what it was given. Durations are in s.
+    run, with dotted keys, and the digests of what it was given. `resolved`: what its engine made of
+    its settings. `dropped_variables`: how many of the shell's it didn't see. Durations are in s.
     """
 
     key: str
@@ -136,6 +138,8 @@ class CellResult(Strict):
     exposed: tuple[str, ...] = ()
     tries: int = 1
     window: Window | None = None
+    resolved: Resolved | None = None
+    dropped_variables: int = 0
     """Summaries made before these were measured lack them."""
 
 
@@ -268,12 +272,21 @@ def _cell(cell: Cell, inputs: Mapping[str, Path], folder: Path) -> CellResult:
         exposed=tuple(run.result.get("exposed", ())),
         tries=earlier.tries_of(run),
         window=performance.window,
+        resolved=_resolved(run),
+        dropped_variables=int(run.result.get("dropped_variables", 0)),
         loadgen=performance.loadgen_version,
         min_duration_s=minimum_ms / 1000,
         duration_s=run.result["duration_s"],
         evidence={name: os.path.relpath(path, folder) for name, path in evidence.items()},
         configuration={**flat(run.config), **{f"input.{k}": v for k, v in run.inputs.items()}},
     )
+
+
+def _resolved(run: Manifest) -> Resolved | None:
+    """None: the run's engine wasn't asked, or is one that computes nothing."""
+    raw = run.result.get(RESOLVED)
+    found = None if raw is None else Resolved.model_validate(raw, strict=False)
+    return None if found == Resolved() else found
 
 
 def _software(engine: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from steps.base.step import main
 from steps.config.runs import QuickRunConfig
 from steps.prepare import samples
 from steps.run.engines import accelerators, caches, pinning
-from steps.run.engines.engine import Start, asked, require_threads
+from steps.run.engines.engine import Start, asked, require_taken, require_threads
 from steps.run.engines.vllm_engine import VllmEngine
 
 ANSWERS = "answers.json"
@@ -29,6 +29,7 @@ def step(
     config: QuickRunConfig, inputs: Mapping[str, Path], workspace: Workspace, console: Console
 ) -> None:
     """Leaves answers.json: token ids per prompt, the end of sequence included."""
+    require_taken(config.engine, inputs.get("environment"))
     accelerators.require(config.engine.placement)
     weights = Manifest.read(inputs["model"])
     weights.require_whole()

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,9 +13,10 @@ from steps.base.errors import UserError
 from steps.base.record import Manifest
 from steps.config import verdicts
 from steps.config.checks import PerformanceCheckConfig
-from steps.config.verdicts import PerformanceVerdict, as_result
+from steps.config.verdicts import PerformanceVerdict, Verdict, as_result
 from steps.config.window import Disturbance, Window
 from steps.judge.performance_check import complaints, judge, metrics
+from steps.judge.window import differences_of
 from steps.mlperf.loadgen_log import MARKER, read_detail
 from tests.conftest import planned
 
@@ -267,3 +269,12 @@ def test_a_verdict_of_another_version_is_refused_in_a_sentence(tmp_path: Path) -
         verdicts.of(manifest, PerformanceVerdict)
     with pytest.raises(UserError, match="holds no verdict but a result of performance_run"):
         verdicts.of(replace(manifest, step="performance_run"), PerformanceVerdict)
+
+
+def test_what_an_engine_did_otherwise_is_said_and_a_result_holds_all_the_same() -> None:
+    said = "arguments.async_scheduling: True was asked for, the engine has False"
+    run = SimpleNamespace(result={"resolved": {"differences": [said]}})
+    assert differences_of(run) == (said,)  # type: ignore[arg-type]
+    assert differences_of(SimpleNamespace(result={})) == ()  # type: ignore[arg-type]
+    verdict = Verdict(holds=True, complaints=(), differences=(said,))
+    assert verdict.holds and Verdict.model_validate_json(verdict.model_dump_json()) == verdict

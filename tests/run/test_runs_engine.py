@@ -91,6 +91,10 @@ def shortened(step: str, config: dict[str, Any]) -> dict[str, Any]:
     """The configuration with as few samples as there are; a rate that a busy machine stands."""
     config["loadgen"] |= {"performance_sample_count_override": SAMPLES, "target_qps": 20.0}
     if step == "performance_run":
+        # vLLM captures nothing on a CPU, without a word, and nobody asks for the variable.
+        sizes = [{"from": 8, "to": 4, "by": 2}, 1]
+        config["engine"]["arguments"]["compilation_config"] = {"cudagraph_capture_sizes": sizes}
+        config["engine"]["environment"]["NOBODY_ASKS_FOR_THIS"] = "1"
         config["loadgen"] |= {"min_query_count": SAMPLES, "min_duration_ms": 1}
     return config
 
@@ -108,6 +112,18 @@ def test_offline_performance(run: Run, tmp_path: Path) -> None:
     engine, others = (manifest.result["cpus"][name] for name in ("engine", "others"))
     if len(os.sched_getaffinity(0)) > 1:
         assert engine and others and not set(engine.split(",")) & set(others.split(","))
+    resolved = manifest.result["resolved"]
+    assert set(resolved["differences"]) == {
+        "arguments.compilation_config.cudagraph_capture_sizes: [8, 6, 4, 1] was asked for, "
+        "the engine has []",
+        "environment.NOBODY_ASKS_FOR_THIS: nothing in the engine's process read it",
+    }
+    assert "not as asked: arguments.compilation_config" in done.stderr
+    assert resolved["attention"] and resolved["graphs"] == "NONE"
+    assert resolved["kv_cache_blocks"] > 0 and resolved["block_size"] > 0
+    assert resolved["variables"]["VLLM_CPU_KVCACHE_SPACE"] == "read"
+    whole = json.loads(manifest.file("resolved.json").read_text(encoding="utf-8"))
+    assert whole["configuration"]["scheduler_config"]["max_num_seqs"] == 128
     # LoadGen's own rate counts the tokens that we told it of.
     tokens = detail.get("result_tokens_per_second") * detail.get("result_max_latency_ns") / 1e9
     assert tokens == pytest.approx(manifest.result["output_tokens"], rel=1e-4)

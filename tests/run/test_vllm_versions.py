@@ -16,7 +16,7 @@ from steps.base import threads
 from steps.base.errors import UserError
 from steps.config.engine import VllmEngine as Config
 from steps.config.generation import Generation
-from steps.run.engines import vllm_engine, vllm_versions
+from steps.run.engines import vllm_engine, vllm_versions, watched
 from steps.run.engines.engine import Start
 from tests.run import vllm_stub as stub
 
@@ -82,6 +82,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither PyTorch nor weights are here, and what an engine sets goes again."""
     monkeypatch.setattr(threads, "told", lambda count: None)
     monkeypatch.setattr(vllm_engine, "_refuse_damaged", lambda weights: None)
+    monkeypatch.setattr(watched, "watch", watched.Watch)
     monkeypatch.setattr(os, "environ", dict(os.environ))
 
 

@@ -13,7 +13,7 @@ from steps.plan import due as judging
 from steps.plan import plan as plans
 from steps.plan import registry
 from steps.plan.code import codes
-from steps.base import threads
+from steps.base import threads, variables
 from steps.base.errors import UserError
 from steps.base.record import canonical_json
 from steps.base.version import Version
@@ -154,12 +154,17 @@ def arguments(step):
 
 
 def place(step):
-    """What comes before the command: its gates, and where it is run. Snakemake doesn't compare
-    between runs what is worked out from `threads`, and where a job ran changes nothing of its result.
+    """What comes before the command: what drops the shell's variables, its gates, and where it is
+    run. Snakemake doesn't compare between runs what is worked out from `threads`, and where a job ran
+    changes nothing of its result.
     """
+    measured = registry.STEPS[step].environment != "driver"
 
     def function(wildcards, threads):
         job = JOBS[manifest(step).format(**wildcards)]
-        return placed.launcher(job, PLAN, PLAN_FILE)
+        # A pod has variables of its own; what places it may need those of a cloud.
+        pod = PLAN.scheduler.name == "kubernetes" and placed.placed(job)
+        cleared = variables.words(measured and not pod)
+        return [*cleared, *placed.launcher(job, PLAN, PLAN_FILE)]
 
     return function

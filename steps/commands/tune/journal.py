@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Literal
 
+from steps.base import variables
 from steps.base.errors import UserError
 from steps.base.record import (
     MANIFEST,
@@ -119,7 +120,12 @@ class Journal:
         ended.unlink(missing_ok=True)  # of a process before this one
         try:
             done = subprocess.run(
-                command, cwd=self._root, timeout=limit_s, stderr=subprocess.PIPE, text=True
+                command,
+                cwd=self._root,
+                env=variables.kept(),
+                timeout=limit_s,
+                stderr=subprocess.PIPE,
+                text=True,
             )
         except subprocess.TimeoutExpired as error:
             raise UserError(

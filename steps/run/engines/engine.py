@@ -11,8 +11,10 @@ from typing import NamedTuple, Protocol, cast
 
 from steps.base import threads
 from steps.base.errors import UserError
+from steps.config import options
 from steps.config.engine import Engine as EngineConfig
 from steps.config.generation import Generation
+from steps.config.resolved import Resolved
 
 Request = tuple[int, Sequence[int], Sequence[int]]
 """One sample for the engine: the caller's number, the token ids of its prompt, and the sequence of
@@ -147,6 +149,9 @@ class Engine(Protocol):
     def threads(self) -> int:
         """Threads of arithmetic as its libraries report; 0 if it computes nothing."""
 
+    def resolved(self) -> Resolved:
+        """What it made of its settings, once it has answered something."""
+
     def identity(self) -> dict[str, str]:
         """Name, version and kind of device, for the result: the same for all engines of a run."""
 
@@ -179,6 +184,17 @@ def started(start: Start, warmup: Sequence[Sequence[int]]) -> Engine:
         found = threads.computed(before, threads.spent(), start.config.threads)
         _require_no_more(start.config, found)
     return engine
+
+
+def require_taken(config: EngineConfig, environment: Path | None) -> None:
+    """Raises UserError for what the engine of this environment or image doesn't take: its own list
+    decides, as the shipped one may be of another build. `environment`: the manifest."""
+    listed = None if environment is None else environment.with_name(options.FILE)
+    if config.kind != "null" and listed is not None and listed.is_file():
+        try:
+            options.require(options.read(listed), config)
+        except UserError as error:
+            raise UserError(f"engine.{error}") from error
 
 
 GC_THRESHOLD = 100_000

@@ -20,6 +20,7 @@ from steps.base.errors import UserError
 from steps.config.engine import NullArguments
 from steps.config.engine import NullEngine as NullConfig
 from steps.config.generation import Generation
+from steps.config.resolved import Resolved
 from steps.run.engines.engine import Answer, Events, Request, Start
 
 NAP_S = 0.001
@@ -79,6 +80,9 @@ class NullEngine:
 
     def threads(self) -> int:
         return 0
+
+    def resolved(self) -> Resolved:
+        return Resolved()
 
     def identity(self) -> dict[str, str]:
         return {"name": "null", "version": "1", "device": "none"}

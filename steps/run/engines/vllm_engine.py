@@ -5,7 +5,7 @@ One class for every generation of vLLM; what differs between them is in vllm_ver
 
 import os
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,15 @@ from pydantic import ValidationError
 
 from steps.base import threads
 from steps.base.errors import UserError, explain
+from steps.config import options
 from steps.config.engine import NullEngine
+from steps.config.resolved import Resolved
 from steps.prepare.checkpoint.config_forms import refuse_misread
+from steps.run.engines import resolution, watched
 from steps.run.engines import vllm_versions as versions
 from steps.run.engines.engine import Events, Request, Start
+
+ENVIRON_VALIDATION = "fail_on_environ_validation"
 
 COMPLETE = ("stop", "length")
 """Finish reasons of an answer; any other means that vLLM aborted the request."""
@@ -44,6 +49,8 @@ class VllmEngine:
         threads.take(config.threads)
         versions.bind(config.threads)
         os.environ.update(config.environment)
+        self._asked, self._unread = config.arguments.passed_on(), config.unread
+        self._watch = watched.watch(config.environment)
         try:
             threads.told(config.threads)
             import vllm
@@ -61,7 +68,7 @@ class VllmEngine:
         arguments = {
             "skip_tokenizer_init": True,
             "disable_log_stats": True,
-            **config.arguments.passed_on(),
+            **self._asked,
         }
         known, requests = versions.taken(EngineArgs), versions.taken(SamplingParams)
         release = vllm.__version__
@@ -78,6 +85,7 @@ class VllmEngine:
         if reader := versions.installed("transformers"):
             refuse_misread(weights, reader, dtype=unsaid)
         try:
+            arguments = {**_validated(known, config.unread), **arguments}
             made = EngineArgs(model=str(weights), **arguments)
             self._engine = LLMEngine.from_engine_args(made)
         except Exception as error:
@@ -89,6 +97,14 @@ class VllmEngine:
         self._version = versions.of(self._engine, config.environment, release)
         versions.quiet(self._version)
         self._sequences = versions.StopSequences(self._version, config.environment, release)
+
+    def resolved(self) -> Resolved:
+        found = resolution.resolved(self._engine, self._asked)
+        states = self._watch.states()
+        said = watched.differences(states, self._unread)
+        return found.model_copy(
+            update={"variables": states, "differences": (*found.differences, *said)}
+        )
 
     def threads(self) -> int:
         return threads.computing()
@@ -173,6 +189,12 @@ def _refuse_lost_files(environment: Mapping[str, str]) -> None:
                 f"engine.environment.{name} leads to {value}, where no file is; put it there, "
                 "mount it (runtime.mounts), or set the variable to null"
             )
+
+
+def _validated(known: Collection[str], unread: Collection[str]) -> dict[str, bool]:
+    """vLLM's own refusal of variables that it doesn't know, where it has one and none are kept."""
+    kept = any(name.startswith(options.PREFIX) for name in unread)
+    return {ENVIRON_VALIDATION: True} if ENVIRON_VALIDATION in known and not kept else {}
 
 
 def _refuse_damaged(weights: Path) -> None:

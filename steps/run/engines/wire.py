@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, TypeAlias
 
+from steps.config.resolved import Resolved
 from steps.run.engines.engine import Batch, News, Start
 from steps.run.engines.pace import Slow
 
@@ -76,6 +77,7 @@ class Ready:
     """
 
     identity: dict[str, str]
+    resolved: Resolved
     device: str
     accelerators: str
     threads: int

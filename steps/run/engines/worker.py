@@ -72,6 +72,7 @@ class Worker:
         self._say(
             wire.Ready(
                 engine.identity(),
+                engine.resolved(),
                 engine.device(),
                 place.devices,
                 engine.threads(),

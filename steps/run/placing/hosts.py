@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from steps import ROOT
+from steps.base import variables
 from steps.base.errors import UserError
 from steps.base.processes import die_with_parent
 from steps.config.accelerators import Vendor
@@ -170,7 +171,7 @@ def main() -> NoReturn:
         ],
         stdin=subprocess.DEVNULL,
         stderr=subprocess.STDOUT,
-        env={**os.environ, **with_token(sys.stdin.readline().strip())},
+        env={**variables.kept(), **with_token(sys.stdin.readline().strip())},
         preexec_fn=die_with_parent,
     )
     threading.Thread(target=_end_with_stdin, args=(ray,), daemon=True).start()

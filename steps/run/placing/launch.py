@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 from steps import ROOT
+from steps.base import variables
 from steps.base.processes import die_with_parent
 from steps.base.strict import Positive, PositiveNumber, Strict
 from steps.config.engine import Host, NodeKind
@@ -67,6 +68,7 @@ def connecting(number: int, host: str, port: int, key: str, home: str) -> "subpr
         ],
         stdin=subprocess.PIPE,
         cwd=home,
+        env=variables.kept(),  # a cluster's own processes have the shell's that started them
         # A node whose agent is gone answers no more, as a whole one that lost its power.
         preexec_fn=die_with_parent,
     )

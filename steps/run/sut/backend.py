@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from steps.config.resolved import Resolved
 from steps.run.engines.engine import News, Start, asked, depth, started
 from steps.run.engines.pace import Pace, Slow
 
@@ -46,6 +47,9 @@ class Backend(Protocol):
 
     def identity(self) -> dict[str, str]:
         """Name, version and device of the engines, for the result."""
+
+    def resolved(self) -> Resolved:
+        """What the first engine made of its settings, with the differences of all of them."""
 
     def threads(self) -> int:
         """Threads of arithmetic of each engine."""
@@ -99,6 +103,9 @@ class InProcess:
 
     def identity(self) -> dict[str, str]:
         return self._engine.identity()
+
+    def resolved(self) -> Resolved:
+        return self._engine.resolved()
 
     def threads(self) -> int:
         return self._engine.threads()

@@ -15,6 +15,7 @@ from typing import Any
 
 from steps.base.errors import UserError
 from steps.config.engine import Engine
+from steps.config.resolved import Resolved
 from steps.run.engines import wire
 from steps.run.engines.engine import News, depth
 from steps.run.engines.link import Link, Still
@@ -312,6 +313,11 @@ class Fleet:
 
     def identity(self) -> dict[str, str]:
         return next(iter(self._ready.values())).identity
+
+    def resolved(self) -> Resolved:
+        every = [self._ready[number].resolved for number in sorted(self._ready)]
+        said = dict.fromkeys(one for engine in every for one in engine.differences)
+        return every[0].model_copy(update={"differences": tuple(said)})
 
     def threads(self) -> int:
         return next(iter(self._ready.values())).threads

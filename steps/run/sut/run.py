@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from steps.base import earlier
+from steps.base import earlier, variables
 from steps.base.console import Console
 from steps.base.errors import UserError
-from steps.base.record import Manifest, Workspace, canonical_json
+from steps.base.record import Manifest, Workspace, canonical_json, write_atomically
+from steps.config.resolved import RESOLVED, RESOLVED_FILE
 from steps.config.runs import RunConfig
 from steps.machine.probes.values import Accelerator
 from steps.mlperf.loadgen import (
@@ -29,6 +30,7 @@ from steps.mlperf.loadgen import (
 from steps.mlperf.loadgen_log import read_detail
 from steps.prepare import samples
 from steps.run.engines import accelerators, caches, pinning
+from steps.run.engines.engine import require_taken
 from steps.run.journal import beside
 from steps.run.journal.lines import KEPT
 from steps.run.sut import user_conf
@@ -85,6 +87,7 @@ def execute(
     shows how far the run came.
     """
     _check_loadgen(config)
+    require_taken(config.engine, inputs.get("environment"))
     there = accelerators.require(config.engine.placement)
     weights = Manifest.read(inputs["model"])
     weights.require_whole()
@@ -132,6 +135,10 @@ def execute(
     _check_samples(mode, loop)
     _write_samples(folder / SAMPLES_FILE, loop)
     kept = journal.finish(loop.backend.slow())
+    resolved = loop.backend.resolved()
+    write_atomically(folder / RESOLVED_FILE, resolved.model_dump_json(indent=1) + "\n")
+    for difference in resolved.differences:
+        console.say(f"not as asked: {difference}")
     emulated = config.engine.emulation or bool(weights.result.get("simulated"))
     engine = {
         **loop.backend.identity(),
@@ -147,6 +154,8 @@ def execute(
         **loop.backend.report(),
         **_accelerators(there, after),
         "loadgen_version": config.rules.loadgen_version,
+        "dropped_variables": variables.dropped(),
+        RESOLVED: resolved.model_dump(mode="json", exclude={"configuration"}),
         earlier.TRIES: 1 + _earlier(config, workspace),
         "samples": len(loop.book),
         "output_tokens": loop.book.output_tokens,

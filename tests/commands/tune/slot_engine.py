@@ -11,6 +11,7 @@ from array import array
 from collections import deque
 from collections.abc import Sequence
 
+from steps.config.resolved import Resolved
 from steps.run.engines import engine as engines
 from steps.run.engines.engine import Events, Request, Start
 
@@ -48,6 +49,9 @@ class SlotEngine:
 
     def threads(self) -> int:
         return 1
+
+    def resolved(self) -> Resolved:
+        return Resolved()
 
     def identity(self) -> dict[str, str]:
         return {"name": "slots", "version": "0", "device": "cpu"}
