@@ -9,30 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from steps.base.strict import Fraction, NotNegative, Positive, PositiveNumber, Strict
-
-
-class RocmVllmArguments(Strict):
-    """EngineArgs of AMD's vLLM 0.9 (0.8.5 on gfx950), by its names; swap_space in GiB."""
-
-    dtype: Literal["float16", "bfloat16"]
-    quantization: Literal["fp8", "quark"]
-    kv_cache_dtype: Literal["fp8"]
-    tensor_parallel_size: Positive
-    pipeline_parallel_size: Positive
-    gpu_memory_utilization: Fraction
-    swap_space: NotNegative
-    block_size: Positive
-    num_scheduler_steps: Positive
-    enforce_eager: bool
-    max_model_len: Positive
-    max_seq_len_to_capture: Positive
-    max_num_seqs: Positive
-    max_num_batched_tokens: Positive
-    disable_custom_all_reduce: bool
-    enable_chunked_prefill: bool
-    enable_prefix_caching: Literal[False]
-    disable_log_stats: bool
+from steps.base.strict import Fraction, Name, NotNegative, Positive, PositiveNumber, Strict
+from steps.config.engine import VllmArguments
 
 
 class Sampling(Strict):
@@ -71,10 +49,14 @@ class Power(Strict):
 
 
 class RocmVllmEngine(Strict):
-    """AMD's harness around its own vLLM, one engine process per GPU."""
+    """AMD's harness around its own vLLM, one engine process per GPU. `build`: a name of
+    `conf/options/`. `unread`: variables of `environment` that this build doesn't read, each with
+    the reason why it is kept."""
 
     kind: Literal["vllm-rocm"]
-    arguments: RocmVllmArguments
+    build: Name
+    unread: dict[str, str] = Field(default_factory=dict)
+    arguments: VllmArguments
     sampling: Sampling
     dispatch: Dispatch
     power: Power

@@ -61,8 +61,7 @@ class VllmEngine:
             arguments = EngineArgs(
                 model=str(weights),
                 skip_tokenizer_init=True,
-                disable_log_stats=True,
-                **config.arguments.model_dump(exclude_none=True),
+                **{"disable_log_stats": True, **config.arguments.passed_on()},
             )
             self._engine = LLMEngine.from_engine_args(arguments)
         except Exception as error:
