@@ -14,18 +14,18 @@ from steps.config.engine import VllmArguments
 
 
 class Sampling(Strict):
-    """Greedy one way or the other: temperature 0, or the one most likely token."""
+    """Temperature 0 or the one most likely token is greedy; a `top_k` of -1 counts every token."""
 
     temperature: Annotated[float, Field(ge=0)]
     top_p: Fraction
-    top_k: Positive
+    top_k: Positive | Literal[-1]
     seed: int | None = None
 
 
 class Sorting(Strict):
     """Order and split of an Offline query over the engines; `buckets` in percent per engine."""
 
-    strategy: Literal["ignore", "buckets", "modulo_desc"]
+    strategy: Literal["ignore", "buckets", "modulo_desc", "batchpacking"]
     buckets: tuple[PositiveNumber, ...]
 
 
