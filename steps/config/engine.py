@@ -94,6 +94,43 @@ def _numbers(name: str, bounds: Any) -> list[int]:
     return list(found)
 
 
+class Sampling(Strict):
+    """How the next token is chosen: greedily, by temperature 0 or the one most likely token, but for
+    gpt-oss-120b, whose `top_k` of -1 counts every token; what is None isn't passed to vLLM. vLLM
+    draws slower with a `seed`."""
+
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    top_p: Fraction | None = None
+    top_k: Positive | Literal[-1] | None = None
+    seed: int | None = None
+
+
+class Sorting(Strict):
+    """Order and split of an Offline query over the engines; `buckets` in percent per engine."""
+
+    strategy: Literal["ignore", "buckets", "modulo_desc", "batchpacking"]
+    buckets: tuple[PositiveNumber, ...]
+
+
+class Dispatch(Strict):
+    """How AMD's harness spreads samples over `device_count` independent engines of a node."""
+
+    engine_version: Literal["sync", "async"]
+    device_count: Positive
+    schedule_algo: Literal["shortest_queue", "shortest_queue_with_tokens", "round_robin"]
+    load_balance_token_weight: PositiveNumber
+    load_balance_window_size: Positive
+    enable_warmup: bool
+    sorting: Sorting
+
+
+class Power(Strict):
+    """Clocks that are set before a run; a perf_determinism_mhz of 0 resets to the default."""
+
+    perf_determinism_mhz: NotNegative
+    soc_pstate: NotNegative
+
+
 class NullArguments(Strict):
     """Timing of an engine that computes nothing.
 
@@ -250,18 +287,18 @@ class EngineSettings(Strict):
         return self
 
 
-class VllmEngine(EngineSettings):
-    """`threads` of arithmetic on the CPU, of each engine. `build`: a name of `conf/options/`, whose
-    arguments and variables this is checked against until the environment or image is there.
-    `unread`: variables of `environment` that this build doesn't read, each with the reason why they
-    are kept. `arguments_on`: of engines on another hardware of a mixed cluster."""
+class _Vllm(EngineSettings):
+    """vLLM of any generation. `threads` of arithmetic on the CPU, of each engine. `build`: a name
+    of `conf/options/`, whose arguments and variables count until the environment or image is there.
+    `unread`: variables of `environment` that this build doesn't read, each with the reason why it
+    is kept. `arguments_on`: of engines on another hardware of a mixed cluster."""
 
-    kind: Literal["vllm"]
     build: Name
     unread: dict[str, str] = Field(default_factory=dict)
     threads: Positive
     arguments: VllmArguments
     arguments_on: dict[Name, VllmArguments] = Field(default_factory=dict)
+    sampling: Sampling = Field(default_factory=Sampling)
 
     @model_validator(mode="after")
     def nodes_have_accelerators_for_their_engines(self) -> Self:
@@ -278,13 +315,30 @@ class VllmEngine(EngineSettings):
                     f"max_model_len on {kind.hardware} is {arguments.max_model_len}, elsewhere "
                     f"{self.arguments.max_model_len}: every engine has to take every prompt"
                 )
-            if needed > kind.devices:
+            most = max(k.devices for k in self.placement.kinds if k.hardware == kind.hardware)
+            if needed > most:  # of nodes that use fewer, specs/shared.py says that none is started
                 raise ValueError(
                     f"{self.placement.engines_per_node} engines of tensor_parallel_size "
                     f"{arguments.tensor_parallel_size} need {needed} accelerators, a node of "
                     f"{kind.hardware} has {kind.devices}"
                 )
         return self
+
+
+class VllmEngine(_Vllm):
+    """vLLM as its project releases it, for a CPU, ROCm or CUDA."""
+
+    kind: Literal["vllm"]
+
+
+class RocmVllmEngine(_Vllm):
+    """AMD's own vLLM of v5.1. `dispatch` and `power`, and variables that begin with HARNESS_, are
+    settings of AMD's harness, and are recorded only: our fleet starts the engines.
+    """
+
+    kind: Literal["vllm-rocm"]
+    dispatch: Dispatch
+    power: Power
 
 
 class NullEngine(EngineSettings):
@@ -296,4 +350,4 @@ class NullEngine(EngineSettings):
     arguments_on: dict[Name, NullArguments] = Field(default_factory=dict)
 
 
-Engine = Annotated[VllmEngine | NullEngine, Field(discriminator="kind")]
+Engine = Annotated[VllmEngine | RocmVllmEngine | NullEngine, Field(discriminator="kind")]

@@ -9,58 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from steps.base.strict import Fraction, Name, NotNegative, Positive, PositiveNumber, Strict
-from steps.config.engine import VllmArguments
-
-
-class Sampling(Strict):
-    """Temperature 0 or the one most likely token is greedy; a `top_k` of -1 counts every token."""
-
-    temperature: Annotated[float, Field(ge=0)]
-    top_p: Fraction
-    top_k: Positive | Literal[-1]
-    seed: int | None = None
-
-
-class Sorting(Strict):
-    """Order and split of an Offline query over the engines; `buckets` in percent per engine."""
-
-    strategy: Literal["ignore", "buckets", "modulo_desc", "batchpacking"]
-    buckets: tuple[PositiveNumber, ...]
-
-
-class Dispatch(Strict):
-    """How AMD's harness spreads samples over `device_count` independent engines of a node."""
-
-    engine_version: Literal["sync", "async"]
-    device_count: Positive
-    schedule_algo: Literal["shortest_queue", "shortest_queue_with_tokens", "round_robin"]
-    load_balance_token_weight: PositiveNumber
-    load_balance_window_size: Positive
-    enable_warmup: bool
-    sorting: Sorting
-
-
-class Power(Strict):
-    """Clocks that are set before a run; a perf_determinism_mhz of 0 resets to the default."""
-
-    perf_determinism_mhz: NotNegative
-    soc_pstate: NotNegative
-
-
-class RocmVllmEngine(Strict):
-    """AMD's harness around its own vLLM, one engine process per GPU. `build`: a name of
-    `conf/options/`. `unread`: variables of `environment` that this build doesn't read, each with
-    the reason why it is kept."""
-
-    kind: Literal["vllm-rocm"]
-    build: Name
-    unread: dict[str, str] = Field(default_factory=dict)
-    arguments: VllmArguments
-    sampling: Sampling
-    dispatch: Dispatch
-    power: Power
-    environment: dict[str, str]
+from steps.base.strict import Fraction, NotNegative, Positive, PositiveNumber, Strict
 
 
 class LlmboostArguments(Strict):
@@ -132,5 +81,5 @@ class UnpublishedEngine(Strict):
 
 
 PlannedEngine = Annotated[
-    RocmVllmEngine | LlmboostEngine | SharkEngine | UnpublishedEngine, Field(discriminator="kind")
+    LlmboostEngine | SharkEngine | UnpublishedEngine, Field(discriminator="kind")
 ]

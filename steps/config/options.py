@@ -7,6 +7,7 @@ Reprise itself neither reads nor forbids are checked against such a file and by 
 
 import ast
 import difflib
+import operator
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from steps.base.strict import Strict
 from steps.config.engine import RANGE, VllmArguments
 
 FOLDER = "options"
-"""Of `conf/`."""
+"""The folder in `conf/`."""
 
 FILE = "engine.json"
 """What an environment's or an image's step writes."""
@@ -64,8 +65,8 @@ def of_build(conf: Path, build: str) -> Options:
     path = conf / FOLDER / f"{build}.json"
     if not path.is_file():
         raise UserError(
-            f"build {build!r} is none of {', '.join(builds(conf))}; name the nearest to the engine "
-            "that the environment or image has"
+            f"build {build!r} isn't one of {', '.join(builds(conf))}; name the nearest to the "
+            "engine that the environment or image has"
         )
     return read(path)
 
@@ -236,7 +237,7 @@ def _alternatives(node: ast.expr) -> Iterator[ast.expr]:
 
 
 def _name(node: ast.expr) -> str:
-    """Of a type, or of what it is a list or a mapping of."""
+    """Name of a type, or of what it is a list or a mapping of."""
     return str(getattr(node.value if isinstance(node, ast.Subscript) else node, "id", ""))
 
 
@@ -245,7 +246,7 @@ def _is_none(node: ast.expr) -> bool:
 
 
 def _values(node: ast.expr) -> list[Any]:
-    """Of a Literal or an Enum."""
+    """What a Literal or an Enum allows."""
     held = node.slice if isinstance(node, ast.Subscript) else node
     each = held.elts if isinstance(held, ast.Tuple) else [held]
     return [one.value for one in each if isinstance(one, ast.Constant)]
@@ -280,12 +281,12 @@ def _outside(place: str, option: Option, value: JsonValue) -> Iterator[str]:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return
     for limit, holds, words in (
-        (option.gt, lambda bound: value > bound, "more than"),
-        (option.ge, lambda bound: value >= bound, "at least"),
-        (option.lt, lambda bound: value < bound, "less than"),
-        (option.le, lambda bound: value <= bound, "at most"),
+        (option.gt, operator.gt, "more than"),
+        (option.ge, operator.ge, "at least"),
+        (option.lt, operator.lt, "less than"),
+        (option.le, operator.le, "at most"),
     ):
-        if limit is not None and not holds(limit):
+        if limit is not None and not holds(value, limit):
             yield f"{place} is {value}, and has to be {words} {limit:g}"
 
 

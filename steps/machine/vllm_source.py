@@ -121,10 +121,9 @@ class Reader:
 
     def fields(self, module: str, name: str, depth: int = DEPTH) -> dict[str, Any]:
         """Name to type and bounds of what a class is made with, its bases' too."""
-        hit = self._source.found(module, name)
-        if hit is None or not isinstance(hit[1], ast.ClassDef):
+        home, definition = self._source.found(module, name) or ("", None)
+        if not isinstance(definition, ast.ClassDef):
             return {}
-        home, definition = hit
         result: dict[str, Any] = {}
         for base in definition.bases:
             if isinstance(base, ast.Name) and depth:
@@ -142,7 +141,7 @@ class Reader:
         return result
 
     def _bounds(self, module: str, value: "ast.expr | None", depth: int = 3) -> dict[str, float]:
-        """Of a pydantic Field, here or at the configuration whose default an argument takes."""
+        """Those of a pydantic Field, here or where an argument takes its default from."""
         if isinstance(value, ast.Call):
             found = {
                 keyword.arg: keyword.value.value
@@ -161,12 +160,12 @@ class Reader:
         return {}
 
     def _bounds_of(self, module: str, owner: str, name: str, depth: int) -> dict[str, float]:
-        hit = self._source.found(module, owner)
-        if hit is None or not isinstance(hit[1], ast.ClassDef) or not depth:
+        home, definition = self._source.found(module, owner) or ("", None)
+        if not isinstance(definition, ast.ClassDef) or not depth:
             return {}
-        for statement in hit[1].body:
+        for statement in definition.body:
             if isinstance(statement, ast.AnnAssign) and _defines(statement, name):
-                return self._bounds(hit[0], statement.value, depth - 1)
+                return self._bounds(home, statement.value, depth - 1)
         return {}
 
     def types(self, module: str, node: ast.expr, depth: int = DEPTH) -> list[str]:

@@ -17,8 +17,7 @@ from steps.config import groups, options
 from steps.config.axes import AXES
 from steps.config.checks import PerformanceCheckConfig
 from steps.config.compression import PruneConfig
-from steps.config.engine import VllmEngine
-from steps.config.engine_planned import RocmVllmEngine
+from steps.config.engine import RocmVllmEngine, VllmEngine
 from steps.config.groups import Requirement
 from steps.config.runtime import Runtime
 from steps.config.scheduler import GROUP, Choice, Scheduler

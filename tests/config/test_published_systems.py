@@ -18,9 +18,9 @@ from steps.run.sut.user_conf import render_user_conf
 from tests.conftest import ROOT, planned
 
 GOLDEN = ROOT / "tests" / "golden"
-CODE = "/lab-mlperf-inference/code/"
-OURS = {  # AMD's paths lack the benchmark's directory and name no file of what it published
-    f"{CODE}scripts/{name}": f"{CODE}llama2-70b-99/scripts/{name}"
+CODE, PUBLISHED = "/lab-mlperf-inference/code/", "/opt/published"
+OURS = {  # AMD's paths lack the benchmark's directory; in our image the submission is elsewhere
+    f"{CODE}scripts/{name}": f"{PUBLISHED}/closed/AMD/code/llama2-70b-99/scripts/{name}"
     for name in (
         "llama2-mi325x-server-tuning.txt",
         "gemm_llama2-70b/aa0bda7b/tuning_spx_1700_formatted.txt",

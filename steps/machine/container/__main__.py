@@ -10,7 +10,7 @@ from steps.base.record import Workspace
 from steps.base.step import main
 from steps.config import options
 from steps.config.container import ImageConfig
-from steps.machine.container import build
+from steps.machine.container import build, carried
 from steps.machine.runtime.host import PYTHON, connected
 
 
@@ -42,6 +42,7 @@ def step(
     workspace.result = {
         "image": identity,
         "labels": attributes["Config"]["Labels"],
+        "base": attributes["Config"]["Labels"].get(carried.NAMED, config.base),
         "layers": attributes["RootFS"]["Layers"],
         "python": PYTHON,
     }
