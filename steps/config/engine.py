@@ -95,9 +95,9 @@ def _numbers(name: str, bounds: Any) -> list[int]:
 
 
 class Sampling(Strict):
-    """How the next token is chosen: greedily, by temperature 0 or the one most likely token, but for
-    gpt-oss-120b, whose `top_k` of -1 counts every token; what is None isn't passed to vLLM. vLLM
-    draws slower with a `seed`."""
+    """How the next token is chosen: greedily, by temperature 0 or the one most likely token; only
+    gpt-oss-120b has a `top_k` of -1, every token. What is None isn't passed to vLLM. vLLM draws
+    slower with a `seed`."""
 
     temperature: Annotated[float, Field(ge=0)] = 0.0
     top_p: Fraction | None = None
