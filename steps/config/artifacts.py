@@ -198,7 +198,7 @@ class RemoteDatasetConfig(Strict):
     unknown."""
 
     name: Name
-    recipe: Literal["coco-2014"]
+    recipe: Literal["coco-2014", "gpt-oss-120b"]
     evaluation_count: Positive
     calibration_count: Positive
     files: dict[str, str | None]

@@ -95,19 +95,20 @@ def _numbers(name: str, bounds: Any) -> list[int]:
 
 
 class Sampling(Strict):
-    """How the next token is chosen: greedily in every benchmark of ours, temperature 0 or the one
-    most likely token; what is None isn't passed to vLLM. vLLM draws slower with a `seed`."""
+    """How the next token is chosen: greedily, by temperature 0 or the one most likely token; only
+    gpt-oss-120b has a `top_k` of -1, every token. What is None isn't passed to vLLM. vLLM draws
+    slower with a `seed`."""
 
     temperature: Annotated[float, Field(ge=0)] = 0.0
     top_p: Fraction | None = None
-    top_k: Positive | None = None
+    top_k: Positive | Literal[-1] | None = None
     seed: int | None = None
 
 
 class Sorting(Strict):
     """Order and split of an Offline query over the engines; `buckets` in percent per engine."""
 
-    strategy: Literal["ignore", "buckets", "modulo_desc"]
+    strategy: Literal["ignore", "buckets", "modulo_desc", "batchpacking"]
     buckets: tuple[PositiveNumber, ...]
 
 
@@ -314,7 +315,8 @@ class _Vllm(EngineSettings):
                     f"max_model_len on {kind.hardware} is {arguments.max_model_len}, elsewhere "
                     f"{self.arguments.max_model_len}: every engine has to take every prompt"
                 )
-            if needed > kind.devices:
+            most = max(k.devices for k in self.placement.kinds if k.hardware == kind.hardware)
+            if needed > most:  # of nodes that use fewer, specs/shared.py says that none is started
                 raise ValueError(
                     f"{self.placement.engines_per_node} engines of tensor_parallel_size "
                     f"{arguments.tensor_parallel_size} need {needed} accelerators, a node of "

@@ -64,10 +64,12 @@ class Hardware(Strict):
 
 
 class NodeGroup(Strict):
-    """Nodes of one kind. `hardware`: a name of `conf/hardware/`. `nodes`: how many."""
+    """Nodes of one kind. `hardware`: a name of `conf/hardware/`. `nodes`: how many. `accelerators`:
+    how many of each node's are used; null: all that the hardware has."""
 
     hardware: Name
     nodes: Positive
+    accelerators: Positive | None = None
 
 
 class Cluster(Strict):
@@ -139,6 +141,11 @@ class Requirement(Strict):
     nodes: Positive
     kinds: tuple[NodeKind, ...]
     idle: bool = False
+
+    @property
+    def accelerators(self) -> int:
+        """In use on all nodes."""
+        return sum(kind.nodes * kind.accelerators for kind in self.kinds)
 
 
 class Site(Strict):
@@ -214,11 +221,17 @@ def _kind(group: NodeGroup, own: Hardware, conf: Path) -> NodeKind:
     if group.hardware != own.name:
         raw = hardware_file(conf, group.hardware)["accelerator"]
         accelerator = Accelerator.model_validate_json(canonical_json(raw)) if raw else None
+    has = accelerator.count_per_node if accelerator else 0
+    if (group.accelerators or 0) > has:
+        raise UserError(
+            f"a cluster's nodes of {group.hardware} have {has} accelerators each, and can't use "
+            f"{group.accelerators}; lower accelerators in its file of conf/cluster"
+        )
     return NodeKind(
         hardware=group.hardware,
         nodes=group.nodes,
         architecture=accelerator.architecture if accelerator else None,
-        accelerators=accelerator.count_per_node if accelerator else 0,
+        accelerators=group.accelerators or has,
     )
 
 
