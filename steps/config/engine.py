@@ -1,51 +1,97 @@
 """Engines that steps/run/sut starts: what each is started with, and how many serve a run."""
 
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from typing_extensions import Self
 
 from steps.base import threads
 from steps.base.strict import Fraction, Name, NotNegative, Positive, PositiveNumber, Strict
 from steps.config.accelerators import Accelerator, Modes
 
+RANGE = ("from", "to", "by")
+"""Keys of what stands in a list for the whole numbers of a range, both ends included: capture sizes
+of `{from: 4096, to: 8, by: 8}` are 4096, 4088 ... 8."""
 
-class VllmArguments(Strict):
-    """Arguments of vLLM's EngineArgs, by its names."""
+LONGEST = 100_000
+"""The most numbers of a range."""
 
-    dtype: Literal["bfloat16", "float16", "float32", "auto"]
+
+class VllmArguments(BaseModel):
+    """Arguments of vLLM's EngineArgs, by its names.
+
+    These are the ones that Reprise reads or forbids. Any other that the engine's build takes is
+    passed on as it is (steps/config/options.py).
+
+    `max_model_len`: tokens of a prompt and its answer.
+    `max_num_seqs`: requests that an engine works on at a time; it is given a quarter more.
+    `tensor_parallel_size`: accelerators of each engine. `pipeline_parallel_size`,
+    `data_parallel_size`: 1, for an engine is one copy of the weights on `tensor_parallel_size`
+    accelerators, and placement says how many engines there are. `enable_prefix_caching`: false, by
+    MLPerf's rules. `load_format`: never "dummy", whose weights are random.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
+    __pydantic_extra__: dict[str, JsonValue]
+
     max_model_len: Positive
     max_num_seqs: Positive
-    max_num_batched_tokens: Positive
     tensor_parallel_size: Positive
-    enforce_eager: bool
+    pipeline_parallel_size: Literal[1] | None = None
+    data_parallel_size: Literal[1] | None = None
     enable_prefix_caching: Literal[False]
-    enable_chunked_prefill: bool
-    seed: int
-    kv_cache_dtype: Literal["fp8"] | None = None
+    load_format: str | None = None
+
+    @model_validator(mode="after")
+    def harness_sets_its_own(self) -> Self:
+        for name, why in OURS.items():
+            if name in (self.__pydantic_extra__ or {}):
+                raise ValueError(f"{name} is not for the configuration: {why}; take it out")
+        if self.load_format == "dummy":
+            raise ValueError("load_format dummy makes random weights; take it out")
+        return self
+
+    @model_validator(mode="after")
+    def ranges_count_down_or_up(self) -> Self:
+        self.passed_on()
+        return self
+
+    def passed_on(self) -> dict[str, Any]:
+        """What vLLM is given: every range as its numbers. Raises ValueError for a wrong one."""
+        return {
+            name: _counted(name, value)
+            for name, value in self.model_dump(mode="json", exclude_none=True).items()
+        }
 
 
-class RocmVllmArguments(Strict):
-    """EngineArgs of AMD's vLLM 0.9 (0.8.5 on gfx950), by its names; swap_space in GiB."""
+OURS = {
+    "model": "the weights are those of the cell",
+    "tokenizer": "engines are given token ids",
+    "skip_tokenizer_init": "engines are given token ids",
+    "fail_on_environ_validation": "it is always on where the engine has it",
+}
 
-    dtype: Literal["float16", "bfloat16"]
-    quantization: Literal["fp8", "quark"]
-    kv_cache_dtype: Literal["fp8"]
-    tensor_parallel_size: Positive
-    pipeline_parallel_size: Positive
-    gpu_memory_utilization: Fraction
-    swap_space: NotNegative
-    block_size: Positive
-    num_scheduler_steps: Positive
-    enforce_eager: bool
-    max_model_len: Positive
-    max_seq_len_to_capture: Positive
-    max_num_seqs: Positive
-    max_num_batched_tokens: Positive
-    disable_custom_all_reduce: bool
-    enable_chunked_prefill: bool
-    enable_prefix_caching: Literal[False]
-    disable_log_stats: bool
+
+def _counted(name: str, value: JsonValue) -> Any:
+    if isinstance(value, dict):
+        return {key: _counted(f"{name}.{key}", inner) for key, inner in value.items()}
+    if not isinstance(value, list):
+        return value
+    found: list[Any] = []
+    for item in value:
+        counts = isinstance(item, dict) and item.keys() == set(RANGE)
+        found += _numbers(name, item) if counts else [_counted(name, item)]
+    return found
+
+
+def _numbers(name: str, bounds: Any) -> list[int]:
+    first, last, step = (bounds[key] for key in RANGE)
+    if any(type(number) is not int for number in (first, last, step)) or step < 1:
+        raise ValueError(f"{name}: from, to and by of a range are whole numbers, by at least 1")
+    if abs(last - first) // step >= LONGEST:
+        raise ValueError(f"{name}: a range has at most {LONGEST} numbers")
+    found = range(first, last + 1, step) if first <= last else range(first, last - 1, -step)
+    return list(found)
 
 
 class Sampling(Strict):
@@ -240,16 +286,17 @@ class EngineSettings(Strict):
         return self
 
 
-Arguments = TypeVar("Arguments", VllmArguments, RocmVllmArguments)
+class VllmSettings(EngineSettings):
+    """vLLM of any generation. `threads` of arithmetic on the CPU, of each engine. `build`: a name of
+    `conf/options/`, whose arguments and variables this is checked against until the environment or
+    image is there. `unread`: variables of `environment` that this build doesn't read, each with the
+    reason why they are kept. `arguments_on`: of engines on another hardware of a mixed cluster."""
 
-
-class _Vllm(EngineSettings, Generic[Arguments]):
-    """vLLM of any generation. `threads` of arithmetic on the CPU, of each engine. `arguments_on`:
-    of engines on another hardware of a mixed cluster."""
-
+    build: Name
+    unread: dict[str, str] = Field(default_factory=dict)
     threads: Positive
-    arguments: Arguments
-    arguments_on: dict[Name, Arguments] = Field(default_factory=dict)
+    arguments: VllmArguments
+    arguments_on: dict[Name, VllmArguments] = Field(default_factory=dict)
     sampling: Sampling = Sampling()
 
     @model_validator(mode="after")
@@ -276,13 +323,13 @@ class _Vllm(EngineSettings, Generic[Arguments]):
         return self
 
 
-class VllmEngine(_Vllm[VllmArguments]):
+class VllmEngine(VllmSettings):
     """vLLM as its project releases it, for a CPU, ROCm or CUDA."""
 
     kind: Literal["vllm"]
 
 
-class RocmVllmEngine(_Vllm[RocmVllmArguments]):
+class RocmVllmEngine(VllmSettings):
     """AMD's own vLLM of v5.1. `dispatch` and `power`, and variables that begin with HARNESS_, are
     settings of AMD's harness, and are recorded only: our fleet starts the engines.
     """

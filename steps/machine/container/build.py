@@ -13,6 +13,7 @@ from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.installer import WHEELS
 from steps.config.container import ImageConfig
+from steps.machine import engine_options
 from steps.machine.container import carried, context, fallback, wheelhouse
 from steps.machine.container.wheelhouse import Reached
 from steps.machine.runtime.host import PYTHON, image_id
@@ -162,6 +163,11 @@ def _cause(said: list[str]) -> list[str]:
 def packages(client: docker.DockerClient, image: str) -> str:
     """`pip list` of the image as JSON."""
     return _python(client, image, "-m", "pip", "list", "--format=json")
+
+
+def engine(client: docker.DockerClient, image: str) -> "str | None":
+    """What the image's vLLM takes, as a file's text; None: it has none."""
+    return engine_options.text(_python(client, image, "-c", engine_options.script()), image)
 
 
 def probe(client: docker.DockerClient, image: str, config: ImageConfig) -> None:

@@ -26,6 +26,9 @@ RUN_SOURCES = (
     "steps/prepare/checkpoint/mxfp4.py",
     "steps/prepare/checkpoint/formats.py",
 )
+ENGINE_OPTIONS = ("steps/machine/engine_options.py", "steps/machine/vllm_source.py")
+"""What lists the arguments and variables of an environment's or an image's engine."""
+
 WINDOW_SOURCES = (
     "steps/config/verdicts.py",
     "steps/config/window.py",

@@ -60,7 +60,7 @@ class VllmEngine:
         arguments = {
             "skip_tokenizer_init": True,
             "disable_log_stats": True,
-            **config.arguments.model_dump(exclude_none=True),
+            **config.arguments.passed_on(),
         }
         known, requests = versions.taken(EngineArgs), versions.taken(SamplingParams)
         release = vllm.__version__
