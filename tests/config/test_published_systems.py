@@ -335,3 +335,38 @@ def _hardware(chain: list[str]) -> str:
             if isinstance(entry, dict) and "override /hardware" in entry:
                 return str(entry["override /hardware"])
     raise AssertionError(f"{chain[0]} names no hardware")
+
+
+TODAY = [
+    ("mi355x", "Offline", "mxfp4", {"max_num_seqs": 3392, "max_num_batched_tokens": 65536}),
+    ("mi355x", "Server", "mxfp4", {"max_num_seqs": 3096, "max_num_batched_tokens": 40960}),
+    ("mi355x", "Interactive", "mxfp4", {"max_num_seqs": 4096, "max_num_batched_tokens": 8192}),
+    ("mi325x", "Offline", "fp8", {"max_num_seqs": 2048, "max_num_batched_tokens": 65536}),
+    ("mi325x", "Server", "fp8", {"max_num_seqs": 1024, "max_num_batched_tokens": 40960}),
+    ("mi300x", "Offline", "fp8", {"max_num_seqs": 1792, "max_num_batched_tokens": 40960}),
+    ("mi300x", "Interactive", "fp8", {"max_num_seqs": 3840, "max_num_batched_tokens": 43008}),
+]
+
+
+@pytest.mark.parametrize(("hardware", "scenario", "precision", "wanted"), TODAY)
+def test_todays_vllm_has_the_published_v6_settings(
+    hardware: str, scenario: str, precision: str, wanted: Mapping[str, int]
+) -> None:
+    plan = planned(
+        f"system=amd-{hardware}",
+        "benchmark=llama2-70b-99.9",
+        f"precision={precision}",
+        f"scenario={scenario}",
+        "length=rule",
+        "engine=vllm",
+        f"system.target_qps.{scenario}=10",
+    )
+    job = next(job for job in plan.jobs if job.step == "performance_run")
+    engine = json.loads(job.config)["engine"]
+    assert (engine["kind"], engine["build"]) == ("vllm", "vllm-0.32.0")
+    assert engine["placement"]["engines_per_node"] == 8
+    assert wanted.items() <= engine["arguments"].items()
+    assert engine["arguments"]["kv_cache_dtype"] == "fp8"
+    assert engine["arguments"]["quantization"] == {"fp8": "fp8", "mxfp4": "quark"}[precision]
+    assert not [name for name in engine["environment"] if "MLPERF" in name]
+    assert job.limitation is None

@@ -44,7 +44,7 @@ class Arguments:
     def __init__(self, given: dict[str, Any]) -> None:
         self._given = given
 
-    def model_dump(self, **_: Any) -> dict[str, Any]:
+    def passed_on(self) -> dict[str, Any]:
         return self._given
 
 
@@ -58,16 +58,12 @@ def config(environment: dict[str, str], arguments: dict[str, Any], **more: Any) 
         "start_limit_s": 60.0,
         "stall_limit_s": 30.0,
         "threads": 1,
+        "build": "vllm-0.32.0",
         "arguments": {
-            "dtype": "bfloat16",
             "max_model_len": 640,
             "max_num_seqs": 8,
-            "max_num_batched_tokens": 4096,
             "tensor_parallel_size": 1,
-            "enforce_eager": True,
             "enable_prefix_caching": False,
-            "enable_chunked_prefill": True,
-            "seed": 0,
         },
         **more,
     }

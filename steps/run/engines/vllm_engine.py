@@ -72,6 +72,7 @@ class VllmEngine:
             self._sampling |= interval
             if not interval:
                 arguments = {**versions.first_token_only(limit, known), **arguments}
+        arguments |= versions.validated(known)
         _refuse_damaged(weights)
         try:
             made = EngineArgs(model=str(weights), **arguments)
