@@ -370,3 +370,23 @@ def test_todays_vllm_has_the_published_v6_settings(
     assert engine["arguments"]["quantization"] == {"fp8": "fp8", "mxfp4": "quark"}[precision]
     assert not [name for name in engine["environment"] if "MLPERF" in name]
     assert job.limitation is None
+
+
+def test_amds_v6_image_is_the_published_one_with_its_patchs_variables() -> None:
+    plan = planned(
+        "system=amd-mi355x",
+        "benchmark=llama2-70b-99.9",
+        "precision=mxfp4",
+        "scenario=Interactive",
+        "length=rule",
+        "engine=vllm-v6.0",
+        "system.target_qps.Interactive=263",
+    )
+    by_step = {job.step: json.loads(job.config) for job in plan.jobs}
+    engine = by_step["performance_run"]["engine"]
+    assert engine["build"] == "amd-v6.0"
+    assert engine["environment"]["VLLM_SUBSEQUENT_DECODE_STEPS"] == "6"
+    assert "VLLM_MIN_REQUEST_DECODE_STEP" not in engine["environment"]
+    images = [json.loads(job.config) for job in plan.jobs if job.step == "container"]
+    (image,) = [image for image in images if image["name"] == "llama2-70b-v6.0-gfx950"]
+    assert image["ready"]["base"] == "rocm/amd-mlperf:mi355x_llama2_70b_inference_6.0"
