@@ -20,7 +20,7 @@ from steps.mlperf.published.result import Result
 from steps.plan.states import WORDS
 from steps.report import own
 from steps.report.comparison.difference import Change, Difference, Pair, Side, compare
-from steps.report.own_report import OwnReport
+from steps.report.summary import Summary
 
 ID = re.compile(r"(\d+\.\d+)-\d{4}(/[^/]+){0,2}")
 MOST_WIDTH = 44
@@ -77,7 +77,9 @@ def _summary(path: Path) -> Side:
         if isinstance(raw, dict) and "results" in raw:
             results = tuple(Result.model_validate_json(json.dumps(r)) for r in raw["results"])
             return Side(name=str(path), results=results, configurations={}, systems={})
-        summary = OwnReport.model_validate_json(json.dumps(raw))
+        if isinstance(raw, dict):  # what was computed is of the version that made the page
+            raw = {k: v for k, v in raw.items() if k not in ("partners", "claims", "scaling")}
+        summary = Summary.model_validate_json(json.dumps(raw))
     except ValidationError as error:
         raise UserError(f"{path} isn't a report's summary.json: {explain(error)}") from error
     except (OSError, ValueError) as error:

@@ -102,6 +102,11 @@ OTHERS: Mapping[str, Command] = {
         "verify TEST01, TEST04, TEST06, TEST07 or TEST09 and package it",
         "TEST06 --benchmark llama2-70b-99 --run logs --output compliance",
     ),
+    "import-round": Command(
+        "steps.commands.import_round",
+        "make the tables of a published round, and drafts of its systems, from its results",
+        "inference_results_v6.0 --round v6.0",
+    ),
     "compare": Command(
         "steps.commands.compare",
         "compare two results, your own or published, in numbers and configuration",

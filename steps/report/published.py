@@ -17,7 +17,7 @@ from steps.report.claims import model
 from steps.report.claims.evaluate import ClaimResult, evaluate
 from steps.report.comparison import scaling
 from steps.report.comparison import tolerances as tolerance_file
-from steps.report.comparison.partner import PartnerVerdict, judge
+from steps.report.comparison.partner import PartnerVerdict, judge, without_twins
 from steps.report.comparison.tolerances import Tolerances
 from steps.report.ledger import ledger_cards, ledger_section
 from steps.report.markdown import to_markdown
@@ -25,8 +25,6 @@ from steps.report.page import render
 from steps.report.sections import partner_section, results_table, scaling_section
 
 SUBMITTER = "AMD"
-TWIN = "llama2-70b-99"
-"""Submitted beside llama2-70b-99.9 from the same run: charts and bands show one of the two."""
 
 
 class PublishedReport(Strict):
@@ -47,7 +45,7 @@ def gather(
     results = tuple(row for row in rows if row.submitter == SUBMITTER)
     if not results:
         raise UserError(f"the table of {round_name} has no result of {SUBMITTER}'s")
-    instinct = [row for row in rows if row.gpu.startswith("MI") and row.benchmark != TWIN]
+    instinct = without_twins([row for row in rows if row.gpu.startswith("MI")])
     verdicts = [
         judge(row, rows, tolerances)
         for row in instinct
@@ -145,7 +143,7 @@ def _best(results: Sequence[Result], unit: str) -> Result | None:
 
 
 def _results(results: Sequence[Result]) -> Section:
-    shown = [result for result in results if result.benchmark != TWIN]
+    shown = without_twins(results)
     blocks: list[Block] = [comparison_charts.throughput(comparison_charts.published_rates(shown))]
     if chart := comparison_charts.headroom(shown):
         blocks.append(chart)
@@ -159,7 +157,7 @@ def _results(results: Sequence[Result]) -> Section:
 
 
 def _accuracy(results: Sequence[Result]) -> Section:
-    shown = [r for r in results if r.benchmark != TWIN and table.accuracy_shares(r)]
+    shown = [result for result in without_twins(results) if table.accuracy_shares(result)]
     measured = {comparison_charts.run_label(r): table.accuracy_shares(r) for r in shown}
     points = [
         accuracy_charts.Point(
@@ -200,7 +198,7 @@ def _provenance(report: PublishedReport) -> Section:
         "provenance",
         "Where the numbers come from",
         "Results are rows of MLCommons' summary_results.json of the round, made into a table by "
-        "`python -m steps.mlperf.published.refresh`. target_qps, durations, percentiles and "
+        "`./reproduce import-round`. target_qps, durations, percentiles and "
         "LoadGen's version are from the published mlperf_log_detail.txt of each run.",
         [Text(items)],
     )

@@ -189,7 +189,9 @@ def scaling_section(found: Sequence[Scaling]) -> Section:
         Column("benchmark", choices=True),
         Column("scenario", choices=True),
         Column("nodes", numeric=True),
+        Column("GPUs", numeric=True),
         Column("result", numeric=True),
+        Column("per GPU", numeric=True),
         Column("unit"),
         Column("of the sum of its parts", numeric=True),
         Column("arithmetic", wide=True),
@@ -202,7 +204,9 @@ def scaling_section(found: Sequence[Scaling]) -> Section:
             Cell(one.benchmark),
             Cell(one.scenario),
             Cell(str(one.nodes), sort=one.nodes),
+            number(one.accelerators, 0),
             significant(one.value, href=one.link),
+            number(one.value / one.accelerators if one.accelerators else None, 1),
             Cell(one.unit),
             share(one.efficiency),
             Cell(one.arithmetic),
@@ -212,7 +216,8 @@ def scaling_section(found: Sequence[Scaling]) -> Section:
     ]
     lead = (
         "A cluster's result over the sum of its nodes' own results: the same submitter's "
-        "single-node results, else those of a party of a joint submission, else AMD's."
+        "single-node results, else those of a party of a joint submission, else AMD's. Nodes with "
+        "fewer accelerators than the single node count by their accelerators."
     )
     if not rows:
         none = Text(("No result here is of more than one node.",))

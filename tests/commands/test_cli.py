@@ -37,6 +37,7 @@ WRONG: dict[str, str] = {
     "explain": "absent",
     "migrate": "absent --round v6.0 --output new",
     "score": "",
+    "import-round": "absent --round v6.0",
     "compliance": "TEST04 --performance absent --run absent --output new",
     "compare": "absent 5.1-0002",
     "diff": "system=absent base=amd-mi300x",

@@ -85,7 +85,7 @@ def test_what_code_and_configuration_name_exists() -> None:
 
 def test_every_command_has_a_row_in_the_reference() -> None:
     page = next(page for page in PAGES if page.name == "docs/reference/commands.md")
-    rows = re.findall(r"^\| `\./reproduce (?:\[run\] )?(\w+)?", page.text, re.MULTILINE)
+    rows = re.findall(r"^\| `\./reproduce (?:\[run\] )?([\w-]+)?", page.text, re.MULTILINE)
     assert sorted(name for name in rows if name) == sorted(set(COMMANDS) - {"run"})
 
 

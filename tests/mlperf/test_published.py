@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from steps.base.errors import UserError
 from steps.mlperf.published import table
+from steps.mlperf.published.importing import import_tables
 from steps.mlperf.published.logs import LOG, run_facts
-from steps.mlperf.published.refresh import refresh
 from steps.mlperf.published.result import Result, accelerators, accuracy_metrics
 from steps.mlperf.published.source import read_summary
 
@@ -66,12 +66,65 @@ def test_every_row_of_the_table_can_be_compared_and_every_instinct_row_has_its_r
     assert [row.location for row in instinct if row.run is None] == []
 
 
-def test_refresh_writes_what_load_reads(tmp_path: Path) -> None:
+def test_every_row_is_in_the_table_or_counted_with_its_reason(tmp_path: Path) -> None:
     other = {**ROW, "Suite": "edge", "Performance_Units": "Latency (ms)", "Location": "b"}
-    [path] = refresh(summary(tmp_path, ROW, other), None, tmp_path)
-    assert path == tmp_path / "v9.9.csv"
-    assert len(path.read_text().splitlines()) == 2
-    assert "27803.9" in path.read_text()
+    new = {**ROW, "Model": "nobody-thought-of-it", "Location": "c"}
+    summary(tmp_path, ROW, other, new)
+    found = import_tables(tmp_path, "v9.9", tmp_path / "tables")
+    assert [row.location for row in found.results] == [ROW["Location"], "c"]
+    assert found.dropped == {"of the edge suite": 1}
+    assert found.without == {"the performance log isn't in the checkout": 2}
+    written = (tmp_path / "tables/v9.9.csv").read_text()
+    assert len(written.splitlines()) == 3
+    assert "27803.9" in written
+    counts = (tmp_path / "tables/v9.9-dropped.csv").read_text()
+    assert counts == "reason,rows\nof the edge suite,1\n"
+    with pytest.raises(UserError, match=r"has results of v9\.9, not v9\.8 alone"):
+        import_tables(tmp_path, "v9.8", tmp_path / "tables")
+    with pytest.raises(UserError, match=r"neither summary_results\.json nor summary\.csv"):
+        import_tables(tmp_path / "tables", "v9.9", tmp_path / "tables")
+
+
+def test_no_row_of_a_published_round_is_lost() -> None:
+    """1,448 and 520 rows: what summary_results.json of the rounds have."""
+    for name, total in (("v5.1", 1448), ("v6.0", 520)):
+        dropped = (table.FOLDER / f"{name}-dropped.csv").read_text().splitlines()[1:]
+        counts = [int(line.rpartition(",")[2]) for line in dropped]
+        assert len(table.load(name)) + sum(counts) == total
+    amd = [row for row in table.load("v6.0") if row.submitter == "AMD"]
+    assert len(amd) == 19
+    assert [row.location for row in amd if row.run is None] == []
+
+
+V6_1 = (
+    "Organization,Availability,Division,SystemType,SystemName,Platform,Model,MlperfModel,Scenario,"
+    "Result,Accuracy,number_of_nodes,host_processor_model_name,host_processors_per_node,"
+    "host_processor_core_count,accelerator_model_name,accelerators_per_node,total_accelerators,"
+    "Location,framework,operating_system,notes,compliance,errors,version,inferred,has_power,Units,"
+    "weight_data_types,design_power_watts,PrivateID\n"
+)
+V6_1_ROW = (
+    "Maker,available,closed,datacenter,a server,8xMI355X,a-model,gpt-oss-120b,{scenario},{result},"
+    '"exact_match: 83.2  TOKENS_PER_SAMPLE: 1150.0",9,a CPU,2,64,AMD Instinct MI355X 288GB,8,72,'
+    "closed/Maker/results/8xMI355X/a-model/{scenario}/performance/run_1,an engine,an OS,,closed,0,"
+    "v6.1,{inferred},False,Tokens/s,fp4,,\n"
+)
+
+
+def test_the_keys_of_v6_1_are_read_too(tmp_path: Path) -> None:
+    """summary.csv as the checker of v6.1 writes it, rows of inferred results among them."""
+    rows = [
+        V6_1_ROW.format(scenario="Offline", result="95004.5", inferred=0),
+        V6_1_ROW.format(scenario="Server", result="fast", inferred=1),
+    ]
+    (tmp_path / "summary.csv").write_text(V6_1 + "".join(rows))
+    [one, other] = import_tables(tmp_path, "v6.1", tmp_path / "tables").results
+    assert (one.submitter, one.platform, one.division) == ("Maker", "8xMI355X", "closed")
+    assert (one.benchmark, one.model, one.value) == ("gpt-oss-120b", "a-model", 95004.5)
+    assert (one.nodes, one.gpus, one.software) == (9, {"MI355X": 72}, "an engine")
+    assert one.location == "closed/Maker/results/8xMI355X/a-model/Offline"
+    assert one.accuracy == {"exact_match": 83.2, "TOKENS_PER_SAMPLE": 1150.0}
+    assert (other.value, other.reason) == (None, "the result is 'fast', not a number")
 
 
 def test_a_run_is_described_by_its_own_log(tmp_path: Path) -> None:
@@ -179,6 +232,14 @@ def test_a_round_without_a_table_is_named() -> None:
             6,
             8,
             {"MI300X": 32, "MI325X": 16},
+        ),
+        ("AMD Instinct MI355X 288GB HBM3e (x87)", 11, 8, {"MI355X": 87}),
+        ("AMD Instinct MI350x 288GB HBM3e", 1, 8, {"MI350X": 8}),
+        (
+            "AMD Instinct MI355X 288GB HBM3e (Power Cap 1000 W)",
+            1,
+            8,
+            {"MI355X (Power Cap 1000 W)": 8},
         ),
         ("NVIDIA H200-SXM-141GB", 1, 8, {"H200-SXM-141GB": 8}),
         ("", None, None, {}),

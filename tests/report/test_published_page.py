@@ -29,11 +29,21 @@ needs_browser = needs("chromium", "chromedriver", packages="chromium chromium-dr
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Made as `./reproduce report --published` makes it: by a process of its own."""
-    folder = tmp_path_factory.mktemp("published")
+    return page_of("v5.1", tmp_path_factory.mktemp("published"))
+
+
+def page_of(round_name: str, folder: Path) -> Path:
     command = [sys.executable, "-m", "steps.report.published", "--output", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [*command, "--round", round_name], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     return folder
+
+
+@pytest.fixture(scope="module")
+def made_v6(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return page_of("v6.0", tmp_path_factory.mktemp("published"))
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +68,29 @@ def test_amds_24_results_are_those_of_mlcommons_in_every_format(made: Path) -> N
         assert address in page.links
         assert f"{value:,.10g}" in page.text
         assert f"[{value:,.10g}]({address})" in markdown
+
+
+def test_amds_19_results_of_v6_are_on_its_page(made_v6: Path) -> None:
+    with (ROOT / "tests/golden/v6.0-rows.csv").open(encoding="utf-8", newline="") as stream:
+        golden = [row for row in csv.DictReader(stream) if row["submitter"] == "AMD"]
+    summary = json.loads((made_v6 / "summary.json").read_text(encoding="utf-8"))
+    results = {
+        (r["platform"], r["benchmark"], r["scenario"]): r["value"] for r in summary["results"]
+    }
+    assert (len(results), len(golden)) == (19, 13)  # six are of one run with another
+    text = Page()
+    text.feed((made_v6 / "index.html").read_text(encoding="utf-8"))
+    for row in golden:
+        value = results[row["platform"], row["model"], row["scenario"]]
+        assert value == pytest.approx(float(row["value"]), abs=1e-6)
+        assert f"{value:,.10g}" in text.text
+    assert "Rows that can't be compared" not in text.text
+    verdicts = [one["verdict"] for one in summary["partners"] if one["difference"] is not None]
+    assert (verdicts.count("within tolerance"), len(verdicts)) == (22, 23)
+    scaled = {one["accelerators"] for one in summary["scaling"] if one["nodes"] > 1}
+    assert scaled == {16, 24, 87, 94}
+    assert "87/8 × 103,480 AMD" in text.text
+    assert summary["claims"] == []
 
 
 def test_the_page_is_self_contained_and_its_links_lead_somewhere(made: Path) -> None:
@@ -128,6 +161,18 @@ def test_it_opens_from_disk_without_errors_or_requests(window: browser.Browser) 
     assert [entry for entry in window.logged("browser") if entry["level"] == "SEVERE"] == []
     assert window.requests() == []
     assert window.run("return document.querySelectorAll('.bk-Figure').length") >= 6
+
+
+@needs_browser
+def test_the_page_of_v6_opens_too(made_v6: Path, tmp_path: Path) -> None:
+    with browser.browser(tmp_path / "profile") as window:
+        window.look(1280, "light")
+        window.open(made_v6 / "index.html")
+        assert [entry for entry in window.logged("browser") if entry["level"] == "SEVERE"] == []
+        assert window.requests() == []
+        assert window.run("return document.querySelectorAll('.bk-Figure').length") >= 5
+        assert set(column(window, "accelerator")) == {"MI355X"}
+        assert len(column(window, "result")) == 19
 
 
 COLUMN = """

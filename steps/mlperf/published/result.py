@@ -8,7 +8,10 @@ from typing import Literal
 from steps.base.strict import Strict
 
 UNITS = ("Tokens/s", "Samples/s", "Queries/s")
-"""Units of throughput in summary_results.json. Edge's "Latency (ms)" isn't one: less is better."""
+"""Units of throughput in summary_results.json."""
+
+LATENCIES = ("Latency (ms)", "Latency (s)")
+"""Units of SingleStream and MultiStream: less is better, and no comparison here uses them."""
 
 
 class RunFacts(Strict):
@@ -69,15 +72,21 @@ class Result(Strict):
 
     @property
     def comparable(self) -> bool:
-        """Whether there is a number to compare, without known problems."""
-        return self.value is not None and not self.problems
+        """Whether there is a throughput to compare, without known problems."""
+        return self.value is not None and not self.problems and self.unit in UNITS
 
     @property
     def number(self) -> float:
         """The value of a comparable result."""
-        if self.value is None or self.problems:
-            raise ValueError(f"{self.name} can't be compared: {'; '.join(self.problems)}")
+        if self.value is None or not self.comparable:
+            raise ValueError(f"{self.name} can't be compared: {self.reason}")
         return self.value
+
+    @property
+    def reason(self) -> str:
+        """Why it can't be compared; "" if it can."""
+        known = () if self.unit in UNITS else (f"{self.unit} is no throughput",)
+        return "; ".join(self.problems or known)
 
     @property
     def name(self) -> str:
@@ -90,16 +99,24 @@ class Result(Strict):
         return accelerators(self.accelerator, self.nodes, self.accelerators_per_node)
 
     @property
+    def accelerators(self) -> int | None:
+        """How many the whole system has; None if the source doesn't say."""
+        return sum(self.gpus.values()) or None
+
+    @property
     def gpu(self) -> str:
         """The short name of the accelerators, "MI300X + MI325X" for a mixed system."""
         return _gpu(self.accelerator, self.nodes, self.accelerators_per_node)
 
 
 def accelerators(text: str, nodes: int | None, per_node: int | None) -> dict[str, int]:
-    """Count by short name: "AMD Instinct MI300X 192GB HBM3 (x32), ... (x16)" or one kind a node."""
-    mixed = re.findall(r"([^,()]+) \(x(\d+)\)", text)
-    if mixed:
-        return {short_name(name): int(count) for name, count in mixed}
+    """Count by short name: "AMD Instinct MI300X 192GB HBM3 (x32), ... (x16)" or one kind a node.
+
+    The count of the name is the true one where nodes don't all have as many: 87 of 11 nodes of 8.
+    """
+    counted = re.findall(r"([^,()]+) \(x(\d+)\)", text)
+    if counted:
+        return {short_name(name): int(count) for name, count in counted}
     name = short_name(text)
     if not name or nodes is None or per_node is None or per_node == 0:
         return {}
@@ -112,16 +129,21 @@ def _gpu(text: str, nodes: int | None, per_node: int | None) -> str:
 
 
 def short_name(accelerator: str) -> str:
-    """ "AMD Instinct MI325X 256GB HBM3e" is MI325X; others lose only the vendor's name."""
-    if found := re.search(r"\bMI\d{3}[A-Z]?\b", accelerator):
-        return found[0]
+    """ "AMD Instinct MI325X 256GB HBM3e" is MI325X; others lose only the vendor's name.
+
+    What stands in brackets makes another accelerator of it: "MI355X (Power Cap 1000 W)".
+    """
+    if found := re.search(r"\bMI\d{3}[A-Za-z]?\b", accelerator):
+        limited = re.search(r"\([^)]*\)", accelerator)
+        return found[0].upper() + (f" {limited[0]}" if limited else "")
     name = accelerator.replace("NVIDIA ", "").strip()
     return "" if name.upper() in ("N/A", "NONE") else name
 
 
 def judged(value: object, unit: str) -> tuple[float | None, tuple[str, ...]]:
     """The number if it can be compared, and the problems with it."""
-    problems = [] if unit in UNITS else [f"unit {unit!r} is not a throughput this project knows"]
+    known = unit in (*UNITS, *LATENCIES)
+    problems = [] if known else [f"unit {unit!r} is not a throughput this project knows"]
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None, (f"the result is {value!r}, not a number", *problems)
     if not math.isfinite(value) or value <= 0:

@@ -1,8 +1,12 @@
-"""MLCommons' summary_results.json of a round, read into typed results.
+"""MLCommons' summary of a round, read into typed results.
 
-The file is what tools/submission/generate_final_report.py writes; the keys are those of v5.1.
+summary_results.json is what tools/submission/generate_final_report.py writes, summary.csv what the
+checker writes and v6.1 publishes.
 """
 
+import contextlib
+import csv
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,17 +19,63 @@ REQUIRED = ("ID", "Submitter", "Category", "Model", "Scenario", "Location")
 """The keys that identify a row; any other may be absent."""
 
 
+SUMMARIES = ("summary_results.json", "summary.csv")
+"""Names of the file at the root of a round's repository."""
+
+CSV_KEYS: Mapping[str, str] = {
+    "Organization": "Submitter",
+    "Division": "Category",
+    "SystemType": "Suite",
+    "SystemName": "System",
+    "Model": "UsedModel",
+    "MlperfModel": "Model",
+    "Result": "Performance_Result",
+    "Units": "Performance_Units",
+    "number_of_nodes": "Nodes",
+    "host_processor_model_name": "Processor",
+    "accelerator_model_name": "Accelerator",
+    "accelerators_per_node": "a#",
+    "framework": "Software",
+}
+"""Columns of summary.csv, and what summary_results.json calls the same."""
+
+RUN = "/performance/run_1"
+"""Ends the location of a row since v6.0; before, it was that of the result."""
+
+
 def read_summary(path: Path) -> list[Result]:
     """Every row, in order. Raises UserError, with row and key, for a file of another form."""
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"{path} can't be read ({error.strerror})") from error
     except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}; get the file again") from error
+        raise UserError(f"{path} is not UTF-8: {error}; get the file again") from error
+    rows = _csv(text) if path.suffix == ".csv" else _json(path, text)
     if not isinstance(rows, list) or not rows or not all(isinstance(r, dict) for r in rows):
-        raise UserError(f"{path} is not a list of results; give a round's summary_results.json")
+        raise UserError(f"{path} is not a list of results; give a round's {SUMMARIES[0]}")
     return marked_duplicates([_result(row, f"{path}, row {n}") for n, row in enumerate(rows, 1)])
+
+
+def _json(path: Path, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}; get the file again") from error
+
+
+def _csv(text: str) -> list[dict[str, Any]]:
+    """Rows by the keys of summary_results.json. A system has no public ID there: its organization
+    and platform stand for one."""
+    rows = []
+    for raw in csv.DictReader(io.StringIO(text)):
+        row: dict[str, Any] = {CSV_KEYS.get(k, k): v for k, v in raw.items() if k is not None}
+        result = str(row.get("Performance_Result") or "")
+        with contextlib.suppress(ValueError):
+            row["Performance_Result"] = float(result)
+        row["ID"] = f"{row.get('Submitter') or ''} {row.get('Platform') or ''}".strip()
+        rows.append(row)
+    return rows
 
 
 def _result(row: Mapping[str, Any], where: str) -> Result:
@@ -58,7 +108,7 @@ def _result(row: Mapping[str, Any], where: str) -> Result:
         accuracy=accuracy_metrics(_text(row, "Accuracy")),
         value=value,
         unit=unit,
-        location=_text(row, "Location"),
+        location=_text(row, "Location").removeprefix("./").removesuffix(RUN),
         problems=problems,
     )
 

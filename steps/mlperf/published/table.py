@@ -1,9 +1,10 @@
 """The published tables of a round: `vX.Y.csv`, one row a result; `vX.Y-runs.csv`, facts from the
 logs; `vX.Y-clocks.csv`, the clocks that AMD's scripts/power_settings.sh sets (in no log);
+`vX.Y-dropped.csv`, how many rows of the round are in no table, and why;
 `vX.Y-reference.csv`, accuracy of the reference models (the round's submission_checker.py).
 
 Plain CSV, so that a change of numbers is a diff that people can read. Made by
-`python -m steps.mlperf.published.refresh`; read here and nowhere else.
+`./reproduce import-round`; read here and nowhere else.
 """
 
 import csv
@@ -21,6 +22,7 @@ from steps.mlperf.published.result import Result, RunFacts, judged, marked_dupli
 
 FOLDER = Path(__file__).resolve().parent
 RUNS = "-runs"
+DROPPED = "-dropped"
 CLOCKS = "-clocks"
 REFERENCE = "-reference"
 
@@ -48,7 +50,7 @@ def load(round_name: str) -> tuple[Result, ...]:
     if not path.is_file():
         raise UserError(
             f"there is no table of round {round_name!r}; there are {', '.join(rounds())}; "
-            "python -m steps.mlperf.published.refresh makes one"
+            "./reproduce import-round makes one"
         )
     runs = load_runs(FOLDER / f"{round_name}{RUNS}.csv")
     rows = _read(path)
@@ -185,7 +187,7 @@ def _result(
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path}, {row.get('location')}: damaged row ({error}); restore it from git or "
-            "run python -m steps.mlperf.published.refresh"
+            "run ./reproduce import-round"
         ) from error
 
 

@@ -62,7 +62,7 @@ class Evidence:
         matching = [result for result in pool if selection.matches(result)]
         found = [result for result in matching if result.comparable]
         if not found:
-            problems = sorted({p for result in matching for p in result.problems})
+            problems = sorted({result.reason for result in matching if result.reason})
             reason = f" that can be compared ({'; '.join(problems)})" if problems else ""
             raise NotComputable(f"no result of {what} is published{reason}")
         units = {result.unit for result in found}

@@ -67,6 +67,7 @@ NUMBERS = (
     ("duration, s", "duration_s"),
 )
 SETTINGS = (
+    ("accelerators", "accelerators"),
     ("round", "round"),
     ("division", "division"),
     ("submitter", "submitter"),
@@ -122,7 +123,7 @@ def _match(mine: Result, others: Sequence[Result], many: bool) -> Result | None:
 
 def _pair(mine: Result, theirs: Result, a: Side, b: Side) -> Pair:
     ratio, reason = None, ""
-    problems = [f"{r.name}: {p}" for r in (mine, theirs) for p in r.problems]
+    problems = [f"{r.name}: {r.reason}" for r in (mine, theirs) if r.reason]
     if problems:
         reason = "; ".join(problems)
     elif (mine.benchmark, mine.scenario) != (theirs.benchmark, theirs.scenario):
@@ -133,6 +134,7 @@ def _pair(mine: Result, theirs: Result, a: Side, b: Side) -> Pair:
         ratio = theirs.number / mine.number
     numbers = [
         Change(what=f"result, {mine.unit}", a=_text(mine.value), b=_text(theirs.value)),
+        *_rates(mine, theirs),
         *(
             Change(what=what, a=_text(_fact(mine, name)), b=_text(_fact(theirs, name)))
             for what, name in NUMBERS
@@ -166,6 +168,20 @@ def _pair(mine: Result, theirs: Result, a: Side, b: Side) -> Pair:
         numbers=tuple(n for n in numbers if n.a or n.b),
         configuration=tuple(one for one in settings if one.a != one.b),
     )
+
+
+def _rates(mine: Result, theirs: Result) -> list[Change]:
+    """Per node and per accelerator, where the two have different counts."""
+    found = []
+    for what, name in (("node", "nodes"), ("accelerator", "accelerators")):
+        counts = [getattr(result, name) for result in (mine, theirs)]
+        if None not in counts and counts[0] != counts[1]:
+            a, b = (
+                None if r.value is None else r.value / n
+                for r, n in zip((mine, theirs), counts, strict=True)
+            )
+            found.append(Change(what=f"result per {what}, {mine.unit}", a=_text(a), b=_text(b)))
+    return found
 
 
 def _accuracy(mine: Result, theirs: Result) -> list[Change]:

@@ -96,14 +96,28 @@ class PartnerVerdict(Strict):
         )
 
 
+TWIN = ("llama2-70b-99", "llama2-70b-99.9")
+"""Submitted for both accuracy targets from the same run: comparisons show the stricter one."""
+
+
+def without_twins(results: Sequence[Result]) -> list[Result]:
+    """All but the results that the same system has for the stricter target too."""
+    strict = {_system(row) for row in results if row.benchmark == TWIN[1]}
+    return [row for row in results if row.benchmark != TWIN[0] or _system(row) not in strict]
+
+
+def _system(row: Result) -> tuple[str, ...]:
+    return (row.source, row.round, row.division, row.submitter, row.platform, row.scenario)
+
+
 def judge(
     result: Result, published: Sequence[Result], tolerances: Tolerances, clock: str = ""
 ) -> PartnerVerdict:
     """Matches by accelerator, benchmark, scenario, nodes, accelerators, division, precision.
 
     In the open division the model counts too: a pruned one is no reference for a whole one. Of
-    several rounds the result's own is taken, if it has a match. A published result is judged by
-    the others: it is no part of its own band.
+    several rounds the result's own is taken, if it has a match, else the latest that has one. A
+    published result is judged by the others: it is no part of its own band.
     `clock`: what the result's system description says of its accelerators' clock.
     """
     alike = [
@@ -111,9 +125,9 @@ def judge(
         for row in published
         if row.comparable and _alike(row, result) and row.location != result.location
     ]
-    alike = [row for row in alike if row.round == result.round] or alike
+    alike = [row for row in alike if row.round == result.round] or _latest(alike)
     references = [row for row in alike if row.submitter == REFERENCE]
-    tolerance = tolerances.of(result.gpu)
+    tolerance = tolerances.of((references or [result])[0].round, result.gpu)
     found = PartnerVerdict(
         name=result.name,
         own=result.source == "own",
@@ -138,7 +152,7 @@ def judge(
     )
     if not result.comparable:
         return found.model_copy(
-            update={"verdict": "no result to compare", "hints": result.problems}
+            update={"verdict": "no result to compare", "hints": (result.reason,)}
         )
     if not references:
         return found
@@ -189,8 +203,14 @@ def _identity(row: Result) -> tuple[object, ...]:
         row.scenario,
         row.nodes,
         row.unit,
-        row.precision.lower(),
+        row.precision.lower().replace("mxfp4", "fp4"),  # v6.0's rows say fp4 of the same format
     )
+
+
+def _latest(rows: Sequence[Result]) -> list[Result]:
+    rounds = {row.round for row in rows}
+    last = max(rounds, key=lambda name: [int(part) for part in name[1:].split(".")], default="")
+    return [row for row in rows if row.round == last]
 
 
 def _nearest(result: Result, published: Sequence[Result]) -> str:

@@ -10,20 +10,36 @@ FALLBACK = "AMD"
 
 
 class PartOf(Strict):
-    """`count` nodes like the single-node result `name`, whose logs are at `link`."""
+    """`accelerators`, in nodes like the one of the result `name`, whose logs are at `link`.
 
-    count: int
+    `per_node`: accelerators of that node. The last node may have fewer in use.
+    """
+
+    accelerators: int
+    per_node: int
     gpu: str
     name: str
     link: str
     submitter: str
     value: float
 
+    @property
+    def nodes(self) -> str:
+        """ "4", or "87/8" of ten nodes of eight and one of seven."""
+        whole, rest = divmod(self.accelerators, self.per_node)
+        return f"{self.accelerators}/{self.per_node}" if rest else str(whole)
+
+    @property
+    def expected(self) -> float:
+        """What so many accelerators give at the single node's rate of each."""
+        return self.accelerators * self.value / self.per_node
+
 
 class Scaling(Strict):
     """`efficiency` is the value over the sum of the parts, as a share; None if a part is unknown.
 
-    `reason` says then which. A single node is its own part: efficiency 1.
+    `accelerators`: of the whole system, None if the source doesn't say. `reason` says which part
+    is unknown. A single node is its own part: efficiency 1.
     """
 
     name: str
@@ -36,6 +52,7 @@ class Scaling(Strict):
     scenario: str
     precision: str
     nodes: int
+    accelerators: int | None
     value: float
     unit: str
     efficiency: float | None
@@ -47,7 +64,7 @@ class Scaling(Strict):
         """ "169,197 / (4 × 27,854.4 MangoBoost + ...)"."""
         if self.efficiency is None:
             return self.reason
-        terms = " + ".join(f"{p.count} × {p.value:,.10g} {p.submitter}" for p in self.parts)
+        terms = " + ".join(f"{p.nodes} × {p.value:,.10g} {p.submitter}" for p in self.parts)
         return f"{self.value:,.10g} / ({terms}) = {100 * self.efficiency:.2f} %"
 
 
@@ -68,20 +85,15 @@ def _order(found: Scaling) -> tuple[object, ...]:
 def _scaled(result: Result, singles: Sequence[Result]) -> Scaling:
     parts: list[PartOf] = []
     reason = ""
-    per_node = result.accelerators_per_node or 0
     for gpu, count in result.gpus.items():
-        nodes, rest = divmod(count, per_node) if per_node else (0, count)
         single = result if result.nodes == 1 else _single(result, gpu, singles)
-        if rest or single is None:
-            reason = (
-                f"{count} × {gpu} are no whole number of nodes of {per_node}"
-                if rest
-                else f"no single-node {gpu} result of the same kind is known"
-            )
+        if single is None:
+            reason = f"no single-node {gpu} result of the same kind is known"
             break
         parts.append(
             PartOf(
-                count=nodes,
+                accelerators=count,
+                per_node=single.accelerators_per_node or count,
                 gpu=gpu,
                 name=single.name,
                 link=table.link(single),
@@ -89,7 +101,7 @@ def _scaled(result: Result, singles: Sequence[Result]) -> Scaling:
                 value=single.number,
             )
         )
-    total = sum(part.count * part.value for part in parts)
+    total = sum(part.expected for part in parts)
     return Scaling(
         name=result.name,
         source=result.source,
@@ -101,6 +113,7 @@ def _scaled(result: Result, singles: Sequence[Result]) -> Scaling:
         scenario=result.scenario,
         precision=result.precision,
         nodes=result.nodes or 0,
+        accelerators=result.accelerators,
         value=result.number,
         unit=result.unit,
         efficiency=None if reason or total <= 0 else result.number / total,

@@ -24,24 +24,23 @@ class ClaimTolerances(Strict):
 
 
 class Tolerances(Strict):
-    """Shares. `partner` is by accelerator; "other" is for those without a line of their own."""
+    """Shares. `partner` is by round and accelerator; `other` is for those without a line there."""
 
-    partner: dict[str, Share]
+    partner: dict[str, dict[str, Share]]
+    other: Share
     claims: ClaimTolerances
 
-    def of(self, gpu: str) -> float:
-        return self.partner.get(gpu, self.partner["other"])
+    def of(self, round_name: str, gpu: str) -> float:
+        """The share for an accelerator, by the round of its published reference."""
+        return self.partner.get(round_name, {}).get(gpu, self.other)
 
 
 @cache
 def load(path: Path = FILE) -> Tolerances:
     """Raises UserError naming the key that is wrong."""
     try:
-        found = Tolerances.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return Tolerances.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError) as error:
         raise UserError(f"{path} can't be read: {error}") from error
     except ValidationError as error:
         raise UserError(f"{path}: {explain(error)}") from error
-    if "other" not in found.partner:
-        raise UserError(f"{path}: partner has no `other`; give it a share")
-    return found

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from steps.base.untrusted import Damaged, text_of
 from steps.mlperf.loadgen import USER_CONF
+from steps.mlperf.user_conf import loadgen_model, read_settings
 from steps.submit.validate.detail import Detail
 from steps.submit.validate.findings import Findings
 from steps.submit.validate.performance import Judge
@@ -90,34 +91,11 @@ def _own(judge: Judge) -> dict[str, float]:
     return own | dict(benchmark.mlperf_conf)
 
 
-def loadgen_model(official: str, scenario: str) -> str:
-    """The name of a benchmark in LoadGen's mlperf.conf: no points, no accuracy level."""
-    name = official.removesuffix("-99.9").removesuffix("-99").replace(".", "_")
-    return f"{name}-interactive" if scenario == "Interactive" else name
-
-
 def _settings(
     path: str, text: str, model: str, scenario: str, findings: Findings
 ) -> dict[str, tuple[int, float]]:
-    """Line and value of each key that applies to this run: the more specific key wins."""
-    found: dict[str, tuple[int, int, float]] = {}
-    for number, raw in enumerate(text.splitlines(), start=1):
-        line = raw.split("#", 1)[0].strip()
-        if not line:
-            continue
-        left, equals, right = (part.strip() for part in line.partition("="))
-        parts = left.rsplit(".", 2)
-        try:
-            value = float(right)
-        except ValueError:
-            value = math.nan
-        if not equals or len(parts) != 3 or math.isnan(value):
-            findings.add("user-conf-damaged", path, f"no setting: {line[:80]}", line=number)
-            continue
-        if parts[0] not in (model, "*") or parts[1] not in (scenario, "*"):
-            continue
-        # LoadGen looks for model.scenario, *.scenario, model.*, *.* in this order.
-        rank = 2 * (parts[1] != "*") + (parts[0] != "*")
-        if parts[2] not in found or rank >= found[parts[2]][0]:
-            found[parts[2]] = (rank, number, value)
-    return {key: (line, value) for key, (_, line, value) in found.items()}
+    """Line and value of each key that applies to this run; lines that set nothing are reported."""
+    found = read_settings(text, model, scenario)
+    for number, line in found.damaged.items():
+        findings.add("user-conf-damaged", path, f"no setting: {line[:80]}", line=number)
+    return found.values
