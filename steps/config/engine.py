@@ -286,18 +286,18 @@ class EngineSettings(Strict):
         return self
 
 
-class VllmSettings(EngineSettings):
-    """vLLM of any generation. `threads` of arithmetic on the CPU, of each engine. `build`: a name of
-    `conf/options/`, whose arguments and variables this is checked against until the environment or
-    image is there. `unread`: variables of `environment` that this build doesn't read, each with the
-    reason why they are kept. `arguments_on`: of engines on another hardware of a mixed cluster."""
+class _Vllm(EngineSettings):
+    """vLLM of any generation. `threads` of arithmetic on the CPU, of each engine. `build`: a name
+    of `conf/options/`, whose arguments and variables count until the environment or image is there.
+    `unread`: variables of `environment` that this build doesn't read, each with the reason why it
+    is kept. `arguments_on`: of engines on another hardware of a mixed cluster."""
 
     build: Name
     unread: dict[str, str] = Field(default_factory=dict)
     threads: Positive
     arguments: VllmArguments
     arguments_on: dict[Name, VllmArguments] = Field(default_factory=dict)
-    sampling: Sampling = Sampling()
+    sampling: Sampling = Field(default_factory=Sampling)
 
     @model_validator(mode="after")
     def nodes_have_accelerators_for_their_engines(self) -> Self:
@@ -323,13 +323,13 @@ class VllmSettings(EngineSettings):
         return self
 
 
-class VllmEngine(VllmSettings):
+class VllmEngine(_Vllm):
     """vLLM as its project releases it, for a CPU, ROCm or CUDA."""
 
     kind: Literal["vllm"]
 
 
-class RocmVllmEngine(VllmSettings):
+class RocmVllmEngine(_Vllm):
     """AMD's own vLLM of v5.1. `dispatch` and `power`, and variables that begin with HARNESS_, are
     settings of AMD's harness, and are recorded only: our fleet starts the engines.
     """

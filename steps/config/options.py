@@ -23,7 +23,7 @@ from steps.base.strict import Strict
 from steps.config.engine import RANGE, VllmArguments
 
 FOLDER = "options"
-"""Of `conf/`."""
+"""The folder in `conf/`."""
 
 FILE = "engine.json"
 """What an environment's or an image's step writes."""
@@ -65,8 +65,8 @@ def of_build(conf: Path, build: str) -> Options:
     path = conf / FOLDER / f"{build}.json"
     if not path.is_file():
         raise UserError(
-            f"build {build!r} is none of {', '.join(builds(conf))}; name the nearest to the engine "
-            "that the environment or image has"
+            f"build {build!r} isn't one of {', '.join(builds(conf))}; name the nearest to the "
+            "engine that the environment or image has"
         )
     return read(path)
 
@@ -237,7 +237,7 @@ def _alternatives(node: ast.expr) -> Iterator[ast.expr]:
 
 
 def _name(node: ast.expr) -> str:
-    """Of a type, or of what it is a list or a mapping of."""
+    """Name of a type, or of what it is a list or a mapping of."""
     return str(getattr(node.value if isinstance(node, ast.Subscript) else node, "id", ""))
 
 
@@ -246,7 +246,7 @@ def _is_none(node: ast.expr) -> bool:
 
 
 def _values(node: ast.expr) -> list[Any]:
-    """Of a Literal or an Enum."""
+    """What a Literal or an Enum allows."""
     held = node.slice if isinstance(node, ast.Subscript) else node
     each = held.elts if isinstance(held, ast.Tuple) else [held]
     return [one.value for one in each if isinstance(one, ast.Constant)]

@@ -141,7 +141,7 @@ class Reader:
         return result
 
     def _bounds(self, module: str, value: "ast.expr | None", depth: int = 3) -> dict[str, float]:
-        """Of a pydantic Field, here or at the configuration whose default an argument takes."""
+        """Those of a pydantic Field, here or where an argument takes its default from."""
         if isinstance(value, ast.Call):
             found = {
                 keyword.arg: keyword.value.value

@@ -17,7 +17,7 @@ from steps.config import groups, options
 from steps.config.axes import AXES
 from steps.config.checks import PerformanceCheckConfig
 from steps.config.compression import PruneConfig
-from steps.config.engine import VllmSettings
+from steps.config.engine import RocmVllmEngine, VllmEngine
 from steps.config.groups import Requirement
 from steps.config.runtime import Runtime
 from steps.config.scheduler import GROUP, Choice, Scheduler
@@ -306,7 +306,7 @@ class Planner:
         """What the engine of a step is given, it has to take: by the list of the environment or
         image if that is made, else by the shipped one."""
         engine = getattr(config, "engine", None)
-        if not isinstance(engine, VllmSettings):
+        if not isinstance(engine, VllmEngine | RocmVllmEngine):
             return
         made = cell.made["environment/engine"].output
         listed = (self._root / made).with_name(options.FILE)

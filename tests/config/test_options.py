@@ -197,7 +197,7 @@ def test_a_plan_refuses_what_the_engine_does_not_take() -> None:
         planned("+hardware.engine.arguments.gpu_memory_utilisation=0.5", "scenario=Server")
     with pytest.raises(UserError, match=r"the nearest is VLLM_CPU_KVCACHE_SPACE"):
         planned("+hardware.engine.environment.VLLM_CPU_KVCACHE_SPAC='4'", "scenario=Server")
-    with pytest.raises(UserError, match=r"build 'vllm-1' is none of .*vllm-0.9.1, vllm-0.14.0"):
+    with pytest.raises(UserError, match=r"build 'vllm-1' isn't one of .*vllm-0.9.1, vllm-0.14.0"):
         planned("hardware.engine.build=vllm-1", "scenario=Server")
     plan = planned("+hardware.engine.arguments.block_size=32", "scenario=Server")
     assert any('"block_size":32' in job.config for job in plan.jobs)

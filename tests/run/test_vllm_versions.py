@@ -51,6 +51,7 @@ class Arguments:
 def config(environment: dict[str, str], arguments: dict[str, Any], **more: Any) -> Config:
     given = {
         "kind": "vllm",
+        "build": "vllm-0.32.0",
         "placement": PLACEMENT,
         "offline_order": "as_issued",
         "environment": environment,
@@ -58,12 +59,16 @@ def config(environment: dict[str, str], arguments: dict[str, Any], **more: Any) 
         "start_limit_s": 60.0,
         "stall_limit_s": 30.0,
         "threads": 1,
-        "build": "vllm-0.32.0",
         "arguments": {
+            "dtype": "bfloat16",
             "max_model_len": 640,
             "max_num_seqs": 8,
+            "max_num_batched_tokens": 4096,
             "tensor_parallel_size": 1,
+            "enforce_eager": True,
             "enable_prefix_caching": False,
+            "enable_chunked_prefill": True,
+            "seed": 0,
         },
         **more,
     }
