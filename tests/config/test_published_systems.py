@@ -390,3 +390,28 @@ def test_amds_v6_image_is_the_published_one_with_its_patchs_variables() -> None:
     images = [json.loads(job.config) for job in plan.jobs if job.step == "container"]
     (image,) = [image for image in images if image["name"] == "llama2-70b-v6.0-gfx950"]
     assert image["ready"]["base"] == "rocm/amd-mlperf:mi355x_llama2_70b_inference_6.0"
+
+
+@pytest.mark.parametrize(("hardware", "engines", "accelerators"), [("h100", 4, 2), ("h200", 8, 1)])
+def test_todays_vllm_shares_nvidias_accelerators_out(
+    hardware: str, engines: int, accelerators: int
+) -> None:
+    """69 GB of weights in FP8: two of 80 GB hold them and enough sequences, or one of 141 GB."""
+    plan = planned(
+        "system=amd-mi300x",
+        f"hardware={hardware}",
+        "benchmark=llama2-70b-99.9",
+        "precision=fp8",
+        "scenario=Offline",
+        "length=rule",
+        "engine=vllm",
+        "system.target_qps.Offline=10",
+    )
+    job = next(job for job in plan.jobs if job.step == "performance_run")
+    engine = json.loads(job.config)["engine"]
+    placement = engine["placement"]
+    assert (placement["engines_per_node"], placement["device_variable"]) == (
+        engines,
+        "CUDA_VISIBLE_DEVICES",
+    )
+    assert engine["arguments"]["tensor_parallel_size"] == accelerators
