@@ -1,4 +1,4 @@
-"""How an image comes to its base: ready-made, pulled, or built; and under which name it is recorded."""
+"""How an image comes to its base: ready-made, pulled, or built; and the name it is recorded by."""
 
 import subprocess
 from pathlib import Path
@@ -18,7 +18,7 @@ DIGEST = "sha256:" + "d" * 64
 
 
 class Registry:
-    """As much of a client as finding a base needs. `here`: names on the machine; `there`: names that
+    """As much of a client as a base needs. `here`: names on the machine; `there`: names that
     can be pulled."""
 
     def __init__(self, here: tuple[str, ...] = (), there: tuple[str, ...] = ()) -> None:

@@ -68,7 +68,10 @@ def run(step: str, scenario: str, artifacts: dict[str, Path], home: Path) -> Man
     )
     assert done.returncode == 0, done.stderr
     made = Manifest.read(home / "out/manifest.json")
-    assert (made.result["engine"]["version"], made.result["engine"]["generation"]) == ("0.9.1", "V0")
+    assert (made.result["engine"]["version"], made.result["engine"]["generation"]) == (
+        "0.9.1",
+        "V0",
+    )
     assert read_detail(made.file("mlperf_log_detail.txt")).get("num_errors") == 0
     return made
 
