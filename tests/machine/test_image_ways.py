@@ -88,8 +88,10 @@ def test_without_it_the_recipe_goes_on_and_says_why() -> None:
     config = image(ready=ReadyMade(base=READY, arguments={}))
     made, base = chosen(Registry(there=(BASE,)), config, console)
     assert (made.arguments, base) == ({"VLLM_PATCHES": "a b"}, BASE)
-    assert READY in console.said[-1]
-    assert console.said[-2].endswith("going on with the recipe")
+    *_, why, pulling = console.said
+    assert READY in why
+    assert why.endswith("going on with the recipe")
+    assert pulling == f"image x: pulling {BASE}"
 
 
 def test_without_any_way_the_base_is_named() -> None:
