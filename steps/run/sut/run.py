@@ -166,7 +166,8 @@ def _image(inputs: Mapping[str, Path]) -> dict[str, str]:
         return {}
     named = made.result.get("base") or made.config.get("base")
     base = named or "a base that its record doesn't name"
-    return {"image": f"{base}, built as {str(made.result['image']):.19}"}
+    image = str(made.result["image"])
+    return {"image": f"{base}, built as {image:.19}"}
 
 
 def _check_devices(there: Sequence[Accelerator], engines: Sequence[Mapping[str, Any]]) -> None:
