@@ -25,7 +25,10 @@ from steps.config.axes import AXES
 from steps.config.engine import SSH
 from steps.config.groups import hardware_file
 from steps.config.layers import SELECTORS, effective
+from steps.config.remembered import remember
 from steps.config.site import PACKAGE, site_text
+
+remember()
 
 MATRIX_KEYS = ("experiment", "matrix", "cells", "experiment_name")
 """What the choice of cells depends on; every other override applies to each of them."""
