@@ -335,3 +335,83 @@ def _hardware(chain: list[str]) -> str:
             if isinstance(entry, dict) and "override /hardware" in entry:
                 return str(entry["override /hardware"])
     raise AssertionError(f"{chain[0]} names no hardware")
+
+
+TODAY = [
+    ("mi355x", "Offline", "mxfp4", {"max_num_seqs": 3392, "max_num_batched_tokens": 65536}),
+    ("mi355x", "Server", "mxfp4", {"max_num_seqs": 3096, "max_num_batched_tokens": 40960}),
+    ("mi355x", "Interactive", "mxfp4", {"max_num_seqs": 4096, "max_num_batched_tokens": 8192}),
+    ("mi325x", "Offline", "fp8", {"max_num_seqs": 2048, "max_num_batched_tokens": 65536}),
+    ("mi325x", "Server", "fp8", {"max_num_seqs": 1024, "max_num_batched_tokens": 40960}),
+    ("mi300x", "Offline", "fp8", {"max_num_seqs": 1792, "max_num_batched_tokens": 40960}),
+    ("mi300x", "Interactive", "fp8", {"max_num_seqs": 3840, "max_num_batched_tokens": 43008}),
+]
+
+
+@pytest.mark.parametrize(("hardware", "scenario", "precision", "wanted"), TODAY)
+def test_todays_vllm_has_the_published_v6_settings(
+    hardware: str, scenario: str, precision: str, wanted: Mapping[str, int]
+) -> None:
+    plan = planned(
+        f"system=amd-{hardware}",
+        "benchmark=llama2-70b-99.9",
+        f"precision={precision}",
+        f"scenario={scenario}",
+        "length=rule",
+        "engine=vllm",
+        f"system.target_qps.{scenario}=10",
+    )
+    job = next(job for job in plan.jobs if job.step == "performance_run")
+    engine = json.loads(job.config)["engine"]
+    assert (engine["kind"], engine["build"]) == ("vllm", "vllm-0.32.0")
+    assert engine["placement"]["engines_per_node"] == 8
+    assert wanted.items() <= engine["arguments"].items()
+    assert engine["arguments"]["kv_cache_dtype"] == "fp8"
+    assert engine["arguments"]["quantization"] == {"fp8": "fp8", "mxfp4": "quark"}[precision]
+    assert not [name for name in engine["environment"] if "MLPERF" in name]
+    assert job.limitation is None
+
+
+def test_amds_v6_image_is_the_published_one_with_its_patchs_variables() -> None:
+    plan = planned(
+        "system=amd-mi355x",
+        "benchmark=llama2-70b-99.9",
+        "precision=mxfp4",
+        "scenario=Interactive",
+        "length=rule",
+        "engine=vllm-v6.0",
+        "system.target_qps.Interactive=263",
+    )
+    by_step = {job.step: json.loads(job.config) for job in plan.jobs}
+    engine = by_step["performance_run"]["engine"]
+    assert engine["build"] == "amd-v6.0"
+    assert engine["environment"]["VLLM_SUBSEQUENT_DECODE_STEPS"] == "6"
+    assert "VLLM_MIN_REQUEST_DECODE_STEP" not in engine["environment"]
+    images = [json.loads(job.config) for job in plan.jobs if job.step == "container"]
+    (image,) = [image for image in images if image["name"] == "llama2-70b-v6.0-gfx950"]
+    assert image["ready"]["base"] == "rocm/amd-mlperf:mi355x_llama2_70b_inference_6.0"
+
+
+@pytest.mark.parametrize(("hardware", "engines", "accelerators"), [("h100", 4, 2), ("h200", 8, 1)])
+def test_todays_vllm_shares_nvidias_accelerators_out(
+    hardware: str, engines: int, accelerators: int
+) -> None:
+    """69 GB of weights in FP8: two of 80 GB hold them and enough sequences, or one of 141 GB."""
+    plan = planned(
+        "system=amd-mi300x",
+        f"hardware={hardware}",
+        "benchmark=llama2-70b-99.9",
+        "precision=fp8",
+        "scenario=Offline",
+        "length=rule",
+        "engine=vllm",
+        "system.target_qps.Offline=10",
+    )
+    job = next(job for job in plan.jobs if job.step == "performance_run")
+    engine = json.loads(job.config)["engine"]
+    placement = engine["placement"]
+    assert (placement["engines_per_node"], placement["device_variable"]) == (
+        engines,
+        "CUDA_VISIBLE_DEVICES",
+    )
+    assert engine["arguments"]["tensor_parallel_size"] == accelerators

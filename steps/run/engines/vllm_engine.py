@@ -80,6 +80,7 @@ class VllmEngine:
             self._sampling |= interval
             if not interval:
                 arguments = {**versions.first_token_only(limit, known), **arguments}
+        arguments |= versions.validated(known)
         _refuse_damaged(weights)
         unsaid = getattr(config.arguments, "dtype", "auto") == "auto"
         if reader := versions.installed("transformers"):

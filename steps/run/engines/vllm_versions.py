@@ -107,6 +107,11 @@ def first_token_only(limit: int, known: Collection[str]) -> dict[str, Any]:
     return {"stream_interval": limit} if "stream_interval" in known else {}
 
 
+def validated(known: Collection[str]) -> dict[str, Any]:
+    """The argument with which vLLM refuses variables of its own name that it doesn't know."""
+    return {"fail_on_environ_validation": True} if "fail_on_environ_validation" in known else {}
+
+
 # ---- stop sequences ----------------------------------------------------------------------------
 
 

@@ -182,8 +182,10 @@ def _image(inputs: Mapping[str, Path]) -> dict[str, str]:
     made = Manifest.read(inputs["environment"])
     if made.step != "container":
         return {}
+    named = made.result.get("base") or made.config.get("base")
+    base = named or "a base that its record doesn't name"
     image = str(made.result["image"])
-    return {"image": f"{made.result.get('base', made.config.get('base'))}, built as {image:.19}"}
+    return {"image": f"{base}, built as {image:.19}"}
 
 
 def _check_devices(there: Sequence[Accelerator], engines: Sequence[Mapping[str, Any]]) -> None:
