@@ -202,7 +202,8 @@ def wheres(
             reasons = "; ".join(f"{reason} (step {step})" for step, reason in one.never)
             said[one.key] = "never", f"can't be executed: {reasons}"
         elif brings:
-            said[one.key] = "brings", f"needs something that you bring: {'; '.join(brings)}"
+            then = f"; then it runs on {where} with {one.wants}" if one.wants else ""
+            said[one.key] = "brings", f"needs something that you bring: {'; '.join(brings)}{then}"
         elif one.wants and due and (one.machine or count > 1 or plan.scheduler.name != "local"):
             said[one.key] = "elsewhere", f"runs on {where} with {one.wants}"
         else:
