@@ -1,9 +1,8 @@
 """Which Reprise this is: the version, and the commit and state of the checkout."""
 
-import json
 import os
 import subprocess
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 VERSION = "0.1.0"
@@ -43,9 +42,6 @@ class Version:
     def but_changed(self) -> "Version":
         """The same, of code that isn't the commit's."""
         return replace(self, changed=True)
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
 
     def __str__(self) -> str:
         if self.commit is None:

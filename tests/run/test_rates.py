@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from steps.config.loadgen import Loadgen
 from steps.mlperf.rounds import load
-from steps.run.sut.user_conf import render_audit_config
+from steps.run.sut.user_conf import render_audit_config, render_user_conf
 
 lg = pytest.importorskip("mlperf_loadgen")
 
@@ -17,13 +18,22 @@ TEST06 = load("v5.1").compliance["TEST06"].audit
 
 
 def issued(
-    home: Path, mode: str, rate: float, audit: Mapping[str, int] | None
+    home: Path,
+    mode: str,
+    rate: float,
+    audit: Mapping[str, int] | None = None,
+    duration_ms: int | None = None,
 ) -> list[tuple[int, ...]]:
     """The sample indices of every query that LoadGen sends in Offline."""
     home.mkdir()
-    (home / "user.conf").write_text(
-        f"*.Offline.target_qps = {rate}\n*.Offline.min_duration = 100\n", encoding="utf-8"
+    given = Loadgen(
+        model="llama2-70b",
+        target_qps=rate,
+        min_duration_ms=duration_ms,
+        min_query_count=None,
+        performance_sample_count_override=None,
     )
+    (home / "user.conf").write_text(render_user_conf(given, "Offline"), encoding="utf-8")
     audit_file = home / "audit.config"
     if audit is not None:
         audit_file.write_text(render_audit_config(audit), encoding="utf-8")
@@ -64,5 +74,5 @@ def test_offline_sends_the_same_whatever_the_rate(
 
 
 def test_negative_control_a_performance_run_sends_by_its_rate(tmp_path: Path) -> None:
-    sent = [issued(tmp_path / str(rate), "PerformanceOnly", rate, None) for rate in RATES]
+    sent = [issued(tmp_path / str(rate), "PerformanceOnly", rate, None, 100) for rate in RATES]
     assert len(sent[0][0]) < len(sent[-1][0])

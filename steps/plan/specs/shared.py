@@ -121,7 +121,8 @@ def unused_by_untimed(config: Config) -> tuple[str, ...]:
     """The duration of a run whose samples are counted beforehand, and the rate that LoadGen
     multiplies with it in Offline. Server and Interactive send at that rate whatever they count.
     """
-    rate = ("loadgen.target_qps",) if config["scenario"] == "Offline" else ()
+    counted = config["scenario"] == "Offline" and config["loadgen"]["min_duration_ms"] is None
+    rate = ("loadgen.target_qps",) if counted else ()
     return (*unused_by_timed(config), "rules.min_duration_ms", *rate)
 
 
