@@ -20,12 +20,14 @@ from steps.base.arguments import Parser
 from steps.base.errors import UserError
 from steps.base.record import write_atomically
 from steps.base.untrusted import Damaged, text_of
+from steps.commands.closed_rules import closed_rules
 from steps.mlperf.loadgen import USER_CONF, loadgen_scenario
 from steps.mlperf.loadgen_log import Detail, read_detail
 from steps.mlperf.published import table
 from steps.mlperf.published.importing import Imported, import_tables, problems
 from steps.mlperf.published.logs import LOG
 from steps.mlperf.published.result import Result
+from steps.mlperf.rounds import load, rounds
 from steps.mlperf.user_conf import loadgen_model, read_settings
 from steps.report.comparison import tolerances
 from steps.report.comparison.partner import PartnerVerdict, judge, without_twins
@@ -60,12 +62,31 @@ def command(given: argparse.Namespace) -> int:
     instinct = [row for row in found.results if row.gpu.startswith("MI")]
     verdicts = band_verdicts(instinct)
     files = {**settings(given.checkout, instinct), **drafts(given.checkout, instinct)}
+    rules = conformance(
+        given.checkout, found.results, given.tables / f"{given.round}-closed-rules.csv"
+    )
     files["bands.csv"] = table.to_csv(map(_band, verdicts), BAND)
     for name, text in files.items():
         write_atomically(folder / name, text)
     print(summary(found, instinct, verdicts))
-    print("\n".join(map(str, [*found.paths, *(folder / name for name in sorted(files))])))
+    print("\n".join(map(str, [*found.paths, *rules, *(folder / name for name in sorted(files))])))
     return 0
+
+
+def conformance(checkout: Path, rows: Sequence[Result], path: Path) -> list[Path]:
+    """Write what open results on Instinct meet of the closed division's rules, where there are any
+    of benchmarks that the round's rules know."""
+    known = load(rows[0].round).benchmarks if rows and rows[0].round in rounds() else {}
+    lines = [
+        {"location": row.location, **rule.model_dump(), "met": "yes" if rule.met else "no"}
+        for row in rows
+        if row.division == "open" and row.gpu.startswith("MI") and row.benchmark in known
+        for rule in closed_rules(checkout, row, rows)
+    ]
+    if not lines:
+        return []
+    write_atomically(path, table.to_csv(lines, ("location", *table.ClosedRule.model_fields)))
+    return [path]
 
 
 def summary(found: Imported, instinct: Sequence[Result], verdicts: Sequence[PartnerVerdict]) -> str:

@@ -30,7 +30,6 @@ def ledger_section(claims: Sequence[ClaimResult], source: str) -> Section:
         Column("stated"),
         Column("value", numeric=True),
         Column("verdict", choices=True),
-        Column("readings that agree"),
         Column("benchmark"),
         Column("scenario", choices=True),
         Column("section", choices=True),
@@ -41,11 +40,10 @@ def ledger_section(claims: Sequence[ClaimResult], source: str) -> Section:
             Cell(claim.stated),
             value_cell(claim.value, claim.unit),
             Cell(
-                claim.verdict,
+                claim.sentence,
                 tone=TONES[claim.verdict],
                 note="rests on a secondary source" if claim.secondary_sources else "",
             ),
-            Cell(claim.agreeing),
             Cell(_place(", ".join(claim.benchmarks))),
             Cell(_place(claim.scenario)),
             Cell(claim.section),
@@ -54,9 +52,10 @@ def ledger_section(claims: Sequence[ClaimResult], source: str) -> Section:
     ]
     lead = (
         "Every quantitative claim of AMD about its results of this round, computed on published "
-        "rows. Supported: at least one fair reading of the claim gives the stated value. Not "
-        "supported: readings can be computed and none does. Not verifiable: a result that it "
-        "needs is not published. The claims are in our words; their source is:"
+        "rows. Supported: the reading that the claim's words name gives the stated value, or most "
+        "fair readings do where the words name none. Not supported: readings can be computed, and "
+        "that isn't so. Not verifiable: a result that it needs is not published. The claims are "
+        "in our words; their source is:"
     )
     blocks: list[Block] = [Table("claims-table", "One row a claim", columns, rows)]
     blocks += [_claim_details(claim) for claim in claims]
@@ -122,7 +121,7 @@ def _claim_details(claim: ClaimResult) -> Details:
         text=text.strip(),
         tables=(readings, rows) if used else (readings,),
         tone=TONES[claim.verdict],
-        badge=claim.verdict,
+        badge=claim.sentence,
     )
 
 
@@ -138,7 +137,7 @@ def _reading_row(reading: ReadingResult, unit: str) -> list[Cell]:
     if reading.agrees is None:
         words = ("–" if reading.decides else "for comparison", "soft")
     return [
-        Cell(reading.words),
+        Cell(reading.words, note="named by the claim" if reading.named else ""),
         Cell(words[0], tone=words[1]),
         value_cell(reading.value, unit),
         Cell(reading.arithmetic),

@@ -24,10 +24,15 @@ BY_HAND = {
     175: ((3, 2, 1), (2, 1, 1), (2, 1, 1)),
     176: ((3, 2, 1), (2, 1, 1), (2, 1, 1)),
     280: ((4, 2, 1), (3, 2, 1), (3, 2, 1)),
+    340: ((4, 2, 1), (3, 2, 1), (3, 2, 1)),
     405: ((5, 3, 2), (4, 2, 1), (4, 2, 1)),
+    420: ((5, 3, 2), (4, 2, 1), (4, 2, 1)),
+    500: ((6, 3, 2), (5, 3, 2), (4, 2, 1)),
     520: ((6, 3, 2), (5, 3, 2), (4, 2, 1)),
     530: ((7, 4, 2), (5, 3, 2), (5, 3, 2)),
     540: ((7, 4, 2), (5, 3, 2), (5, 3, 2)),
+    1000: ((12, 6, 3), (9, 5, 3), (8, 4, 2)),
+    1047: ((12, 6, 3), (9, 5, 3), (8, 4, 2)),
     671: ((8, 4, 2), (6, 3, 2), (6, 3, 2)),
 }
 
@@ -39,6 +44,22 @@ def test_the_table_equals_arithmetic_by_hand(billions: float) -> None:
         for memory_gb in (192, 256, 288)
     )
     assert found == BY_HAND[billions]
+
+
+FOOTNOTE = {
+    **{"OPT": 130, "GPT-3": 175, "BLOOM": 176, "Gopher": 280, "PaLM 1": 340, "LLaMA 405B": 405},
+    **{"Generic LM 420B": 420, "Generic LM 500B": 500, "Generic LM 520B": 520},
+    **{"Generic LM 1.047T": 1047, "Megatron-LM": 530, "Samba": 1000},
+}
+"""The models of AMD's footnote MI350-012, billions of parameters."""
+
+
+def test_the_table_has_every_model_of_the_footnote() -> None:
+    ours = {m.name: m.billions for m in CAPACITY.models.values() if "MI350-012" in m.source}
+    assert ours == FOOTNOTE
+    sizes = [CAPACITY.hardware[name].accelerator.memory_gb for name in CAPACITY.table]
+    assert sizes == [192, 256, 288]
+    assert set(FOOTNOTE.values()) <= set(BY_HAND)
 
 
 def test_520_billion_parameters_in_fp4_fit_one_mi355x_and_no_other() -> None:

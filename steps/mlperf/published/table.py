@@ -1,5 +1,6 @@
 """The published tables of a round: `vX.Y.csv`, one row a result; `vX.Y-runs.csv`, facts from the
 logs; `vX.Y-clocks.csv`, the clocks that AMD's scripts/power_settings.sh sets (in no log);
+`vX.Y-closed-rules.csv`, what of the closed division's rules an open result on Instinct meets;
 `vX.Y-dropped.csv`, how many rows of the round are in no table, and why;
 `vX.Y-reference.csv`, accuracy of the reference models (the round's submission_checker.py).
 
@@ -12,17 +13,19 @@ import io
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from steps.base.errors import UserError, explain
 from steps.base.record import write_atomically
+from steps.base.strict import Strict
 from steps.mlperf.published.result import Result, RunFacts, judged, marked_duplicates
 
 FOLDER = Path(__file__).resolve().parent
 RUNS = "-runs"
 DROPPED = "-dropped"
+CLOSED_RULES = "-closed-rules"
 CLOCKS = "-clocks"
 REFERENCE = "-reference"
 
@@ -96,6 +99,35 @@ def reference_scores(round_name: str, benchmark: str) -> dict[str, float]:
     rows = _read(path) if path.is_file() else []
     model = model_of(benchmark)
     return {row["metric"]: float(row["reference"]) for row in rows if row["benchmark"] == model}
+
+
+class ClosedRule(Strict):
+    """One rule of the closed division, and whether an open result meets it.
+
+    `of`: "result", or "submission" for what a single result can't meet. `found` is what `evidence`
+    says, a path of the round's repository.
+    """
+
+    rule: str
+    of: Literal["result", "submission"]
+    met: bool
+    found: str
+    evidence: str
+
+
+@cache
+def closed_rules(round_name: str) -> dict[str, tuple[ClosedRule, ...]]:
+    """Rules by location of the result; empty if the round has no such table."""
+    path = FOLDER / f"{round_name}{CLOSED_RULES}.csv"
+    found: dict[str, list[ClosedRule]] = {}
+    for row in _read(path) if path.is_file() else []:
+        location = row.pop("location")
+        try:
+            rule = ClosedRule.model_validate({**row, "met": row["met"] == "yes"})
+        except ValidationError as error:
+            raise UserError(f"{path}, {location}: {explain(error)}") from error
+        found.setdefault(location, []).append(rule)
+    return {location: tuple(rules) for location, rules in found.items()}
 
 
 def accuracy_shares(result: Result) -> dict[str, float]:

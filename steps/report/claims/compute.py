@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from steps.mlperf.published.result import Result
-from steps.mlperf.published.table import reference_scores
+from steps.mlperf.published.table import closed_rules, reference_scores
 from steps.report.claims.model import (
     AccuracyShare,
     Capacity,
@@ -12,6 +12,7 @@ from steps.report.claims.model import (
     Operand,
     Ratio,
     Reading,
+    Rules,
     Selection,
     ShareOfParts,
     Spread,
@@ -90,6 +91,8 @@ def compute(
         return _spread(computation, pool, evidence)
     if isinstance(computation, AccuracyShare):
         return _accuracy_share(computation, pool, evidence)
+    if isinstance(computation, Rules):
+        return _rules(computation, pool, evidence)
     return _capacity(computation)
 
 
@@ -148,8 +151,26 @@ def _accuracy_share(
 
 
 def _capacity(computation: Capacity) -> tuple[float, str]:
-    value = computation.memory_gb * 8 / computation.bits
-    return value, f"{computation.memory_gb:g} GB × 8 / {computation.bits:g} bits = {value:.1f}e9"
+    value = computation.memory_gb * 8 / computation.bits / computation.overhead
+    text = f"{computation.memory_gb:g} GB × 8 / {computation.bits:g} bits"
+    text += f" / {computation.overhead:g}" if computation.overhead != 1 else ""
+    return value, f"{text} = {value:.1f}e9"
+
+
+def _rules(computation: Rules, pool: Sequence[Result], evidence: Evidence) -> tuple[float, str]:
+    result = evidence.one(computation.operand, pool)
+    rules = closed_rules(result.round).get(result.location, ())
+    counted = [rule for rule in rules if rule.of == "result"]
+    if not counted:
+        raise NotComputable(f"no rule of {result.name} was judged")
+    missed = [rule for rule in counted if not rule.met]
+    text = f"{len(counted) - len(missed)} of {len(counted)} rules met"
+    text += "".join(f"; not met: {rule.rule} ({rule.found})" for rule in missed)
+    apart = [rule for rule in rules if rule.of != "result" and not rule.met]
+    text += "".join(
+        f"; of the {rule.of}, not counted: {rule.rule} ({rule.found})" for rule in apart
+    )
+    return 100 * (len(counted) - len(missed)) / len(counted), text
 
 
 def _expressed(ratio: float, unit: Unit, text: str) -> tuple[float, str]:

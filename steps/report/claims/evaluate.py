@@ -44,6 +44,7 @@ class ReadingResult(Strict):
 
     words: str
     decides: bool
+    named: bool
     own: bool
     value: float | None
     agrees: bool | None
@@ -53,7 +54,8 @@ class ReadingResult(Strict):
 
 
 class ClaimResult(Strict):
-    """`value` is of the first deciding reading that agrees, else of the first that has one."""
+    """`value` is of the reading that the claim's words name, else of the first deciding one that
+    agrees with the verdict, else of the first that has a value."""
 
     id: str
     section: str
@@ -75,6 +77,14 @@ class ClaimResult(Strict):
         deciding = [reading for reading in self.readings if reading.decides]
         agree = sum(1 for reading in deciding if reading.agrees)
         return f"{agree} of {len(deciding)} reading{'s' if len(deciding) != 1 else ''}"
+
+    @property
+    def sentence(self) -> str:
+        """The verdict, and under how many readings the claim holds."""
+        if self.verdict == "not verifiable from public data":
+            return self.verdict
+        holds = "" if self.verdict == "supported" else ": holds"
+        return f"{self.verdict}{holds} under {self.agreeing}"
 
 
 def evaluate(
@@ -107,14 +117,18 @@ def _claim(
                     readings.append(evaluated)
     deciding = [reading for reading in readings if reading.decides]
     valued = [reading for reading in deciding if reading.value is not None]
-    agreeing = [reading for reading in valued if reading.agrees]
-    chosen = next(iter(agreeing or valued), None)
+    named = [reading for reading in valued if reading.named]
+    judged = named or valued
+    agreeing = [reading for reading in judged if reading.agrees]
+    holds = len(agreeing) == len(judged) if named else 2 * len(agreeing) > len(judged)
+    alike = [reading for reading in judged if reading.agrees is holds]
+    chosen = next(iter(alike or judged), None)
     verdict: Verdict = (
-        "supported"
-        if agreeing
+        "not verifiable from public data"
+        if not judged
+        else "supported"
+        if holds
         else "not supported"
-        if valued
-        else "not verifiable from public data"
     )
     return ClaimResult(
         **claim.model_dump(exclude={"stated", "readings"}),
@@ -139,6 +153,7 @@ def _reading(
     return ReadingResult(
         words=reading.words,
         decides=reading.decides,
+        named=reading.named,
         own=any(result.source == "own" for result in evidence.results),
         value=value,
         agrees=agrees(value, claim.stated, tolerances)

@@ -142,23 +142,41 @@ class AccuracyShare(Strict):
 
 
 class Capacity(Strict):
-    """Parameters in billions that `memory_gb` (1e9 bytes) holds at so many bits each."""
+    """Parameters in billions that `memory_gb` (1e9 bytes) holds at so many bits each.
+
+    `overhead`: 1.1 where the model needs a tenth more than its weights.
+    """
 
     kind: Literal["capacity"]
     memory_gb: float
     bits: float
+    overhead: Annotated[float, Field(ge=1)] = 1.0
+
+
+class Rules(Strict):
+    """The share, in percent, of the closed division's rules that an open result meets.
+
+    The rules are rows of the round's table (`vX.Y-closed-rules.csv`), each judged on published
+    files; those about a whole submission are shown and don't count.
+    """
+
+    kind: Literal["rules"]
+    operand: Operand
 
 
 Computation = Annotated[
-    Value | Ratio | ShareOfParts | Spread | AccuracyShare | Capacity, Field(discriminator="kind")
+    Value | Ratio | ShareOfParts | Spread | AccuracyShare | Capacity | Rules,
+    Field(discriminator="kind"),
 ]
 
 
 class Reading(Strict):
-    """One way to compute a claim's number. `decides`: it counts for the verdict."""
+    """One way to compute a claim's number. `decides`: it counts for the verdict. `named`: it is
+    the one that the claim's words name, so that it alone decides."""
 
     words: str
     decides: bool
+    named: bool = False
     compute: Computation
 
 

@@ -1,0 +1,141 @@
+"""What of the closed division's rules an open result meets, by the validator.
+
+The result is copied to where a closed one lies and checked there. `RULES` says which findings break
+which rule; what the validator can't see is read from the measurement.
+"""
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from steps.mlperf.loadgen import DETAIL
+from steps.mlperf.published.result import Result
+from steps.mlperf.published.table import ClosedRule
+from steps.submit.validate.findings import Finding, Severity
+from steps.submit.validate.result import check_result
+from steps.submit.validate.tree import Place, Tree, home_layout
+
+RUN = ("results", f"performance/run_1/{DETAIL}")
+ACCURACY = ("results", "accuracy/accuracy.txt")
+
+RULES: Mapping[str, tuple[str, str, str]] = {
+    "the performance run is VALID, in performance mode, without an error": (
+        r"performance-(missing|files|answers|invalid|flag|error.*|mode|audit|scenario|result)|log-.*",
+        *RUN,
+    ),
+    "runs have the round's seeds": (r"(performance|accuracy)-seed", *RUN),
+    "the run lasts as long as the rules say": (r"performance-duration.*", *RUN),
+    "samples are as many as the rules say": (
+        r"performance-(sample-count|dataset|offline-samples|min-queries|equal-issue)",
+        *RUN,
+    ),
+    "latencies are within their limits": (
+        r"performance-(latency|token-latencies|target-latency|judged-limits)",
+        *RUN,
+    ),
+    "no setting is for the open division only": (
+        r"user-conf-open-only",
+        "measurements",
+        "user.conf",
+    ),
+    "accuracy is measured on the whole dataset": (
+        r"accuracy-(missing|files|sample-count|mode|dataset|scenario|error|hash.*|log.*|not.*|text.*)",
+        *ACCURACY,
+    ),
+    "accuracy and the answers' length are within their bounds": (
+        r"accuracy-(low|high|metric)",
+        *ACCURACY,
+    ),
+    "every compliance test is there and verified": (
+        r"compliance-.*",
+        "compliance",
+        "TEST06/verify_accuracy.txt",
+    ),
+    "the measurement is described": (r"measurement-.*", "measurements", "README.md"),
+}
+"""By rule: the codes that break it, as a pattern, and the folder and file that show it."""
+
+ONE_OF = "a scenario with limits beside Offline"
+PRUNED = re.compile(r"prun|drop_layers", re.IGNORECASE)
+
+
+def closed_rules(checkout: Path, row: Result, rows: Sequence[Result]) -> Iterator[ClosedRule]:
+    """Every rule, for one open result; `rows` are those of the round."""
+    findings, place = _findings(checkout, row), _place(checkout, row)
+    for rule, (pattern, folder, file) in RULES.items():
+        broken = [found for found in findings if re.fullmatch(pattern, found.code)]
+        yield ClosedRule(
+            rule=rule,
+            of="result",
+            met=not broken,
+            found="; ".join(found.what for found in broken) or "no finding of the validator",
+            evidence=f"{getattr(place, folder)}/{file}",
+        )
+    yield from _of_measurement(checkout, row)
+    mine = {r.scenario for r in rows if (r.platform, r.model) == (row.platform, row.model)}
+    yield ClosedRule(
+        rule=ONE_OF,
+        of="submission",
+        met=bool(mine & {"Server", "Interactive"}),
+        found=f"submitted: {', '.join(sorted(mine))}",
+        evidence=row.location.rpartition("/")[0],
+    )
+
+
+def _findings(checkout: Path, row: Result) -> list[Finding]:
+    """Errors of the result where a closed one lies."""
+    here, there = _place(checkout, row), _place(checkout, row, "closed")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in (name for name in FOLDERS if _distinct(here, name)):
+            source = checkout / getattr(here, name)
+            if source.is_dir():
+                shutil.copytree(source, Path(folder) / getattr(there, name), symlinks=True)
+        found = check_result(Tree(Path(folder)), row.round, there, row.benchmark)
+    return [one for one in found.findings if one.severity is Severity.ERROR]
+
+
+FOLDERS = ("results", "measurements", "compliance")
+
+
+def _distinct(place: Place, name: str) -> bool:
+    """In v6 all three are one folder."""
+    return name == "results" or getattr(place, name) != place.results
+
+
+def _place(checkout: Path, row: Result, division: str = "") -> Place:
+    layout = home_layout(Tree(checkout), f"{row.division}/{row.submitter}") or "v5.1"
+    division = division or row.division
+    return Place(layout, division, row.submitter, row.platform, row.model, row.scenario)
+
+
+def _of_measurement(checkout: Path, row: Result) -> Iterator[ClosedRule]:
+    """What the submitter says of its weights."""
+    folder = _place(checkout, row).measurements
+    files = sorted((checkout / folder).glob("*.json"))
+    said = _json(next((p for p in files if "retraining" in p.read_text("utf-8")), None))
+    retraining = str(said.get("retraining", "not stated"))
+    yield ClosedRule(
+        rule="weights aren't retrained",
+        of="result",
+        met=retraining.lower() == "no",
+        found=f"retraining: {retraining}",
+        evidence=folder,
+    )
+    readme = checkout / folder / "README.md"
+    text = readme.read_text("utf-8", errors="replace") if readme.is_file() else ""
+    pruned = PRUNED.search(text)
+    yield ClosedRule(
+        rule="the model is whole",
+        of="result",
+        met=pruned is None,
+        found=f"README.md: {pruned[0]}" if pruned else "README.md names no pruning",
+        evidence=f"{folder}/README.md",
+    )
+
+
+def _json(path: Path | None) -> Mapping[str, object]:
+    found = json.loads(path.read_text("utf-8")) if path else {}
+    return found if isinstance(found, dict) else {}
