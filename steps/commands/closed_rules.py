@@ -107,8 +107,8 @@ def _distinct(place: Place, name: str) -> bool:
 
 def _place(checkout: Path, row: Result, division: str = "") -> Place:
     layout = home_layout(Tree(checkout), f"{row.division}/{row.submitter}") or "v5.1"
-    division = division or row.division
-    return Place(layout, division, row.submitter, row.platform, row.model, row.scenario)
+    spelled = row.location.rpartition("/")[2]  # some write scenarios in lower case
+    return Place(layout, division or row.division, row.submitter, row.platform, row.model, spelled)
 
 
 def _of_measurement(checkout: Path, row: Result) -> Iterator[ClosedRule]:
@@ -126,14 +126,32 @@ def _of_measurement(checkout: Path, row: Result) -> Iterator[ClosedRule]:
     )
     readme = checkout / folder / "README.md"
     text = readme.read_text("utf-8", errors="replace") if readme.is_file() else ""
-    pruned = PRUNED.search(text)
+    said_so = PRUNED.search(text)
+    scripts = _pruning_scripts(checkout, row)
     yield ClosedRule(
         rule="the model is whole",
         of="result",
-        met=pruned is None,
-        found=f"README.md: {pruned[0]}" if pruned else "README.md names no pruning",
-        evidence=f"{folder}/README.md",
+        met=said_so is None and not scripts,
+        found="README.md is about pruning"
+        if said_so
+        else scripts[0].name
+        if scripts
+        else "neither README.md nor code is about pruning",
+        evidence=f"{folder}/README.md"
+        if said_so or not scripts
+        else scripts[0].relative_to(checkout).as_posix(),
     )
+
+
+def _pruning_scripts(checkout: Path, row: Result) -> list[Path]:
+    """Scripts of this model's code that are named after pruning."""
+    home = checkout / row.division / row.submitter
+    return [
+        path
+        for code in ("code", "src")
+        for path in sorted((home / code / row.model).rglob("*.py"))
+        if "prun" in path.name.lower()  # drop_layers.py is in every copy of AMD's harness
+    ]
 
 
 def _json(path: Path | None) -> Mapping[str, object]:

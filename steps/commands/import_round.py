@@ -27,7 +27,7 @@ from steps.mlperf.published import table
 from steps.mlperf.published.importing import Imported, import_tables, problems
 from steps.mlperf.published.logs import LOG
 from steps.mlperf.published.result import Result
-from steps.mlperf.rounds import load, rounds
+from steps.mlperf.rounds import load, names
 from steps.mlperf.user_conf import loadgen_model, read_settings
 from steps.report.comparison import tolerances
 from steps.report.comparison.partner import PartnerVerdict, judge, without_twins
@@ -76,7 +76,7 @@ def command(given: argparse.Namespace) -> int:
 def conformance(checkout: Path, rows: Sequence[Result], path: Path) -> list[Path]:
     """Write what open results on Instinct meet of the closed division's rules, where there are any
     of benchmarks that the round's rules know."""
-    known = load(rows[0].round).benchmarks if rows and rows[0].round in rounds() else {}
+    known = load(rows[0].round).benchmarks if rows and rows[0].round in names() else {}
     lines = [
         {"location": row.location, **rule.model_dump(), "met": "yes" if rule.met else "no"}
         for row in rows
