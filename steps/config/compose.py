@@ -471,7 +471,7 @@ class _Composer:
                     f"{where} says name: {OmegaConf.select(config, path)}; a {axis}'s name is its "
                     f"file's: write name: {own}"
                 )
-        if self._is_site(point["system"]):
+        if self._site is not None and self._is_site(point["system"]):
             _require_own(self._site, files)
 
     def _is_site(self, system: str) -> bool:

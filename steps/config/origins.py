@@ -79,8 +79,12 @@ def plain(value: Any) -> Any:
     """The value without its origin, at any depth."""
     if isinstance(value, _Truth):
         return bool(value)
-    if isinstance(value, Traced):
-        return next(base for base in (str, int, float) if isinstance(value, base))(value)
+    if isinstance(value, _Text):
+        return str(value)
+    if isinstance(value, _Whole):
+        return int(value)
+    if isinstance(value, _Number):
+        return float(value)
     if isinstance(value, Mapping):
         return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

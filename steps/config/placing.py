@@ -103,15 +103,16 @@ def _replace(config: DictConfig, one: Setting) -> tuple[Any, str, Any]:
     path = WRITTEN.get(one.key) or ".".join(filter(None, (NAMES[name], below)))
     above, _, key = path.rpartition(".")
     parent: Any = OmegaConf.select(config, above)
-    if not isinstance(parent, DictConfig) or parent._content.get(key) is None:
+    there = parent._content if isinstance(parent, DictConfig) else None
+    if not isinstance(there, dict) or there.get(key) is None:
         raise UserError(
             f"{one.text} applies to nothing: this cell has no {one.key}; narrow it, or choose "
             "what has one"
         )
     below_it = OmegaConf.select(config, path)
     value = on_top(_said(one), below_it)
-    node = OmegaConf.create({key: value}, flags=FLAGS)._get_node(key)
+    node: Any = OmegaConf.create({key: value}, flags=FLAGS)._get_node(key)
     node._set_parent(parent)
-    before = parent._content[key]
-    parent._content[key] = node
+    before = there[key]
+    there[key] = node
     return parent, key, before

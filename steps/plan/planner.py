@@ -485,8 +485,8 @@ def _valid(spec: StepSpec, subtree: Any, where: str) -> BaseModel:
             return kind.model_validate_json(text)
         except ValidationError as error:
             found.append(error)
-    error = min(found, key=lambda one: (_is_of_another_kind(one), one.error_count()))
-    raise UserError(f"{where}: {explain(error)}; fix it in conf/ or the override") from error
+    nearest = min(found, key=lambda one: (_is_of_another_kind(one), one.error_count()))
+    raise UserError(f"{where}: {explain(nearest)}; fix it in conf/ or the override") from nearest
 
 
 def _is_of_another_kind(error: ValidationError) -> bool:
