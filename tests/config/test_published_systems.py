@@ -359,7 +359,7 @@ def test_todays_vllm_has_the_published_v6_settings(
         f"scenario={scenario}",
         "length=rule",
         "engine=vllm",
-        f"system.target_qps.{scenario}=10",
+        f"++system.target_qps.{scenario}=10",
     )
     job = next(job for job in plan.jobs if job.step == "performance_run")
     engine = json.loads(job.config)["engine"]
@@ -380,7 +380,7 @@ def test_amds_v6_image_is_the_published_one_with_its_patchs_variables() -> None:
         "scenario=Interactive",
         "length=rule",
         "engine=vllm-v6.0",
-        "system.target_qps.Interactive=263",
+        "++system.target_qps.Interactive=263",
     )
     by_step = {job.step: json.loads(job.config) for job in plan.jobs}
     engine = by_step["performance_run"]["engine"]
@@ -405,7 +405,7 @@ def test_todays_vllm_shares_nvidias_accelerators_out(
         "scenario=Offline",
         "length=rule",
         "engine=vllm",
-        "system.target_qps.Offline=10",
+        "++system.target_qps.Offline=10",
     )
     job = next(job for job in plan.jobs if job.step == "performance_run")
     engine = json.loads(job.config)["engine"]
