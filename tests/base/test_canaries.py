@@ -26,7 +26,7 @@ SITE = f"""\
 defaults: [null-engine, _self_]
 system: {{name: acme, submitter: Acme, engine: {{environment: {{MASTER: "{THERE}:29500"}}}}}}
 """
-CHOSEN = ("experiment=null-engine", "scenario=Offline", "--site", "site.yaml")
+CHOSEN = ("experiment=null-engine", "scenario=Offline", "--site", "acme.yaml")
 UNTIL = ("--", "--until", "performance_check", "describe")
 RUN = "results/null-engine/runs/acme/rehearsal/none/bf16/Offline/performance_run"
 LOG = "results/null-engine/logs/acme/rehearsal/none/bf16/Offline/performance_run.log"
@@ -52,7 +52,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     remote = f"https://me:{TOKEN}@{THERE}/reprise.git"
     for words in (["init", "--quiet"], ["remote", "add", "origin", remote]):
         subprocess.run(["git", *words], cwd=home, check=True, timeout=LIMIT_S)
-    (home / "site.yaml").write_text(SITE, encoding="utf-8")
+    (home / "acme.yaml").write_text(SITE, encoding="utf-8")
     (home / "token").write_text(f"{FILED}\n", encoding="utf-8")
     edit(home / "steps/run/performance_run.py", START, LEAK)
     plan = make(home, list(CHOSEN[:2]))
