@@ -7,9 +7,9 @@ from pydantic import Field, JsonValue
 from steps.base.strict import Strict
 
 State = Literal["read", "listed", "in a library", "unread", "unseen"]
-"""A variable that `engine.environment` sets: code in Python read it and named it; it was only read
-with the whole environment or a whole table; a loaded library has its name; nothing asked for it; or
-the engine has processes of its own, which aren't watched."""
+"""A variable that `engine.environment` sets: code in Python asked for it; it was only read with the
+whole table of vLLM's; a loaded library has its name; nothing asked for it (copies of the whole
+environment don't count); or the engine has processes of its own, which aren't watched."""
 
 RESOLVED = "resolved"
 """In the result of a run."""

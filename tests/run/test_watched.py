@@ -16,6 +16,8 @@ from steps.run.engines.watched import watch
 found = watch(["GOT", "TAKEN", "ASKED", "DEAD", "COPIED", "TABLE", "AFTER"])
 os.environ.get("GOT"); os.environ["TAKEN"]; "ASKED" in os.environ
 dict(os.environ), {**os.environ}, os.environ.copy()
+dict(os.environ.items()), list(os.environ.values()), os.environ | {}
+[name for name in os.environ]
 list(os.environ.keys()); os.getenv("AFTER")
 def compile_factors():
     getter = lambda: os.getenv("TABLE")
@@ -38,7 +40,7 @@ def test_reads_by_name_are_told_from_copies_and_from_silence() -> None:
     )
     assert json.loads(done.stdout) == {
         **{"GOT": "read", "TAKEN": "read", "ASKED": "read", "AFTER": "read"},
-        **{"DEAD": "listed", "COPIED": "listed", "TABLE": "listed"},
+        **{"DEAD": "unread", "COPIED": "unread", "TABLE": "listed"},
     }
 
 

@@ -35,8 +35,8 @@ class Watch:
         self.read: set[str] = set()
         self.listed: set[str] = set()
 
-    def note(self, name: str, whole: bool) -> None:
-        if whole or any(caller in WHOLE for caller in _callers()):
+    def note(self, name: str) -> None:
+        if any(caller in WHOLE for caller in _callers()):
             self.listed.add(name)
         else:
             self.read.add(name)
@@ -72,20 +72,27 @@ def watch(names: Collection[str]) -> Watch:
 
     class Watched(kind):  # type: ignore[misc]
         def keys(self) -> Any:
-            """dict(os.environ) asks for these, and then for each value in their order."""
+            """dict(os.environ) asks for these, and then for each value in their order: code that
+            copies everything, as vLLM does for its processes, asks for nothing."""
             names = super().keys()
             awaited.names = list(names)[::-1]
             return names
 
+        def items(self) -> Any:
+            return dict(self).items()
+
+        def values(self) -> Any:
+            return dict(self).values()
+
         def __getitem__(self, name: str) -> str:
             left: list[str] = getattr(awaited, "names", [])
-            whole = bool(left) and left[-1] == name
-            if whole:
+            copied = bool(left) and left[-1] == name
+            if copied:
                 left.pop()
             elif left:
                 awaited.names = []
-            if name in found.names and name not in found.read:
-                found.note(name, whole)
+            if not copied and name in found.names and name not in found.read:
+                found.note(name)
             return str(super().__getitem__(name))
 
     os.environ.__class__ = Watched
