@@ -171,7 +171,7 @@ MISTAKES = [
     ),
     (["set.targt_qps=30"], ["did you mean target_qps?"]),
     (["set.Servr.target_qps=30"], ["did you mean Server?"]),
-    (["set.engine.max_num_seq=30"], ["did you mean max_num_seqs"]),
+    (["set.engine.max_num_seq=30"], ["max_num_seqs"]),
     (["set.engine.placement.node=3"], ["has no engine.placement.node", "did you mean nodes?"]),
     (["set.generation.max_tokns=3"], ["did you mean max_tokens"]),
     (["set.target_qps=30,40"], ["takes one value", "set.Server.target_qps=VALUE"]),
