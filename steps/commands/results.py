@@ -141,12 +141,14 @@ def settled(asked: Asked) -> dict[str, Reason]:
     """What is due, by output. Artifacts that results wait for are made first, since those results
     hold if they come out as they were; a failure is met again by what needs them.
     """
-    needed = wanted(asked.plan, asked.here())
+    needed, before = wanted(asked.plan, asked.here()), list[str]()
     while True:
         reasons = due(asked.plan, asked.root)
         found = [path for path in unsettled(asked.plan, reasons) if path in needed]
-        if not found or asked.execute(found):
+        # What is due again once it was made would be so for ever.
+        if not found or found == before or asked.execute(found):
             return reasons
+        before = found
 
 
 def _as_told(asked: Asked, passed_on: Sequence[str]) -> int:

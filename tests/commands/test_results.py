@@ -20,9 +20,8 @@ from steps.commands import results
 from steps.commands.results import Asked
 from steps.commands.seal import _require_held
 from steps.commands.verify import verify
-from steps.plan.code import Code
+from steps.plan.due import MISSING, Reason
 from steps.plan.plan import Plan, freeze
-from steps.plan.registry import STEPS
 from steps.plan.states import CellState, States, selected, word_for
 from tests import synthetic
 from tests.conftest import planned
@@ -283,10 +282,13 @@ class Told(Asked):
         return self.becomes.pop(0)() if self.becomes else 0
 
 
+def missing(plan: Plan, root: Path) -> dict[str, Reason]:
+    return {job.output: MISSING for job in plan.jobs if not (root / job.output).is_file()}
+
+
 @pytest.fixture
 def told(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> Told:
-    code = dict.fromkeys(STEPS, Code("c", {}))
-    monkeypatch.setattr("steps.plan.due.codes", lambda *_: code)
+    monkeypatch.setattr(results, "due", missing)
     Told.asked_for.clear()
     Told.becomes.clear()
     return Told(asked.path, asked.plan, asked.root, asked.overrides)
@@ -296,6 +298,9 @@ def test_no_tree_is_asked_for_while_a_cell_is_not_valid(
     told: Told, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert results.run(told, ()) == 0
+    assert told.asked_for == [], "nothing to do"
+    gone(told.plan, told.root, "provenance", "")
+    assert results.run(told, ()) == 1
     assert told.asked_for == [()]
     invalid(told.plan, told.root, "Server")
     assert results.run(told, ()) == 1
@@ -312,6 +317,7 @@ def test_what_a_scheduler_says_costs_no_page(
     def silent() -> int:
         raise UserError("Slurm doesn't answer")
 
+    gone(told.plan, told.root, "provenance", "")
     told.becomes.append(silent)
     assert results.run(told, ()) == 1
     found = capsys.readouterr()

@@ -209,7 +209,7 @@ def write(output: Path, files: Mapping[str, Path], run: str) -> int:
 
 
 def _entries(files: Mapping[str, Path]) -> Iterator[tuple[tarfile.TarInfo, Path]]:
-    """Results keep their times, which snakemake compares; nothing has an owner."""
+    """Results keep their times, which `Manifest.altered` compares; nothing has an owner."""
     for name, path in files.items():
         status = path.stat()
         entry = tarfile.TarInfo(name)

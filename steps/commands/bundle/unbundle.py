@@ -43,8 +43,7 @@ LONGEST_NAME = 255
 """Bytes of a file's name on every file system of Linux."""
 
 CHECKOUT_TIME = 1_000_000_000
-"""The time of the checkout's files: older than every result, or snakemake would make those again.
-"""
+"""The time of all of the checkout's files, older than every result."""
 
 
 class BundleError(Exception):
