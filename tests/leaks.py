@@ -86,10 +86,7 @@ def processes(mark: str) -> Iterator[tuple[str, str]]:
 
 def sockets(ours: Collection[str]) -> Iterator[tuple[str, str]]:
     """Addresses that one of our processes listens at, or nobody that is known."""
-    owners: dict[str, set[str]] = {}
-    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
-        with suppress(OSError):
-            owners.setdefault(os.readlink(descriptor), set()).add(descriptor.parts[2])
+    owners = _holders()
 
     def others(number: str) -> bool:
         holders = owners.get(f"socket:[{number}]", set())
@@ -105,6 +102,18 @@ def sockets(ours: Collection[str]) -> Iterator[tuple[str, str]]:
         fields = line.split()
         if len(fields) == 8 and int(fields[3], 16) & 0x10000 and not others(fields[6]):
             yield fields[7], f"unix {fields[7]}"
+
+
+def _holders() -> dict[str, set[str]]:
+    """By what a descriptor is, the processes that have one."""
+    found: dict[str, set[str]] = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended, or is another user's
+            for descriptor in os.listdir(process / "fd"):
+                with suppress(OSError):
+                    target = os.readlink(process / "fd" / descriptor)
+                    found.setdefault(target, set()).add(process.name)
+    return found
 
 
 def entries(folders: tuple[Path, ...]) -> Iterator[tuple[str, str]]:
