@@ -8,7 +8,7 @@ BIN := $(DEV)/bin
 REAL := engine or e2e or long or system
 TOGETHER := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: test test-engines lint format bench rounds locks reference
+.PHONY: test test-engines test-real lint format bench rounds locks reference
 unexport PYTHONPATH PYTHONHOME
 
 test: lint
@@ -19,6 +19,10 @@ test: lint
 test-engines: $(DEV)/complete
 	$(BIN)/python -m pytest $(PYTEST) $(TOGETHER) -m "(engine or system) and not long"
 	$(BIN)/python -m pytest $(PYTEST) -m "e2e and not long"
+
+# Everything that is left, on services that it installs (Debian, as root), starts and stops.
+test-real: $(DEV)/complete
+	$(BIN)/python -m tests.real $(PYTEST)
 
 lint: $(DEV)/complete
 	$(BIN)/ruff check .

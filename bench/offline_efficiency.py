@@ -70,7 +70,7 @@ class Subject(inside.Subject):
             temperature=0.0,
             min_tokens=config.generation.min_tokens,
             max_tokens=config.generation.max_tokens,
-            stop_token_ids=[config.generation.eos_token_id],
+            stop_token_ids=list(config.generation.ends),
             detokenize=False,
         )
 

@@ -126,7 +126,7 @@ def bare(
         temperature=0.0,
         min_tokens=generation.min_tokens,
         max_tokens=generation.max_tokens,
-        stop_token_ids=[generation.eos_token_id],
+        stop_token_ids=list(generation.ends),
         detokenize=False,
         output_kind=RequestOutputKind.DELTA,
         stream_interval=generation.max_tokens,

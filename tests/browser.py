@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.programs import logs_of
+
 LIMIT_S = 60.0
 FLAGS = (
     "--headless=new",
@@ -136,9 +138,13 @@ def browser(profile: Path) -> Iterator[Browser]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with subprocess.Popen(
-        ["chromedriver", f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as driver:
+    log = logs_of("chromium", profile) / f"{port}.log"
+    with (
+        log.open("wb") as stream,
+        subprocess.Popen(
+            ["chromedriver", f"--port={port}"], stdout=stream, stderr=subprocess.STDOUT
+        ) as driver,
+    ):
         try:
             _wait(port)
             window = Browser(f"http://127.0.0.1:{port}", profile)

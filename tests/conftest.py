@@ -1,6 +1,9 @@
 """A copy of the project that a test may edit or run in; how a run of the tests ends."""
 
+import hashlib
 import os
+import pickle
+import random
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -12,14 +15,11 @@ import pytest
 
 from steps.plan.make import make
 from steps.plan.plan import Plan
-from tests import snakemake_warnings
-from tests.ending import pytest_addoption, pytest_configure
+from tests import ending, snakemake_warnings
 
 ROOT = Path(__file__).resolve().parent.parent
 hypothesis.settings.register_profile("shared machine", deadline=None)
 hypothesis.settings.load_profile("shared machine")
-
-__all__ = ["pytest_addoption", "pytest_configure"]
 
 PARTS = ("conf", "containers", "envs", "reproduce", "steps", "workflow", "Snakefile")
 
@@ -53,9 +53,41 @@ system:
 """A site file: null engines on nodes that have to have accelerators."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that start engines first: they take longest, and the last file keeps one core only."""
+LONGEST = (
+    "tests/plan/test_reruns.py",
+    "tests/config/test_systems.py",
+    "tests/commands/tune/test_command.py",
+    "tests/plan/test_accepted.py",
+    "tests/config/test_published_systems.py",
+)
+"""Half a minute of one core each, and more."""
+
+_shared: list[Path] = []
+"""A folder of this run of the tests, if its processes share one."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    ending.pytest_addoption(parser)
+    words = "run files in a random order, and tests of each; both workers get the same seed"
+    parser.addoption("--shuffle", type=int, metavar="SEED", help=words)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    ending.pytest_configure(config)
+    own = config.getoption("basetemp", None)
+    if hasattr(config, "workerinput") and own:  # beside those of the other workers
+        _shared.append(Path(own).parent / "plans")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What takes longest comes first: the last file keeps one core only."""
+    if (seed := config.getoption("shuffle")) is not None:
+        shuffled = random.Random(seed)
+        places = {item.path: shuffled.random() for item in items}
+        items.sort(key=lambda item: (places[item.path], shuffled.random()))
+        return
     slow = {item.path for item in items if item.get_closest_marker("engine")}
+    slow |= {ROOT / name for name in LONGEST}
     items.sort(key=lambda item: item.path not in slow)
 
 
@@ -112,5 +144,18 @@ def edit(path: Path, old: str, new: str) -> None:
 
 @cache
 def planned(*overrides: str) -> Plan:
-    """The plan of these overrides, made once for all tests of a process: each takes a second."""
-    return make(ROOT, list(overrides))
+    """The plan of these overrides, made once for all tests of a run: each takes a second."""
+    if not _shared:
+        return make(ROOT, list(overrides))
+    path = _shared[0] / hashlib.sha256(repr(overrides).encode()).hexdigest()
+    if path.exists():
+        with path.open("rb") as stream:
+            known: Plan = pickle.load(stream)
+        return known
+    plan = make(ROOT, list(overrides))
+    path.parent.mkdir(exist_ok=True)
+    unfinished = path.with_suffix(f".{os.getpid()}")
+    with unfinished.open("wb") as stream:
+        pickle.dump(plan, stream)
+    unfinished.replace(path)
+    return plan

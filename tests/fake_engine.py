@@ -31,7 +31,7 @@ class FakeEngine:
         self._started: deque[tuple[int, list[int]]] = deque()
 
     def start(self, start: Start) -> None:
-        self._eos = start.generation.eos_token_id
+        self._eos = start.generation.ends[0]
         self._most = start.generation.max_tokens
         self._first_tokens = start.first_tokens
         if BEHAVIOUR == "no-start":
@@ -44,7 +44,7 @@ class FakeEngine:
 
     def step(self) -> Events:
         events = Events()
-        if BEHAVIOUR == "die" and any(number >= LOST_REQUEST for number, _ in self._waiting):
+        if BEHAVIOUR == "die" and any(number >= LOST_REQUEST for number, *_ in self._waiting):
             raise RuntimeError("out of memory")
         for number, tokens in self._started:
             events.completed.append((number, array("i", tokens)))
@@ -52,7 +52,7 @@ class FakeEngine:
         if BEHAVIOUR == "spin":  # as threads that no library admits
             list(SPINNING.map(_hash, range(2)))
         while self._waiting:
-            number, prompt = self._waiting.popleft()
+            number, prompt, _ = self._waiting.popleft()
             if BEHAVIOUR == "lose" and number == LOST_REQUEST:
                 continue
             tokens = [prompt[-1]] * (ANSWER_TOKENS - 1) + [self._eos]

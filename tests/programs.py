@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -10,6 +11,9 @@ import pytest
 T = TypeVar("T", bound=Callable[..., object])
 PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 """Where Debian has its daemons, which an ordinary user's PATH leaves out."""
+
+SERVICE_LOGS = "REPRISE_SERVICE_LOGS"
+"""The variable with which `make test-real` tells where services' logs are kept."""
 
 
 def missing(programs: tuple[str, ...], packages: str) -> str:
@@ -26,3 +30,12 @@ def needs(*programs: str, packages: str) -> Callable[[T], T]:
         return pytest.mark.system(pytest.mark.skipif(bool(why), reason=why)(test))
 
     return marked
+
+
+def logs_of(service: str, home: Path) -> Path:
+    """Where a test's own service writes its log: a folder that `make test-real` keeps on failure,
+    else one in the test's own.
+    """
+    folder = Path(os.environ.get(SERVICE_LOGS, home)) / f"{service}-log"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -10,7 +10,7 @@ from steps import ROOT
 from steps.base.arguments import Parser, json_argument
 
 CONF = ROOT / "conf"
-HIDDEN = ("site",)
+HIDDEN = ("options", "site")
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,9 @@ class RemoteDatasetConfig(Strict):
     """A dataset of MLCommons; `files` maps the name of each file to its md5, null if unknown."""
 
     name: Name
-    recipe: Literal["open-orca", "mixtral-15k", "llama3.1-405b", "coco-2014", "cnn-dailymail"]
+    recipe: Literal[
+        "open-orca", "mixtral-15k", "llama3.1-405b", "coco-2014", "cnn-dailymail", "gpt-oss-120b"
+    ]
     evaluation_count: Positive
     calibration_count: Positive
     files: dict[str, str | None]

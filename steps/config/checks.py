@@ -122,6 +122,6 @@ class ComplianceCheckConfig(Strict):
     scenario: Scenario
     test: ComplianceTest
     answer_type: Literal["byte", "float32", "int32", "int64"]
-    eos_token_id: int | None
+    eos_token_id: int | tuple[int, ...] | None
     rule: TestRule
     window: WindowBounds

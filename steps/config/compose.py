@@ -25,7 +25,10 @@ from steps.config.axes import AXES
 from steps.config.engine import SSH
 from steps.config.groups import hardware_file
 from steps.config.layers import SELECTORS, effective
+from steps.config.remembered import remember
 from steps.config.site import PACKAGE, site_text
+
+remember()
 
 MATRIX_KEYS = ("experiment", "matrix", "cells", "experiment_name")
 """What the choice of cells depends on; every other override applies to each of them."""
@@ -88,8 +91,10 @@ def _engine(home: Path, *paths: str, _root_: DictConfig) -> DictConfig:
         for group in cluster.groups:
             kind = own if group.hardware == own.name else hardware_file(home, group.hardware)
             modes = _modes(kind.get("partitions"), group.hardware, _root_)
-            shape = {"accelerator": kind["accelerator"], "modes": modes}
-            placement["kinds"].append({**group, **shape})
+            used = group.get("accelerators") or kind["accelerator"]["count_per_node"]
+            accelerator = {**kind["accelerator"], "count_per_node": used}
+            one = {"hardware": group.hardware, "nodes": group.nodes}
+            placement["kinds"].append({**one, "accelerator": accelerator, "modes": modes})
             there = _effective(paths, _root_, by_hardware=group.hardware)
             if _apart(there) != _apart(engine):
                 raise ValueError(
@@ -149,6 +154,16 @@ def _nodes(groups: ListConfig) -> int:
     return int(sum(group.nodes for group in groups))
 
 
+def _accelerators(home: Path, groups: ListConfig, *, _root_: DictConfig) -> int:
+    """The accelerators that a cluster uses: nodes of one hardware need not have as many."""
+    found, own = 0, _root_.hardware
+    for group in groups:
+        kind = own if group.hardware == own.name else hardware_file(home, group.hardware)
+        has = kind["accelerator"]
+        found += group.nodes * (group.get("accelerators") or (has["count_per_node"] if has else 0))
+    return int(found)
+
+
 RESOLVERS: Mapping[str, Callable[..., Any]] = {
     **{
         "layers": _layers,
@@ -160,6 +175,9 @@ RESOLVERS: Mapping[str, Callable[..., Any]] = {
     **{"text": str, "nodes": _nodes},
 }
 
+
+OF_HARDWARE = ("accelerators", "engine")
+"""Resolvers that read other files of `conf/hardware/`."""
 
 FOREIGN = (
     *("oc.create", "oc.decode", "oc.deprecated", "oc.dict.keys", "oc.dict.values", "oc.env"),
@@ -173,6 +191,7 @@ file, so nothing in it may come from the environment, the clock or the machine."
 def _our_resolvers(home: Path) -> Iterator[None]:
     """Within it, and within Hydra's own, no interpolation reaches anything else."""
     ours: dict[str, Callable[..., Any]] = {**RESOLVERS, "engine": partial(_engine, home)}
+    ours["accelerators"] = partial(_accelerators, home)
     for name, function in ours.items():
         OmegaConf.register_new_resolver(name, function, replace=True)
     for name in FOREIGN:
@@ -450,7 +469,8 @@ def _refused(what: str, error: Exception) -> UserError:
     if isinstance(error, UnsupportedInterpolationType):
         return UserError(
             f"{what} can't be composed: {str(error).splitlines()[0]}; of what ${{NAME:...}} stands "
-            f"for there is only {', '.join(sorted([*RESOLVERS, 'engine']))}: write the value itself"
+            f"for there is only {', '.join(sorted([*RESOLVERS, *OF_HARDWARE]))}: write the value "
+            "itself"
         )
     # Hydra goes on with the override to type instead, and so with its value, which may be a token,
     # or with every place that it searched.

@@ -12,13 +12,52 @@ Value = Annotated[str, Field(pattern=r"^[\w.:/+ -]*$")]
 """A value of words that a Dockerfile's shell may split and needn't quote."""
 
 
+Source = Annotated[str, Field(pattern=r"^(https|file)://[\w./@:-]+$")]
+Inside = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*$")]
+"""A path below a checkout."""
+
+
+class BaseImage(Strict):
+    """One of the images that lead to a base: `dockerfile` is a path in the checkout. From the
+    second on, the one before it is its BASE_IMAGE."""
+
+    dockerfile: Inside
+    arguments: dict[Argument, Value]
+
+
+class Fallback(Strict):
+    """How a base is made that can't be pulled any more.
+
+    `source`: a git repository. `revision`: of it. `images`: built one on the other; the last one is
+    the base. `edits`: words that are replaced before, by file of the checkout.
+    """
+
+    source: Source
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+    images: Annotated[tuple[BaseImage, ...], Field(min_length=1)]
+    edits: dict[Inside, dict[str, str]] = Field(default_factory=dict)
+    build_limit_s: Positive = 6 * 3600
+
+
+class ReadyMade(Strict):
+    """An image that somebody published with everything in it but the packages of our lock.
+
+    `base`: its name. `arguments`: of our Dockerfile, in the place of those of the recipe.
+    """
+
+    base: str
+    arguments: dict[Argument, Value]
+
+
 class ImageConfig(Strict):
     """An image by `containers/<stack>/Dockerfile`: the packages of `envs/<lock>.lock` on a base.
 
     `python` is the version that steps run in there. `arguments` are the Dockerfile's own. `first`
     names the packages of the lock that are installed in a layer of their own, below the others:
     large ones that seldom change. `probes` are imported to prove the image. A `base` without a
-    digest may change under its name; the image is then built again.
+    digest may change under its name; the image is then built again. `ready` is tried before it,
+    `fallback` makes it where it can't be pulled. `notes`: what a reader of results has to know of
+    it; they stand on the page.
     """
 
     name: Name
@@ -31,3 +70,6 @@ class ImageConfig(Strict):
     probes: tuple[str, ...]
     build_limit_s: Positive
     host: EngineAddress
+    ready: ReadyMade | None = None
+    fallback: Fallback | None = None
+    notes: tuple[str, ...] = ()

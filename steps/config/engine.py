@@ -1,28 +1,134 @@
 """Engines that steps/run/sut starts: what each is started with, and how many serve a run."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from typing_extensions import Self
 
 from steps.base import threads
 from steps.base.strict import Fraction, Name, NotNegative, Positive, PositiveNumber, Strict
 from steps.config.accelerators import Accelerator, Modes
 
+RANGE = ("from", "to", "by")
+"""Keys of what stands in a list for the whole numbers of a range, both ends included: capture sizes
+of `{from: 4096, to: 8, by: 8}` are 4096, 4088 ... 8."""
 
-class VllmArguments(Strict):
-    """Arguments of vLLM's EngineArgs, by its names."""
+LONGEST = 100_000
+"""The most numbers of a range."""
 
-    dtype: Literal["bfloat16", "float16", "float32", "auto"]
+
+class VllmArguments(BaseModel):
+    """Arguments of vLLM's EngineArgs, by its names.
+
+    These are the ones that Reprise reads or forbids. Any other that the engine's build takes is
+    passed on as it is (steps/config/options.py).
+
+    `max_model_len`: tokens of a prompt and its answer.
+    `max_num_seqs`: requests that an engine works on at a time; it is given a quarter more.
+    `tensor_parallel_size`: accelerators of each engine. `pipeline_parallel_size`,
+    `data_parallel_size`: 1, for an engine is one copy of the weights on `tensor_parallel_size`
+    accelerators, and placement says how many engines there are. `enable_prefix_caching`: false, by
+    MLPerf's rules. `load_format`: never "dummy", whose weights are random.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
+    __pydantic_extra__: dict[str, JsonValue]
+
     max_model_len: Positive
     max_num_seqs: Positive
-    max_num_batched_tokens: Positive
     tensor_parallel_size: Positive
-    enforce_eager: bool
+    pipeline_parallel_size: Literal[1] | None = None
+    data_parallel_size: Literal[1] | None = None
     enable_prefix_caching: Literal[False]
-    enable_chunked_prefill: bool
-    seed: int
-    kv_cache_dtype: Literal["fp8"] | None = None
+    load_format: str | None = None
+
+    @model_validator(mode="after")
+    def harness_sets_its_own(self) -> Self:
+        for name, why in OURS.items():
+            if name in (self.__pydantic_extra__ or {}):
+                raise ValueError(f"{name} is not for the configuration: {why}; take it out")
+        if self.load_format == "dummy":
+            raise ValueError("load_format dummy makes random weights; take it out")
+        return self
+
+    @model_validator(mode="after")
+    def ranges_count_down_or_up(self) -> Self:
+        self.passed_on()
+        return self
+
+    def passed_on(self) -> dict[str, Any]:
+        """What vLLM is given: every range as its numbers. Raises ValueError for a wrong one."""
+        return {
+            name: _counted(name, value)
+            for name, value in self.model_dump(mode="json", exclude_none=True).items()
+        }
+
+
+OURS = {
+    "model": "the weights are those of the cell",
+    "tokenizer": "engines are given token ids",
+    "skip_tokenizer_init": "engines are given token ids",
+    "fail_on_environ_validation": "it is always on where the engine has it",
+}
+
+
+def _counted(name: str, value: JsonValue) -> Any:
+    if isinstance(value, dict):
+        return {key: _counted(f"{name}.{key}", inner) for key, inner in value.items()}
+    if not isinstance(value, list):
+        return value
+    found: list[Any] = []
+    for item in value:
+        counts = isinstance(item, dict) and item.keys() == set(RANGE)
+        found += _numbers(name, item) if counts else [_counted(name, item)]
+    return found
+
+
+def _numbers(name: str, bounds: Any) -> list[int]:
+    first, last, step = (bounds[key] for key in RANGE)
+    if any(type(number) is not int for number in (first, last, step)) or step < 1:
+        raise ValueError(f"{name}: from, to and by of a range are whole numbers, by at least 1")
+    if abs(last - first) // step >= LONGEST:
+        raise ValueError(f"{name}: a range has at most {LONGEST} numbers")
+    found = range(first, last + 1, step) if first <= last else range(first, last - 1, -step)
+    return list(found)
+
+
+class Sampling(Strict):
+    """How the next token is chosen: greedily, by temperature 0 or the one most likely token; only
+    gpt-oss-120b has a `top_k` of -1, every token. What is None isn't passed to vLLM. vLLM draws
+    slower with a `seed`."""
+
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    top_p: Fraction | None = None
+    top_k: Positive | Literal[-1] | None = None
+    seed: int | None = None
+
+
+class Sorting(Strict):
+    """Order and split of an Offline query over the engines; `buckets` in percent per engine."""
+
+    strategy: Literal["ignore", "buckets", "modulo_desc", "batchpacking"]
+    buckets: tuple[PositiveNumber, ...]
+
+
+class Dispatch(Strict):
+    """How AMD's harness spreads samples over `device_count` independent engines of a node."""
+
+    engine_version: Literal["sync", "async"]
+    device_count: Positive
+    schedule_algo: Literal["shortest_queue", "shortest_queue_with_tokens", "round_robin"]
+    load_balance_token_weight: PositiveNumber
+    load_balance_window_size: Positive
+    enable_warmup: bool
+    sorting: Sorting
+
+
+class Power(Strict):
+    """Clocks that are set before a run; a perf_determinism_mhz of 0 resets to the default."""
+
+    perf_determinism_mhz: NotNegative
+    soc_pstate: NotNegative
 
 
 class NullArguments(Strict):
@@ -181,14 +287,18 @@ class EngineSettings(Strict):
         return self
 
 
-class VllmEngine(EngineSettings):
-    """`threads` of arithmetic on the CPU, of each engine. `arguments_on`: of engines on another
-    hardware of a mixed cluster."""
+class _Vllm(EngineSettings):
+    """vLLM of any generation. `threads` of arithmetic on the CPU, of each engine. `build`: a name
+    of `conf/options/`, whose arguments and variables count until the environment or image is there.
+    `unread`: variables of `environment` that this build doesn't read, each with the reason why it
+    is kept. `arguments_on`: of engines on another hardware of a mixed cluster."""
 
-    kind: Literal["vllm"]
+    build: Name
+    unread: dict[str, str] = Field(default_factory=dict)
     threads: Positive
     arguments: VllmArguments
     arguments_on: dict[Name, VllmArguments] = Field(default_factory=dict)
+    sampling: Sampling = Field(default_factory=Sampling)
 
     @model_validator(mode="after")
     def nodes_have_accelerators_for_their_engines(self) -> Self:
@@ -205,13 +315,30 @@ class VllmEngine(EngineSettings):
                     f"max_model_len on {kind.hardware} is {arguments.max_model_len}, elsewhere "
                     f"{self.arguments.max_model_len}: every engine has to take every prompt"
                 )
-            if needed > kind.devices:
+            most = max(k.devices for k in self.placement.kinds if k.hardware == kind.hardware)
+            if needed > most:  # of nodes that use fewer, specs/shared.py says that none is started
                 raise ValueError(
                     f"{self.placement.engines_per_node} engines of tensor_parallel_size "
                     f"{arguments.tensor_parallel_size} need {needed} accelerators, a node of "
                     f"{kind.hardware} has {kind.devices}"
                 )
         return self
+
+
+class VllmEngine(_Vllm):
+    """vLLM as its project releases it, for a CPU, ROCm or CUDA."""
+
+    kind: Literal["vllm"]
+
+
+class RocmVllmEngine(_Vllm):
+    """AMD's own vLLM of v5.1. `dispatch` and `power`, and variables that begin with HARNESS_, are
+    settings of AMD's harness, and are recorded only: our fleet starts the engines.
+    """
+
+    kind: Literal["vllm-rocm"]
+    dispatch: Dispatch
+    power: Power
 
 
 class NullEngine(EngineSettings):
@@ -223,4 +350,4 @@ class NullEngine(EngineSettings):
     arguments_on: dict[Name, NullArguments] = Field(default_factory=dict)
 
 
-Engine = Annotated[VllmEngine | NullEngine, Field(discriminator="kind")]
+Engine = Annotated[VllmEngine | RocmVllmEngine | NullEngine, Field(discriminator="kind")]

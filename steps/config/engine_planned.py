@@ -10,75 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from steps.base.strict import Fraction, NotNegative, Positive, PositiveNumber, Strict
-
-
-class RocmVllmArguments(Strict):
-    """EngineArgs of AMD's vLLM 0.9 (0.8.5 on gfx950), by its names; swap_space in GiB."""
-
-    dtype: Literal["float16", "bfloat16"]
-    quantization: Literal["fp8", "quark"]
-    kv_cache_dtype: Literal["fp8"]
-    tensor_parallel_size: Positive
-    pipeline_parallel_size: Positive
-    gpu_memory_utilization: Fraction
-    swap_space: NotNegative
-    block_size: Positive
-    num_scheduler_steps: Positive
-    enforce_eager: bool
-    max_model_len: Positive
-    max_seq_len_to_capture: Positive
-    max_num_seqs: Positive
-    max_num_batched_tokens: Positive
-    disable_custom_all_reduce: bool
-    enable_chunked_prefill: bool
-    enable_prefix_caching: Literal[False]
-    disable_log_stats: bool
-
-
-class Sampling(Strict):
-    """Greedy one way or the other: temperature 0, or the one most likely token."""
-
-    temperature: Annotated[float, Field(ge=0)]
-    top_p: Fraction
-    top_k: Positive
-    seed: int | None = None
-
-
-class Sorting(Strict):
-    """Order and split of an Offline query over the engines; `buckets` in percent per engine."""
-
-    strategy: Literal["ignore", "buckets", "modulo_desc"]
-    buckets: tuple[PositiveNumber, ...]
-
-
-class Dispatch(Strict):
-    """How AMD's harness spreads samples over `device_count` independent engines of a node."""
-
-    engine_version: Literal["sync", "async"]
-    device_count: Positive
-    schedule_algo: Literal["shortest_queue", "shortest_queue_with_tokens", "round_robin"]
-    load_balance_token_weight: PositiveNumber
-    load_balance_window_size: Positive
-    enable_warmup: bool
-    sorting: Sorting
-
-
-class Power(Strict):
-    """Clocks that are set before a run; a perf_determinism_mhz of 0 resets to the default."""
-
-    perf_determinism_mhz: NotNegative
-    soc_pstate: NotNegative
-
-
-class RocmVllmEngine(Strict):
-    """AMD's harness around its own vLLM, one engine process per GPU."""
-
-    kind: Literal["vllm-rocm"]
-    arguments: RocmVllmArguments
-    sampling: Sampling
-    dispatch: Dispatch
-    power: Power
-    environment: dict[str, str]
+from steps.config.engine import NullEngine, RocmVllmEngine, VllmEngine
 
 
 class LlmboostArguments(Strict):
@@ -150,5 +82,6 @@ class UnpublishedEngine(Strict):
 
 
 PlannedEngine = Annotated[
-    RocmVllmEngine | LlmboostEngine | SharkEngine | UnpublishedEngine, Field(discriminator="kind")
+    LlmboostEngine | SharkEngine | UnpublishedEngine | VllmEngine | RocmVllmEngine | NullEngine,
+    Field(discriminator="kind"),
 ]

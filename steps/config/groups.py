@@ -46,10 +46,12 @@ class Hardware(Strict):
 
 
 class NodeGroup(Strict):
-    """Nodes of one kind. `hardware`: a name of `conf/hardware/`. `nodes`: how many."""
+    """Nodes of one kind. `hardware`: a name of `conf/hardware/`. `nodes`: how many. `accelerators`:
+    how many of each node's are used; null: all that the hardware has."""
 
     hardware: Name
     nodes: Positive
+    accelerators: Positive | None = None
 
 
 class Cluster(Strict):
@@ -122,6 +124,11 @@ class Requirement(Strict):
     kinds: tuple[NodeKind, ...]
     idle: bool = False
 
+    @property
+    def accelerators(self) -> int:
+        """In use on all nodes."""
+        return sum(kind.nodes * kind.accelerators for kind in self.kinds)
+
 
 DERIVED_FIELDS = ("number_of_nodes", "division", "submitter")
 """Fields of a description that follow from the system's other keys; a second value is a mistake."""
@@ -184,11 +191,17 @@ def _kind(group: NodeGroup, own: Hardware, conf: Path) -> NodeKind:
     if group.hardware != own.name:
         raw = hardware_file(conf, group.hardware)["accelerator"]
         accelerator = Accelerator.model_validate_json(canonical_json(raw)) if raw else None
+    has = accelerator.count_per_node if accelerator else 0
+    if (group.accelerators or 0) > has:
+        raise UserError(
+            f"a cluster's nodes of {group.hardware} have {has} accelerators each, and can't use "
+            f"{group.accelerators}; lower accelerators in its file of conf/cluster"
+        )
     return NodeKind(
         hardware=group.hardware,
         nodes=group.nodes,
         architecture=accelerator.architecture if accelerator else None,
-        accelerators=accelerator.count_per_node if accelerator else 0,
+        accelerators=group.accelerators or has,
     )
 
 

@@ -102,11 +102,13 @@ def _tokens(
             "TEST06 needs the model's end-of-sequence token; set benchmark.generation.eos_token_id"
         )
     log = run.file(ANSWERS)
-    found = tokens.examine(read_answers(log), {config.eos_token_id}, timed=timed)
+    ends = config.eos_token_id
+    ends = ends if isinstance(ends, tuple) else (ends,)
+    found = tokens.examine(read_answers(log), ends, timed=timed)
     where = f"{config.test} of {config.scenario} fails"
     complaints = (
         *tokens.complaints(found, where, config.rule.min_samples),
-        *tokens.unended(found, where, config.eos_token_id),
+        *tokens.unended(found, where, ends),
     )
     if detail.get("effective_accuracy_log_sampling_target") == 0:
         words = f"{where}: the run was not under its audit.config"

@@ -14,7 +14,9 @@ from steps.base.installer import Heard
 from steps.base.locks import packages
 from steps.base.record import Manifest, Workspace
 from steps.base.step import main
+from steps.config import options
 from steps.config.artifacts import EnvironmentConfig
+from steps.machine import engine_options
 from steps.plan.plan import Job, Plan, environment_directory
 
 PROBE_LIMIT_S = 600.0
@@ -24,11 +26,16 @@ LISTING = "packages.json"
 def step(
     config: EnvironmentConfig, inputs: Mapping[str, Path], workspace: Workspace, console: Console
 ) -> None:
-    """Writes packages.json (name to version). Raises UserError if a package can't be installed."""
+    """Writes packages.json (name to version) and, where vLLM is, engine.json (what it takes).
+
+    Raises UserError if a package can't be installed.
+    """
     directory = _directory(ROOT, config.name)
     if not _holds(directory, inputs["lock"]):
         _make(directory, inputs["lock"], config, console)
     (workspace.directory / LISTING).write_text(_listing(directory), encoding="utf-8")
+    if taken := engine_options.of_environment(directory / "bin/python"):
+        (workspace.directory / options.FILE).write_text(taken, encoding="utf-8")
     workspace.result = {"name": config.name, "python": _python()}
 
 

@@ -30,8 +30,9 @@ def frozen_plan(root: Path, overrides: list[str], site: Path | None = None) -> P
     for text in [*overrides, *([] if site is None else [str(site)])]:
         if not _is_utf8(text):
             raise UserError(f"{text!r} isn't UTF-8, and a plan holds nothing else; fix it")
-    files = [*root.glob("conf/**/*.yaml"), *root.glob("envs/*.lock"), *root.glob("steps/**/*.py")]
-    key = digest_files([*files], root) + canonical_json(overrides)
+    read = ("conf/**/*.yaml", "conf/**/*.json", "envs/*.lock", "steps/**/*.py")
+    files = [path for pattern in read for path in root.glob(pattern)]
+    key = digest_files(files, root) + canonical_json(overrides)
     if site is not None and site.is_file():
         key += site.name + site.read_text(encoding="utf-8", errors="replace")
     index = root / "results/plans/index" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}"

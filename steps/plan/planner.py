@@ -13,10 +13,11 @@ from pydantic import BaseModel, ValidationError
 from steps.base.confidential.tokens import refuse_configured
 from steps.base.errors import UserError, explain
 from steps.base.record import canonical_json
-from steps.config import groups
+from steps.config import groups, options
 from steps.config.axes import AXES
 from steps.config.checks import PerformanceCheckConfig
 from steps.config.compression import PruneConfig
+from steps.config.engine import RocmVllmEngine, VllmEngine
 from steps.config.groups import Requirement
 from steps.config.runtime import Runtime
 from steps.config.scheduler import GROUP, Choice, Scheduler
@@ -274,7 +275,7 @@ class Planner:
         spec = STEPS[step]
         limitation = spec.limitation(subtree)
         checked = spec.planned if spec.planned and limitation else spec.config
-        _validated(checked, subtree, f"{cell.where}: steps.{step}")
+        self._require_taken(cell, _validated(checked, subtree, f"{cell.where}: steps.{step}"))
         config = canonical_json(subtree)
         folder, log = self._paths(step, key, config, inputs)
         contained = _contained(spec.environment, cell.made)
@@ -300,6 +301,20 @@ class Planner:
                 f"steps/plan/specs/{step}.py"
             )
         return known
+
+    def _require_taken(self, cell: Scope, config: BaseModel) -> None:
+        """What the engine of a step is given, it has to take: by the list of the environment or
+        image if that is made, else by the shipped one."""
+        engine = getattr(config, "engine", None)
+        if not isinstance(engine, VllmEngine | RocmVllmEngine):
+            return
+        made = cell.made["environment/engine"].output
+        listed = (self._root / made).with_name(options.FILE)
+        try:
+            shipped = options.of_build(self._root / "conf", engine.build)
+            options.require(options.read(listed) if listed.is_file() else shipped, engine)
+        except UserError as error:
+            raise UserError(f"{cell.where}: engine.{error}") from error
 
     def _paths(
         self, step: str, key: str, config: str, inputs: Mapping[str, str]

@@ -17,42 +17,56 @@ NotImplementedError: pandas, for a table of a newer pandas.
 """
 
 
+PROMPTS, STOPS = "tok_input", "tok_stop_sequence"
+"""MLCommons' columns."""
+
+
 @dataclass(frozen=True)
 class Samples:
-    """Token ids per sample, in the order of LoadGen's sample indices; with the warm-up's apart."""
+    """Token ids per sample, in the order of LoadGen's sample indices; with the warm-up's apart.
+
+    `stops`: the sequence of token ids that ends each sample's answer; empty if they weren't asked.
+    """
 
     evaluation: list[list[int]]
     calibration: list[list[int]]
+    stops: list[list[int]]
 
 
-def load(manifest: Path) -> Samples:
-    """Raises UserError for a dataset that is damaged or has other columns than MLCommons'."""
+def load(manifest: Path, *, stops: bool = False) -> Samples:
+    """Raises UserError for a dataset that is damaged or has other columns than MLCommons'.
+
+    `stops`: whether it has a stop sequence for each sample, as that of Mixtral.
+    """
     dataset = Manifest.read(manifest)
     # Unpickling runs code, so nothing but the very bytes that the recipe wrote is unpickled.
     dataset.require_whole()
+    evaluation = dataset.file("evaluation.pkl")
     return Samples(
-        evaluation=_tokens(dataset.file("evaluation.pkl")),
-        calibration=_tokens(dataset.file("calibration.pkl")),
+        evaluation=_tokens(evaluation, PROMPTS),
+        calibration=_tokens(dataset.file("calibration.pkl"), PROMPTS),
+        stops=_tokens(evaluation, STOPS) if stops else [],
     )
 
 
-def _tokens(path: Path) -> list[list[int]]:
+def _tokens(path: Path, name: str) -> list[list[int]]:
+    """A column of token ids, at least one in each row."""
     import pandas
 
     try:
-        column = pandas.read_pickle(path)["tok_input"]
-        prompts = [[int(token) for token in tokens] for tokens in column]
+        column = pandas.read_pickle(path)[name]
+        rows = [[int(token) for token in tokens] for tokens in column]
     except UNPICKLING as error:
-        raise _unusable(path, error) from error
-    if not prompts:
-        raise _unusable(path, "it has no rows")
-    if [] in prompts:
-        raise _unusable(path, f"sample {prompts.index([])} has no tokens")
-    return prompts
+        raise _unusable(path, name, error) from error
+    if not rows:
+        raise _unusable(path, name, "it has no rows")
+    if [] in rows:
+        raise _unusable(path, name, f"sample {rows.index([])} has no tokens")
+    return rows
 
 
-def _unusable(path: Path, reason: object) -> UserError:
+def _unusable(path: Path, name: str, reason: object) -> UserError:
     return UserError(
-        f"{path} isn't a table of prompts with a column tok_input ({reason}); "
+        f"{path} isn't a table of prompts with a column {name} ({reason}); "
         "delete its directory and re-run"
     )

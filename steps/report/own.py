@@ -35,7 +35,7 @@ def _result(cell: CellResult, summary: Summary) -> Result:
         accelerator=fields.get("accelerator_model_name", ""),
         processor=fields.get("host_processor_model_name", ""),
         processors_per_node=_count(fields.get("host_processors_per_node")),
-        software=fields.get("framework", ""),
+        software="; ".join(filter(None, (fields.get("framework", ""), cell.engine))),
         operating_system=fields.get("operating_system", ""),
         compression=cell.compression,
         precision=cell.weight_data_types,

@@ -37,7 +37,8 @@ def made_section(summary: Summary, points: Points) -> Section:
     blocks += [_system(*system, page_only=many) for system in summary.systems.items()]
     blocks.append(_provenance(summary.provenance))
     engines = sorted({f"{cell.engine}, LoadGen {cell.loadgen}" for cell in summary.cells})
-    blocks.append(Text(engines))
+    notes = [f"{trace.key}: {note}" for trace in summary.provenance for note in trace.notes]
+    blocks.append(Text([*engines, *notes]))
     return Section("made", "How it was made", "", blocks)
 
 

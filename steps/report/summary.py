@@ -69,6 +69,7 @@ class Trace(Strict):
     """Where one result comes from. Times are UTC; digests are sha256.
 
     `manifest` is its path relative to the report's directory. `image`: of a container, its id.
+    `notes`: what a reader of results has to know of that image.
     """
 
     step: str
@@ -80,6 +81,7 @@ class Trace(Strict):
     finished: str
     inputs: dict[str, str]
     image: str | None
+    notes: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -259,7 +261,7 @@ def _cell(cell: Cell, inputs: Mapping[str, Path], folder: Path) -> CellResult:
         ),
         gates=gates,
         compliance={test: passed for test, (passed, _) in compliance.items()},
-        engine=f"{engine['name']} {engine['version']} ({engine['device']})",
+        engine=_software(engine),
         degraded=tuple(run.result.get("degraded", ())),
         exposed=tuple(run.result.get("exposed", ())),
         tries=earlier.tries_of(run),
@@ -270,6 +272,13 @@ def _cell(cell: Cell, inputs: Mapping[str, Path], folder: Path) -> CellResult:
         evidence={name: os.path.relpath(path, folder) for name, path in evidence.items()},
         configuration={**flat(run.config), **{f"input.{k}": v for k, v in run.inputs.items()}},
     )
+
+
+def _software(engine: Mapping[str, Any]) -> str:
+    """Name, version, generation, device and image: what differs here is other software."""
+    kind = ", ".join(filter(None, (engine.get("generation"), engine["device"])))
+    image = f" in {engine['image']}" if "image" in engine else ""
+    return f"{engine['name']} {engine['version']} ({kind}){image}"
 
 
 def _compliance(cell: Cell, inputs: Mapping[str, Path]) -> dict[str, tuple[bool, Path]]:
@@ -339,4 +348,5 @@ def _trace(role: str, path: Path, folder: Path) -> Trace | None:
         finished=record.finished,
         inputs=manifest.inputs,
         image=manifest.result.get("image") if manifest.step == "container" else None,
+        notes=tuple(manifest.config.get("notes", ())) if manifest.step == "container" else (),
     )

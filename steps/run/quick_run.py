@@ -19,7 +19,7 @@ from steps.base.step import main
 from steps.config.runs import QuickRunConfig
 from steps.prepare import samples
 from steps.run.engines import accelerators, caches, pinning
-from steps.run.engines.engine import Start, require_threads
+from steps.run.engines.engine import Start, asked, require_threads
 from steps.run.engines.vllm_engine import VllmEngine
 
 ANSWERS = "answers.json"
@@ -32,7 +32,8 @@ def step(
     accelerators.require(config.engine.placement)
     weights = Manifest.read(inputs["model"])
     weights.require_whole()
-    prompts = samples.load(inputs["dataset"]).evaluation[: config.samples]
+    loaded = samples.load(inputs["dataset"], stops=config.generation.stop_sequences)
+    prompts = loaded.evaluation[: config.samples]
     if len(prompts) < config.samples:
         raise UserError(
             f"a quick check needs {config.samples} prompts, the dataset has {len(prompts)}; lower "
@@ -46,7 +47,8 @@ def step(
     with _limited(config.engine.start_limit_s, f"vLLM is not ready on {weights.directory}"):
         engine.start(Start(weights.directory, config.engine, config.generation, first_tokens=False))
     require_threads(config.engine, engine.threads())
-    engine.submit(list(enumerate(prompts)))
+    numbers = range(len(prompts))
+    engine.submit(asked(numbers, numbers, prompts, loaded.stops))
     progress = console.progress("quick run", len(prompts))
     answers: dict[int, list[int]] = {}
     begun = time.monotonic()

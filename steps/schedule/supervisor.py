@@ -23,6 +23,7 @@ from steps.base.console import GO_ON, say
 from steps.base.errors import UserError
 from steps.base.processes import ENDS, STOPPED_S
 from steps.plan.frozen import refuse_broken_link
+from steps.schedule import scratch
 
 MARK = "REPRISE_RUN"
 
@@ -185,6 +186,7 @@ def _clear(earlier: Holder, root: Path) -> None:
                 f"started {numbers} don't end, even when killed: a driver holds them; see "
                 "dmesg, restart the machine if nothing else helps, and run again"
             )
+        scratch.remove(earlier.mark)
     say(
         f"the last ./reproduce (process {earlier.pid}) {what}; "
         f"{_listed(cut_short(root, earlier.since))}; going on from what is finished"
@@ -258,15 +260,17 @@ def supervise(
 
     begun = time.time()
     try:
-        # The lock is an open file that is handed on.
-        child = subprocess.Popen(
-            command, cwd=root, env=environment, close_fds=False, preexec_fn=begin
-        )
-        try:
-            steps_s = max(STEPS_S, stop_limit_s + REMOVE_S)
-            return _Watch(child, root, begun, waited, steps_s, name, queue).status()
-        finally:
-            _end_all(child)
+        # What runs elsewhere has no folder of this machine.
+        mark = processes.identity(os.getpid())
+        given = os.environ if environment is None else environment
+        with contextlib.nullcontext(given) if queue else scratch.environment(mark, given) as env:
+            # The lock is an open file that is handed on.
+            child = subprocess.Popen(command, cwd=root, env=env, close_fds=False, preexec_fn=begin)
+            try:
+                steps_s = max(STEPS_S, stop_limit_s + REMOVE_S)
+                return _Watch(child, root, begun, waited, steps_s, name, queue).status()
+            finally:
+                _end_all(child)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

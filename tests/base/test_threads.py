@@ -86,6 +86,7 @@ def test_the_environment_of_an_engine_says_nothing_of_threads(name: str) -> None
         planned(f"+system.engine.environment.{name}='2'")
 
 
+@pytest.mark.e2e
 def test_every_job_has_one_thread_whatever_its_cores(project: Path) -> None:
     """Snakemake exports a job's cores. A step that writes what it sees stands for all of them."""
     step = project / "steps/run/describe.py"

@@ -18,14 +18,17 @@ from steps.run.sut.user_conf import render_user_conf
 from tests.conftest import ROOT, planned
 
 GOLDEN = ROOT / "tests" / "golden"
-CODE = "/lab-mlperf-inference/code/"
-OURS = {  # AMD's paths lack the benchmark's directory and name no file of what it published
-    f"{CODE}scripts/{name}": f"{CODE}llama2-70b-99/scripts/{name}"
+CODE, PUBLISHED = "/lab-mlperf-inference/code/", "/opt/published"
+OURS = {  # AMD's paths lack the benchmark's directory; in our image the submission is elsewhere
+    f"{CODE}scripts/{name}": f"{PUBLISHED}/closed/AMD/code/llama2-70b-99/scripts/{name}"
     for name in (
         "llama2-mi325x-server-tuning.txt",
         "gemm_llama2-70b/aa0bda7b/tuning_spx_1700_formatted.txt",
     )
 }
+OURS_ALONE = {"build", "unread"}
+"""Keys that say which engine the others are checked against."""
+
 Row = Mapping[str, str]
 
 
@@ -278,7 +281,8 @@ def test_the_count_of_repeated_settings_can_fail() -> None:
 
 def test_eight_configurations_of_llama2_are_a_quarter_of_the_published_entries() -> None:
     """AMD's eight files have 404 entries, 131 of them distinct (key, value) pairs."""
-    assert len(list(leaves(settings("llama2-70b")))) == 105
+    published = [place for place in leaves(settings("llama2-70b")) if not set(place) & OURS_ALONE]
+    assert len(published) == 105
 
 
 def test_no_system_repeats_what_it_builds_on() -> None:

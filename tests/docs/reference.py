@@ -22,6 +22,7 @@ from pydantic_core import PydanticUndefined
 from steps import ROOT
 from steps.base.strict import Scenario
 from steps.commands.tune.config import TuneConfig
+from steps.config import options
 from steps.config.engine import Engine
 from steps.config.engine_planned import PlannedEngine
 from steps.config.fetch import FetchSettings
@@ -287,6 +288,7 @@ def site_schema() -> dict[str, Any]:
     definitions: dict[str, Any] = {}
     for one in (engines, loadgen, system, runtime, scheduler):
         definitions |= one.get("$defs", {})
+    _name_arguments(definitions["VllmArguments"])
     keys = dict(system["properties"])
     keys |= {
         "loadgen": _layer("loadgen"),
@@ -314,6 +316,14 @@ def site_schema() -> dict[str, Any]:
         "$defs": definitions,
     }
     return _optional(whole)  # type: ignore[no-any-return]
+
+
+def _name_arguments(vllm: dict[str, Any]) -> None:
+    """Those of every build that is known, so that an editor completes them."""
+    builds = (options.of_build(ROOT / "conf", build) for build in options.builds(ROOT / "conf"))
+    named = sorted({name for build in builds for name in build.arguments})
+    vllm["properties"] = {**{name: {} for name in named}, **vllm["properties"]}
+    vllm["additionalProperties"] = False
 
 
 DEFAULTS = {

@@ -49,7 +49,6 @@ repository() { mkdir -p "/srv/$1" && cd "/srv/$1" && git init --quiet; }
 commit() { git add --all && git commit --quiet --message x && git rev-parse HEAD >"/srv/$1"; }
 installed() { pip install --no-build-isolation "$1"; }
 
-repository mlcommons/inference; package mlperf_loadgen loadgen 5.1; commit LOADGEN
 repository pytorch/ao; package torchao . 1; commit TORCHAO
 repository ROCm/flash-attention; package flash_attn . 2; commit FLASH_ATTENTION
 repository ROCm/vllm; package vllm . 0.9; echo 'print()' >setup_cython.py; commit VLLM
@@ -61,6 +60,9 @@ for patch in PATCHES; do
     mkdir -p "closed/AMD/setup/$(dirname "$patch")"
     printf -- '--- /dev/null\n+++ b/%s.patched\n@@ -0,0 +1 @@\n+x\n' "$(basename "$patch")" \
         >"closed/AMD/setup/$patch.patch"
+done
+for file in TUNING; do
+    mkdir -p "closed/AMD/code/$(dirname "$file")" && echo x >"closed/AMD/code/$file"
 done
 commit PUBLISHED
 git config --system url.file:///srv/.insteadOf https://github.com/
@@ -79,6 +81,7 @@ print(json.dumps({
     "places": {module.__name__: os.path.dirname(module.__file__) for module in modules},
     "numpy": importlib.metadata.version("numpy"),
     "user": os.getuid(),
+    "tuning": sorted(str(path) for path in pathlib.Path("/opt/published").rglob("*.txt")),
 }))
 """
 
@@ -102,15 +105,22 @@ def revisions() -> dict[str, str]:
         for kind in kinds
         for patch in arguments.get(kind, "").split()
     }
+    tuning = " ".join(
+        str(arguments["TUNING"])
+        for arguments in given
+        if isinstance(arguments, dict) and "TUNING" in arguments
+    )
     require_base(ENGINE)
     with connected(ENGINE, LIMIT_S) as client:
         client.images.build(
-            fileobj=_context(MAKE.replace("PATCHES", " ".join(sorted(patches)), 1)),
+            fileobj=_context(
+                MAKE.replace("PATCHES", " ".join(sorted(patches)), 1).replace("TUNING", tuning, 1)
+            ),
             custom_context=True,
             tag=STAND_IN,
             rm=True,
         )
-        names = ["LOADGEN", "TORCHAO", "FLASH_ATTENTION", "VLLM", "AITER", "PUBLISHED"]
+        names = ["TORCHAO", "FLASH_ATTENTION", "VLLM", "AITER", "PUBLISHED"]
         read = [f"/srv/{name}" for name in names]
         said = client.containers.run(STAND_IN, ["cat", *read], remove=True)
     return dict(zip(names, said.decode().split(), strict=True))
@@ -171,6 +181,9 @@ def test_the_recipe_builds_what_the_plan_says(
     assert (found["places"]["aiter"] == "/opt/aiter") == ("AITER" in arguments)
     assert (found["places"]["flash_attn"] == "/opt/flash") == ("FLASH_ATTENTION" in arguments)
     assert (found["numpy"], found["user"]) == ("1.26.4", 1000)
+    assert found["tuning"] == sorted(
+        f"/opt/published/closed/AMD/code/{file}" for file in arguments.get("TUNING", "").split()
+    )
 
 
 def _look(client: docker.DockerClient, image: str) -> str:

@@ -203,6 +203,7 @@ def test_an_override_reruns_like_an_edit(project: Path) -> None:
     assert due(project, overrides) == expected
 
 
+@pytest.mark.long
 def test_negative_control_with_the_whole_configuration_everything_reruns(project: Path) -> None:
     """With the whole plan as a parameter one edit reruns every job."""
     common = project / "workflow/rules/common.smk"

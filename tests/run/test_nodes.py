@@ -25,6 +25,7 @@ from steps.plan.plan import Job, Plan
 from steps.run.placing.hosts import command
 from tests.conftest import MIXED, ROOT
 from tests.interpreter import interpreter
+from tests.programs import logs_of
 from tests.running import Running, alive, artifacts_of, below, command_of
 
 SAMPLES = 64
@@ -224,7 +225,9 @@ def ssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         # Ray's nodes of one machine choose their sockets by what is there: at once, both the same.
         alone = "mkdir -p /tmp/ray && mount -t tmpfs none /tmp/ray && exec"
         serve = f"{alone} {sshd} -D -e -f {shlex.quote(str(home / f'{name}.conf'))}"
-        started.append(subprocess.Popen(["unshare", "--mount", "sh", "-c", serve]))
+        with (logs_of("sshd", home) / f"{name}.log").open("wb") as stream:
+            asked = ["unshare", "--mount", "sh", "-c", serve]
+            started.append(subprocess.Popen(asked, stderr=stream))
     lines += ["Host *", "  HostName 127.0.0.1", "  StrictHostKeyChecking no"]
     lines += [f"  IdentityFile {home / 'user'}", f"  UserKnownHostsFile {home / 'known'}"]
     (home / "config").write_text("\n".join(lines) + "\n", encoding="utf-8")

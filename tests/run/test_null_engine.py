@@ -25,7 +25,7 @@ def engine(number: int = 0, **arguments: Any) -> NullEngine:
 def answered(subject: NullEngine, count: int) -> tuple[dict[int, int], float]:
     """Length of each answer, and the seconds that all took."""
     begun = time.perf_counter()
-    subject.submit([(number, [1, 2, number]) for number in range(count)])
+    subject.submit([(number, [1, 2, number], ()) for number in range(count)])
     firsts: list[int] = []
     lengths: dict[int, int] = {}
     while len(lengths) < count:

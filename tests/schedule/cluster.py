@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tests.programs import logs_of
+
 CONFIGURATION = Path("/etc/slurm/slurm.conf")
 """Where Slurm looks when its variables are taken away, as inside a job step of the plugin."""
 
@@ -38,8 +40,9 @@ class Slurm:
         self.nodes = {f"n{number}": kind for number, kind in enumerate(types, 1)}
 
     def start(self) -> None:
-        for folder in ("state", "log", "run", "gpu", *(f"spool/{node}" for node in self.nodes)):
+        for folder in ("state", "run", "gpu", *(f"spool/{node}" for node in self.nodes)):
             (self.home / folder).mkdir(parents=True)
+        self.log = logs_of("slurm", self.home)
         for number in range(ACCELERATORS):  # Slurm refuses plain files as devices
             os.mknod(self.home / f"gpu/gpu{number}", 0o20666, os.makedev(1, 3))
         (self.home / "slurm.conf").write_text(self._configuration(), encoding="utf-8")
@@ -104,8 +107,8 @@ class Slurm:
             "SlurmdSpoolDir": self.home / "spool/%n",
             "SlurmctldPidFile": self.home / "run/slurmctld.pid",
             "SlurmdPidFile": self.home / "run/slurmd-%n.pid",
-            "SlurmctldLogFile": self.home / "log/slurmctld.log",
-            "SlurmdLogFile": self.home / "log/slurmd-%n.log",
+            "SlurmctldLogFile": self.log / "slurmctld.log",
+            "SlurmdLogFile": self.log / "slurmd-%n.log",
             "ProctrackType": "proctrack/linuxproc",
             "TaskPlugin": "task/none",
             "JobAcctGatherType": "jobacct_gather/none",

@@ -15,6 +15,7 @@ from typing import Any
 
 from kubernetes import client
 
+from tests.programs import logs_of
 from tests.schedule.api import kubeconfig
 
 PARTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "openssl")
@@ -34,7 +35,7 @@ class ControlPlane:
     def __init__(self, home: Path) -> None:
         self.home = home
         self._started: list[subprocess.Popen[bytes]] = []
-        self._log = (home / "log").open("wb")
+        self._log = (logs_of("kubernetes", home) / "log").open("wb")
 
     def start(self) -> None:
         etcd, peer, port = (_free() for _ in range(3))

@@ -312,3 +312,31 @@ def test_long_names_of_outputs_are_read(tmp_path: Path) -> None:
     (folder.parent / "no base64 at all").touch()
     assert cut_short(tmp_path, 0.0) == [name.removesuffix("/manifest.json")]
     assert cut_short(tmp_path, time.time() + 60) == []
+
+
+# ---- temporary files ---------------------------------------------------------------------------
+
+LITTERS = """
+import tempfile
+Path("where").write_text(tempfile.gettempdir())
+Path(tempfile.gettempdir(), "vllm_dist_0").touch()
+"""
+
+
+def test_what_a_run_leaves_in_its_temporary_folder_goes_with_it(home: Path) -> None:
+    status, text = Reproduce(home, LITTERS).ended()
+    assert (status, text) == (0, "")
+    where = Path((home / "where").read_text())
+    assert where.name.startswith("reprise-") and not where.exists()
+
+
+def test_what_a_killed_run_left_goes_when_the_next_one_begins(home: Path) -> None:
+    killed = Reproduce(home, f"{LITTERS}step({SLEEP!r}); ready(); time.sleep(60)")
+    killed.step()
+    where = Path((home / "where").read_text())
+    assert (where / "vllm_dist_0").exists()
+    killed.process.kill()
+    killed.process.wait(LIMIT_S)  # its step goes on
+    status, text = Reproduce(home, "").ended()
+    assert status == 0 and "was killed" in text
+    assert not where.exists()

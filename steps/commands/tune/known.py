@@ -90,7 +90,7 @@ class _Published:
             and row.precision.split(":")[0].lower() == precision.lower()
             and _samples_per_s(row) is not None
         ]
-        return cls(rows, need.count_per_node * need.nodes, name)
+        return cls(rows, need.accelerators, name)
 
     def scaled(self, scenario: str) -> tuple[float, str] | None:
         """The median of the results with the nearest number of accelerators, by their number."""

@@ -70,15 +70,16 @@ def complaints(found: Findings, where: str, min_samples: int) -> Iterator[Compla
         yield Complaint(code=CODES[what], words=f"{where}: sample {index} {what}")
 
 
-def unended(found: Findings, where: str, eos_token_id: int) -> Iterator[Complaint]:
-    """Whether no answer of a system that keeps them ends in the token: with a wrong id the check
+def unended(found: Findings, where: str, ends: Sequence[int]) -> Iterator[Complaint]:
+    """Whether no answer of a system that keeps them ends in such a token: with wrong ids the check
     of ends could not fail.
     """
+    named = " or ".join(map(str, ends))
     if not found.terminated:
         yield Complaint(
             code="end",
-            words=f"{where}: no answer ends in token {eos_token_id}, so the end-of-sequence check "
-            "shows nothing",
+            words=f"{where}: no answer ends in token {named}, so the end-of-sequence check shows "
+            "nothing",
             fix="is benchmark.generation.eos_token_id the model's?",
         )
 

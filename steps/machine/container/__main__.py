@@ -8,15 +8,17 @@ from steps import ROOT
 from steps.base.console import Console
 from steps.base.record import Workspace
 from steps.base.step import main
+from steps.config import options
 from steps.config.container import ImageConfig
-from steps.machine.container import build
+from steps.machine.container import build, carried
 from steps.machine.runtime.host import PYTHON, connected
 
 
 def step(
     config: ImageConfig, inputs: Mapping[str, Path], workspace: Workspace, console: Console
 ) -> None:
-    """Writes packages.json (name to version) and image.json (the engine's description).
+    """Writes packages.json (name to version), image.json (the engine's description) and, where
+    vLLM is, engine.json (what it takes).
 
     The result names the image by its id: a tag can move. Raises UserError for an engine that
     doesn't answer, a base that can't be pulled, a failed build or import.
@@ -26,6 +28,7 @@ def step(
         identity = str(attributes["Id"])
         build.probe(client, identity, config)
         listed = json.loads(build.packages(client, identity))
+        taken = build.engine(client, identity)
         version = client.version()["Version"]
     packages = {entry["name"]: entry["version"] for entry in listed}
     described = {
@@ -34,9 +37,12 @@ def step(
     for name, value in (("packages.json", packages), ("image.json", described)):
         text = json.dumps(value, indent=1, sort_keys=True) + "\n"
         (workspace.directory / name).write_text(text, encoding="utf-8")
+    if taken:
+        (workspace.directory / options.FILE).write_text(taken, encoding="utf-8")
     workspace.result = {
         "image": identity,
         "labels": attributes["Config"]["Labels"],
+        "base": attributes["Config"]["Labels"].get(carried.NAMED, config.base),
         "layers": attributes["RootFS"]["Layers"],
         "python": PYTHON,
     }

@@ -13,7 +13,8 @@ from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.installer import WHEELS
 from steps.config.container import ImageConfig
-from steps.machine.container import carried, context, wheelhouse
+from steps.machine import engine_options
+from steps.machine.container import carried, context, fallback, wheelhouse
 from steps.machine.container.wheelhouse import Reached
 from steps.machine.runtime.host import PYTHON, image_id
 
@@ -36,19 +37,56 @@ def image(
     An engine names an image after its last layer, so a killed build leaves nothing with the name.
     Raises UserError for a base that can't be pulled and a build that fails.
     """
+    for tried in _ways(config):
+        content = context.files(tried, lock, recipe)
+        brought = carried.load(client, tried, content, home / carried.FOLDER, console)
+        if brought is not None:
+            return brought
+    config, base = _chosen(client, config, console)
     content = context.files(config, lock, recipe)
-    brought = carried.load(client, config, content, home / carried.FOLDER, console)
-    if brought is not None:
-        return brought
-    base = _base(client, config, console)
     digest = context.digest(config, content, base)
     tag = f"reprise/{config.name}:{digest[:12]}"
     known = image_id(client, tag)
     if known is None or client.images.get(known).labels.get(carried.LABEL) != digest:
-        labels = {carried.LABEL: digest, carried.BASE: base}
+        named = {carried.BASE: base, carried.NAMED: published(client, config.base, base)}
+        labels = {carried.LABEL: digest, **named}
         with wheelhouse.reached(client, config.host.engine, home / WHEELS, base) as reached:
             _build(client, config, content, tag, labels, reached, console)
     return dict(client.images.get(tag).attrs)
+
+
+def _ways(config: ImageConfig) -> list[ImageConfig]:
+    """The image as it may be made: on a ready-made one first, if somebody published it."""
+    if config.ready is None:
+        return [config]
+    return [config.model_copy(update=config.ready.model_dump()), config]
+
+
+def _chosen(
+    client: docker.DockerClient, config: ImageConfig, console: Console
+) -> tuple[ImageConfig, str]:
+    """How the image is made here, and the id of its base. Raises UserError if there is no way."""
+    *ready, recipe = _ways(config)
+    for tried in ready:
+        try:
+            return tried, _base(client, tried, console)
+        except UserError as error:
+            console.say(f"{error}; going on with the recipe")
+    try:
+        return recipe, _base(client, recipe, console)
+    except UserError:
+        if config.fallback is None:
+            raise
+        return recipe, fallback.base(client, recipe, config.fallback, console)
+
+
+def published(client: docker.DockerClient, name: str, identity: str) -> str:
+    """The name of a base with the digest that its registry has it by; without one, the name and
+    its id: a tag alone may name other software on another day."""
+    repository = name.partition("@")[0].rpartition(":")[0] or name
+    digests = client.images.get(identity).attrs.get("RepoDigests") or []
+    found = [one for one in digests if one.partition("@")[0].endswith(repository)] or digests
+    return f"{name}@{found[0].partition('@')[2]}" if found else f"{name}, id {identity}"
 
 
 def _base(client: docker.DockerClient, config: ImageConfig, console: Console) -> str:
@@ -125,6 +163,11 @@ def _cause(said: list[str]) -> list[str]:
 def packages(client: docker.DockerClient, image: str) -> str:
     """`pip list` of the image as JSON."""
     return _python(client, image, "-m", "pip", "list", "--format=json")
+
+
+def engine(client: docker.DockerClient, image: str) -> "str | None":
+    """What the image's vLLM takes, as a file's text; None: it has none."""
+    return engine_options.text(_python(client, image, "-c", engine_options.script()), image)
 
 
 def probe(client: docker.DockerClient, image: str, config: ImageConfig) -> None:

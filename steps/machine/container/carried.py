@@ -25,6 +25,9 @@ LABEL = "org.reprise.inputs"
 BASE = "org.reprise.base"
 """Label of an image: the id of its base."""
 
+NAMED = "org.reprise.base.name"
+"""Label of an image: the name of its base, with the digest that its first pull found."""
+
 
 def save(client: docker.DockerClient, made: Manifest, folder: Path) -> Path:
     """The archive of a finished image, in `folder`; an archive that exists isn't saved again.

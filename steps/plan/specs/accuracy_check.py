@@ -13,6 +13,12 @@ SCORERS = (
 )
 """Benchmarks whose answers steps/judge/accuracy_check scores."""
 
+UNSCORED = {
+    "gpt-oss-120b": "its exact_match runs LiveCodeBench's tests and grades with prm800k, submodules"
+    " of the reference implementation whose tests and answers aren't in its repository",
+}
+"""Why others aren't, where it is known."""
+
 SANDBOXED = ("mixtral-8x7b",)
 """Benchmarks whose answers are code, which the check runs."""
 
@@ -38,7 +44,10 @@ def brings(config: Config) -> str | None:
 
 def limitation(config: Config) -> str | None:
     scorer = config["scorer"]
-    return None if scorer in SCORERS else f"this version can't score {scorer}"
+    if scorer in SCORERS:
+        return None
+    why = f": {UNSCORED[scorer]}" if scorer in UNSCORED else ""
+    return f"this version can't score {scorer}{why}"
 
 
 def programs(config: Config) -> Mapping[str, str]:

@@ -2,8 +2,19 @@
 
 from steps.config.axes import AXES
 from steps.config.checks import ComplianceCheckConfig
-from steps.plan.spec import StepSpec
+from steps.plan.spec import Config, StepSpec
 from steps.plan.specs.shared import WINDOW_SOURCES
+
+BY_HAND = ("TEST07", "TEST09")
+"""Tests that `./reproduce compliance` verifies, on logs, and no plan does."""
+
+
+def limitation(config: Config) -> str | None:
+    test = config["test"]
+    if test not in BY_HAND:
+        return None
+    return f"this version verifies {test} of logs alone: ./reproduce compliance {test}"
+
 
 SPEC = StepSpec(
     module="steps.judge.compliance_check",
@@ -26,4 +37,5 @@ SPEC = StepSpec(
         "steps/judge/compliance/*.py",
     ),
     priority=50,
+    limitation=limitation,
 )

@@ -3,7 +3,7 @@
 from steps.config.artifacts import PlannedImage
 from steps.config.container import ImageConfig
 from steps.plan.spec import UNKNOWN, Config, Cost, StepSpec
-from steps.plan.specs.shared import ENVIRONMENTS, environment_cost
+from steps.plan.specs.shared import ENGINE_OPTIONS, ENVIRONMENTS, environment_cost
 
 OLDEST_PYTHON = 10
 """Minor version of Python 3 that steps are written for: that of AMD's images on ROCm 7.0."""
@@ -41,6 +41,7 @@ SPEC = StepSpec(
         "steps/machine/runtime/*.py",
         "steps/config/container.py",
         "steps/config/runtime.py",
+        *ENGINE_OPTIONS,
     ),
     limitation=limitation,
     cost=cost,

@@ -2,7 +2,7 @@
 
 from steps.config.artifacts import EnvironmentConfig
 from steps.plan.spec import StepSpec
-from steps.plan.specs.shared import environment_cost
+from steps.plan.specs.shared import ENGINE_OPTIONS, environment_cost
 
 SPEC = StepSpec(
     module="steps.machine.environment",
@@ -12,6 +12,11 @@ SPEC = StepSpec(
     environment="driver",
     place="here",
     axes=("system",),
-    sources=("steps/base/venv.py", "steps/base/installer.py", "steps/base/locks.py"),
+    sources=(
+        "steps/base/venv.py",
+        "steps/base/installer.py",
+        "steps/base/locks.py",
+        *ENGINE_OPTIONS,
+    ),
     cost=environment_cost,
 )

@@ -26,6 +26,9 @@ RUN_SOURCES = (
     "steps/prepare/checkpoint/mxfp4.py",
     "steps/prepare/checkpoint/formats.py",
 )
+ENGINE_OPTIONS = ("steps/machine/engine_options.py", "steps/machine/vllm_source.py")
+"""What lists the arguments and variables of an environment's or an image's engine."""
+
 WINDOW_SOURCES = (
     "steps/config/verdicts.py",
     "steps/config/window.py",
@@ -56,7 +59,7 @@ START_S = 40.0
 SAMPLE_BYTES = 1500
 """Log bytes per sample: an accuracy log's hexadecimal tokens plus a line of samples.csv."""
 
-ENGINES = ("vllm", "null")
+ENGINES = ("vllm", "vllm-rocm", "null")
 """Kinds of engines that steps/run/sut can start."""
 
 
@@ -87,6 +90,14 @@ def engine_limitation(config: Config) -> str | None:
     kind, placement = engine.get("kind", ENGINES[0]), engine.get("placement", {})
     if kind not in ENGINES:
         return f"this version can't start engine {kind}"
+    used: dict[str, set[int]] = {}
+    for one in placement.get("kinds", ()):
+        used.setdefault(one["hardware"], set()).add(one["accelerator"]["count_per_node"])
+    if uneven := next((name for name, counts in used.items() if len(counts) > 1), None):
+        return (
+            f"this version starts as many engines on every node of {uneven}, and nodes of this "
+            "cluster use different numbers of accelerators"
+        )
     if placement.get("kinds") and placement["cluster"] in ("local", "slurm"):
         return (
             f"placement.cluster={placement['cluster']} starts engines on several nodes only where "

@@ -3,9 +3,9 @@
 import gc
 import importlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, compress
+from itertools import accumulate, compress, repeat
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
@@ -14,14 +14,33 @@ from steps.base.errors import UserError
 from steps.config.engine import Engine as EngineConfig
 from steps.config.generation import Generation
 
-Request = tuple[int, Sequence[int]]
-"""One sample for the engine: the caller's number, and the token ids of its prompt."""
+Request = tuple[int, Sequence[int], Sequence[int]]
+"""One sample for the engine: the caller's number, the token ids of its prompt, and the sequence of
+token ids that ends its answer besides the end-of-sequence token (empty: none).
+"""
 
 Answer = tuple[int, "array[int]"]
 """The caller's number, and all token ids as 32-bit integers, the end-of-sequence token included.
 
 LoadGen is shown the array's memory. It is read only: engines may hand out the same one twice.
 """
+
+
+def asked(
+    numbers: Sequence[int],
+    indices: Iterable[int],
+    prompts: Sequence[Sequence[int]],
+    stops: Sequence[Sequence[int]],
+) -> list[Request]:
+    """Requests of samples by their indices in the dataset; `stops` is empty if it has none."""
+    indices = list(indices)
+    ends = map(stops.__getitem__, indices) if stops else repeat((), len(indices))
+    return list(zip(numbers, map(prompts.__getitem__, indices), ends, strict=True))
+
+
+def unstopped(prompts: Sequence[Sequence[int]]) -> list[Request]:
+    """Requests of a warm-up, whose numbers no sample has."""
+    return [(-1 - i, prompt, ()) for i, prompt in enumerate(prompts)]
 
 
 PART = 512
@@ -137,6 +156,7 @@ class Engine(Protocol):
 
 MAKERS = {
     "vllm": "steps.run.engines.vllm_engine:VllmEngine",
+    "vllm-rocm": "steps.run.engines.vllm_engine:VllmEngine",
     "null": "steps.run.engines.null_engine:NullEngine",
 }
 """Engines by the `kind` of their configuration; imported when a run starts one."""
@@ -150,7 +170,7 @@ def started(start: Start, warmup: Sequence[Sequence[int]]) -> Engine:
     engine = cast(Engine, getattr(importlib.import_module(module), name)())
     engine.start(start)
     require_threads(start.config, engine.threads())
-    engine.submit([(-1 - i, prompt) for i, prompt in enumerate(warmup)])
+    engine.submit(unstopped(warmup))
     missing = len(warmup)
     before = threads.spent()
     while missing:

@@ -48,7 +48,7 @@ class NullEngine:
         self._waiting: deque[Sample] = deque()
         self._running: list[Places] = []
         self._firsts: list[tuple[float, list[int]]] = []
-        self._answers = _Answers(start.generation.eos_token_id)
+        self._answers = _Answers(start.generation.ends[0])
         self._epoch = self._period_end = time.perf_counter()
         self._free = self._arguments.max_num_seqs
 
@@ -145,10 +145,10 @@ class Lengths:
     def measured(self, requests: Sequence[Request], now: float) -> list[Sample]:
         law, token_s = self._law, self._prompt_token_s
         if law is None and not token_s:
-            return [(number, self._fixed, now, 0.0) for number, _ in requests]
+            return [(number, self._fixed, now, 0.0) for number, *_ in requests]
         return [
             (number, self.of(prompt, law) if law else self._fixed, now, len(prompt) * token_s)
-            for number, prompt in requests
+            for number, prompt, _ in requests
         ]
 
     def of(self, prompt: Sequence[int], law: NormalDist) -> int:

@@ -1,8 +1,11 @@
-"""vLLM in LoadGen's process: one Python loop drives the engine, with no hop in between."""
+"""vLLM in its own process or LoadGen's: one Python loop drives the engine, with no hop in between.
+
+One class for every generation of vLLM; what differs between them is in vllm_versions.py.
+"""
 
 import os
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,32 +13,40 @@ from pydantic import ValidationError
 
 from steps.base import threads
 from steps.base.errors import UserError, explain
+from steps.config.engine import NullEngine
+from steps.run.engines import vllm_versions as versions
 from steps.run.engines.engine import Events, Request, Start
 
 COMPLETE = ("stop", "length")
 """Finish reasons of an answer; any other means that vLLM aborted the request."""
 
+FILES = "_FILE"
+"""The end of names of variables that lead to a file."""
+
 
 class VllmEngine:
-    """Greedy decoding of token ids; text is never made."""
+    """Token ids in, token ids out; text is never made."""
 
     def __init__(self) -> None:
         self._engine: Any = None
-        self._parameters: Any = None
+        self._parameters: dict[tuple[int, ...], Any] = {}
+        """SamplingParams by stop sequence: a dataset has few different ones."""
         self._tokens: dict[str, list[int]] = {}
-        self._first_tokens = False
         self._emulation = False
 
     def start(self, start: Start) -> None:
-        config, generation, weights = start.config, start.generation, start.weights
-        first_tokens = start.first_tokens
+        config, weights = start.config, start.weights
+        if isinstance(config, NullEngine):
+            raise UserError(f"vLLM was given settings of {config.kind}")
+        _refuse_lost_files(config.environment)
         # vLLM reads its environment while it is imported.
         threads.take(config.threads)
+        versions.bind(config.threads)
         os.environ.update(config.environment)
         try:
             threads.told(config.threads)
+            import vllm
             from vllm import EngineArgs, LLMEngine, SamplingParams
-            from vllm.sampling_params import RequestOutputKind
         except ImportError as error:
             raise UserError(
                 f"vLLM can't be imported ({error}); see docs/how-to/trouble.md"
@@ -44,50 +55,55 @@ class VllmEngine:
             from steps.run.engines import emulation
 
             emulation.register()
-        self._emulation = config.emulation
-        self._first_tokens = first_tokens
-        self._parameters = SamplingParams(
-            temperature=0.0,
-            min_tokens=generation.min_tokens,
-            max_tokens=generation.max_tokens,
-            stop_token_ids=[generation.eos_token_id],
-            detokenize=False,
-            # An output costs; only first tokens are worth one, and only where they are timed.
-            output_kind=(RequestOutputKind.DELTA if first_tokens else RequestOutputKind.FINAL_ONLY),
-            stream_interval=generation.max_tokens if first_tokens else None,
-        )
+        self._start, self._emulation = start, config.emulation
+        self._sampling = config.sampling.model_dump(exclude_none=True)
+        arguments = {
+            "skip_tokenizer_init": True,
+            "disable_log_stats": True,
+            **config.arguments.passed_on(),
+        }
+        known, requests = versions.taken(EngineArgs), versions.taken(SamplingParams)
+        release = vllm.__version__
+        versions.refuse_unknown(arguments, known, release)
+        versions.refuse_unchosen(config.environment, release)
+        if start.first_tokens:
+            limit = start.generation.max_tokens
+            interval = versions.first_token_only(limit, requests)
+            self._sampling |= interval
+            if not interval:
+                arguments = {**versions.first_token_only(limit, known), **arguments}
         _refuse_damaged(weights)
         try:
-            arguments = EngineArgs(
-                model=str(weights),
-                skip_tokenizer_init=True,
-                disable_log_stats=True,
-                **config.arguments.model_dump(exclude_none=True),
-            )
-            self._engine = LLMEngine.from_engine_args(arguments)
+            made = EngineArgs(model=str(weights), **arguments)
+            self._engine = LLMEngine.from_engine_args(made)
         except Exception as error:
             # vLLM raises many kinds; its own log has the story.
             text = explain(error) if isinstance(error, ValidationError) else str(error)
             line = (text.strip().splitlines() or [type(error).__name__])[0]
             sentence = line.split(". ")[0].rstrip(".")
             raise UserError(f"vLLM can't start on {weights}: {sentence}; see the log") from error
+        self._version = versions.of(self._engine, config.environment, release)
+        versions.quiet(self._version)
+        self._sequences = versions.StopSequences(self._version, config.environment, release)
 
     def threads(self) -> int:
         return threads.computing()
 
     def submit(self, requests: Sequence[Request]) -> None:
-        for number, prompt in requests:
+        for number, prompt, stop in requests:
             name = str(number)
             self._tokens[name] = []
-            self._engine.add_request(name, {"prompt_token_ids": list(prompt)}, self._parameters)
+            parameters = self._of(tuple(stop))
+            self._engine.add_request(name, {"prompt_token_ids": list(prompt)}, parameters)
 
     def step(self) -> Events:
         events = Events()
         for output in self._engine.step():
             name = output.request_id
             known = self._tokens[name]
-            new = output.outputs[0].token_ids
-            if self._first_tokens and not known and new:
+            # Copied: V0 may use an output again, and has several tokens at once in some.
+            new = list(output.outputs[0].token_ids)
+            if self._start.first_tokens and not known and new:
                 events.first.append((int(name), new[0]))
             known.extend(new)
             if output.finished:
@@ -104,7 +120,9 @@ class VllmEngine:
         return {
             "name": "vllm",
             "version": vllm.__version__,
-            "device": str(current_platform.device_type),
+            "generation": self._version,
+            # Of ROCm too, device_type is "cuda".
+            "device": str(current_platform.device_name),
             "kernels": "emulated" if self._emulation else "native",
         }
 
@@ -112,6 +130,45 @@ class VllmEngine:
         from vllm.platforms import current_platform
 
         return str(current_platform.get_device_name())
+
+    def _of(self, stop: tuple[int, ...]) -> Any:
+        """SamplingParams of a request with this stop sequence."""
+        if stop not in self._parameters:
+            self._parameters[stop] = self._made(stop)
+        return self._parameters[stop]
+
+    def _made(self, stop: tuple[int, ...]) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        generation = self._start.generation
+        # A sequence of one token that ends answers anyway needs nothing more.
+        sequence = () if stop and set(stop) <= set(generation.ends) and len(stop) == 1 else stop
+        kind = RequestOutputKind
+        parameters = SamplingParams(
+            min_tokens=generation.min_tokens,
+            max_tokens=generation.max_tokens,
+            stop_token_ids=list(generation.ends),
+            detokenize=False,
+            # An output costs; only first tokens are worth one, and only where they are timed.
+            output_kind=kind.DELTA if self._start.first_tokens else kind.FINAL_ONLY,
+            **self._sampling,
+            **(self._sequences.arguments(sequence) if sequence else {}),
+        )
+        if sequence:
+            self._sequences.mark(parameters, sequence)
+        return parameters
+
+
+def _refuse_lost_files(environment: Mapping[str, str]) -> None:
+    """Libraries pass over a tuning file that isn't there, and then run with other kernels."""
+    for name, value in environment.items():
+        path = Path(value)
+        if name.endswith(FILES) and (not path.is_file() or not path.stat().st_size):
+            raise UserError(
+                f"engine.environment.{name} leads to {value}, where no file is; put it there, "
+                "mount it (runtime.mounts), or set the variable to null"
+            )
 
 
 def _refuse_damaged(weights: Path) -> None:

@@ -39,12 +39,14 @@ class Assignment:
     """The first message to an engine's process.
 
     `place`: its number among its node's engines, from 0, which determines its CPUs and
-    accelerators. `prompts` and `warmup` are columns (see `packed`).
+    accelerators. `prompts`, `stops` (stop sequences, none where the dataset has none) and `warmup`
+    are columns (see `packed`).
     """
 
     start: Start
     place: int
     prompts: tuple[bytes, bytes]
+    stops: tuple[bytes, bytes]
     warmup: tuple[bytes, bytes]
 
 

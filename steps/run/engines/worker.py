@@ -20,7 +20,14 @@ from typing import Any, NoReturn
 from steps import ROOT
 from steps.base.errors import UserError
 from steps.run.engines import accelerators, caches, pinning, wire
-from steps.run.engines.engine import Engine, News, hold_off_collections, started
+from steps.run.engines.engine import (
+    Engine,
+    News,
+    asked,
+    hold_off_collections,
+    started,
+    unstopped,
+)
 from steps.run.engines.pace import Pace
 
 
@@ -44,8 +51,8 @@ class Worker:
                 folder = ROOT / assignment.start.caches / f"engine-{assignment.start.number}"
                 os.environ.update(caches.use(folder))
             engine = self._started(assignment)
-            prompts = wire.unpacked(assignment.prompts)
-            self._drive(engine, prompts)
+            prompts, stops = map(wire.unpacked, (assignment.prompts, assignment.stops))
+            self._drive(engine, prompts, stops)
         except UserError as error:
             self._last_words(wire.Failed(str(error), expected=True))
         except Exception as error:
@@ -77,13 +84,12 @@ class Worker:
         )
         return engine
 
-    def _drive(self, engine: Engine, prompts: "list[Any]") -> NoReturn:
+    def _drive(self, engine: Engine, prompts: "list[Any]", stops: "list[Any]") -> NoReturn:
         outstanding, pace = 0, Pace()
         while True:
             while not outstanding or not self._inbox.empty():
                 given = self._inbox.get()
-                asked = map(prompts.__getitem__, given.indices)
-                engine.submit(list(zip(given.numbers, asked, strict=True)))
+                engine.submit(asked(given.numbers, given.indices, prompts, stops))
                 outstanding += len(given.numbers)
             begun = time.perf_counter()
             events = engine.step()
@@ -125,7 +131,7 @@ class Worker:
 def measured_rate(engine: Engine, warmup: "list[Any]") -> float:
     """Tokens per second of one sample, with the warm-up's number of samples at once."""
     begun = time.perf_counter()
-    engine.submit([(-1 - i, prompt) for i, prompt in enumerate(warmup)])
+    engine.submit(unstopped(warmup))
     tokens, seconds, missing = 0, 0.0, len(warmup)
     while missing:
         for _, answer in engine.step().completed:

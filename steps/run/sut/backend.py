@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from steps.run.engines.engine import News, Start, depth, started
+from steps.run.engines.engine import News, Start, asked, depth, started
 from steps.run.engines.pace import Pace, Slow
 
 POLL_S = 0.2
@@ -15,10 +15,12 @@ POLL_S = 0.2
 
 @dataclass(frozen=True)
 class Job:
-    """The work that a run gives its engines: `prompts` holds token ids per sample index."""
+    """The work that a run gives its engines: `prompts` holds token ids per sample index, `stops`
+    the sequence that ends its answer, and nothing where the dataset has none."""
 
     start: Start
     prompts: Sequence[Sequence[int]]
+    stops: Sequence[Sequence[int]]
     warmup: Sequence[Sequence[int]]
     say: Callable[[str], None]
     """Takes one line about the progress of a start."""
@@ -76,8 +78,7 @@ class InProcess:
 
     def submit(self, numbers: Sequence[int], indices: Sequence[int]) -> None:
         self._outstanding += len(numbers)
-        prompts = map(self._job.prompts.__getitem__, indices)
-        self._engine.submit(list(zip(numbers, prompts, strict=True)))
+        self._engine.submit(asked(numbers, indices, self._job.prompts, self._job.stops))
 
     def step(self) -> Iterable[News]:
         if not self._outstanding:

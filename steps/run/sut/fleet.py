@@ -63,7 +63,8 @@ class Fleet:
     def start(self) -> None:
         begun = time.monotonic()
         self._links = self._launched()
-        columns = wire.packed(self._job.prompts), wire.packed(self._job.warmup)
+        job = self._job
+        columns = wire.packed(job.prompts), wire.packed(job.stops), wire.packed(job.warmup)
         for number, link in enumerate(self._links):
             self._selector.register(link, selectors.EVENT_READ, number)
             # Before it reads, its modules may come from a slow disk.
@@ -113,13 +114,13 @@ class Fleet:
             return links
         return [Link.to_process(f"engine {n}") for n in range(self._placement.engines_per_node)]
 
-    def _assignment(
-        self, number: int, prompts: tuple[bytes, bytes], warmup: tuple[bytes, bytes]
-    ) -> wire.Assignment:
+    def _assignment(self, number: int, *columns: tuple[bytes, bytes]) -> wire.Assignment:
+        prompts, stops, warmup = columns
         return wire.Assignment(
             start=replace(self._job.start, config=self._settings(number), number=number),
             place=number % self._placement.engines_per_node,
             prompts=prompts,
+            stops=stops,
             warmup=warmup,
         )
 

@@ -37,7 +37,8 @@ IDLE_GAPS = 30.0
 class EngineLoop:
     """Feeds LoadGen's samples to the engines and reports tokens to LoadGen, on its own thread.
 
-    `prompts` holds token ids per sample index. `book` holds what LoadGen has issued; a sample's
+    `prompts` holds token ids per sample index, `stops` the sequence that ends its answer where the
+    dataset has any. `book` holds what LoadGen has issued; a sample's
     number there is its number for the engines.
     """
 
@@ -47,6 +48,7 @@ class EngineLoop:
     warmup: list[list[int]]
     progress: Callable[[int], Progress]
     say: Callable[[str], None]
+    stops: Sequence[Sequence[int]] = ()
     caches: str = ""
     """Where engines on accelerators keep what they compile (steps/run/engines/engine.py)."""
     book: Book = field(default_factory=Book)
@@ -65,7 +67,7 @@ class EngineLoop:
             caches=self.caches,
         )
         kind = InProcess if self.config.engine.placement.in_process else Fleet
-        self.backend: Backend = kind(Job(start, self.prompts, self.warmup, self.say))
+        self.backend: Backend = kind(Job(start, self.prompts, self.stops, self.warmup, self.say))
         self._fed = 0
         self._sorted = None
         if self.config.engine.offline_order == "longest_first" and not start.first_tokens:

@@ -88,8 +88,8 @@ def execute(
     there = accelerators.require(config.engine.placement)
     weights = Manifest.read(inputs["model"])
     weights.require_whole()
-    prompts = samples.load(inputs["dataset"])
-    _check_prompts(config, prompts)
+    prompts = samples.load(inputs["dataset"], stops=config.generation.stop_sequences)
+    _check_prompts(config, prompts, console.say)
     folder = workspace.directory
     audit_file = folder / AUDIT_CONFIG
     if audit is not None:
@@ -106,6 +106,7 @@ def execute(
         warmup=warmup(prompts, config.engine.warmup_samples),
         progress=lambda issued: console.progress(label, max(issued, expected)),
         say=console.say,
+        stops=prompts.stops,
         caches=caches.of_run(inputs["environment"]) if "environment" in inputs else "",
     )
     cpus = sorted(os.sched_getaffinity(0))
@@ -135,6 +136,7 @@ def execute(
         **loop.backend.identity(),
         "threads": loop.backend.threads(),
         "emulated": emulated,
+        **_image(inputs),
     }
     workspace.result = {
         "mode": mode,
@@ -153,6 +155,17 @@ def execute(
     }
     if kept is not None:
         workspace.result[KEPT] = kept.model_dump(mode="json")
+
+
+def _image(inputs: Mapping[str, Path]) -> dict[str, str]:
+    """The base of the image that the engine runs in, by digest, and the image's own id."""
+    if "environment" not in inputs:
+        return {}
+    made = Manifest.read(inputs["environment"])
+    if made.step != "container":
+        return {}
+    image = str(made.result["image"])
+    return {"image": f"{made.result.get('base', made.config.get('base'))}, built as {image:.19}"}
 
 
 def _check_devices(there: Sequence[Accelerator], engines: Sequence[Mapping[str, Any]]) -> None:
@@ -215,8 +228,11 @@ def _check_loadgen(config: RunConfig) -> None:
         )
 
 
-def _check_prompts(config: RunConfig, prompts: samples.Samples) -> None:
-    """Raises UserError if LoadGen or the engine would fail on the dataset in mid-run."""
+def _check_prompts(config: RunConfig, prompts: samples.Samples, say: Callable[[str], None]) -> None:
+    """Raises UserError if LoadGen or the engine would fail on the dataset in mid-run.
+
+    AMD's configurations let vLLM cut answers at max_model_len: those are kept, and it is said.
+    """
     evaluation = prompts.evaluation
     wanted = config.loadgen.sample_count(config.rules)
     if len(evaluation) < wanted:
@@ -225,11 +241,20 @@ def _check_prompts(config: RunConfig, prompts: samples.Samples) -> None:
             "length.evaluation_count or lower length.performance_sample_count_override"
         )
     room = config.engine.arguments.max_model_len - config.generation.max_tokens
+    least = config.engine.arguments.max_model_len - config.generation.min_tokens
     for name, tokens in (("evaluation", evaluation), ("calibration", prompts.calibration)):
         longest = max(range(len(tokens)), key=lambda index: len(tokens[index]))
-        if len(tokens[longest]) > room:
+        length = len(tokens[longest])
+        if config.engine.kind == "vllm-rocm" and room < length <= least:
+            cut = sum(len(prompt) > room for prompt in tokens)
+            say(
+                f"warning: answers to {cut} {name} samples are cut at max_model_len "
+                f"{config.engine.arguments.max_model_len} as AMD's were: it leaves them fewer than "
+                f"max_tokens {config.generation.max_tokens}"
+            )
+        elif length > room:
             raise UserError(
-                f"{name} sample {longest} has {len(tokens[longest])} tokens, but max_model_len "
+                f"{name} sample {longest} has {length} tokens, but max_model_len "
                 f"leaves room for {room}; raise hardware.engine.arguments.max_model_len"
             )
 

@@ -55,7 +55,8 @@ def measurement_readme(found: Evidence, config: SubmissionConfig) -> str:
             "|---|---|---|---|---|",
             *rows,
             "",
-            f"Engine: {engine['name']} {engine['version']} on {engine['device']}. "
+            f"Engine: {engine['name']} {engine['version']} on {engine['device']}"
+            f"{' in ' + engine['image'] if 'image' in engine else ''}. "
             f"LoadGen {run.result['loadgen_version']}.",
             f"Weights: manifest `{run.inputs['model']}`. Dataset: manifest "
             f"`{run.inputs['dataset']}`.",

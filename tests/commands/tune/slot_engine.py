@@ -36,7 +36,7 @@ class SlotEngine:
         time.sleep(STEP_S)
         events = Events()
         while self._waiting and len(self._running) < SLOTS:
-            number, _ = self._waiting.popleft()
+            number, *_ = self._waiting.popleft()
             self._running[number] = []
         for number, tokens in list(self._running.items()):
             if not tokens and self._first_tokens:

@@ -1,0 +1,59 @@
+"""Lists what the vLLM of an environment or an image takes (steps/config/options.py).
+
+`python -m steps.machine.engine_options BUILD TITLE SOURCE PACKAGE [VARIABLE...]` writes
+`conf/options/BUILD.json` from a vLLM's directory. TITLE: its name in messages. SOURCE: where the
+directory came from. VARIABLE: read by code that isn't in it.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from steps import ROOT
+from steps.base.errors import UserError
+from steps.base.record import write_atomically
+from steps.config import options
+from steps.machine import vllm_source
+
+LIMIT_S = 300.0
+
+
+def script() -> str:
+    """What a Python is given with `-c` to print what its vLLM takes, or null."""
+    return Path(vllm_source.__file__).read_text(encoding="utf-8")
+
+
+def text(printed: str, source: str) -> "str | None":
+    """A file's text from what `script` printed; None: that Python has no vLLM."""
+    found = json.loads(printed)
+    return options.dumped(f"vLLM {found['version']}", source, found["takes"]) if found else None
+
+
+def of_environment(python: Path) -> "str | None":
+    """The same for an environment of this machine. Raises UserError if its Python can't say."""
+    asked = subprocess.run(
+        [str(python), "-I", "-c", script()],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=LIMIT_S,
+    )
+    if asked.returncode:
+        last = (asked.stderr.strip().splitlines() or ["no message"])[-1]
+        raise UserError(f"{python} can't say what its vLLM takes: {last:.200}; see the log")
+    return text(asked.stdout, python.parent.parent.name)
+
+
+def main(given: list[str]) -> int:
+    build, title, source, package, *more = given
+    found = vllm_source.read(Path(package))
+    found["environment"] = sorted({*found["environment"], *more})
+    path = ROOT / "conf" / options.FOLDER / f"{build}.json"
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, options.dumped(title, source, found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

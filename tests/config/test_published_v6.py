@@ -1,0 +1,192 @@
+"""AMD's v6.0 submission, as its experiment composes it, against what was published."""
+
+import csv
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from steps.base.errors import UserError
+from steps.config.engine import VllmArguments
+from steps.config.loadgen import Loadgen
+from steps.config.submission import Cell, SubmissionConfig
+from steps.plan.plan import Job, Plan
+from steps.run.sut.user_conf import render_user_conf
+from tests.conftest import ROOT, planned
+
+GOLDEN = ROOT / "tests/golden"
+WAN = "wan-2.2-t2v-a14b"
+"""The one result of the submission that the experiment hasn't."""
+
+CORRECTED = {"host_processors_per_node", "system_name", "accelerators_per_node"}
+"""Fields of AMD's descriptions that are wrong there (8 processors a node), name a host, or are
+written as a number."""
+
+Cells = Mapping[str, tuple[Cell, Mapping[str, Job]]]
+
+
+def table(name: str) -> list[dict[str, str]]:
+    with (GOLDEN / name).open(encoding="utf-8", newline="") as stream:
+        return [row for row in csv.DictReader(stream) if row["submitter"] == "AMD"]
+
+
+ROWS = [row for row in table("v6.0-rows.csv") if row["model"] != WAN]
+
+
+def key(row: Mapping[str, str]) -> str:
+    return f"{row['platform']}/{row['model']}/{row['scenario']}"
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return planned("experiment=amd-v6.0")
+
+
+@pytest.fixture(scope="module")
+def cells(plan: Plan) -> Cells:
+    """By platform, package and scenario: the cell and its jobs by step."""
+    found: dict[str, tuple[Cell, Mapping[str, Job]]] = {}
+    packages = [job for job in plan.jobs if job.step == "submission"]
+    for package in packages:
+        for cell in SubmissionConfig.model_validate_json(package.config).cells:
+            jobs = {job.step: job for job in plan.jobs if job.key == cell.key}
+            for one in cell.packages:
+                found[f"{cell.system_id}/{one.name}/{cell.scenario}"] = cell, jobs
+    return found
+
+
+def test_cells_are_the_published_rows(cells: Cells) -> None:
+    """18 of 19: Llama 2's are submitted for both accuracy targets."""
+    rows = {key(row) for row in ROWS}
+    twice = {name.replace("70b-99.9/", "70b-99/") for name in rows if "70b-99.9/" in name}
+    assert set(cells) == rows | twice
+    assert len(cells) == 18
+
+
+@pytest.mark.parametrize("row", ROWS, ids=key)
+def test_user_conf_says_what_the_log_says(row: Mapping[str, str], cells: Cells) -> None:
+    config = json.loads(cells[key(row)][1]["performance_run"].config)
+    loadgen, rules = config["loadgen"], config["rules"]
+    typed = Loadgen.model_validate_json(json.dumps(loadgen))
+    text = render_user_conf(typed, row["scenario"])  # type: ignore[arg-type]
+    settings = {
+        name.rsplit(".", 1)[1]: float(value)
+        for name, _, value in (line.partition(" = ") for line in text.splitlines())
+    }
+    assert settings.pop("target_qps") == float(row["target_qps"])
+    duration = settings.pop("min_duration", rules["min_duration_ms"])
+    assert duration == float(row["min_duration_ms"])
+    if row["scenario"] == "Offline":
+        computed = round(float(row["target_qps"]) * duration / 1000 * 1.1)
+        assert int(row["samples"]) == settings.pop("min_query_count", computed)
+    assert settings == {}
+
+
+def test_packaged_user_conf_contradicts_its_log_where_the_list_says(cells: Cells) -> None:
+    packaged = json.loads((GOLDEN / "v6.0-user-conf.json").read_text(encoding="utf-8"))
+    listed = {(key(row), row["setting"]) for row in table("v6.0-contradictions.csv")}
+    found = set()
+    for row in ROWS:
+        config = json.loads(cells[key(row)][1]["performance_run"].config)
+        said = packaged[f"{row['division']}/AMD/{key(row)}"]
+        ran = {
+            "target_qps": config["loadgen"]["target_qps"],
+            "min_duration": config["loadgen"]["min_duration_ms"]
+            or config["rules"]["min_duration_ms"],
+        }
+        differs = {name for name, value in ran.items() if said.get(name) != value}
+        found |= {(key(row), name) for name in differs}
+    assert found == listed
+
+
+def test_engines_are_the_published_ones(cells: Cells) -> None:
+    golden = json.loads((GOLDEN / "v6.0-engine.json").read_text(encoding="utf-8"))
+    assert set(golden) == {key(row) for row in ROWS}
+    for name, expected in golden.items():
+        cell, jobs = cells[name]
+        engine = json.loads(jobs["performance_run"].config)["engine"]
+        assert engine["environment"] == expected["environment"], name
+        assert given(engine["arguments"]) == given(expected["arguments"]), name
+        sampling = {name: value for name, value in engine["sampling"].items() if value is not None}
+        assert sampling == expected["sampling"], name
+        generation = json.loads(jobs["performance_run"].config)["generation"]
+        del generation["eos_token_id"]
+        assert generation == expected["generation"], name
+        dispatch, wanted = dict(engine["dispatch"]), dict(expected["dispatch"])
+        total = {"87": 87, "94": 94}.get(name[:2], 8)
+        assert dispatch.pop("device_count") == total
+        assert wanted.pop("device_count") == 8  # overridden by hand on the head of a cluster
+        ours, theirs = dispatch.pop("sorting"), wanted.pop("sorting")
+        assert ours["strategy"] == theirs["strategy"], name
+        if theirs["strategy"] == "buckets":
+            assert ours["buckets"] == theirs["buckets"]
+        if wanted["engine_version"] == "vllm":  # the file names a backend, and no version
+            del wanted["engine_version"], dispatch["engine_version"]
+        assert dispatch == wanted, name
+        assert cell.division == ("open" if "405b" in name else "closed")
+
+
+def given(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What vLLM is given: ranges as their numbers."""
+    return VllmArguments.model_validate(arguments).passed_on()
+
+
+def test_descriptions_are_the_published_ones(plan: Plan) -> None:
+    golden = json.loads((GOLDEN / "v6.0-systems.json").read_text(encoding="utf-8"))
+    platforms = {
+        "amd-mi355x-v6.0": "closed/AMD/8xMI355X_2xEPYC_9575F",
+        "amd-mi355x-87-v6.0": "closed/AMD/87xMI355X_22xEPYC_9575F",
+        "amd-mi355x-94-v6.0": "closed/AMD/94xMI355X_24xEPYC_9575F",
+        "amd-mi355x-open-v6.0": "open/AMD/8xMI355X_2xEPYC_9575F",
+    }
+    described = {
+        job.key: json.loads(job.config)["fields"] for job in plan.jobs if job.step == "describe"
+    }
+    assert set(described) == set(platforms)
+    for system, fields in described.items():
+        expected = golden[platforms[system]]
+        for name, value in fields.items():
+            if name not in CORRECTED:
+                assert value == expected[name], f"{system} {name}"
+        assert fields["host_processors_per_node"] == "2"
+
+
+def test_clusters_have_their_true_number_of_accelerators(plan: Plan) -> None:
+    """87 of 88 and 94 of 96; the official table multiplied nodes by eight."""
+    found = {needed.system: needed for needed in plan.requirements}
+    assert found["amd-mi355x-87-v6.0"].accelerators == 87
+    assert found["amd-mi355x-94-v6.0"].accelerators == 94
+    assert [(k.nodes, k.accelerators) for k in found["amd-mi355x-87-v6.0"].kinds] == [
+        (10, 8),
+        (1, 7),
+    ]
+
+
+def test_a_cluster_of_uneven_nodes_is_planned_and_not_started(cells: Cells) -> None:
+    jobs = cells["87xMI355X_22xEPYC_9575F/llama2-70b-99.9/Offline"][1]
+    assert "use different numbers of accelerators" in (jobs["performance_run"].limitation or "")
+    kinds = json.loads(jobs["performance_run"].config)["engine"]["placement"]["kinds"]
+    assert [(k["nodes"], k["accelerator"]["count_per_node"]) for k in kinds] == [(10, 8), (1, 7)]
+
+
+def test_gpt_oss_has_two_sets_and_two_generation_settings(cells: Cells) -> None:
+    jobs = cells["8xMI355X_2xEPYC_9575F/gpt-oss-120b/Offline"][1]
+    configs = {step: json.loads(job.config) for step, job in jobs.items()}
+    assert configs["performance_run"]["generation"]["max_tokens"] == 10240
+    assert configs["accuracy_run"]["generation"]["max_tokens"] == 32768
+    assert configs["performance_run"]["rules"]["performance_sample_count"] == 6396
+    assert configs["accuracy_check"]["dataset_size"] == 4395
+    assert configs["accuracy_check"]["gates"]["99"]["minimum"] == {"exact_match": 82.2987}
+
+
+def test_what_of_gpt_oss_this_version_cant_do_is_said_by_name(plan: Plan) -> None:
+    said = {job.step: job.limitation for job in plan.jobs if job.limitation}
+    assert "gpt-oss-120b" in said["dataset"]
+    assert "LiveCodeBench" in said["accuracy_check"]
+
+
+def test_a_cluster_uses_no_more_than_its_nodes_have() -> None:
+    groups = "[{hardware:mi355x,nodes:1,accelerators:9}]"
+    with pytest.raises(UserError, match="have 8 accelerators each, and can't use 9"):
+        planned("experiment=amd-v6.0", f"cluster.groups={groups}", "system=amd-mi355x-v6.0")

@@ -1,0 +1,51 @@
+"""`make test-real`: everything that `make test` leaves, on real services of this machine.
+
+Installs what Debian has, starts it, runs the tests, stops what it started. Skips that
+tests/reviewed.yaml doesn't list fail it. Logs of services are kept where a part failed.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+from tests import base_image, services
+from tests.conftest import ROOT
+from tests.programs import PATH, SERVICE_LOGS
+
+LOGS = ROOT / "results/test-real"
+"""Where services write their logs; gone after a run in which nothing failed."""
+
+TOGETHER = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
+"""Tests share both cores; what measures itself has them alone."""
+
+PARTS: dict[str, tuple[str, ...]] = {
+    "engines and systems": (*TOGETHER, "-m", "(engine or system or long) and not e2e"),
+    "./reproduce as a user runs it": ("-m", "e2e"),
+}
+
+
+def main() -> int:
+    shutil.rmtree(LOGS, ignore_errors=True)
+    LOGS.mkdir(parents=True)
+    services.install()
+    failed = []
+    with services.running(LOGS):
+        base_image.provide(services.ENGINES, LOGS)
+        for name, arguments in PARTS.items():
+            begun = time.monotonic()
+            command = [sys.executable, "-m", "pytest", "--reviewed", *arguments, *sys.argv[1:]]
+            environment = {**os.environ, "PATH": PATH, SERVICE_LOGS: str(LOGS)}
+            if subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode:
+                failed.append(name)
+            print(f"{name}: {time.monotonic() - begun:.0f} s", flush=True)
+    if failed:
+        print(f"failed: {', '.join(failed)}; logs of services are in {LOGS}", file=sys.stderr)
+        return 1
+    shutil.rmtree(LOGS)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
