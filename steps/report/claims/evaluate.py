@@ -80,7 +80,7 @@ class ClaimResult(Strict):
 
     @property
     def sentence(self) -> str:
-        """The verdict, and under how many readings the claim holds."""
+        """The verdict, with the count of readings that agree."""
         if self.verdict == "not verifiable from public data":
             return self.verdict
         holds = "" if self.verdict == "supported" else ": holds"
