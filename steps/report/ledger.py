@@ -40,9 +40,17 @@ def ledger_section(claims: Sequence[ClaimResult], source: str) -> Section:
             Cell(claim.stated),
             value_cell(claim.value, claim.unit),
             Cell(
-                claim.sentence,
+                claim.verdict,
                 tone=TONES[claim.verdict],
-                note="rests on a secondary source" if claim.secondary_sources else "",
+                note="; ".join(
+                    filter(
+                        None,
+                        (
+                            claim.under,
+                            "rests on a secondary source" if claim.secondary_sources else "",
+                        ),
+                    )
+                ),
             ),
             Cell(_place(", ".join(claim.benchmarks))),
             Cell(_place(claim.scenario)),
@@ -87,6 +95,7 @@ def _claim_details(claim: ClaimResult) -> Details:
         f"Readings of the claim; stated: {claim.stated}",
         columns,
         [_reading_row(reading, claim.unit) for reading in claim.readings],
+        page_only=len({one.agrees for one in claim.readings if one.decides}) == 1,
     )
     used = {row.link: row for reading in claim.readings for row in reading.rows}
     rows = Table(

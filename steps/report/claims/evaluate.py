@@ -81,10 +81,17 @@ class ClaimResult(Strict):
     @property
     def sentence(self) -> str:
         """The verdict, with the count of readings that agree."""
-        if self.verdict == "not verifiable from public data":
-            return self.verdict
-        holds = "" if self.verdict == "supported" else ": holds"
-        return f"{self.verdict}{holds} under {self.agreeing}"
+        between = ": " if self.under.startswith("holds") else " "
+        return f"{self.verdict}{between}{self.under}".strip()
+
+    @property
+    def under(self) -> str:
+        """ "under 8 of 8 readings"; "holds under 1 of 4 readings" where it isn't supported."""
+        words = {
+            "supported": f"under {self.agreeing}",
+            "not supported": f"holds under {self.agreeing}",
+        }
+        return words.get(self.verdict, "")
 
 
 def evaluate(
