@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from steps.base.strict import Strict
 from steps.mlperf.published.result import Result
-from steps.mlperf.published.table import link
+from steps.mlperf.published.table import ClosedRule, link
 from steps.report.claims.compute import Evidence, NotComputable, compute
 from steps.report.claims.model import (
     Claim,
@@ -51,6 +51,7 @@ class ReadingResult(Strict):
     arithmetic: str
     rows: tuple[UsedRow, ...]
     secondary_sources: tuple[str, ...]
+    rules: tuple[ClosedRule, ...] = ()
 
 
 class ClaimResult(Strict):
@@ -169,6 +170,7 @@ def _reading(
         arithmetic=arithmetic,
         rows=tuple(_used(result) for result in evidence.results),
         secondary_sources=tuple(evidence.secondary),
+        rules=tuple(evidence.rules),
     )
 
 
