@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from steps.base.strict import Fraction, NotNegative, Positive, PositiveNumber, Strict
+from steps.config.engine import NullEngine, RocmVllmEngine, VllmEngine
 
 
 class LlmboostArguments(Strict):
@@ -81,5 +82,6 @@ class UnpublishedEngine(Strict):
 
 
 PlannedEngine = Annotated[
-    LlmboostEngine | SharkEngine | UnpublishedEngine, Field(discriminator="kind")
+    LlmboostEngine | SharkEngine | UnpublishedEngine | VllmEngine | RocmVllmEngine | NullEngine,
+    Field(discriminator="kind"),
 ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from steps.mlperf.published.table import REPOSITORY
 from steps.report.blocks import (
     Block,
     Card,
@@ -13,6 +14,7 @@ from steps.report.blocks import (
     Tone,
     significant,
 )
+from steps.report.claims import model
 from steps.report.claims.evaluate import ClaimResult, ReadingResult
 from steps.report.claims.model import Verdict
 
@@ -40,9 +42,17 @@ def ledger_section(claims: Sequence[ClaimResult], source: str) -> Section:
             Cell(claim.stated),
             value_cell(claim.value, claim.unit),
             Cell(
-                claim.sentence,
+                claim.verdict,
                 tone=TONES[claim.verdict],
-                note="rests on a secondary source" if claim.secondary_sources else "",
+                note="; ".join(
+                    filter(
+                        None,
+                        (
+                            claim.under,
+                            "rests on a secondary source" if claim.secondary_sources else "",
+                        ),
+                    )
+                ),
             ),
             Cell(_place(", ".join(claim.benchmarks))),
             Cell(_place(claim.scenario)),
@@ -87,6 +97,7 @@ def _claim_details(claim: ClaimResult) -> Details:
         f"Readings of the claim; stated: {claim.stated}",
         columns,
         [_reading_row(reading, claim.unit) for reading in claim.readings],
+        page_only=len({one.agrees for one in claim.readings if one.decides}) == 1,
     )
     used = {row.link: row for reading in claim.readings for row in reading.rows}
     rows = Table(
@@ -111,6 +122,7 @@ def _claim_details(claim: ClaimResult) -> Details:
         ],
         page_only=True,
     )
+    rules = any(reading.rules for reading in claim.readings)
     sources = sorted({s for reading in claim.readings for s in reading.secondary_sources})
     text = claim.note + "".join(f" Secondary source: {source}." for source in sources)
     return Details(
@@ -119,9 +131,30 @@ def _claim_details(claim: ClaimResult) -> Details:
         if claim.scenario not in ("all", "none")
         else claim.claim,
         text=text.strip(),
-        tables=(readings, rows) if used else (readings,),
+        tables=(readings, *([_rules(claim, name)] if rules else []), *([rows] if used else [])),
         tone=TONES[claim.verdict],
         badge=claim.sentence,
+    )
+
+
+def _rules(claim: ClaimResult, name: str) -> Table:
+    """Each rule with the file that shows it."""
+    address = REPOSITORY.format(round=model.load().round, path="")
+    return Table(
+        f"{name}-rules",
+        "Rules of the closed division",
+        (Column("rule", wide=True), Column("met"), Column("found", wide=True), Column("of a")),
+        [
+            [
+                Cell(rule.rule, href=f"{address}{rule.evidence}"),
+                Cell("yes" if rule.met else "no", tone="good" if rule.met else "bad"),
+                Cell(rule.found),
+                Cell(rule.of),
+            ]
+            for reading in claim.readings
+            for rule in reading.rules
+        ],
+        page_only=True,
     )
 
 

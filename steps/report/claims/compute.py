@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from steps.mlperf.published.result import Result
-from steps.mlperf.published.table import closed_rules, reference_scores
+from steps.mlperf.published.table import ClosedRule, closed_rules, reference_scores
 from steps.report.claims.model import (
     AccuracyShare,
     Capacity,
@@ -27,10 +27,12 @@ class NotComputable(Exception):
 
 @dataclass
 class Evidence:
-    """The results used on the way. `secondary`: sources of numbers that are in no table."""
+    """The results used on the way. `secondary`: sources of numbers that are in no table. `rules`:
+    what was judged rule by rule."""
 
     results: list[Result] = field(default_factory=list)
     secondary: list[str] = field(default_factory=list)
+    rules: list[ClosedRule] = field(default_factory=list)
 
     def number(self, operand: Operand, pool: Sequence[Result]) -> tuple[float, str]:
         """An operand's value and how to write it. Raises NotComputable."""
@@ -160,6 +162,7 @@ def _capacity(computation: Capacity) -> tuple[float, str]:
 def _rules(computation: Rules, pool: Sequence[Result], evidence: Evidence) -> tuple[float, str]:
     result = evidence.one(computation.operand, pool)
     rules = closed_rules(result.round).get(result.location, ())
+    evidence.rules += rules
     counted = [rule for rule in rules if rule.of == "result"]
     if not counted:
         raise NotComputable(f"no rule of {result.name} was judged")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from steps.base.strict import Strict
 from steps.mlperf.published.result import Result
-from steps.mlperf.published.table import link
+from steps.mlperf.published.table import ClosedRule, link
 from steps.report.claims.compute import Evidence, NotComputable, compute
 from steps.report.claims.model import (
     Claim,
@@ -51,6 +51,7 @@ class ReadingResult(Strict):
     arithmetic: str
     rows: tuple[UsedRow, ...]
     secondary_sources: tuple[str, ...]
+    rules: tuple[ClosedRule, ...] = ()
 
 
 class ClaimResult(Strict):
@@ -80,11 +81,18 @@ class ClaimResult(Strict):
 
     @property
     def sentence(self) -> str:
-        """The verdict, and how many readings support the claim."""
-        if self.verdict == "not verifiable from public data":
-            return self.verdict
-        holds = "" if self.verdict == "supported" else ": holds"
-        return f"{self.verdict}{holds} under {self.agreeing}"
+        """The verdict, with the count of readings that agree."""
+        between = ": " if self.under.startswith("holds") else " "
+        return f"{self.verdict}{between}{self.under}".strip()
+
+    @property
+    def under(self) -> str:
+        """ "under 8 of 8 readings"; "holds under 1 of 4 readings" where it isn't supported."""
+        words = {
+            "supported": f"under {self.agreeing}",
+            "not supported": f"holds under {self.agreeing}",
+        }
+        return words.get(self.verdict, "")
 
 
 def evaluate(
@@ -162,6 +170,7 @@ def _reading(
         arithmetic=arithmetic,
         rows=tuple(_used(result) for result in evidence.results),
         secondary_sources=tuple(evidence.secondary),
+        rules=tuple(evidence.rules),
     )
 
 
