@@ -163,7 +163,7 @@ def _model(source: DictConfig, _root_: DictConfig) -> DictConfig:
         return source
     fetched = {"name": source.name, "source": "huggingface", "fetch": source.fetch}
     ready = {**there[precision.name], "format": precision.format}
-    return OmegaConf.create({**fetched, **ready})
+    return OmegaConf.create({**fetched, **ready}, flags=CREATED)
 
 
 def _dataset_files(dataset: DictConfig) -> DictConfig | None:
@@ -173,7 +173,7 @@ def _dataset_files(dataset: DictConfig) -> DictConfig | None:
     found = {key: dataset[key] for key in ("name", "recipe", "fetch")}
     for part in ("evaluation", "calibration"):
         found[part] = {key: dataset[part][key] for key in ("uri", "names")}
-    return OmegaConf.create(found)
+    return OmegaConf.create(found, flags=CREATED)
 
 
 def _nodes(groups: ListConfig) -> int:

@@ -290,8 +290,8 @@ class Planner:
         gates: tuple[str, ...] = (),
     ) -> Job:
         spec = STEPS[step]
-        limitation = spec.limitation(subtree) or self._other_quark(cell, step, subtree)
         self._require_taken(cell, _valid(spec, subtree, f"{cell.where}: steps.{step}"))
+        limitation = spec.limitation(subtree) or self._other_quark(cell, step, subtree)
         config = canonical_json(subtree)
         folder, log = self._paths(step, key, config, inputs)
         contained = _contained(spec.environment, cell.made)

@@ -86,7 +86,7 @@ def test_what_code_and_configuration_name_exists() -> None:
 def test_every_command_has_a_row_in_the_reference() -> None:
     page = next(page for page in PAGES if page.name == "docs/reference/commands.md")
     rows = re.findall(r"^\| `\./reproduce (?:\[run\] )?([\w-]+)?", page.text, re.MULTILINE)
-    assert sorted(name for name in rows if name) == sorted(set(COMMANDS) - {"run"})
+    assert sorted(name for name in rows if name and name[0] != "-") == sorted(set(COMMANDS) - {"run"})
 
 
 def test_pages_are_reached_from_the_index() -> None:
@@ -134,7 +134,7 @@ def test_commands_can_be_typed(words: tuple[str, ...], sites: Path) -> None:
     places = {**PLACEHOLDERS, "DIRECTORY": str(sites), "DIR": str(sites)}
     filled = [re.sub(r"\b[A-Z]+\b", lambda m: places.get(m[0], m[0]), word) for word in words]
     filled = [str(sites / word) if (sites / word).is_file() else word for word in filled]
-    if "--help" in filled:
+    if "--help" in filled or "--version" in filled:
         assert main(filled) == 0
         return
     given = parsed(filled)

@@ -15,7 +15,7 @@ from steps.commands.tune.config import load
 from steps.commands.tune.journal import ENTRY, RUN, Entry, Journal
 from steps.commands.tune.measure import Probe
 from steps.commands.tune.request import PROBES, REQUEST, Request, result_of
-from steps.plan.registry import sources
+from steps.plan.code import sources
 from tests.conftest import ROOT, planned
 from tests.running import artifacts_of
 
@@ -44,7 +44,7 @@ def request_path(tmp_path: Path, jobs: dict[str, str]) -> Path:
         "check": check,
         "inputs": {role: str(tmp_path / role / "manifest.json") for role in ("model", "dataset")},
         "launcher": [sys.executable, "-m", "tests.commands.tune.slot_engine"],
-        "code": [str(path.relative_to(ROOT)) for path in sources("performance_run", ROOT)],
+        "code": sources("performance_run", ROOT),
         "guess": 40.0,
         "guessed_from": "the test",
         "budget_s": None,
