@@ -15,7 +15,9 @@ from steps.plan.plan import Plan
 from steps.plan.planner import Planner
 from steps.plan.registry import STEPS
 
-OWN_FOLDERS = ("artifacts", "logs", "plans", "published", "systems")
+OWN_FOLDERS = (
+    *("artifacts", "caches", "clocks", "logs", "plans", "published", "revisions", "systems"),
+)
 """Folders of results/ that belong to no experiment."""
 
 OWN_LOGS = tuple(f"{n}.log" for n, s in STEPS.items() if s.stage not in ("runs", "verdicts"))

@@ -103,13 +103,13 @@ def test_a_draft_of_a_system_composes(
     draft = out / "system/amd-8xmi355x.yaml"
     assert yaml.safe_load(draft.read_text())["system"]["fields"] == {"system_name": "a box"}
     (project / "conf/system" / draft.name).write_text(draft.read_text())
-    _, [cell] = compose(
-        project / "conf",
-        [
-            *("system=amd-8xmi355x", "benchmark=llama2-70b-99.9", "precision=mxfp4"),
-            *("scenario=Offline", "length=rule"),
-        ],
+    (project / "conf/experiment/acme.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /length: rule\nexperiment_name: acme\n"
+        "cells:\n  - {system: amd-8xmi355x, benchmark: llama2-70b-99.9, precision: mxfp4,\n"
+        "      scenario: [Offline]}\n"
     )
+    [composed] = compose(project / "conf", ["experiment=acme"]).cells
+    cell = composed.values
     assert cell["system"]["id"] == "8xMI355X"
     assert cell["hardware"]["name"] == "mi355x"
     assert cell["steps"]["performance_run"]["loadgen"]["target_qps"] == 370

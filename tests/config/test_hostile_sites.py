@@ -85,7 +85,7 @@ def test_what_would_never_end_or_reach_outside_is_refused(tmp_path: Path, name: 
 
 def test_only_what_conf_has_is_offered(tmp_path: Path) -> None:
     path = site(tmp_path, HEAD + "  fields: {hw_notes: '${oc.env:HOME}'}\n")
-    with pytest.raises(UserError, match="there is only at, engine, first, layers, maybe"):
+    with pytest.raises(UserError, match="there is only accelerators, at, dataset_files, engine"):
         make(ROOT, OVERRIDES, path)
 
 

@@ -352,8 +352,10 @@ TODAY = [
 def test_todays_vllm_has_the_published_v6_settings(
     hardware: str, scenario: str, precision: str, wanted: Mapping[str, int]
 ) -> None:
+    row = ("v6.0", "-v6.0") if hardware == "mi355x" else ("v5.1", "")
     plan = planned(
-        f"system=amd-{hardware}",
+        f"experiment=amd-{row[0]}",
+        f"system=amd-{hardware}{row[1]}",
         "benchmark=llama2-70b-99.9",
         f"precision={precision}",
         f"scenario={scenario}",
@@ -374,7 +376,8 @@ def test_todays_vllm_has_the_published_v6_settings(
 
 def test_amds_v6_image_is_the_published_one_with_its_patchs_variables() -> None:
     plan = planned(
-        "system=amd-mi355x",
+        "experiment=amd-v6.0",
+        "system=amd-mi355x-v6.0",
         "benchmark=llama2-70b-99.9",
         "precision=mxfp4",
         "scenario=Interactive",
@@ -398,6 +401,7 @@ def test_todays_vllm_shares_nvidias_accelerators_out(
 ) -> None:
     """69 GB of weights in FP8: two of 80 GB hold them and enough sequences, or one of 141 GB."""
     plan = planned(
+        "experiment=amd-v5.1",
         "system=amd-mi300x",
         f"hardware={hardware}",
         "benchmark=llama2-70b-99.9",

@@ -233,9 +233,7 @@ def test_the_rate_is_searched_where_the_best_trial_began(
     monkeypatch.chdir(here)
     plan = make(here, OVERRIDES)
     environments(here, plan)
-    for role, path in next(j for j in plan.jobs if j.step == "performance_run").inputs.items():
-        with publish((here / path).parent, step=role, config={}, inputs={}, code="") as workspace:
-            workspace.result = {}
+    fake(here, plan, lambda job: job.step in ("environment", "model", "dataset"))
     values = {"arguments.max_num_seqs": 48, "arguments.max_num_batched_tokens": 4096}
     searched: list[Request] = []
 
@@ -265,7 +263,7 @@ def test_the_rate_is_searched_where_the_best_trial_began(
 
     monkeypatch.setattr(command, "_search", lambda words, plan: run(words).returncode)
     monkeypatch.setattr(command, "environment_python", lambda root, name: Path("python"))
-    monkeypatch.setattr(command, "refusal", lambda path, root: None)
+    monkeypatch.setattr(command, "refusal", lambda *_: None)
     assert call(["tune", *OVERRIDES, "--settings", "--budget", "10m"]) == 0
     named = [*OVERRIDES, "set.Server.engine.max_num_seqs=48"]
     [request] = searched
