@@ -145,6 +145,14 @@ def edit(path: Path, old: str, new: str) -> None:
 
 
 @cache
+def planned_alone(home: Path, cell: str, *overrides: str) -> Plan:
+    """The plan of a cell that no experiment has: its axes as YAML writes them."""
+    project = copy_project(home)
+    text = f"# @package _global_\nexperiment_name: alone\ncells:\n  - {{{cell}}}\n"
+    (project / "conf/experiment/alone.yaml").write_text(text, encoding="utf-8")
+    return make(project, ["experiment=alone", *overrides])
+
+
 def planned(*overrides: str) -> Plan:
     """The plan of these overrides, made once for all tests of a run: each takes a second."""
     if not _shared:

@@ -105,9 +105,10 @@ def _replace(config: DictConfig, one: Setting) -> tuple[Any, str, Any]:
     parent: Any = OmegaConf.select(config, above)
     there = parent._content if isinstance(parent, DictConfig) else None
     if not isinstance(there, dict) or there.get(key) is None:
+        near = nearest(key, map(str, there)) if isinstance(there, dict) else ""
         raise UserError(
-            f"{one.text} applies to nothing: this cell has no {one.key}; narrow it, or choose "
-            "what has one"
+            f"{one.text} applies to nothing: this cell has no {one.key}{near}; narrow it, or "
+            "choose what has one"
         )
     below_it = OmegaConf.select(config, path)
     value = on_top(_said(one), below_it)

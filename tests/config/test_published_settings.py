@@ -10,11 +10,13 @@ from collections import Counter
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import pytest
 
-from tests.conftest import ROOT, planned
+from tests.conftest import ROOT, planned, planned_alone
 
 TABLE = ROOT / "docs/reference/published-settings.md"
 SETTINGS = ROOT / "tests/golden/amd-v5.1-settings.csv"
@@ -70,11 +72,13 @@ def row_of(setting: str) -> Row:
 @cache
 def configs() -> dict[tuple[str, ...], dict[str, Any]]:
     unpublished = (
-        *("system=amd-mi355x", "benchmark=llama2-70b-99.9", "precision=mxfp4", "length=rule"),
-        *("compression=none", "scenario=Server"),
+        "system: amd-mi355x, benchmark: llama2-70b-99.9, precision: mxfp4, compression: none, "
+        "scenario: Server"
     )
     found = {}
-    for plan in (planned("experiment=amd-v5.1"), planned(*unpublished)):
+    with TemporaryDirectory() as home:
+        alone = planned_alone(Path(home) / "alone", unpublished, "length=rule")
+    for plan in (planned("experiment=amd-v5.1"), alone):
         for job in plan.jobs:
             if job.step == "performance_run":
                 system, benchmark, compression, _, scenario = job.key.split("/")

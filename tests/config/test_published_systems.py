@@ -6,6 +6,7 @@ Numbers: tests/golden. Where a package contradicts its own log, the log is what 
 import csv
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from steps.config.loadgen import Loadgen
 from steps.config.submission import Cell, SubmissionConfig
 from steps.plan.plan import Job
 from steps.run.sut.user_conf import render_user_conf
-from tests.conftest import ROOT, planned
+from tests.conftest import ROOT, planned, planned_alone
 
 GOLDEN = ROOT / "tests" / "golden"
 CODE, PUBLISHED = "/lab-mlperf-inference/code/", "/opt/published"
@@ -350,17 +351,13 @@ TODAY = [
 
 @pytest.mark.parametrize(("hardware", "scenario", "precision", "wanted"), TODAY)
 def test_todays_vllm_has_the_published_v6_settings(
-    hardware: str, scenario: str, precision: str, wanted: Mapping[str, int]
+    hardware: str, scenario: str, precision: str, wanted: Mapping[str, int], tmp_path: Path
 ) -> None:
-    row = ("v6.0", "-v6.0") if hardware == "mi355x" else ("v5.1", "")
-    plan = planned(
-        f"experiment=amd-{row[0]}",
-        f"system=amd-{hardware}{row[1]}",
-        "benchmark=llama2-70b-99.9",
-        f"precision={precision}",
-        f"scenario={scenario}",
+    plan = planned_alone(
+        tmp_path / "alone",
+        f"system: amd-{hardware}, benchmark: llama2-70b-99.9, precision: {precision}, "
+        f"scenario: {scenario}, engine: vllm",
         "length=rule",
-        "engine=vllm",
         f"++system.target_qps.{scenario}=10",
     )
     job = next(job for job in plan.jobs if job.step == "performance_run")
@@ -374,15 +371,12 @@ def test_todays_vllm_has_the_published_v6_settings(
     assert job.limitation is None
 
 
-def test_amds_v6_image_is_the_published_one_with_its_patchs_variables() -> None:
-    plan = planned(
-        "experiment=amd-v6.0",
-        "system=amd-mi355x-v6.0",
-        "benchmark=llama2-70b-99.9",
-        "precision=mxfp4",
-        "scenario=Interactive",
+def test_amds_v6_image_is_the_published_one_with_its_patchs_variables(tmp_path: Path) -> None:
+    plan = planned_alone(
+        tmp_path / "alone",
+        "system: amd-mi355x, benchmark: llama2-70b-99.9, precision: mxfp4, scenario: Interactive, "
+        "engine: vllm-v6.0",
         "length=rule",
-        "engine=vllm-v6.0",
         "++system.target_qps.Interactive=263",
     )
     by_step = {job.step: json.loads(job.config) for job in plan.jobs}

@@ -86,7 +86,9 @@ def test_what_code_and_configuration_name_exists() -> None:
 def test_every_command_has_a_row_in_the_reference() -> None:
     page = next(page for page in PAGES if page.name == "docs/reference/commands.md")
     rows = re.findall(r"^\| `\./reproduce (?:\[run\] )?([\w-]+)?", page.text, re.MULTILINE)
-    assert sorted(name for name in rows if name and name[0] != "-") == sorted(set(COMMANDS) - {"run"})
+    assert sorted(name for name in rows if name and name[0] != "-") == sorted(
+        set(COMMANDS) - {"run"}
+    )
 
 
 def test_pages_are_reached_from_the_index() -> None:

@@ -133,7 +133,7 @@ def test_a_runtime_without_an_image_is_refused() -> None:
 
 
 def test_a_mount_needs_an_absolute_path() -> None:
-    with pytest.raises(UserError, match=r"runtime: mounts\.0: needs an absolute path"):
+    with pytest.raises(UserError, match=r"runtime\.mounts\.0: needs an absolute path"):
         planned("runtime=docker", "runtime.mounts=[data]")
 
 
@@ -167,7 +167,6 @@ def test_benchmarks_of_one_architecture_differ_by_arguments() -> None:
         *("llama2-70b-gfx942", "llama2-70b-gfx950"),
         *("mixtral-8x7b-gfx942", "llama3.1-405b-gfx950"),
     }
-    assert len({arguments["LOADGEN"] for arguments in given.values()}) == 1
     assert given["llama2-70b-gfx950"]["VLLM_SOURCE"] == "/app/vllm"
     assert "AITER" not in given["llama2-70b-gfx950"]
     assert len(given["mixtral-8x7b-gfx942"]["AITER_PATCHES"].split()) == 6

@@ -48,7 +48,8 @@ def test_published_results_are_scaled_by_accelerators(tmp_path: Path) -> None:
     assert rate == pytest.approx(SERVER, rel=0.02)
     assert why == "published on 8 MI300X"
     (need,) = plan.requirements
-    larger = plan.model_copy(update={"requirements": (need.model_copy(update={"kinds": tuple(kind.model_copy(update={"nodes": 3}) for kind in need.kinds)}),)})
+    kinds = tuple(kind.model_copy(update={"nodes": 3}) for kind in need.kinds)
+    larger = plan.model_copy(update={"requirements": (need.model_copy(update={"kinds": kinds}),)})
     thrice, why = first_rate(tmp_path, larger, job_of(plan, "Server"))
     assert thrice == pytest.approx(3 * rate, rel=0.05)
     assert why.endswith("MI300X, scaled")
