@@ -9,6 +9,7 @@ from typing import Any
 from steps.base.record import (
     RECORD,
     Manifest,
+    Origin,
     Record,
     publish,
     sha256_file,
@@ -112,6 +113,7 @@ def publish_job(maker: Maker, job: Job, root: Path) -> None:
         config=json.loads(job.config),
         inputs=inputs,
         code="c",
+        origin=Origin(container=job.container),
     ) as workspace:
         workspace.result = _write(maker, job, workspace.directory, inputs)
 
@@ -123,7 +125,12 @@ def package(plan: Plan, root: Path) -> None:
     folder = (root / job.output).parent
     inputs = inputs_of(plan, root, "submission")
     with publish(
-        folder, step="submission", config=json.loads(job.config), inputs=inputs, code="c"
+        folder,
+        step="submission",
+        config=json.loads(job.config),
+        inputs=inputs,
+        code="c",
+        origin=Origin(container=job.container),
     ) as workspace:
         submission_step(config, inputs, workspace, None)  # type: ignore[arg-type]
     provenance(plan, root)
@@ -140,7 +147,12 @@ def provenance(plan: Plan, root: Path) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"attrs==26.1.0 --hash=sha256:{64 * '1'}\n", encoding="utf-8")
     with publish(
-        folder, step="provenance", config=json.loads(job.config), inputs=inputs, code="c"
+        folder,
+        step="provenance",
+        config=json.loads(job.config),
+        inputs=inputs,
+        code="c",
+        origin=Origin(container=job.container),
     ) as workspace:
         provenance_step(config, inputs, workspace, None)  # type: ignore[arg-type]
     return folder

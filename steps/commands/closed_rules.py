@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from steps.mlperf.loadgen import DETAIL
+from steps.mlperf.loadgen import DETAIL, USER_CONF
 from steps.mlperf.published.result import Result
 from steps.mlperf.published.table import ClosedRule
 from steps.submit.validate.findings import Finding, Severity
@@ -39,7 +39,7 @@ RULES: Mapping[str, tuple[str, str, str]] = {
     "no setting is for the open division only": (
         r"user-conf-open-only",
         "measurements",
-        "user.conf",
+        USER_CONF,
     ),
     "accuracy is measured on the whole dataset": (
         r"accuracy-(missing|files|sample-count|mode|dataset|scenario|error|hash.*|log.*|not.*|text.*)",

@@ -93,7 +93,7 @@ def test_a_configuration_that_cannot_fit_is_refused_with_the_number_that_does() 
         CAPACITY.require("llama3.1-405b", "bf16", 288, 1)
     with pytest.raises(UserError, match="no precision 'int3'; there are bf16"):
         CAPACITY.require("llama3.1-405b", "int3", 288, 8)
-    with pytest.raises(UserError, match="no model 'llama9'; there are 520b"):
+    with pytest.raises(UserError, match="no model 'llama9'; there are 1047b"):
         CAPACITY.require("llama9", "fp8", 288, 8)
 
 

@@ -705,8 +705,7 @@ def model_step(home: Path, settings: dict[str, Any]) -> subprocess.CompletedProc
 
 @cache
 def planned_text() -> str:
-    chosen = ["system=amd-mi355x", "benchmark=llama3.1-405b", "length=rule", "precision=mxfp4"]
-    plan = planned(*chosen, "scenario=Offline")
+    plan = planned("experiment=amd-v5.1", "benchmark=llama3.1-405b")
     return next(job.config for job in plan.jobs if job.step == "model")
 
 

@@ -249,12 +249,10 @@ def test_a_plan_of_prequantized_weights_makes_none(project: Path) -> None:
     assert "model" not in dataset.inputs
 
 
-def test_weights_that_nobody_published_are_made(project: Path) -> None:
+def test_weights_that_nobody_published_cant_be_asked_for(project: Path) -> None:
     chosen = ["experiment=amd-v5.1", "benchmark=llama3.1-405b", "precision.prequantized=true"]
-    jobs = make(project, [*chosen, "compression=depth-pruned-21"]).jobs
-    assert "quantize" in {job.step for job in jobs}
-    (model,) = (json.loads(job.config) for job in jobs if job.step == "model")
-    assert model["repository"] == "meta-llama/Llama-3.1-405B-Instruct" and "format" not in model
+    with pytest.raises(UserError, match=r"precision\.prequantized=true has no effect"):
+        make(project, [*chosen, "compression=depth-pruned-21"])
 
 
 @pytest.mark.parametrize(
