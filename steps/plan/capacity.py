@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError
-from tabulate import tabulate
 
 from steps import ROOT
 from steps.base.arguments import Parser, json_argument
@@ -138,6 +137,8 @@ def _machines(conf: Path) -> dict[str, Any]:
 
 def table(capacity: Capacity, models: Mapping[str, Model]) -> str:
     """Minimum accelerators per model, accelerator and precision, then what one of each holds."""
+    from tabulate import tabulate  # the page reads this module too, and its environment has none
+
     accelerators = {name: capacity.hardware[name].accelerator for name in capacity.table}
     columns = [(name, one, p) for name, one in accelerators.items() for p in PRECISIONS]
     by_size = sorted(models.values(), key=lambda model: model.billions)

@@ -16,7 +16,7 @@ from steps.config.origins import leaves as below
 from steps.config.overrides import Leaf, Setting
 from steps.plan.plan import Plan
 
-APART = ("experiment", "matrix", "cells", "experiment_name", "fetch")
+APART = ("experiment", "matrix", "cells", "experiment_name", "fetch", "site")
 """Keys that choose cells, which is an effect of its own; and access to a network, which a site may
 always give: it applies to what is fetched, if anything is."""
 

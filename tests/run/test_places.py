@@ -11,6 +11,7 @@ import pytest
 
 from steps.base.errors import UserError
 from steps.config.engine import Placement
+from steps.config.resolved import Resolved
 from steps.machine.probes.machine import Prober
 from steps.prepare.samples import Samples
 from steps.run.engines import accelerators, caches, wire
@@ -201,7 +202,7 @@ def test_a_process_without_a_runtime_says_nothing() -> None:
 
 
 def ready(given: str, *bus: str) -> wire.Ready:
-    return wire.Ready({}, "MI300X", given, 1, 1.0, 1.0, bus=bus)
+    return wire.Ready({}, Resolved(), "MI300X", given, 1, 1.0, 1.0, bus=bus)
 
 
 def fleet(*known: wire.Ready, per_node: int = 8) -> Fleet:

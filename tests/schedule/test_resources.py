@@ -63,7 +63,7 @@ def test_every_run_of_amds_submission_has_a_node_with_its_accelerators_to_itself
 def test_a_split_accelerator_counts_as_its_devices(amd: Plan, mode: str) -> None:
     run = next(job for job in amd.jobs if job.step == "performance_run")
     config = json.loads(run.config)
-    config["engine"]["compute_partition"] = mode
+    config["engine"]["placement"]["kinds"][0]["modes"]["compute"] = mode
     split = run.model_copy(update={"config": json.dumps(config)})
     jobs = tuple(split if job is run else job for job in amd.jobs)
     asked = Resources(amd.model_copy(update={"jobs": jobs})).of(split)
