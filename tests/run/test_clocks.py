@@ -94,14 +94,14 @@ def test_a_refusal_of_sudo_is_one_sentence_and_nothing_runs(checkout: Path) -> N
 def test_after_a_kill_the_next_command_resets_them_and_says_so(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    process = begun(checkout, "sh", "-c", f"touch {checkout / 'running'}; sleep 60")
+    process = begun(checkout, "sh", "-c", f"touch {checkout / 'running'}; exec sleep 60")
     until = time.monotonic() + LIMIT_S
     while not (checkout / "running").exists():
         assert time.monotonic() < until and process.poll() is None
         time.sleep(0.02)
     assert clocks.restore(checkout) == ""  # it runs
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=LIMIT_S)
+    process.wait(LIMIT_S)
     assert asked(checkout) == SET and (checkout / clocks.STATE).exists()
     monkeypatch.setenv("PATH", f"{checkout / 'tools'}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(cli, "ROOT", checkout)
