@@ -5,7 +5,7 @@ cells aren't valid, why, and how to fix them.
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -153,11 +153,25 @@ def settled(asked: Asked) -> dict[str, Reason]:
 
 def _as_told(asked: Asked, passed_on: Sequence[str]) -> int:
     """With snakemake's arguments: only what they ask for, and which of it isn't valid."""
+    before = due(asked.plan, asked.root).keys()
     status = asked.execute(passed_on)
+    # With --until, Snakemake leaves out what needs an artifact that it has only just made.
+    while (
+        status == 0
+        and _artifacts(asked, now := due(asked.plan, asked.root).keys())
+        and (now < before)
+    ):
+        before, status = now, asked.execute(passed_on)
     found = [cell for cell in asked.cells() if cell.state in ("invalid", "damaged", "failed")]
     for line in lines(found, asked):
         print(line, flush=True)
     return status or min(len(found), 1)
+
+
+def _artifacts(asked: Asked, outputs: Collection[str]) -> bool:
+    """Whether any of these is an artifact's."""
+    jobs = (job for job in asked.plan.jobs if job.output in outputs)
+    return any(STEPS[job.step].stage == "artifacts" for job in jobs)
 
 
 def _interrupted(asked: Asked, status: int) -> int:
