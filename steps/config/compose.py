@@ -92,7 +92,7 @@ def _engine(home: Path, *paths: str, _root_: DictConfig) -> DictConfig:
     if own.accelerator is not None:
         placement |= {"nodes": _nodes(cluster.groups), "kinds": []}
         others: dict[str, Any] = {}
-        if own.name not in {group.hardware for group in cluster.groups}:
+        if cluster.groups and own.name not in {group.hardware for group in cluster.groups}:
             raise ValueError(f"the system runs on {own.name}, and cluster {cluster.name} has none")
         for group in cluster.groups:
             kind = own if group.hardware == own.name else hardware_file(home, group.hardware)
