@@ -21,6 +21,7 @@ plain() { run plain make test; }
 busy() {
     python3 -c 'while True: pass' &
     local other=$!
+    trap 'kill "$other" 2>/dev/null' EXIT
     run busy make test
     kill "$other"
 }

@@ -16,6 +16,7 @@ is shown beside them.
 
 import csv
 import gc
+import importlib
 import os
 import statistics
 import sys
@@ -218,7 +219,7 @@ def main() -> None:
         return
     subject = inside.Subject.of(arguments)
     subject.engine_environment()
-    import vllm  # noqa: F401  (imported once, inherited by every fork)
+    importlib.import_module("vllm")  # once, inherited by every fork
 
     measure(subject, arguments.queries, arguments.rounds)
 

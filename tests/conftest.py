@@ -24,6 +24,22 @@ hypothesis.settings.load_profile("shared machine")
 PARTS = ("conf", "containers", "envs", "reproduce", "steps", "workflow", "Snakefile")
 
 
+ACME_SITE = """\
+# @package _global_
+defaults: [amd-mi325x, _self_]
+
+system:
+  name: acme-mi325x
+  id: 8xMI325X_Acme
+  submitter: Acme
+  loadgen:
+    by_model:
+      llama2-70b: {by_scenario: {Server: {target_qps: 104}}}
+  fields:
+    system_name: Acme 8
+"""
+"""A partner's system file, on AMD's MI325X."""
+
 MIXED = """\
 # @package _global_
 defaults:
@@ -144,7 +160,6 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new), encoding="utf-8")
 
 
-@cache
 def planned_alone(home: Path, cell: str, *overrides: str) -> Plan:
     """The plan of a cell that no experiment has: its axes as YAML writes them."""
     project = copy_project(home)
@@ -153,6 +168,7 @@ def planned_alone(home: Path, cell: str, *overrides: str) -> Plan:
     return make(project, ["experiment=alone", *overrides])
 
 
+@cache
 def planned(*overrides: str) -> Plan:
     """The plan of these overrides, made once for all tests of a run: each takes a second."""
     if not _shared:

@@ -1,7 +1,8 @@
 """How a run of the tests ends: what was skipped and why, and nothing that isn't in the list.
 
-`tests/reviewed.yaml` lists skips and warnings that may be. With `--reviewed`, which CI gives, one
-that isn't listed there fails the run; without it, the table only marks it.
+`tests/reviewed.yaml` lists skips and warnings that may be. With `--reviewed`, which
+`make test-real` gives, one that isn't listed there fails the run; without it, the table only
+marks it.
 """
 
 import fnmatch
@@ -74,7 +75,7 @@ def table(skips: Sequence[Skip], reviewed: Sequence[Reviewed]) -> list[str]:
 
 
 def skip_of(report: Any) -> Skip:
-    """Of a test's report; an expected failure tells its reason elsewhere."""
+    """The skip in a test's report; an expected failure keeps its reason elsewhere."""
     if hasattr(report, "wasxfail"):
         return Skip(report.nodeid, f"expected to fail: {report.wasxfail}")
     _, _, reason = report.longrepr

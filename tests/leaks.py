@@ -2,7 +2,7 @@
 
 Looked for are processes, sockets that listen, files and folders of the shared temporary folders,
 containers and mounts. Files, containers and mounts that others make meanwhile on the same machine
-count too: so CI runs it, and a machine that somebody works on may give false alarms.
+count too, so a machine that somebody works on may give false alarms.
 """
 
 import ctypes
@@ -124,7 +124,7 @@ def entries(folders: tuple[Path, ...]) -> Iterator[tuple[str, str]]:
 
 
 def containers() -> Iterator[tuple[str, str]]:
-    """Of every engine that is here and answers."""
+    """Containers of every engine that is here and answers."""
     for engine in ENGINES:
         if shutil.which(engine) is None:
             continue

@@ -22,7 +22,7 @@ from steps.config.verdicts import Verdict
 from steps.machine.tools import environment_python
 from steps.plan.changes import REMADE
 from steps.plan.due import Reason, due, earlier_in, judged, unsettled, wanted
-from steps.plan.frozen import RUNS_NOTHING, scheduler, snakemake
+from steps.plan.frozen import FORCES, RUNS_NOTHING, UNTIL, scheduler, snakemake
 from steps.plan.plan import Job, Plan, environment_directory, load
 from steps.plan.registry import AFTER_PERFORMANCE, PER_CELL, STEPS
 from steps.plan.states import (
@@ -108,16 +108,18 @@ def run(asked: Asked, passed_on: Sequence[str]) -> int:
         status = 1
     if count := earlier_in(asked.plan, asked.root):
         print(
-            f"{count} results are of an earlier version of Reprise, which didn't write down what "
-            "code made them; they stay, and ./reproduce again measures those that you name"
+            f"results of an earlier version of Reprise, which didn't write down what code made "
+            f"them: {count}; they stay, and ./reproduce again measures those that you name"
         )
     return max(present(asked), min(status, 1)) if status < 128 else _interrupted(asked, status)
 
 
 def _measure(asked: Asked) -> int:
     """All runs and verdicts, then the tree if every cell is valid; snakemake's last status."""
-    reasons, here = settled(asked), asked.here()
-    measured = bool(reasons.keys() & here)
+    reasons, status = settled(asked)
+    if status >= 128:
+        return status
+    measured = bool(reasons.keys() & asked.here())
     status = asked.execute(asked.judged()) if measured else 0
     if status < 128 and (cells := list(disturbed(asked))):
         measured = True
@@ -137,30 +139,31 @@ def _measure(asked: Asked) -> int:
     return status
 
 
-def settled(asked: Asked) -> dict[str, Reason]:
-    """What is due, by output. Artifacts that results wait for are made first, since those results
-    hold if they come out as they were; a failure is met again by what needs them.
+def settled(asked: Asked) -> tuple[dict[str, Reason], int]:
+    """What is due, by output, and the last status. Artifacts that results wait for are made first,
+    since those results hold if they come out as they were; a failure is met again by what needs
+    them.
     """
-    needed, before = wanted(asked.plan, asked.here()), list[str]()
+    needed, before, status = wanted(asked.plan, asked.here()), list[str](), 0
     while True:
         reasons = due(asked.plan, asked.root)
         found = [path for path in unsettled(asked.plan, reasons) if path in needed]
         # What is due again once it was made would be so for ever.
-        if not found or found == before or asked.execute(found):
-            return reasons
-        before = found
+        if status or not found or found == before:
+            return reasons, status
+        before, status = found, asked.execute(found)
 
 
 def _as_told(asked: Asked, passed_on: Sequence[str]) -> int:
     """With snakemake's arguments: only what they ask for, and which of it isn't valid."""
     before = due(asked.plan, asked.root).keys()
     status = asked.execute(passed_on)
+    words = {word.partition("=")[0] for word in passed_on}
     # With --until, Snakemake leaves out what needs an artifact that it has only just made.
-    while (
-        status == 0
-        and _artifacts(asked, now := due(asked.plan, asked.root).keys())
-        and (now < before)
-    ):
+    while status == 0 and words & UNTIL and not words & FORCES:
+        now = due(asked.plan, asked.root).keys()
+        if not (now < before and _artifacts(asked, before - now)):
+            break
         before, status = now, asked.execute(passed_on)
     found = [cell for cell in asked.cells() if cell.state in ("invalid", "damaged", "failed")]
     for line in lines(found, asked):

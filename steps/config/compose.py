@@ -92,8 +92,6 @@ def _engine(home: Path, *paths: str, _root_: DictConfig) -> DictConfig:
     if own.accelerator is not None:
         placement |= {"nodes": _nodes(cluster.groups), "kinds": []}
         others: dict[str, Any] = {}
-        if cluster.groups and own.name not in {group.hardware for group in cluster.groups}:
-            raise ValueError(f"the system runs on {own.name}, and cluster {cluster.name} has none")
         for group in cluster.groups:
             kind = own if group.hardware == own.name else hardware_file(home, group.hardware)
             modes = _modes(kind.get("partitions"), group.hardware, _root_)
@@ -102,7 +100,10 @@ def _engine(home: Path, *paths: str, _root_: DictConfig) -> DictConfig:
             one = {"hardware": group.hardware, "nodes": group.nodes}
             placement["kinds"].append({**one, "accelerator": accelerator, "modes": modes})
             there = _effective(paths, _root_, by_hardware=group.hardware)
-            if _apart(there) != _apart(engine):
+            known = own.name in {
+                one.hardware for one in cluster.groups
+            }  # else groups.check says it
+            if known and _apart(there) != _apart(engine):
                 raise ValueError(
                     f"engines on {own.name} and {group.hardware} differ in more than arguments, "
                     "and in one cluster only those may"
@@ -258,6 +259,8 @@ def compose(
         raise UserError(
             f"{_given(site)} is nested too deeply, or refers to itself; make it flat"
         ) from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _refused(_given(site), error) from error
     except OSError as error:
         name = str(error.filename or "")[:80]
         raise UserError(
@@ -291,6 +294,8 @@ def _composition(
         base = _composed(chosen, "the configuration")
         require_matrix(base, typed)
         points = points_of(home, base, typed, systems, site)
+        if not points:
+            raise UserError("the experiment has no cell; give each of its axes a value")
         composer = _Composer(home, typed, reader, site, probe)
         cells = [
             composer.cell(point if stand_in is None else {**point, "system": stand_in})

@@ -332,8 +332,9 @@ class VllmEngine(_Vllm):
 
 
 class RocmVllmEngine(_Vllm):
-    """AMD's own vLLM of v5.1. `dispatch` and `power`, and variables that begin with HARNESS_, are
-    settings of AMD's harness, and are recorded only: our fleet starts the engines.
+    """AMD's own vLLM of v5.1. `dispatch`, and variables that begin with HARNESS_, are settings of
+    AMD's harness and are recorded only: our fleet starts the engines. `power` are clocks, which a
+    run sets where the site allows it.
     """
 
     kind: Literal["vllm-rocm"]

@@ -312,9 +312,9 @@ def _check_names(
 
 def _validated(kind: type[Group], composed: Mapping[str, Any], name: str) -> Group:
     try:
-        return kind.model_validate_json(canonical_json(composed[name]))
+        return kind.model_validate_json(canonical_json(composed.get(name)))
     except ValidationError as error:
-        named = " ".join(filter(None, (name, composed[name].get("name"))))
+        named = " ".join(filter(None, (name, (composed.get(name) or {}).get("name"))))
         raise UserError(
             f"{named}: {explain(error)}; fix it in conf/, the --site file or the override"
         ) from error

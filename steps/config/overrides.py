@@ -174,6 +174,8 @@ def _values(conf: Path, override: Override, text: str) -> list[str]:
         if not names:
             raise UserError(f"{text!r} fits no {axis}; there are {', '.join(choices(conf, axis))}")
         return names
+    if override.is_interval_sweep():
+        raise UserError(f"{text!r} names no {axis}; write {axis}=NAME or {axis}=NAME,NAME")
     if override.is_sweep_override():
         found = list(override.sweep_string_iterator())
     else:
@@ -197,7 +199,9 @@ def _check_name(conf: Path, group: str, name: str) -> None:
 def _check_group(conf: Path, override: Override, text: str) -> None:
     """A group takes one name that there is."""
     group, value = override.key_or_group, override.value()
-    if override.is_delete() or override.package is not None:
+    if override.package is not None:
+        raise UserError(f"{text!r} has no effect; write {group}=NAME, without @")
+    if override.is_delete():
         return
     if value is not None and (not isinstance(value, str | int | float) or value == ""):
         raise UserError(f"{text!r}: {group} takes one name, as {group}=NAME")

@@ -27,6 +27,7 @@ def points_of(
     A system that no experiment has takes the cells of what it builds on. Raises UserError for a
     value that has no cell, and for a system of another experiment than the one taken by default.
     """
+    _require_cells(base)
     axes = {**typed.axes, **({"system": list(systems)} if systems else {})}
     listed = list(_entries(base)) if base.get("cells") else None
     if listed is None:
@@ -41,6 +42,16 @@ def points_of(
                 cells = [cell for cell in listed if cell["system"] == found]
                 listed += [{**cell, "system": system} for cell in cells]
     return list(_product(base, axes)) if listed is None else _chosen(base, listed, axes, typed)
+
+
+def _require_cells(base: DictConfig) -> None:
+    """Raises UserError unless the experiment says which cells it has."""
+    cells, matrix = base.get("cells"), base.get("matrix")
+    listed = isinstance(cells, ListConfig) and all(isinstance(one, DictConfig) for one in cells)
+    if (cells and not listed) or (not cells and not isinstance(matrix, DictConfig)):
+        raise UserError(
+            "the configuration has neither a matrix nor a list of cells; choose experiment=NAME"
+        )
 
 
 def _stands_for(
@@ -112,7 +123,11 @@ def _several(value: Any) -> list[str]:
 
 
 def _product(base: DictConfig, axes: Mapping[str, list[str]]) -> Iterator[dict[str, str]]:
-    matrix = {axis: axes.get(axis, base["matrix"][axis]) for axis in AXES}
+    given = {axis: base["matrix"].get(axis) for axis in AXES}
+    matrix = {
+        axis: axes.get(axis, [] if value is None else _several(value))
+        for axis, value in given.items()
+    }
     for axis, values in matrix.items():
         if not values:
             raise UserError(f"axis {axis} has no value; give at least one, as {axis}=NAME")

@@ -152,10 +152,11 @@ _ALWAYS = (
 def certainly_read(values: Mapping[str, Any]) -> frozenset[str]:
     """Paths of values that a cell's jobs are made of, and those that a name is. Of values with
     origins; what is put together of several isn't among them."""
-    steps = values["steps"]
+    steps = values.get("steps") or {}
     parts = [steps.get(step) for step in _ALWAYS] + [values.get("scheduler")]
-    if (steps.get("quantize") or {}).get("format") not in (None, "none"):
-        parts.append(steps["quantize"])
+    quantize = steps.get("quantize")
+    if isinstance(quantize, Mapping) and quantize.get("format") not in (None, "none"):
+        parts.append(quantize)
     parts += [steps.get("prune"), steps.get("finetune")]
     return frozenset(_origins(parts))
 

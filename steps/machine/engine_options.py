@@ -35,14 +35,21 @@ def text(printed: str, source: str) -> "str | None":
 
 def of_environment(python: Path) -> "str | None":
     """The same for an environment of this machine. Raises UserError if its Python can't say."""
-    asked = subprocess.run(
-        [str(python), "-I", "-c", script()],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=LIMIT_S,
-    )
+    try:
+        asked = subprocess.run(
+            [str(python), "-I", "-c", script()],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=LIMIT_S,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UserError(
+            f"{python} didn't say in {LIMIT_S:g} s what its vLLM takes; see what else runs on this "
+            "machine, and re-run"
+        ) from error
     if asked.returncode:
+        print(asked.stderr)
         last = (asked.stderr.strip().splitlines() or ["no message"])[-1]
         raise UserError(f"{python} can't say what its vLLM takes: {last:.200}; see the log")
     return text(asked.stdout, python.parent.parent.name)

@@ -105,6 +105,13 @@ class Steps(_Part):
     performance_run: _Run
     compliance_run: _ComplianceRun
     cell: _Described
+    describe: dict[str, Any]
+    dataset_files: dict[str, Any] | None
+    training_sets: dict[str, Any] | None
+    accuracy_run: dict[str, Any]
+    performance_check: dict[str, Any]
+    accuracy_check: dict[str, Any]
+    compliance_check: dict[str, Any]
 
     @property
     def changes(self) -> tuple[str, ...]:
@@ -147,6 +154,12 @@ def typed(composed: Mapping[str, Any], where: str) -> TypedCell:
     """Raises UserError naming the first keys that are missing or wrong."""
     known = {key: composed[key] for key in TypedCell.model_fields if key in composed}
     try:
-        return TypedCell.model_validate_json(canonical_json(known))
+        text = canonical_json(known)
+    except TypeError as error:
+        raise UserError(
+            f"{where}: a value is no text, number, list or mapping ({error})"
+        ) from error
+    try:
+        return TypedCell.model_validate_json(text)
     except ValidationError as error:
         raise UserError(f"{where}: {explain(error)}; fix it in conf/ or the override") from error

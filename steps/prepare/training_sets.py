@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from steps.base.console import Console, Progress
+from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.record import Manifest, Workspace, partial_directory, sha256_file
 from steps.base.step import main
@@ -111,18 +111,14 @@ def _generate(
 
     def generate(name: str) -> None:
         _set(name, config, model, home, held, asked, environment)
-        _added(progress)
 
     with ThreadPoolExecutor(config.processes) as pool:
-        list(pool.map(generate, config.names))
+        for _ in pool.map(generate, config.names):
+            progress.add(1)
     progress.close()
     for name in config.names:
         shutil.copyfile(held / name, directory / name)
     return {"haystack_sha256": essays}
-
-
-def _added(progress: Progress) -> None:
-    progress.add(1)
 
 
 def _checked_out(config: TrainingSetsConfig, home: Path) -> Path:
@@ -135,9 +131,11 @@ def _checked_out(config: TrainingSetsConfig, home: Path) -> Path:
             f"offline=true, and {config.generator} comes from a network; set "
             "compression.training_sets.generator to a clone, or directory to the sets"
         )
+    local = "://" not in config.generator
+    source = str(Path(config.generator).expanduser().resolve()) if local else config.generator
     for command in (
         ["git", "init", "--quiet"],
-        ["git", "fetch", "--quiet", "--depth", "1", config.generator, config.commit],
+        ["git", "fetch", "--quiet", "--depth", "1", "--", source, config.commit],
         ["git", "checkout", "--quiet", "FETCH_HEAD"],
     ):
         what = f"{config.generator} at {config.commit}"
@@ -246,8 +244,9 @@ def _run(
     except FileNotFoundError as error:
         raise UserError(f"{command[0]} isn't installed, which fetching RULER needs") from error
     except subprocess.TimeoutExpired as error:
-        raise UserError(f"{what} took more than {limit_s:g} s; see the log") from error
+        raise UserError(f"{what} took more than {limit_s:g} s; raise limit_s") from error
     if done.returncode:
+        print(done.stderr)
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise UserError(f"{what} can't be had: {last:.300}")
     return done.stdout
@@ -258,7 +257,10 @@ def _run(
 
 def _check(path: Path, config: TrainingSetsConfig, length: int, needles: int) -> None:
     """Raises UserError for a set with another number of samples, needles or tokens."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path.name} isn't UTF-8; generate it again") from error
     if len(lines) != config.samples:
         raise UserError(
             f"{path.name} has {len(lines)} samples, and {config.samples} are wanted of each set; "

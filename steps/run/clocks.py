@@ -45,6 +45,11 @@ class Changed(Strict):
     undo: tuple[Command, ...]
 
     @property
+    def typed(self) -> str:
+        """What a person types to undo it."""
+        return "; ".join(f"sudo {' '.join(command)}" for command in self.undo)
+
+    @property
     def runs(self) -> bool:
         number = self.mark.partition("-")[0]
         return number.isdecimal() and processes.identity(int(number)) == self.mark
@@ -78,8 +83,15 @@ def _pstate(number: int) -> Command:
     return ("amd-smi", "set", "--soc-pstate", str(number), "-g", "all")
 
 
-def set_for_run(power: Power, root: Path) -> None:
-    """Raises UserError, with nothing set, where sudo or a tool refuses."""
+def set_for_run(power: Power, root: Path) -> Changed | None:
+    """What was set, if anything had to be. Raises UserError where sudo or a tool refuses, after
+    undoing what was set before.
+    """
+    if (held := read(root)) is not None:
+        raise UserError(
+            f"{root / STATE} still says what resets the clocks of {held.host}: run a command there "
+            f"(or type {held.typed}, and delete it), or set site.sudo=false"
+        )
     asked = Prober()
     found = of_vendor("AMD", asked)
     if not found:
@@ -92,22 +104,20 @@ def set_for_run(power: Power, root: Path) -> None:
             "each isn't known; reset them (sudo rocm-smi --resetperfdeterminism), or set "
             "site.sudo=false"
         )
-    commands = list(wanted(power, found[0]))
+    commands, undo = list(wanted(power, found[0])), tuple(undoing(power, found[0]))
     if not commands:
-        return
-    changed = Changed(
-        mark=processes.identity(os.getpid()),
-        host=platform.node(),
-        undo=tuple(undoing(power, found[0])),
-    )
+        return None
+    changed = Changed(mark=processes.identity(os.getpid()), host=platform.node(), undo=undo)
     write_atomically(root / STATE, changed.model_dump_json(indent=1) + "\n")
-    for command in commands:
+    for number, command in enumerate(commands):
         if complaint := _done(command, root):
-            reset(changed, root)
+            left = reset(changed.model_copy(update={"undo": undo[:number]}), root)
+            after = f"what was set before stays ({left})" if left else "none is changed"
             raise UserError(
-                f"the clocks can't be set, and none is changed: {complaint}; allow these commands "
-                "without a password in sudoers, or set site.sudo=false"
+                f"the clocks can't be set, and {after}: {complaint}; allow these commands without "
+                "a password in sudoers, or set site.sudo=false"
             )
+    return changed
 
 
 def reset(changed: Changed, root: Path) -> str:
@@ -160,8 +170,7 @@ def restore(root: Path) -> str:
         return ""
     said = "the last ./reproduce was killed before it had reset this machine's clocks"
     if complaint := reset(changed, root):
-        typed = "; ".join(f"sudo {' '.join(command)}" for command in changed.undo)
-        return f"{said}, and they can't be reset now ({complaint}); type: {typed}"
+        return f"{said}, and they can't be reset now ({complaint}); type: {changed.typed}"
     return f"{said}: they are reset now"
 
 
@@ -183,14 +192,13 @@ def main(arguments: Sequence[str]) -> int:
     processes.die_with_parent(signal.SIGTERM)
     power, _, *command = arguments
     try:
-        set_for_run(Power.model_validate_json(power), ROOT)
+        changed = set_for_run(Power.model_validate_json(power), ROOT)
     except UserError as error:
         print(f"error: {shown(str(error))}", file=sys.stderr)
         return 1
     try:
         return run(command)
     finally:
-        changed = read(ROOT)
         if changed is not None and (complaint := reset(changed, ROOT)):
             print(f"error: the clocks can't be reset: {complaint}", file=sys.stderr)
 

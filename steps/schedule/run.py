@@ -65,16 +65,13 @@ def run(path: Path, passed_on: list[str], root: Path) -> int:
 
 @dataclass
 class Watch:
-    """The states of the run's jobs in Slurm: a supervisor's Queue. `failed`: why the run can't
-    finish was printed.
-    """
+    """The states of the run's jobs in Slurm: a supervisor's Queue."""
 
     plan: Plan
     scheduler: Slurm
     root: Path
     prefix: str
     clock: Callable[[], float] = time.monotonic
-    failed: bool = False
     _jobs: Mapping[str, Job] = field(init=False)
     _known: dict[str, Entry] = field(default_factory=dict)
     _since: dict[str, float] = field(default_factory=dict)
@@ -124,11 +121,11 @@ class Watch:
         return None
 
     def cancel(self) -> str:
-        """Cancel what is in the queue; returns a sentence about what was done."""
+        """Cancel what is in the queue; returns a sentence about it, "" if nothing was there."""
         numbers = [entry.number for entry in self._entries() if entry.active]
         numbers = [number for number in numbers if number not in self._earlier]
         if not numbers:
-            return "nothing was in Slurm's queue"
+            return ""
         return self._cancel(numbers)
 
     def _cancel(self, numbers: list[str]) -> str:
@@ -202,7 +199,6 @@ class Watch:
         self._fail(f"{label}: {words.get(entry.state, f'{entry.state} ({where}); see {log}')}")
 
     def _fail(self, text: str) -> None:
-        self.failed = True
         say(f"error: {text}")
 
     def _label(self, entry: Entry) -> str:

@@ -232,7 +232,7 @@ class Queue(Protocol):
         """Report changes; returns why waiting is in vain, if it is. Called every second."""
 
     def cancel(self) -> str:
-        """Take our jobs out of it; returns a sentence about what was done."""
+        """Take our jobs out of it; returns a sentence about it, "" if none was there."""
 
 
 def supervise(
@@ -350,7 +350,7 @@ class _Watch:
         sender = processes.name(found.si_pid)
         by = f"{number.name} from process {found.si_pid} ({sender})" if sender else number.name
         told = number == signal.SIGINT and found.si_code == SENT_BY_TERMINAL
-        cancelled = self._cancelled()
+        cancelled = [self._cancelled()]
         begun = alone = time.monotonic()
         while self.child.poll() is None:
             now = time.monotonic()
@@ -366,12 +366,12 @@ class _Watch:
                 alone = now
             if now - alone > LEAVE_S or now - begun > self.steps_s:
                 break
-        self._cancelled()  # what was submitted meanwhile
-        say(f"error: ended by {by}; {_listed(cut)}; {cancelled}{GO_ON}")
+        cancelled.append(self._cancelled())  # what was submitted meanwhile
+        say("; ".join(filter(None, [f"error: ended by {by}", _listed(cut), *cancelled, GO_ON])))
         return 128 + number
 
     def _cancelled(self) -> str:
-        return f"{self.queue.cancel()}; " if self.queue else ""
+        return self.queue.cancel() if self.queue else ""
 
     def _steps(self) -> list[int]:
         found = processes.children(self.child.pid)

@@ -356,3 +356,55 @@ def test_words_name_cells_by_parts_that_follow_each_other() -> None:
     assert [word_for(key, keys) for key in keys] == ["bf16/Server", "fp8/Server", "Offline"]
     assert selected(keys[0], "bf16/Server") and not selected(keys[0], "bf16/Serv")
     assert not selected(keys[1], "none/Server")
+
+
+def first(plan: Plan, step: str) -> str:
+    return next(job.output for job in plan.jobs if job.step == step)
+
+
+@pytest.mark.parametrize(
+    ("words", "made", "starts"),
+    [
+        (["--until", "dataset"], ["model", "dataset"], 3),
+        (["--until=dataset"], ["model"], 2),
+        (["--until", "dataset"], [], 1),
+        (["--until", "dataset", "-R", "performance_run"], ["model"], 1),
+        (["--forceall"], ["model"], 1),
+        (["--cores", "1"], ["model"], 1),
+    ],
+)
+def test_until_goes_on_with_what_waited_for_a_new_artifact_and_forces_nothing_twice(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch, words: list[str], made: list[str], starts: int
+) -> None:
+    """Each start makes the next of `made`."""
+    steps = ("model", "dataset", "performance_run")
+    left = {first(asked.plan, step): MISSING for step in steps}
+    waiting, begun = list(made), []
+
+    def execute(self: Asked, passed_on: Sequence[str]) -> int:
+        begun.append(passed_on)
+        if waiting:
+            left.pop(first(asked.plan, waiting.pop(0)))
+        return 0
+
+    monkeypatch.setattr(Asked, "execute", execute)
+    monkeypatch.setattr(results, "due", lambda *_: dict(left))
+    results._as_told(asked, words)
+    assert len(begun) == starts
+
+
+def test_a_stop_while_artifacts_are_made_starts_nothing_more(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = first(asked.plan, "model")
+    begun: list[Sequence[str]] = []
+
+    def execute(self: Asked, passed_on: Sequence[str]) -> int:
+        begun.append(passed_on)
+        return 143
+
+    monkeypatch.setattr(Asked, "execute", execute)
+    monkeypatch.setattr(results, "due", lambda *_: {model: MISSING})
+    monkeypatch.setattr(results, "unsettled", lambda *_: [model])
+    assert results._measure(asked) == 143
+    assert begun == [[model]]

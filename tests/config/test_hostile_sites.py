@@ -32,6 +32,7 @@ def bomb(levels: int) -> str:
 
 
 REFUSED: dict[str, tuple[str, str]] = {
+    "bytes": (HEAD + "  fields: {hw_notes: !!binary aGVsbG8=}\n", "binary"),
     "billion laughs": (bomb(10), "more than 100,000 entries"),
     "a few laughs": (bomb(6), "more than 100,000 entries"),
     "recursive alias": (HEAD + "  fields: &f {a: *f}\n", r"an alias \*f within what it stands for"),
@@ -194,3 +195,17 @@ def test_whatever_is_written_ends_in_text_or_a_sentence(
         assert site_text(path) == text
     except UserError as error:
         assert "acme.yaml" in str(error)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("matrix=null", "matrix=3", "~matrix.precision", "matrix.scenario=[]", "experiment=null"),
+        *("~experiment", "experiment=../system/null-engine", "experiment_name='${x}'"),
+        *("scenario=interval(0,1)", "row=interval(0,1)", "+length@x=short", "steps=null"),
+        *("steps.quantize=x", "~steps.dataset_files", "~steps.describe", "fetch=null"),
+    ],
+)
+def test_a_choice_of_no_cells_and_a_part_that_is_gone_get_a_sentence(text: str) -> None:
+    with pytest.raises(UserError):
+        make(ROOT, [text])

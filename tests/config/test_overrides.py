@@ -17,7 +17,7 @@ from steps.plan.frozen import frozen_plan
 from steps.plan.lost import hydra, reason, unread
 from steps.plan.make import make
 from steps.plan.plan import Job
-from tests.conftest import ROOT, copy_project, planned
+from tests.conftest import ACME_SITE, ROOT, copy_project, planned
 
 CONF = ROOT / "conf"
 SERVER = (
@@ -128,7 +128,7 @@ SEEN = [
     (["system=amd-mi325x"], ["no cell of system amd-mi325x", "add experiment=amd-v5.1"]),
     (["senario=Server"], ["did you mean scenario?"]),
 ]
-"""Of issue 20, and what the sentence has to say."""
+"""Mistakes that users made, and what the sentence has to say."""
 
 MISTAKES = [
     ([*SERVER, "++engine.settings.by_hardware.mi325x.arguments.max_num_seqs=6"], ["mi325x"]),
@@ -188,7 +188,7 @@ MISTAKES = [
     (["set.finetune.seed=3"], ["this cell has no finetune.seed"]),
     (["set.engine.max_num_seqs=many"], ["max_num_seqs", "'many'"]),
 ]
-"""Of the same kinds."""
+"""More mistakes of the same kinds."""
 
 
 @pytest.mark.parametrize(("overrides", "words"), [*SEEN, *MISTAKES], ids=lambda said: str(said[-1]))
@@ -221,19 +221,6 @@ def test_access_to_a_network_may_be_given_where_nothing_is_fetched() -> None:
 
 # ---- a site's file ------------------------------------------------------------------------------
 
-SITE = """\
-# @package _global_
-defaults: [amd-mi325x, _self_]
-
-system:
-  name: acme-mi325x
-  id: 8xMI325X_Acme
-  submitter: Acme
-  loadgen:
-    by_model:
-      llama2-70b: {by_scenario: {Server: {target_qps: 104}}}
-  fields: {system_name: Acme 8}
-"""
 OURS = ("experiment=amd-v5.1", "benchmark=llama2-70b-99.9", "scenario=Server")
 
 
@@ -258,8 +245,8 @@ def test_a_name_in_a_site_that_is_none_is_told(
     tmp_path: Path, old: str, new: str, words: list[str]
 ) -> None:
     site = tmp_path / "acme-mi325x.yaml"
-    assert SITE.count(old) >= 1
-    site.write_text(SITE.replace(old, new, 1), encoding="utf-8")
+    assert ACME_SITE.count(old) >= 1
+    site.write_text(ACME_SITE.replace(old, new, 1), encoding="utf-8")
     message = refused(*OURS, site=site)
     for word in words:
         assert word in message, message
@@ -268,20 +255,20 @@ def test_a_name_in_a_site_that_is_none_is_told(
 def test_a_site_is_where_it_is_said_to_be(tmp_path: Path) -> None:
     home = copy_project(tmp_path / "home")
     site = tmp_path / "acme-mi325x.yaml"
-    site.write_text(SITE, encoding="utf-8")
+    site.write_text(ACME_SITE, encoding="utf-8")
     with_it, without = frozen_plan(home, list(OURS), site), frozen_plan(home, list(OURS))
     assert with_it != without
     site.unlink()
     with pytest.raises(UserError, match="is not a file"):
         frozen_plan(home, list(OURS), site)
     other = site.with_suffix(".yml")
-    other.write_text(SITE, encoding="utf-8")
+    other.write_text(ACME_SITE, encoding="utf-8")
     assert "has to end in .yaml" in refused(*OURS, site=other)
 
 
 def test_a_site_takes_the_place_of_its_base_only(tmp_path: Path) -> None:
     site = tmp_path / "acme-mi325x.yaml"
-    site.write_text(SITE, encoding="utf-8")
+    site.write_text(ACME_SITE, encoding="utf-8")
     assert "takes the place of amd-mi325x" in refused(*OURS, "system=amd-mi300x", site=site)
     message = refused("scenario=Server", site=site)
     assert "add experiment=amd-v5.1" in message and "acme-mi325x.yaml builds on" in message
@@ -290,7 +277,7 @@ def test_a_site_takes_the_place_of_its_base_only(tmp_path: Path) -> None:
 def test_a_system_of_ones_own_in_conf_has_its_bases_cells(tmp_path: Path) -> None:
     home = copy_project(tmp_path)
     path = home / "conf/system/acme-mi325x.yaml"
-    path.write_text(SITE, encoding="utf-8")
+    path.write_text(ACME_SITE, encoding="utf-8")
     plan = make(home, [*OURS, "system=acme-mi325x"])
     (run,) = [job for job in plan.jobs if job.step == "performance_run"]
     assert run.key == "acme-mi325x/llama2-70b-99.9/none/fp8/Server"

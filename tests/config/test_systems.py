@@ -21,30 +21,16 @@ from steps.plan.make import make
 from steps.plan.plan import Job, Plan, freeze
 from steps.plan.registry import brings, limitation
 from steps.plan.unsupported import asked, refusal
-from tests.conftest import MIXED, ROOT, edit, planned
+from tests.conftest import ACME_SITE, MIXED, ROOT, edit, planned
 from tests.recorded_machine import printing
 
 SERVER = ["experiment=amd-v5.1", "benchmark=llama2-70b-99.9", "scenario=Server"]
-SITE = """\
-# @package _global_
-defaults: [amd-mi325x, _self_]
-
-system:
-  name: acme-mi325x
-  id: 8xMI325X_Acme
-  submitter: Acme
-  loadgen:
-    by_model:
-      llama2-70b: {by_scenario: {Server: {target_qps: 104}}}
-  fields:
-    system_name: Acme 8
-"""
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
     path = tmp_path / "acme-mi325x.yaml"
-    path.write_text(SITE, encoding="utf-8")
+    path.write_text(ACME_SITE, encoding="utf-8")
     return path
 
 
@@ -160,7 +146,7 @@ def test_a_site_without_its_first_line_is_told_so(site: Path, beginning: str) ->
 
 
 def test_a_site_that_is_no_text_is_refused(site: Path) -> None:
-    site.write_bytes(SITE.encode("utf-16"))
+    site.write_bytes(ACME_SITE.encode("utf-16"))
     with pytest.raises(UserError, match="it has to be YAML in UTF-8"):
         make(ROOT, SERVER, site)
 

@@ -44,8 +44,10 @@ def test_plumbing_is_short_and_reasoned() -> None:
     assert all((ROOT / path).is_file() and reason for path, reason in PLUMBING.items())
 
 
-def test_what_a_step_imports_when_it_runs_is_in_its_code() -> None:
-    """Python's own account against ours, without what only plumbing imports."""
+def test_what_importing_a_step_loads_is_in_its_code() -> None:
+    """Python's own account against ours. Files that plumbing also imports aren't compared; imports
+    in functions are in test_imports_of_every_kind_are_found.
+    """
     modules = {spec.module: name for name, spec in STEPS.items()}
     done = subprocess.run(
         [sys.executable, "-c", LOADED, *modules],
@@ -79,6 +81,7 @@ def carried() -> set[str]:
 
 
 def test_a_planted_edit_changes_a_digest_or_is_in_plumbing(checkout: Path) -> None:
+    """Which files a step has is taken from the code under test."""
     before = codes(checkout)
     reached = {path for step in STEPS.values() for path in unbounded(step.module)}
     counted = {path for one in before.values() for path in one.files}

@@ -44,7 +44,7 @@ OF_NULL_ENGINE = {
 
 
 def result(job: Job, config: dict[str, Any] | None = None) -> tuple[Manifest, Record]:
-    """Of a job as it was planned then."""
+    """What a job left behind, configured as it was then."""
     manifest = Manifest(Path(), job.step, config or json.loads(job.config), {}, {}, {})
     return manifest, Record("c", "h", "", "", origin=Origin(container=job.container))
 

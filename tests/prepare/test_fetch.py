@@ -38,13 +38,6 @@ SECRET = "hf_the-token-that-no-log-may-hold"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Files]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with serving(Files()) as files:
-        yield files
-
-
 def body(size: int, seed: int = 0) -> bytes:
     return random.Random(seed).randbytes(size)
 

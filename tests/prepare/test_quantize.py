@@ -240,6 +240,7 @@ AMDS = "REPRISE_QUARK_0_9"
 """Variable with the Python of an environment that has AMD Quark 0.9."""
 
 
+@pytest.mark.engine
 @pytest.mark.skipif(AMDS not in os.environ, reason=f"{AMDS} names no Python with Quark 0.9")
 def test_amds_quark_writes_vllms_own_form(tmp_path: Path) -> None:
     options = {

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +19,10 @@ from steps.plan.registry import brings
 from steps.prepare.fetch.revisions import resolve
 from tests import checkpoints, running
 from tests.conftest import ROOT
-from tests.file_server import Files, serving
+from tests.file_server import Files
 
 COMMIT, LATER = "0123456789abcdef" * 2 + "01234567", "f" * 40
 REPOSITORY = "amd/small"
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Files]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with serving(Files()) as files:
-        yield files
 
 
 def model_of(url: str, fetch: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:

@@ -89,6 +89,7 @@ def test_a_refusal_of_sudo_is_one_sentence_and_nothing_runs(checkout: Path) -> N
     _, said = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 1 and "site.sudo=false" in said, said
     assert not (checkout / "ran").exists()
+    assert not (checkout / clocks.STATE).exists()
 
 
 def test_after_a_kill_the_next_command_resets_them_and_says_so(

@@ -4,13 +4,12 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+import mlperf_loadgen as lg
 import pytest
 
 from steps.config.loadgen import Loadgen
 from steps.mlperf.rounds import load
 from steps.run.sut.user_conf import render_audit_config, render_user_conf
-
-lg = pytest.importorskip("mlperf_loadgen")
 
 SAMPLES, LOADED = 64, 32
 RATES = (0.5, 40.0, 24567.0)

@@ -83,10 +83,12 @@ def _chosen(
 def published(client: docker.DockerClient, name: str, identity: str) -> str:
     """The name of a base with the digest that its registry has it by; without one, the name and
     its id: a tag alone may name other software on another day."""
-    repository = name.partition("@")[0].rpartition(":")[0] or name
+    bare = name.partition("@")[0]
+    repository = bare.rpartition(":")[0] if ":" in bare.rpartition("/")[2] else bare
     digests = client.images.get(identity).attrs.get("RepoDigests") or []
-    found = [one for one in digests if one.partition("@")[0].endswith(repository)] or digests
-    return f"{name}@{found[0].partition('@')[2]}" if found else f"{name}, id {identity}"
+    found = [one for one in digests if f"/{one.partition('@')[0]}".endswith(f"/{repository}")]
+    found = found or digests
+    return f"{bare}@{found[0].partition('@')[2]}" if found else f"{bare}, id {identity}"
 
 
 def _base(client: docker.DockerClient, config: ImageConfig, console: Console) -> str:

@@ -142,6 +142,11 @@ def _batches(
         list(texts), return_tensors="pt", padding=True, truncation=True, max_length=options.seq_len
     )["input_ids"].to(device)
     size = options.batch_size or 1
+    if len(encoded) < size:
+        raise UserError(
+            f"{len(encoded)} calibration prompts don't fill one batch of {size}; lower batch_size, "
+            "or calibrate on more"
+        )
     loader = DataLoader([{"input_ids": row} for row in encoded], batch_size=size, drop_last=True)
     count, length = encoded.shape
     return loader, {

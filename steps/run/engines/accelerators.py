@@ -13,8 +13,9 @@ from steps.machine.probes.accelerators import bus_address
 from steps.machine.probes.differs import listing, unfit
 from steps.machine.probes.machine import DEVICE_CLASSES, Prober, of_vendor
 from steps.machine.probes.values import Accelerator
+from steps.run.engines import watched
+from steps.run.engines.watched import MAPS
 
-MAPS = Path("/proc/self/maps")
 TOPOLOGY = "sys/class/kfd/kfd/topology/nodes"
 PCI = "sys/bus/pci/devices"
 NVIDIA = "0x10de"
@@ -27,20 +28,31 @@ def require(placement: Placement, prober: Prober | None = None) -> tuple[Acceler
     Raises UserError unless they are what the run's system names. Those of other nodes are asked
     for there (steps/run/placing/nodes.py).
     """
-    if not placement.kinds or placement.cluster != "none":
-        return ()
-    (kind,) = placement.kinds
-    wanted, asked = kind.accelerator, prober or Prober()
-    found = of_vendor(wanted.vendor, asked)
-    why = unfit(wanted, kind.modes, found)
-    if not found:
-        why = next(iter(asked.problems), why)
+    found, why = listed(placement, prober)
     if why:
+        (kind,) = placement.kinds
         raise UserError(
-            f"the run is planned for {wanted.count_per_node} × {wanted.model} (hardware "
-            f"{kind.hardware}), but on this machine {why}; nothing was measured"
+            f"the run is planned for {kind.accelerator.count_per_node} × {kind.accelerator.model} "
+            f"(hardware {kind.hardware}), but on this machine {why}; nothing was measured"
         )
     return found
+
+
+def listed(
+    placement: Placement, prober: Prober | None = None
+) -> tuple[tuple[Accelerator, ...], str]:
+    """The same, and why they aren't what the run's system names; "" if they are. Never raises: a
+    tool that fails after a run costs no result.
+    """
+    if not placement.kinds or placement.cluster != "none":
+        return (), ""
+    (kind,) = placement.kinds
+    asked = prober or Prober()
+    found = of_vendor(kind.accelerator.vendor, asked)
+    why = unfit(kind.accelerator, kind.modes, found)
+    if not found:
+        why = next(iter(asked.problems), why)
+    return found, why or ""
 
 
 def summary(found: Sequence[Accelerator]) -> dict[str, Any]:
@@ -135,8 +147,7 @@ def got(maps: Path = MAPS, load: Callable[[str], Any] = ctypes.CDLL) -> tuple[st
     """The bus addresses of the accelerators that this process sees, by the runtime that it has
     loaded: AMD's HIP or NVIDIA's driver. Empty if it has loaded neither.
     """
-    libraries = {line.split()[-1] for line in _text(maps).splitlines() if ".so" in line}
-    for path in sorted(libraries):
+    for path in sorted(watched.loaded_libraries(maps)):
         name = path.rpartition("/")[2]
         if name.startswith("libamdhip64"):
             return _by_hip(load(path))

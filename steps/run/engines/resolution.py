@@ -36,7 +36,7 @@ def resolved(engine: Any, asked: Mapping[str, JsonValue]) -> Resolved:
     vllm_config = getattr(engine, "vllm_config", None)
     sections = {
         name: _plain(value)
-        for name, value in vars(vllm_config).items()
+        for name, value in (vars(vllm_config) if vllm_config is not None else {}).items()
         if type(value).__name__.endswith(CONFIG)
     }
     modules = list(_modules(engine))

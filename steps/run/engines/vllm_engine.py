@@ -5,7 +5,7 @@ One class for every generation of vLLM; what differs between them is in vllm_ver
 
 import os
 from array import array
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from pydantic import ValidationError
 
 from steps.base import threads
 from steps.base.errors import UserError, explain
-from steps.config import options
 from steps.config.engine import NullEngine
 from steps.config.resolved import Resolved
 from steps.prepare.checkpoint.config_forms import refuse_misread
@@ -21,13 +20,11 @@ from steps.run.engines import resolution, watched
 from steps.run.engines import vllm_versions as versions
 from steps.run.engines.engine import Events, Request, Start
 
-ENVIRON_VALIDATION = "fail_on_environ_validation"
-
 COMPLETE = ("stop", "length")
 """Finish reasons of an answer; any other means that vLLM aborted the request."""
 
-FILES = "_FILE"
-"""The end of names of variables that lead to a file."""
+FILES = ("HIPBLASLT_TUNING_OVERRIDE_FILE", "VLLM_TUNE_FILE")
+"""Variables with a file that is read; others of such names lead to files that are written."""
 
 
 class VllmEngine:
@@ -80,13 +77,12 @@ class VllmEngine:
             self._sampling |= interval
             if not interval:
                 arguments = {**versions.first_token_only(limit, known), **arguments}
-        arguments |= versions.validated(known)
         _refuse_damaged(weights)
         unsaid = getattr(config.arguments, "dtype", "auto") == "auto"
         if reader := versions.installed("transformers"):
             refuse_misread(weights, reader, dtype=unsaid)
         try:
-            arguments = {**_validated(known, config.unread), **arguments}
+            arguments = {**versions.validated(known, config.unread), **arguments}
             made = EngineArgs(model=str(weights), **arguments)
             self._engine = LLMEngine.from_engine_args(made)
         except Exception as error:
@@ -185,17 +181,11 @@ def _refuse_lost_files(environment: Mapping[str, str]) -> None:
     """Libraries pass over a tuning file that isn't there, and then run with other kernels."""
     for name, value in environment.items():
         path = Path(value)
-        if name.endswith(FILES) and (not path.is_file() or not path.stat().st_size):
+        if name in FILES and (not path.is_file() or not path.stat().st_size):
             raise UserError(
                 f"engine.environment.{name} leads to {value}, where no file is; put it there, "
                 "mount it (runtime.mounts), or set the variable to null"
             )
-
-
-def _validated(known: Collection[str], unread: Collection[str]) -> dict[str, bool]:
-    """vLLM's own refusal of variables that it doesn't know, where it has one and none are kept."""
-    kept = any(name.startswith(options.PREFIX) for name in unread)
-    return {ENVIRON_VALIDATION: True} if ENVIRON_VALIDATION in known and not kept else {}
 
 
 def _refuse_damaged(weights: Path) -> None:

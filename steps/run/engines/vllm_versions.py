@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from steps.base import threads
 from steps.base.errors import UserError
+from steps.config import options
 
 Version = Literal["V0", "V1"]
 
@@ -28,6 +29,8 @@ ONE_PROCESS = "VLLM_ENABLE_V1_MULTIPROCESSING"
 SEQUENCE = "stop_seq_ids"
 """Name of a request's stop sequence: a field in AMD's vLLM, an extra argument elsewhere."""
 
+ENVIRON_VALIDATION = "fail_on_environ_validation"
+
 OURS = "ends_with_sequences"
 """Marks functions of vLLM that were replaced here."""
 
@@ -39,11 +42,7 @@ KNOWS_NOBIND = (0, 10)
 def bind(count: int) -> None:
     """On a CPU, earlier releases end in a segmentation fault at "nobind": they get as many of this
     process's CPUs as the engine has threads. Call it before vLLM is imported."""
-    try:
-        release = importlib.metadata.version("vllm")
-    except importlib.metadata.PackageNotFoundError:
-        return
-    found = re.match(r"(\d+)\.(\d+)", release)
+    found = re.match(r"(\d+)\.(\d+)", installed("vllm") or "")
     if found and (int(found[1]), int(found[2])) < KNOWS_NOBIND:
         cpus = sorted(os.sched_getaffinity(0))[:count]
         os.environ[threads.BINDING] = ",".join(map(str, cpus))
@@ -107,9 +106,11 @@ def first_token_only(limit: int, known: Collection[str]) -> dict[str, Any]:
     return {"stream_interval": limit} if "stream_interval" in known else {}
 
 
-def validated(known: Collection[str]) -> dict[str, Any]:
-    """The argument with which vLLM refuses variables of its own name that it doesn't know."""
-    return {"fail_on_environ_validation": True} if "fail_on_environ_validation" in known else {}
+def validated(known: Collection[str], unread: Collection[str]) -> dict[str, bool]:
+    """The argument with which vLLM refuses variables of its own name that it doesn't know, where it
+    has one and no such variable is kept."""
+    kept = any(name.startswith(options.PREFIX) for name in unread)
+    return {ENVIRON_VALIDATION: True} if ENVIRON_VALIDATION in known and not kept else {}
 
 
 # ---- stop sequences ----------------------------------------------------------------------------

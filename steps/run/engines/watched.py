@@ -107,14 +107,15 @@ def in_libraries(names: Collection[str], maps: Path = MAPS) -> set[str]:
     either = b"|".join(re.escape(name.encode()) for name in names)
     wanted = re.compile(rb"(?<![A-Z0-9_])(?:" + either + rb")(?![A-Z0-9_])")
     found: set[str] = set()
-    for path in _loaded(maps):
+    for path in loaded_libraries(maps):
         found |= {name.decode() for name in _held(path, wanted)}
         if len(found) == len(names):
             break
     return found
 
 
-def _loaded(maps: Path) -> Iterator[str]:
+def loaded_libraries(maps: Path = MAPS) -> Iterator[str]:
+    """Paths of the shared libraries that this process has loaded."""
     try:
         lines = maps.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -79,6 +79,7 @@ class InProcess:
 
     def start(self) -> None:
         self._engine = started(self._job.start, self._job.warmup)
+        self._resolved = self._engine.resolved()
 
     def submit(self, numbers: Sequence[int], indices: Sequence[int]) -> None:
         self._outstanding += len(numbers)
@@ -105,7 +106,7 @@ class InProcess:
         return self._engine.identity()
 
     def resolved(self) -> Resolved:
-        return self._engine.resolved()
+        return self._resolved
 
     def threads(self) -> int:
         return self._engine.threads()

@@ -130,12 +130,15 @@ def execute(
         raise
     finally:
         loop.stop()
-    after = accelerators.require(config.engine.placement)
+    after, changed = accelerators.listed(config.engine.placement)
     _check_log(folder / DETAIL, audited=audit is not None)
     _check_samples(mode, loop)
     _write_samples(folder / SAMPLES_FILE, loop)
     kept = journal.finish(loop.backend.slow())
     resolved = loop.backend.resolved()
+    if changed:
+        said = f"after the run, {changed}"
+        resolved = resolved.model_copy(update={"differences": (*resolved.differences, said)})
     write_atomically(folder / RESOLVED_FILE, resolved.model_dump_json(indent=1) + "\n")
     for difference in resolved.differences:
         console.say(f"not as asked: {difference}")

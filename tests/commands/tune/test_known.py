@@ -35,7 +35,7 @@ VERDICT = PerformanceVerdict(
     min_duration_ms=600000,
     loadgen_version="5.1.2",
 )
-"""Of an Offline run."""
+"""What an Offline run measured."""
 
 
 def job_of(plan: Plan, scenario: str, step: str = "performance_run") -> Job:
