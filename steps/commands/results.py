@@ -141,7 +141,7 @@ def _measure(asked: Asked) -> int:
 
 def settled(asked: Asked) -> tuple[dict[str, Reason], int]:
     """What is due, by output, and the last status. Artifacts that results wait for are made first,
-    since those results hold if they come out as they were; a failure is met again by what needs
+    since those results stay if they come out as they were; a failure is met again by what needs
     them.
     """
     needed, before, status = wanted(asked.plan, asked.here()), list[str](), 0
