@@ -78,12 +78,18 @@ def command(pid: int) -> list[str]:
 
 
 def children(pid: int) -> list[int]:
+    """Those of all its threads; none if there is no such process."""
     found = []
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return []
+    for thread in threads:
         try:
-            found += [int(child) for child in path.read_text(encoding="ascii").split()]
-        except OSError:
+            text = Path(f"/proc/{pid}/task/{thread}/children").read_text(encoding="ascii")
+        except OSError:  # a thread that ended meanwhile
             continue
+        found += [int(child) for child in text.split()]
     return found
 
 

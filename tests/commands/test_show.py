@@ -14,8 +14,8 @@ from steps.commands import show
 from steps.commands.cli import call
 from steps.plan import make as planning
 from steps.plan.origins import read
-from tests.config.test_overrides import SERVER, SITE
-from tests.conftest import ROOT, copy_project
+from tests.config.test_overrides import SERVER
+from tests.conftest import ACME_SITE, ROOT, copy_project
 
 GOLDEN = ROOT / "tests/golden/amd-v5.1-show.csv"
 
@@ -166,7 +166,7 @@ def test_a_site_is_named_without_its_folder(
     here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site = tmp_path / "acme-mi325x.yaml"
-    site.write_text(SITE, encoding="utf-8")
+    site.write_text(ACME_SITE, encoding="utf-8")
     chosen = ("experiment=amd-v5.1", "benchmark=llama2-70b-99.9", "scenario=Server")
     text = shown(capsys, *chosen, "--site", str(site), "target_qps", "submitter")
     assert "target_qps = 104\n  --site acme-mi325x.yaml: system.loadgen.by_model" in text
