@@ -358,11 +358,16 @@ def hardware_file(conf: Path, name: str) -> Mapping[str, Any]:
     """
     path = conf / "hardware" / f"{name}.yaml"
     try:
-        own = dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+        own = _read(path, path.stat().st_mtime_ns)
     except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
         raise UserError(f"{path} can't be read ({error}); restore it") from error
-    bases = [base for base in own.pop("defaults", []) if base != "_self_"]
+    bases = [base for base in own.get("defaults", []) if base != "_self_"]
     below: Mapping[str, Any] = {}
     for base in bases:
         below = merged(below, hardware_file(conf, base))
-    return merged(below, own)
+    return merged(below, {key: value for key, value in own.items() if key != "defaults"})
+
+
+@lru_cache(maxsize=128)
+def _read(path: Path, written: int) -> Mapping[str, Any]:
+    return dict(yaml.load(path.read_text(encoding="utf-8"), LOADER))

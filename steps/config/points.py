@@ -10,6 +10,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from steps.base.errors import UserError
 from steps.config.axes import AXES
+from steps.config.composing import load
 from steps.config.groups import LOADER
 from steps.config.overrides import Typed
 from steps.config.site import site_text
@@ -111,7 +112,7 @@ def experiments_of(conf: Path, system: str) -> list[str]:
     """Names of the experiments that have cells of a system."""
     found = []
     for path in sorted((conf / "experiment").glob("*.yaml")):
-        raw = cast(DictConfig, OmegaConf.load(path))
+        raw = cast(DictConfig, OmegaConf.create(load(path)))
         cells = [dict(cell) for cell in raw.get("cells", [])] or [dict(raw.get("matrix", {}))]
         if any(system in _several(cell.get("system", [])) for cell in cells):
             found.append(path.stem)

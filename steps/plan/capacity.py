@@ -21,6 +21,7 @@ from steps.base.record import canonical_json
 from steps.base.strict import Name, PositiveNumber, Strict
 from steps.config.accelerators import Accelerator
 from steps.config.groups import hardware_file
+from steps.mlperf.rounds import read_yaml
 
 FILE = ROOT / "conf/capacity.yaml"
 
@@ -115,7 +116,7 @@ def _known(what: str, table: Mapping[str, Entry], name: str) -> Entry:
 def load(path: Path = FILE) -> Capacity:
     """Read and check the data file; raises UserError naming the key."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
         machines = {"hardware": _machines(path.parent)}
         return Capacity.model_validate_json(canonical_json({**content, **machines}))
     except ValidationError as error:

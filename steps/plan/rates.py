@@ -11,6 +11,7 @@ from steps import ROOT
 from steps.base.errors import UserError, explain
 from steps.base.record import canonical_json
 from steps.base.strict import Positive, PositiveNumber, Strict
+from steps.mlperf.rounds import read_yaml
 
 FILE = ROOT / "conf/estimates.yaml"
 PLACE = "conf/estimates.yaml"
@@ -46,7 +47,7 @@ class Rates(Strict):
 def load(path: Path = FILE) -> Rates:
     """Raises UserError naming the key that is wrong."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
         return Rates.model_validate_json(canonical_json(content))
     except ValidationError as error:
         raise UserError(f"{path.name}: {explain(error)}; fix it in conf/") from error
