@@ -12,8 +12,9 @@ from steps.config.checks import ComplianceCheckConfig
 from steps.config.verdicts import Complaint, ComplianceVerdict, as_result
 from steps.judge.compliance import tokens, verify
 from steps.judge.window import differences_of, window_of
+from steps.mlperf.detail import read_detail
 from steps.mlperf.loadgen import ANSWERS, DETAIL
-from steps.mlperf.loadgen_log import read_answers, read_detail
+from steps.mlperf.loadgen_log import read_answers
 from steps.mlperf.rounds import Test
 
 

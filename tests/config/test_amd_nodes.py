@@ -15,6 +15,7 @@ import pytest
 
 from steps.base.errors import UserError
 from steps.config.artifacts import DescribeConfig
+from steps.config.environments import ImageResult
 from steps.config.runs import PerformanceRunConfig
 from steps.config.runtime import ContainerSettings
 from steps.machine.look import Look
@@ -66,7 +67,7 @@ def container(job: Job) -> dict[str, Any]:
 
     api = SimpleNamespace(create_host_config=lambda **given: given, create_container=create)
     client: Any = SimpleNamespace(api=api, containers=SimpleNamespace(get=lambda number: None))
-    made: Any = SimpleNamespace(result={"image": "sha256:0", "python": "/opt/steps/bin/python"})
+    made = ImageResult(image="sha256:0", python="/opt/steps/bin/python")
     settings = ContainerSettings.model_validate_json(job.container)
     command = ["-m", "steps.run.performance_run", "--output", job.output]
     runtime._create(client, made, settings, command, job.output)

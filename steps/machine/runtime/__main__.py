@@ -27,6 +27,8 @@ from steps.base.deaths import kept, sentence, signal_of
 from steps.base.errors import UserError, shown
 from steps.base.processes import ENDS, STOPPED_S
 from steps.base.record import Manifest
+from steps.config.environments import ImageResult
+from steps.config.results import result_of
 from steps.config.runtime import ContainerSettings
 from steps.machine.runtime import mounts
 from steps.machine.runtime.host import CHECKOUT, LAUNCHER, connected, image_id, owned
@@ -57,14 +59,14 @@ def launch(image: Manifest, settings: ContainerSettings, command: list[str]) -> 
     """
     output = _after(command, "--output")
     with connected(settings, settings.start_limit_s) as client:
-        identity = str(image.result["image"])
-        if image_id(client, identity) is None:
+        known = result_of(image, ImageResult)
+        if image_id(client, known.image) is None:
             raise UserError(
-                f"image {identity:.19} is no longer in {settings.engine}; delete {image.directory} "
-                "and run again, which builds it"
+                f"image {known.image:.19} is no longer in {settings.engine}; delete "
+                f"{image.directory} and run again, which builds it"
             )
         _sweep(client, output)
-        container = _create(client, image, settings, command, output)
+        container = _create(client, known, settings, command, output)
         try:
             return _attend(client, container, settings, command)
         finally:
@@ -73,7 +75,7 @@ def launch(image: Manifest, settings: ContainerSettings, command: list[str]) -> 
 
 def _create(
     client: docker.DockerClient,
-    image: Manifest,
+    image: ImageResult,
     settings: ContainerSettings,
     command: list[str],
     output: str,
@@ -98,9 +100,9 @@ def _create(
     if settings.nested:
         host |= {"MaskedPaths": [], "ReadonlyPaths": []}
     made = client.api.create_container(
-        str(image.result["image"]),
+        image.image,
         command,
-        entrypoint=[image.result["python"]],
+        entrypoint=[image.python],
         working_dir=str(ROOT),
         volumes=list(volumes),
         user=f"{os.getuid()}:{os.getgid()}",
