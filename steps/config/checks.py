@@ -117,7 +117,8 @@ class TestRule(Strict):
 
 
 class ComplianceCheckConfig(Strict):
-    """`answer_type` is that of the elements of a logged answer; `eos_token_id` None: no tokens."""
+    """`answer_type` is that of the elements of a logged answer; `eos_token_id` None: no tokens.
+    `official`, `scorer`: of tests that have bounds for the benchmark; TEST07 is scored."""
 
     scenario: Scenario
     test: ComplianceTest
@@ -125,3 +126,5 @@ class ComplianceCheckConfig(Strict):
     eos_token_id: int | tuple[int, ...] | None
     rule: TestRule
     window: WindowBounds
+    official: Name | None = None
+    scorer: Name | None = None

@@ -24,10 +24,11 @@ STEPS: Mapping[str, StepSpec] = {
 COMPARED: Mapping[str, Mapping[str, str]] = {
     "TEST01": {"performance": "performance_run", "accuracy": "accuracy_run"},
     "TEST04": {"performance": "performance_run"},
+    "TEST07": {"dataset": "dataset", "model": "weights"},
 }
 """What a compliance_check needs besides its own run: role and step, by test."""
 
-AFTER_PERFORMANCE = tuple(COMPARED)
+AFTER_PERFORMANCE = ("TEST01", "TEST04")
 """Tests that wait for a performance run that holds: an earlier one would be of another try."""
 
 PAGE = "results/{experiment}/report"

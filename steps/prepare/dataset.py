@@ -1,7 +1,8 @@
 """Prompts of a benchmark: generated, in the columns of MLCommons' Llama 2 pickle, or ready-made."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from steps.base.console import Console
 from steps.base.record import Workspace
@@ -9,6 +10,18 @@ from steps.base.step import main
 from steps.config.artifacts import DatasetConfig, ReadyDataset
 from steps.prepare import ready
 from steps.prepare.rehearsal import dataset
+from steps.prepare.rehearsal.choices import dataset as choices
+
+if TYPE_CHECKING:
+    import pandas
+
+Frame = Callable[[int], "pandas.DataFrame"]
+
+GENERATED: Mapping[str, Mapping[str, Frame]] = {
+    "rehearsal": {"evaluation": dataset.evaluation, "calibration": dataset.calibration},
+    **choices.RECIPES,
+}
+"""The first prompts of each part, by recipe."""
 
 
 def step(
@@ -19,10 +32,9 @@ def step(
     if isinstance(chosen, ReadyDataset):
         ready.write(chosen, inputs.get("files"), workspace)
         return
-    for name, table in (
-        ("evaluation", dataset.evaluation(chosen.evaluation_count)),
-        ("calibration", dataset.calibration(chosen.calibration_count)),
-    ):
+    counts = {"evaluation": chosen.evaluation_count, "calibration": chosen.calibration_count}
+    for name, frame in GENERATED[chosen.recipe].items():
+        table = frame(counts[name])
         table.to_pickle(workspace.directory / f"{name}.pkl")
         workspace.result[name] = {
             "samples": len(table),

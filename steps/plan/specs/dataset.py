@@ -7,16 +7,26 @@ from steps.plan.spec import UNKNOWN, Config, Cost, Facts, StepSpec, short
 READY = ("open-orca", "mixtral-15k", "llama3.1-405b", "cnn-dailymail")
 """Recipes of steps/prepare/ready.py."""
 
+GENERATED = ("rehearsal", "choices-low", "choices-high", "choices-letters")
+"""Recipes of steps/prepare/rehearsal."""
+
+UNREAD = {
+    "gpt-oss-120b": "neither columns nor digests of MLCommons' parquet files are public, and most "
+    "samples for accuracy are programs for LiveCodeBench's tests, which aren't in them",
+}
+"""Why others have no recipe, where it is known."""
+
 
 def limitation(config: Config) -> str | None:
     recipe = config.get("recipe")
-    if recipe == "rehearsal" or recipe in READY:
+    if recipe in GENERATED or recipe in READY:
         return None
-    return f"this version has no recipe for {recipe}"
+    why = f": {UNREAD[recipe]}" if recipe in UNREAD else ""
+    return f"this version has no recipe for {recipe}{why}"
 
 
 def cost(key: str, config: Config, facts: Facts) -> Cost:
-    if config["recipe"] == "rehearsal":
+    if config["recipe"] in GENERATED:
         return short(key, config, facts)
     if config["recipe"] not in READY:
         return UNKNOWN

@@ -51,6 +51,10 @@ AUDIT_WARNING = "Found Audit Config file"
 """LoadGen 5.1.2's log line when it applies an audit.config."""
 
 
+ACCURACY_COUNT = "accuracy_sample_count_override"
+"""LoadGen 6's setting: how many samples an accuracy run takes, where its mlperf.conf says it. A
+smaller dataset than the round's has fewer, and LoadGen would ask for samples that aren't there."""
+
 Row = tuple[int, int, int, float | str, float | str, float | str]
 """A sample in samples.csv: SAMPLE_COLUMNS, "" where it hasn't happened."""
 
@@ -92,7 +96,7 @@ def execute(
     weights = Manifest.read(inputs["model"])
     weights.require_whole()
     prompts = samples.load(inputs["dataset"], stops=config.generation.stop_sequences)
-    _check_prompts(config, prompts, console.say)
+    _check_prompts(config, prompts, console.say, whole=mode == "PerformanceOnly" and not audit)
     folder = workspace.directory
     audit_file = folder / AUDIT_CONFIG
     if audit is not None:
@@ -251,14 +255,19 @@ def _check_loadgen(config: RunConfig) -> None:
         )
 
 
-def _check_prompts(config: RunConfig, prompts: samples.Samples, say: Callable[[str], None]) -> None:
+def _check_prompts(
+    config: RunConfig, prompts: samples.Samples, say: Callable[[str], None], *, whole: bool
+) -> None:
     """Raises UserError if LoadGen or the engine would fail on the dataset in mid-run.
+
+    `whole`: the dataset has at least the samples that LoadGen loads at a time, as a performance
+    run's; an accuracy run's, or a test's, may be smaller.
 
     AMD's configurations let vLLM cut answers at max_model_len: those are kept, and it is said.
     """
     evaluation = prompts.evaluation
     wanted = config.loadgen.sample_count(config.rules)
-    if len(evaluation) < wanted:
+    if whole and len(evaluation) < wanted:
         raise UserError(
             f"the dataset has {len(evaluation)} samples, LoadGen loads {wanted}; raise "
             "length.evaluation_count or lower length.performance_sample_count_override"
@@ -320,13 +329,15 @@ def _test(
     if trial is not None and trial.seed is not None:
         for name in ("qsl_rng_seed", "sample_index_rng_seed", "schedule_rng_seed"):
             setattr(settings, name, trial.seed)
+    if mode == "AccuracyOnly" and getattr(settings, ACCURACY_COUNT, 0):
+        setattr(settings, ACCURACY_COUNT, len(loop.prompts))
     log_settings = lg.LogSettings()
     log_settings.log_output.outdir = str(folder)
     log_settings.enable_trace = False
     sut = lg.ConstructFastSUT(loop.issue, lambda: None)
     qsl = lg.ConstructQSL(
         len(loop.prompts),
-        config.loadgen.sample_count(config.rules),
+        min(len(loop.prompts), config.loadgen.sample_count(config.rules)),
         lambda indices: None,
         lambda indices: None,
     )
