@@ -7,7 +7,7 @@ check, so it imports no types.
 
 import json
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -171,12 +171,6 @@ def asked(
         "leave other work no room, and a run beside it may miss its limits; other programs have "
         f"{busy():.0%} of the processors now"
     )
-
-
-def limitations(jobs: Iterable[Json]) -> Iterator[tuple[str, str]]:
-    """The steps of these jobs that can't be executed here, each with its first reason."""
-    brings, never = _reasons(jobs)
-    yield from dict([*brings, *never]).items()
 
 
 def _reasons(jobs: Iterable[Json]) -> tuple[tuple[tuple[str, str], ...], ...]:
