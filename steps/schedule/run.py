@@ -5,7 +5,7 @@ if Slurm doesn't answer for a while, for jobs that it has lost. So this module w
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from steps.base.console import GO_ON, say
 from steps.base.errors import UserError
 from steps.config.scheduler import Slurm
 from steps.machine.probes.losses import Losses
+from steps.plan.due import wanted
 from steps.plan.plan import Job, Plan, load
 from steps.schedule.environment import make
 from steps.schedule.slurm import (
@@ -50,7 +51,7 @@ def run(path: Path, passed_on: list[str], root: Path) -> int:
     ]
     prefix = prefix_of(root / "results")
     try:
-        check(plan, scheduler, [job for job in plan.jobs if not (root / job.output).exists()])
+        check(plan, scheduler, [job for job in asked_for(plan, passed_on) if not made(root, job)])
         status = status_command()
         _finish_earlier(prefix, scheduler)
     except SilenceError as error:
@@ -61,6 +62,16 @@ def run(path: Path, passed_on: list[str], root: Path) -> int:
     watch = Watch(plan, scheduler, root, prefix)
     words = [*command, *options]
     return supervise(words, root, plan.stop_limit_s, environment=environment, queue=watch)
+
+
+def asked_for(plan: Plan, passed_on: Sequence[str]) -> list[Job]:
+    """The jobs that Snakemake is asked for: those of the outputs that are named, else all."""
+    named = wanted(plan, passed_on)
+    return [job for job in plan.jobs if not named or job.output in named]
+
+
+def made(root: Path, job: Job) -> bool:
+    return (root / job.output).exists()
 
 
 @dataclass

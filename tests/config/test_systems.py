@@ -271,7 +271,7 @@ def test_what_is_there_needs_no_step(project: Path) -> None:
     assert refusal(freeze(plan, project), project, Look().missing) is None
 
 
-RUN = {"config": "{}"}
+RUN = [{"step": "performance_run", "config": "{}"}]
 
 
 def listed(model: str, folder: Path) -> Look:
