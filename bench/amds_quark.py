@@ -273,7 +273,8 @@ def found(task: Path, result: Any) -> None:
 
 
 def upcycle(task: Mapping[str, Any], path: Path) -> None:
-    """A Mixtral of a Llama: experts are its network with noise, and a random gate chooses two."""
+    """A Mixtral of a Llama: experts are its network with noise, and a random gate weighs them. All
+    are used, for a random gate would leave some that no calibration prompt reaches."""
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -299,7 +300,7 @@ def upcycle(task: Mapping[str, Any], path: Path) -> None:
     for key in ("mlp_bias", "attention_bias", "pretraining_tp"):
         config.pop(key, None)
     config |= {"architectures": ["MixtralForCausalLM"], "model_type": "mixtral"}
-    config |= {"num_local_experts": EXPERTS, "num_experts_per_tok": 2, "sliding_window": None}
+    config |= {"num_local_experts": EXPERTS, "num_experts_per_tok": EXPERTS, "sliding_window": None}
     rope = config.get("rope_parameters") or {}
     config |= {"rope_theta": rope.get("rope_theta"), "torch_dtype": config.get("dtype")}
     (home / "config.json").write_text(json.dumps(config), encoding="utf-8")
