@@ -22,6 +22,7 @@ CONFIG = json.dumps({"engine": {"placement": {"kinds": [{"modes": MODES}]}}})
 RUN = [{"step": "performance_run", "config": CONFIG}]
 
 Change = Callable[[list[Any]], list[Any]]
+Cell = Callable[[str], tuple[dict[str, Any], list[dict[str, Any]]]]
 
 
 def needed(name: str) -> dict[str, Any]:
@@ -171,14 +172,22 @@ def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
-def cell_of(tmp_path: Path, names: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Two nodes of MI325X and one of MI300X, on these hosts: the system, and a cell's run."""
-    site = tmp_path / "acme-mixed.yaml"
+@pytest.fixture(scope="module")
+def cell(tmp_path_factory: pytest.TempPathFactory) -> Cell:
+    """Two nodes of MI325X and one of MI300X, on the hosts that are named: the system, and a run."""
+    site = tmp_path_factory.mktemp("site") / "acme-mixed.yaml"
     site.write_text(MIXED, encoding="utf-8")
-    chosen = ["experiment=rehearsal", "scenario=Server", f"cluster.hosts=[{names}]"]
+    chosen = ["experiment=rehearsal", "scenario=Server", "cluster.hosts=[host-1,host-2,host-3]"]
     plan = make(ROOT, chosen, site)
-    run = next(job for job in plan.jobs if job.step == "performance_run")
-    return plan.requirements[0].model_dump(mode="json"), [run.model_dump(mode="json")]
+    run = next(job for job in plan.jobs if job.step == "performance_run").model_dump(mode="json")
+
+    def on(names: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        config = json.loads(run["config"])
+        assert len(config["engine"]["placement"]["hosts"]) == 3
+        config["engine"]["placement"]["hosts"] = names.split(",")
+        return plan.requirements[0].model_dump(mode="json"), [{**run, "config": json.dumps(config)}]
+
+    return on
 
 
 @pytest.mark.parametrize(
@@ -197,18 +206,16 @@ def cell_of(tmp_path: Path, names: str) -> tuple[dict[str, Any], list[dict[str, 
     ],
 )
 def test_hosts_are_asked_before_anything_is_prepared(
-    names: str, says: str, hosts: Path, tmp_path: Path
+    names: str, says: str, hosts: Path, cell: Cell
 ) -> None:
-    said = Look().missing(*cell_of(tmp_path, names))
+    said = Look().missing(*cell(names))
     assert said == f"system acme-mixed needs 8 × AMD Instinct {says}"
 
 
-def test_hosts_of_the_named_kinds_lack_nothing_and_are_asked_once(
-    hosts: Path, tmp_path: Path
-) -> None:
+def test_hosts_of_the_named_kinds_lack_nothing_and_are_asked_once(hosts: Path, cell: Cell) -> None:
     install(hosts / "node-f", whole("mi325x"))
-    cell, look = cell_of(tmp_path, "node-a,node-f,node-e"), Look()
-    assert look.missing(*cell) == ""
+    asked, look = cell("node-a,node-f,node-e"), Look()
+    assert look.missing(*asked) == ""
     before = (hosts / "asked").read_text()
-    assert look.missing(*cell) == ""
+    assert look.missing(*asked) == ""
     assert (hosts / "asked").read_text() == before
