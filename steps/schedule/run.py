@@ -17,6 +17,7 @@ from steps.machine.probes.losses import Losses
 from steps.plan.due import wanted
 from steps.plan.plan import Job, Plan, load
 from steps.schedule.environment import make
+from steps.schedule.resources import systems_of
 from steps.schedule.slurm import (
     Entry,
     SilenceError,
@@ -51,12 +52,15 @@ def run(path: Path, passed_on: list[str], root: Path) -> int:
     ]
     prefix = prefix_of(root / "results")
     try:
-        check(plan, scheduler, [job for job in asked_for(plan, passed_on) if not made(root, job)])
+        asked = asked_for(plan, passed_on)
+        check(plan, scheduler, [job for job in asked if not made(root, job)])
         status = status_command()
         _finish_earlier(prefix, scheduler)
     except SilenceError as error:
         raise UserError(f"Slurm doesn't answer ({error}); nothing was started") from error
-    options = ["--slurm-jobname-prefix", prefix, "--slurm-status-command", status]
+    systems = ",".join(systems_of(asked, plan))
+    options = ["--config", f"systems={systems}"] if systems else []
+    options += ["--slurm-jobname-prefix", prefix, "--slurm-status-command", status]
     # The plugin can't say --mem=0, all memory of the node; what it says goes before this.
     environment = {**os.environ, "SBATCH_MEM_PER_NODE": "0"}
     watch = Watch(plan, scheduler, root, prefix)

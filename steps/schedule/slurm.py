@@ -13,7 +13,7 @@ from steps.base.errors import UserError
 from steps.config.scheduler import Slurm
 from steps.machine.probes.losses import Losses, text_or_none
 from steps.plan.plan import Job, Plan
-from steps.schedule.resources import Resources
+from steps.schedule.resources import Resources, systems_of
 
 ANSWER_LIMIT_S = 60.0
 """Slurm's own tools retry; a controller that fails over needs about half of this."""
@@ -153,8 +153,8 @@ def check(plan: Plan, scheduler: Slurm, due: Iterable[Job]) -> None:
 
     Nodes that are down or busy don't count: they may come back.
     """
-    partition = Partition.of(scheduler)
-    resources = Resources(plan)
+    partition, due = Partition.of(scheduler), list(due)
+    resources = Resources(plan, systems_of(due, plan))
     for job in due:
         if why := partition.refuses(job, resources.of(job)):
             raise UserError(why)
@@ -217,8 +217,8 @@ class Queue:
     """Which cells a partition would never start, asked before anything is submitted."""
 
     def __init__(self, plan: Plan, scheduler: Slurm) -> None:
+        self._plan = plan
         self._jobs = {job.output: job for job in plan.jobs}
-        self._resources = Resources(plan)
         try:
             self._partition = Partition.of(scheduler)
         except SilenceError as error:
@@ -226,9 +226,10 @@ class Queue:
 
     def missing(self, needed: Mapping[str, Any], jobs: Sequence[Mapping[str, Any]]) -> str:
         """A steps.plan.unsupported.Missing."""
+        resources = Resources(self._plan, [needed["system"]])
         for raw in jobs:
             job = self._jobs[raw["output"]]
-            if why := self._partition.refuses(job, self._resources.of(job)):
+            if why := self._partition.refuses(job, resources.of(job)):
                 return why
         return ""
 
