@@ -37,6 +37,7 @@ MIB = {"B": 2**-20, "KB": 2**-10, "MB": 1, "GB": 2**10}
 FIELDS: Mapping[str, str] = {
     "model": "accelerator_model_name",
     "memory_mib": "accelerator_memory_capacity",
+    "used_mib": "the accelerators' memory in use",
     "memory_type": "accelerator_memory_configuration",
     "architecture": "the accelerators' architecture",
     "driver": "other_software_stack",
