@@ -1,6 +1,7 @@
 """Composition: overrides in, one resolved configuration per cell out, each value with its origin.
 
-Beside overrides.py, placing.py, points.py and tracing.py nothing knows Hydra and OmegaConf.
+Beside overrides.py, placing.py, points.py, tracing.py and remembered.py nothing knows Hydra and
+OmegaConf, and only remembered.py names what is private to them.
 """
 
 import re

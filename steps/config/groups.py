@@ -23,7 +23,7 @@ from steps.config.layers import merged, selections
 
 Group = TypeVar("Group", bound=Strict)
 
-BY_FILE = ("hardware", "system", "precision")
+BY_FILE = ("hardware", "system", "precision", "engine")
 """Groups that layers select by, beside the scenario and the model."""
 
 LAYERS = (

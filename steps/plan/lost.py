@@ -123,7 +123,7 @@ def hydra(value: Any) -> str:
 def _winner(leaf: Leaf, found: Composition) -> str:
     """What wins over it, and where."""
     selected = dict(_selected(leaf.path))
-    names = frozenset[str]().union(*(cell.names for cell in found.cells))
+    names = frozenset[str]().union(*map(_names, found.cells))
     for selector, value in selected.items():
         if value not in names:
             return f"it is for {selector} {value}, and no cell of this command is of {value}"
@@ -157,6 +157,11 @@ def _where(source: Source) -> str:
     return source.value if source.file == TYPED else f"{source.file} ({source.path})"
 
 
+def _names(cell: ComposedCell) -> frozenset[str]:
+    """All that layers select by: of an engine too, which narrows no setting of the top layer."""
+    return cell.names | {str(cell.values["engine"]["name"])}
+
+
 def _selected(path: str) -> Iterator[tuple[str, str]]:
     parts = path.split(".")
     for part, value in pairwise(parts):
@@ -176,7 +181,7 @@ def _taking_out(leaf: Leaf, cell: ComposedCell) -> Source | None:
     """A null of another layer for the same setting."""
     for group in ("hardware", "engine", "benchmark", "system"):
         for path, value in _below(cell, group):
-            applies = all(name in cell.names for _, name in _selected(path))
+            applies = all(name in _names(cell) for _, name in _selected(path))
             same = _setting(path) == _setting(leaf.path) != ()
             if value is None and applies and same:
                 said = cell.files.of(path)

@@ -7,7 +7,7 @@ check, so it imports no types.
 
 import json
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 Json = Mapping[str, Any]
 
-Missing = Callable[[Json, Json], str]
-"""Takes a system's requirement and one of its runs; why this machine can't have that run, or ""
-(steps.machine.look)."""
+Missing = Callable[[Json, Sequence[Json]], str]
+"""Takes a system's requirement and the jobs of one of its cells that aren't done; why the machines
+that there are can't have them, or "" (steps.machine.look, steps.schedule.slurm)."""
 
 
-def unseen(needed: Json, run: Json) -> str:
-    """For a plan of which only the rest is asked, or whose machines are others."""
+def unseen(needed: Json, jobs: Sequence[Json]) -> str:
+    """For a plan of which only the rest is asked, or whose machines say so themselves."""
     return ""
 
 
@@ -96,20 +96,18 @@ def standings(
     if due is None:
         due = {job["output"] for job in frozen["jobs"] if not (root / job["output"]).exists()}
     needed = {one["system"]: one for one in frozen["requirements"]}
-    local = frozen["scheduler"]["name"] == "local"
     cells = _Cells(frozen["jobs"])
     found = []
     for key in cells.keys:
         jobs = [job for job in cells.jobs(key) if job["output"] in due]
         wants = needed[key.split("/")[0]]
-        runs = [job for job in jobs if job["step"].endswith("_run")]
         brings, never = _reasons(jobs)
-        machine = missing(wants, runs[0]) if runs and local else ""
+        runs = any(job["step"].endswith("_run") for job in jobs)
         found.append(
             Standing(
                 key=key,
                 wants=f"{wants['count_per_node']} × {wants['model']}" if wants["model"] else "",
-                machine=machine,
+                machine=missing(wants, jobs) if runs else "",
                 brings=brings,
                 never=never,
                 due=tuple(job["output"] for job in jobs),
@@ -171,12 +169,6 @@ def asked(
         "leave other work no room, and a run beside it may miss its limits; other programs have "
         f"{busy():.0%} of the processors now"
     )
-
-
-def limitations(jobs: Iterable[Json]) -> Iterator[tuple[str, str]]:
-    """The steps of these jobs that can't be executed here, each with its first reason."""
-    brings, never = _reasons(jobs)
-    yield from dict([*brings, *never]).items()
 
 
 def _reasons(jobs: Iterable[Json]) -> tuple[tuple[tuple[str, str], ...], ...]:
