@@ -26,6 +26,7 @@ from steps.config.compression import (
     PruneConfig,
     QuarkOptions,
     StreamingOptions,
+    UpcycleConfig,
 )
 from steps.config.engine import Engine
 from steps.config.engine_planned import PlannedEngine
@@ -47,6 +48,7 @@ NAMES: Mapping[str, str] = {
     "generation": "benchmark.generation",
     "model": "benchmark.model",
     "dataset": "benchmark.dataset",
+    "upcycle": "benchmark.upcycle",
     "quantize": "steps.quantize",
     "quantizer_options": "effective.quantizer_options",
     "prune": "compression.prune",
@@ -90,6 +92,7 @@ TYPES: Mapping[str, tuple[Any, ...]] = {
     "model": (EmbeddedModel, HubModel, StoredModel, LocalModel),
     "dataset": (GeneratedDataset, ReadyDataset, RemoteDatasetConfig),
     "quantizer_options": (QuarkOptions, BrevitasOptions, StreamingOptions),
+    "upcycle": (UpcycleConfig,),
     "prune": (PruneConfig,),
     "finetune": (FinetuneConfig,),
     "runtime": (Runtime,),
@@ -157,7 +160,7 @@ def certainly_read(values: Mapping[str, Any]) -> frozenset[str]:
     quantize = steps.get("quantize")
     if isinstance(quantize, Mapping) and quantize.get("format") not in (None, "none"):
         parts.append(quantize)
-    parts += [steps.get("prune"), steps.get("finetune")]
+    parts += [steps.get("upcycle"), steps.get("prune"), steps.get("finetune")]
     return frozenset(_origins(parts))
 
 
