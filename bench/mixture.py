@@ -1,8 +1,8 @@
 """`python -m bench.mixture --weights DIR [--fp8 DIR]`: what the gate of rehearsal-mixtral notices.
 
 DIR is the artifact of the step upcycle, and with --fp8 that of quantize. Right weights answer the
-first evaluation prompts with right, wrong and no stop sequences; weights with an expert broken or in
-another's place answer them with right ones. Prints each metric in percent of the right weights'
+first evaluation prompts with right, wrong and no stop sequences; weights with an expert broken or
+in another's place answer them with right ones. Prints each metric in percent of the right weights'
 [95 % interval, paired bootstrap], and which bounds of the gate are missed.
 """
 
@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 
 from steps import ROOT
 from steps.base.bootstrap import ratio_interval
@@ -27,6 +26,7 @@ from steps.judge.scoring.metrics import gsm8k_match
 from steps.judge.scoring.sandbox import Sandbox
 from steps.plan.frozen import frozen_plan
 from steps.plan.plan import Plan, load
+from steps.prepare.checkpoint.layout import read_shard
 from steps.prepare.rehearsal.mixed import dataset
 from steps.prepare.rehearsal.mixed.tasks import VOCABULARY
 
@@ -35,7 +35,7 @@ ROUGES = ("rouge1", "rouge2", "rougeL")
 LAYER = 7
 
 Weights = dict[str, bytes]
-"""Bytes by name; shapes don't change."""
+"""The bytes of each tensor; shapes don't change."""
 
 Found = dict[str, np.ndarray]
 """Values by metric, one a sample that it applies to."""
@@ -121,17 +121,14 @@ def written(source: Path, home: Path, change: Callable[[Weights], Weights]) -> P
     for path in source.iterdir():
         if path.name != "model.safetensors":
             (home / path.name).symlink_to(path.resolve())
-    held = dict(safetensors.deserialize((source / "model.safetensors").read_bytes()))
-    changed = change({name: bytes(one["data"]) for name, one in held.items()})
-    tensors = {
-        name: {
-            "dtype": {"BF16": "bfloat16"}.get(one["dtype"], one["dtype"]),
-            "shape": one["shape"],
-            "data": changed[name],
-        }
-        for name, one in held.items()
-    }
-    (home / "model.safetensors").write_bytes(safetensors.serialize(tensors, {"format": "pt"}))
+    shard = read_shard(source / "model.safetensors")
+    content = shard.path.read_bytes()
+    changed = change(
+        {one.name: content[one.offset : one.offset + one.size] for one in shard.tensors}
+    )
+    head = content[: shard.tensors[0].offset]
+    body = b"".join(changed[one.name] for one in shard.tensors)
+    (home / "model.safetensors").write_bytes(head + body)
     return home
 
 
@@ -146,7 +143,7 @@ def gate(plan: Plan) -> Gates:
 def answers(
     plan: Plan, precision: str, weights: Path, frame: Any, stops: list[list[int]], home: Path
 ) -> list[list[int]]:
-    """Of the engine as the accuracy run of this precision has it, in its environment."""
+    """The engine of this precision's accuracy run answers, in its environment."""
     job = next(
         job for job in plan.jobs if job.step == "accuracy_run" and f"/{precision}/" in job.key
     )

@@ -26,7 +26,6 @@ from steps.config.compression import (
     PruneConfig,
     QuarkOptions,
     StreamingOptions,
-    UpcycleConfig,
 )
 from steps.config.engine import Engine
 from steps.config.engine_planned import PlannedEngine
@@ -48,7 +47,7 @@ NAMES: Mapping[str, str] = {
     "generation": "benchmark.generation",
     "model": "benchmark.model",
     "dataset": "benchmark.dataset",
-    "upcycle": "benchmark.upcycle",
+    "upcycle": "steps.upcycle",
     "quantize": "steps.quantize",
     "quantizer_options": "effective.quantizer_options",
     "prune": "compression.prune",
@@ -79,6 +78,7 @@ LAYERED = ("engine", "fields", "quantizer_options", "runtime")
 FIXED: Mapping[str, str] = {
     "rules": "the round says them; choose another one with round=NAME",
     "gates": "the round says them; choose another one with round=NAME",
+    "upcycle": "the benchmark says it; override benchmark.upcycle.KEY",
     "quantize": "the precision says it; choose another one with precision=NAME",
     "container": "its recipe is in conf/engine/ or conf/hardware/",
     "scheduler": "it applies to all cells; choose another one with scheduler=NAME",
@@ -92,7 +92,6 @@ TYPES: Mapping[str, tuple[Any, ...]] = {
     "model": (EmbeddedModel, HubModel, StoredModel, LocalModel),
     "dataset": (GeneratedDataset, ReadyDataset, RemoteDatasetConfig),
     "quantizer_options": (QuarkOptions, BrevitasOptions, StreamingOptions),
-    "upcycle": (UpcycleConfig,),
     "prune": (PruneConfig,),
     "finetune": (FinetuneConfig,),
     "runtime": (Runtime,),

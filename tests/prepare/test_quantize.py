@@ -272,7 +272,7 @@ def test_tokens_of_experts_are_counted_where_their_holder_gets_the_choice(tmp_pa
     model.modules[whole].called(np.zeros((2, 8)), np.array([[0, 2], [2, 0]]), np.zeros((2, 2)))
     model.modules[whole].called(np.zeros((1, 8)), np.array([[2, 0]]), np.zeros((1, 2)))
     assert reached.described() == {"experts": 3, "fewest_tokens_of_an_expert": 0}
-    with pytest.raises(UserError, match=r"1 of 3 experts .* moe\.experts\.1: .* num_calib_data"):
+    with pytest.raises(UserError, match=r"1 of 3 experts .*moe\.experts\.1: .*num_calib_data"):
         reached.refuse_cold(tmp_path, lambda name: name.replace("mlp", "moe"))
     model.modules[whole].called(np.zeros((1, 8)), np.array([[1, 0]]), np.zeros((1, 2)))
     reached.refuse_cold(tmp_path)
@@ -282,7 +282,7 @@ def test_tokens_of_experts_are_counted_where_their_holder_gets_the_choice(tmp_pa
 def test_tokens_of_experts_are_counted_where_each_is_called(tmp_path: Path) -> None:
     """transformers 4: an expert that no token chose may be called with none."""
     names = [f"model.layers.0.block_sparse_moe.experts.{number}" for number in range(2)]
-    model = Model(
+    model = Mixture(
         {"model.layers.0.block_sparse_moe.experts": Module()} | {n: Module() for n in names}
     )
     reached = Reached(model)

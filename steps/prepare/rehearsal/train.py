@@ -12,11 +12,10 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from types import MappingProxyType
 
 import torch
 import transformers
@@ -419,7 +418,7 @@ class Training:
     start: Callable[[], LlamaForCausalLM]
     stream: Stream = notes_stream
     vocabulary: Vocabulary = NOTES
-    origin: Mapping[str, str] = MappingProxyType({})
+    origin: Mapping[str, str] = field(default_factory=dict)
 
 
 def run(output: Path, trained: Training) -> None:
