@@ -189,7 +189,7 @@ def check(composed: Mapping[str, Any], conf: Path) -> Requirement:
             f"system {system.name} runs in an image, and cluster.hosts starts Ray outside of it; "
             "start Ray in the image on every node and set placement.cluster to its HOST:PORT"
         )
-    _check_division(system, composed["compression"])
+    _check_division(system, composed["compression"], composed["benchmark"])
     precision = str(composed["precision"]["name"])
     if precision not in hardware.precisions:
         raise UserError(
@@ -235,8 +235,15 @@ def _kind(group: NodeGroup, own: Hardware, conf: Path) -> NodeKind:
     )
 
 
-def _check_division(system: System, compression: Mapping[str, Any]) -> None:
-    """MLPerf Inference's closed division allows neither fewer weights nor further training."""
+def _check_division(
+    system: System, compression: Mapping[str, Any], benchmark: Mapping[str, Any]
+) -> None:
+    """MLPerf Inference's closed division allows neither other weights nor further training."""
+    if system.division == "closed" and benchmark.get("upcycle") is not None:
+        raise UserError(
+            f"system {system.name} is of the closed division, where benchmark {benchmark['name']} "
+            "isn't allowed: its experts are made of other weights; set system.division=open"
+        )
     for change, word in (("prune", "pruned"), ("finetune", "trained further")):
         if system.division == "closed" and compression[change] is not None:
             raise UserError(

@@ -185,7 +185,12 @@ def _reasons(jobs: Iterable[Json]) -> tuple[tuple[tuple[str, str], ...], ...]:
 
 def _lacking(programs: Mapping[str, str]) -> str | None:
     """The sentence of the first program that this machine doesn't have."""
-    return next((words for name, words in programs.items() if shutil.which(name) is None), None)
+    return next((words for program, words in programs.items() if not _has(program)), None)
+
+
+def _has(program: str) -> bool:
+    name, _, folders = program.partition(" in ")
+    return shutil.which(name, path=folders or None) is not None
 
 
 def _first(reasons: list[str], shown: int, what: str) -> list[str]:

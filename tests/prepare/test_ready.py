@@ -18,6 +18,7 @@ from steps.base.record import Manifest
 from steps.plan.registry import STEPS
 from steps.plan.specs.dataset import READY
 from steps.prepare import calibration, frames, ready, samples
+from steps.run.engines import engine
 from tests import running
 from tests.conftest import ROOT, planned
 from tests.file_server import Files, serving
@@ -225,6 +226,10 @@ def test_a_dataset_is_fetched_checked_and_written(
     assert [list(row) for row in frame["tok_input"]] == list(MAKE[recipe]()["tok_input"])
     if recipe == "mixtral-15k":
         assert list(frame["tok_stop_sequence"])[:3] == [[2], [2], STOP]
+        # What a run gives its engines with the requests.
+        given = samples.load(tmp_path / "out/manifest.json", stops=True)
+        asked = engine.asked(range(3), range(3), given.evaluation, given.stops)
+        assert [stop for _, _, stop in asked] == [[2], [2], STOP]
     loaded = samples.load(tmp_path / "out/manifest.json")
     assert len(loaded.evaluation) == ROWS
     assert len(calibration.load(tmp_path / "out/manifest.json", 8)) == 8
