@@ -10,6 +10,7 @@ from steps.base.errors import UserError
 from steps.base.record import canonical_json
 from steps.base.strict import Scenario
 from steps.config.composed import ComposedCell, Composition, Source
+from steps.config.groups import LAYERS
 from steps.config.layers import SELECTORS
 from steps.config.origins import TYPED
 from steps.config.origins import leaves as below
@@ -19,6 +20,9 @@ from steps.plan.plan import Plan
 APART = ("experiment", "matrix", "cells", "experiment_name", "fetch", "site")
 """Keys that choose cells, which is an effect of its own; and access to a network, which a site may
 always give: it applies to what is fetched, if anything is."""
+
+LAYERED = tuple(dict.fromkeys(path.partition(".")[0] for path in LAYERS))
+"""Groups that have settings in layers."""
 
 Planning = Callable[[Sequence[str], str | None], Plan]
 """A plan of other overrides, and of one more that Hydra applies last."""
@@ -179,13 +183,13 @@ def _setting(path: str) -> tuple[str, ...]:
 
 def _taking_out(leaf: Leaf, cell: ComposedCell) -> Source | None:
     """A null of another layer for the same setting."""
-    for group in ("hardware", "engine", "benchmark", "system"):
+    for group in LAYERED:
         for path, value in _below(cell, group):
             applies = all(name in _names(cell) for _, name in _selected(path))
             same = _setting(path) == _setting(leaf.path) != ()
             if value is None and applies and same:
-                said = cell.files.of(path)
-                return Source(path, cell.files.name(said[-1][0]) if said else "conf/", None)
+                file, said = (cell.files.of(path) or [("", None)])[-1]
+                return Source(path, cell.files.name(file) if file else "conf/", said)
     return None
 
 

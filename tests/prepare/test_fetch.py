@@ -264,6 +264,7 @@ def test_a_hub_is_listed_with_sizes_and_digests(server: Files) -> None:
     ("listing", "words"),
     [
         (b"<html>", "isn't JSON; is this a hub's endpoint"),
+        (b"[" * 100_000, "isn't JSON; is this a hub's endpoint"),
         (b"{}", "isn't a listing; is this a hub's endpoint"),
         (b'[{"path": "x"}]', "isn't a hub's listing"),
         (b"[]", "org/model has no files that are wanted"),

@@ -150,8 +150,11 @@ def test_damaged_records_of_revisions_are_refused(tmp_path: Path, text: str) -> 
         revisions.known(tmp_path)
 
 
-def test_a_hub_that_names_no_commit_records_nothing(tmp_path: Path, server: Files) -> None:
-    server.bodies[f"/api/models/{REPOSITORY}/revision/main"] = b'{"sha": "main"}'
+@pytest.mark.parametrize("answer", [b'{"sha": "main"}', b'{"sha": 3}', b"[]", b"[" * 100_000])
+def test_a_hub_that_names_no_commit_records_nothing(
+    tmp_path: Path, server: Files, answer: bytes
+) -> None:
+    server.bodies[f"/api/models/{REPOSITORY}/revision/main"] = answer
     with pytest.raises(UserError, match=r"names no commit; is this a hub's endpoint"):
         resolve([model_of(server.url, revision=None)], tmp_path)
     assert not (tmp_path / revisions.FILE).exists()
