@@ -4,18 +4,21 @@ The result is copied to where a closed one lies and checked there. `RULES` says 
 which rule; what the validator can't see is read from the measurement.
 """
 
+import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from steps.base.untrusted import Damaged, object_of, text_of
+from steps.base.errors import UserError, shown
+from steps.base.untrusted import MAX_TEXT_BYTES, Damaged, object_of, open_regular
 from steps.mlperf.loadgen import DETAIL, USER_CONF
 from steps.mlperf.published.result import Result
 from steps.mlperf.published.table import ClosedRule
 from steps.mlperf.rounds import Layout, load
-from steps.submit.validate.findings import Finding, Severity, printable
+from steps.submit.validate.findings import Finding, Severity
 from steps.submit.validate.result import check_result
 from steps.submit.validate.tree import Place, Tree, home_layout
 
@@ -124,11 +127,35 @@ def _findings(checkout: Path, row: Result) -> list[Finding]:
     here, there = _place(checkout, row), _place(checkout, row, "closed")
     with tempfile.TemporaryDirectory() as folder:
         for name in (name for name in FOLDERS if _distinct(here, name)):
-            source = checkout / getattr(here, name)
-            if source.is_dir():
-                shutil.copytree(source, Path(folder) / getattr(there, name), symlinks=True)
+            _copied(checkout / getattr(here, name), Path(folder) / getattr(there, name))
         found = check_result(Tree(Path(folder)), row.round, there, row.benchmark)
     return [one for one in found.findings if one.severity is Severity.ERROR]
+
+
+def _copied(source: Path, target: Path) -> None:
+    """Raises UserError for a folder that can't be copied; links stay what they are."""
+    if not source.is_dir():
+        return
+    try:
+        needed = sum(path.lstat().st_size for path in source.rglob("*"))
+        if needed > (free := shutil.disk_usage(tempfile.gettempdir()).free):
+            raise UserError(
+                f"{source} takes {needed / 1e9:.1f} GB to be checked as a closed result, and "
+                f"{tempfile.gettempdir()} has {free / 1e9:.1f} GB free; set TMPDIR"
+            )
+        shutil.copytree(source, target, symlinks=True, copy_function=_copied_file)
+    except OSError as error:  # shutil's own has all that failed
+        found = error.args[0] if isinstance(error, shutil.Error) else error.strerror
+        said = found[0][2] if isinstance(found, list) else found
+        raise UserError(f"{source} can't be checked as a closed result: {said}") from error
+
+
+def _copied_file(source: str, target: str) -> None:
+    """What isn't a file is one pipe or another: the validator says so and waits for none."""
+    if stat.S_ISREG(os.stat(source).st_mode):
+        shutil.copyfile(source, target)
+    else:
+        os.mkfifo(target)
 
 
 FOLDERS = ("results", "measurements", "compliance")
@@ -154,7 +181,7 @@ def _of_measurement(checkout: Path, row: Result) -> Iterator[ClosedRule]:
     """What the submitter says of its weights."""
     place = _place(checkout, row)
     folder = place.measurements
-    retraining = _retraining(checkout, place)
+    retraining = _retraining(checkout / folder)
     yield ClosedRule(
         rule="weights aren't retrained",
         of="result",
@@ -172,35 +199,38 @@ def _of_measurement(checkout: Path, row: Result) -> Iterator[ClosedRule]:
     )
 
 
-def _retraining(checkout: Path, place: Place) -> str:
-    """What the first description with such a field has in it, or why none can be read."""
-    said = "not stated"
-    for name in Tree(checkout).files(place.measurements):
-        if not name.endswith(".json"):
-            continue
+def _retraining(folder: Path) -> str:
+    """What the first file says that says it, or why that isn't known."""
+    damaged = []
+    for path in sorted(folder.glob("*.json")):
         try:
-            fields, _ = object_of(checkout / place.measurements / name)
+            said, _ = object_of(path)
         except Damaged as damage:
-            said = f"{name}: {damage}"
+            damaged.append(f"{shown(path.name)}: {damage}")
             continue
-        if "retraining" in fields:
-            return printable(str(fields["retraining"]))
-    return said
+        if "retraining" in said:
+            return shown(str(said["retraining"]))
+    return "; ".join(["not stated", *damaged])
 
 
 def _of_pruning(checkout: Path, place: Place) -> tuple[str, str]:
     """What says that layers were taken out, "" if nothing does, and the file that shows it."""
     readme = f"{place.measurements}/{README}"
-    try:
-        if PRUNED.search(text_of(checkout / readme)):
-            return f"{README} is about pruning", readme
-    except Damaged as damage:
-        if Tree(checkout).is_file(readme):
-            return f"{README}: {damage}", readme
+    if PRUNED.search(_words(checkout / readme)):
+        return f"{README} is about pruning", readme
     script = next(_pruning_scripts(checkout, place), None)
     if script is None:
         return "", readme
     return script.name, script.relative_to(checkout).as_posix()
+
+
+def _words(path: Path) -> str:
+    """A README's text; what can't be read has none, and that is a finding of the validator."""
+    try:
+        with open_regular(path) as stream:
+            return stream.read(MAX_TEXT_BYTES).decode("utf-8", errors="replace")
+    except (Damaged, OSError):
+        return ""
 
 
 def _pruning_scripts(checkout: Path, place: Place) -> Iterator[Path]:

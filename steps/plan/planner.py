@@ -256,7 +256,7 @@ class Planner:
         quantized = False
         for step in cell.read.changes:
             quantized = quantized or step == "quantize"
-            known = cell if quantized else cell.at(*(axis for axis in AXES if axis != "precision"))
+            known = _known(cell, step, quantized)
             made["weights"] = self._add_step(known, step, subtrees[step])
             check = _quick_run(subtrees, "engine" if quantized else "source_engine")
             if check:
@@ -496,6 +496,13 @@ def _for_purpose(made: Mapping[str, Job], purpose: str) -> Mapping[str, Job]:
 def _loadgen_of(cell: Scope) -> str:
     """The round's version of LoadGen."""
     return str(cell.subtrees["performance_run"]["rules"]["loadgen_version"])
+
+
+def _known(cell: Scope, step: str, quantized: bool) -> Scope:
+    """The axes that a change of weights depends on, and with them the look at it."""
+    if step == "upcycle":
+        return cell.at("system", "benchmark")
+    return cell if quantized else cell.at(*(axis for axis in AXES if axis != "precision"))
 
 
 def _quick_run(subtrees: Mapping[str, Any], engine: str) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ from steps.plan.spec import UNKNOWN, Config, Cost, Facts, StepSpec, short
 READY = ("open-orca", "mixtral-15k", "llama3.1-405b", "cnn-dailymail")
 """Recipes of steps/prepare/ready.py."""
 
-GENERATED = ("rehearsal", "choices-low", "choices-high", "choices-letters")
+GENERATED = ("rehearsal", "rehearsal-mixed", "choices-low", "choices-high", "choices-letters")
 """Recipes of steps/prepare/rehearsal."""
 
 UNREAD = {
@@ -19,7 +19,7 @@ UNREAD = {
 
 def limitation(config: Config) -> str | None:
     recipe = config.get("recipe")
-    if recipe in GENERATED or recipe in READY:
+    if recipe in (*GENERATED, *READY):
         return None
     why = f": {UNREAD[recipe]}" if recipe in UNREAD else ""
     return f"this version has no recipe for {recipe}{why}"
