@@ -25,7 +25,7 @@ PLAIN = frozenset(
 
 
 class _Placed(SafeConstructor):
-    """Says where a value is none of its kind: for `!!bool maybe` Python's own error names no
+    """Says where a value isn't of its kind: for `!!bool maybe` Python's own error names no
     place."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
