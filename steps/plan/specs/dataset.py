@@ -4,19 +4,22 @@ from steps.config.artifacts import DatasetConfig, RemoteDatasetConfig
 from steps.plan.rates import PLACE
 from steps.plan.spec import UNKNOWN, Config, Cost, Facts, StepSpec, short
 
+GENERATED = ("rehearsal", "rehearsal-mixed")
+"""Recipes of steps/prepare/rehearsal."""
+
 READY = ("open-orca", "mixtral-15k", "llama3.1-405b", "cnn-dailymail")
 """Recipes of steps/prepare/ready.py."""
 
 
 def limitation(config: Config) -> str | None:
     recipe = config.get("recipe")
-    if recipe == "rehearsal" or recipe in READY:
+    if recipe in (*GENERATED, *READY):
         return None
     return f"this version has no recipe for {recipe}"
 
 
 def cost(key: str, config: Config, facts: Facts) -> Cost:
-    if config["recipe"] == "rehearsal":
+    if config["recipe"] in GENERATED:
         return short(key, config, facts)
     if config["recipe"] not in READY:
         return UNKNOWN
