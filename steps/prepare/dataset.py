@@ -6,8 +6,8 @@ from pathlib import Path
 from steps.base.console import Console
 from steps.base.record import Workspace
 from steps.base.step import main
-from steps.config.artifacts import DatasetConfig, ReadyDataset
-from steps.prepare import ready
+from steps.config.artifacts import CaptionDataset, DatasetConfig, ReadyDataset
+from steps.prepare import captions, ready
 from steps.prepare.rehearsal import dataset
 
 
@@ -18,6 +18,9 @@ def step(
     chosen = config.root
     if isinstance(chosen, ReadyDataset):
         ready.write(chosen, inputs.get("files"), workspace)
+        return
+    if isinstance(chosen, CaptionDataset) or chosen.recipe == "shapes":
+        captions.write(chosen, inputs["model"], workspace)
         return
     for name, table in (
         ("evaluation", dataset.evaluation(chosen.evaluation_count)),

@@ -7,16 +7,28 @@ from steps.plan.spec import UNKNOWN, Config, Cost, Facts, StepSpec, short
 READY = ("open-orca", "mixtral-15k", "llama3.1-405b", "cnn-dailymail")
 """Recipes of steps/prepare/ready.py."""
 
+GENERATED, CAPTIONS = ("rehearsal", "shapes"), "coco-2014"
+"""Recipes of steps/prepare/rehearsal, and of steps/prepare/captions.py."""
+
 
 def limitation(config: Config) -> str | None:
     recipe = config.get("recipe")
-    if recipe == "rehearsal" or recipe in READY:
+    if recipe in GENERATED or recipe in READY or recipe == CAPTIONS:
         return None
     return f"this version has no recipe for {recipe}"
 
 
+def brings(config: Config) -> str | None:
+    if config.get("recipe") != CAPTIONS or config["path"] is not None:
+        return None
+    return (
+        f"{', '.join(config['files'])} come from text_to_image/ of a checkout of "
+        "mlcommons/inference: set benchmark.dataset.path to it"
+    )
+
+
 def cost(key: str, config: Config, facts: Facts) -> Cost:
-    if config["recipe"] == "rehearsal":
+    if config["recipe"] in GENERATED or config["recipe"] == CAPTIONS:
         return short(key, config, facts)
     if config["recipe"] not in READY:
         return UNKNOWN
@@ -40,5 +52,6 @@ SPEC = StepSpec(
     axes=("benchmark",),
     needs={"model": "model", "files": "dataset_files", "environment": "environment/analysis"},
     limitation=limitation,
+    brings=brings,
     cost=cost,
 )
