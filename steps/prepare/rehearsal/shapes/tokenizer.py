@@ -21,7 +21,7 @@ LAST = "</w>"
 
 
 def vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """The number of each token, and the merges that join the letters of each word, one after the other.
+    """The number of each token, and the merges that join the letters of each word in turn.
 
     Any other word is spelled: every letter, digit and mark is a token of its own.
     """

@@ -202,7 +202,7 @@ def _train_autoencoder(vae: AutoencoderKL, pictures: Tensor, recipe: Recipe) -> 
 
 
 def _latents(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
-    """What all pictures are encoded as, scaled to a deviation of 1; the scale goes into the configuration."""
+    """What pictures are encoded as, with a deviation of 1; the configuration gets the scale."""
     with torch.inference_mode():
         parts = [
             vae.encode(part.float() / 127.5 - 1).latent_dist.mean for part in pictures.split(100)
