@@ -4,13 +4,16 @@ The result is copied to where a closed one lies and checked there. `RULES` says 
 which rule; what the validator can't see is read from the measurement.
 """
 
-import json
+import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from steps.base.errors import UserError, shown
+from steps.base.untrusted import MAX_TEXT_BYTES, Damaged, object_of, open_regular
 from steps.mlperf.loadgen import DETAIL, USER_CONF
 from steps.mlperf.published.result import Result
 from steps.mlperf.published.table import ClosedRule
@@ -90,11 +93,35 @@ def _findings(checkout: Path, row: Result) -> list[Finding]:
     here, there = _place(checkout, row), _place(checkout, row, "closed")
     with tempfile.TemporaryDirectory() as folder:
         for name in (name for name in FOLDERS if _distinct(here, name)):
-            source = checkout / getattr(here, name)
-            if source.is_dir():
-                shutil.copytree(source, Path(folder) / getattr(there, name), symlinks=True)
+            _copied(checkout / getattr(here, name), Path(folder) / getattr(there, name))
         found = check_result(Tree(Path(folder)), row.round, there, row.benchmark)
     return [one for one in found.findings if one.severity is Severity.ERROR]
+
+
+def _copied(source: Path, target: Path) -> None:
+    """Raises UserError for a folder that can't be copied; links stay what they are."""
+    if not source.is_dir():
+        return
+    try:
+        needed = sum(path.lstat().st_size for path in source.rglob("*"))
+        if needed > (free := shutil.disk_usage(tempfile.gettempdir()).free):
+            raise UserError(
+                f"{source} takes {needed / 1e9:.1f} GB to be checked as a closed result, and "
+                f"{tempfile.gettempdir()} has {free / 1e9:.1f} GB free; set TMPDIR"
+            )
+        shutil.copytree(source, target, symlinks=True, copy_function=_copied_file)
+    except OSError as error:  # shutil's own has all that failed
+        found = error.args[0] if isinstance(error, shutil.Error) else error.strerror
+        said = found[0][2] if isinstance(found, list) else found
+        raise UserError(f"{source} can't be checked as a closed result: {said}") from error
+
+
+def _copied_file(source: str, target: str) -> None:
+    """What isn't a file is one pipe or another: the validator says so and waits for none."""
+    if stat.S_ISREG(os.stat(source).st_mode):
+        shutil.copyfile(source, target)
+    else:
+        os.mkfifo(target)
 
 
 FOLDERS = ("results", "measurements", "compliance")
@@ -114,9 +141,7 @@ def _place(checkout: Path, row: Result, division: str = "") -> Place:
 def _of_measurement(checkout: Path, row: Result) -> Iterator[ClosedRule]:
     """What the submitter says of its weights."""
     folder = _place(checkout, row).measurements
-    files = sorted((checkout / folder).glob("*.json"))
-    said = _json(next((p for p in files if "retraining" in p.read_text("utf-8")), None))
-    retraining = str(said.get("retraining", "not stated"))
+    retraining = _retraining(checkout / folder)
     yield ClosedRule(
         rule="weights aren't retrained",
         of="result",
@@ -124,9 +149,7 @@ def _of_measurement(checkout: Path, row: Result) -> Iterator[ClosedRule]:
         found=f"retraining: {retraining}",
         evidence=folder,
     )
-    readme = checkout / folder / "README.md"
-    text = readme.read_text("utf-8", errors="replace") if readme.is_file() else ""
-    said_so = PRUNED.search(text)
+    said_so = PRUNED.search(_words(checkout / folder / "README.md"))
     scripts = _pruning_scripts(checkout, row)
     yield ClosedRule(
         rule="the model is whole",
@@ -154,6 +177,24 @@ def _pruning_scripts(checkout: Path, row: Result) -> list[Path]:
     ]
 
 
-def _json(path: Path | None) -> Mapping[str, object]:
-    found = json.loads(path.read_text("utf-8")) if path else {}
-    return found if isinstance(found, dict) else {}
+def _retraining(folder: Path) -> str:
+    """What the first file says that says it, or why that isn't known."""
+    damaged = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            said, _ = object_of(path)
+        except Damaged as damage:
+            damaged.append(f"{shown(path.name)}: {damage}")
+            continue
+        if "retraining" in said:
+            return shown(str(said["retraining"]))
+    return "; ".join(["not stated", *damaged])
+
+
+def _words(path: Path) -> str:
+    """A README's text; what can't be read has none, and that is a finding of the validator."""
+    try:
+        with open_regular(path) as stream:
+            return stream.read(MAX_TEXT_BYTES).decode("utf-8", errors="replace")
+    except (Damaged, OSError):
+        return ""

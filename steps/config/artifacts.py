@@ -105,7 +105,7 @@ class GeneratedDataset(Strict):
     """Prompts of a generated benchmark, by its recipe; counts are numbers of prompts."""
 
     name: Name
-    recipe: Literal["rehearsal", "shapes"]
+    recipe: Literal["rehearsal", "rehearsal-mixed", "shapes"]
     evaluation_count: Positive
     calibration_count: Positive
 

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from steps.base.strict import Name, Positive, PositiveNumber, Scenario, Strict
+from steps.config.languages import Language
 from steps.config.loadgen import Loadgen, Rules
 from steps.config.runs import ComplianceTest
 from steps.config.window import WindowBounds
@@ -37,7 +38,7 @@ class QuickCheckConfig(Strict):
     The flow stops when the upper end of the 95 % interval misses it.
     """
 
-    after: Literal["prune", "finetune", "quantize"]
+    after: Literal["upcycle", "prune", "finetune", "quantize"]
     minimum: Annotated[float, Field(ge=0, le=1)]
 
 
@@ -79,15 +80,16 @@ class AccuracyCheckConfig(Strict):
     Required "none": the open division asks for no score, and a model that was pruned is shown with
     the one it has. `scorer`: whose script's metrics are counted. `weights`: of the networks that it
     judges with. `nltk_data`: where sentences count, a directory with tokenizers/punkt_tab. `kept`:
-    samples whose pictures a submission carries, by the directory's name. `reference_samples`: on
-    how many prompts the reference scores were measured. Scores of another
-    number of prompts are no reference.
+    samples whose pictures a submission carries, by the directory's name. `languages`: of the code
+    that is run to score it. `reference_samples`: on how many prompts the reference scores were
+    measured. Scores of another number of prompts are no reference.
     """
 
     scenario: Scenario
     dataset_size: Positive
     reference_samples: Positive
     scorer: Name
+    languages: tuple[Language, ...]
     weights: ImageWeights | None
     nltk_data: str | None
     kept: dict[Name, tuple[str, ...]]

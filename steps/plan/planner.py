@@ -229,7 +229,7 @@ class Planner:
         quantized = False
         for step in cell.read.changes:
             quantized = quantized or step == "quantize"
-            known = cell if quantized else cell.at(*(axis for axis in AXES if axis != "precision"))
+            known = _known(cell, step, quantized)
             made["weights"] = self._add_step(known, step, subtrees[step])
             check = _quick_run(subtrees, "engine" if quantized else "source_engine")
             if check:
@@ -456,6 +456,13 @@ def _gates(spec: StepSpec, made: Mapping[str, Job]) -> tuple[str, ...]:
     if spec.stage != "runs":
         return ()
     return tuple(job.output for role, job in made.items() if role.startswith("gate/"))
+
+
+def _known(cell: Scope, step: str, quantized: bool) -> Scope:
+    """The axes that a change of weights depends on, and with them the look at it."""
+    if step == "upcycle":
+        return cell.at("system", "benchmark")
+    return cell if quantized else cell.at(*(axis for axis in AXES if axis != "precision"))
 
 
 def _quick_run(subtrees: Mapping[str, Any], engine: str) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ from steps.machine.look import Look
 from steps.machine.probes.machine import Prober
 from steps.plan.make import make
 from steps.plan.plan import Job, Plan, freeze
-from steps.plan.registry import brings, limitation
+from steps.plan.registry import STEPS
 from steps.plan.unsupported import asked, refusal
 from tests.conftest import ACME_SITE, MIXED, ROOT, edit, planned
 from tests.recorded_machine import printing
@@ -271,7 +271,7 @@ def test_what_is_there_needs_no_step(project: Path) -> None:
     assert refusal(freeze(plan, project), project, Look().missing) is None
 
 
-RUN = {"config": "{}"}
+RUN = [{"step": "performance_run", "config": "{}"}]
 
 
 def listed(model: str, folder: Path) -> Look:
@@ -323,10 +323,10 @@ def test_engines_of_a_mixed_cluster_know_their_kinds_of_nodes(mixed: Path) -> No
     assert engine["arguments_on"]["mi325x"]["max_num_seqs"] == 16
     (requirement,) = plan.requirements
     assert Look().missing(requirement.model_dump(mode="json"), RUN) == ""
-    assert limitation("performance_run", {"engine": engine}) is None
+    assert STEPS["performance_run"].limitation({"engine": engine}) is None
     engine["placement"]["cluster"] = "slurm"
     assert "only where they need no accelerators" in str(
-        limitation("performance_run", {"engine": engine})
+        STEPS["performance_run"].limitation({"engine": engine})
     )
 
 
@@ -356,18 +356,20 @@ def test_a_cluster_that_cannot_be_is_refused(
 
 
 def test_training_sets_are_made_unless_offline() -> None:
-    assert limitation("finetune", {"data": {"kind": "ruler"}}) is None
+    assert STEPS["finetune"].limitation({"data": {"kind": "ruler"}}) is None
     made = {"directory": None, "offline": False, "haystack": {"path": None}, "nltk_data": None}
-    assert brings("training_sets", made) is None
-    offline = str(brings("training_sets", {**made, "offline": True}))
+    assert STEPS["training_sets"].brings(made) is None
+    offline = str(STEPS["training_sets"].brings({**made, "offline": True}))
     assert "compression.training_sets.directory" in offline
-    assert brings("training_sets", {**made, "offline": True, "directory": "/data"}) is None
+    assert STEPS["training_sets"].brings({**made, "offline": True, "directory": "/data"}) is None
 
 
 def test_amds_quark_recipes_are_planned_and_those_of_our_lock_are_run() -> None:
     def of(version: str, algorithm: str | None) -> str:
         options = {"version": version, "quant_algo": algorithm}
-        return str(limitation("quantize", {"tool": "quark", "format": "fp8", "options": options}))
+        return str(
+            STEPS["quantize"].limitation({"tool": "quark", "format": "fp8", "options": options})
+        )
 
     assert of("0.8", None) == "this version runs AMD Quark 0.9 and 0.13, not 0.8"
     algorithms = (None, "gptq", "autosmoothquant")
@@ -437,9 +439,9 @@ def test_llama_8b_is_planned_and_scored_by_sentences(tmp_path: Path) -> None:
     check = json.loads(job(plan, "accuracy_check").config)
     assert check["dataset_size"] == 13_368
     assert check["gates"]["99"]["minimum"]["ROUGELSUM"] == 35.43507
-    assert limitation("accuracy_check", check) is None
-    assert brings("accuracy_check", check) is None
-    reason = brings("accuracy_check", {**check, "nltk_data": None})
+    assert STEPS["accuracy_check"].limitation(check) is None
+    assert STEPS["accuracy_check"].brings(check) is None
+    reason = STEPS["accuracy_check"].brings({**check, "nltk_data": None})
     assert reason is not None and "benchmark.nltk_data" in reason
     models = {
         json.loads(one.config)["loadgen"]["model"]
@@ -457,8 +459,8 @@ def test_pictures_are_scored_where_pytorch_is_with_weights_that_are_given() -> N
     assert "/images-" in check.environment
     config = json.loads(check.config)
     assert len(config["kept"]["images"]) == 10
-    reason = brings("accuracy_check", config)
+    reason = STEPS["accuracy_check"].brings(config)
     assert reason is not None and "benchmark.scorer_weights.clip.path" in reason
     given = [f"benchmark.scorer_weights.{name}.path=here" for name in ("clip", "inception")]
     config = json.loads(job(planned(*chosen, *given), "accuracy_check").config)
-    assert limitation("accuracy_check", config) is None
+    assert STEPS["accuracy_check"].limitation(config) is None

@@ -27,10 +27,9 @@ def step(
         attributes = build.image(client, config, inputs["lock"], inputs["recipe"], ROOT, console)
         identity = str(attributes["Id"])
         build.probe(client, identity, config)
-        listed = json.loads(build.packages(client, identity))
+        packages = build.packages(client, identity)
         taken = build.engine(client, identity)
         version = client.version()["Version"]
-    packages = {entry["name"]: entry["version"] for entry in listed}
     described = {
         key: attributes.get(key) for key in ("Id", "RepoTags", "RepoDigests", "RootFS", "Config")
     }

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from steps.config.axes import AXES
 from steps.config.checks import AccuracyCheckConfig
+from steps.config.languages import PACKAGES, PATH
 from steps.plan.rates import PLACE
 from steps.plan.spec import Config, Cost, Facts, StepSpec, short
 
@@ -57,12 +58,19 @@ def programs(config: Config) -> Mapping[str, str]:
     scorer = config["scorer"]
     if scorer not in SANDBOXED:
         return {}
-    return {
+    found = {
         "bwrap": (
             f"{scorer} is scored by running generated code, which needs bubblewrap "
             "(apt-get install bubblewrap)"
         )
     }
+    for language in config["languages"]:
+        for tool, package in PACKAGES[language].items():
+            found[f"{tool} in {PATH}"] = (
+                f"{scorer} is scored by running generated code in {language}, which needs {tool} "
+                f"in {PATH} (apt-get install {package})"
+            )
+    return found
 
 
 def cost(key: str, config: Config, facts: Facts) -> Cost:

@@ -7,13 +7,13 @@ from steps.plan.spec import UNKNOWN, Config, Cost, Facts, StepSpec, short
 READY = ("open-orca", "mixtral-15k", "llama3.1-405b", "cnn-dailymail")
 """Recipes of steps/prepare/ready.py."""
 
-GENERATED, CAPTIONS = ("rehearsal", "shapes"), "coco-2014"
+GENERATED, CAPTIONS = ("rehearsal", "rehearsal-mixed", "shapes"), "coco-2014"
 """Recipes of steps/prepare/rehearsal, and of steps/prepare/captions.py."""
 
 
 def limitation(config: Config) -> str | None:
     recipe = config.get("recipe")
-    if recipe in GENERATED or recipe in READY or recipe == CAPTIONS:
+    if recipe in (*GENERATED, *READY, CAPTIONS):
         return None
     return f"this version has no recipe for {recipe}"
 
@@ -28,7 +28,7 @@ def brings(config: Config) -> str | None:
 
 
 def cost(key: str, config: Config, facts: Facts) -> Cost:
-    if config["recipe"] in GENERATED or config["recipe"] == CAPTIONS:
+    if config["recipe"] in (*GENERATED, CAPTIONS):
         return short(key, config, facts)
     if config["recipe"] not in READY:
         return UNKNOWN

@@ -60,9 +60,7 @@ class VllmEngine:
                 f"vLLM can't be imported ({error}); see docs/how-to/trouble.md"
             ) from error
         if config.emulation:
-            from steps.run.engines import emulation
-
-            emulation.register()
+            versions.emulate(vllm.__version__)
         self._start, self._emulation = start, config.emulation
         self._generation: Generation = start.generation
         self._sampling = config.sampling.model_dump(exclude_none=True)

@@ -25,21 +25,11 @@ from steps.base.errors import UserError
 from steps.base.processes import die_with_parent
 from steps.config.accelerators import Vendor
 from steps.machine.probes.machine import Prober, of_vendor
+from steps.machine.probes.remote import UNREACHABLE, unreachable, words
 from steps.run.placing.protection import with_token
 
 LABEL = "reprise-host"
 """Label of a node of Ray: the number of its host in the list."""
-
-OPTIONS = {
-    "BatchMode": "yes",
-    "ConnectTimeout": "10",
-    "ServerAliveInterval": "5",
-    "ServerAliveCountMax": "3",
-}
-"""ssh asks nothing and notices a host that is gone; all else is the user's configuration."""
-
-UNREACHABLE = 255
-"""Status of ssh where the connection failed."""
 
 END_S = 8.0
 
@@ -49,9 +39,7 @@ def command(
 ) -> list[str]:
     """What starts Ray on one host; `python`: an interpreter, relative to the checkout."""
     module = ["-m", "steps.run.placing.hosts", address, str(number), *vendors]
-    options = [word for key, value in OPTIONS.items() for word in ("-o", f"{key}={value}")]
-    remote = f"cd {shlex.quote(checkout)} && exec {shlex.join([python, *module])}"
-    return ["ssh", "-T", *options, "--", host, remote]
+    return words(host, f"cd {shlex.quote(checkout)} && exec {shlex.join([python, *module])}")
 
 
 def interpreter() -> str:
@@ -114,15 +102,12 @@ class Hosts:
             if status is None:
                 continue
             self._readers[number].join(END_S)
-            words = telling(self._said[number]) or f"status {status}"
+            reason = telling(self._said[number]) or f"status {status}"
             name = self._names[number]
             if status == UNREACHABLE:
-                raise UserError(
-                    f"host {name} can't be reached: {words}; `ssh -o BatchMode=yes {name} true` "
-                    "must work without a question"
-                )
+                raise UserError(unreachable(name, reason))
             raise UserError(
-                f"Ray can't be started on host {name}: {words}; the checkout and its environment "
+                f"Ray can't be started on host {name}: {reason}; the checkout and its environment "
                 f"must be at {self._checkout} there, or where cluster.checkout says"
             )
 
