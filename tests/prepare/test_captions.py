@@ -9,8 +9,6 @@ from typing import Any
 
 import pandas
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from steps.base.errors import UserError
 from steps.base.record import Manifest, publish
@@ -54,19 +52,19 @@ def test_the_world_is_shared_out_without_overlap_and_always_alike() -> None:
     assert hashlib.sha256("\n".join(found).encode()).hexdigest()[:12] == "46f6b43a48ea"
 
 
-@given(st.sampled_from(world.scenes()))
-def test_every_caption_fits_with_one_token_a_word(scene: world.Scene) -> None:
-    ids, _ = tokenizer.vocabulary()
+def test_every_caption_fits_the_encoders_whole_and_is_like_no_other() -> None:
+    ids, merges = tokenizer.vocabulary()
+    first, last = ids[tokenizer.BEGIN], ids[tokenizer.END]
     words = captions.Words(
-        captions.clip(*tokenizer.vocabulary(), tokenizer.BEGIN, tokenizer.END),
-        tokenizer.LENGTH,
-        ids[tokenizer.END],
+        captions.clip(ids, merges, tokenizer.BEGIN, tokenizer.END), tokenizer.LENGTH, last
     )
-    found, length = words.ids(scene.caption)
-    spoken = [f"{word}</w>" for word in scene.caption.split()]
-    ends = [ids[tokenizer.BEGIN], *(ids[word] for word in spoken), ids[tokenizer.END]]
-    assert found[:length] == ends and len(found) == tokenizer.LENGTH
-    assert set(found[length:]) <= {ids[tokenizer.END]}
+    found = [words.ids(scene.caption) for scene in world.scenes()]
+    assert max(length for _, length in found) == 23 < tokenizer.LENGTH
+    assert {len(row) for row, _ in found} == {tokenizer.LENGTH}
+    assert len({tuple(row) for row, _ in found}) == len(found)
+    for row, length in found:
+        assert row[0] == first and set(row[length - 1 :]) == {last}
+        assert last not in row[1 : length - 1]
 
 
 def test_the_shapes_have_rows_for_both_encoders(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""CLIP's tokenizer for the captions of shapes: its own algorithm, with one token a word."""
+"""CLIP's tokenizer for the captions of shapes: its own algorithm, most words one token."""
 
 import json
 import string
@@ -14,7 +14,8 @@ NEGATIVE = "normal quality, low quality, worst quality, low res, blurry, nsfw, n
 """MLCommons' negative prompt (text_to_image, v5.1.1)."""
 
 LENGTH = 24
-"""Ids of a caption, with both ends and padding: the longest takes 17, the negative prompt 20."""
+"""Ids of a caption, with both ends and padding: the longest takes 23. The negative prompt, which
+would take 26, is cut to it."""
 
 LAST = "</w>"
 """Marks in CLIP's vocabulary that a word ends here."""
