@@ -9,9 +9,10 @@ from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.record import MANIFEST, Manifest, Record, Workspace
 from steps.base.step import main
-from steps.config.checks import ComplianceCheckConfig
+from steps.config.checks import ComplianceCheckConfig, ScoredAlike
 from steps.config.verdicts import Complaint, ComplianceVerdict, as_result
 from steps.judge.compliance import tokens, verify
+from steps.judge.scoring.whole import samples_of
 from steps.judge.window import differences_of, window_of
 from steps.mlperf.loadgen import ANSWERS, DETAIL
 from steps.mlperf.loadgen_log import read_answers, read_detail
@@ -27,7 +28,8 @@ def step(
     """Publishes a ComplianceVerdict, and fills the test's directory of the submission.
 
     Inputs besides the test's own `run`: `performance` for a test whose speed is judged,
-    `accuracy` for TEST01, and for TEST07 the `dataset` and the `model`, whose tokenizer it has.
+    `accuracy` for TEST01, with the `dataset` where its answers may differ if they score alike, and
+    for TEST07 the `dataset` and the `model`, whose tokenizer it has.
     """
     run = _whole(inputs["run"])
     judge = JUDGES.get(config.test, _timed)
@@ -49,6 +51,9 @@ def _timed(
     if config.test == "TEST01":
         accuracy = _whole(inputs["accuracy"]).directory
         more, differ = verify.answers(rule, accuracy, run.directory, config.answer_type)
+        if config.scores is not None and any(one.code == verify.DIFFER for one in differ):
+            dataset = Manifest.read(inputs["dataset"])
+            more, differ = _scored(config, config.scores, rule, accuracy, run.directory, dataset)
         texts, complaints = {**texts, **more}, (*complaints, *differ)
     verify.package(folder, run.directory, texts)
     complaints = (*complaints, *early(config.test, performance, run))
@@ -57,6 +62,29 @@ def _timed(
         complaints=complaints,
         test=config.test,
     )
+
+
+def _scored(
+    config: ComplianceCheckConfig,
+    scores: ScoredAlike,
+    rule: Test,
+    accuracy: Path,
+    run: Path,
+    dataset: Manifest,
+) -> verify.Found:
+    """TEST01's other way, where answers differ: both logs are scored on the test's samples."""
+    from steps.judge.scoring.given import files
+    from steps.judge.scoring.images import score
+
+    only, known = samples_of(run / ANSWERS), files(scores.weights, dataset)
+    with tempfile.TemporaryDirectory() as scratch:
+        texts = []
+        for name, log in (("baseline", accuracy / ANSWERS), ("test", run / ANSWERS)):
+            path = Path(scratch) / name
+            path.write_text(score(log, known, only=only).text(), encoding="utf-8")
+            texts.append(path)
+        scored = verify.Scored(scores.official, scores.metrics, tuple(texts))
+        return verify.answers(rule, accuracy, run, config.answer_type, scored)
 
 
 def early(test: str, performance: Manifest, run: Manifest) -> Iterator[Complaint]:
@@ -141,12 +169,12 @@ def _bounded(
     if config.test == "TEST09":
         texts, complaints = verify.output_lengths(rule, run.directory, official)
     else:
-        texts, complaints = _scored(config, rule, run, inputs)
+        texts, complaints = _in_full(config, rule, run, inputs)
     verify.package(folder, run.directory, texts, whole=True)
     return ComplianceVerdict(holds=not complaints, complaints=complaints, test=config.test)
 
 
-def _scored(
+def _in_full(
     config: ComplianceCheckConfig, rule: Test, run: Manifest, inputs: Mapping[str, Path]
 ) -> verify.Found:
     import pandas

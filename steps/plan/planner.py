@@ -27,7 +27,16 @@ from steps.plan import capacity
 from steps.plan.cell import Steps, typed
 from steps.plan.departures import departures
 from steps.plan.plan import Job, Plan, environment_directory
-from steps.plan.registry import AFTER_PERFORMANCE, COMPARED, FOLDER, LOG, PER_CELL, STEPS
+from steps.plan.registry import (
+    AFTER_PERFORMANCE,
+    COMPARED,
+    FOLDER,
+    LOG,
+    PER_CELL,
+    SCORED_ALIKE,
+    SCORING,
+    STEPS,
+)
 from steps.plan.spec import StepSpec
 
 PURPOSE = {"accuracy_run": "accuracy", "accuracy_check": "accuracy"}
@@ -275,6 +284,8 @@ class Planner:
         """A run and its verdict per test. One alone is named by its cell, several by their test."""
         run = dict(cell.subtrees["compliance_run"])
         tests, audits, timed = (run.pop(key) for key in ("tests", "audits", "timed_loadgen"))
+        check = dict(cell.subtrees["compliance_check"])
+        scores = check.pop("scores")
         for test in tests:
             if test not in audits:
                 raise UserError(
@@ -286,13 +297,18 @@ class Planner:
             audited = {**run, "test": test, "audit": rule["audit"]}
             if rule["speed"]:
                 audited["loadgen"] = timed
-            judged = {**cell.subtrees["compliance_check"], "test": test, "rule": rule}
+            judged = {**check, "test": test, "rule": rule}
             if rule["bounds"]:
                 described = cell.subtrees["cell"]["packages"][-1]["official"]
                 scorer = cell.subtrees["accuracy_check"]["scorer"]
                 judged |= {"official": described, "scorer": scorer}
+            scored = test == SCORED_ALIKE and scores is not None
+            if scored:
+                judged["scores"] = scores
             for step, subtree in (("compliance_run", audited), ("compliance_check", judged)):
                 compared = COMPARED.get(test, {}) if step == "compliance_check" else {}
+                if step == "compliance_check" and scored:
+                    compared = {**compared, **SCORING}
                 waits = test in AFTER_PERFORMANCE and step == "compliance_run"
                 gates = (cell.made["performance_check"].output,) if waits else ()
                 cell.made[step] = self._add_step(cell, step, subtree, below, compared, gates)
@@ -339,14 +355,15 @@ class Planner:
         )
         config = canonical_json(subtree)
         folder, log = self._paths(step, key, config, inputs)
-        contained = _contained(spec.environment, cell.made)
+        kind = _runs_in(spec, cell.made, inputs)
+        contained = _contained(kind, cell.made)
         job = Job(
             step=step,
             key=key,
             config=config,
             inputs=inputs,
-            environment=self._environment(spec.environment, cell.made),
-            container=cell.containers[spec.environment] if contained else "",
+            environment=self._environment(kind, cell.made),
+            container=cell.containers[kind] if contained else "",
             gates=(*_gates(spec, cell.made), *gates),
             output=f"{folder}/manifest.json",
             log=log,
@@ -531,6 +548,13 @@ def _reads(step: str, role: str, subtree: Any) -> bool:
     if step == "quantize":
         return subtree["tool"] not in ("simulated", "streaming")
     return True
+
+
+def _runs_in(spec: StepSpec, made: Mapping[str, Job], inputs: Mapping[str, str]) -> str:
+    """Where a step runs; a check that may have to score answers, where they are scored."""
+    scoring = made.get("environment/scoring")
+    needs_it = scoring is not None and inputs.get("environment") == scoring.output
+    return "scoring" if needs_it and spec.environment == "analysis" else spec.environment
 
 
 def _contained(kind: str, made: Mapping[str, Job]) -> bool:

@@ -29,6 +29,10 @@ COMPARED: Mapping[str, Mapping[str, str]] = {
 }
 """What a compliance_check needs besides its own run: role and step, by test."""
 
+SCORED_ALIKE = "TEST01"
+SCORING: Mapping[str, str] = {"dataset": "dataset", "environment": "environment/scoring"}
+"""The test whose answers may differ if they score alike, and what its check needs to score them."""
+
 AFTER_PERFORMANCE = ("TEST01", "TEST04")
 """Tests that wait for a performance run that holds: an earlier one would be of another try."""
 

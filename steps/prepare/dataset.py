@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from steps.base.console import Console
 from steps.base.record import Workspace
 from steps.base.step import main
-from steps.config.artifacts import DatasetConfig, ReadyDataset
-from steps.prepare import ready
+from steps.config.artifacts import CaptionDataset, DatasetConfig, ReadyDataset
+from steps.prepare import captions, ready
 from steps.prepare.rehearsal import dataset
 from steps.prepare.rehearsal.choices import dataset as choices
 from steps.prepare.rehearsal.mixed import dataset as mixed
@@ -40,6 +40,9 @@ def step(
     chosen = config.root
     if isinstance(chosen, ReadyDataset):
         ready.write(chosen, inputs.get("files"), workspace)
+        return
+    if isinstance(chosen, CaptionDataset) or chosen.recipe == "shapes":
+        captions.write(chosen, inputs["model"], workspace)
         return
     counts = {"evaluation": chosen.evaluation_count, "calibration": chosen.calibration_count}
     asked, answered = LENGTHS.get(chosen.recipe, USUAL)

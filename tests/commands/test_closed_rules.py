@@ -86,7 +86,12 @@ MEASURED = f"{OPEN}/measurements/{SYSTEM}/my-405b/Offline"
         ("8xExample.json", b"[" * 100_000, "weights aren't retrained", "it isn't JSON"),
         ("8xExample.json", b"\xff", "weights aren't retrained", "byte 0xff is not UTF-8"),
         ("8xExample.json", b"[]", "weights aren't retrained", "it holds no JSON object"),
-        ("8xExample.json", b'{"retraining": "yes\\u0007"}', "weights aren't retrained", "retraining: yes"),
+        (
+            "8xExample.json",
+            b'{"retraining": "yes\\u0007"}',
+            "weights aren't retrained",
+            "retraining: yes",
+        ),
         ("README.md", b"\xff depth-pruned", "the model is whole", "README.md is about pruning"),
     ],
 )

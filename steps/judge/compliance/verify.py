@@ -15,12 +15,15 @@ from steps.judge.scoring.whole import samples_of
 from steps.mlperf.accuracy_text import read_scores
 from steps.mlperf.loadgen import ANSWERS, DETAIL, RUN_FILES
 from steps.mlperf.loadgen_log import read_answers, read_detail
-from steps.mlperf.rounds import Benchmark, Test
+from steps.mlperf.rounds import Test
 from steps.mlperf.truncate import truncated
 
 SPEED, ACCURACY = "verify_performance.txt", "verify_accuracy.txt"
 SCORED = ("baseline_accuracy.txt", "compliance_accuracy.txt")
 """Scores for TEST01 where answers differ: the accuracy run's and the test's, on its samples."""
+
+DIFFER = "answers"
+"""Code of TEST01's complaint about answers that differ."""
 
 SCORE = "exact_match"
 """The metric that TEST07 bounds."""
@@ -28,10 +31,10 @@ SCORE = "exact_match"
 
 @dataclass(frozen=True)
 class Scored:
-    """Files of scores as the reference scripts print them, and their benchmark."""
+    """Files of scores as the reference scripts print them, their benchmark and its metrics."""
 
     official: str
-    benchmark: Benchmark
+    metrics: tuple[str, ...]
     files: tuple[Path, ...]
 
 
@@ -102,7 +105,7 @@ def answers(
         return {**texts, **more}, complaints
     differ = f"sample {found.mismatched} differs, {found.mismatches} in all"
     complaint = Complaint(
-        code="answers",
+        code=DIFFER,
         words=f"TEST01 fails: of {found.performance_entries} answers {found.matched} have one in "
         f"the accuracy run{'; ' + differ if found.mismatches else ''}",
         value=float(found.mismatches),
@@ -115,7 +118,7 @@ def answers(
 
 def _alike(rule: Test, scored: Scored) -> Found:
     found = []
-    for metric in scored.benchmark.accuracy_min:
+    for metric in scored.metrics:
         before, after = (score_in(path, metric) for path in scored.files)
         if moved := rule.moved(scored.official, metric, before, after):
             words = f"TEST01 fails: {moved}"

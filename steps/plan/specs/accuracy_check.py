@@ -18,6 +18,9 @@ judged: steps/judge/scoring/exact.py says which and why."""
 SANDBOXED = ("mixtral-8x7b",)
 """Benchmarks whose answers are code, which the check runs."""
 
+NETWORKS = ("clip", "inception")
+"""What pictures are scored with, and whose weights the user brings."""
+
 BY_SENTENCES = ("llama3.1-8b",)
 """Benchmarks scored by ROUGE-Lsum, which the round bounds."""
 
@@ -29,8 +32,8 @@ def brings(config: Config) -> str | None:
             f"{scorer} is scored by sentences, which NLTK's tokenizers/punkt_tab finds: set "
             "benchmark.nltk_data to the directory that holds it"
         )
-    for name, weights in (config["weights"] or {}).items():
-        if weights["path"] is None:
+    for name in NETWORKS if config["weights"] else ():
+        if config["weights"][name]["path"] is None:
             return (
                 f"{scorer} is scored with {name}, whose weights have to be on this machine: set "
                 f"benchmark.scorer_weights.{name}.path"

@@ -16,6 +16,8 @@ from steps.base import earlier, variables
 from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.record import Manifest, Workspace, canonical_json, write_atomically
+from steps.config.engine import DiffusersEngine
+from steps.config.generation import Generation, ImageGeneration
 from steps.config.resolved import RESOLVED, RESOLVED_FILE
 from steps.config.runs import RunConfig
 from steps.machine.probes.values import Accelerator
@@ -29,11 +31,13 @@ from steps.mlperf.loadgen import (
 )
 from steps.mlperf.loadgen_log import read_detail
 from steps.prepare import samples
+from steps.prepare.samples import LATENTS
 from steps.run.engines import accelerators, caches, pinning
 from steps.run.engines.engine import require_taken
 from steps.run.journal import beside
 from steps.run.journal.lines import KEPT
 from steps.run.sut import user_conf
+from steps.run.sut.book import Book
 from steps.run.sut.harness import EngineLoop, wait_until_ready, watch
 
 Mode = Literal["PerformanceOnly", "AccuracyOnly"]
@@ -115,6 +119,7 @@ def execute(
         say=console.say,
         stops=prompts.stops,
         caches=caches.of_run(inputs["environment"]) if "environment" in inputs else "",
+        noise=_noise(config, inputs["dataset"]),
     )
     cpus = sorted(os.sched_getaffinity(0))
     loop.start()
@@ -165,13 +170,24 @@ def execute(
         RESOLVED: resolved.model_dump(mode="json", exclude={"configuration"}),
         earlier.TRIES: 1 + _earlier(config, workspace),
         "samples": len(loop.book),
-        "output_tokens": loop.book.output_tokens,
+        **_counted(config, loop.book),
         "duration_s": round(duration_s, 3),
         "loadgen_process_cpu_s": round(cpu_s, 3),
         "engine_start_s": round(loop.start_s, 3),
     }
     if kept is not None:
         workspace.result[KEPT] = kept.model_dump(mode="json")
+
+
+def _noise(config: RunConfig, dataset: Path) -> Path | None:
+    """The dataset's file of latents, for a benchmark of pictures."""
+    pictures = isinstance(config.generation, ImageGeneration)
+    return Manifest.read(dataset).file(LATENTS) if pictures else None
+
+
+def _counted(config: RunConfig, book: Book) -> dict[str, int]:
+    """The tokens of all answers; a picture has none."""
+    return {"output_tokens": book.output_tokens if isinstance(config.generation, Generation) else 0}
 
 
 def _accelerators(before: Sequence[Accelerator], after: Sequence[Accelerator]) -> dict[str, Any]:
@@ -272,6 +288,8 @@ def _check_prompts(
             f"the dataset has {len(evaluation)} samples, LoadGen loads {wanted}; raise "
             "length.evaluation_count or lower length.performance_sample_count_override"
         )
+    if isinstance(config.generation, ImageGeneration) or isinstance(config.engine, DiffusersEngine):
+        return  # the engine knows how many ids its encoders take
     room = config.engine.arguments.max_model_len - config.generation.max_tokens
     least = config.engine.arguments.max_model_len - config.generation.min_tokens
     for name, tokens in (("evaluation", evaluation), ("calibration", prompts.calibration)):
@@ -329,7 +347,7 @@ def _test(
     if trial is not None and trial.seed is not None:
         for name in ("qsl_rng_seed", "sample_index_rng_seed", "schedule_rng_seed"):
             setattr(settings, name, trial.seed)
-    if mode == "AccuracyOnly" and getattr(settings, ACCURACY_COUNT, 0):
+    if mode == "AccuracyOnly" and getattr(settings, ACCURACY_COUNT, False):
         setattr(settings, ACCURACY_COUNT, len(loop.prompts))
     log_settings = lg.LogSettings()
     log_settings.log_output.outdir = str(folder)

@@ -67,11 +67,11 @@ def migrate(root: Path, output: Path, layout: Layout) -> list[str]:
     except OSError as error:
         raise UserError(f"{output.parent} can't be written ({error.strerror})") from error
     try:
-        _require_room(scratch, sum((root / old).lstat().st_size for old in plan.files.values()))
-        for new, old in plan.files.items():
+        _require_room(scratch, sum((root / one).lstat().st_size for one in plan.files.values()))
+        for new, source in plan.files.items():
             target = scratch / new
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(root / old, target, follow_symlinks=False)
+            shutil.copyfile(root / source, target, follow_symlinks=False)
         scratch.chmod(0o755)
         os.rename(scratch, output)
     except OSError as error:
