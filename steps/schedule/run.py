@@ -50,8 +50,9 @@ def run(path: Path, passed_on: list[str], root: Path) -> int:
     ]
     prefix = prefix_of(root / "results")
     try:
-        check(plan, scheduler, [job for job in plan.jobs if not (root / job.output).exists()])
         status = status_command()
+        due = [job for job in plan.jobs if not (root / job.output).exists()]
+        check(plan, scheduler, due, status)
         _finish_earlier(prefix, scheduler)
     except SilenceError as error:
         raise UserError(f"Slurm doesn't answer ({error}); nothing was started") from error
@@ -218,7 +219,8 @@ class Watch:
 def _log(entry: Entry) -> Path:
     """The job's log as the plugin names it."""
     rule, _, wildcards = entry.comment.removeprefix("rule_").partition("_wildcards_")
-    return LOGS / f"rule_{rule}" / wildcards / f"{entry.number}.log"
+    number = entry.number.partition("+")[0]
+    return LOGS / f"rule_{rule}" / wildcards / f"{number}.log"
 
 
 def _finish_earlier(prefix: str, scheduler: Slurm) -> None:

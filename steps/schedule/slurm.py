@@ -12,7 +12,7 @@ from steps.base.errors import UserError
 from steps.config.scheduler import Slurm
 from steps.machine.probes.losses import Losses, text_or_none
 from steps.plan.plan import Job, Plan
-from steps.schedule.resources import Resources
+from steps.schedule.resources import Part, Resources
 
 ANSWER_LIMIT_S = 60.0
 """Slurm's own tools retry; a controller that fails over needs about half of this."""
@@ -74,6 +74,9 @@ def prefix_of(results: Path) -> str:
     return f"reprise-{hashlib.sha256(str(results.resolve()).encode()).hexdigest()[:12]}"
 
 
+FURTHER = re.compile(r"\+[1-9]\d*$")
+"""The end of the number of a heterogeneous job's further parts, which go with the first, 17+0."""
+
 COLUMNS = {"%i": "JOBID", "%T": "STATE", "%j": "NAME", "%N": "NODELIST", "%k": "COMMENT"}
 REASON = {"%r": "REASON"}
 """Last, because only it is free text and may contain the separator."""
@@ -93,7 +96,8 @@ def queue(prefix: str, lost: Losses | None = None) -> list[Entry]:
 def entries(text: str, prefix: str, lost: Losses) -> list[Entry]:
     lost.tool = "squeue"
     titles = [*COLUMNS.values(), *REASON.values()]
-    return [_entry(row, lost) for row in rows(text, titles) if row["NAME"].startswith(prefix)]
+    own = [row for row in rows(text, titles) if row["NAME"].startswith(prefix)]
+    return [_entry(row, lost) for row in own if not FURTHER.search(row["JOBID"])]
 
 
 def rows(text: str, titles: list[str]) -> list[dict[str, str]]:
@@ -147,10 +151,11 @@ def has_accounting(configured: str) -> bool:
     return kind is not None and kind.rpartition("/")[2].lower() != "none"
 
 
-def check(plan: Plan, scheduler: Slurm, due: Iterable[Job]) -> None:
+def check(plan: Plan, scheduler: Slurm, due: Iterable[Job], followed_by: str) -> None:
     """Raises UserError for what would never start: no such partition, nodes, accelerators, time.
 
-    Nodes that are down or busy don't count: they may come back.
+    Nodes that are down or busy don't count: they may come back. `followed_by`: the plugin's
+    command for states.
     """
     partition, limit_min, nodes = _partition(scheduler.partition)
     resources = Resources(plan)
@@ -164,18 +169,20 @@ def check(plan: Plan, scheduler: Slurm, due: Iterable[Job]) -> None:
                 f"{what} may take {asked['runtime']} min, but partition {partition} ends jobs "
                 f"after {limit_min}; choose another scheduler.partition, or lower scheduler.time"
             )
-        _find_nodes(what, asked, partition, nodes)
+        parts = resources.parts(job) or [Part(1, None, 0)]
+        if len(parts) > 1 and followed_by == "squeue":
+            raise UserError(
+                f"{what} asks for nodes that don't have the same in one heterogeneous job, and "
+                "without Slurm's accounting (AccountingStorageType) Snakemake can't follow one; "
+                "name the nodes in cluster.hosts, with scheduler=local"
+            )
+        for part in parts:
+            _find_nodes(what, part, partition, nodes)
 
 
-def _find_nodes(
-    what: str, asked: Mapping[str, int | str], partition: str, nodes: list[Node]
-) -> None:
-    count, kind = int(asked.get("gpu", 0)), str(asked.get("gpu_model", ""))
-    if "gres" in asked:
-        kind, _, number = str(asked["gres"]).removeprefix("gpu:").rpartition(":")
-        count = int(number)
+def _find_nodes(what: str, part: Part, partition: str, nodes: list[Node]) -> None:
+    wanted, kind, count = part.nodes, part.kind or "", part.accelerators
     fitting = [node for node in nodes if node is None or _number(node, kind) >= count]
-    wanted = int(asked.get("nodes", 1))
     if len(fitting) >= wanted:
         return
     known = [node for node in nodes if node is not None]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from steps.base.errors import UserError
-from steps.config.engine import Placement
+from steps.config.engine import Placement, Seat
 from steps.config.resolved import Resolved
 from steps.machine.probes.machine import Prober
 from steps.prepare.samples import Samples
@@ -212,6 +212,7 @@ def fleet(*known: wire.Ready, per_node: int = 8) -> Fleet:
     made._placement = SimpleNamespace(  # type: ignore[assignment]
         engines_per_node=per_node, device_variable="HIP_VISIBLE_DEVICES"
     )
+    made._seats = tuple(Seat(n // per_node, n % per_node) for n in range(16))
     return made
 
 

@@ -51,6 +51,9 @@ class EngineLoop:
     stops: Sequence[Sequence[int]] = ()
     caches: str = ""
     """Where engines on accelerators keep what they compile (steps/run/engines/engine.py)."""
+    manifest: str = ""
+    outside: Path | None = None
+    """Both: see Job."""
     book: Book = field(default_factory=Book)
     start_s: float = 0.0
     """How long the engines took to be ready for the first sample."""
@@ -67,7 +70,17 @@ class EngineLoop:
             caches=self.caches,
         )
         kind = InProcess if self.config.engine.placement.in_process else Fleet
-        self.backend: Backend = kind(Job(start, self.prompts, self.stops, self.warmup, self.say))
+        self.backend: Backend = kind(
+            Job(
+                start,
+                self.prompts,
+                self.stops,
+                self.warmup,
+                self.say,
+                self.manifest,
+                self.outside,
+            )
+        )
         self._fed = 0
         self._sorted = None
         if self.config.engine.offline_order == "longest_first" and not start.first_tokens:
