@@ -3,7 +3,7 @@ whose engines are on several nodes.
 
 A container has neither the user's keys nor Slurm's tools nor a container engine. So this process,
 outside of it, listens on a socket in the checkout's results, and gives the run that connects a
-process that places engines (steps/run/placing/nodes.py), with that connection as its stdin and stdout.
+process that places engines (steps/run/placing/nodes.py), whose stdin and stdout are the connection.
 """
 
 import contextlib
