@@ -21,7 +21,6 @@ from steps.commands.graph import flowchart
 from steps.commands.results import Asked, broken, lines
 from steps.commands.script import script
 from steps.config.submission import Cell
-from steps.machine.look import Look
 from steps.plan.due import Reason, due, told
 from steps.plan.estimate import cost, facts_of
 from steps.plan.frozen import frozen_plan
@@ -29,6 +28,7 @@ from steps.plan.plan import Job, Plan, load
 from steps.plan.states import described, troubles
 from steps.plan.unsupported import Standing, refusal, standings
 from steps.prepare.fetch.hub import token
+from steps.schedule.looking import missing_here
 
 
 class StepCost(Strict):
@@ -117,10 +117,11 @@ def command(given: argparse.Namespace) -> int:
 
 def previewed(path: Path, root: Path, typed: Sequence[str] = ()) -> Preview:
     """`typed`: the overrides, for the commands that fix what isn't valid."""
-    asked, look = Asked(path, load(path), root, typed), Look()
+    asked = Asked(path, load(path), root, typed)
     plan, wrong = asked.plan, Wrong.of(asked)
+    missing = missing_here(plan)
     raw = json.loads(path.read_text(encoding="utf-8"))
-    where = wheres(plan, standings(raw, root, look.missing), os.environ)
+    where = wheres(plan, standings(raw, root, missing), os.environ)
     reasons = due(plan, root)
     if wrong.results:  # no tree is made with them
         waiting = {job.output for job in plan.jobs if job.step in WAITING}
@@ -174,7 +175,7 @@ def previewed(path: Path, root: Path, typed: Sequence[str] = ()) -> Preview:
             for cell in _described(plan)
         ),
         departures=dict(Counter(d for cell in _described(plan) for d in cell.departures)),
-        refusal=refusal(path, root, look.missing) or "",
+        refusal=refusal(path, root, missing) or "",
     )
 
 

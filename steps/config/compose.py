@@ -1,6 +1,7 @@
 """Composition: overrides in, one resolved configuration per cell out, each value with its origin.
 
-Beside overrides.py, placing.py, points.py and tracing.py nothing knows Hydra and OmegaConf.
+Beside overrides.py, placing.py, points.py, tracing.py and remembered.py nothing knows Hydra and
+OmegaConf, and only remembered.py names what is private to them.
 """
 
 import re
@@ -21,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException, UnsupportedInterpolationTyp
 
 from steps.base.arguments import nearest
 from steps.base.errors import UserError
+from steps.base.yaml_text import mapping_of
 from steps.config.axes import AXES
 from steps.config.composed import ComposedCell, Composition, row
 from steps.config.engine import SSH
@@ -118,11 +120,13 @@ def _engine(home: Path, *paths: str, _root_: DictConfig) -> DictConfig:
 
 
 def _modes(partitions: Any, hardware: str, _root_: DictConfig) -> dict[str, Any] | None:
-    """The partition modes of a hardware's accelerators; None where it has none."""
+    """The partition modes of a hardware's accelerators, or those that the engine wants; None where
+    they have none."""
     if not partitions:
         return None
-    layer = OmegaConf.to_container(partitions) if OmegaConf.is_config(partitions) else partitions
-    return effective([cast(Mapping[str, Any], layer)], _point(_root_, by_hardware=hardware))
+    layers = [partitions, _root_.engine.get("partitions") or {}]
+    plain = [OmegaConf.to_container(one) if OmegaConf.is_config(one) else one for one in layers]
+    return effective(cast(list[Mapping[str, Any]], plain), _point(_root_, by_hardware=hardware))
 
 
 DIFFERING = ("arguments", "environment", "power")
@@ -464,7 +468,7 @@ class _Composer:
 
     def _scenario(self, name: str) -> DictConfig | None:
         path = self._conf / "scenario" / f"{name}.yaml"
-        return cast(DictConfig, OmegaConf.load(path)) if path.is_file() else None
+        return OmegaConf.create(mapping_of(path)) if path.is_file() else None
 
     def _made(self, config: DictConfig, files: Files, what: str) -> ComposedCell:
         named = [str(OmegaConf.select(config, f"{group}.name")) for group in NARROWING]

@@ -4,13 +4,11 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated
 
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from steps import ROOT
-from steps.base.errors import UserError, explain
-from steps.base.record import canonical_json
 from steps.base.strict import Positive, PositiveNumber, Strict
+from steps.base.yaml_text import typed
 
 FILE = ROOT / "conf/estimates.yaml"
 PLACE = "conf/estimates.yaml"
@@ -45,10 +43,4 @@ class Rates(Strict):
 @cache
 def load(path: Path = FILE) -> Rates:
     """Raises UserError naming the key that is wrong."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return Rates.model_validate_json(canonical_json(content))
-    except ValidationError as error:
-        raise UserError(f"{path.name}: {explain(error)}; fix it in conf/") from error
-    except (OSError, yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{path} can't be read ({error}); restore it") from error
+    return typed(path, Rates)

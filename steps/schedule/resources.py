@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from steps.config.accelerators import Modes, modes_in
@@ -56,9 +56,14 @@ def refused(message: str) -> str | None:
 
 
 class Resources:
-    """The resources of a plan's jobs, each computed on request."""
+    """The resources of a plan's jobs, each computed on request.
 
-    def __init__(self, plan: Plan) -> None:
+    `here`: the systems whose nodes the scheduler has; empty: all. Weights are made on a node of one
+    of these.
+    """
+
+    def __init__(self, plan: Plan, here: Iterable[str] = ()) -> None:
+        self._here = frozenset(here) or {needed.system for needed in plan.requirements}
         self._scheduler = plan.scheduler
         self._requirements = {needed.system: needed for needed in plan.requirements}
         self._jobs = plan.jobs
@@ -118,17 +123,28 @@ class Resources:
         return max(limit, time.unknown_min) if cost.rough else limit
 
     def requirement(self, job: Job) -> Requirement:
-        """The engine of the job's system; for weights, that of the first system that runs them."""
-        waiting, seen = [job], {job.output}
+        """The engine of the job's system; for weights, that of the first system that runs them and
+        has nodes here."""
+        waiting, seen, elsewhere = [job], {job.output}, list[Requirement]()
         while waiting:
             at = waiting.pop(0)
             system = at.key.split("/")[0]
             if STEPS[at.step].axes[:1] == ("system",) and system in self._requirements:
-                return self._requirements[system]
+                if system in self._here:
+                    return self._requirements[system]
+                elsewhere.append(self._requirements[system])
+                continue
             users = [j for j in self._jobs if at.output in j.inputs.values()]
             waiting += [user for user in users if user.output not in seen]
             seen |= {user.output for user in users}
-        return next(iter(self._requirements.values()))
+        return next(iter([*elsewhere, *self._requirements.values()]))
+
+
+def systems_of(jobs: Iterable[Job], plan: Plan) -> list[str]:
+    """The plan's systems that these jobs measure on."""
+    known = {needed.system for needed in plan.requirements}
+    runs = (job.key.split("/")[0] for job in jobs if STEPS[job.step].stage == "runs")
+    return sorted(known.intersection(runs))
 
 
 def modes_of(job: Job) -> Modes:

@@ -17,7 +17,7 @@ from steps.plan.frozen import frozen_plan
 from steps.plan.lost import hydra, reason, unread
 from steps.plan.make import make
 from steps.plan.plan import Job
-from tests.conftest import ACME_SITE, ROOT, copy_project, planned
+from tests.conftest import ACME_SITE, ROOT, copy_project, edit, planned
 
 CONF = ROOT / "conf"
 SERVER = (
@@ -198,6 +198,24 @@ def test_a_mistake_gets_the_sentence_that_helps(overrides: list[str], words: lis
         words = words[1:]
     for word in words:
         assert word in message, message
+
+
+ANSWERS = "quantizer_options.by_precision.fp8.calibrate_answers"
+FP8 = ["system=rehearsal-cpu", "scenario=Offline", "precision=fp8", f"benchmark.{ANSWERS}=false"]
+
+
+def test_what_takes_a_setting_out_is_named_in_every_group_of_layers(project: Path) -> None:
+    file = "conf/compression/none.yaml"
+    layer = "quantizer_options: {by_precision: {fp8: {calibrate_answers: null}}}"
+    edit(project / file, "quantizer_options: {}", layer)
+    with pytest.raises(UserError) as caught:
+        make(project, FP8)
+    assert f"has no effect: {file} (compression.{ANSWERS}) takes it out (null)" in str(caught.value)
+
+
+def test_what_takes_a_setting_out_may_be_typed() -> None:
+    out = f"++compression.{ANSWERS}=null"
+    assert f"benchmark.{ANSWERS}=false has no effect: {out} takes it out" in refused(*FP8, out)
 
 
 def test_a_value_of_an_override_is_not_repeated_where_it_may_be_a_token() -> None:

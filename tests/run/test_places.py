@@ -3,6 +3,7 @@
 import ctypes
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from steps.run.engines import accelerators, caches, wire
 from steps.run.engines.pinning import Place, place_of
 from steps.run.sut.fleet import Fleet
 from steps.run.sut.run import _check_devices, warmup
+from tests import amd_nodes
 from tests.conftest import ROOT
 from tests.recorded_machine import printing
 
@@ -293,6 +295,35 @@ def test_a_run_starts_on_the_machine_it_was_planned_for_and_on_no_other(tmp_path
     _check_devices(there, [{"name": "engine 0", "bus": ["0000:05:00.3"]}])  # a partition
     with pytest.raises(UserError, match=r"engine 1 got accelerator 0000:99:00.0, which isn't"):
         _check_devices(there, [{"name": "engine 1", "bus": ["0000:99:00.0"]}])
+
+
+def test_accelerators_that_somebody_else_has_are_waited_for_and_then_named(
+    tmp_path: Path,
+) -> None:
+    """As the memory of an engine that has just ended, and as another's run."""
+    placement = Placement.model_validate_json(json.dumps(PLACEMENT))
+    whole, now = amd_nodes.whole("mi300x"), [0.0]
+    held = [dict(card) for card in whole.cards]
+    for card in held[2:4]:
+        card["VRAM Total Used Memory (B)"] = str(180 << 30)
+    asked: list[str] = []
+
+    def run(command: Sequence[str]) -> str:
+        free = len(asked) > 3
+        asked.append(command[0])
+        return amd_nodes.printing(whole._replace(cards=whole.cards if free else held))(command)
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    def required(prober: Prober) -> Any:
+        return accelerators.require(placement, prober, lambda: now[0], sleep)
+
+    assert len(required(Prober(run=run, root=tmp_path))) == 8
+    assert 0 < now[0] < accelerators.FREED_S
+    for_ever = amd_nodes.printing(whole._replace(cards=held))
+    with pytest.raises(UserError, match=r"of 2 of 8 accelerators in use: .*MiB\); end it"):
+        required(Prober(run=for_ever, root=tmp_path))
 
 
 def test_what_an_engine_compiles_has_a_place_of_its_own(

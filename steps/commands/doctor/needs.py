@@ -20,7 +20,7 @@ from steps.plan.spec import Facts
 from steps.plan.specs.shared import ENVIRONMENTS
 
 HUB = "huggingface"
-WORK = ("model", "quantize", "prune", "finetune")
+WORK = ("model", "upcycle", "quantize", "prune", "finetune")
 """Steps that read or write weights."""
 
 

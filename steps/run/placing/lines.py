@@ -23,20 +23,10 @@ from pydantic import ValidationError
 from steps import ROOT
 from steps.base.errors import UserError
 from steps.base.strict import Strict
+from steps.machine.probes.remote import UNREACHABLE, unreachable, words
 from steps.run.placing.launch import SLURM, Order
 
 Answer = TypeVar("Answer", bound=Strict)
-
-OPTIONS = {
-    "BatchMode": "yes",
-    "ConnectTimeout": "10",
-    "ServerAliveInterval": "5",
-    "ServerAliveCountMax": "3",
-}
-"""ssh asks nothing and notices a host that is gone; all else is the user's configuration."""
-
-UNREACHABLE = 255
-"""Status of ssh where the connection failed."""
 
 AGENT = "steps.run.placing.agent"
 END_S = 10.0
@@ -47,9 +37,8 @@ LISTED = re.compile(r"SLURM_JOB_NODELIST(?:_HET_GROUP_(\d+))?$")
 
 def over_ssh(host: str, checkout: str, *arguments: str) -> list[str]:
     """What starts an agent on a host."""
-    options = [word for key, value in OPTIONS.items() for word in ("-o", f"{key}={value}")]
-    remote = shlex.join([interpreter(), "-m", AGENT, *arguments])
-    return ["ssh", "-T", *options, "--", host, f"cd {shlex.quote(checkout)} && exec {remote}"]
+    agent = shlex.join([interpreter(), "-m", AGENT, *arguments])
+    return words(host, f"cd {shlex.quote(checkout)} && exec {agent}")
 
 
 def by_srun(part: int | None, node: str, *arguments: str) -> list[str]:
@@ -164,14 +153,11 @@ class Line:
         status = self._process.wait()
         for reader in self._readers:
             reader.join(END_S)
-        words = telling(self._said) or f"status {status}"
+        reason = telling(self._said) or f"status {status}"
         if status == UNREACHABLE and self._program == "ssh":
-            return (
-                f"host {self.name} can't be reached: {words}; `ssh -o BatchMode=yes {self.name} "
-                "true` must work without a question"
-            )
+            return unreachable(self.name, reason)
         return (
-            f"engines can't be started on {self.name}: {words}; the checkout and its environment "
+            f"engines can't be started on {self.name}: {reason}; the checkout and its environment "
             f"must be at {self._checkout} there, or where cluster.checkout says"
         )
 
