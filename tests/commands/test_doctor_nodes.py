@@ -46,7 +46,8 @@ def plan_of(tmp_path: Path, *names: str) -> Plan:
     groups = [{"hardware": KNOWN[name].model, "nodes": 1} for name in names if name in KNOWN]
     groups += [{"hardware": "mi300x", "nodes": 1} for name in names if name not in KNOWN]
     kinds = ",".join(f"{{hardware: {g['hardware']}, nodes: 1}}" for g in groups)
-    chosen = ["scenario=Offline", f"cluster.groups=[{kinds}]", f"cluster.hosts=[{','.join(names)}]"]
+    chosen = ["experiment=rehearsal", "scenario=Offline"]
+    chosen += [f"cluster.groups=[{kinds}]", f"cluster.hosts=[{','.join(names)}]"]
     return make(ROOT, chosen, site)
 
 

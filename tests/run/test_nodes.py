@@ -37,7 +37,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Job]:
     site = tmp_path_factory.mktemp("site") / "acme-mixed.yaml"
     site.write_text(MIXED, encoding="utf-8")
     nodes = "[{hardware: mi325x, nodes: 1}, {hardware: mi300x, nodes: 1}]"
-    plan = make(ROOT, ["scenario=Offline", f"cluster.groups={nodes}"], site)
+    plan = make(ROOT, ["experiment=rehearsal", "scenario=Offline", f"cluster.groups={nodes}"], site)
     return plan, next(job for job in plan.jobs if job.step == "performance_run")
 
 

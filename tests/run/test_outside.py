@@ -1,6 +1,7 @@
 """A run in a container reaches what places its engines by a socket in the checkout's results."""
 
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ import pytest
 from steps.base.record import publish
 from steps.config.runtime import ContainerSettings
 from steps.plan.plan import Job, Plan
-from steps.run.placing.cluster import Outside
+from steps.run.placing.cluster import Outside, _outside
 from steps.run.placing.launch import Order, Reply, socket_of
 from steps.run.placing.outside import without_accelerators
 from steps.schedule.kubernetes import placed
@@ -106,6 +107,18 @@ def _line(client: Outside) -> str:
         text += part
     deadline.cancel()
     return json.dumps(json.loads(text))
+
+
+def test_a_socket_that_a_killed_run_left_is_nobodys(tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    assert _outside(path) is None
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+        left.listen()
+        found = _outside(path)
+        assert found is not None
+    found._socket.close()
+    assert path.exists() and _outside(path) is None
 
 
 def test_a_sockets_name_is_short_wherever_the_checkout_is(

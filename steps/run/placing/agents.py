@@ -8,8 +8,9 @@ import platform
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -31,6 +32,7 @@ from steps.run.placing.seen import Began, Begin, Question, Seen, complaints
 ASK_LIMIT_S = 60.0
 """How long a node may take to say what it is: tools of eight accelerators take seconds."""
 
+WATCH_S = 0.5
 SEND_LIMIT_S = 3600.0
 SENT_AT_ONCE = 2
 """Nodes that an image is sent to at the same time: it leaves this machine by one network card."""
@@ -63,6 +65,7 @@ class Agents:
         self._lines = [
             Line(name, start(), order.checkout) for name, start in self._commands.items()
         ]
+        self._ending = threading.Event()
 
     def place(self, door: Door) -> Reply:
         """Look at every node, choose those that serve, start their engines. Raises UserError."""
@@ -100,7 +103,20 @@ class Agents:
             heard.skew_s[line.name] = skew(asked_at, seen.clock_s, line.heard_s)
         return heard
 
+    def watch(self, say: Callable[[Reply], None]) -> None:
+        """Say it once when an agent has ended, from now on."""
+        threading.Thread(target=self._watched, args=(say,), daemon=True).start()
+
+    def _watched(self, say: Callable[[Reply], None]) -> None:
+        while not self._ending.wait(WATCH_S):
+            for line in self._lines:
+                if line.ended():
+                    with contextlib.suppress(OSError):
+                        say(Reply(error=line.end()))
+                    return
+
     def shutdown(self) -> None:
+        self._ending.set()
         close_all(self._lines)
 
     def _question(self, hold: bool) -> Question:

@@ -92,6 +92,16 @@ class Outside:
                 pass
 
 
+def _outside(path: Path | None) -> Outside | None:
+    """None for a run that isn't in a container: no socket, or one that a killed run left."""
+    if path is None or not path.exists():
+        return None
+    try:
+        return Outside(path)
+    except OSError:
+        return None
+
+
 class Cluster:
     """The nodes of one run."""
 
@@ -144,8 +154,7 @@ class Cluster:
             limit_s=self._limit_s,
             weights=self._weights,
         )
-        outside = self._outside
-        self._placer = Outside(outside) if outside and outside.exists() else Beside()
+        self._placer = _outside(self._outside) or Beside()
         self._tell(order.model_dump_json())
 
     def _tell(self, line: str) -> None:

@@ -268,6 +268,9 @@ def main() -> None:
         )
     with contextlib.suppress(OSError):
         say(reply)
+        for kept in _AGENTS:
+            if isinstance(kept, Agents) and not reply.error:
+                kept.watch(say)  # of engines that haven't connected yet LoadGen's process hears it
         sys.stdin.read()
     _end()
 
