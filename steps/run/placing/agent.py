@@ -33,6 +33,9 @@ from steps.run.placing.starter import handed
 PEER = "SSH_CONNECTION"
 """sshd's variable: the client's address and port, then this machine's."""
 
+NODE = "SLURMD_NODENAME"
+"""Slurm's variable with the name of the node that a step is on."""
+
 REACH_LIMIT_S = 10.0
 END_S = 8.0
 LOADED = "loaded"
@@ -88,8 +91,8 @@ def seen(question: Question, held: bool, prober: Prober | None = None) -> Seen:
     version = Version.of(ROOT)
     results = ROOT / "results"
     return Seen(
-        name=platform.node(),
-        identity=f"{platform.node()} {_boot()}",
+        name=_name(),
+        identity=f"{_name()} {_boot()}",
         peer=os.environ.get(PEER, "").partition(" ")[0],
         held=held,
         accelerators=next(filter(None, known), ()),
@@ -102,6 +105,11 @@ def seen(question: Question, held: bool, prober: Prober | None = None) -> Seen:
         clock_s=time.time(),
         free_gb=shutil.disk_usage(results if results.exists() else ROOT).free / 1e9,
     )
+
+
+def _name() -> str:
+    """The node's. Slurm's own, where it has started this: it may have several on one machine."""
+    return os.environ.get(NODE) or platform.node()
 
 
 def _boot() -> str:
@@ -117,7 +125,7 @@ def _node_is_ours() -> socket.socket | None:
     """
     taken = socket.socket(socket.AF_UNIX)
     try:
-        taken.bind(f"\0reprise-node-{platform.node()}")
+        taken.bind(f"\0reprise-node-{_name()}")
     except OSError:
         taken.close()
         return None
@@ -212,7 +220,7 @@ def _watched(engines: "subprocess.Popen[bytes]", ending: threading.Event) -> Non
     if ending.is_set():
         return
     if status:
-        said = f"what started the engines of {platform.node()} ended (status {status})"
+        said = f"what started the engines of {_name()} ended (status {status})"
         print(said, file=sys.stderr, flush=True)
     os._exit(1 if status else 0)
 
