@@ -198,7 +198,8 @@ class Placement(Strict):
     `on_failure` "redispatch" gives a dead engine's samples to the others and continues without one
     that can't start. `silence_limit_s`: an engine process without a sign of life for so long is
     dead. `degraded_below`: results name engines that are slower than this share of the median of
-    those on the same device.
+    those on the same device. `nodes_loading`: on how many nodes engines load weights at once, where
+    all read them from one disk; None: on all.
 
     `cluster`: "none", this machine alone; "slurm", the nodes of the Slurm job that the run is;
     "local", so many nodes of Ray on this machine; "ssh", `hosts`, on which the run starts them
@@ -222,6 +223,7 @@ class Placement(Strict):
     kinds: tuple[NodeKind, ...] = ()
     hosts: tuple[Host, ...] = ()
     checkout: str | None = None
+    nodes_loading: Positive | None = None
 
     @model_validator(mode="after")
     def one_process_has_one_engine(self) -> Self:

@@ -91,7 +91,7 @@ def unused_by_engine(config: Config) -> tuple[str, ...]:
     """Settings of the engine that a run in this scenario doesn't use, and limits by which it ends
     or not, with the same result.
     """
-    found = ["engine.start_limit_s"]
+    found = ["engine.start_limit_s", "engine.placement.nodes_loading"]
     if config["engine"].get("placement", {}).get("on_failure") == "fail":
         found.append("engine.stall_limit_s")
     if config["scenario"] != "Offline":

@@ -69,12 +69,13 @@ class Fleet:
         columns = wire.packed(job.prompts), wire.packed(job.stops), wire.packed(job.warmup)
         for number, link in enumerate(self._links):
             self._selector.register(link, selectors.EVENT_READ, number)
-            # Before it reads, its modules may come from a slow disk.
-            link.limit(READ_SHARE * self._config.start_limit_s)
-            self._send(number, self._assignment(number, *columns), starting=True)
-            if number not in self._missing:
-                link.limit(self._placement.silence_limit_s)
+        waiting = list(range(self._placement.nodes))
         while len(self._ready) + len(self._missing) < len(self._links):
+            for node in self._next_to_load(waiting):
+                waiting.remove(node)
+                for number, seat in enumerate(self._seats):
+                    if seat.node == node and number not in self._missing:
+                        self._assign(number, *columns)
             for number in self._heard(POLL_S):
                 self._starting(number, begun)
             self._check_starts()
@@ -99,6 +100,21 @@ class Fleet:
         )
         for number in self._missing:
             self._dispatcher.lost(number)
+
+    def _next_to_load(self, waiting: Sequence[int]) -> Sequence[int]:
+        """Nodes whose engines may start to load now, of those that haven't yet."""
+        most = self._placement.nodes_loading or self._placement.nodes
+        settled = self._ready.keys() | self._missing
+        loading = {seat.node for number, seat in enumerate(self._seats) if number not in settled}
+        return waiting[: max(most - len(loading.difference(waiting)), 0)]
+
+    def _assign(self, number: int, *columns: tuple[bytes, bytes]) -> None:
+        link = self._links[number]
+        # Before it reads, its modules may come from a slow disk.
+        link.limit(READ_SHARE * self._config.start_limit_s)
+        self._send(number, self._assignment(number, *columns), starting=True)
+        if number not in self._missing:
+            link.limit(self._placement.silence_limit_s)
 
     def close(self) -> None:
         for link in self._links:
