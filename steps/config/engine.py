@@ -277,6 +277,16 @@ class EngineSettings(Strict):
     emulation: bool = False
 
     @model_validator(mode="after")
+    def variables_can_be_set(self) -> Self:
+        for name, value in self.environment.items():
+            if not name or "=" in name or "\0" in name + value:
+                raise ValueError(
+                    f"environment.{name} can't be set: a variable has a name, without =, and "
+                    "neither name nor value has a NUL"
+                )
+        return self
+
+    @model_validator(mode="after")
     def threads_are_said_once(self) -> Self:
         for name in (*threads.COUNTS, *threads.OVERRULING, threads.BINDING):
             if name in self.environment:
