@@ -66,15 +66,8 @@ def test_no_number_of_a_configuration_is_infinite(key: str, value: str) -> None:
         planned("experiment=null-engine", "scenario=Offline", f"++system.{key[9:]}={value}")
 
 
-@pytest.mark.parametrize("entry", ["'A=B': x", "'': x"])
-def test_a_variable_that_no_process_can_have_makes_no_plan(entry: str) -> None:
-    said = f"++hardware.engine.environment={{{entry}}}"
-    with pytest.raises(UserError, match=r"environment\..* can't be set"):
-        planned("experiment=null-engine", "scenario=Offline", said)
-
-
 @pytest.mark.parametrize("entry", ["'A=B': x", "'': x", r'"A\0B": x', r'A: "x\0y"', r'A: "\0"'])
-def test_nor_does_such_a_variable_in_a_site_file(entry: str, tmp_path: Path) -> None:
+def test_a_variable_that_no_process_can_have_makes_no_plan(entry: str, tmp_path: Path) -> None:
     site = tmp_path / "acme.yaml"
     site.write_text(
         "# @package _global_\ndefaults: [null-engine, _self_]\nsystem: {name: acme, id: a, "
