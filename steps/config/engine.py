@@ -158,6 +158,9 @@ class NullArguments(Strict):
 Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:@-]*$")]
 """A name that ssh knows, with a user's before it or not; never one of ssh's options."""
 
+MOST_ENGINES = 1024
+"""On a node: each is a process. The most that any system here has is 64, in CPX."""
+
 SSH = "ssh"
 """Address of a cluster that a run starts over SSH."""
 
@@ -224,6 +227,15 @@ class Placement(Strict):
         if self.in_process and self.device_variable != "none":
             raise ValueError(
                 "only engine processes are given accelerators; set placement.in_process to false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def a_node_can_start_them(self) -> Self:
+        if self.engines_per_node > MOST_ENGINES:
+            raise ValueError(
+                f"placement.engines_per_node is {self.engines_per_node:,}, and a node starts "
+                f"{MOST_ENGINES:,} processes of engines at most; lower it"
             )
         return self
 

@@ -66,6 +66,13 @@ def test_no_number_of_a_configuration_is_infinite(key: str, value: str) -> None:
         planned("experiment=null-engine", "scenario=Offline", f"++system.{key[9:]}={value}")
 
 
+@pytest.mark.parametrize("count", [1025, 100_000_000])
+def test_more_engines_than_a_node_can_start_make_no_plan(count: int) -> None:
+    place = "hardware.engine.placement"
+    with pytest.raises(UserError, match=f"engines_per_node is {count:,}, and a node starts"):
+        planned("experiment=null-engine", f"{place}.engines_per_node={count}")
+
+
 @pytest.mark.parametrize("entry", ["'A=B': x", "'': x", r'"A\0B": x', r'A: "x\0y"', r'A: "\0"'])
 def test_a_variable_that_no_process_can_have_makes_no_plan(entry: str, tmp_path: Path) -> None:
     site = tmp_path / "acme.yaml"
