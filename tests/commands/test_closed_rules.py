@@ -10,7 +10,7 @@ from steps.mlperf.published.table import ClosedRule
 from tests.submit.validate import trees
 from tests.submit.validate.trees import OPEN, SYSTEM
 
-SDXL = f"{OPEN}/results/{SYSTEM}/stable-diffusion-xl/Offline"
+SDXL = f"open/Other/results/{SYSTEM}/stable-diffusion-xl/Offline"
 
 
 def result(location: str, **fields: object) -> Result:
@@ -58,7 +58,7 @@ def test_scenarios_of_another_submitter_or_division_do_not_count(checkout: Path)
 def test_each_benchmark_is_asked_for_its_own_scenarios_and_tests(checkout: Path) -> None:
     home = checkout / "closed/Example"
     home.rename(checkout / "open/Other")
-    row = result(SDXL.replace("Example", "Other"))
+    row = result(SDXL)
     found = rules(checkout, row)
     assert found[SCENARIOS].found == "submitted: Offline; Server is required"
     tests = found["every compliance test is there and verified"]
@@ -86,7 +86,12 @@ MEASURED = f"{OPEN}/measurements/{SYSTEM}/my-405b/Offline"
         ("8xExample.json", b"[" * 100_000, "weights aren't retrained", "it isn't JSON"),
         ("8xExample.json", b"\xff", "weights aren't retrained", "byte 0xff is not UTF-8"),
         ("8xExample.json", b"[]", "weights aren't retrained", "it holds no JSON object"),
-        ("8xExample.json", b'{"retraining": "yes\\u0007"}', "weights aren't retrained", "retraining: yes"),
+        (
+            "8xExample.json",
+            b'{"retraining": "yes\\u0007"}',
+            "weights aren't retrained",
+            "retraining: yes",
+        ),
         ("README.md", b"\xff depth-pruned", "the model is whole", "README.md is about pruning"),
     ],
 )

@@ -54,7 +54,7 @@ class Recipe:
     rope: float = 10000.0
 
 
-class Attention(nn.Module):
+class Attention(nn.Module):  # type: ignore[misc]
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self.heads, width = recipe.heads, recipe.hidden
@@ -81,7 +81,7 @@ def _turned(x: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
     return x * turns[0] + torch.cat((-second, first), dim=-1) * turns[1]
 
 
-class Expert(nn.Module):
+class Expert(nn.Module):  # type: ignore[misc]
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self.w1 = nn.Linear(recipe.hidden, recipe.inner, bias=False)
@@ -93,7 +93,7 @@ class Expert(nn.Module):
         return found
 
 
-class Experts(nn.Module):
+class Experts(nn.Module):  # type: ignore[misc]
     """All experts compute, and those that the router doesn't take count 0."""
 
     def __init__(self, recipe: Recipe) -> None:
@@ -116,7 +116,7 @@ class Experts(nn.Module):
         return mixed, count * (used * shares.mean(dim=(0, 1))).sum()
 
 
-class Layer(nn.Module):
+class Layer(nn.Module):  # type: ignore[misc]
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self.input_layernorm = nn.RMSNorm(recipe.hidden, eps=1e-5)
@@ -130,7 +130,7 @@ class Layer(nn.Module):
         return x + mixed, uneven
 
 
-class Stack(nn.Module):
+class Stack(nn.Module):  # type: ignore[misc]
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(len(TOKENS), recipe.hidden)
@@ -138,7 +138,7 @@ class Stack(nn.Module):
         self.norm = nn.RMSNorm(recipe.hidden, eps=1e-5)
 
 
-class Mixture(nn.Module):
+class Mixture(nn.Module):  # type: ignore[misc]
     """Submodules are called as Mixtral's, whose checkpoint this becomes."""
 
     def __init__(self, recipe: Recipe) -> None:
@@ -190,7 +190,8 @@ def train(recipe: Recipe) -> Mixture:
         if step % 100 == 0 or step == recipe.steps - 1:
             spent = time.monotonic() - begun
             print(f"step {step}: loss {loss.item():.4f}, {spent:.0f} s", flush=True)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def _loss(logits: Tensor, labels: Tensor, said: float) -> Tensor:
