@@ -22,7 +22,7 @@ from steps.config.scheduler import Local
 from steps.machine.environment import restore
 from steps.plan.plan import Job, Plan, environment_directory
 from tests import running, wheels
-from tests.conftest import copy_project
+from tests.conftest import ROOT, copy_project
 
 LIMIT_S = 120
 pytestmark = pytest.mark.command
@@ -365,3 +365,22 @@ def test_an_environment_of_another_python_is_not_passed_off_as_the_same(
     with pytest.raises(UserError, match=r"had Python 3.11.99 .* or delete .*/out"):
         restore(plan, {job.output}, project)
     assert not venv.is_whole(project / job.environment)
+
+
+def test_a_later_locks_package_is_installed_in_an_earlier_ones_place(tmp_path: Path) -> None:
+    """As a round's LoadGen, in the environment of an engine."""
+    folder = tmp_path / "wheels"
+    older, newer = wheels.wheel(folder), wheels.wheel(folder, "2.0")
+    own, other = tmp_path / "cpu.lock", tmp_path / "loadgen-2.0.lock"
+    own.write_text(wheels.locked(older, wheels.wheel(folder, name="other")), encoding="utf-8")
+    other.write_text(wheels.locked(newer), encoding="utf-8")
+    made = tmp_path / ".envs/cpu-loadgen-2.0-0"
+    made.parent.mkdir()
+    (made.parent / wheels.tool().name).symlink_to(wheels.tool())
+    (tmp_path / "envs").mkdir()
+    shutil.copy(ROOT / f"envs/{venv.TOOL}.lock", tmp_path / "envs")
+    lines: list[str] = []
+    venv.make(made, [own, other], tmp_path, tmp_path / "log", lines.append)
+    assert sorted(venv.listed(made / "bin/python")) == [("other", "1.0"), ("tiny", "2.0")]
+    assert not venv.differences(made / "bin/python", [own, other])
+    assert venv.differences(made / "bin/python", [own]) == ["tiny is 2.0, not 1.0"]
