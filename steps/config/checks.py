@@ -63,10 +63,15 @@ class ScorerWeights(Strict):
 
 
 class ImageWeights(Strict):
-    """`clip` is a directory of Hugging Face's files, `inception` one file."""
+    """What pictures of `side_pixels` are scored with: `clip` is a directory of Hugging Face's
+    files, `inception` one file. `statistics`: of Inception's features; null: the dataset has them.
+    Paths that aren't absolute are below the checkout.
+    """
 
     clip: ScorerWeights
     inception: ScorerWeights
+    statistics: ScorerWeights | None
+    side_pixels: Positive
 
 
 class AccuracyCheckConfig(Strict):
@@ -118,8 +123,19 @@ class TestRule(Strict):
     bounds: dict[str, dict[Literal["minimum", "maximum", "samples"], PositiveNumber]]
 
 
+class ScoredAlike(Strict):
+    """TEST01 of a benchmark whose answers may differ if their scores don't: `metrics` of `official`
+    are compared, and `weights` score them."""
+
+    official: Name
+    metrics: tuple[str, ...]
+    weights: ImageWeights
+
+
 class ComplianceCheckConfig(Strict):
-    """`answer_type` is that of the elements of a logged answer; `eos_token_id` None: no tokens."""
+    """`answer_type` is that of the elements of a logged answer; `eos_token_id` None: no tokens.
+    `official`, `scorer`: of tests that have bounds for the benchmark; TEST07 is scored.
+    `scores`: of TEST01 alone; None: both runs have to answer alike."""
 
     scenario: Scenario
     test: ComplianceTest
@@ -127,3 +143,6 @@ class ComplianceCheckConfig(Strict):
     eos_token_id: int | tuple[int, ...] | None
     rule: TestRule
     window: WindowBounds
+    official: Name | None = None
+    scorer: Name | None = None
+    scores: ScoredAlike | None = None

@@ -118,11 +118,13 @@ def _engine(home: Path, *paths: str, _root_: DictConfig) -> DictConfig:
 
 
 def _modes(partitions: Any, hardware: str, _root_: DictConfig) -> dict[str, Any] | None:
-    """The partition modes of a hardware's accelerators; None where it has none."""
+    """The partition modes of a hardware's accelerators, or those that the engine wants; None where
+    they have none."""
     if not partitions:
         return None
-    layer = OmegaConf.to_container(partitions) if OmegaConf.is_config(partitions) else partitions
-    return effective([cast(Mapping[str, Any], layer)], _point(_root_, by_hardware=hardware))
+    layers = [partitions, _root_.engine.get("partitions") or {}]
+    plain = [OmegaConf.to_container(one) if OmegaConf.is_config(one) else one for one in layers]
+    return effective(cast(list[Mapping[str, Any]], plain), _point(_root_, by_hardware=hardware))
 
 
 def _apart(engine: Mapping[str, Any]) -> dict[str, Any]:

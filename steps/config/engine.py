@@ -351,4 +351,50 @@ class NullEngine(EngineSettings):
     arguments_on: dict[Name, NullArguments] = Field(default_factory=dict)
 
 
-Engine = Annotated[VllmEngine | RocmVllmEngine | NullEngine, Field(discriminator="kind")]
+class DiffusersArguments(Strict):
+    """Settings of Stable Diffusion XL in PyTorch.
+
+    `batch_size`: pictures that are always made together; where fewer wait, the last caption fills
+    the rest, so that a picture doesn't depend on how many others were asked for, and nothing is
+    compiled again. `batch_timeout_s`: how long a sample of Server waits for others. `compile`: by
+    torch.compile. `channels_last`: the memory format of UNet and decoder. `decode_singly`: the
+    decoder makes one picture after the other, which takes less memory.
+    """
+
+    batch_size: Positive
+    batch_timeout_s: Annotated[float, Field(ge=0, le=60)]
+    dtype: Literal["float32", "bfloat16", "float16"]
+    device: Literal["cpu", "cuda"]
+    compile: bool
+    channels_last: bool
+    decode_singly: bool
+
+
+class DiffusersEngine(EngineSettings):
+    """Hugging Face's diffusers: one engine on each accelerator (ROCm's PyTorch calls its own `cuda`
+    too), or on a CPU. `threads` of arithmetic on the CPU, of each engine."""
+
+    kind: Literal["diffusers"]
+    threads: Positive
+    arguments: DiffusersArguments
+    arguments_on: dict[Name, DiffusersArguments] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def each_engine_has_an_accelerator(self) -> Self:
+        for kind in self.placement.kinds:
+            if self.placement.device_variable == "none":
+                raise ValueError(
+                    f"engines share nodes of {kind.hardware}; set placement.device_variable, so "
+                    "that each has its own accelerator"
+                )
+            if self.placement.engines_per_node > kind.devices:
+                raise ValueError(
+                    f"{self.placement.engines_per_node} engines need as many accelerators, a node "
+                    f"of {kind.hardware} has {kind.devices}"
+                )
+        return self
+
+
+Engine = Annotated[
+    VllmEngine | RocmVllmEngine | NullEngine | DiffusersEngine, Field(discriminator="kind")
+]

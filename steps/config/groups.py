@@ -6,6 +6,7 @@ by its own key and not by that of the step that stumbles over it.
 
 from collections.abc import Mapping
 from functools import lru_cache
+from math import isqrt
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -19,6 +20,7 @@ from steps.base.yaml_text import mapping_of
 from steps.config.accelerators import Accelerator
 from steps.config.engine import Host
 from steps.config.fetch import FetchSettings
+from steps.config.generation import CHANNELS
 from steps.config.layers import merged, selections
 
 Group = TypeVar("Group", bound=Strict)
@@ -28,13 +30,13 @@ BY_FILE = ("hardware", "system", "precision", "engine")
 
 LAYERS = (
     *("hardware.engine", "hardware.fields", "hardware.runtime", "hardware.partitions"),
-    "engine.settings",
+    *("engine.settings", "engine.partitions"),
     *("benchmark.loadgen", "benchmark.quantizer_options", "compression.quantizer_options"),
     *("system.loadgen", "system.engine", "system.fields"),
 )
 """Settings in layers, by their place in the composed configuration."""
 
-LOADGEN = ("target_qps", "min_duration_ms", "min_query_count")
+LOADGEN = ("target_qps", "min_duration_ms", "min_query_count", "compliance_min_query_count")
 """What layers may say of LoadGen's settings (conf/steps.yaml)."""
 
 
@@ -188,6 +190,7 @@ def check(composed: Mapping[str, Any], conf: Path) -> Requirement:
             "start Ray in the image on every node and set placement.cluster to its HOST:PORT"
         )
     _check_division(system, composed["compression"], composed["benchmark"])
+    _check_pictures(system, composed)
     precision = str(composed["precision"]["name"])
     if precision not in hardware.precisions:
         raise UserError(
@@ -249,6 +252,20 @@ def _check_division(
                 f"{compression['name']} isn't allowed: the model is {word}; choose "
                 "compression=none or system.division=open"
             )
+
+
+def _check_pictures(system: System, composed: Mapping[str, Any]) -> None:
+    """The closed division has pictures of the round's size, as the bytes of its answers say."""
+    size = composed["benchmark"]["generation"].get("size")
+    if system.division != "closed" or size is None:
+        return
+    found, wanted = CHANNELS * size**2, composed["effective"]["official"]["bytes_per_sample"]["out"]
+    if found != wanted:
+        raise UserError(
+            f"system {system.name} is of the closed division, where a picture has {wanted:,} "
+            f"bytes, and one of {size} pixels a side has {found:,}; set "
+            f"benchmark.generation.size to {isqrt(wanted // CHANNELS)} or system.division=open"
+        )
 
 
 def _check_layers(composed: Mapping[str, Any], conf: Path) -> None:

@@ -6,13 +6,17 @@ An interpolation is parsed each time it is resolved, a file read by each composi
 import copy
 import os
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import omegaconf._utils
 import omegaconf.base
 import omegaconf.grammar_parser
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
+
+from steps.base.yaml_text import mapping_of
 
 TEXTS, FILES = 4096, 512
 """So many are remembered: several times what conf/ has."""
@@ -30,24 +34,27 @@ def remember() -> None:
     for module in modules:
         assert module.parse is parse
         module.parse = once
-    load = FileConfigSource.load_config
+    Plugins.instance()  # looks for sources, and so makes their classes: later it would make others
+    kind: Any = SourcesRegistry.instance().resolve("file")
+    load = kind.load_config
 
     @lru_cache(FILES)
     def read(
-        provider: str, folder: str, config_path: str, written: tuple[int, int, int]
+        provider: str, folder: str, config_path: str, path: str, written: tuple[int, int, int]
     ) -> ConfigResult:
-        found: ConfigResult = load(FileConfigSource(provider, folder), config_path)
+        mapping_of(Path(path), or_nothing=True)  # says what is wrong, and where
+        found: ConfigResult = load(kind(provider, folder), config_path)
         return found
 
-    def load_config(source: FileConfigSource, config_path: str) -> ConfigResult:
+    def load_config(source: Any, config_path: str) -> ConfigResult:
         path = os.path.join(source.path, source._normalize_file_name(config_path))
         try:
             status = os.stat(path)
         except OSError:
-            return load(source, config_path)  # says what is wrong
+            missing: ConfigResult = load(source, config_path)  # says what is wrong
+            return missing
         written = (status.st_ino, status.st_size, status.st_mtime_ns)
-        known = read(source.provider, source.path, config_path, written)
+        known = read(source.provider, source.path, config_path, path, written)
         return copy.deepcopy(known)  # Hydra changes what it gets
 
-    source_of_hydra: Any = FileConfigSource
-    source_of_hydra.load_config = load_config
+    kind.load_config = load_config

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from steps.base.console import Console
 from steps.base.record import Workspace
 from steps.base.step import main
-from steps.config.artifacts import DatasetConfig, ReadyDataset
-from steps.prepare import ready
+from steps.config.artifacts import CaptionDataset, DatasetConfig, ReadyDataset
+from steps.prepare import captions, ready
 from steps.prepare.rehearsal import dataset
+from steps.prepare.rehearsal.choices import dataset as choices
 from steps.prepare.rehearsal.mixed import dataset as mixed
 
 if TYPE_CHECKING:
@@ -20,14 +21,16 @@ Frame = Callable[[int], "pandas.DataFrame"]
 GENERATED: Mapping[str, Mapping[str, Frame]] = {
     "rehearsal": {"evaluation": dataset.evaluation, "calibration": dataset.calibration},
     "rehearsal-mixed": {"evaluation": mixed.evaluation, "calibration": mixed.calibration},
+    **choices.RECIPES,
 }
 """The first prompts of each part, by recipe."""
 
 LENGTHS: Mapping[str, tuple[str, str]] = {
-    "rehearsal": ("tok_input_length", "tok_output_length"),
     "rehearsal-mixed": ("tok_input_len", "tok_ref_output_len"),
 }
-"""Columns with the tokens of prompt and true answer."""
+"""Columns with the tokens of prompt and true answer, of recipes that call them otherwise."""
+
+USUAL = ("tok_input_length", "tok_output_length")
 
 
 def step(
@@ -38,8 +41,11 @@ def step(
     if isinstance(chosen, ReadyDataset):
         ready.write(chosen, inputs.get("files"), workspace)
         return
+    if isinstance(chosen, CaptionDataset) or chosen.recipe == "shapes":
+        captions.write(chosen, inputs["model"], workspace)
+        return
     counts = {"evaluation": chosen.evaluation_count, "calibration": chosen.calibration_count}
-    asked, answered = LENGTHS[chosen.recipe]
+    asked, answered = LENGTHS.get(chosen.recipe, USUAL)
     for name, frame in GENERATED[chosen.recipe].items():
         table = frame(counts[name])
         table.to_pickle(workspace.directory / f"{name}.pkl")

@@ -2,20 +2,37 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import omegaconf.base
 import omegaconf.grammar_parser
 import pytest
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
-from hydra.plugins.config_source import ConfigLoadError
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.plugins.config_source import ConfigLoadError, ConfigSource
 from omegaconf import OmegaConf
 from omegaconf.errors import GrammarParseError
 
-import steps.config.compose  # noqa: F401 - it remembers
+import steps.config.compose
 
 
-def source(home: Path) -> FileConfigSource:
-    return FileConfigSource("main", str(home))
+def source(home: Path) -> ConfigSource:
+    """As Hydra makes it."""
+    return SourcesRegistry.instance().resolve("file")("main", str(home))
+
+
+def test_compositions_read_a_file_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    load = OmegaConf.load
+
+    def counted(stream: Any) -> Any:
+        read.append(str(getattr(stream, "name", stream)))
+        return load(stream)
+
+    monkeypatch.setattr(OmegaConf, "load", counted)
+    found = steps.config.compose.compose(project / "conf", ["precision=bf16,fp8"])
+    assert len(found.cells) > 1
+    ours = [name for name in read if name.startswith(str(project))]
+    assert len(ours) > 10 and len(ours) == len(set(ours))
 
 
 def test_a_changed_file_is_read_again_even_if_its_size_is_the_same(tmp_path: Path) -> None:

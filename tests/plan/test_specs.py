@@ -45,8 +45,11 @@ def test_a_repeated_run_imports_no_types(tmp_path: Path) -> None:
 
 def test_what_cannot_be_executed_is_in_the_plan() -> None:
     jobs = {(job.step, job.key): job for job in planned("experiment=amd-v5.1").jobs}
-    reason = jobs["dataset", "stable-diffusion-xl"].limitation
-    assert reason == "this version has no recipe for coco-2014"
+    dataset = jobs["dataset", "stable-diffusion-xl"]
+    assert dataset.limitation is None
+    assert dataset.brings is not None and "benchmark.dataset.path" in dataset.brings
+    run = next(job for (step, key), job in jobs.items() if step.endswith("_run") and "-xl/" in key)
+    assert run.limitation == "this version can't start engine shark"
     assert not any(job.limitation for job in planned().jobs)
 
 

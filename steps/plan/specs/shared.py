@@ -29,7 +29,7 @@ START_S = 40.0
 LINE_BYTES = 300
 """Bytes of a sample in every log: its line of samples.csv, and what is around a logged answer."""
 
-ENGINES = ("vllm", "vllm-rocm", "null")
+ENGINES = ("vllm", "vllm-rocm", "null", "diffusers")
 """Kinds of engines that steps/run/sut can start."""
 
 

@@ -92,7 +92,8 @@ class InProcess:
             return []
         begun = time.perf_counter()
         events = self._engine.step()
-        self._pace.step(begun, time.perf_counter())
+        if not events.idle:
+            self._pace.step(begun, time.perf_counter())
         if not events.first and not events.completed:
             return []
         self._outstanding -= len(events.completed)

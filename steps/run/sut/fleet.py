@@ -17,7 +17,7 @@ from steps.base.errors import UserError
 from steps.config.engine import Engine
 from steps.config.resolved import Resolved
 from steps.run.engines import wire
-from steps.run.engines.engine import News, depth
+from steps.run.engines.engine import News, depth, places
 from steps.run.engines.link import Link, Still
 from steps.run.engines.pace import Slow
 from steps.run.placing.cluster import Cluster
@@ -84,13 +84,13 @@ class Fleet:
         now = time.monotonic()
         self._progress = [now for _ in self._links]
         settings = [self._settings(number) for number in range(len(self._links))]
-        places = [one.arguments.max_num_seqs for one in settings]
+        room = [places(one) for one in settings]
         usual = next(iter(self._ready.values()))
         rates = [self._ready.get(n, usual).rate for n in range(len(self._links))]
         self._dispatcher = Dispatcher(
             [
                 Replica(place, depth(one) - place, rate)
-                for place, one, rate in zip(places, settings, rates, strict=True)
+                for place, one, rate in zip(room, settings, rates, strict=True)
             ],
             [len(prompt) for prompt in self._job.prompts],
             prompt_weight=self._placement.prompt_token_weight,
