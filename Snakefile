@@ -25,7 +25,10 @@ rule judged:
 onstart:
     due = [str(job.output[0]) for job in workflow.dag.needrun_jobs() if job.output]
     if reason := refusal(
-        Path(workflow.configfiles[0]), Path(workflow.basedir), Look().missing, due
+        Path(workflow.configfiles[0]),
+        Path(workflow.basedir),
+        missing_here(PLAN),
+        due,
     ):
         print(f"error: {reason}", file=sys.stderr)
         raise WorkflowError(reason)

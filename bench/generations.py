@@ -3,11 +3,15 @@
 Both by our engine class, on the rehearsal's weights: today's V1, and V0 as `bench.v0_environment`
 makes it, the generation of AMD's v5.1 images. Says how many answers are equal token for token, and
 of each other one how near V1's probabilities were of the two tokens at which they part.
+
+With `--source`, the tree that `python -m bench.patches --tree DIR` writes, V0 is AMD's patched one,
+with its scheduler switched on; the compiled parts are those of the environment.
 """
 
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -32,7 +36,7 @@ Parted = tuple[int, list[int], int, int]
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--v0", type=Path, help="environment of bench.v0_environment")
-    parser.add_argument("--source", type=Path, help="a checkout of AMD's patched vLLM, for V0")
+    parser.add_argument("--source", type=Path, help="AMD's patched vLLM, of bench.patches --tree")
     parser.add_argument("--prompts", type=int, default=512)
     parser.add_argument("--scenario", choices=("Offline", "Server"), default="Server")
     parser.add_argument("--answer", type=Path, help=argparse.SUPPRESS)
@@ -64,10 +68,15 @@ def compare(options: argparse.Namespace, home: Path) -> None:
     older["config"]["engine"]["arguments"]["enable_chunked_prefill"] = False
     today = ROOT / job.environment / "bin/python"
     v1 = asked(today, task, home, "")
-    v0 = asked(options.v0 / "bin/python", older, home, str(options.source or ""))
+    above = ""
+    if options.source:
+        older["config"]["engine"]["environment"] |= SCHEDULER
+        above = str(overlaid(options.source, options.v0, home / "amds"))
+    v0 = asked(options.v0 / "bin/python", older, home, above)
     for name, found in (("V1", v1), ("V0", v0)):
         right = sum(a == b for a, b in zip(found["answers"], truth, strict=True))
         print(f"{name}: {found['identity']}, {right} of {len(truth)} as in the dataset")
+        print(f"{name}: {found['steps']} steps, from {found['source']}")
         if task["first_tokens"]:
             wrong = sum(a != b[0] for a, b in zip(found["first"], found["answers"], strict=True))
             print(f"{name}: {wrong} first tokens that aren't the answer's")
@@ -81,6 +90,37 @@ def compare(options: argparse.Namespace, home: Path) -> None:
             print(f"prompt {number}: parts after {len(before)} tokens at {old} and {new}: V1's "
                   f"log-probabilities differ by {gap:.3f}, {word}")  # fmt: skip
         sys.exit(any(gap > NEAR for gap in gaps) or equal < 0.95 * len(truth))
+
+
+SCHEDULER = {
+    "VLLM_LLAMA2_MLPERF_SCHED": "1",
+    "VLLM_LLAMA2_MLPERF_MAX_TARGET_DECODE_BATCH": "96",
+    "VLLM_LLAMA2_MLPERF_MIN_TARGET_DECODE_BATCH": "64",
+    "VLLM_LLAMA2_MLPERF_STEP_DECODE_BATCH": "16",
+    "VLLM_LLAMA2_MLPERF_MIN_REQUIRE_PREFILL_QUERY": "8",
+}
+"""AMD's scheduler, with batches that the rehearsal's 128 places hold."""
+
+NO_GPU = """
+
+def on_gfx1x() -> bool:
+    return False
+
+
+on_mi3xx = on_gfx9 = on_gfx1x
+"""
+"""AMD's configuration asks for the GPU's name on every platform."""
+
+
+def overlaid(source: Path, v0: Path, home: Path) -> Path:
+    """AMD's Python source with what the environment's vLLM has compiled; returns its directory."""
+    (installed,) = v0.glob("lib/python3*/site-packages/vllm")
+    shutil.copytree(source / "vllm", home / "vllm")
+    for path in (*installed.glob("*.so"), installed / "_version.py"):
+        shutil.copy(path, home / "vllm")
+    with (home / "vllm/platforms/rocm.py").open("a", encoding="utf-8") as stream:
+        stream.write(NO_GPU)
+    return home
 
 
 def both_forms(source: Path, home: Path) -> Path:
@@ -133,13 +173,21 @@ def answer(path: Path) -> None:
         engine.submit(asked(numbers, numbers, prompts, []))
         first: dict[int, int] = {}
         whole: dict[int, list[int]] = {}
+        steps = 0
         while len(whole) < len(prompts):
             events = engine.step()
+            steps += 1
             first.update(events.first)
             whole.update((number, tokens.tolist()) for number, tokens in events.completed)
         found = {"answers": [whole[n] for n in numbers], "first": [first.get(n) for n in numbers]}
-        found["identity"] = engine.identity()
+        found |= {"identity": engine.identity(), "steps": steps, "source": _source()}
     path.with_suffix(".found").write_text(json.dumps(found), encoding="utf-8")
+
+
+def _source() -> str:
+    import vllm
+
+    return str(Path(vllm.__file__).parent.parent)
 
 
 def gaps(engine: Any, prompts: Sequence[list[int]], parted: Sequence[Parted]) -> Iterator[float]:

@@ -1,13 +1,15 @@
 """What the journal beside a run costs: null engines that answer at once, with it and without.
 
-Offline: samples per second with the journal over those without, of the engine in LoadGen's process
-and of two engine processes, turn about. Server, a minute: the journal's processor time as a share
-of a core, its start included.
+Offline: samples per second with the journal over the mean of two runs without, of the engine in
+LoadGen's process and of two engine processes, the three in turn; and those two over each other,
+which is what chance does. Server, a minute: the journal's processor time as a share of a core, its
+start included.
 """
 
 import argparse
 import os
 import resource
+import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -54,7 +56,7 @@ def run(config: Any, watched: bool, home: Path, console: Console) -> tuple[float
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.journal")
-    parser.add_argument("--queries", type=int, default=1_000_000)
+    parser.add_argument("--queries", type=int, default=4_000_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=60)
     arguments = parser.parse_args()
@@ -63,10 +65,11 @@ def main() -> None:
         columns = []
         for name, engines in KINDS.items():
             config = ceiling.settings("Offline", arguments.queries, 1e6, engines)
-            order = (True, False) if number % 2 else (False, True)
-            took = {on: forked(partial(run, config, on)) for on in order}
-            found[name].append(took[True][0] / took[False][0])
-            columns.append(f"{name} {found[name][-1]:.3f}")
+            watched = number % 3  # its place among three runs; the other two show what chance does
+            took = [forked(partial(run, config, turn == watched))[0] for turn in range(3)]
+            rate = took.pop(watched)
+            found[name].append(rate / statistics.mean(took))
+            columns.append(f"{name} {found[name][-1]:.3f} (chance {took[0] / took[1]:.3f})")
         print(f"{number}: {'; '.join(columns)}; load {os.getloadavg()[0]:.1f}", flush=True)
     queries = int(QPS * arguments.seconds)
     _, share = forked(partial(run, ceiling.settings("Server", queries, QPS, None), True))

@@ -20,6 +20,7 @@ from bench import ratios as kept
 from bench.forks import forked
 from steps.base.console import Console
 from steps.base.record import Manifest, Workspace
+from steps.config.generation import Generation
 from steps.config.runs import PerformanceRunConfig
 from steps.mlperf.detail import read_detail
 from steps.mlperf.loadgen import DETAIL, SAMPLES_FILE
@@ -67,6 +68,7 @@ class Subject(inside.Subject):
             disable_log_stats=True,
             **config.engine.arguments.model_dump(exclude_none=True),
         )
+        assert isinstance(config.generation, Generation)
         parameters = SamplingParams(
             temperature=0.0,
             min_tokens=config.generation.min_tokens,

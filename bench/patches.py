@@ -7,6 +7,9 @@ ones that have these commits:
 
     python -m bench.patches --published DIR --vllm DIR
 
+With `--tree DIR` the patched Python source of the first image, Llama 2 70B's on MI300X and MI325X,
+is written there, for bench.generations.
+
 Patches of aiter and of its submodule are left out: aiter's own commit is that of the base image.
 """
 
@@ -32,6 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--published", default=PUBLISHED, help="repository or directory")
     parser.add_argument("--vllm", help="repository or directory; else each image's own")
+    parser.add_argument("--tree", type=Path, help="where the first image's vllm/ is written")
     options = parser.parse_args()
     plan = load(frozen_plan(ROOT, ["experiment=amd-v5.1"]))
     images = [json.loads(job.config) for job in plan.jobs if job.step == "container"]
@@ -62,7 +66,7 @@ def tried(name: str, given: Mapping[str, str], options: argparse.Namespace, home
         "GIT_ALTERNATE_OBJECT_DIRECTORIES": f"{theirs}/objects",
     }
     git(source, "read-tree", given["VLLM"], environment=index)
-    whole = True
+    whole, tree = True, options.tree
     for patch in given["VLLM_PATCHES"].split():
         text = git(published, "show", f"{given['PUBLISHED']}:{FOLDER}/{patch}.patch")
         done = subprocess.run(
@@ -76,7 +80,18 @@ def tried(name: str, given: Mapping[str, str], options: argparse.Namespace, home
         whole &= not done.returncode
         words = "applies" if not done.returncode else f"DOESN'T APPLY: {why[0] if why else ''}"
         print(f"{name}: {patch} on {given['VLLM']:.12}: {words}")
+    if whole and tree is not None and not (tree / "vllm").exists():
+        written(source, index, tree)
+        print(f"{name}: the patched source is in {tree}")
     return whole
+
+
+def written(source: Path, index: Mapping[str, str], tree: Path) -> None:
+    """The package's files of an index, below a directory."""
+    named = git(source, "write-tree", environment=index).decode().strip()
+    packed = git(source, "archive", named, "vllm", environment=index)
+    tree.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["tar", "-x", "-C", str(tree)], input=packed, check=True, timeout=LIMIT_S)
 
 
 def having(repository: str, commit: str, home: Path) -> Path:

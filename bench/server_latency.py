@@ -32,6 +32,7 @@ from bench.forks import forked
 from steps.base.console import Console
 from steps.base.record import Manifest, Workspace
 from steps.commands.tune.arrivals import arrivals
+from steps.config.generation import Generation
 from steps.config.layers import merged
 from steps.config.runs import PerformanceRunConfig
 from steps.mlperf.detail import read_detail
@@ -123,6 +124,7 @@ def bare(
             **config.engine.arguments.model_dump(exclude_none=True),
         )
     )
+    assert isinstance(generation, Generation)
     parameters = SamplingParams(
         temperature=0.0,
         min_tokens=generation.min_tokens,

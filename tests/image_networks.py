@@ -11,6 +11,8 @@ import numpy
 import torch
 from safetensors.torch import save_file
 
+from steps.judge.scoring.narrow import layers
+
 WIDTH = 2
 """Channels of each convolution of the narrow Inception-v3."""
 
@@ -38,75 +40,7 @@ def noise(number: int, *shape: int) -> torch.Tensor:
 
 def inception() -> dict[str, torch.Tensor]:
     """Weights by torchvision's names."""
-    found: dict[str, torch.Tensor] = {}
-
-    def conv(name: str, channels: int, height: int = 1, width: int = 1) -> None:
-        number, scale = len(found), (2 / (channels * height * width)) ** 0.5
-        found[f"{name}.conv.weight"] = scale * noise(number, WIDTH, channels, height, width)
-        for part, base in (("weight", 1), ("bias", 0.3), ("running_mean", 0), ("running_var", 1)):
-            found[f"{name}.bn.{part}"] = base + 0.1 * noise(number + len(part), WIDTH)
-
-    def chain(block: str, channels: int, *parts: tuple[str, int, int]) -> None:
-        for name, height, width in parts:
-            conv(f"{block}.{name}", channels, height, width)
-            channels = WIDTH
-
-    conv("Conv2d_1a_3x3", 3, 3, 3)
-    conv("Conv2d_2a_3x3", WIDTH, 3, 3)
-    conv("Conv2d_2b_3x3", WIDTH, 3, 3)
-    conv("Conv2d_3b_1x1", WIDTH)
-    conv("Conv2d_4a_3x3", WIDTH, 3, 3)
-    channels = WIDTH
-    for block in ("Mixed_5b", "Mixed_5c", "Mixed_5d"):
-        chain(block, channels, ("branch1x1", 1, 1))
-        chain(block, channels, ("branch5x5_1", 1, 1), ("branch5x5_2", 5, 5))
-        chain(
-            block,
-            channels,
-            ("branch3x3dbl_1", 1, 1),
-            *((f"branch3x3dbl_{n}", 3, 3) for n in (2, 3)),
-        )
-        chain(block, channels, ("branch_pool", 1, 1))
-        channels = 4 * WIDTH
-    chain("Mixed_6a", channels, ("branch3x3", 3, 3))
-    chain(
-        "Mixed_6a",
-        channels,
-        ("branch3x3dbl_1", 1, 1),
-        *((f"branch3x3dbl_{n}", 3, 3) for n in (2, 3)),
-    )
-    channels += 2 * WIDTH
-    row, column = (1, 7), (7, 1)
-    for block in ("Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"):
-        chain(block, channels, ("branch1x1", 1, 1))
-        chain(
-            block,
-            channels,
-            *((f"branch7x7_{n}", *size) for n, size in enumerate(((1, 1), row, column), 1)),
-        )
-        sizes = ((1, 1), column, row, column, row)
-        chain(block, channels, *((f"branch7x7dbl_{n}", *size) for n, size in enumerate(sizes, 1)))
-        chain(block, channels, ("branch_pool", 1, 1))
-        channels = 4 * WIDTH
-    chain("Mixed_7a", channels, ("branch3x3_1", 1, 1), ("branch3x3_2", 3, 3))
-    sizes = ((1, 1), row, column, (3, 3))
-    chain("Mixed_7a", channels, *((f"branch7x7x3_{n}", *size) for n, size in enumerate(sizes, 1)))
-    channels += 2 * WIDTH
-    for block in ("Mixed_7b", "Mixed_7c"):
-        chain(block, channels, ("branch1x1", 1, 1))
-        chain(block, channels, ("branch3x3_1", 1, 1), ("branch3x3_2a", 1, 3))
-        conv(f"{block}.branch3x3_2b", WIDTH, 3, 1)
-        chain(
-            block,
-            channels,
-            ("branch3x3dbl_1", 1, 1),
-            ("branch3x3dbl_2", 3, 3),
-            ("branch3x3dbl_3a", 1, 3),
-        )
-        conv(f"{block}.branch3x3dbl_3b", WIDTH, 3, 1)
-        chain(block, channels, ("branch_pool", 1, 1))
-        channels = 6 * WIDTH
-    return found
+    return layers.inception(WIDTH, noise)
 
 
 TEXT = {

@@ -79,6 +79,14 @@ def decoded(data: bytes) -> str:
         raise Damaged(f"byte {data[error.start]:#04x} is not UTF-8", line) from error
 
 
+def json_of(text: "str | bytes", **options: Any) -> Any:
+    """What json.loads reads; raises ValueError for what is nested too deeply too."""
+    try:
+        return json.loads(text, **options)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 def object_of(path: Path) -> tuple[dict[str, Any], list[str]]:
     """A JSON object and the keys that it has more than once; raises Damaged for anything else."""
     twice: list[str] = []
@@ -91,10 +99,10 @@ def object_of(path: Path) -> tuple[dict[str, Any], list[str]]:
         return found
 
     try:
-        value = json.loads(text_of(path), object_pairs_hook=once)
+        value = json_of(text_of(path), object_pairs_hook=once)
     except json.JSONDecodeError as error:
         raise Damaged(f"it isn't JSON: {error.msg}", error.lineno) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise Damaged(f"it isn't JSON: {reason_of(error)}") from error
     if not isinstance(value, dict):
         raise Damaged("it holds no JSON object")

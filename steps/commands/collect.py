@@ -168,9 +168,18 @@ def wanted(plan: Plan, homes: Sequence[Path], root: Path) -> Iterator[Brought]:
 
 
 def _digest(job: Job, root: Path) -> str | None:
-    """The digest of what is here, if the plan wants it."""
+    """The digest of what is here, if the plan wants it and it is whole."""
     path = root / job.output
-    return sha256_file(path) if path.is_file() and _of_the_plan(path, job) else None
+    if not path.is_file():
+        return None
+    try:
+        damage = Manifest.read(path).altered()
+        if not damage:
+            return sha256_file(path) if _of_the_plan(path, job) else None
+    except UserError as error:
+        damage = [f"{error}"]
+    print(f"{damage[0]}; another machine's result takes its place, if there is one", flush=True)
+    return None
 
 
 def _of_the_plan(path: Path, job: Job) -> bool:

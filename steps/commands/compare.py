@@ -15,6 +15,7 @@ from steps import ROOT
 from steps.base.arguments import Parser, json_argument
 from steps.base.errors import UserError, explain
 from steps.base.record import Manifest
+from steps.base.untrusted import json_of
 from steps.mlperf.published import table
 from steps.mlperf.published.result import Result
 from steps.plan.states import WORDS
@@ -73,7 +74,7 @@ def _published(name: str) -> Side:
 
 def _summary(path: Path) -> Side:
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json_of(path.read_text(encoding="utf-8"))
         if isinstance(raw, dict) and "results" in raw:
             results = tuple(Result.model_validate_json(json.dumps(r)) for r in raw["results"])
             return Side(name=str(path), results=results, configurations={}, systems={})

@@ -27,7 +27,7 @@ from steps.mlperf.published import table
 from steps.mlperf.published.importing import Imported, import_tables, problems
 from steps.mlperf.published.logs import LOG
 from steps.mlperf.published.result import Result
-from steps.mlperf.rounds import load, names
+from steps.mlperf.rounds import layouts, load, names
 from steps.mlperf.user_conf import loadgen_model, read_settings
 from steps.report.comparison import tolerances
 from steps.report.comparison.partner import PartnerVerdict, judge, without_twins
@@ -182,12 +182,15 @@ def _ran(log: Detail, row: Result) -> dict[str, str]:
 
 
 def _packaged(checkout: Path, row: Result) -> dict[str, float] | None:
-    """user.conf's values for this run, from beside the results (v6) or from measurements/."""
-    older = row.location.replace("/results/", "/measurements/", 1)
-    for folder in (row.location, older):
+    """user.conf's values for this run, from beside the results or from a folder apart."""
+    apart = filter(None, (layout.measurements for layout in layouts()))
+    others = (row.location.replace("/results/", f"/{folder}/", 1) for folder in apart)
+    for folder in (row.location, *others):
         path = checkout / folder / USER_CONF
         if path.is_file():
-            model = loadgen_model(row.benchmark, row.scenario)
+            known = load(row.round).benchmarks if row.round in names() else {}
+            said = known[row.benchmark].loadgen_model if row.benchmark in known else None
+            model = loadgen_model(row.benchmark, row.scenario, said)
             return read_settings(_read(path), model, loadgen_scenario(row.scenario)).numbers()
     return None
 

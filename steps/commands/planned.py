@@ -80,15 +80,15 @@ def command(given: argparse.Namespace) -> int:
         return results.report(asked)
     if given.command == "status":
         return results.status(asked, as_json=given.json)
-    from steps.machine.look import Look
     from steps.plan.older import refuse_older
     from steps.plan.unsupported import left, refusal
+    from steps.schedule.looking import missing_of
 
     refuse_older(path, ROOT)
-    look = Look()
-    if reason := refusal(path, ROOT, look.missing):
+    missing = missing_of(asked.plan)
+    if reason := refusal(path, ROOT, missing):
         raise UserError(reason)
-    _require_true(replace(asked, left=left(path, ROOT, look.missing)))
+    _require_true(replace(asked, left=left(path, ROOT, missing)))
     supervisor.lock(ROOT)
     if (open_ended := revisions.unresolved(path)) and not _runs_nothing(given):
         from steps.prepare.fetch.revisions import resolve
@@ -98,7 +98,7 @@ def command(given: argparse.Namespace) -> int:
         path = frozen_plan(ROOT, given.overrides, given.site)
         asked = results.Asked.of(path, ROOT, as_typed(given.overrides, given.site))
         refuse_older(path, ROOT)
-    asked = replace(asked, left=left(path, ROOT, look.missing))
+    asked = replace(asked, left=left(path, ROOT, missing))
     os.chdir(ROOT)
     if given.command == "again":
         return results.again(asked, words)

@@ -19,8 +19,8 @@ from steps.commands.doctor.settings import Settings
 from steps.commands.doctor.settings import load as load_settings
 from steps.commands.graph import flowchart
 from steps.commands.results import Asked, broken, lines
+from steps.commands.script import script
 from steps.config.submission import Cell
-from steps.machine.look import Look
 from steps.plan.due import Reason, due, told
 from steps.plan.estimate import cost, facts_of
 from steps.plan.frozen import frozen_plan
@@ -28,6 +28,7 @@ from steps.plan.plan import Job, Plan, load
 from steps.plan.states import described, troubles
 from steps.plan.unsupported import Standing, refusal, standings
 from steps.prepare.fetch.hub import token
+from steps.schedule.looking import missing_here
 
 
 class StepCost(Strict):
@@ -93,6 +94,9 @@ def declare(parser: Parser) -> None:
     shown = parser.add_mutually_exclusive_group()
     json_argument(shown, "the plan's steps, costs and cells")
     shown.add_argument("--graph", action="store_true", help="draw the steps, in Mermaid")
+    shown.add_argument(
+        "--script", action="store_true", help="print the command of every job, as a shell script"
+    )
 
 
 def command(given: argparse.Namespace) -> int:
@@ -100,6 +104,10 @@ def command(given: argparse.Namespace) -> int:
     path = frozen_plan(ROOT, given.overrides, given.site)
     if given.graph:
         print(flowchart(load(path)))
+        return 0
+    if given.script:
+        plan = load(path)
+        print(script(plan, path.relative_to(ROOT), due(plan, ROOT), ROOT))
         return 0
     typed = as_typed(given.overrides, given.site)
     found = previewed(path, ROOT, typed)
@@ -109,10 +117,11 @@ def command(given: argparse.Namespace) -> int:
 
 def previewed(path: Path, root: Path, typed: Sequence[str] = ()) -> Preview:
     """`typed`: the overrides, for the commands that fix what isn't valid."""
-    asked, look = Asked(path, load(path), root, typed), Look()
+    asked = Asked(path, load(path), root, typed)
     plan, wrong = asked.plan, Wrong.of(asked)
+    missing = missing_here(plan)
     raw = json.loads(path.read_text(encoding="utf-8"))
-    where = wheres(plan, standings(raw, root, look.missing), os.environ)
+    where = wheres(plan, standings(raw, root, missing), os.environ)
     reasons = due(plan, root)
     if wrong.results:  # no tree is made with them
         waiting = {job.output for job in plan.jobs if job.step in WAITING}
@@ -166,7 +175,7 @@ def previewed(path: Path, root: Path, typed: Sequence[str] = ()) -> Preview:
             for cell in _described(plan)
         ),
         departures=dict(Counter(d for cell in _described(plan) for d in cell.departures)),
-        refusal=refusal(path, root, look.missing) or "",
+        refusal=refusal(path, root, missing) or "",
     )
 
 

@@ -144,14 +144,15 @@ def settled(asked: Asked) -> tuple[dict[str, Reason], int]:
     since those results stay if they come out as they were; a failure is met again by what needs
     them.
     """
-    needed, before, status = wanted(asked.plan, asked.here()), list[str](), 0
+    needed, tried, status = wanted(asked.plan, asked.here()), set[str](), 0
     while True:
         reasons = due(asked.plan, asked.root)
         found = [path for path in unsettled(asked.plan, reasons) if path in needed]
-        # What is due again once it was made would be so for ever.
-        if status or not found or found == before:
+        # What is due again once it was made would be so for ever, by itself or in turns.
+        if status or tried.issuperset(found):
             return reasons, status
-        before, status = found, asked.execute(found)
+        tried.update(found)
+        status = asked.execute(found)
 
 
 def _as_told(asked: Asked, passed_on: Sequence[str]) -> int:

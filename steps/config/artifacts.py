@@ -105,9 +105,27 @@ class GeneratedDataset(Strict):
     """Prompts of a generated benchmark, by its recipe; counts are numbers of prompts."""
 
     name: Name
-    recipe: Literal["rehearsal"]
+    recipe: Literal[
+        "rehearsal", "rehearsal-mixed", "shapes", "choices-low", "choices-high", "choices-letters"
+    ]
     evaluation_count: Positive
     calibration_count: Positive
+
+
+class CaptionDataset(Strict):
+    """Captions that MLCommons publishes as text, with what their pictures are made and judged by.
+
+    `path`: a directory of this machine, and of folders below it, that has the files, as
+    text_to_image/ of MLCommons' repository has; null: they can be planned only. `files`: md5 of
+    each, null to take any. The first `evaluation_count` captions are used.
+    """
+
+    name: Name
+    recipe: Literal["coco-2014"]
+    evaluation_count: Positive
+    calibration_count: Positive
+    path: str | None
+    files: dict[str, Md5 | None]
 
 
 class DatasetFile(Strict):
@@ -166,14 +184,18 @@ class ReadyDataset(Strict):
 
 
 def _where_prompts_come_from(dataset: Any) -> str:
-    ready = isinstance(dataset, Mapping) and "evaluation" in dataset
-    return "ready" if ready else "generated"
+    given = dataset if isinstance(dataset, Mapping) else {}
+    if given.get("recipe") == "coco-2014":
+        return "captions"
+    return "ready" if "evaluation" in given else "generated"
 
 
 class DatasetConfig(
     RootModel[
         Annotated[
-            Annotated[GeneratedDataset, Tag("generated")] | Annotated[ReadyDataset, Tag("ready")],
+            Annotated[GeneratedDataset, Tag("generated")]
+            | Annotated[ReadyDataset, Tag("ready")]
+            | Annotated[CaptionDataset, Tag("captions")],
             Discriminator(_where_prompts_come_from),
         ]
     ]
@@ -198,7 +220,7 @@ class RemoteDatasetConfig(Strict):
     unknown."""
 
     name: Name
-    recipe: Literal["coco-2014", "gpt-oss-120b"]
+    recipe: Literal["gpt-oss-120b"]
     evaluation_count: Positive
     calibration_count: Positive
     files: dict[str, str | None]

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from steps.base.strict import Name, Positive, PositiveNumber, Scenario, Strict
+from steps.config.languages import Language
 from steps.config.loadgen import Loadgen, Rules
 from steps.config.runs import ComplianceTest
 from steps.config.window import WindowBounds
@@ -37,7 +38,7 @@ class QuickCheckConfig(Strict):
     The flow stops when the upper end of the 95 % interval misses it.
     """
 
-    after: Literal["prune", "finetune", "quantize"]
+    after: Literal["upcycle", "prune", "finetune", "quantize"]
     minimum: Annotated[float, Field(ge=0, le=1)]
 
 
@@ -62,10 +63,15 @@ class ScorerWeights(Strict):
 
 
 class ImageWeights(Strict):
-    """`clip` is a directory of Hugging Face's files, `inception` one file."""
+    """What pictures of `side_pixels` are scored with: `clip` is a directory of Hugging Face's
+    files, `inception` one file. `statistics`: of Inception's features; null: the dataset has them.
+    Paths that aren't absolute are below the checkout.
+    """
 
     clip: ScorerWeights
     inception: ScorerWeights
+    statistics: ScorerWeights | None
+    side_pixels: Positive
 
 
 class AccuracyCheckConfig(Strict):
@@ -74,15 +80,16 @@ class AccuracyCheckConfig(Strict):
     Required "none": the open division asks for no score, and a model that was pruned is shown with
     the one it has. `scorer`: whose script's metrics are counted. `weights`: of the networks that it
     judges with. `nltk_data`: where sentences count, a directory with tokenizers/punkt_tab. `kept`:
-    samples whose pictures a submission carries, by the directory's name. `reference_samples`: on
-    how many prompts the reference scores were measured. Scores of another
-    number of prompts are no reference.
+    samples whose pictures a submission carries, by the directory's name. `languages`: of the code
+    that is run to score it. `reference_samples`: on how many prompts the reference scores were
+    measured. Scores of another number of prompts are no reference.
     """
 
     scenario: Scenario
     dataset_size: Positive
     reference_samples: Positive
     scorer: Name
+    languages: tuple[Language, ...]
     weights: ImageWeights | None
     nltk_data: str | None
     kept: dict[Name, tuple[str, ...]]
@@ -116,8 +123,19 @@ class TestRule(Strict):
     bounds: dict[str, dict[Literal["minimum", "maximum", "samples"], PositiveNumber]]
 
 
+class ScoredAlike(Strict):
+    """TEST01 of a benchmark whose answers may differ if their scores don't: `metrics` of `official`
+    are compared, and `weights` score them."""
+
+    official: Name
+    metrics: tuple[str, ...]
+    weights: ImageWeights
+
+
 class ComplianceCheckConfig(Strict):
-    """`answer_type` is that of the elements of a logged answer; `eos_token_id` None: no tokens."""
+    """`answer_type` is that of the elements of a logged answer; `eos_token_id` None: no tokens.
+    `official`, `scorer`: of tests that have bounds for the benchmark; TEST07 is scored.
+    `scores`: of TEST01 alone; None: both runs have to answer alike."""
 
     scenario: Scenario
     test: ComplianceTest
@@ -125,3 +143,6 @@ class ComplianceCheckConfig(Strict):
     eos_token_id: int | tuple[int, ...] | None
     rule: TestRule
     window: WindowBounds
+    official: Name | None = None
+    scorer: Name | None = None
+    scores: ScoredAlike | None = None

@@ -22,6 +22,7 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import DictConfig, OmegaConf
 from omegaconf._utils import get_yaml_loader
 
+from steps.base.yaml_text import mapping_of
 from steps.config.origins import leaves
 
 PRIMARY = "config"
@@ -80,6 +81,7 @@ def load(path: Path) -> Any:
 @lru_cache(FILES)
 def _content(path: str, written: tuple[int, int, int]) -> tuple[Any, dict[str, str | None]]:
     """What a file says, and its header; nothing changes it."""
+    mapping_of(Path(path), or_nothing=True)  # says what is wrong, and where
     text = Path(path).read_text(encoding="utf-8")
     header: dict[str, str | None] = ConfigSource._get_header_dict(text[:512])
     return load(Path(path)), header

@@ -1,4 +1,4 @@
-"""Typed configuration of what is done to weights: quantization, pruning, fine-tuning.
+"""Typed configuration of what is done to weights: upcycling, quantization, pruning, fine-tuning.
 
 An option with a default of None is one that the tool was not given: it keeps the tool's own.
 """
@@ -11,6 +11,28 @@ from typing_extensions import Self
 from steps.base.strict import Name, NotNegative, Positive, PositiveNumber, Strict
 from steps.config.fetch import Commit, Sha256
 from steps.config.results import Result
+
+
+class UpcycleConfig(Strict):
+    """A mixture of experts made of dense weights; each token takes `experts_per_token` of them.
+
+    `noise`: of each expert's weights, as a share of their standard deviation. `router`: the
+    standard deviation of the router's weights, which are drawn. `seed`: of both.
+    """
+
+    experts: Positive
+    experts_per_token: Positive
+    noise: Annotated[float, Field(ge=0, le=1)]
+    router: PositiveNumber
+    seed: NotNegative
+
+    @model_validator(mode="after")
+    def there_are_enough_experts(self) -> Self:
+        if self.experts_per_token > self.experts:
+            raise ValueError(
+                f"a token can't take {self.experts_per_token} of {self.experts} experts"
+            )
+        return self
 
 
 class NoOptions(Strict):
@@ -39,6 +61,11 @@ class QuarkOptions(Strict):
     model_attn_implementation: Literal["sdpa"] | None = None
     batch_size: Positive | None = None
     calibrate_answers: bool = False
+
+    @property
+    def static(self) -> bool:
+        """Activations have scales that calibration measures."""
+        return self.quant_scheme == "w_fp8_a_fp8"
 
 
 class BrevitasOptions(Strict):

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from steps.base.strict import Fraction, NotNegative, Positive, PositiveNumber, Strict
-from steps.config.engine import NullEngine, RocmVllmEngine, VllmEngine
+from steps.config.engine import DiffusersEngine, NullEngine, RocmVllmEngine, VllmEngine
 
 
 class LlmboostArguments(Strict):
@@ -82,6 +82,12 @@ class UnpublishedEngine(Strict):
 
 
 PlannedEngine = Annotated[
-    LlmboostEngine | SharkEngine | UnpublishedEngine | VllmEngine | RocmVllmEngine | NullEngine,
+    LlmboostEngine
+    | SharkEngine
+    | UnpublishedEngine
+    | VllmEngine
+    | RocmVllmEngine
+    | NullEngine
+    | DiffusersEngine,
     Field(discriminator="kind"),
 ]

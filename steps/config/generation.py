@@ -1,6 +1,17 @@
 """What an engine generates: tokens, or a picture."""
 
+from typing import ClassVar
+
+from pydantic import model_validator
+from typing_extensions import Self
+
 from steps.base.strict import Positive, PositiveNumber, Strict
+
+WORD_BYTES = 4
+"""Answers travel to LoadGen as 32-bit words: a token each, or four bytes of a picture."""
+
+CHANNELS = 3
+"""Bytes of a pixel: red, green, blue."""
 
 
 class Generation(Strict):
@@ -22,10 +33,35 @@ class Generation(Strict):
         """Every token that ends an answer."""
         return self.eos_token_id if isinstance(self.eos_token_id, tuple) else (self.eos_token_id,)
 
+    @property
+    def words(self) -> tuple[int, int]:
+        """The fewest and the most words of an answer."""
+        return self.min_tokens, self.max_tokens
+
 
 class ImageGeneration(Strict):
-    """Text to image; `size` is the side of the square image in pixels."""
+    """Text to image; `size` is the side of the square image in pixels. An answer is its bytes, row
+    by row, three for each pixel, as MLCommons' reference gives them to LoadGen."""
+
+    stop_sequences: ClassVar[bool] = False
 
     steps: Positive
     guidance_scale: PositiveNumber
     size: Positive
+    negative_prompt: str
+
+    @model_validator(mode="after")
+    def bytes_fill_words(self) -> Self:
+        if self.size % 2:
+            raise ValueError(f"a side of {self.size} pixels is odd; choose an even one")
+        return self
+
+    @property
+    def bytes(self) -> int:
+        """How many a picture has."""
+        return CHANNELS * self.size * self.size
+
+    @property
+    def words(self) -> tuple[int, int]:
+        """The fewest and the most words of an answer: every picture has as many."""
+        return self.bytes // WORD_BYTES, self.bytes // WORD_BYTES

@@ -6,38 +6,38 @@ by its own key and not by that of the step that stumbles over it.
 
 from collections.abc import Mapping
 from functools import lru_cache
+from math import isqrt
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import ConfigDict, Field, ValidationError
 
 from steps.base.arguments import nearest
 from steps.base.errors import UserError, explain
 from steps.base.record import canonical_json
 from steps.base.strict import Division, Name, Positive, Rate, Scenario, Strict
+from steps.base.yaml_text import mapping_of
 from steps.config.accelerators import Accelerator
 from steps.config.engine import Host
 from steps.config.fetch import FetchSettings
+from steps.config.generation import CHANNELS
 from steps.config.layers import merged, selections
 
 Group = TypeVar("Group", bound=Strict)
 
-BY_FILE = ("hardware", "system", "precision")
+BY_FILE = ("hardware", "system", "precision", "engine")
 """Groups that layers select by, beside the scenario and the model."""
 
 LAYERS = (
     *("hardware.engine", "hardware.fields", "hardware.runtime", "hardware.partitions"),
-    "engine.settings",
+    *("engine.settings", "engine.fields", "engine.partitions"),
     *("benchmark.loadgen", "benchmark.quantizer_options", "compression.quantizer_options"),
     *("system.loadgen", "system.engine", "system.fields"),
 )
 """Settings in layers, by their place in the composed configuration."""
 
-LOADGEN = ("target_qps", "min_duration_ms", "min_query_count")
+LOADGEN = ("target_qps", "min_duration_ms", "min_query_count", "compliance_min_query_count")
 """What layers may say of LoadGen's settings (conf/steps.yaml)."""
-
-LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Hardware(Strict):
@@ -75,8 +75,8 @@ class NodeGroup(Strict):
 class Cluster(Strict):
     """Nodes of a system, by hardware.
 
-    `name`: the file's. `groups`: the kinds of nodes. `hosts`: where a run starts Ray over SSH, one
-    host per node in the order of the groups; empty: something else starts it. `checkout`: the
+    `name`: the file's. `groups`: the kinds of nodes. `hosts`: where a run starts engines over SSH,
+    one host per node; empty: something else starts them. `checkout`: the
     path of the checkout on the hosts; null: the same as here.
     """
 
@@ -184,12 +184,8 @@ def check(composed: Mapping[str, Any], conf: Path) -> Requirement:
             f"system {system.name} runs on {hardware.name}, but cluster {cluster.name} has none "
             "of it; override /hardware or /cluster in its file"
         )
-    if cluster.hosts and (composed["runtime"]["name"] != "native" or not hardware.environment):
-        raise UserError(
-            f"system {system.name} runs in an image, and cluster.hosts starts Ray outside of it; "
-            "start Ray in the image on every node and set placement.cluster to its HOST:PORT"
-        )
-    _check_division(system, composed["compression"])
+    _check_division(system, composed["compression"], composed["benchmark"])
+    _check_pictures(system, composed)
     precision = str(composed["precision"]["name"])
     if precision not in hardware.precisions:
         raise UserError(
@@ -235,8 +231,15 @@ def _kind(group: NodeGroup, own: Hardware, conf: Path) -> NodeKind:
     )
 
 
-def _check_division(system: System, compression: Mapping[str, Any]) -> None:
-    """MLPerf Inference's closed division allows neither fewer weights nor further training."""
+def _check_division(
+    system: System, compression: Mapping[str, Any], benchmark: Mapping[str, Any]
+) -> None:
+    """MLPerf Inference's closed division allows neither other weights nor further training."""
+    if system.division == "closed" and benchmark.get("upcycle") is not None:
+        raise UserError(
+            f"system {system.name} is of the closed division, where benchmark {benchmark['name']} "
+            "isn't allowed: its experts are made of other weights; set system.division=open"
+        )
     for change, word in (("prune", "pruned"), ("finetune", "trained further")):
         if system.division == "closed" and compression[change] is not None:
             raise UserError(
@@ -244,6 +247,20 @@ def _check_division(system: System, compression: Mapping[str, Any]) -> None:
                 f"{compression['name']} isn't allowed: the model is {word}; choose "
                 "compression=none or system.division=open"
             )
+
+
+def _check_pictures(system: System, composed: Mapping[str, Any]) -> None:
+    """The closed division has pictures of the round's size, as the bytes of its answers say."""
+    size = composed["benchmark"]["generation"].get("size")
+    if system.division != "closed" or size is None:
+        return
+    found, wanted = CHANNELS * size**2, composed["effective"]["official"]["bytes_per_sample"]["out"]
+    if found != wanted:
+        raise UserError(
+            f"system {system.name} is of the closed division, where a picture has {wanted:,} "
+            f"bytes, and one of {size} pixels a side has {found:,}; set "
+            f"benchmark.generation.size to {isqrt(wanted // CHANNELS)} or system.division=open"
+        )
 
 
 def _check_layers(composed: Mapping[str, Any], conf: Path) -> None:
@@ -338,36 +355,34 @@ def _models(conf: Path, files: tuple[tuple[str, int], ...]) -> Mapping[str, str]
 
 def _model(conf: Path, benchmark: str) -> str:
     """As its file says it, or what it builds on; a file that can't be read has its own name."""
-    path = conf / "benchmark" / f"{benchmark}.yaml"
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), LOADER)
+        raw = mapping_of(conf / "benchmark" / f"{benchmark}.yaml")
         own = raw.get("benchmark", raw)
         if "name" in own.get("model", {}):
             named = str(own["model"]["name"])
             return benchmark if "${" in named else named
         bases = [base for base in raw.get("defaults", []) if isinstance(base, str)]
-    except (OSError, yaml.YAMLError, AttributeError, TypeError):
+    except (UserError, AttributeError, TypeError):
         return benchmark
     return next((_model(conf, base) for base in bases if base != "_self_"), benchmark)
 
 
-def hardware_file(conf: Path, name: str) -> Mapping[str, Any]:
+def hardware_file(conf: Path, name: str, above: tuple[str, ...] = ()) -> Mapping[str, Any]:
     """`conf/hardware/<name>.yaml` on what it builds on; interpolations stay as they are written.
 
-    Raises UserError naming a file that can't be read.
+    `above`: what builds on it. Raises UserError naming a file that can't be read.
     """
     path = conf / "hardware" / f"{name}.yaml"
-    try:
-        own = _read(path, path.stat().st_mtime_ns)
-    except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
-        raise UserError(f"{path} can't be read ({error}); restore it") from error
-    bases = [base for base in own.get("defaults", []) if base != "_self_"]
+    own = dict(_read(path, path.stat().st_mtime_ns if path.is_file() else 0))
+    if name in above:
+        raise UserError(f"{path} builds on itself ({' on '.join((*above, name))}); correct it")
+    bases = [base for base in own.pop("defaults", []) if base != "_self_"]
     below: Mapping[str, Any] = {}
     for base in bases:
-        below = merged(below, hardware_file(conf, base))
-    return merged(below, {key: value for key, value in own.items() if key != "defaults"})
+        below = merged(below, hardware_file(conf, base, (*above, name)))
+    return merged(below, own)
 
 
 @lru_cache(maxsize=128)
 def _read(path: Path, written: int) -> Mapping[str, Any]:
-    return dict(yaml.load(path.read_text(encoding="utf-8"), LOADER))
+    return mapping_of(path)

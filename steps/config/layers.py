@@ -15,7 +15,7 @@ from typing import Any
 
 from steps.config.origins import on_top
 
-SELECTORS = ("by_scenario", "by_model", "by_precision", "by_hardware", "by_system")
+SELECTORS = ("by_scenario", "by_model", "by_precision", "by_hardware", "by_engine", "by_system")
 """In the order in which they apply: of two that set the same key the later one wins."""
 
 

@@ -3,15 +3,13 @@
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import yaml
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig
 
 from steps.base.errors import UserError
+from steps.base.yaml_text import mapping_of, value_of
 from steps.config.axes import AXES
-from steps.config.composing import load
-from steps.config.groups import LOADER
 from steps.config.overrides import Typed
 from steps.config.site import site_text
 
@@ -61,7 +59,7 @@ def _stands_for(
     """The system whose cells it takes; None: none, and it needs none."""
     what = f"system {system}" if site is None else f"{system}, which --site {site} builds on"
     elsewhere = experiments_of(conf, system)
-    bases = [] if elsewhere else list(bases_of(conf, system))
+    bases = [] if elsewhere else bases_of(conf, system)
     for other in bases:
         if other in there:
             return other
@@ -95,32 +93,32 @@ def require_matrix(base: DictConfig, typed: Typed) -> None:
             raise UserError(f"{leaf.text} has no effect: {axis}= is given too; leave one out")
 
 
-def bases_of(conf: Path, system: str) -> Iterator[str]:
-    """Systems that a file of conf/system builds on, the nearest first."""
-    try:
-        text = (conf / "system" / f"{system}.yaml").read_text(encoding="utf-8")
-        raw = yaml.load(text, LOADER)
-    except (OSError, yaml.YAMLError):
-        return
-    for entry in raw.get("defaults", []) if isinstance(raw, dict) else []:
-        if isinstance(entry, str) and entry != "_self_":
-            yield entry
-            yield from bases_of(conf, entry)
+def bases_of(conf: Path, system: str) -> list[str]:
+    """Systems that a file of conf/system builds on, the nearest first, each once."""
+    found = [system]
+    for name in found:  # grows
+        path = conf / "system" / f"{name}.yaml"
+        defaults = mapping_of(path).get("defaults") if path.is_file() else None
+        bases = defaults if isinstance(defaults, list) else []
+        found += [one for one in bases if isinstance(one, str) and one not in (*found, "_self_")]
+    return found[1:]
 
 
 def experiments_of(conf: Path, system: str) -> list[str]:
     """Names of the experiments that have cells of a system."""
     found = []
     for path in sorted((conf / "experiment").glob("*.yaml")):
-        raw = cast(DictConfig, OmegaConf.create(load(path)))
-        cells = [dict(cell) for cell in raw.get("cells", [])] or [dict(raw.get("matrix", {}))]
-        if any(system in _several(cell.get("system", [])) for cell in cells):
+        raw = mapping_of(path)
+        listed = raw.get("cells")
+        cells = listed if listed and isinstance(listed, list) else [raw.get("matrix")]
+        named = [cell.get("system", []) for cell in cells if isinstance(cell, dict)]
+        if any(system in _several(one) for one in named):
             found.append(path.stem)
     return found
 
 
 def _several(value: Any) -> list[str]:
-    return [str(v) for v in value] if isinstance(value, ListConfig) else [str(value)]
+    return [str(v) for v in value] if isinstance(value, list | ListConfig) else [str(value)]
 
 
 def _product(base: DictConfig, axes: Mapping[str, list[str]]) -> Iterator[dict[str, str]]:
@@ -179,10 +177,7 @@ def _entries(base: DictConfig) -> Iterator[dict[str, str]]:
 
 def base_of(site: Path) -> str:
     """The first system that a site file builds on."""
-    try:
-        raw = yaml.safe_load(site_text(site))
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"--site {site} can't be read: {' '.join(str(error).split())}") from error
+    raw = value_of(site_text(site), f"--site {site}")
     given = raw.get("defaults") if isinstance(raw, dict) else None
     defaults = given if isinstance(given, list) else []
     bases = [one for one in defaults if isinstance(one, str) and one != "_self_"]

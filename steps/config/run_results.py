@@ -13,9 +13,9 @@ class EngineIdentity(Result):
     """The engines of a run: the same for all of them.
 
     `generation`: of vLLM, "V0" or "V1"; results of before generations were named lack it. `device`:
-    its kind. `kernels`: "native" or "emulated". `threads`: of arithmetic, of each engine.
-    `emulated`: a precision that the device doesn't compute in. `image`: the one it ran in; None: it
-    ran in an environment.
+    its kind. `kernels`: "native" or "emulated". `torch`, `dtype`: of diffusers. `threads`: of
+    arithmetic, of each engine. `emulated`: a precision that the device doesn't compute in. `image`:
+    the one it ran in; None: it ran in an environment.
     """
 
     name: str
@@ -23,6 +23,8 @@ class EngineIdentity(Result):
     device: str
     generation: str = ""
     kernels: str = ""
+    torch: str = ""
+    dtype: str = ""
     threads: Positive | None = None
     emulated: bool = False
     image: str | None = None

@@ -6,15 +6,14 @@ from pydantic import model_validator
 from typing_extensions import Self
 
 from steps.base.strict import Positive, Scenario, Strict
-from steps.config.engine import Engine
+from steps.config.engine import DiffusersEngine, Engine
 from steps.config.engine_planned import PlannedEngine
 from steps.config.generation import Generation, ImageGeneration
 from steps.config.journal import JournalSettings
 from steps.config.loadgen import MOST_QUERIES, Loadgen, RunRules
 
 ComplianceTest = Literal["TEST01", "TEST04", "TEST06", "TEST07", "TEST09"]
-"""Those that steps/judge/compliance judges. A plan's check judges all but the last two, which
-`./reproduce compliance` verifies (steps/plan/specs/compliance_check.py)."""
+"""Those that steps/judge/compliance judges."""
 
 
 class RunSettings(Strict):
@@ -39,8 +38,20 @@ class RunSettings(Strict):
 class RunConfig(RunSettings):
     """Shared by the three LoadGen runs of a scenario."""
 
-    generation: Generation
+    generation: Generation | ImageGeneration
     engine: Engine
+
+    @model_validator(mode="after")
+    def engine_makes_what_is_asked(self) -> Self:
+        pictures = isinstance(self.generation, ImageGeneration)
+        if pictures != isinstance(self.engine, DiffusersEngine):
+            made = "tokens" if pictures else "pictures"
+            asked = "pictures" if pictures else "tokens"
+            raise ValueError(
+                f"engine {self.engine.kind} makes {made}, and the benchmark asks for {asked}; "
+                "choose another engine"
+            )
+        return self
 
 
 class PlannedRunConfig(RunSettings):

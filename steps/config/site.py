@@ -59,9 +59,6 @@ def _has_package(text: str) -> bool:
     return False
 
 
-BINARY = "tag:yaml.org,2002:binary"
-
-
 def _excess(text: str) -> str | None:
     """What of a document is too much: depth, or size once its aliases are written out.
 
@@ -84,8 +81,6 @@ def _excess(text: str) -> str | None:
             size += sizes.get(str(event.anchor), 1)
         elif isinstance(event, yaml.ScalarEvent):
             size += 1
-        if getattr(event, "tag", None) == BINARY:
-            return f"has a value of {BINARY}"
         if len(open_) > MAX_DEPTH:
             return f"is nested more than {MAX_DEPTH} deep"
         if size > MAX_NODES:

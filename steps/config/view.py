@@ -47,6 +47,7 @@ NAMES: Mapping[str, str] = {
     "generation": "benchmark.generation",
     "model": "benchmark.model",
     "dataset": "benchmark.dataset",
+    "upcycle": "steps.upcycle",
     "quantize": "steps.quantize",
     "quantizer_options": "effective.quantizer_options",
     "prune": "compression.prune",
@@ -77,6 +78,7 @@ LAYERED = ("engine", "fields", "quantizer_options", "runtime")
 FIXED: Mapping[str, str] = {
     "rules": "the round says them; choose another one with round=NAME",
     "gates": "the round says them; choose another one with round=NAME",
+    "upcycle": "the benchmark says it; override benchmark.upcycle.KEY",
     "quantize": "the precision says it; choose another one with precision=NAME",
     "container": "its recipe is in conf/engine/ or conf/hardware/",
     "scheduler": "it applies to all cells; choose another one with scheduler=NAME",
@@ -157,7 +159,7 @@ def certainly_read(values: Mapping[str, Any]) -> frozenset[str]:
     quantize = steps.get("quantize")
     if isinstance(quantize, Mapping) and quantize.get("format") not in (None, "none"):
         parts.append(quantize)
-    parts += [steps.get("prune"), steps.get("finetune")]
+    parts += [steps.get("upcycle"), steps.get("prune"), steps.get("finetune")]
     return frozenset(_origins(parts))
 
 

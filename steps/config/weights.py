@@ -23,6 +23,7 @@ class WeightsResult(Result):
     was asked, `revision` what of. `format`, `repository`: of weights that were fetched quantized;
     `format` also of those that were quantized here. `recipe`: of the embedded ones. `calibrated`,
     `finetuned`: as their tools describe it. `dropped_layers`: first and last of the pruned block.
+    `experts`: of a mixture that was made of dense weights.
     """
 
     name: str
@@ -36,6 +37,7 @@ class WeightsResult(Result):
     finetuned: dict[str, JsonValue] | None = None
     importance: Importance | None = None
     dropped_layers: tuple[int, int] | None = None
+    experts: Positive | None = None
 
     def but(self, **said: object) -> "WeightsResult":
         """The same with what another step says of them."""

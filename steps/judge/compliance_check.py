@@ -1,5 +1,6 @@
 """The verdict on a compliance run, and the files of it that a submission carries."""
 
+import tempfile
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -8,9 +9,10 @@ from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.record import MANIFEST, Manifest, Record, Workspace
 from steps.base.step import main
-from steps.config.checks import ComplianceCheckConfig
+from steps.config.checks import ComplianceCheckConfig, ScoredAlike
 from steps.config.verdicts import Complaint, ComplianceVerdict, as_result
 from steps.judge.compliance import tokens, verify
+from steps.judge.scoring.whole import samples_of
 from steps.judge.window import differences_of, window_of
 from steps.mlperf.detail import read_detail
 from steps.mlperf.loadgen import ANSWERS, DETAIL
@@ -26,11 +28,12 @@ def step(
 ) -> None:
     """Publishes a ComplianceVerdict, and fills the test's directory of the submission.
 
-    Inputs besides the test's own `run`: `performance` for a test whose speed is judged, and
-    `accuracy` for TEST01.
+    Inputs besides the test's own `run`: `performance` for a test whose speed is judged,
+    `accuracy` for TEST01, with the `dataset` where its answers may differ if they score alike, and
+    for TEST07 the `dataset` and the `model`, whose tokenizer it has.
     """
     run = _whole(inputs["run"])
-    judge = _tokens if config.test == "TEST06" else _timed
+    judge = JUDGES.get(config.test, _timed)
     window = window_of(run, config.window, console.say)
     verdict = judge(config, run, inputs, workspace.directory).model_copy(
         update={"window": window, "differences": differences_of(run)}
@@ -49,6 +52,9 @@ def _timed(
     if config.test == "TEST01":
         accuracy = _whole(inputs["accuracy"]).directory
         more, differ = verify.answers(rule, accuracy, run.directory, config.answer_type)
+        if config.scores is not None and any(one.code == verify.DIFFER for one in differ):
+            dataset = Manifest.read(inputs["dataset"])
+            more, differ = _scored(config, config.scores, rule, accuracy, run.directory, dataset)
         texts, complaints = {**texts, **more}, (*complaints, *differ)
     verify.package(folder, run.directory, texts)
     complaints = (*complaints, *early(config.test, performance, run))
@@ -57,6 +63,29 @@ def _timed(
         complaints=complaints,
         test=config.test,
     )
+
+
+def _scored(
+    config: ComplianceCheckConfig,
+    scores: ScoredAlike,
+    rule: Test,
+    accuracy: Path,
+    run: Path,
+    dataset: Manifest,
+) -> verify.Found:
+    """TEST01's other way, where answers differ: both logs are scored on the test's samples."""
+    from steps.judge.scoring.given import files
+    from steps.judge.scoring.images import score
+
+    only, known = samples_of(run / ANSWERS), files(scores.weights, dataset)
+    with tempfile.TemporaryDirectory() as scratch:
+        texts = []
+        for name, log in (("baseline", accuracy / ANSWERS), ("test", run / ANSWERS)):
+            path = Path(scratch) / name
+            path.write_text(score(log, known, only=only).text(), encoding="utf-8")
+            texts.append(path)
+        scored = verify.Scored(scores.official, scores.metrics, tuple(texts))
+        return verify.answers(rule, accuracy, run, config.answer_type, scored)
 
 
 def early(test: str, performance: Manifest, run: Manifest) -> Iterator[Complaint]:
@@ -126,6 +155,47 @@ def _tokens(
         eos_terminated=found.terminated,
         first_token="True" if timed else "Skipped",
     )
+
+
+def _bounded(
+    config: ComplianceCheckConfig, run: Manifest, inputs: Mapping[str, Path], folder: Path
+) -> ComplianceVerdict:
+    """TEST07 and TEST09: what the test counts is within the round's bounds."""
+    rule, official = Test(**config.rule.model_dump()), config.official
+    if official is None or official not in rule.bounds:
+        raise UserError(
+            f"{config.test} has no bounds for {official}; add them to compliance.{config.test} of "
+            "the round's file"
+        )
+    if config.test == "TEST09":
+        texts, complaints = verify.output_lengths(rule, run.directory, official)
+    else:
+        texts, complaints = _in_full(config, rule, run, inputs)
+    verify.package(folder, run.directory, texts, whole=True)
+    return ComplianceVerdict(holds=not complaints, complaints=complaints, test=config.test)
+
+
+def _in_full(
+    config: ComplianceCheckConfig, rule: Test, run: Manifest, inputs: Mapping[str, Path]
+) -> verify.Found:
+    import pandas
+
+    from steps.judge.scoring.score import score
+
+    assert config.official is not None
+    if config.scorer is None:
+        raise UserError(f"{config.test} is judged by a score; set benchmark.scorer")
+    table = pandas.read_pickle(Manifest.read(inputs["dataset"]).file("evaluation.pkl"))
+    tokenizer = Manifest.read(inputs["model"]).file("tokenizer.json")
+    with tempfile.TemporaryDirectory() as scratch:
+        printed = Path(scratch) / "scores.txt"
+        found = score(config.scorer, run.file(ANSWERS), table, tokenizer)
+        printed.write_text(found.text(), encoding="utf-8")
+        return verify.full_accuracy(rule, run.directory, config.official, printed)
+
+
+JUDGES = {"TEST06": _tokens, "TEST07": _bounded, "TEST09": _bounded}
+"""Any other test is one of speed."""
 
 
 if __name__ == "__main__":

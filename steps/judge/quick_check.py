@@ -17,6 +17,8 @@ from steps.config.verdicts import Complaint, QuickVerdict, as_result
 from steps.run.quick_run import ANSWERS
 
 METRIC = "rougeL"
+TRUE = ("output", "ref_output")
+"""MLCommons' columns of true answers' texts: of Llama 2's dataset and of Mixtral's."""
 
 
 def step(
@@ -32,7 +34,8 @@ def step(
 
     model, dataset = Manifest.read(inputs["model"]), Manifest.read(inputs["dataset"])
     tokenizer = Tokenizer.from_file(str(model.file("tokenizer.json")))
-    truths = list(pandas.read_pickle(dataset.file("evaluation.pkl"))["output"])
+    table = pandas.read_pickle(dataset.file("evaluation.pkl"))
+    truths = list(table[next(name for name in TRUE if name in table)])
     scores = {
         role: np.array(_scores(Manifest.read(inputs[role]), tokenizer, truths))
         for role in ("run", "reference")

@@ -5,18 +5,44 @@
 directory came from. VARIABLE: read by code that isn't in it.
 """
 
-import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, model_validator
+from typing_extensions import Self
 
 from steps import ROOT
 from steps.base.errors import UserError
-from steps.base.record import write_atomically
+from steps.base.record import canonical_json, write_atomically
+from steps.base.strict import Strict
 from steps.config import options
 from steps.machine import vllm_source
+from steps.machine.printed import last
 
 LIMIT_S = 300.0
+
+
+class _Takes(Strict):
+    arguments: dict[str, Any]
+    nested: dict[str, Any]
+    environment: list[str]
+
+    @model_validator(mode="after")
+    def options(self) -> Self:
+        """As steps/config/options.py will read them, but kept as they were printed."""
+        named = {"name": "", "source": ""}
+        options.Options.model_validate_json(canonical_json({**named, **self.model_dump()}))
+        return self
+
+
+class _Said(Strict):
+    version: str
+    takes: _Takes
+
+
+PRINTED = TypeAdapter[_Said | None](_Said | None)
 
 
 def script() -> str:
@@ -26,11 +52,11 @@ def script() -> str:
 
 def text(printed: str, source: str) -> "str | None":
     """A file's text from what `script` printed; None: that Python has no vLLM, or one that keeps
-    its arguments elsewhere."""
-    found = json.loads(printed)
-    if not found or not found["takes"]["arguments"]:
+    its arguments elsewhere. Raises UserError for anything else."""
+    found = last(printed, PRINTED, source, "what its vLLM takes")
+    if found is None or not found.takes.arguments:
         return None
-    return options.dumped(f"vLLM {found['version']}", source, found["takes"])
+    return options.dumped(f"vLLM {found.version}", source, found.takes.model_dump())
 
 
 def of_environment(python: Path) -> "str | None":

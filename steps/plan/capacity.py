@@ -11,17 +11,15 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from steps import ROOT
 from steps.base.arguments import Parser, json_argument
-from steps.base.errors import UserError, explain
-from steps.base.record import canonical_json
+from steps.base.errors import UserError
 from steps.base.strict import Name, PositiveNumber, Strict
+from steps.base.yaml_text import typed
 from steps.config.accelerators import Accelerator
 from steps.config.groups import hardware_file
-from steps.mlperf.rounds import read_yaml
 
 FILE = ROOT / "conf/capacity.yaml"
 
@@ -115,14 +113,7 @@ def _known(what: str, table: Mapping[str, Entry], name: str) -> Entry:
 
 def load(path: Path = FILE) -> Capacity:
     """Read and check the data file; raises UserError naming the key."""
-    try:
-        content = read_yaml(path)
-        machines = {"hardware": _machines(path.parent)}
-        return Capacity.model_validate_json(canonical_json({**content, **machines}))
-    except ValidationError as error:
-        raise UserError(f"{path.name}: {explain(error)}; fix it in conf/") from error
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{path} can't be read ({error}); restore it") from error
+    return typed(path, Capacity, hardware=_machines(path.parent))
 
 
 def _machines(conf: Path) -> dict[str, Any]:

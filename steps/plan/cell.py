@@ -13,7 +13,7 @@ from steps.base.record import canonical_json
 from steps.base.strict import Name, Positive, Strict
 from steps.config.artifacts import HubModel, ModelConfig
 from steps.config.checks import TestRule
-from steps.config.compression import FinetuneConfig, PruneConfig
+from steps.config.compression import FinetuneConfig, PruneConfig, UpcycleConfig
 from steps.config.runtime import Runtime
 from steps.config.scheduler import Scheduler
 
@@ -97,6 +97,7 @@ class Steps(_Part):
     container: _Images
     model: ModelConfig
     dataset: _Dataset
+    upcycle: UpcycleConfig | None
     quantize: _Quantize
     prune: PruneConfig | None
     finetune: FinetuneConfig | None
@@ -119,11 +120,12 @@ class Steps(_Part):
         late = self.prune is not None and self.prune.when == "after_quantize"
         order = ("quantize", "prune") if late else ("prune", "finetune", "quantize")
         wanted = {
+            "upcycle": self.upcycle is not None,
             "quantize": self.quantize.format != "none" and not self.prequantized,
             "prune": self.prune is not None,
             "finetune": self.finetune is not None,
         }
-        return tuple(step for step in order if wanted[step])
+        return tuple(step for step in ("upcycle", *order) if wanted[step])
 
     @property
     def prequantized(self) -> bool:

@@ -71,6 +71,8 @@ def _changed(
 ) -> tuple[float | None, float]:
     if step == "quantize" and not config["options"].get("rounded"):
         return billions, known.bytes_per_weight[config["format"]]
+    if step == "upcycle":
+        return None, size  # how much of the weights becomes experts isn't known
     if step == "prune" and billions is not None:
         return billions * (1 - PruneConfig(**config).dropped), size
     return billions, size

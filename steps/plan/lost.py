@@ -10,6 +10,7 @@ from steps.base.errors import UserError
 from steps.base.record import canonical_json
 from steps.base.strict import Scenario
 from steps.config.composed import ComposedCell, Composition, Source
+from steps.config.groups import LAYERS
 from steps.config.layers import SELECTORS
 from steps.config.origins import TYPED
 from steps.config.origins import leaves as below
@@ -19,6 +20,9 @@ from steps.plan.plan import Plan
 APART = ("experiment", "matrix", "cells", "experiment_name", "fetch", "site")
 """Keys that choose cells, which is an effect of its own; and access to a network, which a site may
 always give: it applies to what is fetched, if anything is."""
+
+LAYERED = tuple(dict.fromkeys(path.partition(".")[0] for path in LAYERS))
+"""Groups that have settings in layers."""
 
 Planning = Callable[[Sequence[str], str | None], Plan]
 """A plan of other overrides, and of one more that Hydra applies last."""
@@ -123,7 +127,7 @@ def hydra(value: Any) -> str:
 def _winner(leaf: Leaf, found: Composition) -> str:
     """What wins over it, and where."""
     selected = dict(_selected(leaf.path))
-    names = frozenset[str]().union(*(cell.names for cell in found.cells))
+    names = frozenset[str]().union(*map(_names, found.cells))
     for selector, value in selected.items():
         if value not in names:
             return f"it is for {selector} {value}, and no cell of this command is of {value}"
@@ -157,6 +161,11 @@ def _where(source: Source) -> str:
     return source.value if source.file == TYPED else f"{source.file} ({source.path})"
 
 
+def _names(cell: ComposedCell) -> frozenset[str]:
+    """All that layers select by: of an engine too, which narrows no setting of the top layer."""
+    return cell.names | {str(cell.values["engine"]["name"])}
+
+
 def _selected(path: str) -> Iterator[tuple[str, str]]:
     parts = path.split(".")
     for part, value in pairwise(parts):
@@ -174,13 +183,13 @@ def _setting(path: str) -> tuple[str, ...]:
 
 def _taking_out(leaf: Leaf, cell: ComposedCell) -> Source | None:
     """A null of another layer for the same setting."""
-    for group in ("hardware", "engine", "benchmark", "system"):
+    for group in LAYERED:
         for path, value in _below(cell, group):
-            applies = all(name in cell.names for _, name in _selected(path))
+            applies = all(name in _names(cell) for _, name in _selected(path))
             same = _setting(path) == _setting(leaf.path) != ()
             if value is None and applies and same:
-                said = cell.files.of(path)
-                return Source(path, cell.files.name(said[-1][0]) if said else "conf/", None)
+                file, said = (cell.files.of(path) or [("", None)])[-1]
+                return Source(path, cell.files.name(file) if file else "conf/", said)
     return None
 
 

@@ -4,14 +4,11 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated
 
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from steps import ROOT
-from steps.base.errors import UserError, explain
-from steps.base.record import canonical_json
 from steps.base.strict import Positive, PositiveNumber, Strict
-from steps.mlperf.rounds import read_yaml
+from steps.base.yaml_text import typed
 
 FILE = ROOT / "conf/estimates.yaml"
 PLACE = "conf/estimates.yaml"
@@ -46,10 +43,4 @@ class Rates(Strict):
 @cache
 def load(path: Path = FILE) -> Rates:
     """Raises UserError naming the key that is wrong."""
-    try:
-        content = read_yaml(path)
-        return Rates.model_validate_json(canonical_json(content))
-    except ValidationError as error:
-        raise UserError(f"{path.name}: {explain(error)}; fix it in conf/") from error
-    except (OSError, yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{path} can't be read ({error}); restore it") from error
+    return typed(path, Rates)

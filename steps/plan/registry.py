@@ -7,10 +7,11 @@ step stands in steps/plan/specs/, in the file that has its name.
 from collections.abc import Mapping
 from importlib import import_module
 
-from steps.plan.spec import Config, Stage, StepSpec
+from steps.plan.spec import Stage, StepSpec
 
 _ORDER = (
-    *("environment", "container", "model", "quantize", "prune", "training_sets", "finetune"),
+    *("environment", "container", "model", "upcycle", "quantize", "prune"),
+    *("training_sets", "finetune"),
     *("dataset_files", "dataset", "quick_run", "quick_check", "describe"),
     *("performance_run", "accuracy_run", "compliance_run"),
     *("performance_check", "accuracy_check", "compliance_check"),
@@ -24,10 +25,15 @@ STEPS: Mapping[str, StepSpec] = {
 COMPARED: Mapping[str, Mapping[str, str]] = {
     "TEST01": {"performance": "performance_run", "accuracy": "accuracy_run"},
     "TEST04": {"performance": "performance_run"},
+    "TEST07": {"dataset": "dataset", "model": "weights"},
 }
 """What a compliance_check needs besides its own run: role and step, by test."""
 
-AFTER_PERFORMANCE = tuple(COMPARED)
+SCORED_ALIKE = "TEST01"
+SCORING: Mapping[str, str] = {"dataset": "dataset", "environment": "environment/scoring"}
+"""The test whose answers may differ if they score alike, and what its check needs to score them."""
+
+AFTER_PERFORMANCE = ("TEST01", "TEST04")
 """Tests that wait for a performance run that holds: an earlier one would be of another try."""
 
 PAGE = "results/{experiment}/report"
@@ -62,13 +68,3 @@ LOG: Mapping[Stage, str] = {
 }
 
 PER_CELL = tuple(name for name, spec in STEPS.items() if spec.stage in ("runs", "verdicts"))
-
-
-def limitation(step: str, config: Config) -> str | None:
-    """Why Reprise can't execute this step with this configuration; None if it can."""
-    return STEPS[step].limitation(config)
-
-
-def brings(step: str, config: Config) -> str | None:
-    """What the user has to bring for this step with this configuration; None if nothing."""
-    return STEPS[step].brings(config)

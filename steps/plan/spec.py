@@ -86,7 +86,8 @@ class StepSpec:
     `module`: what `python -m` starts. `says`: what is printed before the job's name when it starts.
     `axes`: the axes its configuration may depend on; a configuration that differs between two cells
     that agree on these is rejected. `needs` maps the role of an input to the step that makes it
-    ("weights" stands for the last of model, quantize, prune and finetune that the cell has so far).
+    ("weights" stands for the last of model, upcycle, quantize, prune and finetune that the cell has
+    so far).
     `data`: globs of the checkout's files that it reads besides its inputs; the modules that can
     change its results follow from its imports (steps/plan/code.py).
     `place`: where it runs under a scheduler: here, on the machine that `./reproduce` runs on; on a
@@ -98,8 +99,9 @@ class StepSpec:
     Functions of the configuration: `unused` names its keys, dotted, that can't change the result:
     what was made with other values of them holds; `limitation` says in a sentence why Reprise can't
     execute it; `brings` says what the user has to bring so that it can, and with which setting;
-    `programs` maps programs that the machine has to have to the sentence that says so; `cost` also
-    takes the job's key and what else it depends on.
+    `programs` maps programs that the machine has to have ("NAME", or "NAME in FOLDERS" where one of
+    these has to have it) to the sentence that says so; `cost` also takes the job's key and what
+    else it depends on.
     """
 
     module: str

@@ -7,7 +7,7 @@ check, so it imports no types.
 
 import json
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 Json = Mapping[str, Any]
 
-Missing = Callable[[Json, Json], str]
-"""Takes a system's requirement and one of its runs; why this machine can't have that run, or ""
-(steps.machine.look)."""
+Missing = Callable[[Json, Sequence[Json]], str]
+"""Takes a system's requirement and the jobs of one of its cells that aren't done; why the machines
+that there are can't have them, or "" (steps.machine.look, steps.schedule.slurm)."""
 
 
-def unseen(needed: Json, run: Json) -> str:
-    """For a plan of which only the rest is asked, or whose machines are others."""
+def unseen(needed: Json, jobs: Sequence[Json]) -> str:
+    """For a plan of which only the rest is asked, or whose machines say so themselves."""
     return ""
 
 
@@ -96,20 +96,18 @@ def standings(
     if due is None:
         due = {job["output"] for job in frozen["jobs"] if not (root / job["output"]).exists()}
     needed = {one["system"]: one for one in frozen["requirements"]}
-    local = frozen["scheduler"]["name"] == "local"
     cells = _Cells(frozen["jobs"])
     found = []
     for key in cells.keys:
         jobs = [job for job in cells.jobs(key) if job["output"] in due]
         wants = needed[key.split("/")[0]]
-        runs = [job for job in jobs if job["step"].endswith("_run")]
         brings, never = _reasons(jobs)
-        machine = missing(wants, runs[0]) if runs and local else ""
+        runs = any(job["step"].endswith("_run") for job in jobs)
         found.append(
             Standing(
                 key=key,
                 wants=f"{wants['count_per_node']} × {wants['model']}" if wants["model"] else "",
-                machine=machine,
+                machine=missing(wants, jobs) if runs else "",
                 brings=brings,
                 never=never,
                 due=tuple(job["output"] for job in jobs),
@@ -173,12 +171,6 @@ def asked(
     )
 
 
-def limitations(jobs: Iterable[Json]) -> Iterator[tuple[str, str]]:
-    """The steps of these jobs that can't be executed here, each with its first reason."""
-    brings, never = _reasons(jobs)
-    yield from dict([*brings, *never]).items()
-
-
 def _reasons(jobs: Iterable[Json]) -> tuple[tuple[tuple[str, str], ...], ...]:
     """What has to be brought, and what can't be done; the first reason of each step."""
     brings: dict[str, str] = {}
@@ -193,7 +185,12 @@ def _reasons(jobs: Iterable[Json]) -> tuple[tuple[tuple[str, str], ...], ...]:
 
 def _lacking(programs: Mapping[str, str]) -> str | None:
     """The sentence of the first program that this machine doesn't have."""
-    return next((words for name, words in programs.items() if shutil.which(name) is None), None)
+    return next((words for program, words in programs.items() if not _has(program)), None)
+
+
+def _has(program: str) -> bool:
+    name, _, folders = program.partition(" in ")
+    return shutil.which(name, path=folders or None) is not None
 
 
 def _first(reasons: list[str], shown: int, what: str) -> list[str]:

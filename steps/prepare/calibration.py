@@ -9,6 +9,9 @@ from steps.config.prompts import DatasetResult
 from steps.config.results import result_of
 from steps.prepare import samples
 
+TRUE = ("tok_output", "tok_ref_output")
+"""MLCommons' columns of true answers' tokens: of Llama 2's dataset and of Mixtral's."""
+
 
 def load(manifest: Path, count: int | None, *, answers: bool = False) -> list[list[int]]:
     """Token ids of the first `count` calibration prompts (None: all), with `answers` appended.
@@ -37,11 +40,12 @@ def load(manifest: Path, count: int | None, *, answers: bool = False) -> list[li
     if not answers:
         return chosen
     table = _table(manifest)
-    if "tok_output" not in table:
+    column = next((name for name in TRUE if name in table), None)
+    if column is None:
         raise UserError(
             f"{manifest.parent} has no answers to its prompts; set calibrate_answers=false"
         )
-    true = ([int(token) for token in row] for row in table["tok_output"])
+    true = ([int(token) for token in row] for row in table[column])
     return [[*prompt, *answer] for prompt, answer in zip(chosen, true, strict=False)]
 
 

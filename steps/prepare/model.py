@@ -98,7 +98,9 @@ def _take_embedded(model: EmbeddedModel, workspace: Workspace) -> None:
                 f"{source / name} is missing or differs from {MANIFEST}; "
                 "restore it with git checkout"
             )
-        shutil.copyfile(source / name, workspace.directory / name)
+        target = workspace.directory / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, target)
     made = WeightsResult(name=model.name, simulated=False)
     workspace.result = made.but(recipe=shipped["recipe"]).dumped()
 

@@ -20,6 +20,9 @@ NotImplementedError: pandas, for a table of a newer pandas.
 PROMPTS, STOPS = "tok_input", "tok_stop_sequence"
 """MLCommons' columns."""
 
+LATENTS = "latents.pt"
+"""MLCommons' name of the noise that every picture starts from."""
+
 
 @dataclass(frozen=True)
 class Samples:

@@ -17,6 +17,7 @@ from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.record import Manifest, Workspace, partial_directory, sha256_file
 from steps.base.step import main
+from steps.base.untrusted import json_of
 from steps.config.compression import TrainingSetsConfig, TrainingSetsResult
 
 DATA = Path("scripts/data")
@@ -270,7 +271,7 @@ def _check(path: Path, config: TrainingSetsConfig, length: int, needles: int) ->
         )
     for number, line in enumerate(lines, start=1):
         try:
-            fields = json.loads(line)
+            fields = json_of(line)
             text, answers, tokens = fields["input"], fields["outputs"], int(fields["length"])
         except (ValueError, LookupError, TypeError) as error:
             raise UserError(

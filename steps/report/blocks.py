@@ -104,7 +104,24 @@ class Text:
     items: Sequence[str]
 
 
-Block = Table | Chart | Details | Flow | Text
+@dataclass(frozen=True)
+class Picture:
+    """`source`: a data: URL. `caption` is what it was asked to show."""
+
+    source: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures side by side, below the name of what made them."""
+
+    kind: ClassVar[str] = "pictures"
+    title: str
+    pictures: Sequence[Picture]
+
+
+Block = Table | Chart | Details | Flow | Text | Pictures
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from steps.report.blocks import (
     Details,
     Flow,
     Page,
+    Pictures,
     Table,
     Text,
 )
@@ -48,6 +49,8 @@ def _block(block: Block) -> list[str]:
         return [*_items(block.items), ""]
     if isinstance(block, Flow):
         return [" → ".join(_escaped(stage) for stage, _ in block.stages), ""]
+    if isinstance(block, Pictures):
+        return [_escaped(block.title), "", *_items([one.caption for one in block.pictures]), ""]
     assert isinstance(block, Details)
     lines = [f"<details><summary>{_escaped(block.summary)}</summary>", "", _escaped(block.text), ""]
     lines += [*_items(block.items), ""]

@@ -13,6 +13,7 @@ from steps.report.own_performance import performance_section, unfinished_section
 from steps.report.own_provenance import confidential_section, departures_section, made_section
 from steps.report.own_report import OwnReport
 from steps.report.own_states import states_section
+from steps.report.pictures import pictures_section
 from steps.report.points import Points
 from steps.report.sections import partner_section, scaling_section, tone
 from steps.report.summary import CellResult, Summary
@@ -51,7 +52,11 @@ def build(report: OwnReport, inputs: Mapping[str, Path], source: str) -> Page:
 
 
 def _results(points: Points, report: OwnReport, inputs: Mapping[str, Path]) -> list[Section]:
-    return [performance_section(points, inputs, report.partners), accuracy_section(points)]
+    return [
+        performance_section(points, inputs, report.partners),
+        accuracy_section(points),
+        *pictures_section(points, inputs),
+    ]
 
 
 def _comparisons(report: OwnReport, source: str) -> list[Section]:

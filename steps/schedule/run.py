@@ -5,7 +5,7 @@ if Slurm doesn't answer for a while, for jobs that it has lost. So this module w
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,8 +14,10 @@ from steps.base.console import GO_ON, say
 from steps.base.errors import UserError
 from steps.config.scheduler import Slurm
 from steps.machine.probes.losses import Losses
+from steps.plan.due import wanted
 from steps.plan.plan import Job, Plan, load
 from steps.schedule.environment import make
+from steps.schedule.resources import systems_of
 from steps.schedule.slurm import (
     Entry,
     SilenceError,
@@ -50,17 +52,30 @@ def run(path: Path, passed_on: list[str], root: Path) -> int:
     ]
     prefix = prefix_of(root / "results")
     try:
-        check(plan, scheduler, [job for job in plan.jobs if not (root / job.output).exists()])
+        asked = asked_for(plan, passed_on)
         status = status_command()
+        check(plan, scheduler, [job for job in asked if not made(root, job)], status)
         _finish_earlier(prefix, scheduler)
     except SilenceError as error:
         raise UserError(f"Slurm doesn't answer ({error}); nothing was started") from error
-    options = ["--slurm-jobname-prefix", prefix, "--slurm-status-command", status]
+    systems = ",".join(systems_of(asked, plan))
+    options = ["--config", f"systems={systems}"] if systems else []
+    options += ["--slurm-jobname-prefix", prefix, "--slurm-status-command", status]
     # The plugin can't say --mem=0, all memory of the node; what it says goes before this.
     environment = {**os.environ, "SBATCH_MEM_PER_NODE": "0"}
     watch = Watch(plan, scheduler, root, prefix)
     words = [*command, *options]
     return supervise(words, root, plan.stop_limit_s, environment=environment, queue=watch)
+
+
+def asked_for(plan: Plan, passed_on: Sequence[str]) -> list[Job]:
+    """The jobs that Snakemake is asked for: those of the outputs that are named, else all."""
+    named = wanted(plan, passed_on)
+    return [job for job in plan.jobs if not named or job.output in named]
+
+
+def made(root: Path, job: Job) -> bool:
+    return (root / job.output).exists()
 
 
 @dataclass
@@ -218,7 +233,8 @@ class Watch:
 def _log(entry: Entry) -> Path:
     """The job's log as the plugin names it."""
     rule, _, wildcards = entry.comment.removeprefix("rule_").partition("_wildcards_")
-    return LOGS / f"rule_{rule}" / wildcards / f"{entry.number}.log"
+    number = entry.number.partition("+")[0]
+    return LOGS / f"rule_{rule}" / wildcards / f"{number}.log"
 
 
 def _finish_earlier(prefix: str, scheduler: Slurm) -> None:

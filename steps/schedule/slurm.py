@@ -4,15 +4,16 @@ import hashlib
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from steps.base.errors import UserError
 from steps.config.scheduler import Slurm
 from steps.machine.probes.losses import Losses, text_or_none
 from steps.plan.plan import Job, Plan
-from steps.schedule.resources import Resources
+from steps.schedule.resources import Part, Resources, systems_of
 
 ANSWER_LIMIT_S = 60.0
 """Slurm's own tools retry; a controller that fails over needs about half of this."""
@@ -74,6 +75,9 @@ def prefix_of(results: Path) -> str:
     return f"reprise-{hashlib.sha256(str(results.resolve()).encode()).hexdigest()[:12]}"
 
 
+FURTHER = re.compile(r"\+[1-9]\d*$")
+"""The end of the number of a heterogeneous job's further parts, which go with the first, 17+0."""
+
 COLUMNS = {"%i": "JOBID", "%T": "STATE", "%j": "NAME", "%N": "NODELIST", "%k": "COMMENT"}
 REASON = {"%r": "REASON"}
 """Last, because only it is free text and may contain the separator."""
@@ -93,7 +97,8 @@ def queue(prefix: str, lost: Losses | None = None) -> list[Entry]:
 def entries(text: str, prefix: str, lost: Losses) -> list[Entry]:
     lost.tool = "squeue"
     titles = [*COLUMNS.values(), *REASON.values()]
-    return [_entry(row, lost) for row in rows(text, titles) if row["NAME"].startswith(prefix)]
+    own = [row for row in rows(text, titles) if row["NAME"].startswith(prefix)]
+    return [_entry(row, lost) for row in own if not FURTHER.search(row["JOBID"])]
 
 
 def rows(text: str, titles: list[str]) -> list[dict[str, str]]:
@@ -147,63 +152,105 @@ def has_accounting(configured: str) -> bool:
     return kind is not None and kind.rpartition("/")[2].lower() != "none"
 
 
-def check(plan: Plan, scheduler: Slurm, due: Iterable[Job]) -> None:
+def check(plan: Plan, scheduler: Slurm, due: Iterable[Job], followed_by: str) -> None:
     """Raises UserError for what would never start: no such partition, nodes, accelerators, time.
 
-    Nodes that are down or busy don't count: they may come back.
+    Nodes that are down or busy don't count: they may come back. `followed_by`: the plugin's
+    command for states.
     """
-    partition, limit_min, nodes = _partition(scheduler.partition)
-    resources = Resources(plan)
+    partition, due = Partition.of(scheduler), list(due)
+    resources = Resources(plan, systems_of(due, plan))
     for job in due:
+        if len(resources.parts(job)) > 1 and followed_by == "squeue":
+            raise UserError(
+                f"{job.step} {job.key} asks for nodes that don't have the same in one "
+                "heterogeneous job, and without Slurm's accounting (AccountingStorageType) "
+                "Snakemake can't follow one; name the nodes in cluster.hosts, with scheduler=local"
+            )
+        if why := partition.refuses(job, resources):
+            raise UserError(why)
+
+
+@dataclass(frozen=True)
+class Partition:
+    """What sinfo says of one. `limit_min`: after which it ends jobs; None: never."""
+
+    name: str
+    limit_min: int | None
+    nodes: list[Node]
+
+    @classmethod
+    def of(cls, scheduler: Slurm) -> "Partition":
+        """Raises UserError without it, SilenceError without an answer."""
+        lost = Losses()
+        found = partition(
+            ask("sinfo", "--noheader", "-N", "--format=%P|%l|%G|%N"), scheduler.partition, lost
+        )
+        for loss in lost.counts:
+            print(f"{loss}: {loss.field}", file=sys.stderr)
+        return cls(*found)
+
+    def refuses(self, job: Job, resources: Resources) -> str:
+        """Why a job with these resources would never start here; "" if it would."""
         asked = resources.of(job)
         if not asked:
-            continue
+            return ""
         what = f"{job.step} {job.key}"
-        if limit_min is not None and int(asked["runtime"]) > limit_min:
-            raise UserError(
-                f"{what} may take {asked['runtime']} min, but partition {partition} ends jobs "
-                f"after {limit_min}; choose another scheduler.partition, or lower scheduler.time"
+        if self.limit_min is not None and int(asked["runtime"]) > self.limit_min:
+            return (
+                f"{what} may take {asked['runtime']} min, but partition {self.name} ends jobs "
+                f"after {self.limit_min}; choose another scheduler.partition, or lower "
+                "scheduler.time"
             )
-        _find_nodes(what, asked, partition, nodes)
+        parts = resources.parts(job) or [Part(1, None, 0)]
+        return next(filter(None, (self._lacks(what, part) for part in parts)), "")
+
+    def _lacks(self, what: str, part: Part) -> str:
+        wanted, kind, count = part.nodes, part.kind or "", part.accelerators
+        fitting = [node for node in self.nodes if node is None or _number(node, kind) >= count]
+        if len(fitting) >= wanted:
+            return ""
+        known = [node for node in self.nodes if node is not None]
+        counted = {(kind or "no type", number) for node in known for kind, number in node.items()}
+        there = [f"{number} × {kind}" for kind, number in sorted(counted)]
+        having = f" with {count} × {kind or 'any accelerator'}" if count else ""
+        return (
+            f"{what} needs {wanted} node{'s' if wanted > 1 else ''}{having}, and partition "
+            f"{self.name} has {len(fitting)} (of {len(self.nodes)}; accelerators there: "
+            f"{', '.join(there) or 'none'}); choose another scheduler.partition, or say in "
+            "scheduler.gpu_types what Slurm calls them"
+        )
 
 
-def _find_nodes(
-    what: str, asked: Mapping[str, int | str], partition: str, nodes: list[Node]
-) -> None:
-    count, kind = int(asked.get("gpu", 0)), str(asked.get("gpu_model", ""))
-    if "gres" in asked:
-        kind, _, number = str(asked["gres"]).removeprefix("gpu:").rpartition(":")
-        count = int(number)
-    fitting = [node for node in nodes if node is None or _number(node, kind) >= count]
-    wanted = int(asked.get("nodes", 1))
-    if len(fitting) >= wanted:
-        return
-    known = [node for node in nodes if node is not None]
-    counted = {(kind or "no type", number) for node in known for kind, number in node.items()}
-    there = [f"{number} × {kind}" for kind, number in sorted(counted)]
-    having = f" with {count} × {kind or 'any accelerator'}" if count else ""
-    raise UserError(
-        f"{what} needs {wanted} node{'s' if wanted > 1 else ''}{having}, and partition {partition} "
-        f"has {len(fitting)} (of {len(nodes)}; accelerators there: {', '.join(there) or 'none'}); "
-        "choose another scheduler.partition, or say in scheduler.gpu_types what Slurm calls them"
-    )
+class Queue:
+    """Which cells a partition would never start, asked before anything is submitted."""
+
+    def __init__(self, plan: Plan, scheduler: Slurm) -> None:
+        self._plan = plan
+        self._jobs = {job.output: job for job in plan.jobs}
+        try:
+            self._partition = Partition.of(scheduler)
+        except SilenceError as error:
+            raise UserError(f"Slurm doesn't answer ({error}); nothing was started") from error
+
+    def missing(self, needed: Mapping[str, Any], jobs: Sequence[Mapping[str, Any]]) -> str:
+        """A steps.plan.unsupported.Missing."""
+        resources = Resources(self._plan, [needed["system"]])
+        for raw in jobs:
+            job = self._jobs[raw["output"]]
+            if why := self._partition.refuses(job, resources):
+                return why
+        return ""
 
 
 def _number(node: Mapping[str, int], kind: str) -> int:
     return node.get(kind, 0) if kind else sum(node.values())
 
 
-def _partition(wanted: str | None) -> tuple[str, int | None, list[Node]]:
-    """Its name, its limit in minutes (None: none) and its nodes. Raises UserError without it."""
-    lost = Losses()
-    found = partition(ask("sinfo", "--noheader", "-N", "--format=%P|%l|%G|%N"), wanted, lost)
-    for loss in lost.counts:
-        print(f"{loss}: {loss.field}", file=sys.stderr)
-    return found
-
-
 def partition(text: str, wanted: str | None, lost: Losses) -> tuple[str, int | None, list[Node]]:
-    """The same from sinfo's output. Values in an unknown form aren't checked."""
+    """From sinfo's output, the name, limit in minutes (None: none) and nodes of a partition (None:
+    Slurm's default). Values in an unknown form aren't checked. Raises UserError without it.
+    """
     lost.tool = "sinfo"
     lines = rows(text, ["PARTITION", "TIMELIMIT", "GRES", "NODELIST"])
     there = sorted({line["PARTITION"].rstrip("*") for line in lines})

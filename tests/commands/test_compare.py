@@ -124,7 +124,10 @@ def test_an_experiment_half_done_is_shown_as_such(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [("{", "isn't a report's"), ("{}", "experiment"), ("[]", "isn't a report's")],
+    [
+        *[("{", "isn't a report's"), ("{}", "experiment"), ("[]", "isn't a report's")],
+        ("[" * 100_000, "isn't a report's"),
+    ],
 )
 def test_a_damaged_summary_is_named(tmp_path: Path, content: str, words: str) -> None:
     path = tmp_path / "summary.json"

@@ -2,14 +2,20 @@
 
 import csv
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
+from steps.base.errors import UserError
 from steps.commands.cli import main
+from steps.commands.closed_rules import closed_rules
 from steps.config.compose import compose
+from steps.mlperf.published.importing import import_tables
 from steps.mlperf.published.logs import LOG
+from steps.mlperf.published.result import Result
 from tests.conftest import ROOT
 from tests.mlperf.test_published import ROW
 
@@ -124,6 +130,58 @@ def test_a_damaged_log_is_counted_and_the_rest_is_read(
     assert "3 rows with facts of their log" in said
     assert "1 without: the performance log can't be used" in said
     assert len((out / "rows.csv").read_text().splitlines()) == 3
+
+
+@pytest.fixture
+def open_result(checkout: Path) -> Result:
+    """A result of the open division, of a round whose rules are known."""
+    where = "open/AMD/results/8xMI355X/llama2-70b-99/Offline"
+    (checkout / "open/AMD/src").mkdir(parents=True)
+    shutil.move(checkout / "closed/AMD/results/8xMI355X/llama2-70b-99/Offline", checkout / where)
+    row = {**ROW, **LLAMA, "Category": "open", "Submitter": "AMD", "version": "v6.0"}
+    (checkout / "summary_results.json").write_text(json.dumps([{**row, "Location": where}]))
+    (found,) = import_tables(checkout, "v6.0", checkout.parent / "tables").results
+    return found
+
+
+DESCRIPTIONS: dict[str, bytes] = {
+    "no text": b'{"retraining": "\xff"}',
+    "no JSON": b'{"retraining": ',
+    "a list": b'["retraining"]',
+    "deep": b'{"retraining": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "huge": b'{"retraining": "no"}' + b" " * (5 << 20),
+}
+
+
+@pytest.mark.parametrize("kind", [*DESCRIPTIONS, "pipe", "directory", "link"])
+def test_a_damaged_file_of_a_submitter_costs_itself(
+    checkout: Path, open_result: Result, kind: str
+) -> None:
+    folder = checkout / open_result.location
+    for name in ("a.json", "README.md", "performance/run_1/odd"):
+        path = folder / name
+        if kind == "pipe":
+            os.mkfifo(path)
+        elif kind == "directory":
+            path.mkdir()
+        elif kind == "link":
+            path.symlink_to("/dev/zero")
+        else:
+            path.write_bytes(DESCRIPTIONS[kind])
+    found = {rule.rule: rule for rule in closed_rules(checkout, open_result, [open_result])}
+    weights = found["weights aren't retrained"]
+    assert not weights.met and weights.found.startswith("retraining: not stated; a.json: ")
+    assert found["the model is whole"].met
+    (folder / "b.json").write_text('{"retraining": "no"}')
+    found = {rule.rule: rule for rule in closed_rules(checkout, open_result, [open_result])}
+    assert found["weights aren't retrained"].met
+
+
+def test_a_result_that_fills_the_disk_is_not_copied(checkout: Path, open_result: Result) -> None:
+    with (checkout / open_result.location / "holes").open("wb") as stream:
+        os.truncate(stream.fileno(), 1 << 42)
+    with pytest.raises(UserError, match="GB to be checked as a closed result"):
+        list(closed_rules(checkout, open_result, [open_result]))
 
 
 def test_a_folder_that_is_no_checkout_is_refused(

@@ -393,6 +393,24 @@ def test_until_goes_on_with_what_waited_for_a_new_artifact_and_forces_nothing_tw
     assert len(begun) == starts
 
 
+def test_artifacts_that_are_due_in_turns_are_not_made_for_ever(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = [first(asked.plan, step) for step in ("model", "dataset")]
+    begun: list[Sequence[str]] = []
+
+    def execute(self: Asked, passed_on: Sequence[str]) -> int:
+        assert len(begun) < 9
+        begun.append(passed_on)
+        return 0
+
+    monkeypatch.setattr(Asked, "execute", execute)
+    monkeypatch.setattr(results, "due", lambda *_: dict.fromkeys(turns, MISSING))
+    monkeypatch.setattr(results, "unsettled", lambda *_: [turns[len(begun) % 2]])
+    _, status = results.settled(asked)
+    assert status == 0 and begun == [[turns[0]], [turns[1]]]
+
+
 def test_a_stop_while_artifacts_are_made_starts_nothing_more(
     asked: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:

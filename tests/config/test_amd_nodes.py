@@ -14,19 +14,21 @@ from typing import Any
 import pytest
 
 from steps.base.errors import UserError
+from steps.commands.cli import main
 from steps.config.artifacts import DescribeConfig
-from steps.config.environments import ImageResult
 from steps.config.runs import PerformanceRunConfig
 from steps.config.runtime import ContainerSettings
 from steps.machine.look import Look
 from steps.machine.probes.machine import Prober
 from steps.machine.runtime import __main__ as runtime
 from steps.plan.make import make
-from steps.plan.plan import Job, Plan
-from steps.plan.unsupported import standings
+from steps.plan.plan import Job, Plan, freeze
+from steps.plan.unsupported import refusal, standings
 from steps.run.describe import require_true
 from steps.run.engines import accelerators, caches
 from steps.run.engines.pinning import place_of
+from tests.amd_nodes import WRONG, Printed, install, split, whole
+from tests.amd_nodes import printing as printing_of
 from tests.conftest import ROOT, planned
 from tests.recorded_machine import MI300X, machine, printing
 from tests.run.test_places import ALL, tree
@@ -38,6 +40,7 @@ HARDWARE = {
     "amd-mi325x-2": "mi325x",
     "amd-mi355x": "mi355x",
 }
+MODELS = ("mi300x", "mi325x", "mi355x")
 ROWS = 14
 
 
@@ -67,7 +70,7 @@ def container(job: Job) -> dict[str, Any]:
 
     api = SimpleNamespace(create_host_config=lambda **given: given, create_container=create)
     client: Any = SimpleNamespace(api=api, containers=SimpleNamespace(get=lambda number: None))
-    made = ImageResult(image="sha256:0", python="/opt/steps/bin/python")
+    made: Any = SimpleNamespace(result={"image": "sha256:0", "python": "/opt/steps/bin/python"})
     settings = ContainerSettings.model_validate_json(job.container)
     command = ["-m", "steps.run.performance_run", "--output", job.output]
     runtime._create(client, made, settings, command, job.output)
@@ -142,6 +145,77 @@ def test_on_each_machine_its_own_cells_run_and_no_others(hardware: str, tmp_path
         assert (one.machine == "") == (own == hardware), (key, one.machine)
         if own != hardware:
             assert "needs 8 × AMD Instinct" in one.machine and "\n" not in one.machine
+
+
+SYSTEMS = {**HARDWARE, "amd-mi325x-epyc-9655": "mi325x"}
+"""The submission's systems: the last one runs Stable Diffusion XL, in CPX."""
+
+SAID = {
+    "7 of 8": "there are 7 × AMD Instinct",
+    "CPX": "there are some in CPX, not SPX",
+    "two kinds": "there are 4 × AMD Instinct",
+}
+
+
+def refused(system: str, found: Printed, folder: Path) -> str | None:
+    """What is said before anything starts where a system's cells alone are asked for."""
+    path = freeze(planned("experiment=amd-v5.1", f"system={system}"), folder)
+    return refusal(path, folder, Look(Prober(run=printing_of(found), root=folder)).missing)
+
+
+@pytest.mark.parametrize("there", MODELS)
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_one_kind_is_refused_under_each_other_system(
+    system: str, there: str, tmp_path: Path
+) -> None:
+    cpx = system not in HARDWARE
+    said = refused(system, split(there) if cpx else whole(there), tmp_path)
+    if there == SYSTEMS[system] and not cpx:
+        assert said is None
+    elif there != SYSTEMS[system]:
+        assert said is not None and "\n" not in said
+        assert f"{system} needs 8 × AMD Instinct {SYSTEMS[system].upper()}, but on this" in said
+        assert f"× AMD Instinct {there.upper()}" in said
+        assert "can't be run here, and nothing was started" in said
+    else:  # what its engine lacks is said, and nothing of the machine
+        assert "on this machine" not in str(said)
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_node_that_isnt_whole_is_refused_under_each_system(
+    system: str, wrong: str, tmp_path: Path
+) -> None:
+    said = refused(system, WRONG[wrong](SYSTEMS[system]), tmp_path)
+    words = SAID[wrong]
+    if system not in HARDWARE:  # in CPX as it has to be, so what is found is in SPX
+        if wrong == "CPX":
+            assert "on this machine" not in str(said)
+            return
+        words = "there are some in SPX, not CPX" if wrong == "7 of 8" else words
+    assert said is not None and "\n" not in said
+    assert words in said and "nothing was started" in said
+
+
+@pytest.mark.parametrize("wrong", ["one of another", *WRONG])
+def test_nothing_is_downloaded_or_written_for_it(
+    wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a user types it: tools that print it, one sentence, status 1, and no file more."""
+    found = WRONG[wrong]("mi325x") if wrong in WRONG else whole("mi300x")
+    monkeypatch.setenv("PATH", install(tmp_path / "tools", found))
+    before = files()
+    assert main(["run", "experiment=amd-v5.1", "system=amd-mi325x"]) == 1
+    said = capsys.readouterr()
+    assert said.out == "" and len(said.err.splitlines()) == 1
+    assert "amd-mi325x needs 8 × AMD Instinct MI325X, but on this machine there are" in said.err
+    assert files() == before
+
+
+def files() -> set[Path]:
+    """All but frozen plans."""
+    found = {path for path in (ROOT / "results").rglob("*") if "plans" not in path.parts}
+    return found | set((ROOT / ".envs").iterdir())
 
 
 @pytest.mark.parametrize(

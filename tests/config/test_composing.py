@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-import steps.config.compose  # noqa: F401 - resolvers
+import steps.config.compose
 from steps.config import composing
 from steps.config.composing import Composer, load
 from tests.conftest import ROOT
@@ -107,6 +107,19 @@ def outcome(compose: Any) -> Any:
         return written(compose())
     except (HydraException, OmegaConfBaseException, ValueError, TypeError):
         return "refused"
+
+
+def test_compositions_read_a_file_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+
+    def counted(path: Path) -> Any:
+        read.append(path)
+        return load(path)
+
+    monkeypatch.setattr(composing, "load", counted)
+    found = steps.config.compose.compose(project / "conf", ["precision=bf16,fp8"])
+    assert len(found.cells) > 1
+    assert len(read) > 10 and len(read) == len(set(read))
 
 
 def test_a_changed_file_is_read_again_even_if_its_size_is_the_same(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steps.base.errors import UserError
+from steps.config.groups import hardware_file
+from steps.config.points import bases_of
 from steps.config.site import PACKAGE, site_text
 from steps.plan.make import make
 from tests.conftest import ROOT
@@ -22,6 +24,13 @@ HEAD = (
 )
 OVERRIDES = ["experiment=null-engine", "scenario=Offline"]
 AT_ONCE_S = 20.0
+
+
+KINDS = (
+    *("!!bool maybe", "!!int many", "!!float much", "!!timestamp soon", "!!timestamp 2026-02-30"),
+    *("!!set {a}", "!!binary '*'", "!!omap [a: b]", "? [a] : b", "<<: 3"),
+)
+"""Values that YAML has and JSON hasn't, and such that aren't what they say."""
 
 
 def bomb(levels: int) -> str:
@@ -62,6 +71,8 @@ REFUSED: dict[str, tuple[str, str]] = {
         HEAD + "  fields: {a: '${system.fields.b}', b: '${system.fields.a}'}\n",
         "composed|itself",
     ),
+    "relative to nothing": (HEAD + "  fields: {hw_notes: '${.}'}\n", r"can't be composed: \w"),
+    "name of two lines": (HEAD.replace("acme", '"a\\nb"'), r"says name: a\\nb; a system's name"),
     "deep interpolation": (
         HEAD + "  fields: {a: '" + "${text:" * 300 + "x" + "}" * 300 + "'}\n",
         "nested too deeply|composed",
@@ -79,9 +90,72 @@ def site(home: Path, text: str | bytes, name: str = "acme.yaml") -> Path:
 def test_what_would_never_end_or_reach_outside_is_refused(tmp_path: Path, name: str) -> None:
     text, words = REFUSED[name]
     begun = time.monotonic()
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=words) as caught:
         make(ROOT, OVERRIDES, site(tmp_path, text))
+    assert "\n" not in str(caught.value)
     assert time.monotonic() - begun < AT_ONCE_S
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_value_of_another_kind_is_named_with_its_line(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(UserError, match=r"--site .*acme.yaml can't be read: .*line 6"):
+        make(ROOT, OVERRIDES, site(tmp_path, HEAD + f"  fields: {{hw_notes: {kind}}}\n"))
+
+
+@pytest.mark.parametrize("date", ["2026-01-01", "2026-02-30", "2026-13-45 25:61:61"])
+def test_a_date_is_a_text(tmp_path: Path, date: str) -> None:
+    found = make(ROOT, OVERRIDES, site(tmp_path, HEAD + f"  fields: {{hw_notes: {date}}}\n"))
+    (job,) = [job for job in found.jobs if job.step == "describe"]
+    assert json.loads(job.config)["fields"]["hw_notes"] == date
+
+
+DAMAGES: dict[str, bytes] = {
+    **{kind: f"name: {kind}\n".encode() for kind in KINDS},
+    "twice": b"name: a\nname: b\n",
+    "half": b"name: [\n",
+    "tag": b"name: !no such\n",
+    "no text": b"name: \xff\xfe\n",
+    "NUL": b"name: \x00\n",
+    "list": b"[a, b]\n",
+    "scalar": b"5\n",
+    "nothing": b"",
+}
+
+
+MIXED = "experiment=mangoboost-v5.1"
+
+
+@pytest.mark.parametrize(
+    ("file", "overrides"),
+    [
+        ("scenario/Offline.yaml", ["scenario=Offline"]),
+        ("experiment/other.yaml", ["experiment=amd-v5.1", "system=dell-mi300x"]),
+        ("system/other.yaml", ["experiment=amd-v5.1", "system=other", "scenario=Offline"]),
+        ("hardware/mi325x.yaml", [MIXED, "scenario=Offline"]),
+    ],
+)
+def test_a_damaged_file_of_conf_is_named(project: Path, file: str, overrides: list[str]) -> None:
+    for name in DAMAGES if overrides[0] != MIXED else ("!!bool maybe", "twice", "no text", "list"):
+        data = DAMAGES[name]
+        (project / "conf" / file).write_bytes(data)
+        with pytest.raises(UserError) as caught:
+            make(project, overrides)
+        assert "\n" not in str(caught.value), name
+        assert Path(file).stem in str(caught.value), (name, str(caught.value))
+
+
+def test_files_that_build_on_each_other_are_named(project: Path) -> None:
+    hardware = project / "conf/hardware"
+    for name, base in (("one", "two"), ("two", "one")):
+        (hardware / f"{name}.yaml").write_text(f"defaults: [{base}, _self_]\nname: {name}\n")
+        (project / f"conf/system/{name}.yaml").write_text(
+            f"# @package _global_\ndefaults: [{base}, _self_]\nsystem: {{name: {name}}}\n"
+        )
+    with pytest.raises(UserError, match=r"builds on itself \(one on two on one\)"):
+        hardware_file(project / "conf", "one")
+    assert bases_of(project / "conf", "one") == ["two"]
+    with pytest.raises(UserError):
+        make(project, ["experiment=amd-v5.1", "system=one"])
 
 
 def test_only_what_conf_has_is_offered(tmp_path: Path) -> None:

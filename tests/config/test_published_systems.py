@@ -371,6 +371,75 @@ def test_todays_vllm_has_the_published_v6_settings(
     assert job.limitation is None
 
 
+def test_the_experiment_of_todays_vllm_has_every_language_model_of_amds_machines() -> None:
+    runs = [job for job in planned("experiment=vllm").jobs if job.step == "performance_run"]
+    assert all(job.limitation is None for job in runs)
+    engines = {job.key: json.loads(job.config)["engine"] for job in runs}
+    assert {engine["build"] for engine in engines.values()} == {"vllm-0.32.0"}
+    cells = {(key.split("/")[0], key.split("/")[1], key.split("/")[4]) for key in engines}
+    scenarios = ("Offline", "Server", "Interactive")
+    assert {
+        (system, "llama2-70b-99.9", scenario)
+        for system in ("amd-mi300x", "amd-mi325x", "amd-mi355x-v6.0")
+        for scenario in scenarios
+    } <= cells
+    large = {key.split("/")[4]: engine for key, engine in engines.items() if "405b" in key}
+    assert {
+        scenario: (engine["placement"]["engines_per_node"], engine["arguments"])
+        for scenario, engine in large.items()
+    } == {
+        "Offline": (4, {**LARGE, "tensor_parallel_size": 2, "max_num_batched_tokens": 20162}),
+        "Interactive": (
+            1,
+            {
+                **LARGE,
+                "gpu_memory_utilization": 0.92,
+                "max_model_len": 21988,
+                "max_num_batched_tokens": 6144,
+                "max_num_seqs": 512,
+                "tensor_parallel_size": 8,
+            },
+        ),
+    }
+    assert {engine["sampling"]["seed"] for engine in large.values()} == {42}
+
+
+LARGE = {
+    "async_scheduling": True,
+    "block_size": 16,
+    "disable_custom_all_reduce": False,
+    "dtype": "bfloat16",
+    "enable_chunked_prefill": True,
+    "enable_prefix_caching": False,
+    "enforce_eager": False,
+    "gpu_memory_utilization": 0.95,
+    "kv_cache_dtype": "fp8",
+    "max_model_len": 22512,
+    "max_num_seqs": 1024,
+    "quantization": "quark",
+    "seed": 0,
+}
+"""Llama 3.1 405B in AMD's v6.0 results, and what all models have on today's vLLM."""
+
+
+@pytest.mark.parametrize(
+    "experiment", ["asustek", "dell", "gigacomputing", "mitac", "quanta", "supermicro", "vultr"]
+)
+def test_a_partners_machine_runs_todays_vllm_without_what_its_own_engine_has(
+    experiment: str,
+) -> None:
+    chosen = ("benchmark=llama2-70b-99.9", "scenario=Offline", "engine=vllm")
+    plan = planned(f"experiment={experiment}-v5.1", *chosen)
+    for job in plan.jobs:
+        if job.step == "performance_run":
+            engine = json.loads(job.config)["engine"]
+            assert job.limitation is None and engine["build"] == "vllm-0.32.0"
+            assert engine["arguments"]["max_num_batched_tokens"] == (
+                40960 if "mi300x" in job.key else 65536
+            )
+            assert not [name for name in engine["environment"] if "MLPERF" in name]
+
+
 def test_amds_v6_image_is_the_published_one_with_its_patchs_variables(tmp_path: Path) -> None:
     plan = planned_alone(
         tmp_path / "alone",

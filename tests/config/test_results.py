@@ -136,7 +136,7 @@ def _raw(tree: ast.Module) -> Iterator[int]:
     """Lines that take a part of something's `result`, or look into it, as of a dictionary."""
     for node in ast.walk(tree):
         parts: list[ast.expr] = []
-        if isinstance(node, ast.Subscript | ast.Attribute):
+        if isinstance(node, ast.Subscript | ast.Attribute) and isinstance(node.ctx, ast.Load):
             parts = [node.value] if isinstance(node, ast.Subscript) or node.attr == "get" else []
         elif isinstance(node, ast.Compare):
             parts = node.comparators

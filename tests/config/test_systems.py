@@ -19,7 +19,7 @@ from steps.machine.look import Look
 from steps.machine.probes.machine import Prober
 from steps.plan.make import make
 from steps.plan.plan import Job, Plan, freeze
-from steps.plan.registry import brings, limitation
+from steps.plan.registry import STEPS
 from steps.plan.unsupported import asked, refusal
 from tests.conftest import ACME_SITE, MIXED, ROOT, edit, planned
 from tests.recorded_machine import printing
@@ -173,7 +173,10 @@ def test_a_site_that_is_not_there_or_hides_a_system_is_refused(site: Path) -> No
             ["system=amd-mi300x", "precision=mxfp4"],
             ["no cell with", "values of precision", "are fp8"],
         ),
-        (["row=8xMI300X/mixtral-8x7b/Offline"], ["8xMI300X/mixtral", "8xMI300X_2xEPYC_9575F/"]),
+        (
+            ["system=amd-mi300x", "row=8xMI300X/mixtral-8x7b/Offline"],
+            ["8xMI300X/mixtral", "8xMI300X_2xEPYC_9575F/"],
+        ),
         (["system=amd-mi300x", "hardware=mi301x"], ["mi301x", "mi300x"]),
         (["system=amd-mi300x", "cluster=4x-mi300x-2x-mi325x", "hardware=mi355x"], ["has none"]),
     ],
@@ -217,7 +220,7 @@ def test_a_precision_that_the_hardware_lacks_is_refused() -> None:
 
 def test_one_row_is_addressed_by_its_published_name() -> None:
     row = "row=8xMI325X_2xEPYC_9575F_1/llama2-70b-99/Server"
-    plan = planned("experiment=amd-v5.1", "system=amd-mi325x", row)
+    plan = planned("experiment=amd-v5.1", "system=amd-mi325x", "scenario=Server", row)
     cells = SubmissionConfig.model_validate_json(job(plan, "submission").config).cells
     assert [cell.key for cell in cells] == ["amd-mi325x/llama2-70b-99.9/none/fp8/Server"]
 
@@ -271,7 +274,7 @@ def test_what_is_there_needs_no_step(project: Path) -> None:
     assert refusal(freeze(plan, project), project, Look().missing) is None
 
 
-RUN = {"config": "{}"}
+RUN = [{"step": "performance_run", "config": "{}"}]
 
 
 def listed(model: str, folder: Path) -> Look:
@@ -323,11 +326,12 @@ def test_engines_of_a_mixed_cluster_know_their_kinds_of_nodes(mixed: Path) -> No
     assert engine["arguments_on"]["mi325x"]["max_num_seqs"] == 16
     (requirement,) = plan.requirements
     assert Look().missing(requirement.model_dump(mode="json"), RUN) == ""
-    assert limitation("performance_run", {"engine": engine}) is None
+    assert STEPS["performance_run"].limitation({"engine": engine}) is None
     engine["placement"]["cluster"] = "slurm"
-    assert "only where they need no accelerators" in str(
-        limitation("performance_run", {"engine": engine})
-    )
+    assert STEPS["performance_run"].limitation({"engine": engine}) is None
+    engine["placement"]["cluster"] = "local"
+    said = STEPS["performance_run"].limitation({"engine": engine})
+    assert "has all nodes on this machine" in str(said)
 
 
 def test_hosts_that_are_named_are_the_cluster(mixed: Path) -> None:
@@ -341,7 +345,6 @@ def test_hosts_that_are_named_are_the_cluster(mixed: Path) -> None:
     [
         (["cluster.hosts=[a,b]"], "seed", "seed", "cluster.hosts has 2 hosts, the system 3 nodes"),
         (["cluster.hosts=[a,b,'-oProxyCommand=x']"], "seed", "seed", "hosts.2"),
-        (["cluster.hosts=[a,b,c]"], "environment: cluster, ", "", "runs in an image"),
         ([], "{arguments: {max_num_seqs: 16}}", "{warmup_samples: 4}", "differ in more than"),
     ],
 )
@@ -356,18 +359,20 @@ def test_a_cluster_that_cannot_be_is_refused(
 
 
 def test_training_sets_are_made_unless_offline() -> None:
-    assert limitation("finetune", {"data": {"kind": "ruler"}}) is None
+    assert STEPS["finetune"].limitation({"data": {"kind": "ruler"}}) is None
     made = {"directory": None, "offline": False, "haystack": {"path": None}, "nltk_data": None}
-    assert brings("training_sets", made) is None
-    offline = str(brings("training_sets", {**made, "offline": True}))
+    assert STEPS["training_sets"].brings(made) is None
+    offline = str(STEPS["training_sets"].brings({**made, "offline": True}))
     assert "compression.training_sets.directory" in offline
-    assert brings("training_sets", {**made, "offline": True, "directory": "/data"}) is None
+    assert STEPS["training_sets"].brings({**made, "offline": True, "directory": "/data"}) is None
 
 
 def test_amds_quark_recipes_are_planned_and_those_of_our_lock_are_run() -> None:
     def of(version: str, algorithm: str | None) -> str:
         options = {"version": version, "quant_algo": algorithm}
-        return str(limitation("quantize", {"tool": "quark", "format": "fp8", "options": options}))
+        return str(
+            STEPS["quantize"].limitation({"tool": "quark", "format": "fp8", "options": options})
+        )
 
     assert of("0.8", None) == "this version runs AMD Quark 0.9 and 0.13, not 0.8"
     algorithms = (None, "gptq", "autosmoothquant")
@@ -385,12 +390,15 @@ def test_diff_shows_what_differs_and_where(site: Path) -> None:
 
 def test_diff_shows_cells_that_only_the_other_system_submitted() -> None:
     """AMD's first MI325X machine has no Interactive result; Vultr's ran without AMD's scheduler."""
-    text = difference(ROOT / "conf", "vultr-mi325x-epyc-9554", "amd-mi325x", [])
+    chosen = ["benchmark=llama2-70b-99.9"]
+    text = difference(ROOT / "conf", "vultr-mi325x-epyc-9554", "amd-mi325x", chosen)
     rows = [" ".join(line.split()) for line in text.splitlines()]
     name = "engine.environment.VLLM_LLAMA2_MLPERF_SCHED"
     assert f"llama2-70b-99.9 Interactive {name} 1 –" in rows
     assert "llama2-70b-99.9 Interactive engine.power.perf_determinism_mhz 1700 1600" in rows
-    only = difference(ROOT / "conf", "vultr-mi325x-epyc-9554", "amd-mi325x", ["scenario=Server"])
+    only = difference(
+        ROOT / "conf", "vultr-mi325x-epyc-9554", "amd-mi325x", [*chosen, "scenario=Server"]
+    )
     assert "Interactive" not in only and "VLLM_MLPERF_SWIZZLE_FP8_LINEAR" in only
 
 
@@ -437,9 +445,9 @@ def test_llama_8b_is_planned_and_scored_by_sentences(tmp_path: Path) -> None:
     check = json.loads(job(plan, "accuracy_check").config)
     assert check["dataset_size"] == 13_368
     assert check["gates"]["99"]["minimum"]["ROUGELSUM"] == 35.43507
-    assert limitation("accuracy_check", check) is None
-    assert brings("accuracy_check", check) is None
-    reason = brings("accuracy_check", {**check, "nltk_data": None})
+    assert STEPS["accuracy_check"].limitation(check) is None
+    assert STEPS["accuracy_check"].brings(check) is None
+    reason = STEPS["accuracy_check"].brings({**check, "nltk_data": None})
     assert reason is not None and "benchmark.nltk_data" in reason
     models = {
         json.loads(one.config)["loadgen"]["model"]
@@ -457,8 +465,8 @@ def test_pictures_are_scored_where_pytorch_is_with_weights_that_are_given() -> N
     assert "/images-" in check.environment
     config = json.loads(check.config)
     assert len(config["kept"]["images"]) == 10
-    reason = brings("accuracy_check", config)
+    reason = STEPS["accuracy_check"].brings(config)
     assert reason is not None and "benchmark.scorer_weights.clip.path" in reason
     given = [f"benchmark.scorer_weights.{name}.path=here" for name in ("clip", "inception")]
     config = json.loads(job(planned(*chosen, *given), "accuracy_check").config)
-    assert limitation("accuracy_check", config) is None
+    assert STEPS["accuracy_check"].limitation(config) is None

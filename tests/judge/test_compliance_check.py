@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -99,16 +100,29 @@ def published(home: Path, mode: str, answers: str, audit: Mapping[str, Any]) -> 
     return home / "manifest.json"
 
 
-def judged(plan: Plan, test: str, home: Path, answers: str = ANSWERS, **audit: Any) -> Path:
-    """The directory of the verdict on a test's run with these answers and settings."""
+def judged(
+    plan: Plan,
+    test: str,
+    home: Path,
+    answers: str = ANSWERS,
+    *,
+    scored: bool = True,
+    **audit: Any,
+) -> Path:
+    """The directory of the verdict on a test's run with these answers and settings. `scored`:
+    answers may differ where the benchmark's scores don't."""
     job = job_of(plan, "compliance_check", test)
     runs = {
         "performance": published(home / "performance", "PerformanceOnly", "[\n]\n", {}),
         "accuracy": published(home / "accuracy", "AccuracyOnly", ANSWERS, {}),
         "run": published(home / "run", "PerformanceOnly", answers, audit),
     }
+    with publish(home / "dataset", step="dataset", config={}, inputs={}, code=""):
+        pass
+    runs["dataset"] = home / "dataset/manifest.json"
     inputs = {role: runs[role] for role in job.inputs if role in runs}
     config = ComplianceCheckConfig.model_validate_json(job.config)
+    config = config if scored else config.model_copy(update={"scores": None})
     with publish(home / test, step=job.step, config={}, inputs=inputs, code="") as workspace:
         step(config, inputs, workspace, QUIET)
     return home / test
@@ -142,10 +156,68 @@ def verdict_of(directory: Path) -> ComplianceVerdict:
 
 
 def test_a_test_that_answers_otherwise_does_not_hold(plan: Plan, tmp_path: Path) -> None:
-    other = ANSWERS.replace('"qsl_idx" : 33, "data" : "07', '"qsl_idx" : 33, "data" : "08')
-    found = verdict_of(judged(plan, "TEST01", tmp_path, other, **SETTINGS["TEST01"]))
+    found = verdict_of(
+        judged(plan, "TEST01", tmp_path, OTHERWISE, scored=False, **SETTINGS["TEST01"])
+    )
     assert not found.holds and [one.code for one in found.complaints] == ["answers"]
     assert "sample 33 differs, 1 in all" in found.why
+
+
+def scoring(monkeypatch: pytest.MonkeyPatch, clip: float, fid: float) -> list[frozenset[int]]:
+    """In the place of CLIP and Inception: scores of the accuracy run, and then the test's. Returns
+    the samples that were scored."""
+    said = iter([(31.75, 23.48), (clip, fid)])
+    asked: list[frozenset[int]] = []
+
+    def score(log: Path, files: Any, *, only: frozenset[int]) -> Any:
+        asked.append(only)
+        found = dict(zip(("CLIP_SCORE", "FID_SCORE"), map(str, next(said)), strict=True))
+        return SimpleNamespace(text=lambda: f"Accuracy Results: {found}\n")
+
+    home = "steps.judge.scoring"
+    monkeypatch.setitem(sys.modules, f"{home}.images", SimpleNamespace(score=score))
+    given = SimpleNamespace(files=lambda weights, dataset: None)
+    monkeypatch.setitem(sys.modules, f"{home}.given", given)
+    return asked
+
+
+OTHERWISE = ANSWERS.replace('"qsl_idx" : 33, "data" : "07', '"qsl_idx" : 33, "data" : "08')
+
+
+def test_answers_that_differ_and_score_alike_hold(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = scoring(monkeypatch, 31.75 * 1.009, 23.48 * 0.981)
+    home = judged(plan, "TEST01", tmp_path, OTHERWISE, **SETTINGS["TEST01"])
+    assert verdict_of(home).holds
+    assert "TEST FAIL" in (home / "verify_accuracy.txt").read_text(encoding="utf-8")
+    texts = ("baseline_accuracy.txt", "compliance_accuracy.txt")
+    assert all("FID_SCORE" in (home / "accuracy" / name).read_text() for name in texts)
+    assert len(asked) == 2 and asked[0] == asked[1] and 33 in asked[0]
+
+
+@pytest.mark.parametrize(("clip", "fid"), [(31.75 * 0.98, 23.48), (31.75, 23.48 * 1.03)])
+def test_answers_that_score_otherwise_do_not_hold(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clip: float, fid: float
+) -> None:
+    scoring(monkeypatch, clip, fid)
+    found = verdict_of(judged(plan, "TEST01", tmp_path, OTHERWISE, **SETTINGS["TEST01"]))
+    assert not found.holds and "TEST01 fails:" in found.why
+
+
+def test_equal_answers_are_not_scored(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = scoring(monkeypatch, 0.0, 0.0)
+    assert verdict_of(judged(plan, "TEST01", tmp_path, **SETTINGS["TEST01"])).holds
+    assert not asked
+
+
+def test_only_the_test_of_answers_is_judged_where_pictures_are_scored(plan: Plan) -> None:
+    one, four = (job_of(plan, "compliance_check", test) for test in ("TEST01", "TEST04"))
+    assert "/images-" in one.environment and one.inputs["dataset"]
+    assert "/analysis-" in four.environment and "dataset" not in four.inputs
+    assert "scores" not in json.loads(four.config)
 
 
 def test_a_test_that_logged_nothing_is_told_so(plan: Plan, tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_typescript_counts_where_the_compiler_complains_and_writes(
     """The quirk of mxeval, whose npx tsc never finds Node's types."""
     for status, passed in ((2, True), (0, False), (1, False)):
         compiler = f"sh -c 'cp main.ts main.js; exit {status}'"
-        stand_in = code.Language("main.ts", ("node",), compiler, "node main.js", compiled=2)
+        stand_in = code.Way("main.ts", compiler, "node main.js", compiled=2)
         monkeypatch.setattr(code, "LANGUAGES", {**code.LANGUAGES, "typescript": stand_in})
         assert code.passes("typescript_add", JS_TESTS, JS.replace("OP", "+"), walls) is passed
 

@@ -34,7 +34,7 @@ from steps.machine.container import build, carried, context
 from steps.machine.runtime import __main__ as runtime
 from steps.machine.runtime import host
 from steps.machine.runtime.mounts import of_step
-from steps.plan.registry import limitation
+from steps.plan.registry import STEPS
 from tests.conftest import ROOT, edit, planned
 from tests.prepare.test_artifacts import command
 
@@ -88,7 +88,7 @@ def test_engines_and_their_weights_come_from_containers(engine: str) -> None:
             assert given.network == "none"
     recipe = "containers/python/Dockerfile"
     assert images["cpu"].inputs == {"lock": "envs/cpu.lock", "recipe": recipe}
-    assert limitation("container", json.loads(images["cpu"].config)) is None
+    assert STEPS["container"].limitation(json.loads(images["cpu"].config)) is None
 
 
 def test_accelerators_bring_their_devices() -> None:
@@ -144,13 +144,15 @@ def test_amds_images_have_recipes_that_take_what_they_are_given() -> None:
     for key, job in images.items():
         config = json.loads(job.config)
         if key == "stable-diffusion-xl-prepare-gfx942":
-            assert "no recipe of image" in str(limitation("container", config))
+            assert "no recipe of image" in str(STEPS["container"].limitation(config))
             continue
         made = ImageConfig.model_validate_json(job.config)
         files = context.files(made, ROOT / job.inputs["lock"], ROOT / job.inputs["recipe"])
         assert files["Dockerfile"].rstrip().endswith(b"USER reprise\nWORKDIR /home/reprise")
-        assert limitation("container", config) is None
-        assert "brings Python 3.9" in str(limitation("container", {**config, "python": "3.9"}))
+        assert STEPS["container"].limitation(config) is None
+        assert "brings Python 3.9" in str(
+            STEPS["container"].limitation({**config, "python": "3.9"})
+        )
     runs = [job for job in plan.jobs if job.step == "performance_run"]
     used = {job.inputs["environment"] for job in runs}
     assert used == {job.output for key, job in images.items() if "prepare" not in key}

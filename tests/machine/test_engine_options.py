@@ -113,6 +113,32 @@ def test_a_python_without_vllm_takes_nothing() -> None:
     assert engine_options.of_environment(Path(sys.executable)) is None
 
 
+@pytest.mark.parametrize("before", ["", "sitecustomize says hello\n", '{"a": 1}\n[1, 2]\n'])
+def test_what_a_python_prints_besides_is_passed_over(before: str) -> None:
+    takes = {"arguments": {"seed": {"type": "int"}}, "nested": {}, "environment": ["VLLM_A"]}
+    printed = before + json.dumps({"version": "9.9", "takes": takes}) + "\n\n"
+    text = engine_options.text(printed, "env")
+    assert text is not None and json.loads(text)["arguments"] == takes["arguments"]
+    assert engine_options.text(f"{before}null\n", "env") is None
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        *("", "\n", "hello", "{", "3", "[]", "{}", '{"version": "9.9"}', "[" * 100_000),
+        '{"version": "9.9", "takes": null}',
+        '{"version": "9.9", "takes": {"arguments": ["seed"]}}',
+        '{"version": "9.9", "takes": {"arguments": {"seed": 1}, "nested": {}, "environment": []}}',
+        '{"version": "", "takes": {"arguments": {"a": {"b": 3}}, "nested": {}, "environment": []}}',
+        '{"version": null, "takes": {"arguments": {}, "nested": {}, "environment": []}}',
+    ],
+    ids=lambda text: text[:40],
+)
+def test_a_python_that_says_something_else_is_an_error(printed: str) -> None:
+    with pytest.raises(UserError, match=r"^env doesn't say what its vLLM takes: it printed '"):
+        engine_options.text(printed, "env")
+
+
 def test_a_python_that_cannot_say_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_options, "script", lambda: "raise OSError('disk gone')")
     with pytest.raises(UserError, match="can't say what its vLLM takes: OSError: disk gone"):

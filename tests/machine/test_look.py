@@ -1,6 +1,7 @@
 """Which machines a plan's systems accept, by what the vendors' tools print."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,19 @@ import pytest
 
 from steps.machine.look import Look
 from steps.machine.probes.machine import Prober
+from steps.plan.make import make
+from tests.amd_nodes import install, seven, whole
+from tests.conftest import MIXED, ROOT
 from tests.recorded_machine import RECORDED, printing
 
 MODELS = {"mi300x": 192, "mi325x": 256, "mi355x": 288}
 ARCHITECTURES = {"mi300x": "gfx942", "mi325x": "gfx942", "mi355x": "gfx950"}
 MODES = {"compute": "SPX", "memory": "NPS1"}
-RUN = {"config": json.dumps({"engine": {"placement": {"kinds": [{"modes": MODES}]}}})}
+CONFIG = json.dumps({"engine": {"placement": {"kinds": [{"modes": MODES}]}}})
+RUN = [{"step": "performance_run", "config": CONFIG}]
 
 Change = Callable[[list[Any]], list[Any]]
+Cell = Callable[[str], tuple[dict[str, Any], list[dict[str, Any]]]]
 
 
 def needed(name: str) -> dict[str, Any]:
@@ -134,3 +140,82 @@ def test_tools_are_asked_once_for_all_systems_of_a_vendor(tmp_path: Path) -> Non
     assert asked.count("amd-smi") == 1
     assert once.missing({**needed("mi300x"), "nodes": 4}, RUN) == ""  # looked at on each node
     assert once.missing({**needed("mi300x"), "model": None}, RUN) == ""
+
+
+# ---- several nodes -------------------------------------------------------------------------------
+
+SSH = """\
+#!/bin/sh
+while [ $# -gt 2 ]; do shift; done
+if [ ! -d {home}/$1 ]; then
+    echo "ssh: connect to host $1 port 22: Connection refused" >&2
+    exit 255
+fi
+echo $1 >>{home}/asked
+PATH={home}/$1:/usr/bin:/bin exec /bin/sh -c "$2"
+"""
+"""Stands in for ssh: each host is a folder with the tools that it has."""
+
+
+@pytest.fixture
+def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """node-a to node-c: whole, with seven, without tools. There is no node-d."""
+    home = tmp_path / "hosts"
+    install(home / "node-a", whole("mi325x"))
+    install(home / "node-b", seven("mi325x"))
+    (home / "node-c").mkdir()
+    install(home / "node-e", whole("mi300x"))
+    (home / "bin").mkdir()
+    (home / "bin/ssh").write_text(SSH.format(home=home), encoding="utf-8")
+    (home / "bin/ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{home / 'bin'}:{os.environ['PATH']}")
+    return home
+
+
+@pytest.fixture(scope="module")
+def cell(tmp_path_factory: pytest.TempPathFactory) -> Cell:
+    """Two nodes of MI325X and one of MI300X, on the hosts that are named: the system, and a run."""
+    site = tmp_path_factory.mktemp("site") / "acme-mixed.yaml"
+    site.write_text(MIXED, encoding="utf-8")
+    chosen = ["experiment=rehearsal", "scenario=Server", "cluster.hosts=[host-1,host-2,host-3]"]
+    plan = make(ROOT, chosen, site)
+    run = next(job for job in plan.jobs if job.step == "performance_run").model_dump(mode="json")
+
+    def on(names: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        config = json.loads(run["config"])
+        assert len(config["engine"]["placement"]["hosts"]) == 3
+        config["engine"]["placement"]["hosts"] = names.split(",")
+        return plan.requirements[0].model_dump(mode="json"), [{**run, "config": json.dumps(config)}]
+
+    return on
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        ("node-a,node-b,node-e", "MI325X on host node-b, but there are 7 × AMD Instinct MI325X"),
+        (
+            "node-a,node-c,node-e",
+            "MI325X on host node-c, but no tool there lists any (amd-smi is not installed)",
+        ),
+        (
+            "node-a,node-d,node-e",
+            "MI325X on host node-d, but it can't be reached: ssh: connect to host node-d port 22: "
+            "Connection refused; `ssh -o BatchMode=yes node-d true` must work without a question",
+        ),
+    ],
+)
+def test_hosts_are_asked_before_anything_is_prepared(
+    names: str, says: str, hosts: Path, cell: Cell
+) -> None:
+    said = Look().missing(*cell(names))
+    assert said == f"system acme-mixed needs 8 × AMD Instinct {says}"
+
+
+def test_hosts_of_the_named_kinds_lack_nothing_and_are_asked_once(hosts: Path, cell: Cell) -> None:
+    install(hosts / "node-f", whole("mi325x"))
+    asked, look = cell("node-a,node-f,node-e"), Look()
+    assert look.missing(*asked) == ""
+    before = (hosts / "asked").read_text()
+    assert look.missing(*asked) == ""
+    assert (hosts / "asked").read_text() == before

@@ -202,6 +202,7 @@ def test_two_rows_for_one_system_are_both_marked(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON: it is nested too deeply"),
         ("{}", "is not a list of results"),
         ("[]", "is not a list of results"),
         ('[{"ID": "5.1-0001"}]', "row 1 has no Submitter, Category, Model"),
@@ -216,6 +217,12 @@ def test_a_file_that_is_no_summary_is_refused_in_a_sentence(
         read_summary(path)
     with pytest.raises(UserError, match="can't be read"):
         read_summary(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("nodes", [float("inf"), float("nan"), -1, 1.5, "many", [], {}])
+def test_a_number_of_nodes_that_is_none_is_unknown(tmp_path: Path, nodes: object) -> None:
+    (row,) = read_summary(summary(tmp_path, {**ROW, "Nodes": nodes}))
+    assert row.nodes is None
 
 
 def test_a_round_without_a_table_is_named() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from steps.plan.plan import freeze
 from steps.plan.registry import STEPS
-from steps.plan.unsupported import limitations, refusal, unseen
+from steps.plan.unsupported import refusal, unseen
 from tests.conftest import ROOT, planned
 
 SHARED = "shared"
@@ -45,16 +45,26 @@ def test_a_repeated_run_imports_no_types(tmp_path: Path) -> None:
 
 def test_what_cannot_be_executed_is_in_the_plan() -> None:
     jobs = {(job.step, job.key): job for job in planned("experiment=amd-v5.1").jobs}
-    reason = jobs["dataset", "stable-diffusion-xl"].limitation
-    assert reason == "this version has no recipe for coco-2014"
+    dataset = jobs["dataset", "stable-diffusion-xl"]
+    assert dataset.limitation is None
+    assert dataset.brings is not None and "benchmark.dataset.path" in dataset.brings
+    run = next(job for (step, key), job in jobs.items() if step.endswith("_run") and "-xl/" in key)
+    assert run.limitation == "this version can't start engine shark"
     assert not any(job.limitation for job in planned().jobs)
 
 
-def test_a_program_that_this_machine_lacks_is_a_reason() -> None:
-    job = {"step": "accuracy_check", "limitation": None, "brings": None}
-    job |= {"programs": {"no-such-program": "get it"}}
-    assert list(limitations([job])) == [("accuracy_check", "get it")]
-    assert not list(limitations([{**job, "programs": {Path(sys.executable).name: "get it"}}]))
+def test_a_program_that_this_machine_lacks_is_a_reason(tmp_path: Path) -> None:
+    raw = planned("scenario=Offline").model_dump(mode="json")
+    path = tmp_path / "plan.json"
+
+    def refused(program: str) -> str | None:
+        for job in raw["jobs"]:
+            job["programs"] = {program: "get it"} if job["step"] == "accuracy_check" else {}
+        path.write_text(json.dumps(raw), encoding="utf-8")
+        return refusal(path, tmp_path, unseen)
+
+    assert "step accuracy_check: get it" in str(refused("no-such-program"))
+    assert refused(Path(sys.executable).name) is None
 
 
 def test_a_plan_of_another_version_is_refused_in_one_sentence(tmp_path: Path) -> None:

@@ -78,6 +78,15 @@ NORM = "model.layers.1.input_layernorm.weight"
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "no config": (lambda d: (d / "config.json").unlink(), "has no config.json"),
     "damaged config": (lambda d: (d / "config.json").write_text("{"), "config.json can't be read"),
+    "deep config": (
+        lambda d: (d / "config.json").write_text("[" * 100_000),
+        "config.json can't be read .it is nested too deeply",
+    ),
+    "deep index": (lambda d: (d / INDEX).write_text('{"weight_map": ' + "[" * 100_000), "deeply"),
+    "deep header": (
+        lambda d: (d / SECOND).write_bytes(struct.pack("<Q", 9000) + b"[" * 9000),
+        "the header of .* is damaged .it is nested too deeply",
+    ),
     "no weights": (lambda d: (d / INDEX).unlink(), "neither model.safetensors.index.json nor"),
     "missing shard": (lambda d: (d / SECOND).unlink(), f"{SECOND} is missing; fetch it again"),
     "empty shard": (lambda d: (d / SECOND).write_bytes(b""), f"{SECOND} is truncated or no safe"),

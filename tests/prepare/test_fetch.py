@@ -25,7 +25,7 @@ from steps.base.errors import UserError, explain
 from steps.base.record import Manifest
 from steps.config.artifacts import ModelConfig
 from steps.config.fetch import FetchConfig, HubSource, MlcommonsSource
-from steps.plan.registry import brings
+from steps.plan.registry import STEPS
 from steps.prepare.fetch import download as downloading
 from steps.prepare.fetch import sources
 from steps.prepare.fetch.client import Access, Client
@@ -264,6 +264,7 @@ def test_a_hub_is_listed_with_sizes_and_digests(server: Files) -> None:
     ("listing", "words"),
     [
         (b"<html>", "isn't JSON; is this a hub's endpoint"),
+        (b"[" * 100_000, "isn't JSON; is this a hub's endpoint"),
         (b"{}", "isn't a listing; is this a hub's endpoint"),
         (b'[{"path": "x"}]', "isn't a hub's listing"),
         (b"[]", "org/model has no files that are wanted"),
@@ -710,7 +711,7 @@ def planned_model(fetch: dict[str, Any] | None = None, **changes: Any) -> dict[s
 
 def test_the_model_step_fetches_what_the_plan_names(server: Files, tmp_path: Path) -> None:
     held = fill_hub(server)
-    assert brings("model", planned_model()) is None
+    assert STEPS["model"].brings(planned_model()) is None
     settings = planned_model(
         {"endpoint": server.url, "token": None}, revision=COMMIT, repository="org/model"
     )
@@ -726,7 +727,7 @@ def test_the_model_step_fetches_what_the_plan_names(server: Files, tmp_path: Pat
 def test_the_model_step_takes_a_directory_of_this_machine(tmp_path: Path) -> None:
     checkpoints.write(tmp_path / "held", checkpoints.llama(2), shards=3)
     settings = local_model(tmp_path / "held")
-    assert brings("model", settings) is None
+    assert STEPS["model"].brings(settings) is None
     done = model_step(tmp_path, settings)
     assert done.returncode == 0, done.stderr
     made = set(Manifest.read(tmp_path / "out/manifest.json").files)
@@ -783,7 +784,7 @@ def test_a_model_that_cannot_be_fetched_is_named_before_anything_starts(
     tmp_path: Path, settings: dict[str, Any], words: str
 ) -> None:
     model = planned_model(**settings)
-    assert words in str(brings("model", model))
+    assert words in str(STEPS["model"].brings(model))
     done = model_step(tmp_path, model)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1

@@ -7,9 +7,11 @@ import shutil
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from steps.base.errors import UserError
@@ -17,6 +19,7 @@ from steps.base.record import Manifest, publish
 from steps.config.compression import QuarkOptions
 from steps.prepare import calibration
 from steps.prepare.checkpoint import mxfp4
+from steps.prepare.quantize.experts import Reached
 from steps.prepare.quantize.quark import refuse_bad_scales, samples
 from steps.prepare.rehearsal import dataset
 from tests import checkpoints
@@ -234,6 +237,68 @@ def test_an_expert_that_calibration_never_reached_is_named(
             refuse_bad_scales(open_checkpoint(made))
     else:
         refuse_bad_scales(open_checkpoint(made))
+
+
+class Module:
+    """What the counting of experts sees of a torch module."""
+
+    def __init__(self, experts: int | None = None) -> None:
+        self.hooks: list[Callable[..., None]] = []
+        if experts is not None:
+            self.num_experts = experts
+
+    def register_forward_pre_hook(self, hook: Callable[..., None]) -> None:
+        self.hooks.append(hook)
+
+    def called(self, *given: object) -> None:
+        for hook in self.hooks:
+            hook(self, given)
+
+
+class Mixture:
+    def __init__(self, modules: dict[str, Module]) -> None:
+        self.modules = modules
+
+    def named_modules(self) -> list[tuple[str, Module]]:
+        return list(self.modules.items())
+
+
+def test_tokens_of_experts_are_counted_where_their_holder_gets_the_choice(tmp_path: Path) -> None:
+    """Quark 0.13: experts aren't called, their parts are."""
+    whole = "model.layers.0.mlp.experts"
+    held = {f"{whole}.{number}": Module() for number in range(3)}
+    model = Mixture({whole: Module(3), **held, "model.norm": Module()})
+    reached = Reached(model)
+    model.modules[whole].called(np.zeros((2, 8)), np.array([[0, 2], [2, 0]]), np.zeros((2, 2)))
+    model.modules[whole].called(np.zeros((1, 8)), np.array([[2, 0]]), np.zeros((1, 2)))
+    assert reached.described() == {"experts": 3, "fewest_tokens_of_an_expert": 0}
+    with pytest.raises(UserError, match=r"1 of 3 experts .*moe\.experts\.1: .*num_calib_data"):
+        reached.refuse_cold(tmp_path, lambda name: name.replace("mlp", "moe"))
+    model.modules[whole].called(np.zeros((1, 8)), np.array([[1, 0]]), np.zeros((1, 2)))
+    reached.refuse_cold(tmp_path)
+    assert reached.described()["fewest_tokens_of_an_expert"] == 1
+
+
+def test_tokens_of_experts_are_counted_where_each_is_called(tmp_path: Path) -> None:
+    """transformers 4: an expert that no token chose may be called with none."""
+    names = [f"model.layers.0.block_sparse_moe.experts.{number}" for number in range(2)]
+    model = Mixture(
+        {"model.layers.0.block_sparse_moe.experts": Module()} | {n: Module() for n in names}
+    )
+    reached = Reached(model)
+    model.modules[names[0]].called(np.zeros((5, 8)))
+    model.modules[names[1]].called(np.zeros((0, 8)))
+    with pytest.raises(UserError, match=r"1 of 2 experts .*experts\.1: "):
+        reached.refuse_cold(tmp_path)
+    model.modules[names[1]].called(np.zeros((4, 8)))
+    reached.refuse_cold(tmp_path)
+    assert reached.described() == {"experts": 2, "fewest_tokens_of_an_expert": 4}
+
+
+def test_a_dense_model_has_no_experts_to_count(tmp_path: Path) -> None:
+    reached = Reached(Mixture({"model.layers.0.mlp": Module()}))
+    reached.refuse_cold(tmp_path)
+    assert reached.described() == {}
 
 
 AMDS = "REPRISE_QUARK_0_9"

@@ -15,9 +15,10 @@ import pytest
 
 from steps.base.errors import UserError
 from steps.base.record import Manifest
-from steps.plan.registry import brings, limitation
+from steps.plan.registry import STEPS
 from steps.plan.specs.dataset import READY
 from steps.prepare import calibration, frames, ready, samples
+from steps.run.engines import engine
 from tests import running
 from tests.conftest import ROOT, planned
 from tests.file_server import Files, serving
@@ -209,7 +210,7 @@ def test_a_dataset_is_fetched_checked_and_written(
     settings = settings_of(
         recipe, server.url, evaluation={"md5": hashlib.md5(data).hexdigest(), "rows": ROWS}
     )
-    assert limitation("dataset", settings) is None
+    assert STEPS["dataset"].limitation(settings) is None
     done = step(tmp_path, settings)
     assert done.returncode == 0, done.stderr
     made = Manifest.read(tmp_path / "out/manifest.json")
@@ -225,6 +226,10 @@ def test_a_dataset_is_fetched_checked_and_written(
     assert [list(row) for row in frame["tok_input"]] == list(MAKE[recipe]()["tok_input"])
     if recipe == "mixtral-15k":
         assert list(frame["tok_stop_sequence"])[:3] == [[2], [2], STOP]
+        # What a run gives its engines with the requests.
+        given = samples.load(tmp_path / "out/manifest.json", stops=True)
+        asked = engine.asked(range(3), range(3), given.evaluation, given.stops)
+        assert [stop for _, _, stop in asked] == [[2], [2], STOP]
     loaded = samples.load(tmp_path / "out/manifest.json")
     assert len(loaded.evaluation) == ROWS
     assert len(calibration.load(tmp_path / "out/manifest.json", 8)) == 8
@@ -249,7 +254,7 @@ def test_a_directory_is_taken_without_a_network(tmp_path: Path) -> None:
     settings = settings_of(
         "open-orca", "http://127.0.0.1:1", path=str(tmp_path / "held"), fetch={"offline": True}
     )
-    assert limitation("dataset", settings) is None
+    assert STEPS["dataset"].limitation(settings) is None
     done = step(tmp_path, {**settings, "evaluation_count": 10})
     assert done.returncode == 0, done.stderr
     assert Manifest.read(tmp_path / "out/manifest.json").result["evaluation"]["samples"] == 10
@@ -345,7 +350,7 @@ def test_a_file_that_the_source_lacks_is_named(server: Files, tmp_path: Path) ->
 
 def test_offline_needs_a_directory(tmp_path: Path) -> None:
     settings = settings_of("open-orca", "http://127.0.0.1:1", fetch={"offline": True})
-    assert "set benchmark.dataset.path" in str(brings("dataset_files", settings))
+    assert "set benchmark.dataset.path" in str(STEPS["dataset_files"].brings(settings))
     refused(step(tmp_path, settings), tmp_path, "give its directory as benchmark.dataset.path")
 
 

@@ -15,7 +15,7 @@ from steps.plan import revisions
 from steps.plan.frozen import frozen_plan
 from steps.plan.make import make
 from steps.plan.plan import load
-from steps.plan.registry import brings
+from steps.plan.registry import STEPS
 from steps.prepare.fetch.revisions import resolve
 from tests import checkpoints, running
 from tests.conftest import ROOT
@@ -114,14 +114,17 @@ def planned_models(root: Path) -> list[dict[str, Any]]:
     return [json.loads(job.config) for job in jobs if job.step == "model"]
 
 
-CHOSEN = ["experiment=amd-v5.1", "row=8xMI300X_2xEPYC_9575F/llama2-70b-99.9/Offline"]
+CHOSEN = [
+    *("experiment=amd-v5.1", "system=amd-mi300x", "benchmark=llama2-70b-99.9"),
+    "scenario=Offline",
+]
 
 
 def test_a_head_is_looked_up_once_and_kept_in_every_later_plan(
     project: Path, server: Files
 ) -> None:
     (model,) = planned_models(project)
-    assert model["revision"] is None and brings("model", model) is None
+    assert model["revision"] is None and STEPS["model"].brings(model) is None
     before = frozen_plan(project, CHOSEN)
     (open_ended,) = revisions.unresolved(before)
     open_ended["fetch"] |= {"endpoint": server.url, "token": None}
@@ -150,8 +153,11 @@ def test_damaged_records_of_revisions_are_refused(tmp_path: Path, text: str) -> 
         revisions.known(tmp_path)
 
 
-def test_a_hub_that_names_no_commit_records_nothing(tmp_path: Path, server: Files) -> None:
-    server.bodies[f"/api/models/{REPOSITORY}/revision/main"] = b'{"sha": "main"}'
+@pytest.mark.parametrize("answer", [b'{"sha": "main"}', b'{"sha": 3}', b"[]", b"[" * 100_000])
+def test_a_hub_that_names_no_commit_records_nothing(
+    tmp_path: Path, server: Files, answer: bytes
+) -> None:
+    server.bodies[f"/api/models/{REPOSITORY}/revision/main"] = answer
     with pytest.raises(UserError, match=r"names no commit; is this a hub's endpoint"):
         resolve([model_of(server.url, revision=None)], tmp_path)
     assert not (tmp_path / revisions.FILE).exists()
@@ -181,7 +187,7 @@ def test_a_sites_cache_is_taken_without_a_network(tmp_path: Path) -> None:
     cached(tmp_path / "cache", checkpoint(tmp_path / "held"))
     fetch = {"offline": True, "hub_cache": str(tmp_path / "cache")}
     settings = model_of("http://127.0.0.1:1", fetch, branch="main")
-    assert brings("model", settings) is None
+    assert STEPS["model"].brings(settings) is None
     done = step(tmp_path, settings)
     assert done.returncode == 0, done.stderr
     made = Manifest.read(tmp_path / "out/manifest.json")

@@ -64,7 +64,8 @@ def test_vllm_answers_from_mxfp4_weights_and_says_that_it_emulates(tmp_path: Pat
     from steps.prepare.checkpoint.layout import open_checkpoint
     from steps.prepare.checkpoint.quantize import Mxfp4Config, mxfp4_transform
     from steps.prepare.checkpoint.stream import rewrite
-    from steps.prepare.rehearsal import dataset, tokenizer
+    from steps.prepare.rehearsal import dataset
+    from steps.prepare.rehearsal.tokenizer import NOTES
 
     source = open_checkpoint(ROOT / "steps/prepare/rehearsal/model")
     settings = Mxfp4Config(activations="mxfp4", scale_calculation_mode="even", exclude=("lm_head",))
@@ -92,7 +93,7 @@ def test_vllm_answers_from_mxfp4_weights_and_says_that_it_emulates(tmp_path: Pat
     assert "are emulated on the CPU" in (tmp_path / "log").read_text(encoding="utf-8")
     answers = json.loads((tmp_path / "out/answers.json").read_text(encoding="utf-8"))
     right = [
-        tokenizer.decode(answer).split()[:9] == truth.split()[:9]
+        NOTES.decode(answer).split()[:9] == truth.split()[:9]
         for answer, truth in zip(answers, frame["output"], strict=True)
     ]
     # Four bits cost something, but most answers begin with the right fact; a wrong scale or

@@ -3,6 +3,7 @@
 import ctypes
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from steps.base.errors import UserError
-from steps.config.engine import Placement
+from steps.config.engine import Placement, Seat
 from steps.config.resolved import Resolved
 from steps.machine.probes.machine import Prober
 from steps.prepare.samples import Samples
@@ -18,6 +19,7 @@ from steps.run.engines import accelerators, caches, wire
 from steps.run.engines.pinning import Place, place_of
 from steps.run.sut.fleet import Fleet
 from steps.run.sut.run import _check_devices, warmup
+from tests import amd_nodes
 from tests.conftest import ROOT
 from tests.recorded_machine import printing
 
@@ -212,6 +214,7 @@ def fleet(*known: wire.Ready, per_node: int = 8) -> Fleet:
     made._placement = SimpleNamespace(  # type: ignore[assignment]
         engines_per_node=per_node, device_variable="HIP_VISIBLE_DEVICES"
     )
+    made._seats = tuple(Seat(n // per_node, n % per_node) for n in range(16))
     return made
 
 
@@ -294,6 +297,35 @@ def test_a_run_starts_on_the_machine_it_was_planned_for_and_on_no_other(tmp_path
         _check_devices(there, [{"name": "engine 1", "bus": ["0000:99:00.0"]}])
 
 
+def test_accelerators_that_somebody_else_has_are_waited_for_and_then_named(
+    tmp_path: Path,
+) -> None:
+    """As the memory of an engine that has just ended, and as another's run."""
+    placement = Placement.model_validate_json(json.dumps(PLACEMENT))
+    whole, now = amd_nodes.whole("mi300x"), [0.0]
+    held = [dict(card) for card in whole.cards]
+    for card in held[2:4]:
+        card["VRAM Total Used Memory (B)"] = str(180 << 30)
+    asked: list[str] = []
+
+    def run(command: Sequence[str]) -> str:
+        free = len(asked) > 3
+        asked.append(command[0])
+        return amd_nodes.printing(whole._replace(cards=whole.cards if free else held))(command)
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    def required(prober: Prober) -> Any:
+        return accelerators.require(placement, prober, lambda: now[0], sleep)
+
+    assert len(required(Prober(run=run, root=tmp_path))) == 8
+    assert 0 < now[0] < accelerators.FREED_S
+    for_ever = amd_nodes.printing(whole._replace(cards=held))
+    with pytest.raises(UserError, match=r"of 2 of 8 accelerators in use: .*MiB\); end it"):
+        required(Prober(run=for_ever, root=tmp_path))
+
+
 def test_what_an_engine_compiles_has_a_place_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,3 +354,28 @@ def test_warm_up_prompts_have_all_lengths(count: int) -> None:
     assert lengths[-1] == 75  # all that there is, as the longest has 100
     if count > 1:
         assert lengths[0] == 3
+
+
+# ---- which nodes load ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("most", "ready", "waiting", "now"),
+    [
+        (None, (), [0, 1, 2, 3], [0, 1, 2, 3]),
+        (2, (), [0, 1, 2, 3], [0, 1]),
+        (2, (0,), [2, 3], []),  # of node 0 one engine still loads
+        (2, (0, 1), [2, 3], [2]),
+        (2, (0, 1, 2, 3), [2, 3], [2, 3]),
+        (1, (0, 1, 2, 3, 4, 5), [3], [3]),
+    ],
+)
+def test_no_more_nodes_load_at_once_than_one_disk_bears(
+    most: int | None, ready: tuple[int, ...], waiting: list[int], now: list[int]
+) -> None:
+    made = object.__new__(Fleet)
+    made._seats = tuple(Seat(n // 2, n % 2) for n in range(8))
+    made._missing = set()
+    made._ready = dict.fromkeys(ready)  # type: ignore[arg-type]
+    made._placement = SimpleNamespace(nodes=4, nodes_loading=most)  # type: ignore[assignment]
+    assert list(made._next_to_load(waiting)) == now

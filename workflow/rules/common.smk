@@ -18,10 +18,10 @@ from steps.base.errors import UserError
 from steps.base.record import canonical_json
 from steps.base.version import Version
 from steps.machine.environment import restore
-from steps.machine.look import Look
 from steps.plan.unsupported import asked, refusal
 from steps.run.engines.pinning import busy_share
 from steps.schedule import resources as scheduling
+from steps.schedule.looking import missing_here
 from steps.schedule.kubernetes import placed
 
 if not workflow.configfiles:
@@ -35,7 +35,10 @@ except UserError as error:
     raise WorkflowError(str(error))
 
 JOBS = {job.output: job for job in PLAN.jobs}
-RESOURCES = scheduling.Resources(PLAN)
+# Of what a scheduler is asked for (steps/schedule/run.py); empty: all of the plan's.
+RESOURCES = scheduling.Resources(
+    PLAN, filter(None, config.get("systems", "").split(","))
+)
 CODES = codes(Path(workflow.basedir))
 
 # Our records say what is due (steps/plan/due.py), and Snakemake does that: what it has noted of

@@ -2,13 +2,9 @@
 
 from pathlib import Path
 
-import yaml
-from pydantic import ValidationError
-
 from steps import ROOT
-from steps.base.errors import UserError, explain
-from steps.base.record import canonical_json
 from steps.base.strict import Positive, PositiveNumber, Strict
+from steps.base.yaml_text import typed
 
 FILE = ROOT / "conf/doctor.yaml"
 
@@ -41,10 +37,4 @@ class Settings(Strict):
 
 def load(path: Path = FILE) -> Settings:
     """Read and check the data file; raises UserError naming the key."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return Settings.model_validate_json(canonical_json(content))
-    except ValidationError as error:
-        raise UserError(f"{path.name}: {explain(error)}; fix it in conf/") from error
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{path} can't be read ({error}); restore it") from error
+    return typed(path, Settings)

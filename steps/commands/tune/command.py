@@ -47,7 +47,6 @@ from steps.config.checks import PerformanceCheckConfig
 from steps.config.runs import PerformanceRunConfig
 from steps.config.scheduler import Local
 from steps.machine.environment import restore
-from steps.machine.look import Look
 from steps.machine.tools import environment_python
 from steps.mlperf.loadgen import SAMPLES_FILE
 from steps.plan.code import code_digest, sources
@@ -56,6 +55,7 @@ from steps.plan.older import refuse_older
 from steps.plan.plan import Job, Plan, load
 from steps.plan.unsupported import refusal
 from steps.report.frontier import FRONTIER
+from steps.schedule.looking import missing_here
 from steps.schedule.supervisor import lock, supervise
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
@@ -95,11 +95,11 @@ def command(given: argparse.Namespace) -> int:
         raise UserError("--budget is for each scenario, --deadline for all; give one of them")
     path = frozen_plan(ROOT, overrides, site)
     refuse_older(path, ROOT)
-    if reason := refusal(path, ROOT, Look().missing):
+    plan = load(path)
+    if reason := refusal(path, ROOT, missing_here(plan)):
         raise UserError(reason)
     os.chdir(ROOT)
     lock(ROOT)
-    plan = load(path)
     if not isinstance(plan.scheduler, Local):
         raise UserError(
             f"tune measures on the machine that it runs on, not through {plan.scheduler.name}: "

@@ -4,14 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from steps import ROOT
-from steps.base.errors import UserError, explain
-from steps.base.record import canonical_json
 from steps.base.strict import Fraction, NotNegative, Positive, PositiveNumber, Strict
+from steps.base.yaml_text import typed
 
 PATH = ROOT / "conf/tune.yaml"
 
@@ -93,10 +91,4 @@ class TuneConfig(Strict):
 
 def load(path: Path = PATH) -> TuneConfig:
     """Raises UserError naming the key that is wrong."""
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return TuneConfig.model_validate_json(canonical_json(raw))
-    except ValidationError as error:
-        raise UserError(f"{path}: {explain(error)}") from error
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{path} can't be read: {' '.join(str(error).split())}") from error
+    return typed(path, TuneConfig)

@@ -16,12 +16,15 @@ from steps.mlperf.accuracy_text import read_scores
 from steps.mlperf.detail import read_detail
 from steps.mlperf.loadgen import ANSWERS, DETAIL, RUN_FILES
 from steps.mlperf.loadgen_log import read_answers
-from steps.mlperf.rounds import Benchmark, Test
+from steps.mlperf.rounds import Test
 from steps.mlperf.truncate import truncated
 
 SPEED, ACCURACY = "verify_performance.txt", "verify_accuracy.txt"
 SCORED = ("baseline_accuracy.txt", "compliance_accuracy.txt")
 """Scores for TEST01 where answers differ: the accuracy run's and the test's, on its samples."""
+
+DIFFER = "answers"
+"""Code of TEST01's complaint about answers that differ."""
 
 SCORE = "exact_match"
 """The metric that TEST07 bounds."""
@@ -29,10 +32,10 @@ SCORE = "exact_match"
 
 @dataclass(frozen=True)
 class Scored:
-    """Files of scores as the reference scripts print them, and their benchmark."""
+    """Files of scores as the reference scripts print them, their benchmark and its metrics."""
 
     official: str
-    benchmark: Benchmark
+    metrics: tuple[str, ...]
     files: tuple[Path, ...]
 
 
@@ -103,7 +106,7 @@ def answers(
         return {**texts, **more}, complaints
     differ = f"sample {found.mismatched} differs, {found.mismatches} in all"
     complaint = Complaint(
-        code="answers",
+        code=DIFFER,
         words=f"TEST01 fails: of {found.performance_entries} answers {found.matched} have one in "
         f"the accuracy run{'; ' + differ if found.mismatches else ''}",
         value=float(found.mismatches),
@@ -116,7 +119,7 @@ def answers(
 
 def _alike(rule: Test, scored: Scored) -> Found:
     found = []
-    for metric in scored.benchmark.accuracy_min:
+    for metric in scored.metrics:
         before, after = (score_in(path, metric) for path in scored.files)
         if moved := rule.moved(scored.official, metric, before, after):
             words = f"TEST01 fails: {moved}"
@@ -140,34 +143,36 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8")  # read_scores says what is wrong with it
 
 
-def full_accuracy(rule: Test, run: Path, scored: Scored) -> dict[str, str]:
-    """verify_accuracy.txt of TEST07; raises UserError unless its run scores as required. `scored`
-    has one file: the output of the benchmark's own script for the test's log.
+def full_accuracy(rule: Test, run: Path, official: str, path: Path) -> Found:
+    """verify_accuracy.txt of TEST07: does its run score as required? `path`: what the benchmark's
+    own script prints of the test's log.
     """
-    (path,) = scored.files
-    logged, wanted = len(samples_of(run / ANSWERS)), rule.samples(scored.official)
+    logged, wanted = len(samples_of(run / ANSWERS)), rule.samples(official)
     if logged < wanted:
-        raise UserError(
-            f"TEST07 fails: {logged} samples were logged, it needs {wanted}; place the test's "
-            "audit.config where LoadGen looks for it"
+        words = f"TEST07 fails: {logged} samples were logged, it needs {wanted}"
+        fix = "place the test's audit.config where LoadGen looks for it"
+        few = Complaint(
+            code="samples", words=words, value=float(logged), limit=float(wanted), fix=fix
         )
+        return {}, (few,)
     score = score_in(path, SCORE)
-    if missed := rule.missed(scored.official, score):
-        raise UserError(f"TEST07 fails: {SCORE} is {score:g}, {missed}")
+    if missed := rule.missed(official, score):
+        words = f"TEST07 fails: {SCORE} is {score:g}, {missed}"
+        return {}, (Complaint(code=SCORE, words=words, value=score),)
     summary = (
         "TEST07 Verification Summary\n"
         f"Accuracy score: {score}\n"
-        f"Accuracy threshold: {rule.bounds[scored.official]['minimum']}\n"
+        f"Accuracy threshold: {rule.bounds[official]['minimum']}\n"
         "Accuracy check pass: True\nTEST PASS\n"
     )
-    return {ACCURACY: f"{_text(path).rstrip()}\n\n{summary}"}
+    return {ACCURACY: f"{_text(path).rstrip()}\n\n{summary}"}, ()
 
 
-def output_lengths(rule: Test, run: Path, official: str) -> dict[str, str]:
-    """verify_output_len.txt of TEST09; raises UserError unless answers are as long as required."""
+def output_lengths(rule: Test, run: Path, official: str) -> Found:
+    """verify_output_len.txt of TEST09: are answers as long as required?"""
     found = lengths.measure(read_answers(run / ANSWERS))
-    lengths.require(found, rule, official)
-    return {lengths.LENGTHS: lengths.text(found, rule, official)}
+    complaints = tuple(lengths.complaints(found, rule, official))
+    return {} if complaints else {lengths.LENGTHS: lengths.text(found, rule, official)}, complaints
 
 
 def consistency(rule: Test, run: Path, ends: Collection[int]) -> tuple[str, tokens.Findings]:

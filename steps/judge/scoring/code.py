@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from steps.base.errors import UserError
-from steps.judge.scoring.sandbox import PATH, Sandbox
+from steps.config.languages import PACKAGES, PATH
+from steps.judge.scoring.sandbox import Sandbox
 
 COMPILE_LIMIT_S = 100
 RUN_LIMIT_S = 20
@@ -39,30 +40,29 @@ runs, the status is in no file.
 
 
 @dataclass(frozen=True)
-class Language:
-    """`tools` must be installed; `compiled` and `passed` are the exit statuses of success. `passed`
+class Way:
+    """How a language is run. `compiled` and `passed` are the exit statuses of success. `passed`
     None: drawn for every run. The others are mxeval's, which counts a program that ends itself with
     0.
     """
 
     file: str
-    tools: tuple[str, ...]
     compile: str | None
     run: str
     compiled: int = 0
     passed: int | None = 0
 
 
-LANGUAGES: Mapping[str, Language] = {
-    "cpp": Language("main.cpp", ("g++",), "g++ main.cpp -o main_cpp", "./main_cpp"),
-    "javascript": Language("main.js", ("node",), None, "node main.js"),
-    "php": Language("main.php", ("php",), None, "php main.php"),
-    "python": Language("main.py", ("python3",), None, "python3 runner.py", passed=None),
-    "ruby": Language("main.rb", ("ruby",), None, "ruby main.rb"),
+LANGUAGES: Mapping[str, Way] = {
+    "cpp": Way("main.cpp", "g++ main.cpp -o main_cpp", "./main_cpp"),
+    "javascript": Way("main.js", None, "node main.js"),
+    "php": Way("main.php", None, "php main.php"),
+    "python": Way("main.py", None, "python3 runner.py", passed=None),
+    "ruby": Way("main.rb", None, "ruby main.rb"),
     # mxeval goes on where tsc reports errors and yet writes main.js, and only there: without the
     # types of Node every sample has such an error.
-    "typescript": Language(
-        *("main.ts", ("tsc", "node"), "tsc main --target es5 --lib es2016", "node main.js"),
+    "typescript": Way(
+        *("main.ts", "tsc main --target es5 --lib es2016", "node main.js"),
         compiled=2,
     ),
 }
@@ -78,7 +78,7 @@ def language_of(sample: str) -> str | None:
 def require_tools(languages: Iterable[str]) -> None:
     """Raises UserError naming the first compiler or interpreter that the sandbox would lack."""
     for language in sorted(set(languages)):
-        for tool in LANGUAGES[language].tools:
+        for tool in PACKAGES[language]:
             if shutil.which(tool, path=PATH) is None:
                 raise UserError(
                     f"the dataset has samples in {language}, and {tool} is not in {PATH}: install "
@@ -89,24 +89,24 @@ def require_tools(languages: Iterable[str]) -> None:
 def passes(sample: str, tests: str, answer: str, sandbox: Sandbox) -> bool:
     """`answer` is the model's; `tests` are the sample's own."""
     name, _, entry_point = sample.partition("_")
-    language = LANGUAGES[name]
+    way = LANGUAGES[name]
     solution = answer.split(FENCE, 1)[0]
     if name == "python":
         solution = solution.lstrip()
         tests = f"\n{tests}\ncheck({entry_point})"
-    files = {language.file: solution.replace("\\_", "_") + tests}
-    passed = language.passed
+    files = {way.file: solution.replace("\\_", "_") + tests}
+    passed = way.passed
     if passed is None:
         passed = secrets.choice(PASSED_STATUSES)
         files["runner.py"] = RUNNER.format(passed=passed)
-    limit_s = RUN_LIMIT_S + (COMPILE_LIMIT_S if language.compile else 0)
-    return sandbox.run(_script(language), files, limit_s) == passed
+    limit_s = RUN_LIMIT_S + (COMPILE_LIMIT_S if way.compile else 0)
+    return sandbox.run(_script(way), files, limit_s) == passed
 
 
-def _script(language: Language) -> str:
-    run = f"exec timeout -s KILL {RUN_LIMIT_S} {language.run}"
-    if language.compile is None:
+def _script(way: Way) -> str:
+    run = f"exec timeout -s KILL {RUN_LIMIT_S} {way.run}"
+    if way.compile is None:
         return run
     # A status that no program gives when it passes, so that a compiler's failure is none.
-    failed = f"[ $? -eq {language.compiled} ] || exit 99"
-    return f"timeout -s KILL {COMPILE_LIMIT_S} {language.compile}\n{failed}\n{run}"
+    failed = f"[ $? -eq {way.compiled} ] || exit 99"
+    return f"timeout -s KILL {COMPILE_LIMIT_S} {way.compile}\n{failed}\n{run}"

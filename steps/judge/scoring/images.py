@@ -29,6 +29,8 @@ from steps.judge.scoring.whole import chosen
 from steps.mlperf.loadgen_log import entries_of, sample_of
 
 SIDE_PIXELS = 1024
+"""What the round has; the open division may have pictures of another size."""
+
 CHANNELS = 3
 MOST_WORKERS = 32
 """With more threads, reading the log takes the time."""
@@ -40,13 +42,14 @@ imaginary part of the root's diagonal.
 """
 
 Matrix: TypeAlias = NDArray[numpy.float64]
+Vector: TypeAlias = NDArray[numpy.float64]
 
 
 @dataclass(frozen=True)
 class Files:
     """The files that scoring needs. `clip` is a directory, the others are files. `captions`: one
     row per sample, in the dataset's order. `digests`: the known sha256, or its beginning, per name
-    in `weights()`.
+    in `weights()`, and perhaps of the statistics. `side`: of the pictures, in pixels.
     """
 
     captions: Path
@@ -54,6 +57,7 @@ class Files:
     clip: Path
     inception: Path
     digests: Mapping[str, str | None]
+    side: int = SIDE_PIXELS
 
     def weights(self) -> Mapping[str, Path]:
         return {"clip": self.clip / WEIGHTS, "inception": self.inception}
@@ -63,7 +67,7 @@ class Files:
         for path in (self.captions, self.statistics, *self.weights().values()):
             if not path.is_file():
                 raise UserError(f"{path} isn't a file; name the one that the run used")
-        for name, path in self.weights().items():
+        for name, path in {**self.weights(), "statistics": self.statistics}.items():
             expected = self.digests.get(name)
             if expected is None:
                 continue
@@ -108,6 +112,23 @@ class _Picture:
     data: bytes
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What was found of each picture, in the log's order: `clip` has one number, `features` one
+    row. `mean` and `covariance`: of the dataset's features."""
+
+    clip: Vector
+    features: Matrix
+    mean: Vector
+    covariance: Matrix
+
+    def scores(self) -> Scores:
+        """Raises UserError if FID isn't a number."""
+        own = self.features.mean(axis=0), numpy.cov(self.features, rowvar=False)
+        fid = frechet_distance((self.mean, self.covariance), own)
+        return Scores(float(self.clip.mean()), fid, len(self.clip))
+
+
 def score(
     log: Path,
     files: Files,
@@ -120,6 +141,17 @@ def score(
     Raises UserError unless the log has a picture of every sample exactly once and all files for
     scoring exist.
     """
+    return measure(log, files, gallery=gallery, only=only).scores()
+
+
+def measure(
+    log: Path,
+    files: Files,
+    *,
+    gallery: Gallery | None = None,
+    only: frozenset[int] | None = None,
+) -> Measured:
+    """As `score`, picture by picture."""
     files.require()
     captions = _captions(files.captions)
     mean, covariance = _statistics(files.statistics)
@@ -127,14 +159,15 @@ def score(
     if gallery is not None:
         _begin(gallery, captions)
 
-    def judged(picture: _Picture) -> tuple[float, Matrix]:
-        image = Image.frombytes("RGB", (SIDE_PIXELS, SIDE_PIXELS), picture.data)
+    def judged(picture: _Picture) -> tuple[float, Vector]:
+        image = Image.frombytes("RGB", (files.side, files.side), picture.data)
         if gallery is not None and picture.sample_index in gallery.samples:
             image.save(gallery.folder / f"{picture.sample_index}.png")
         features = inception.features(pixels_of(image).unsqueeze(0))[0]
         return clip.score(captions[picture.sample_index], image), features.double().numpy()
 
-    found = list(_in_turn(judged, chosen(_pictures(log), len(captions), log, only)))
+    pictures = _pictures(log, files.side)
+    found = list(_in_turn(judged, chosen(pictures, len(captions), log, only)))
     features = numpy.stack([row for _, row in found])
     if len(features) < 2:
         raise UserError(f"{log} has {len(features)} picture, and FID needs at least two")
@@ -143,9 +176,8 @@ def score(
             f"{files.statistics} has {len(mean)} features, {files.inception} has "
             f"{features.shape[1]}; use val2014.npz of the round"
         )
-    own = features.mean(axis=0), numpy.cov(features, rowvar=False)
-    fid = frechet_distance((mean, covariance), own)
-    return Scores(float(numpy.mean([value for value, _ in found])), fid, len(found))
+    values = numpy.array([value for value, _ in found], dtype=numpy.float64)
+    return Measured(values, features, mean, covariance)
 
 
 def frechet_distance(one: tuple[Matrix, Matrix], other: tuple[Matrix, Matrix]) -> float:
@@ -183,8 +215,8 @@ def _in_turn(
             yield pending.popleft().result()
 
 
-def _pictures(log: Path) -> Iterator[_Picture]:
-    size = SIDE_PIXELS * SIDE_PIXELS * CHANNELS
+def _pictures(log: Path, side: int) -> Iterator[_Picture]:
+    size = side * side * CHANNELS
     try:
         for number, text in entries_of(log):
             try:
@@ -197,7 +229,7 @@ def _pictures(log: Path) -> Iterator[_Picture]:
             if len(picture.data) != size:
                 raise UserError(
                     f"{log}:{number}: sample {picture.sample_index} has {len(picture.data)} bytes, "
-                    f"a picture of {SIDE_PIXELS} x {SIDE_PIXELS} has {size}"
+                    f"a picture of {side} x {side} has {size}"
                 )
             yield picture
     except Damaged as damage:

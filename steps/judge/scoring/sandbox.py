@@ -17,6 +17,7 @@ from typing import Any
 
 from steps.base import processes
 from steps.base.errors import UserError
+from steps.config.languages import PATH
 from steps.judge.scoring.system_calls import filter_of
 
 MIB = 1 << 20
@@ -46,7 +47,6 @@ GRACE_S = 10.0
 """Added to a program's own limits, for the sandbox itself."""
 
 NOBODY = 65534
-PATH = "/usr/local/bin:/usr/bin:/bin"
 WRITABLE = ("/work", "/tmp", "/dev/shm")
 DEVICES = ("/dev/null", "/dev/random", "/dev/urandom")
 USED_BY_THE_SYSTEM = ("/etc/alternatives", "/etc/ld.so.cache")

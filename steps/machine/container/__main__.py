@@ -6,6 +6,7 @@ from pathlib import Path
 
 from steps import ROOT
 from steps.base.console import Console
+from steps.base.locks import LOADGEN, overlaid_text
 from steps.base.record import Workspace
 from steps.base.step import main
 from steps.config import options
@@ -25,13 +26,13 @@ def step(
     doesn't answer, a base that can't be pulled, a failed build or import.
     """
     with connected(config.host, config.build_limit_s) as client:
-        attributes = build.image(client, config, inputs["lock"], inputs["recipe"], ROOT, console)
+        lock = _lock(inputs, workspace.directory)
+        attributes = build.image(client, config, lock, inputs["recipe"], ROOT, console)
         identity = str(attributes["Id"])
         build.probe(client, identity, config)
-        listed = json.loads(build.packages(client, identity))
+        packages = build.packages(client, identity)
         taken = build.engine(client, identity)
         version = client.version()["Version"]
-    packages = {entry["name"]: entry["version"] for entry in listed}
     described = {
         key: attributes.get(key) for key in ("Id", "RepoTags", "RepoDigests", "RootFS", "Config")
     }
@@ -49,6 +50,15 @@ def step(
         python=PYTHON,
     ).dumped()
     print(f"{config.host.engine} {version}: {identity}")
+
+
+def _lock(inputs: Mapping[str, Path], folder: Path) -> Path:
+    """The lock of the image's packages; one with the round's LoadGen is written to `folder`."""
+    if LOADGEN not in inputs:
+        return inputs["lock"]
+    lock = folder / inputs["lock"].name
+    lock.write_text(overlaid_text([inputs["lock"], inputs[LOADGEN]]), encoding="utf-8")
+    return lock
 
 
 if __name__ == "__main__":

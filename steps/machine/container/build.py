@@ -8,6 +8,7 @@ from typing import Any
 
 import docker
 from docker.errors import APIError
+from pydantic import BaseModel, TypeAdapter
 
 from steps.base.console import Console
 from steps.base.errors import UserError
@@ -16,6 +17,7 @@ from steps.config.container import ImageConfig
 from steps.machine import engine_options
 from steps.machine.container import carried, context, fallback, wheelhouse
 from steps.machine.container.wheelhouse import Reached
+from steps.machine.printed import last
 from steps.machine.runtime.host import PYTHON, image_id
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -162,9 +164,21 @@ def _cause(said: list[str]) -> list[str]:
     return ([line for line in own if _WRONG.search(line)] or own)[-1:]
 
 
-def packages(client: docker.DockerClient, image: str) -> str:
-    """`pip list` of the image as JSON."""
-    return _python(client, image, "-m", "pip", "list", "--format=json")
+class _Package(BaseModel):
+    """What is read of pip's list."""
+
+    name: str
+    version: str
+
+
+LISTED = TypeAdapter(list[_Package])
+
+
+def packages(client: docker.DockerClient, image: str) -> dict[str, str]:
+    """Versions of the packages. Raises UserError for an image whose pip lists none."""
+    printed = _python(client, image, "-m", "pip", "list", "--format=json")
+    listed = last(printed, LISTED, f"pip of {image}", "what is installed")
+    return {one.name: one.version for one in listed}
 
 
 def engine(client: docker.DockerClient, image: str) -> "str | None":
@@ -190,4 +204,4 @@ def _python(client: docker.DockerClient, image: str, *arguments: str) -> str:
     output = client.containers.run(
         image, [*arguments], entrypoint=[PYTHON], remove=True, network_mode="none", stderr=False
     )
-    return bytes(output).decode()
+    return bytes(output).decode(errors="replace")

@@ -37,11 +37,12 @@ class MissingTool(UserError):
 
 
 class FailedTool(UserError):
-    """The program ended with a status other than 0; `output`: what it printed."""
+    """The program ended with a status other than 0. `output`: what it printed. `last`: the last
+    line of its complaint."""
 
-    def __init__(self, reason: str, output: str) -> None:
+    def __init__(self, reason: str, output: str, status: int = 1, last: str = "") -> None:
         super().__init__(reason)
-        self.output = output
+        self.output, self.status, self.last = output, status, last
 
 
 class Parser(Protocol[Said]):
@@ -85,9 +86,9 @@ def run(command: Sequence[str], limit_s: float = LIMIT_S) -> str:
             process.communicate(timeout=END_S)
         raise UserError(f"{tool} gave no answer in {limit_s:g} s") from error
     if process.returncode:
-        last = (complaint.strip() or output.strip() or "no message").splitlines()[-1]
-        reason = f"{tool} fails with status {process.returncode}: {last:.200}"
-        raise FailedTool(reason, output)
+        last = (complaint.strip() or output.strip() or "no message").splitlines()[-1][:200]
+        reason = f"{tool} fails with status {process.returncode}: {last}"
+        raise FailedTool(reason, output, process.returncode, last)
     return output
 
 

@@ -1,7 +1,7 @@
 """`python -m steps.machine.runtime IMAGE SETTINGS [arguments of python]`: Python in a container.
 
-IMAGE is the manifest of a container step, SETTINGS the JSON of a ContainerSettings. The exit status
-is the command's own.
+IMAGE is the manifest of a container step, or the JSON of an Image where that step didn't run on
+this machine; SETTINGS the JSON of a ContainerSettings. The exit status is the command's own.
 """
 
 import contextlib
@@ -27,11 +27,10 @@ from steps.base.deaths import kept, sentence, signal_of
 from steps.base.errors import UserError, shown
 from steps.base.processes import ENDS, STOPPED_S
 from steps.base.record import Manifest
-from steps.config.environments import ImageResult
-from steps.config.results import result_of
 from steps.config.runtime import ContainerSettings
 from steps.machine.runtime import mounts
 from steps.machine.runtime.host import CHECKOUT, LAUNCHER, connected, image_id, owned
+from steps.machine.runtime.image import Image
 
 WATCH_S = 1.0
 
@@ -43,30 +42,35 @@ GB = 1 << 30
 
 def main(arguments: list[str]) -> int:
     processes.die_with_parent(signal.SIGTERM)
-    manifest, settings, *command = arguments
+    named, settings, *command = arguments
     try:
-        image = Manifest.read(Path(manifest))
+        image = _image(named)
         return launch(image, ContainerSettings.model_validate_json(settings), command)
     except UserError as error:
         print(f"error: {shown(str(error))}", file=sys.stderr)
         return 1
 
 
-def launch(image: Manifest, settings: ContainerSettings, command: list[str]) -> int:
+def _image(named: str) -> Image:
+    if named.startswith("{"):
+        return Image.model_validate_json(named)
+    return Image.of(Manifest.read(Path(named)))
+
+
+def launch(image: Image, settings: ContainerSettings, command: list[str]) -> int:
     """Start the container, pass on what it prints, wait for its end; signals stop it.
 
     Raises UserError for an engine or image that isn't there and a container that doesn't start.
     """
     output = _after(command, "--output")
     with connected(settings, settings.start_limit_s) as client:
-        known = result_of(image, ImageResult)
-        if image_id(client, known.image) is None:
+        if image_id(client, image.identity) is None:
             raise UserError(
-                f"image {known.image:.19} is no longer in {settings.engine}; delete "
-                f"{image.directory} and run again, which builds it"
+                f"image {image.identity:.19} is no longer in {settings.engine}; delete "
+                f"{image.made} and run again, which builds it"
             )
         _sweep(client, output)
-        container = _create(client, known, settings, command, output)
+        container = _create(client, image, settings, command, output)
         try:
             return _attend(client, container, settings, command)
         finally:
@@ -75,7 +79,7 @@ def launch(image: Manifest, settings: ContainerSettings, command: list[str]) -> 
 
 def _create(
     client: docker.DockerClient,
-    image: ImageResult,
+    image: Image,
     settings: ContainerSettings,
     command: list[str],
     output: str,
@@ -100,7 +104,7 @@ def _create(
     if settings.nested:
         host |= {"MaskedPaths": [], "ReadonlyPaths": []}
     made = client.api.create_container(
-        image.image,
+        image.identity,
         command,
         entrypoint=[image.python],
         working_dir=str(ROOT),

@@ -7,12 +7,12 @@ checker writes and v6.1 publishes.
 import contextlib
 import csv
 import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from steps.base.errors import UserError
+from steps.base.untrusted import json_of
 from steps.mlperf.published.result import Result, accuracy_metrics, judged, marked_duplicates
 
 REQUIRED = ("ID", "Submitter", "Category", "Model", "Scenario", "Location")
@@ -59,7 +59,7 @@ def read_summary(path: Path) -> list[Result]:
 
 def _json(path: Path, text: str) -> Any:
     try:
-        return json.loads(text)
+        return json_of(text)
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}; get the file again") from error
 
@@ -132,4 +132,4 @@ def _count(row: Mapping[str, Any], key: str) -> int | None:
         number = float(row.get(key) or "nan")
     except (TypeError, ValueError):
         return None
-    return int(number) if number > 0 and number == int(number) else None
+    return int(number) if number > 0 and number.is_integer() else None

@@ -4,23 +4,22 @@ from collections.abc import Mapping
 
 from steps.config.axes import AXES
 from steps.config.checks import AccuracyCheckConfig
+from steps.config.languages import PACKAGES, PATH
 from steps.plan.rates import PLACE
 from steps.plan.spec import Config, Cost, Facts, StepSpec, short
 
 SCORERS = (
     *("rehearsal", "llama2-70b", "llama3.1-405b", "llama3.1-8b", "mixtral-8x7b"),
-    "stable-diffusion-xl",
+    *("stable-diffusion-xl", "gpt-oss-120b"),
 )
-"""Benchmarks whose answers steps/judge/accuracy_check scores."""
-
-UNSCORED = {
-    "gpt-oss-120b": "its exact_match runs LiveCodeBench's tests and grades with prm800k, submodules"
-    " of the reference implementation whose tests and answers aren't in its repository",
-}
-"""Why others aren't, where it is known."""
+"""Benchmarks whose answers steps/judge/accuracy_check scores. Of gpt-oss-120b's, programs can't be
+judged: steps/judge/scoring/exact.py says which and why."""
 
 SANDBOXED = ("mixtral-8x7b",)
 """Benchmarks whose answers are code, which the check runs."""
+
+NETWORKS = ("clip", "inception")
+"""What pictures are scored with, and whose weights the user brings."""
 
 BY_SENTENCES = ("llama3.1-8b",)
 """Benchmarks scored by ROUGE-Lsum, which the round bounds."""
@@ -33,8 +32,8 @@ def brings(config: Config) -> str | None:
             f"{scorer} is scored by sentences, which NLTK's tokenizers/punkt_tab finds: set "
             "benchmark.nltk_data to the directory that holds it"
         )
-    for name, weights in (config["weights"] or {}).items():
-        if weights["path"] is None:
+    for name in NETWORKS if config["weights"] else ():
+        if config["weights"][name]["path"] is None:
             return (
                 f"{scorer} is scored with {name}, whose weights have to be on this machine: set "
                 f"benchmark.scorer_weights.{name}.path"
@@ -46,20 +45,26 @@ def limitation(config: Config) -> str | None:
     scorer = config["scorer"]
     if scorer in SCORERS:
         return None
-    why = f": {UNSCORED[scorer]}" if scorer in UNSCORED else ""
-    return f"this version can't score {scorer}{why}"
+    return f"this version can't score {scorer}"
 
 
 def programs(config: Config) -> Mapping[str, str]:
     scorer = config["scorer"]
     if scorer not in SANDBOXED:
         return {}
-    return {
+    found = {
         "bwrap": (
             f"{scorer} is scored by running generated code, which needs bubblewrap "
             "(apt-get install bubblewrap)"
         )
     }
+    for language in config["languages"]:
+        for tool, package in PACKAGES[language].items():
+            found[f"{tool} in {PATH}"] = (
+                f"{scorer} is scored by running generated code in {language}, which needs {tool} "
+                f"in {PATH} (apt-get install {package})"
+            )
+    return found
 
 
 def cost(key: str, config: Config, facts: Facts) -> Cost:

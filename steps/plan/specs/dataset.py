@@ -7,16 +7,41 @@ from steps.plan.spec import UNKNOWN, Config, Cost, Facts, StepSpec, short
 READY = ("open-orca", "mixtral-15k", "llama3.1-405b", "cnn-dailymail")
 """Recipes of steps/prepare/ready.py."""
 
+GENERATED = (
+    *("rehearsal", "rehearsal-mixed", "shapes"),
+    *("choices-low", "choices-high", "choices-letters"),
+)
+"""Recipes of steps/prepare/rehearsal."""
+
+CAPTIONS = "coco-2014"
+"""The recipe of steps/prepare/captions.py."""
+
+UNREAD = {
+    "gpt-oss-120b": "neither columns nor digests of MLCommons' parquet files are public, and most "
+    "samples for accuracy are programs for LiveCodeBench's tests, which aren't in them",
+}
+"""Why others have no recipe, where it is known."""
+
 
 def limitation(config: Config) -> str | None:
     recipe = config.get("recipe")
-    if recipe == "rehearsal" or recipe in READY:
+    if recipe in (*GENERATED, *READY, CAPTIONS):
         return None
-    return f"this version has no recipe for {recipe}"
+    why = f": {UNREAD[recipe]}" if recipe in UNREAD else ""
+    return f"this version has no recipe for {recipe}{why}"
+
+
+def brings(config: Config) -> str | None:
+    if config.get("recipe") != CAPTIONS or config["path"] is not None:
+        return None
+    return (
+        f"{', '.join(config['files'])} come from text_to_image/ of a checkout of "
+        "mlcommons/inference: set benchmark.dataset.path to it"
+    )
 
 
 def cost(key: str, config: Config, facts: Facts) -> Cost:
-    if config["recipe"] == "rehearsal":
+    if config["recipe"] in (*GENERATED, CAPTIONS):
         return short(key, config, facts)
     if config["recipe"] not in READY:
         return UNKNOWN
@@ -40,5 +65,6 @@ SPEC = StepSpec(
     axes=("benchmark",),
     needs={"model": "model", "files": "dataset_files", "environment": "environment/analysis"},
     limitation=limitation,
+    brings=brings,
     cost=cost,
 )

@@ -5,12 +5,12 @@ Version 4 leaves what it doesn't know alone and takes its defaults: a base of 10
 embeddings, without an error. The rehearsal model then answers 23 of 32 prompts right instead of 32.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from steps.base.errors import UserError
+from steps.base.untrusted import json_of
 from steps.prepare.checkpoint.layout import CONFIG
 
 ROPE, THETA, SCALING = "rope_parameters", "rope_theta", "rope_scaling"
@@ -91,7 +91,7 @@ def misread(config: Mapping[str, Any], transformers: str, *, dtype: bool = True)
 def refuse_misread(directory: Path, transformers: str, *, dtype: bool = True) -> None:
     """Raises UserError for weights whose config.json this version of transformers would misread."""
     try:
-        config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+        config = json_of((directory / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{directory / CONFIG} can't be read ({error}); restore it") from error
     if reason := misread(config, transformers, dtype=dtype):

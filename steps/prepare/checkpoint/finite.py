@@ -58,6 +58,15 @@ def decoded(data: bytes | memoryview, dtype: str) -> NDArray[np.float32]:
     return values.astype(np.float32)
 
 
+def encoded(values: NDArray[np.float32], dtype: str) -> memoryview:
+    """The inverse of `decoded`, rounded to nearest, ties to even; finite values only."""
+    if dtype == "BF16":
+        bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+        rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+        return memoryview(rounded.astype(np.uint16)).cast("B")
+    return memoryview(np.ascontiguousarray(values).astype(FLOATS[dtype])).cast("B")
+
+
 def floats(tensor: Tensor) -> NDArray[np.float32] | None:
     """The values of a small tensor, read from its file; None if its type isn't among FLOATS."""
     if tensor.dtype not in FLOATS:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from steps.base.errors import UserError
+from steps.base.untrusted import json_of
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -114,7 +115,7 @@ def read_shard(path: Path) -> Shard:
             length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else LARGEST_HEADER
             if length > min(LARGEST_HEADER, size):
                 raise UserError(f"{path} is truncated or no safetensors file; fetch it again")
-            header = json.loads(stream.read(length))
+            header = json_of(stream.read(length))
         metadata = _metadata(header.pop("__metadata__", None))
         entries = [_entry(path, 8 + length, name, fields) for name, fields in header.items()]
     except FileNotFoundError as error:
@@ -161,7 +162,7 @@ def _entry(path: Path, base: int, name: str, fields: Mapping[str, Any]) -> Tenso
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json_of(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(
             f"{path.parent} isn't a checkpoint directory: it has no {path.name}"

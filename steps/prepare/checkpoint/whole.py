@@ -1,9 +1,9 @@
 """Whether a directory of weights is complete: no shard missing, cut off or a git-lfs pointer."""
 
-import json
 from pathlib import Path
 
 from steps.base.errors import UserError
+from steps.base.untrusted import json_of
 from steps.prepare.checkpoint.layout import read_shard
 
 POINTER = b"version https://git-lfs.github.com/spec/"
@@ -48,7 +48,7 @@ def refuse_pointer(path: Path) -> None:
 def _check_index(path: Path) -> None:
     """Raises UserError unless every file that an index lists is beside it."""
     try:
-        names = json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()
+        names = json_of(path.read_text(encoding="utf-8"))["weight_map"].values()
     except (ValueError, LookupError, TypeError, AttributeError):
         return  # Of something else.
     except OSError as error:

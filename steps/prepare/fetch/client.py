@@ -1,7 +1,6 @@
 """HTTP as far as fetching needs it: which errors may be retried, and no leaked secrets."""
 
 import email.utils
-import json
 import re
 import ssl
 import threading
@@ -16,6 +15,7 @@ import requests
 import urllib3
 
 from steps.base.errors import UserError
+from steps.base.untrusted import json_of
 
 CHUNK = 1 << 20
 SLOWEST = 1024
@@ -199,7 +199,7 @@ class Client:
         while url:
             data, following = self.text(url, access)
             try:
-                entries = json.loads(data)
+                entries = json_of(data)
             except ValueError as error:
                 raise UserError(f"{shown(url)} isn't JSON; is this a hub's endpoint?") from error
             if not isinstance(entries, list):
@@ -321,8 +321,8 @@ def _beginning(response: requests.Response, limit_s: float) -> bytes:
 
 def _error_of(data: bytes) -> str:
     try:
-        answer = json.loads(data)
-    except (ValueError, RecursionError):
+        answer = json_of(data)
+    except ValueError:
         return ""
     found = answer.get("error") or answer.get("message") if isinstance(answer, dict) else None
     return found if isinstance(found, str) else ""

@@ -2,7 +2,6 @@
 doctor use it; both are found as huggingface_hub finds them.
 """
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit
 from steps.base.confidential.known import token_files
 from steps.base.errors import UserError
 from steps.base.strict import Strict
+from steps.base.untrusted import json_of
 from steps.config.fetch import Secret
 from steps.prepare.fetch.client import Access, Client, RefusedError, Transient, shown
 
@@ -100,7 +100,7 @@ def head(home: str, repository: str, branch: str, allowed: Access, client: Clien
     url = f"{home}/api/models/{repository}/revision/{branch}"
     data, _ = client.text(url, allowed)
     try:
-        commit = json.loads(data)["sha"]
+        commit = json_of(data)["sha"]
         if re.fullmatch("[0-9a-f]{40}", commit):
             return str(commit)
     except (ValueError, LookupError, TypeError):

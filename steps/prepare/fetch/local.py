@@ -1,6 +1,5 @@
 """Files that are on this machine already."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from steps.base.errors import UserError
 from steps.base.record import MANIFEST, RECORD
+from steps.base.untrusted import json_of
 from steps.config.fetch import LocalSource
 from steps.prepare.checkpoint.whole import refuse_pointer
 from steps.prepare.fetch.download import check_names, file_digest
@@ -75,7 +75,7 @@ def _stated(home: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     try:
-        files = json.loads(path.read_text(encoding="utf-8"))["files"]
+        files = json_of(path.read_text(encoding="utf-8"))["files"]
         return {str(name): str(entry["sha256"]) for name, entry in files.items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return {}  # Of some other program.

@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from steps.base.errors import UserError
+from steps.base.untrusted import json_of
 from steps.config.compression import NotesData, RulerData
 
 TRAINING, VALIDATION = "training.jsonl", "validation.jsonl"
@@ -98,7 +99,7 @@ def _pairs(path: Path, end: str) -> Iterator[tuple[str, str]]:
         ) from error
     for number, line in enumerate(lines, start=1):
         try:
-            fields = json.loads(line)
+            fields = json_of(line)
             yield str(fields["input"]), "\n".join(map(str, fields["outputs"])) + end
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from steps.prepare.checkpoint.layout import (
 )
 from steps.prepare.checkpoint.stream import copy_side_files
 from steps.prepare.quantize import quark_0_9
+from steps.prepare.quantize.experts import Reached
 
 SCHEMES: Mapping[str, str] = {"w_fp8_a_fp8": "fp8", "w_mxfp4_a_mxfp4": "mxfp4"}
 """Quark's schemes, named as in its example script quantize_quark.py."""
@@ -131,10 +133,13 @@ def _export(
         exclude_layers=list(options.exclude_layers),
     )
     found = list(samples(prompts, options, model.config))
+    reached = Reached(model)
     batches = [torch.tensor([sample], device=model.device) for sample in found]
     begins("calibrate")
     quantizer = ModelQuantizer(recipe)
     model = quantizer.quantize_model(model, batches)
+    if options.static:
+        reached.refuse_cold(source, partial(_renamed, kind=kind))
     begins("freeze")
     model = quantizer.freeze(model)
     begins("export")
@@ -143,6 +148,7 @@ def _export(
     return {
         "samples": len(found),
         "tokens": sum(map(len, found)),
+        **reached.described(),
         "made": "of the dataset's token ids, where AMD's script tokenizes the texts again",
     }
 

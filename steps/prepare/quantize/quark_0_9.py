@@ -15,6 +15,7 @@ from typing import Any
 from steps.base.errors import UserError
 from steps.config.compression import QuarkOptions
 from steps.prepare.checkpoint.config_forms import refuse_misread
+from steps.prepare.quantize.experts import Reached
 
 KV_LAYERS = ("*k_proj", "*v_proj")
 """Layers whose outputs are the KV cache."""
@@ -78,9 +79,12 @@ def export(
             raise UserError(f"AMD has no recipe for {kind}, which {source} is; use another tool")
         batches, described = _batches(source, options, texts, str(model.device))
         recipe = _recipe(options, kind)
+        reached = Reached(model)
         begins("calibrate")
         quantizer = ModelQuantizer(recipe)
         quantized = quantizer.quantize_model(model, batches)
+        if options.static:
+            reached.refuse_cold(source)
         begins("freeze")
         quantized = quantizer.freeze(quantized)
         begins("export")
@@ -91,7 +95,7 @@ def export(
             ModelExporter(ExporterConfig(form), exported).export_safetensors_model(
                 quantized, quant_config=recipe, custom_mode=options.custom_mode or "quark"
             )
-    return described
+    return {**described, **reached.described()}
 
 
 @contextmanager

@@ -65,9 +65,12 @@ def prune_depth(source: Path, destination: Path, first: int, last: int) -> None:
 def write_manifest(directory: Path, recipe: object) -> None:
     """Write manifest.json: digest and size in bytes of every other file, and how they were made."""
     files = {
-        path.name: {"sha256": sha256_file(path), "bytes": path.stat().st_size}
-        for path in sorted(directory.iterdir())
-        if path.name != "manifest.json"
+        str(path.relative_to(directory)): {
+            "sha256": sha256_file(path),
+            "bytes": path.stat().st_size,
+        }
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and path != directory / "manifest.json"
     }
     manifest = {"files": files, "recipe": recipe}
     write_json(directory / "manifest.json", manifest)

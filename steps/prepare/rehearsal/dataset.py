@@ -8,6 +8,7 @@ import pandas as pd
 
 from steps.prepare.rehearsal import notes, tokenizer
 from steps.prepare.rehearsal.notes import Prompt, Split
+from steps.prepare.rehearsal.tokenizer import NOTES
 
 SEED = 1
 
@@ -55,19 +56,19 @@ def training(
 
 def prompt_ids(prompt: Prompt) -> list[int]:
     """What the model reads: the begin token and the prompt's words."""
-    return [tokenizer.BEGIN, *tokenizer.encode(prompt.text)]
+    return [tokenizer.BEGIN, *NOTES.encode(prompt.text)]
 
 
 def sample(prompt: Prompt) -> tuple[list[int], int]:
     """Token ids of prompt and answer, and where the answer starts."""
     asked = prompt_ids(prompt)
-    return [*asked, *tokenizer.encode(prompt.answer), tokenizer.END], len(asked)
+    return [*asked, *NOTES.encode(prompt.answer), tokenizer.END], len(asked)
 
 
 def _frame(split: Split, count: int) -> pd.DataFrame:
     rows = []
     for number, prompt in enumerate(islice(notes.prompts(split, SEED), count)):
-        asked, answer = prompt_ids(prompt), tokenizer.encode(prompt.answer)
+        asked, answer = prompt_ids(prompt), NOTES.encode(prompt.answer)
         rows.append(
             {
                 "id": f"{split}.{number:06}",

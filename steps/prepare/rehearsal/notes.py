@@ -70,11 +70,12 @@ Split = Literal["evaluation", "calibration", "training"]
 Kind = Literal["named", "since", "all"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-_RESIDUES: dict[Split, tuple[int, ...]] = {
+RESIDUES: dict[Split, tuple[int, ...]] = {
     "evaluation": (0,),
     "calibration": (1,),
     "training": (2, 3, 4, 5, 6, 7),
 }
+"""Modulo 8, of the sum of some words' numbers: it tells which split a prompt is of."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,8 @@ def prompts(split: Split, seed: int) -> Iterator[Prompt]:
     source = Random(f"{split} {seed}")
     seen: set[str] = set()
     while True:
-        facts = _skewed(source, MAX_FACTS)
-        answered = _skewed(source, min(facts, MAX_ANSWER_FACTS))
+        facts = skewed(source, MAX_FACTS)
+        answered = skewed(source, min(facts, MAX_ANSWER_FACTS))
         fitting: list[Kind] = ["since"]
         if answered == 1:
             fitting.append("named")
@@ -123,7 +124,7 @@ def make(source: Random, split: Split, kind: Kind, facts: int, answered: int) ->
     The splits can't share a note: the first fact's word numbers, summed, tell the split.
     """
     columns = [source.sample(range(len(slot)), facts) for slot in SLOTS]
-    residue = source.choice(_RESIDUES[split])
+    residue = source.choice(RESIDUES[split])
     wrong = (residue - sum(column[0] for column in columns)) % 8
     items = columns[-1]
     moved = (items[0] + wrong) % len(SLOTS[-1])
@@ -156,11 +157,11 @@ def exact_facts(answer: str, truth: str) -> float:
     return right / max(len(given), len(wanted), 1)
 
 
-def _facts(text: str) -> list[str]:
-    return [part.strip() for part in text.split(".") if part.strip()]
-
-
-def _skewed(source: Random, largest: int) -> int:
+def skewed(source: Random, largest: int) -> int:
     """A size from 1 to `largest`, with weights falling like 1/(2 size + 1), in integers."""
     totals = list(accumulate(20_000 // (2 * size + 1) for size in range(1, largest + 1)))
     return 1 + bisect_right(totals, source.randrange(totals[-1]))
+
+
+def _facts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(".") if part.strip()]

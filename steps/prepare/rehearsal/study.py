@@ -29,7 +29,8 @@ from steps import ROOT
 from steps.base import threads
 from steps.base.bootstrap import ratio_interval
 from steps.base.errors import UserError
-from steps.prepare.rehearsal import compress, dataset, notes, tokenizer
+from steps.prepare.rehearsal import compress, dataset, notes
+from steps.prepare.rehearsal.tokenizer import NOTES
 
 MODEL = Path(__file__).parent / "model"
 PAGE = ROOT / "docs/explanation/rehearsal-model.md"
@@ -81,7 +82,7 @@ def score(answers: Sequence[list[int]], truths: Sequence[str]) -> Scores:
     scorer = RougeScorer(list(METRICS), use_stemmer=True)
     rouge, facts = [], []
     for ids, truth in zip(answers, truths, strict=True):
-        text = tokenizer.decode(ids)
+        text = NOTES.decode(ids)
         found = scorer.score(truth, text)
         rouge.append([100 * found[metric].fmeasure for metric in METRICS])
         facts.append(notes.exact_facts(text, truth))

@@ -1,6 +1,9 @@
-"""One token per word: the rehearsal benchmark's tokenizer, as files that transformers reads."""
+"""One token per word: the rehearsal benchmarks' tokenizers, as files that transformers reads."""
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from steps.prepare.rehearsal.notes import WORDS
@@ -9,21 +12,37 @@ SPECIAL = ("<unk>", "<s>", "</s>", "<pad>")
 UNKNOWN, BEGIN, END, PAD = range(4)
 """Begin and end have Llama 2's ids: MLCommons' TEST06 looks for 2 unless told otherwise."""
 
-TOKENS: tuple[str, ...] = (*SPECIAL, *WORDS)
-_IDS = {token: number for number, token in enumerate(TOKENS)}
+LINE_END = "\n"
+"""A word of programs."""
 
 
-def encode(text: str) -> list[int]:
-    """Token ids of blank-separated words, without special tokens; unknown words become 0."""
-    return [_IDS.get(word, UNKNOWN) for word in text.split()]
+@dataclass(frozen=True)
+class Vocabulary:
+    """The words of a benchmark's texts, each once: a word's number is its place after SPECIAL."""
+
+    words: tuple[str, ...]
+
+    @cached_property
+    def tokens(self) -> tuple[str, ...]:
+        return (*SPECIAL, *self.words)
+
+    @cached_property
+    def ids(self) -> Mapping[str, int]:
+        return {token: number for number, token in enumerate(self.tokens)}
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of words with a blank between them, without special tokens; unknown ones 0."""
+        return [self.ids.get(word, UNKNOWN) for word in text.split(" ") if word]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Words of the ids, special tokens left out."""
+        return " ".join(self.tokens[number] for number in ids if number >= len(SPECIAL))
 
 
-def decode(ids: list[int]) -> str:
-    """Words of the ids, special tokens left out."""
-    return " ".join(TOKENS[number] for number in ids if number >= len(SPECIAL))
+NOTES = Vocabulary(WORDS)
 
 
-def save(directory: Path) -> None:
+def save(directory: Path, vocabulary: Vocabulary = NOTES) -> None:
     """Write tokenizer.json and tokenizer_config.json; `AutoTokenizer` loads them offline."""
     added = [
         {
@@ -43,7 +62,7 @@ def save(directory: Path) -> None:
         "padding": None,
         "added_tokens": added,
         "normalizer": None,
-        "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "pre_tokenizer": _splitting(vocabulary),
         "post_processor": {
             "type": "TemplateProcessing",
             "single": [
@@ -65,7 +84,11 @@ def save(directory: Path) -> None:
         },
         # Without a decoder, tokens are joined by blanks: exactly what `encode` split.
         "decoder": None,
-        "model": {"type": "WordLevel", "vocab": _IDS, "unk_token": SPECIAL[UNKNOWN]},
+        "model": {
+            "type": "WordLevel",
+            "vocab": dict(vocabulary.ids),
+            "unk_token": SPECIAL[UNKNOWN],
+        },
     }
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -78,3 +101,10 @@ def save(directory: Path) -> None:
     }
     for name, content in (("tokenizer.json", tokenizer), ("tokenizer_config.json", config)):
         (directory / name).write_text(json.dumps(content, indent=0) + "\n", encoding="utf-8")
+
+
+def _splitting(vocabulary: Vocabulary) -> dict[str, object]:
+    """At white space, or at blanks alone where a line's end is a word."""
+    if LINE_END not in vocabulary.words:
+        return {"type": "WhitespaceSplit"}
+    return {"type": "Split", "pattern": {"String": " "}, "behavior": "Removed", "invert": False}

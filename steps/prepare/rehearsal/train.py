@@ -11,8 +11,8 @@ import random
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -28,6 +28,7 @@ from transformers.models.llama.modeling_llama import LlamaAttention
 from steps.prepare.checkpoint.config_forms import both_forms
 from steps.prepare.rehearsal import dataset, tokenizer
 from steps.prepare.rehearsal.compress import replacing, write_json, write_manifest
+from steps.prepare.rehearsal.tokenizer import NOTES, Vocabulary
 
 LAYERS = 15
 EMBEDDING_SCALE = 0.05
@@ -93,10 +94,21 @@ BASE = Recipe(
 )
 
 
-def configuration(layers: int = LAYERS) -> LlamaConfig:
+Sample = tuple[list[int], int]
+"""Token ids of prompt and answer, and where the answer starts."""
+
+Stream = Callable[[int, Phase], Iterator[Sample]]
+"""Endless training samples, by seed and phase."""
+
+
+def notes_stream(seed: int, phase: Phase) -> Iterator[Sample]:
+    return map(dataset.sample, dataset.training(seed, phase.facts, phase.answered))
+
+
+def configuration(layers: int = LAYERS, vocabulary: Vocabulary = NOTES) -> LlamaConfig:
     """Llama's architecture at 2.6 million parameters; 15 layers prune by a fifth or a third."""
     return LlamaConfig(
-        vocab_size=len(tokenizer.TOKENS),
+        vocab_size=len(vocabulary.tokens),
         hidden_size=128,
         intermediate_size=320,
         num_hidden_layers=layers,
@@ -136,6 +148,7 @@ def train(
     recipe: Recipe,
     log: Path | None = None,
     snapshot: Callable[[], None] | None = None,
+    stream: Stream = notes_stream,
 ) -> None:
     """Train in place. Prints loss, speed and time left; `log` gets one JSON line per report.
 
@@ -150,7 +163,7 @@ def train(
     model.train()
     start = saved = time.monotonic()
     done, losses, reported = 0, list[float](), 0.0
-    for step, (inputs, labels, tokens) in enumerate(_batches(recipe)):
+    for step, (inputs, labels, tokens) in enumerate(_batches(recipe, stream)):
         loss = _loss(model, inputs, labels)
         model.zero_grad(set_to_none=True)
         loss.backward()
@@ -170,7 +183,9 @@ def train(
     model.eval()
 
 
-def save(model: LlamaForCausalLM, directory: Path, recipe: object) -> None:
+def save(
+    model: LlamaForCausalLM, directory: Path, recipe: object, vocabulary: Vocabulary = NOTES
+) -> None:
     """Weights in bf16 under Hugging Face's names, configuration, tokenizer and manifest."""
     weights = {
         name: tensor.to(torch.bfloat16).contiguous()
@@ -188,11 +203,11 @@ def save(model: LlamaForCausalLM, directory: Path, recipe: object) -> None:
         save_file(weights, temporary / "model.safetensors", metadata={"format": "pt"})
         write_json(temporary / "config.json", config)
         write_json(temporary / "generation_config.json", special)
-        tokenizer.save(temporary)
+        tokenizer.save(temporary, vocabulary)
         write_manifest(temporary, recipe)
 
 
-def described(recipe: Recipe) -> dict[str, object]:
+def versioned(recipe: Recipe) -> dict[str, object]:
     """The recipe with the versions and threads it ran on, as it goes into the manifest."""
     versions = {
         "python": sys.version.split()[0],
@@ -349,13 +364,13 @@ def _linear_in_bf16(model: nn.Module) -> None:
             module.forward = partial(_bf16_product, module.weight)
 
 
-def _batches(recipe: Recipe) -> Iterator[tuple[Tensor, Tensor, int]]:
+def _batches(recipe: Recipe, stream: Stream) -> Iterator[tuple[Tensor, Tensor, int]]:
     """Batches of about `batch_tokens`: [n, longest] inputs and labels, and the tokens in them."""
     for number, phase in enumerate(recipe.phases):
-        stream = dataset.training(recipe.seed + number, phase.facts, phase.answered)
+        samples = stream(recipe.seed + number, phase)
         spent = 0
         while spent < phase.tokens:
-            pool = sorted(map(dataset.sample, islice(stream, POOL)), key=lambda pair: len(pair[0]))
+            pool = sorted(islice(samples, POOL), key=lambda sample: len(sample[0]))
             batches = _cut(pool, recipe.batch_tokens)
             random.Random(recipe.seed + spent).shuffle(batches)
             for batch in batches:
@@ -366,8 +381,8 @@ def _batches(recipe: Recipe) -> Iterator[tuple[Tensor, Tensor, int]]:
                     break
 
 
-def _cut(pool: list[tuple[list[int], int]], limit: int) -> list[list[tuple[list[int], int]]]:
-    batches: list[list[tuple[list[int], int]]] = [[]]
+def _cut(pool: list[Sample], limit: int) -> list[list[Sample]]:
+    batches: list[list[Sample]] = [[]]
     for pair in pool:
         if batches[-1] and (len(batches[-1]) + 1) * len(pair[0]) > limit:
             batches.append([])
@@ -375,7 +390,7 @@ def _cut(pool: list[tuple[list[int], int]], limit: int) -> list[list[tuple[list[
     return batches
 
 
-def _padded(batch: list[tuple[list[int], int]]) -> tuple[Tensor, Tensor]:
+def _padded(batch: list[Sample]) -> tuple[Tensor, Tensor]:
     # Padding stands at the end and attention is causal, so no mask is needed.
     longest = max(len(ids) for ids, _ in batch)
     inputs = torch.full((len(batch), longest), tokenizer.PAD)
@@ -395,20 +410,42 @@ def _report(done: int, total: int, losses: list[float], elapsed_s: float, log: P
             stream.write(json.dumps(line) + "\n")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m steps.prepare.rehearsal.train")
-    parser.add_argument("--output", type=Path, required=True)
-    arguments = parser.parse_args()
-    output: Path = arguments.output
+@dataclass(frozen=True)
+class Training:
+    """A recipe, the weights that it starts from (`origin` says which), and what it reads."""
+
+    recipe: Recipe
+    start: Callable[[], LlamaForCausalLM]
+    stream: Stream = notes_stream
+    vocabulary: Vocabulary = NOTES
+    origin: Mapping[str, str] = field(default_factory=dict)
+
+
+def run(output: Path, trained: Training) -> None:
+    """Train into the directory `output`; weights so far lie beside it, in output.snapshot."""
     output.parent.mkdir(parents=True, exist_ok=True)
     log = output.with_suffix(".log.jsonl")
     log.unlink(missing_ok=True)
     unfinished = output.with_suffix(".snapshot")
     torch.set_num_threads(THREADS)
-    model = untrained(BASE)
-    train(model, BASE, log, lambda: save(model, unfinished, described(BASE)))
-    save(model, output, described(BASE))
+    model, recipe = trained.start(), trained.recipe
+    described = {**versioned(recipe), **trained.origin}
+    keep = partial(save, model, recipe=described, vocabulary=trained.vocabulary)
+    train(model, recipe, log, lambda: keep(directory=unfinished), trained.stream)
+    keep(directory=output)
     shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def output_of(program: str) -> Path:
+    """The directory that the command line names."""
+    parser = argparse.ArgumentParser(prog=f"python -m {program}")
+    parser.add_argument("--output", type=Path, required=True)
+    output: Path = parser.parse_args().output
+    return output
+
+
+def main() -> None:
+    run(output_of("steps.prepare.rehearsal.train"), Training(BASE, lambda: untrained(BASE)))
 
 
 if __name__ == "__main__":

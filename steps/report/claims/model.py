@@ -8,12 +8,11 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from steps.base.errors import UserError, explain
 from steps.base.strict import Strict
+from steps.base.yaml_text import typed
 from steps.mlperf.published.result import Result
 
 LEDGER = Path(__file__).resolve().parent / "ledger.yaml"
@@ -230,10 +229,4 @@ class Ledger(Strict):
 @cache
 def load(path: Path = LEDGER) -> Ledger:
     """Raises UserError naming the claim's key that is wrong."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        return Ledger.model_validate(yaml.safe_load(text), strict=False)
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{path} can't be read: {error}") from error
-    except ValidationError as error:
-        raise UserError(f"{path}: {explain(error)}") from error
+    return typed(path, Ledger)

@@ -4,12 +4,11 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated
 
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from steps import ROOT
-from steps.base.errors import UserError, explain
 from steps.base.strict import Strict
+from steps.base.yaml_text import typed
 
 FILE = ROOT / "conf/tolerances.yaml"
 
@@ -38,9 +37,4 @@ class Tolerances(Strict):
 @cache
 def load(path: Path = FILE) -> Tolerances:
     """Raises UserError naming the key that is wrong."""
-    try:
-        return Tolerances.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{path} can't be read: {error}") from error
-    except ValidationError as error:
-        raise UserError(f"{path}: {explain(error)}") from error
+    return typed(path, Tolerances)

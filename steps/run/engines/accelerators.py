@@ -3,6 +3,7 @@ machine, and which of them a process got.
 """
 
 import ctypes
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,42 @@ NVIDIA = "0x10de"
 ADDRESS_BYTES = 64
 
 
-def require(placement: Placement, prober: Prober | None = None) -> tuple[Accelerator, ...]:
+TAKEN_MIB = 4096
+"""An accelerator with more memory in use is somebody's: an idle one has some 300 MiB in use."""
+
+FREED_S = 20.0
+"""How long the memory of a process that has just ended may take to be free."""
+
+ASKED_AGAIN_S = 2.0
+
+
+def require(
+    placement: Placement,
+    prober: Prober | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> tuple[Accelerator, ...]:
     """This machine's accelerators as its vendor's tool lists them; none if the run needs none.
 
-    Raises UserError unless they are what the run's system names. Those of other nodes are asked
-    for there (steps/run/placing/nodes.py).
+    Raises UserError unless they are what the run's system names, and free. Those of other nodes are
+    asked for there (steps/run/placing/nodes.py).
     """
+    limit = clock() + FREED_S
+    while True:
+        found = _named(placement, prober)
+        held = [one for one in found if (one.used_mib or 0) > TAKEN_MIB]
+        if not held:
+            return found
+        if clock() >= limit:
+            shown = ", ".join(f"{one.bus or one.model} ({one.used_mib} MiB)" for one in held)
+            raise UserError(
+                f"something else has memory of {len(held)} of {len(found)} accelerators in use: "
+                f"{shown}; end it (rocm-smi --showpids names it); nothing was measured"
+            )
+        sleep(ASKED_AGAIN_S)
+
+
+def _named(placement: Placement, prober: Prober | None) -> tuple[Accelerator, ...]:
     found, why = listed(placement, prober)
     if why:
         (kind,) = placement.kinds

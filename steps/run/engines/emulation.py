@@ -1,4 +1,4 @@
-"""vLLM kernels for FP8 and MXFP4 checkpoints on a CPU, which has neither.
+"""vLLM kernels for FP8 and MXFP4 checkpoints on a CPU, which has neither. V0's: emulation_v0.py.
 
 They compute the formats' numerics, no faster: operands are rounded as the hardware would read them,
 products are summed in fp32 (FP8) or by the CPU's bf16 product (MXFP4), and the result is rounded
@@ -26,7 +26,9 @@ from vllm.model_executor.kernels.linear import (
 )
 from vllm.model_executor.layers.fused_moe import FusedMoEConfig
 from vllm.model_executor.layers.fused_moe.activation import MoEActivation
+from vllm.model_executor.layers.fused_moe.oracle.fp8 import Fp8MoeBackend
 from vllm.model_executor.layers.fused_moe.oracle.mxfp4 import Mxfp4MoeBackend
+from vllm.model_executor.layers.quantization import fp8
 from vllm.model_executor.layers.quantization.quark import quark_moe
 from vllm.model_executor.layers.quantization.utils.quant_utils import (
     QuantKey,
@@ -143,9 +145,18 @@ class _EmulatedExperts(ABC):
         """x times an expert's weight `name`, in the format's numerics and x's dtype."""
 
 
-class EmulatedFp8Experts(_EmulatedExperts, quark_moe.QuarkW8A8Fp8MoEMethod):  # type: ignore[misc]
+class _Fp8Experts(_EmulatedExperts):
     """Per-tensor scales; activations by the largest static scale of a layer's experts, and w1 and
     w3 by the larger of theirs, as vLLM does for its GPU kernels."""
+
+    def product(self, layer: torch.nn.Module, name: str, expert: int, x: Tensor) -> Tensor:
+        scale = getattr(layer, f"{name}_input_scale")
+        product = fp8_codes(x, scale).float() @ getattr(layer, f"{name}_weight")[expert].T
+        return (product * (scale * getattr(layer, f"{name}_weight_scale")[expert])).to(x.dtype)
+
+
+class EmulatedFp8Experts(_Fp8Experts, quark_moe.QuarkW8A8Fp8MoEMethod):  # type: ignore[misc]
+    """In Quark's form of a checkpoint."""
 
     def __init__(
         self, moe: FusedMoEConfig, weight_quant_key: QuantKey, activation_quant_key: QuantKey
@@ -159,10 +170,21 @@ class EmulatedFp8Experts(_EmulatedExperts, quark_moe.QuarkW8A8Fp8MoEMethod):  # 
         for name in ("w13_weight", "w2_weight"):
             setattr(layer, name, Parameter(getattr(layer, name).float(), requires_grad=False))
 
-    def product(self, layer: torch.nn.Module, name: str, expert: int, x: Tensor) -> Tensor:
-        scale = getattr(layer, f"{name}_input_scale")
-        product = fp8_codes(x, scale).float() @ getattr(layer, f"{name}_weight")[expert].T
-        return (product * (scale * getattr(layer, f"{name}_weight_scale")[expert])).to(x.dtype)
+
+class EmulatedOwnFp8Experts(_Fp8Experts, fp8.Fp8MoEMethod):  # type: ignore[misc]
+    """In vLLM's own form of a checkpoint, which Quark 0.9 writes by `custom_mode`."""
+
+    def __init__(self, quant_config: fp8.Fp8Config, layer: torch.nn.Module) -> None:
+        super().__init__(quant_config, layer)
+        if self.block_quant or quant_config.activation_scheme != "static":
+            raise _no_emulation("experts in FP8 without static scales per tensor")
+        _refuse_other_experts(self.moe)
+
+    def _setup_kernel(self, layer: torch.nn.Module, *converted: Tensor) -> None:
+        """`converted`: w13 and w2, the scales of both, and of their inputs, which the layer has."""
+        names = ("w13_weight", "w2_weight", "w13_weight_scale", "w2_weight_scale")
+        for name, values in zip(names, converted, strict=False):
+            setattr(layer, name, Parameter(values.data.float(), requires_grad=False))
 
 
 class EmulatedMxfp4Experts(_EmulatedExperts, quark_moe.QuarkOCP_MX_MoEMethod):  # type: ignore[misc]
@@ -200,7 +222,9 @@ def register() -> None:
     # vLLM chooses methods of experts by their class, and has no registry of them.
     quark_moe.QuarkW8A8Fp8MoEMethod = EmulatedFp8Experts
     quark_moe.QuarkOCP_MX_MoEMethod = EmulatedMxfp4Experts
+    fp8.Fp8MoEMethod = EmulatedOwnFp8Experts
     quark_moe.select_mxfp4_moe_backend = _no_backend
+    fp8.select_fp8_moe_backend = _no_fp8_backend
     logger.warning("FP8 and MXFP4 are emulated on the CPU: no speed here is one of the formats")
 
 
@@ -222,6 +246,11 @@ def _no_emulation(what: str) -> UserError:
 def _no_backend(*arguments: Any, **named: Any) -> tuple[Mxfp4MoeBackend, None]:
     """Replaces vLLM's choice among GPU kernels, which refuses a CPU."""
     return Mxfp4MoeBackend.EMULATION, None
+
+
+def _no_fp8_backend(*arguments: Any, **named: Any) -> tuple[Fp8MoeBackend, None]:
+    """The same for FP8. What is returned first is never read: no kernel of vLLM's is made."""
+    return Fp8MoeBackend.TRITON, None
 
 
 def _scaled_fp8_quant(

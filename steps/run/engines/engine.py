@@ -12,8 +12,9 @@ from typing import NamedTuple, Protocol, cast
 from steps.base import threads
 from steps.base.errors import UserError
 from steps.config import options
+from steps.config.engine import DiffusersEngine, NullEngine
 from steps.config.engine import Engine as EngineConfig
-from steps.config.generation import Generation
+from steps.config.generation import Generation, ImageGeneration
 from steps.config.resolved import Resolved
 
 Request = tuple[int, Sequence[int], Sequence[int]]
@@ -45,8 +46,8 @@ def unstopped(prompts: Sequence[Sequence[int]]) -> list[Request]:
     return [(-1 - i, prompt, ()) for i, prompt in enumerate(prompts)]
 
 
-PART = 512
-"""How many answers are passed on at once."""
+PART, PART_WORDS = 512, 1 << 23
+"""How many answers are passed on at once: so many, or as many as have so many words (32 MiB)."""
 
 
 @dataclass
@@ -54,11 +55,13 @@ class Events:
     """The results of one step of an engine.
 
     `first` holds (number, first token id) of requests whose first token has come, `completed` the
-    answers of finished ones.
+    answers of finished ones. `idle`: the step only waited for more requests, so that how long it
+    took says nothing.
     """
 
     first: list[tuple[int, int]] = field(default_factory=list)
     completed: list[Answer] = field(default_factory=list)
+    idle: bool = False
 
 
 @dataclass(slots=True)
@@ -114,25 +117,29 @@ class News(NamedTuple):
         and be mapped again page by page, which takes longer than everything else.
         """
         completed = events.completed
-        yield cls(Batch.of_first(events.first), Batch.of(completed[:PART]))
-        for at in range(PART, len(completed), PART):
-            yield cls(completed=Batch.of(completed[at : at + PART]))
+        longest = max((len(tokens) for _, tokens in completed), default=1)
+        part = max(1, min(PART, PART_WORDS // max(longest, 1)))
+        yield cls(Batch.of_first(events.first), Batch.of(completed[:part]))
+        for at in range(part, len(completed), part):
+            yield cls(completed=Batch.of(completed[at : at + part]))
 
 
 @dataclass(frozen=True)
 class Start:
     """What an engine starts with. `number`: its number among the run's engines, from 0.
 
-    `first_tokens` off means that first tokens aren't reported (Offline). `caches`: the directory,
-    relative to the checkout, below which an engine on accelerators keeps what it compiles.
+    `first_tokens` off means that first tokens aren't reported (Offline); a picture has none.
+    `caches`: the directory, relative to the checkout, below which an engine on accelerators keeps
+    what it compiles. `noise`: the file with the latents that every picture starts from.
     """
 
     weights: Path
     config: EngineConfig
-    generation: Generation
+    generation: Generation | ImageGeneration
     first_tokens: bool
     number: int = 0
     caches: str = ""
+    noise: Path | None = None
 
 
 class Engine(Protocol):
@@ -163,6 +170,7 @@ MAKERS = {
     "vllm": "steps.run.engines.vllm_engine:VllmEngine",
     "vllm-rocm": "steps.run.engines.vllm_engine:VllmEngine",
     "null": "steps.run.engines.null_engine:NullEngine",
+    "diffusers": "steps.run.engines.diffusers_engine:DiffusersEngine",
 }
 """Engines by the `kind` of their configuration; imported when a run starts one."""
 
@@ -190,7 +198,9 @@ def require_taken(config: EngineConfig, environment: Path | None) -> None:
     """Raises UserError for what the engine of this environment or image doesn't take: its own list
     decides, as the shipped one may be of another build. `environment`: the manifest."""
     listed = None if environment is None else environment.with_name(options.FILE)
-    if config.kind != "null" and listed is not None and listed.is_file():
+    if isinstance(config, NullEngine | DiffusersEngine):
+        return  # neither has a list
+    if listed is not None and listed.is_file():
         try:
             options.require(options.read(listed), config)
         except UserError as error:
@@ -228,10 +238,19 @@ def _require_no_more(config: EngineConfig, computed: int) -> None:
         )
 
 
+def places(config: EngineConfig) -> int:
+    """The requests that an engine works on at a time."""
+    if isinstance(config, DiffusersEngine):
+        return config.arguments.batch_size
+    return config.arguments.max_num_seqs
+
+
 def depth(config: EngineConfig) -> int:
     """The most requests that an engine gets at a time.
 
     Enough waiting ones that its scheduler never runs dry, few enough that adding them doesn't delay
-    the first tokens of running ones.
+    the first tokens of running ones; of pictures, which are made in whole batches, the next batch.
     """
-    return config.arguments.max_num_seqs * 5 // 4
+    if isinstance(config, DiffusersEngine):
+        return 2 * places(config)
+    return places(config) * 5 // 4

@@ -19,7 +19,7 @@ from statistics import NormalDist
 from steps.base.errors import UserError
 from steps.config.engine import NullArguments
 from steps.config.engine import NullEngine as NullConfig
-from steps.config.generation import Generation
+from steps.config.generation import Generation, ImageGeneration
 from steps.config.resolved import Resolved
 from steps.run.engines.engine import Answer, Events, Request, Start
 
@@ -40,7 +40,9 @@ class NullEngine:
     """Answers take the time set in NullArguments and consist of filler."""
 
     def start(self, start: Start) -> None:
-        if not isinstance(start.config, NullConfig):
+        if not isinstance(start.config, NullConfig) or isinstance(
+            start.generation, ImageGeneration
+        ):
             raise UserError(f"the null engine was given settings of {start.config.kind}")
         self._arguments = start.config.arguments
         self._first_tokens = start.first_tokens

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from steps.base import threads
 from steps.base.errors import UserError, explain
-from steps.config.engine import NullEngine
+from steps.config.engine import DiffusersEngine, NullEngine
+from steps.config.generation import Generation, ImageGeneration
 from steps.config.resolved import Resolved
 from steps.prepare.checkpoint.config_forms import refuse_misread
 from steps.run.engines import resolution, watched
@@ -39,7 +40,9 @@ class VllmEngine:
 
     def start(self, start: Start) -> None:
         config, weights = start.config, start.weights
-        if isinstance(config, NullEngine):
+        if isinstance(config, NullEngine | DiffusersEngine) or isinstance(
+            start.generation, ImageGeneration
+        ):
             raise UserError(f"vLLM was given settings of {config.kind}")
         _refuse_lost_files(config.environment)
         # vLLM reads its environment while it is imported.
@@ -57,10 +60,9 @@ class VllmEngine:
                 f"vLLM can't be imported ({error}); see docs/how-to/trouble.md"
             ) from error
         if config.emulation:
-            from steps.run.engines import emulation
-
-            emulation.register()
+            versions.emulate(vllm.__version__)
         self._start, self._emulation = start, config.emulation
+        self._generation: Generation = start.generation
         self._sampling = config.sampling.model_dump(exclude_none=True)
         arguments = {
             "skip_tokenizer_init": True,
@@ -158,7 +160,7 @@ class VllmEngine:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        generation = self._start.generation
+        generation = self._generation
         # A sequence of one token that ends answers anyway needs nothing more.
         sequence = () if stop and set(stop) <= set(generation.ends) and len(stop) == 1 else stop
         kind = RequestOutputKind

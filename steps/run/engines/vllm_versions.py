@@ -39,13 +39,33 @@ KNOWS_NOBIND = (0, 10)
 """The first release that can leave threads on a CPU unbound."""
 
 
+KERNELS_BY_REGISTRY = (0, 10)
+"""The first release that isn't emulated by replacing classes of V0's (emulation_v0.py)."""
+
+
 def bind(count: int) -> None:
     """On a CPU, earlier releases end in a segmentation fault at "nobind": they get as many of this
     process's CPUs as the engine has threads. Call it before vLLM is imported."""
-    found = re.match(r"(\d+)\.(\d+)", installed("vllm") or "")
-    if found and (int(found[1]), int(found[2])) < KNOWS_NOBIND:
+    if _before(installed("vllm") or "", KNOWS_NOBIND):
         cpus = sorted(os.sched_getaffinity(0))[:count]
         os.environ[threads.BINDING] = ",".join(map(str, cpus))
+
+
+def emulate(release: str) -> None:
+    """Let vLLM compute FP8 and MXFP4 on a CPU. Raises UserError anywhere else."""
+    if _before(release, KERNELS_BY_REGISTRY):
+        from steps.run.engines import emulation_v0
+
+        emulation_v0.register()
+        return
+    from steps.run.engines import emulation
+
+    emulation.register()
+
+
+def _before(release: str, other: tuple[int, int]) -> bool:
+    found = re.match(r"(\d+)\.(\d+)", release)
+    return found is not None and (int(found[1]), int(found[2])) < other
 
 
 def installed(name: str) -> str | None:

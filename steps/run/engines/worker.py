@@ -94,7 +94,8 @@ class Worker:
                 outstanding += len(given.numbers)
             begun = time.perf_counter()
             events = engine.step()
-            pace.step(begun, time.perf_counter())
+            if not events.idle:
+                pace.step(begun, time.perf_counter())
             if pace.slow:
                 steps, now = pace.taken(), time.perf_counter()
                 self._say(wire.SlowSteps(steps, [now - step.at for step in steps]))

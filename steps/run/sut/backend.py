@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from steps.config.resolved import Resolved
@@ -18,7 +19,9 @@ POLL_S = 0.2
 @dataclass(frozen=True)
 class Job:
     """The work that a run gives its engines: `prompts` holds token ids per sample index, `stops`
-    the sequence that ends its answer, and nothing where the dataset has none."""
+    the sequence that ends its answer, and nothing where the dataset has none. `manifest`: of the
+    weights, as a path in the checkout; "": nodes don't compare theirs. `outside`: see
+    steps/run/placing/cluster.py."""
 
     start: Start
     prompts: Sequence[Sequence[int]]
@@ -26,6 +29,8 @@ class Job:
     warmup: Sequence[Sequence[int]]
     say: Callable[[str], None]
     """Takes one line about the progress of a start."""
+    manifest: str = ""
+    outside: Path | None = None
 
 
 class Backend(Protocol):
@@ -91,7 +96,8 @@ class InProcess:
             return []
         begun = time.perf_counter()
         events = self._engine.step()
-        self._pace.step(begun, time.perf_counter())
+        if not events.idle:
+            self._pace.step(begun, time.perf_counter())
         if not events.first and not events.completed:
             return []
         self._outstanding -= len(events.completed)

@@ -17,6 +17,7 @@ from typing import Any
 
 from steps.base.console import Progress
 from steps.base.errors import UserError
+from steps.config.generation import ImageGeneration
 from steps.config.runs import RunConfig
 from steps.mlperf.loadgen_log import TOKEN_BYTES
 from steps.run.engines import pinning
@@ -51,6 +52,11 @@ class EngineLoop:
     stops: Sequence[Sequence[int]] = ()
     caches: str = ""
     """Where engines on accelerators keep what they compile (steps/run/engines/engine.py)."""
+    manifest: str = ""
+    outside: Path | None = None
+    """Both: see Job."""
+    noise: Path | None = None
+    """The latents that every picture starts from."""
     book: Book = field(default_factory=Book)
     start_s: float = 0.0
     """How long the engines took to be ready for the first sample."""
@@ -65,9 +71,20 @@ class EngineLoop:
             self.config.generation,
             first_tokens=self.config.scenario != "Offline",
             caches=self.caches,
+            noise=self.noise,
         )
         kind = InProcess if self.config.engine.placement.in_process else Fleet
-        self.backend: Backend = kind(Job(start, self.prompts, self.stops, self.warmup, self.say))
+        self.backend: Backend = kind(
+            Job(
+                start,
+                self.prompts,
+                self.stops,
+                self.warmup,
+                self.say,
+                self.manifest,
+                self.outside,
+            )
+        )
         self._fed = 0
         self._sorted = None
         if self.config.engine.offline_order == "longest_first" and not start.first_tokens:
@@ -219,7 +236,7 @@ class EngineLoop:
 
     def _require_lengths(self, batch: Batch) -> None:
         """Raises UserError: tokens beyond the limit would count as speed, but aren't an answer."""
-        least, most = self.config.generation.min_tokens, self.config.generation.max_tokens
+        least, most = self.config.generation.words
         if least <= min(batch.counts) and max(batch.counts) <= most:
             return
         number, count = next(
@@ -228,10 +245,15 @@ class EngineLoop:
             if not least <= count <= most
         )
         raise UserError(
-            f"sample {self.book.indices[number]} was answered with {count:,} tokens, and "
+            f"sample {self.book.indices[number]} was answered with {count:,} {self._unit}, and "
             f"generation allows {least:,} to {most:,}: the engine doesn't keep to it, and the run "
             "is void"
         )
+
+    @property
+    def _unit(self) -> str:
+        pictures = isinstance(self.config.generation, ImageGeneration)
+        return "words of four bytes" if pictures else "tokens"
 
     def _responses(self, batch: Batch) -> list[Any]:
         """LoadGen copies the data behind the pointers before its call returns."""

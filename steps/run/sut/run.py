@@ -12,11 +12,14 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from steps import ROOT
 from steps.base import earlier, variables
 from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.record import Manifest, Workspace, canonical_json, write_atomically
+from steps.config.engine import DiffusersEngine
 from steps.config.environments import ImageResult
+from steps.config.generation import Generation, ImageGeneration
 from steps.config.resolved import RESOLVED_FILE
 from steps.config.results import result_of
 from steps.config.run_results import EngineIdentity, EngineReport, RunResult
@@ -33,10 +36,13 @@ from steps.mlperf.loadgen import (
     loadgen_scenario,
 )
 from steps.prepare import samples
+from steps.prepare.samples import LATENTS
 from steps.run.engines import accelerators, caches, pinning
 from steps.run.engines.engine import require_taken
 from steps.run.journal import beside
+from steps.run.placing.launch import socket_of
 from steps.run.sut import user_conf
+from steps.run.sut.book import Book
 from steps.run.sut.harness import EngineLoop, wait_until_ready, watch
 
 Mode = Literal["PerformanceOnly", "AccuracyOnly"]
@@ -53,6 +59,10 @@ SAMPLE_COLUMNS = (
 AUDIT_WARNING = "Found Audit Config file"
 """LoadGen 5.1.2's log line when it applies an audit.config."""
 
+
+ACCURACY_COUNT = "accuracy_sample_count_override"
+"""LoadGen 6's setting: how many samples an accuracy run takes, where its mlperf.conf says it. A
+smaller dataset than the round's has fewer, and LoadGen would ask for samples that aren't there."""
 
 Row = tuple[int, int, int, float | str, float | str, float | str]
 """A sample in samples.csv: SAMPLE_COLUMNS, "" where it hasn't happened."""
@@ -95,7 +105,7 @@ def execute(
     weights = Manifest.read(inputs["model"])
     weights.require_whole()
     prompts = samples.load(inputs["dataset"], stops=config.generation.stop_sequences)
-    _check_prompts(config, prompts, console.say)
+    _check_prompts(config, prompts, console.say, whole=mode == "PerformanceOnly" and not audit)
     folder = workspace.directory
     audit_file = folder / AUDIT_CONFIG
     if audit is not None:
@@ -114,6 +124,9 @@ def execute(
         say=console.say,
         stops=prompts.stops,
         caches=caches.of_run(inputs["environment"]) if "environment" in inputs else "",
+        manifest=_in_checkout(inputs["model"]),
+        outside=socket_of(workspace.destination) if workspace.destination else None,
+        noise=_noise(config, inputs["dataset"]),
     )
     cpus = sorted(os.sched_getaffinity(0))
     loop.start()
@@ -165,7 +178,7 @@ def execute(
         resolved=resolved,
         tries=1 + _earlier(config, workspace),
         samples=len(loop.book),
-        output_tokens=loop.book.output_tokens,
+        output_tokens=_tokens(config, loop.book),
         duration_s=round(duration_s, 3),
         loadgen_process_cpu_s=round(cpu_s, 3),
         engine_start_s=round(loop.start_s, 3),
@@ -173,6 +186,23 @@ def execute(
     )
     workspace.result = found.dumped()
     return found
+
+
+def _in_checkout(path: Path) -> str:
+    """The path by which every node has it; "" for one elsewhere."""
+    absolute = path.absolute()
+    return str(absolute.relative_to(ROOT)) if absolute.is_relative_to(ROOT) else ""
+
+
+def _noise(config: RunConfig, dataset: Path) -> Path | None:
+    """The dataset's file of latents, for a benchmark of pictures."""
+    pictures = isinstance(config.generation, ImageGeneration)
+    return Manifest.read(dataset).file(LATENTS) if pictures else None
+
+
+def _tokens(config: RunConfig, book: Book) -> int:
+    """The tokens of all answers; a picture has none."""
+    return book.output_tokens if isinstance(config.generation, Generation) else 0
 
 
 def _accelerators(before: Sequence[Accelerator], after: Sequence[Accelerator]) -> dict[str, Any]:
@@ -255,18 +285,25 @@ def _check_loadgen(config: RunConfig) -> None:
         )
 
 
-def _check_prompts(config: RunConfig, prompts: samples.Samples, say: Callable[[str], None]) -> None:
+def _check_prompts(
+    config: RunConfig, prompts: samples.Samples, say: Callable[[str], None], *, whole: bool
+) -> None:
     """Raises UserError if LoadGen or the engine would fail on the dataset in mid-run.
+
+    `whole`: the dataset has at least the samples that LoadGen loads at a time, as a performance
+    run's; an accuracy run's, or a test's, may be smaller.
 
     AMD's configurations let vLLM cut answers at max_model_len: those are kept, and it is said.
     """
     evaluation = prompts.evaluation
     wanted = config.loadgen.sample_count(config.rules)
-    if len(evaluation) < wanted:
+    if whole and len(evaluation) < wanted:
         raise UserError(
             f"the dataset has {len(evaluation)} samples, LoadGen loads {wanted}; raise "
             "length.evaluation_count or lower length.performance_sample_count_override"
         )
+    if isinstance(config.generation, ImageGeneration) or isinstance(config.engine, DiffusersEngine):
+        return  # the engine knows how many ids its encoders take
     room = config.engine.arguments.max_model_len - config.generation.max_tokens
     least = config.engine.arguments.max_model_len - config.generation.min_tokens
     for name, tokens in (("evaluation", evaluation), ("calibration", prompts.calibration)):
@@ -324,13 +361,15 @@ def _test(
     if trial is not None and trial.seed is not None:
         for name in ("qsl_rng_seed", "sample_index_rng_seed", "schedule_rng_seed"):
             setattr(settings, name, trial.seed)
+    if mode == "AccuracyOnly" and getattr(settings, ACCURACY_COUNT, False):
+        setattr(settings, ACCURACY_COUNT, len(loop.prompts))
     log_settings = lg.LogSettings()
     log_settings.log_output.outdir = str(folder)
     log_settings.enable_trace = False
     sut = lg.ConstructFastSUT(loop.issue, lambda: None)
     qsl = lg.ConstructQSL(
         len(loop.prompts),
-        config.loadgen.sample_count(config.rules),
+        min(len(loop.prompts), config.loadgen.sample_count(config.rules)),
         lambda indices: None,
         lambda indices: None,
     )

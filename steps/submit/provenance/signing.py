@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from steps.base.errors import UserError
+from steps.base.untrusted import json_of
 from steps.submit.provenance.statement import PAYLOAD_TYPE
 
 _OPENSSH = b"-----BEGIN OPENSSH PRIVATE KEY-----"
@@ -38,7 +39,7 @@ def opened(text: str, key: Path, name: str) -> bytes:
 
     public = SSlibKey.from_crypto(_load(key, "public"))
     try:
-        envelope = Envelope.from_dict(json.loads(text))
+        envelope = Envelope.from_dict(json_of(text))
         envelope.verify([public], 1)
     except (Error, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(

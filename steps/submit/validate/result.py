@@ -79,8 +79,9 @@ def check_result(
     check_measurement(tree, place, rules, findings)
     runs: list[Run] = []
     result, cell, scored, digests = None, "", None, {}
-    if place.layout == "v6" and tree.is_file(f"{place.results}/config.yaml"):
-        findings.add("endpoint-not-checked", f"{place.results}/config.yaml", "no LoadGen logs")
+    endpoint = place.layout.endpoint
+    if endpoint is not None and tree.is_file(f"{place.results}/{endpoint}"):
+        findings.add("endpoint-not-checked", f"{place.results}/{endpoint}", "no LoadGen logs")
     else:
         performed = check_performance(judge)
         judge, result = performed.judge, performed.result

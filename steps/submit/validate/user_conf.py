@@ -50,7 +50,7 @@ def check_user_conf(judge: Judge, official: str, detail: Detail) -> None:
     except Damaged as damage:
         findings.add("user-conf-damaged", path, str(damage), line=damage.line)
         return
-    model = loadgen_model(official, place.official_scenario)
+    model = loadgen_model(official, place.official_scenario, judge.benchmark.loadgen_model)
     settings = _settings(path, text, model, judge.ran, findings)
     own = _own(judge)
     for key, scenarios in OPEN_ONLY.items():

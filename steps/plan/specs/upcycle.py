@@ -1,0 +1,29 @@
+"""A mixture of experts made of dense weights."""
+
+from steps.config.compression import UpcycleConfig
+from steps.plan.rates import PLACE
+from steps.plan.spec import Config, Cost, Facts, StepSpec, short
+from steps.plan.specs.shared import WEIGHTS_NEEDS
+
+
+def cost(key: str, config: Config, facts: Facts) -> Cost:
+    """At most: every weight becomes as many as there are experts."""
+    size = facts.weights_gb
+    if size is None:
+        return short(key, config, facts)
+    made = size * config["experts"]
+    basis = f"{size + made:.0f} GB read and written at {facts.rates.disk_mb_s:g} MB/s ({PLACE})"
+    return Cost(facts.rates.disk_s(size + made), made, basis=basis, rough=True)
+
+
+SPEC = StepSpec(
+    module="steps.prepare.upcycle",
+    says="upcycle",
+    config=UpcycleConfig,
+    stage="artifacts",
+    environment="prepare",
+    place="nodes",
+    axes=("benchmark",),
+    needs=WEIGHTS_NEEDS,
+    cost=cost,
+)

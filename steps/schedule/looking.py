@@ -1,0 +1,20 @@
+"""Who knows whether a plan's cells can be run: this machine, or the scheduler that they go to."""
+
+from steps.config.scheduler import Slurm
+from steps.machine.look import Look
+from steps.plan.plan import Plan
+from steps.plan.unsupported import Missing, unseen
+
+
+def missing_of(plan: Plan) -> Missing:
+    """Raises UserError if a scheduler doesn't answer. Kubernetes says it when Jobs are made."""
+    if isinstance(plan.scheduler, Slurm):
+        from steps.schedule.slurm import Queue
+
+        return Queue(plan, plan.scheduler).missing
+    return Look().missing if plan.scheduler.name == "local" else unseen
+
+
+def missing_here(plan: Plan) -> Missing:
+    """The same without asking a scheduler: a plan is shown where there is none."""
+    return Look().missing if plan.scheduler.name == "local" else unseen
