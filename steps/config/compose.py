@@ -21,7 +21,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, UnsupportedInterpolationType
 
 from steps.base.arguments import nearest
-from steps.base.errors import UserError
+from steps.base.errors import UserError, shown
 from steps.base.yaml_text import mapping_of
 from steps.config.axes import AXES
 from steps.config.composed import ComposedCell, Composition, row
@@ -496,8 +496,8 @@ class _Composer:
             if path not in self._typed and str(OmegaConf.select(config, path)) != own:
                 where = f"--site {self._site}" if self._is_site(own) else f"conf/{axis}/{own}.yaml"
                 raise UserError(
-                    f"{where} says name: {OmegaConf.select(config, path)}; a {axis}'s name is its "
-                    f"file's: write name: {own}"
+                    f"{where} says name: {shown(str(OmegaConf.select(config, path)))}; a {axis}'s "
+                    f"name is its file's: write name: {own}"
                 )
         if self._site is not None and self._is_site(point["system"]):
             _require_own(self._site, files)
@@ -534,5 +534,14 @@ def _refused(what: str, error: Exception) -> UserError:
         )
     # Hydra goes on with the override to type instead, and so with its value, which may be a token,
     # or with every place that it searched.
-    said = re.split("To append to your config use|Either remove|Config search path:", str(error))[0]
+    said = re.split("To append to your config use|Either remove|Config search path:", _said(error))[
+        0
+    ]
     return UserError(f"{what} can't be composed: {' '.join(said.split())}")
+
+
+def _said(error: BaseException) -> str:
+    """Hydra's words, or those of what it wraps without a word."""
+    while not str(error).strip() and (below := error.__cause__ or error.__context__) is not None:
+        error = below
+    return str(error) or type(error).__name__

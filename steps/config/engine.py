@@ -158,6 +158,9 @@ class NullArguments(Strict):
 Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:@-]*$")]
 """A name that ssh knows, with a user's before it or not; never one of ssh's options."""
 
+MOST_ENGINES = 1024
+"""On a node: each is a process. The most that any system here has is 64, in CPX."""
+
 SSH = "ssh"
 """Address of a cluster that a run starts over SSH."""
 
@@ -239,6 +242,15 @@ class Placement(Strict):
         return self
 
     @model_validator(mode="after")
+    def a_node_can_start_them(self) -> Self:
+        if self.engines_per_node > MOST_ENGINES:
+            raise ValueError(
+                f"placement.engines_per_node is {self.engines_per_node:,}, and a node starts "
+                f"{MOST_ENGINES:,} processes of engines at most; lower it"
+            )
+        return self
+
+    @model_validator(mode="after")
     def several_nodes_are_a_cluster(self) -> Self:
         if self.cluster == "none" and self.nodes > 1:
             raise ValueError(
@@ -298,6 +310,16 @@ class EngineSettings(Strict):
     start_limit_s: PositiveNumber
     stall_limit_s: PositiveNumber
     emulation: bool = False
+
+    @model_validator(mode="after")
+    def variables_can_be_set(self) -> Self:
+        for name, value in self.environment.items():
+            if not name or "=" in name or "\0" in name + value:
+                raise ValueError(
+                    f"environment.{name} can't be set: a variable has a name, without =, and "
+                    "neither name nor value has a NUL"
+                )
+        return self
 
     @model_validator(mode="after")
     def threads_are_said_once(self) -> Self:
