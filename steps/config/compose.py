@@ -21,7 +21,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, UnsupportedInterpolationType
 
 from steps.base.arguments import nearest
-from steps.base.errors import UserError
+from steps.base.errors import UserError, shown
 from steps.base.yaml_text import mapping_of
 from steps.config.axes import AXES
 from steps.config.composed import ComposedCell, Composition, row
@@ -81,8 +81,8 @@ def _point(_root_: DictConfig, **elsewhere: str) -> dict[str, str]:
 def _engine(home: Path, *paths: str, _root_: DictConfig) -> DictConfig:
     """The layers of an engine, and what a placement has to know of the nodes that it is on.
 
-    The nodes of a mixed cluster differ in `arguments` alone (by_hardware), which `arguments_on` has
-    for those that aren't of the system's own hardware.
+    The nodes of a mixed cluster differ in DIFFERING alone (by_hardware), which `arguments_on` and
+    so on have for those that aren't of the system's own hardware.
     """
     engine = _effective(paths, _root_)
     cluster, own = _root_.cluster, _root_.hardware
@@ -93,27 +93,29 @@ def _engine(home: Path, *paths: str, _root_: DictConfig) -> DictConfig:
         placement |= {"cluster": SSH, "hosts": list(cluster.hosts), "checkout": cluster.checkout}
     if own.accelerator is not None:
         placement |= {"nodes": _nodes(cluster.groups), "kinds": []}
-        others: dict[str, Any] = {}
+        usual = own.accelerator.count_per_node
         for group in cluster.groups:
             kind = own if group.hardware == own.name else hardware_file(home, group.hardware)
             modes = _modes(kind.get("partitions"), group.hardware, _root_)
             used = group.get("accelerators") or kind["accelerator"]["count_per_node"]
             accelerator = {**kind["accelerator"], "count_per_node": used}
             one = {"hardware": group.hardware, "nodes": group.nodes}
-            placement["kinds"].append({**one, "accelerator": accelerator, "modes": modes})
+            one |= {"accelerator": accelerator, "modes": modes}
+            if used != usual:
+                one["engines"] = placement["engines_per_node"] * used // usual
+            placement["kinds"].append(one)
             there = _effective(paths, _root_, by_hardware=group.hardware)
             known = own.name in {
                 one.hardware for one in cluster.groups
             }  # else groups.check says it
             if known and _apart(there) != _apart(engine):
                 raise ValueError(
-                    f"engines on {own.name} and {group.hardware} differ in more than arguments, "
-                    "and in one cluster only those may"
+                    f"engines on {own.name} and {group.hardware} differ in more than "
+                    f"{', '.join(DIFFERING)}, and in one cluster only those may"
                 )
-            if there.get("arguments") != engine.get("arguments"):
-                others[group.hardware] = there["arguments"]
-        if others:
-            engine["arguments_on"] = others
+            for name in DIFFERING:
+                if there.get(name) != engine.get(name):
+                    engine.setdefault(f"{name}_on", {})[group.hardware] = there.get(name, {})
     return OmegaConf.create(engine, flags=CREATED)
 
 
@@ -127,9 +129,16 @@ def _modes(partitions: Any, hardware: str, _root_: DictConfig) -> dict[str, Any]
     return effective(cast(list[Mapping[str, Any]], plain), _point(_root_, by_hardware=hardware))
 
 
+DIFFERING = ("arguments", "environment", "power")
+"""Settings of engines that may be others on another hardware of a mixed cluster."""
+
+APART = (*DIFFERING, *(f"{name}_on" for name in DIFFERING), "placement", "dispatch", "unread")
+"""What isn't compared; `dispatch` is recorded only, and `unread` is about `environment`."""
+
+
 def _apart(engine: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings besides arguments and what the cluster says."""
-    kept = {key: value for key, value in engine.items() if key not in ("arguments", "placement")}
+    """Settings besides those that may differ and what the cluster says."""
+    kept = {key: value for key, value in engine.items() if key not in APART}
     ours = ("nodes", "kinds", "cluster", "hosts", "checkout")
     placement = {key: value for key, value in engine["placement"].items() if key not in ours}
     return {**kept, "placement": placement}
@@ -187,6 +196,14 @@ def _nodes(groups: ListConfig) -> int:
     return int(sum(group.nodes for group in groups))
 
 
+def _started_by(groups: ListConfig, scheduler: str) -> str:
+    """What starts a cluster's engines unless the configuration says: Slurm those of its job, a
+    cluster of Ray that runs already all others. cluster.hosts takes its place (_engine)."""
+    if _nodes(groups) == 1:
+        return "none"
+    return "slurm" if scheduler == "slurm" else "auto"
+
+
 def _accelerators(home: Path, groups: ListConfig, *, _root_: DictConfig) -> int:
     """The accelerators that a cluster uses: nodes of one hardware need not have as many."""
     found, own = 0, _root_.hardware
@@ -207,7 +224,7 @@ RESOLVERS: Mapping[str, Callable[..., Any]] = {
         "model": _model,
         "dataset_files": _dataset_files,
     },
-    **{"text": str, "nodes": _nodes},
+    **{"text": str, "nodes": _nodes, "started_by": _started_by},
 }
 
 
@@ -479,8 +496,8 @@ class _Composer:
             if path not in self._typed and str(OmegaConf.select(config, path)) != own:
                 where = f"--site {self._site}" if self._is_site(own) else f"conf/{axis}/{own}.yaml"
                 raise UserError(
-                    f"{where} says name: {OmegaConf.select(config, path)}; a {axis}'s name is its "
-                    f"file's: write name: {own}"
+                    f"{where} says name: {shown(str(OmegaConf.select(config, path)))}; a {axis}'s "
+                    f"name is its file's: write name: {own}"
                 )
         if self._site is not None and self._is_site(point["system"]):
             _require_own(self._site, files)
@@ -517,5 +534,14 @@ def _refused(what: str, error: Exception) -> UserError:
         )
     # Hydra goes on with the override to type instead, and so with its value, which may be a token,
     # or with every place that it searched.
-    said = re.split("To append to your config use|Either remove|Config search path:", str(error))[0]
+    said = re.split("To append to your config use|Either remove|Config search path:", _said(error))[
+        0
+    ]
     return UserError(f"{what} can't be composed: {' '.join(said.split())}")
+
+
+def _said(error: BaseException) -> str:
+    """Hydra's words, or those of what it wraps without a word."""
+    while not str(error).strip() and (below := error.__cause__ or error.__context__) is not None:
+        error = below
+    return str(error) or type(error).__name__

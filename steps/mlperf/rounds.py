@@ -169,8 +169,7 @@ class Layout:
     `measurements` and `compliance`: None where those files lie in the result's own folder.
     `description`: the name of the JSON about the weights, "{system}" being the system's; a star
     stands for any text. `code_of_models`: each model has a folder below `code`. `endpoint`: a file
-    by which a result is one of an endpoint, without LoadGen's logs; None where no
-    result is.
+    by which a result is one of an endpoint, without LoadGen's logs; None where no result is one.
     """
 
     code: str

@@ -71,6 +71,8 @@ REFUSED: dict[str, tuple[str, str]] = {
         HEAD + "  fields: {a: '${system.fields.b}', b: '${system.fields.a}'}\n",
         "composed|itself",
     ),
+    "relative to nothing": (HEAD + "  fields: {hw_notes: '${.}'}\n", r"can't be composed: \w"),
+    "name of two lines": (HEAD.replace("acme", '"a\\nb"'), r"says name: a\\nb; a system's name"),
     "deep interpolation": (
         HEAD + "  fields: {a: '" + "${text:" * 300 + "x" + "}" * 300 + "'}\n",
         "nested too deeply|composed",
@@ -88,8 +90,9 @@ def site(home: Path, text: str | bytes, name: str = "acme.yaml") -> Path:
 def test_what_would_never_end_or_reach_outside_is_refused(tmp_path: Path, name: str) -> None:
     text, words = REFUSED[name]
     begun = time.monotonic()
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=words) as caught:
         make(ROOT, OVERRIDES, site(tmp_path, text))
+    assert "\n" not in str(caught.value)
     assert time.monotonic() - begun < AT_ONCE_S
 
 

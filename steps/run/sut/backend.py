@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from steps.config.resolved import Resolved
@@ -17,7 +18,9 @@ POLL_S = 0.2
 @dataclass(frozen=True)
 class Job:
     """The work that a run gives its engines: `prompts` holds token ids per sample index, `stops`
-    the sequence that ends its answer, and nothing where the dataset has none."""
+    the sequence that ends its answer, and nothing where the dataset has none. `manifest`: of the
+    weights, as a path in the checkout; "": nodes don't compare theirs. `outside`: see
+    steps/run/placing/cluster.py."""
 
     start: Start
     prompts: Sequence[Sequence[int]]
@@ -25,6 +28,8 @@ class Job:
     warmup: Sequence[Sequence[int]]
     say: Callable[[str], None]
     """Takes one line about the progress of a start."""
+    manifest: str = ""
+    outside: Path | None = None
 
 
 class Backend(Protocol):

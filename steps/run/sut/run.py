@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from steps import ROOT
 from steps.base import earlier, variables
 from steps.base.console import Console
 from steps.base.errors import UserError
@@ -36,6 +37,7 @@ from steps.run.engines import accelerators, caches, pinning
 from steps.run.engines.engine import require_taken
 from steps.run.journal import beside
 from steps.run.journal.lines import KEPT
+from steps.run.placing.launch import socket_of
 from steps.run.sut import user_conf
 from steps.run.sut.book import Book
 from steps.run.sut.harness import EngineLoop, wait_until_ready, watch
@@ -119,6 +121,8 @@ def execute(
         say=console.say,
         stops=prompts.stops,
         caches=caches.of_run(inputs["environment"]) if "environment" in inputs else "",
+        manifest=_in_checkout(inputs["model"]),
+        outside=socket_of(workspace.destination) if workspace.destination else None,
         noise=_noise(config, inputs["dataset"]),
     )
     cpus = sorted(os.sched_getaffinity(0))
@@ -177,6 +181,12 @@ def execute(
     }
     if kept is not None:
         workspace.result[KEPT] = kept.model_dump(mode="json")
+
+
+def _in_checkout(path: Path) -> str:
+    """The path by which every node has it; "" for one elsewhere."""
+    absolute = path.absolute()
+    return str(absolute.relative_to(ROOT)) if absolute.is_relative_to(ROOT) else ""
 
 
 def _noise(config: RunConfig, dataset: Path) -> Path | None:

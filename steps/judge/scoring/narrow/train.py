@@ -52,7 +52,7 @@ class Recipe:
     clip_rate: float = 1.5e-3
     clip_noise: float = 0.03
     inception_width: int = 4
-    inception_steps: int = 800
+    inception_steps: int = 80
     inception_batch: int = 12
     inception_rate: float = 3e-3
     scale: float = 10.0
