@@ -468,7 +468,7 @@ class _Shared:
 
     def __init__(self, conf: Path | None) -> None:
         self._made: dict[tuple[object, ...], Any] = self._of_process if conf else {}
-        self._conf = (conf, _stamp(conf)) if conf else ()
+        self._conf: tuple[object, ...] = (conf, _stamp(conf)) if conf else ()
 
     def base(self, composer: Composer, chosen: list[str]) -> DictConfig:
         """What an experiment's cells are read from, and nobody changes."""
@@ -479,12 +479,12 @@ class _Shared:
         return cast(DictConfig, found[0])
 
     def get(self, *key: object) -> Any:
-        return self._made.get((*self._conf, *key))
+        return self._made.get(self._conf + key)
 
     def put(self, made: Any, *key: object) -> None:
         while len(self._made) >= SHARED:
             del self._made[next(iter(self._made))]
-        self._made[(*self._conf, *key)] = made
+        self._made[self._conf + key] = made
 
 
 def _stamp(conf: Path) -> tuple[object, ...]:

@@ -8,7 +8,7 @@ mappings into each other is left to it.
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from hydra import compose as hydra_compose
@@ -145,7 +145,7 @@ class Composer:
     """
 
     def __init__(self, conf: Path) -> None:
-        self._loader: Any = GlobalHydra.instance().config_loader()
+        self._loader = cast("Any", GlobalHydra.instance().config_loader())
         self._loader.ensure_main_config_source_available()
         self._repository = Repository(conf, self._loader.repository)
         self.said: dict[str, Mapping[str, Any]] = {}

@@ -122,11 +122,15 @@ class QuickRunResult(Result):
     engine: EngineIdentity
 
 
+Ended = Literal["complete", "overload", "futile", "cut"]
+"""How a search's run ended."""
+
+
 class ProbeResult(Result):
     """A performance run that a search may have ended early: `ended` says by what. `measured_s`:
     until then; one that became a result has `duration_s` alone."""
 
-    ended: str = "complete"
+    ended: Ended = "complete"
     measured_s: float | None = None
     duration_s: float = 0.0
 

@@ -6,7 +6,6 @@ import json
 import subprocess
 import time
 from pathlib import Path
-from typing import Literal
 
 from steps.base import variables
 from steps.base.errors import UserError
@@ -24,7 +23,7 @@ from steps.commands.tune.probe import PROBE
 from steps.commands.tune.request import PROBES, Request
 from steps.commands.tune.watching import Watched, of_rows
 from steps.config.results import result_of
-from steps.config.run_results import ProbeResult
+from steps.config.run_results import Ended, ProbeResult
 from steps.config.runs import PerformanceRunConfig
 from steps.judge.performance_check import complaints
 from steps.mlperf.detail import read_detail
@@ -43,7 +42,7 @@ class Entry(Strict):
     """One probe's line of the journal, written when the probe is complete."""
 
     probe: Probe
-    ended: Literal["complete", "overload", "futile", "cut"]
+    ended: Ended
     measured_s: float
     start_s: float
     valid: bool | None

@@ -30,7 +30,7 @@ def step(
         ended, measured_s = "complete", ran.duration_s
     except TrialEnded as reason:
         ended, measured_s = str(reason), watch.now_s
-    probed = ProbeResult(ended=ended, measured_s=round(measured_s, 3))
+    probed = ProbeResult.model_validate({"ended": ended, "measured_s": round(measured_s, 3)})
     workspace.result |= probed.dumped()
 
 
