@@ -11,7 +11,7 @@ from steps.base.record import MANIFEST, Manifest, canonical_json, sha256_file
 from steps.config import verdicts
 from steps.config.submission import Cell
 
-SUBMITTABLE_ENGINES = ("vllm",)
+SUBMITTABLE_ENGINES = ("vllm", "diffusers")
 """Engines that compute; a null engine's results never enter a tree."""
 
 
