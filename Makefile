@@ -5,19 +5,20 @@ DEV := .envs/dev-$(shell cat $(LOCKS) | sha256sum | cut -c1-12)
 BIN := $(DEV)/bin
 
 # What `make test` leaves to `make test-real`: engines, Docker, Slurm, browsers, whole rehearsals.
-REAL := engine or e2e or long or system
-TOGETHER := -n 2 --dist loadfile --no-loadscope-reorder
+REAL := engine or e2e or long or system or command
+TOGETHER := --dist loadfile --no-loadscope-reorder
 
 .PHONY: test test-engines test-real lint format bench rounds locks reference
 unexport PYTHONPATH PYTHONHOME
 
+# Many tests of logic wait for processes, so three at once share two cores.
 test: lint
-	$(BIN)/python -m pytest $(PYTEST) $(TOGETHER) -m "not ($(REAL))"
+	$(BIN)/python -m pytest $(PYTEST) -n 3 $(TOGETHER) -m "not ($(REAL))"
 
 # Of what is left, all that needs no minutes and nothing that isn't here. Tests share both cores;
 # what measures itself has them alone.
 test-engines: $(DEV)/complete
-	$(BIN)/python -m pytest $(PYTEST) $(TOGETHER) -m "(engine or system) and not long"
+	$(BIN)/python -m pytest $(PYTEST) -n 2 $(TOGETHER) -m "(engine or system or command) and not (long or e2e)"
 	$(BIN)/python -m pytest $(PYTEST) -m "e2e and not long"
 
 # Everything that is left, on services that it installs (Debian, as root), starts and stops.

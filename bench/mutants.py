@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from steps import ROOT
+from tests.ending import REAL
 
 TESTS = {
     "judge": ("tests/judge", "tests/submit/test_submission.py", "tests/submit/test_provenance.py"),
@@ -138,7 +139,7 @@ def killed(mutant: Mutant, home: Path, tests: tuple[str, ...]) -> bool:
 
 
 def _passes(home: Path, tests: tuple[str, ...]) -> bool:
-    marks = "not engine and not e2e and not long and not system"
+    marks = f"not ({' or '.join(REAL)})"
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", marks, "-p", "no:cacheprovider"]
     try:
         done = subprocess.run(

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 LIST = Path(__file__).with_name("reviewed.yaml")
-REAL = ("engine", "e2e", "long", "system")
+REAL = ("engine", "e2e", "long", "system", "command")
 """Marks of what `make test` leaves to `make test-real`."""
 
 LEFT = "tests_left_to_make_test_real"

@@ -21,7 +21,7 @@ TOGETHER = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
 """Tests share both cores; what measures itself has them alone."""
 
 PARTS: dict[str, tuple[str, ...]] = {
-    "engines and systems": (*TOGETHER, "-m", "(engine or system or long) and not e2e"),
+    "engines and systems": (*TOGETHER, "-m", "(engine or system or long or command) and not e2e"),
     "./reproduce as a user runs it": ("-m", "e2e"),
 }
 

@@ -8,11 +8,13 @@ import ast
 import os
 import ssl
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from steps.base.errors import UserError
+from steps.base.locks import agree, overlaid_text
 
 LIMIT_S = 3600.0
 ASK_LIMIT_S = 60.0
@@ -141,7 +143,8 @@ def pip(python: Path, lock: Path, given: Mapping[str, str], heard: Heard) -> str
 def uv(
     tool: Path, python: Path, locks: Sequence[Path], given: Mapping[str, str], heard: Heard
 ) -> str:
-    """Install exactly the locks, compiled. Returns what went wrong, or "".
+    """Install exactly the locks, compiled; of a package in two of them the later one's. Returns
+    what went wrong, or "".
 
     A package without a wheel is built with what the tool's own lock pins. Downloads wait in a
     directory beside the environment, which the caller removes: an interrupted installation doesn't
@@ -155,8 +158,13 @@ def uv(
         *("--cache-dir", str(downloads(python.parent.parent)), "--python", str(python)),
     ]
     command += flags(given)
-    command += [part for lock in locks for part in ("-r", str(lock))]
-    return run(command, for_uv(given), heard)
+    if agree(locks):
+        command += [part for lock in locks for part in ("-r", str(lock))]
+        return run(command, for_uv(given), heard)
+    with tempfile.NamedTemporaryFile("w", suffix=".lock", encoding="utf-8") as whole:
+        whole.write(overlaid_text(locks))
+        whole.flush()
+        return run([*command, "-r", whole.name], for_uv(given), heard)
 
 
 def flags(given: Mapping[str, str]) -> list[str]:

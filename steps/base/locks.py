@@ -4,13 +4,17 @@ Read by Pythons that have no packages yet: nothing here is imported but Python's
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from steps.base.errors import UserError
 
 _SEPARATORS = re.compile(r"[-_.]+")
+LOADGEN, LOADGEN_PACKAGE = "loadgen", "mlcommons-loadgen"
+"""`envs/loadgen-VERSION.lock` holds a round's LoadGen, for environments whose own lock has another
+one; such an environment is called NAME-loadgen-VERSION."""
+
 _DIGEST = re.compile(r"--hash=sha256:([0-9a-f]{64})(?=\s|$)")
 
 
@@ -63,3 +67,34 @@ def _entry(text: str, where: str) -> Entry:
 def packages(lock: Path) -> dict[str, str]:
     """Name to version. Raises UserError for a line that pins no version."""
     return {entry.name: entry.version for entry in entries(lock) if entry.name}
+
+
+def agree(locks: Sequence[Path]) -> bool:
+    """Whether no package stands in two of them with different versions."""
+    known: dict[str, str] = {}
+    return all(
+        known.setdefault(name, version) == version
+        for lock in locks
+        for name, version in packages(lock).items()
+    )
+
+
+def of_environment(name: str) -> list[str]:
+    """The names of an environment's locks: its own, and that of a round's LoadGen if it has one."""
+    own, found, version = name.partition(f"-{LOADGEN}-")
+    return [own, f"{LOADGEN}-{version}"] if found else [name]
+
+
+def overlaid(locks: Sequence[Path]) -> list[Entry]:
+    """Entries of several locks; a later lock's package takes the place of an earlier one's."""
+    found: list[Entry] = []
+    for lock in locks:
+        own = entries(lock)
+        named = {entry.name for entry in own if entry.name}
+        found = [*(entry for entry in found if entry.name not in named), *own]
+    return found
+
+
+def overlaid_text(locks: Sequence[Path]) -> str:
+    """The same as the text of one lock."""
+    return "".join(f"{entry.text.rstrip()}\n" for entry in overlaid(locks))

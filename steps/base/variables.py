@@ -1,10 +1,13 @@
-"""Which of the shell's variables reach a measured step: those listed here, and no others.
+"""Which of the shell's variables reach a measured step: those listed here, and no others. `python
+-m steps.base.variables measured COMMAND...` becomes the command without them; after "driver" only
+Python's own are dropped.
 
 A module path, an installer's target, a setting of vLLM or ROCm that a login script exports would
 decide what runs, and no record would say so. What an engine needs is set in `engine.environment`.
 """
 
 import os
+import sys
 from collections.abc import Mapping
 
 from steps.base import installer, threads
@@ -62,3 +65,13 @@ def dropped(environment: Mapping[str, str] = os.environ) -> int:
     """How many of the shell's variables this process doesn't see; 0 where nobody counted."""
     count = environment.get(COUNT, "0")
     return int(count) if count.isdecimal() else 0
+
+
+def main(arguments: list[str]) -> None:
+    kind, *command = arguments
+    whole = [*words(kind == "measured"), *command]
+    os.execvp(whole[0], whole)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -64,13 +64,22 @@ def value_of(text: str, name: str) -> Any:
         raise UserError(f"{name} can't be read: {' '.join(str(error).split())}") from error
 
 
-def mapping_of(path: Path) -> dict[str, Any]:
-    """The keys and values that a file holds. Raises UserError for a file that can't be read."""
+def value_at(path: Path) -> Any:
+    """What a file stands for. Raises UserError for a file that can't be read."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise UserError(f"{path} can't be read: {reason_of(error)}; restore it") from error
-    found = value_of(text, str(path))
+    return value_of(text, str(path))
+
+
+def mapping_of(path: Path, *, or_nothing: bool = False) -> dict[str, Any]:
+    """The keys and values that a file holds. Raises UserError for a file that can't be read, or
+    that holds something else; with `or_nothing`, a file of nothing has none.
+    """
+    found = value_at(path)
+    if or_nothing and found is None:
+        return {}
     if not isinstance(found, dict):
         raise UserError(f"{path} can't be read: it has no keys with values; restore it")
     return found

@@ -17,10 +17,12 @@ from steps.base.untrusted import MAX_TEXT_BYTES, Damaged, object_of, open_regula
 from steps.mlperf.loadgen import DETAIL, USER_CONF
 from steps.mlperf.published.result import Result
 from steps.mlperf.published.table import ClosedRule
+from steps.mlperf.rounds import Layout, load
 from steps.submit.validate.findings import Finding, Severity
 from steps.submit.validate.result import check_result
 from steps.submit.validate.tree import Place, Tree, home_layout
 
+README = "README.md"
 RUN = ("results", f"performance/run_1/{DETAIL}")
 ACCURACY = ("results", "accuracy/accuracy.txt")
 
@@ -52,22 +54,26 @@ RULES: Mapping[str, tuple[str, str, str]] = {
         r"accuracy-(low|high|metric)",
         *ACCURACY,
     ),
-    "every compliance test is there and verified": (
-        r"compliance-.*",
-        "compliance",
-        "TEST06/verify_accuracy.txt",
-    ),
-    "the measurement is described": (r"measurement-.*", "measurements", "README.md"),
+    "every compliance test is there and verified": (r"compliance-.*", "compliance", ""),
+    "the measurement is described": (r"measurement-.*", "measurements", README),
 }
-"""By rule: the codes that break it, as a pattern, and the folder and file that show it."""
+"""By rule: the codes that break it, as a pattern, and the folder and file that show it. Tests are
+those of the benchmark, and each has files of its own."""
 
-ONE_OF = "a scenario with limits beside Offline"
+SCENARIOS = "the scenarios that the round requires are there"
+WITH_LIMITS = ("Server", "Interactive")
+"""Where both are optional, one of them is required."""
+
+SUBMITTED_AS = ("division", "submitter", "platform", "model")
+"""What results have in common that are submitted together."""
+
 PRUNED = re.compile(r"prun|drop_layers", re.IGNORECASE)
 
 
 def closed_rules(checkout: Path, row: Result, rows: Sequence[Result]) -> Iterator[ClosedRule]:
     """Every rule, for one open result; `rows` are those of the round."""
     findings, place = _findings(checkout, row), _place(checkout, row)
+    tests = load(row.round).benchmarks[row.benchmark].compliance_tests
     for rule, (pattern, folder, file) in RULES.items():
         broken = [found for found in findings if re.fullmatch(pattern, found.code)]
         yield ClosedRule(
@@ -75,15 +81,43 @@ def closed_rules(checkout: Path, row: Result, rows: Sequence[Result]) -> Iterato
             of="result",
             met=not broken,
             found="; ".join(found.what for found in broken) or "no finding of the validator",
-            evidence=f"{getattr(place, folder)}/{file}",
+            evidence=f"{getattr(place, folder)}/{file}"
+            if file
+            else _verified(checkout, place, tests, broken),
         )
     yield from _of_measurement(checkout, row)
-    mine = {r.scenario for r in rows if (r.platform, r.model) == (row.platform, row.model)}
-    yield ClosedRule(
-        rule=ONE_OF,
+    yield _scenarios(row, rows)
+
+
+def _verified(checkout: Path, place: Place, tests: Sequence[str], broken: Sequence[Finding]) -> str:
+    """Where the first test is that breaks the rule; else the only file of a verification, or the
+    folder of all of them."""
+    if broken:
+        return broken[0].path.replace("closed", place.division, 1)
+    tree = Tree(checkout)
+    files = [
+        f"{place.compliance}/{test}/{name}"
+        for test in tests
+        for name in tree.files(f"{place.compliance}/{test}")
+        if name.startswith("verify_")
+    ]
+    return files[0] if len(files) == 1 else place.compliance
+
+
+def _scenarios(row: Result, rows: Sequence[Result]) -> ClosedRule:
+    """Whether the submission of one result has all scenarios that a closed one has to have."""
+    own = [getattr(row, name) for name in SUBMITTED_AS]
+    mine = {r.scenario for r in rows if [getattr(r, name) for name in SUBMITTED_AS] == own}
+    benchmark = load(row.round).benchmarks[row.benchmark]
+    missing = [one for one in benchmark.required.get(row.suite, ()) if one not in mine]
+    if set(WITH_LIMITS) <= set(benchmark.optional.get(row.suite, ())) and not mine & {*WITH_LIMITS}:
+        missing.append(" or ".join(WITH_LIMITS))
+    wanted = "".join(f"; {one} is required" for one in missing)
+    return ClosedRule(
+        rule=SCENARIOS,
         of="submission",
-        met=bool(mine & {"Server", "Interactive"}),
-        found=f"submitted: {', '.join(sorted(mine))}",
+        met=not missing,
+        found=f"submitted: {', '.join(sorted(mine))}{wanted}",
         evidence=row.location.rpartition("/")[0],
     )
 
@@ -128,19 +162,25 @@ FOLDERS = ("results", "measurements", "compliance")
 
 
 def _distinct(place: Place, name: str) -> bool:
-    """In v6 all three are one folder."""
+    """In layouts without such a folder it is that of the results."""
     return name == "results" or getattr(place, name) != place.results
 
 
 def _place(checkout: Path, row: Result, division: str = "") -> Place:
-    layout = home_layout(Tree(checkout), f"{row.division}/{row.submitter}") or "v5.1"
     spelled = row.location.rpartition("/")[2]  # some write scenarios in lower case
+    layout = _layout(checkout, row)
     return Place(layout, division or row.division, row.submitter, row.platform, row.model, spelled)
+
+
+def _layout(checkout: Path, row: Result) -> Layout:
+    own = load(row.round).layout
+    return home_layout(Tree(checkout), f"{row.division}/{row.submitter}", own) or own
 
 
 def _of_measurement(checkout: Path, row: Result) -> Iterator[ClosedRule]:
     """What the submitter says of its weights."""
-    folder = _place(checkout, row).measurements
+    place = _place(checkout, row)
+    folder = place.measurements
     retraining = _retraining(checkout / folder)
     yield ClosedRule(
         rule="weights aren't retrained",
@@ -149,32 +189,14 @@ def _of_measurement(checkout: Path, row: Result) -> Iterator[ClosedRule]:
         found=f"retraining: {retraining}",
         evidence=folder,
     )
-    said_so = PRUNED.search(_words(checkout / folder / "README.md"))
-    scripts = _pruning_scripts(checkout, row)
+    found, evidence = _of_pruning(checkout, place)
     yield ClosedRule(
         rule="the model is whole",
         of="result",
-        met=said_so is None and not scripts,
-        found="README.md is about pruning"
-        if said_so
-        else scripts[0].name
-        if scripts
-        else "neither README.md nor code is about pruning",
-        evidence=f"{folder}/README.md"
-        if said_so or not scripts
-        else scripts[0].relative_to(checkout).as_posix(),
+        met=not found,
+        found=found or "neither README.md nor code is about pruning",
+        evidence=evidence,
     )
-
-
-def _pruning_scripts(checkout: Path, row: Result) -> list[Path]:
-    """Scripts of this model's code that are named after pruning."""
-    home = checkout / row.division / row.submitter
-    return [
-        path
-        for code in ("code", "src")
-        for path in sorted((home / code / row.model).rglob("*.py"))
-        if "prun" in path.name.lower()  # drop_layers.py is in every copy of AMD's harness
-    ]
 
 
 def _retraining(folder: Path) -> str:
@@ -191,6 +213,17 @@ def _retraining(folder: Path) -> str:
     return "; ".join(["not stated", *damaged])
 
 
+def _of_pruning(checkout: Path, place: Place) -> tuple[str, str]:
+    """What says that layers were taken out, "" if nothing does, and the file that shows it."""
+    readme = f"{place.measurements}/{README}"
+    if PRUNED.search(_words(checkout / readme)):
+        return f"{README} is about pruning", readme
+    script = next(_pruning_scripts(checkout, place), None)
+    if script is None:
+        return "", readme
+    return script.name, script.relative_to(checkout).as_posix()
+
+
 def _words(path: Path) -> str:
     """A README's text; what can't be read has none, and that is a finding of the validator."""
     try:
@@ -198,3 +231,11 @@ def _words(path: Path) -> str:
             return stream.read(MAX_TEXT_BYTES).decode("utf-8", errors="replace")
     except (Damaged, OSError):
         return ""
+
+
+def _pruning_scripts(checkout: Path, place: Place) -> Iterator[Path]:
+    """Scripts of this model's code that are named after pruning."""
+    code = checkout / place.home / place.layout.code / place.model
+    for path in sorted(code.rglob("*.py")):
+        if "prun" in path.name.lower():  # drop_layers.py is in every copy of AMD's harness
+            yield path

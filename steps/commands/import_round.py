@@ -21,13 +21,13 @@ from steps.base.errors import UserError
 from steps.base.record import write_atomically
 from steps.base.untrusted import Damaged, text_of
 from steps.commands.closed_rules import closed_rules
+from steps.mlperf.detail import Detail, read_detail
 from steps.mlperf.loadgen import USER_CONF, loadgen_scenario
-from steps.mlperf.loadgen_log import Detail, read_detail
 from steps.mlperf.published import table
 from steps.mlperf.published.importing import Imported, import_tables, problems
 from steps.mlperf.published.logs import LOG
 from steps.mlperf.published.result import Result
-from steps.mlperf.rounds import load, names
+from steps.mlperf.rounds import layouts, load, names
 from steps.mlperf.user_conf import loadgen_model, read_settings
 from steps.report.comparison import tolerances
 from steps.report.comparison.partner import PartnerVerdict, judge, without_twins
@@ -182,12 +182,15 @@ def _ran(log: Detail, row: Result) -> dict[str, str]:
 
 
 def _packaged(checkout: Path, row: Result) -> dict[str, float] | None:
-    """user.conf's values for this run, from beside the results (v6) or from measurements/."""
-    older = row.location.replace("/results/", "/measurements/", 1)
-    for folder in (row.location, older):
+    """user.conf's values for this run, from beside the results or from a folder apart."""
+    apart = filter(None, (layout.measurements for layout in layouts()))
+    others = (row.location.replace("/results/", f"/{folder}/", 1) for folder in apart)
+    for folder in (row.location, *others):
         path = checkout / folder / USER_CONF
         if path.is_file():
-            model = loadgen_model(row.benchmark, row.scenario)
+            known = load(row.round).benchmarks if row.round in names() else {}
+            said = known[row.benchmark].loadgen_model if row.benchmark in known else None
+            model = loadgen_model(row.benchmark, row.scenario, said)
             return read_settings(_read(path), model, loadgen_scenario(row.scenario)).numbers()
     return None
 

@@ -19,6 +19,7 @@ from steps.commands.doctor.settings import Settings
 from steps.commands.doctor.settings import load as load_settings
 from steps.commands.graph import flowchart
 from steps.commands.results import Asked, broken, lines
+from steps.commands.script import script
 from steps.config.submission import Cell
 from steps.plan.due import Reason, due, told
 from steps.plan.estimate import cost, facts_of
@@ -93,6 +94,9 @@ def declare(parser: Parser) -> None:
     shown = parser.add_mutually_exclusive_group()
     json_argument(shown, "the plan's steps, costs and cells")
     shown.add_argument("--graph", action="store_true", help="draw the steps, in Mermaid")
+    shown.add_argument(
+        "--script", action="store_true", help="print the command of every job, as a shell script"
+    )
 
 
 def command(given: argparse.Namespace) -> int:
@@ -100,6 +104,10 @@ def command(given: argparse.Namespace) -> int:
     path = frozen_plan(ROOT, given.overrides, given.site)
     if given.graph:
         print(flowchart(load(path)))
+        return 0
+    if given.script:
+        plan = load(path)
+        print(script(plan, path.relative_to(ROOT), due(plan, ROOT), ROOT))
         return 0
     typed = as_typed(given.overrides, given.site)
     found = previewed(path, ROOT, typed)

@@ -105,7 +105,9 @@ class GeneratedDataset(Strict):
     """Prompts of a generated benchmark, by its recipe; counts are numbers of prompts."""
 
     name: Name
-    recipe: Literal["rehearsal", "rehearsal-mixed", "shapes"]
+    recipe: Literal[
+        "rehearsal", "rehearsal-mixed", "shapes", "choices-low", "choices-high", "choices-letters"
+    ]
     evaluation_count: Positive
     calibration_count: Positive
 

@@ -134,6 +134,7 @@ class ScoredAlike(Strict):
 
 class ComplianceCheckConfig(Strict):
     """`answer_type` is that of the elements of a logged answer; `eos_token_id` None: no tokens.
+    `official`, `scorer`: of tests that have bounds for the benchmark; TEST07 is scored.
     `scores`: of TEST01 alone; None: both runs have to answer alike."""
 
     scenario: Scenario
@@ -142,4 +143,6 @@ class ComplianceCheckConfig(Strict):
     eos_token_id: int | tuple[int, ...] | None
     rule: TestRule
     window: WindowBounds
+    official: Name | None = None
+    scorer: Name | None = None
     scores: ScoredAlike | None = None

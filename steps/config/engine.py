@@ -1,6 +1,6 @@
 """Engines that steps/run/sut starts: what each is started with, and how many serve a run."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from typing_extensions import Self
@@ -158,23 +158,35 @@ class NullArguments(Strict):
 Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:@-]*$")]
 """A name that ssh knows, with a user's before it or not; never one of ssh's options."""
 
+MOST_ENGINES = 1024
+"""On a node: each is a process. The most that any system here has is 64, in CPX."""
+
 SSH = "ssh"
 """Address of a cluster that a run starts over SSH."""
 
 
 class NodeKind(Strict):
     """So many nodes with these accelerators. `modes`: how they are partitioned; None: they can't
-    be."""
+    be. `engines`: on each, where these nodes use another number of accelerators than the system's
+    hardware has; None: placement.engines_per_node."""
 
     hardware: Name
     nodes: Positive
     accelerator: Accelerator
     modes: Modes | None = None
+    engines: Positive | None = None
 
     @property
     def devices(self) -> int:
         """How many devices an engine can be given on one of these nodes."""
         return self.accelerator.count_per_node * (self.modes.devices if self.modes else 1)
+
+
+class Seat(NamedTuple):
+    """An engine's node, by number, and its place among those of the node."""
+
+    node: int
+    place: int
 
 
 class Placement(Strict):
@@ -189,11 +201,12 @@ class Placement(Strict):
     `on_failure` "redispatch" gives a dead engine's samples to the others and continues without one
     that can't start. `silence_limit_s`: an engine process without a sign of life for so long is
     dead. `degraded_below`: results name engines that are slower than this share of the median of
-    those on the same device.
+    those on the same device. `nodes_loading`: on how many nodes engines load weights at once, where
+    all read them from one disk; None: on all.
 
     `cluster`: "none", this machine alone; "slurm", the nodes of the Slurm job that the run is;
-    "local", so many nodes of Ray on this machine; "ssh", `hosts`, on which the run starts Ray in
-    `checkout` (None: the path that it has here); else the address of a running Ray cluster,
+    "local", so many nodes of Ray on this machine; "ssh", `hosts`, on which the run starts them
+    in `checkout` (None: the path that it has here); else the address of a running Ray cluster,
     HOST:PORT, or "auto" for the one that this machine belongs to. `kinds`: what nodes with
     accelerators have to have, one as well as several; engines are numbered in this order.
     """
@@ -213,6 +226,7 @@ class Placement(Strict):
     kinds: tuple[NodeKind, ...] = ()
     hosts: tuple[Host, ...] = ()
     checkout: str | None = None
+    nodes_loading: Positive | None = None
 
     @model_validator(mode="after")
     def one_process_has_one_engine(self) -> Self:
@@ -224,6 +238,15 @@ class Placement(Strict):
         if self.in_process and self.device_variable != "none":
             raise ValueError(
                 "only engine processes are given accelerators; set placement.in_process to false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def a_node_can_start_them(self) -> Self:
+        if self.engines_per_node > MOST_ENGINES:
+            raise ValueError(
+                f"placement.engines_per_node is {self.engines_per_node:,}, and a node starts "
+                f"{MOST_ENGINES:,} processes of engines at most; lower it"
             )
         return self
 
@@ -254,16 +277,27 @@ class Placement(Strict):
         nodes = [kind for kind in self.kinds for _ in range(kind.nodes)]
         return nodes[node] if nodes else None
 
+    @property
+    def seats(self) -> "tuple[Seat, ...]":
+        """Where each engine runs, by its number: node by node, and on each from 0."""
+        found = []
+        for node in range(self.nodes):
+            kind = self.kind(node)
+            count = (kind.engines if kind else None) or self.engines_per_node
+            found += [Seat(node, place) for place in range(count)]
+        return tuple(found)
+
 
 class EngineSettings(Strict):
     """What every engine has.
 
     `placement`: how many engines there are, and where. `emulation`: formats that the processor
     lacks are computed with their numerics (steps/run/engines/emulation.py), on a CPU only.
-    `environment`: variables that are set before the engine is imported. `warmup_samples`:
-    calibration prompts that an engine answers before LoadGen starts. `start_limit_s`: how long an
-    engine may take to be ready. `stall_limit_s`: a run in which no sample makes progress for so
-    long ends with an error naming one. `offline_order`: how Offline's samples are handed out;
+    `environment`: variables that are set before the engine is imported; `environment_on`: those of
+    engines on another hardware of a mixed cluster. `warmup_samples`: calibration prompts that an
+    engine answers before LoadGen starts. `start_limit_s`: how long an engine may take to be ready.
+    `stall_limit_s`: a run in which no sample makes progress for so long ends with an error naming
+    one. `offline_order`: how Offline's samples are handed out;
     "longest_first" sorts by the prompt's length within each copy of LoadGen's sample set and never
     beyond, as the rules allow, so that no long prompt is left for the end.
     """
@@ -271,15 +305,28 @@ class EngineSettings(Strict):
     placement: Placement
     offline_order: Literal["as_issued", "longest_first"]
     environment: dict[str, str]
+    environment_on: dict[Name, dict[str, str]] = Field(default_factory=dict)
     warmup_samples: Positive
     start_limit_s: PositiveNumber
     stall_limit_s: PositiveNumber
     emulation: bool = False
 
     @model_validator(mode="after")
+    def variables_can_be_set(self) -> Self:
+        every = (self.environment, *self.environment_on.values())
+        for name, value in (pair for one in every for pair in one.items()):
+            if not name or "=" in name or "\0" in name + value:
+                raise ValueError(
+                    f"environment.{name} can't be set: a variable has a name, without =, and "
+                    "neither name nor value has a NUL"
+                )
+        return self
+
+    @model_validator(mode="after")
     def threads_are_said_once(self) -> Self:
+        said = {*self.environment, *(name for own in self.environment_on.values() for name in own)}
         for name in (*threads.COUNTS, *threads.OVERRULING, threads.BINDING):
-            if name in self.environment:
+            if name in said:
                 raise ValueError(
                     f"environment.{name} is about threads of arithmetic, which one number says for "
                     "all libraries; set engine.threads and take it out"
@@ -291,7 +338,7 @@ class _Vllm(EngineSettings):
     """vLLM of any generation. `threads` of arithmetic on the CPU, of each engine. `build`: a name
     of `conf/options/`, whose arguments and variables count until the environment or image is there.
     `unread`: variables of `environment` that this build doesn't read, each with the reason why it
-    is kept. `arguments_on`: of engines on another hardware of a mixed cluster."""
+    is kept. `arguments_on`, `environment_on`: of engines on another hardware of a mixed cluster."""
 
     build: Name
     unread: dict[str, str] = Field(default_factory=dict)
@@ -304,7 +351,8 @@ class _Vllm(EngineSettings):
     def nodes_have_accelerators_for_their_engines(self) -> Self:
         for kind in self.placement.kinds:
             arguments = self.arguments_on.get(kind.hardware, self.arguments)
-            needed = self.placement.engines_per_node * arguments.tensor_parallel_size
+            engines = kind.engines or self.placement.engines_per_node
+            needed = engines * arguments.tensor_parallel_size
             if self.placement.device_variable == "none":
                 raise ValueError(
                     f"engines share nodes of {kind.hardware}; set placement.device_variable, so "
@@ -315,10 +363,9 @@ class _Vllm(EngineSettings):
                     f"max_model_len on {kind.hardware} is {arguments.max_model_len}, elsewhere "
                     f"{self.arguments.max_model_len}: every engine has to take every prompt"
                 )
-            most = max(k.devices for k in self.placement.kinds if k.hardware == kind.hardware)
-            if needed > most:  # of nodes that use fewer, specs/shared.py says that none is started
+            if needed > kind.devices:
                 raise ValueError(
-                    f"{self.placement.engines_per_node} engines of tensor_parallel_size "
+                    f"{engines} engines of tensor_parallel_size "
                     f"{arguments.tensor_parallel_size} need {needed} accelerators, a node of "
                     f"{kind.hardware} has {kind.devices}"
                 )
@@ -334,12 +381,13 @@ class VllmEngine(_Vllm):
 class RocmVllmEngine(_Vllm):
     """AMD's own vLLM of v5.1. `dispatch`, and variables that begin with HARNESS_, are settings of
     AMD's harness and are recorded only: our fleet starts the engines. `power` are clocks, which a
-    run sets where the site allows it.
+    run sets where the site allows it; `power_on`: of another hardware of a mixed cluster.
     """
 
     kind: Literal["vllm-rocm"]
     dispatch: Dispatch
     power: Power
+    power_on: dict[Name, Power] = Field(default_factory=dict)
 
 
 class NullEngine(EngineSettings):

@@ -30,7 +30,7 @@ BY_FILE = ("hardware", "system", "precision", "engine")
 
 LAYERS = (
     *("hardware.engine", "hardware.fields", "hardware.runtime", "hardware.partitions"),
-    *("engine.settings", "engine.partitions"),
+    *("engine.settings", "engine.fields", "engine.partitions"),
     *("benchmark.loadgen", "benchmark.quantizer_options", "compression.quantizer_options"),
     *("system.loadgen", "system.engine", "system.fields"),
 )
@@ -75,8 +75,8 @@ class NodeGroup(Strict):
 class Cluster(Strict):
     """Nodes of a system, by hardware.
 
-    `name`: the file's. `groups`: the kinds of nodes. `hosts`: where a run starts Ray over SSH, one
-    host per node in the order of the groups; empty: something else starts it. `checkout`: the
+    `name`: the file's. `groups`: the kinds of nodes. `hosts`: where a run starts engines over SSH,
+    one host per node; empty: something else starts them. `checkout`: the
     path of the checkout on the hosts; null: the same as here.
     """
 
@@ -183,11 +183,6 @@ def check(composed: Mapping[str, Any], conf: Path) -> Requirement:
         raise UserError(
             f"system {system.name} runs on {hardware.name}, but cluster {cluster.name} has none "
             "of it; override /hardware or /cluster in its file"
-        )
-    if cluster.hosts and (composed["runtime"]["name"] != "native" or not hardware.environment):
-        raise UserError(
-            f"system {system.name} runs in an image, and cluster.hosts starts Ray outside of it; "
-            "start Ray in the image on every node and set placement.cluster to its HOST:PORT"
         )
     _check_division(system, composed["compression"], composed["benchmark"])
     _check_pictures(system, composed)
@@ -378,7 +373,7 @@ def hardware_file(conf: Path, name: str, above: tuple[str, ...] = ()) -> Mapping
     `above`: what builds on it. Raises UserError naming a file that can't be read.
     """
     path = conf / "hardware" / f"{name}.yaml"
-    own = mapping_of(path)
+    own = dict(_read(path, path.stat().st_mtime_ns if path.is_file() else 0))
     if name in above:
         raise UserError(f"{path} builds on itself ({' on '.join((*above, name))}); correct it")
     bases = [base for base in own.pop("defaults", []) if base != "_self_"]
@@ -386,3 +381,8 @@ def hardware_file(conf: Path, name: str, above: tuple[str, ...] = ()) -> Mapping
     for base in bases:
         below = merged(below, hardware_file(conf, base, (*above, name)))
     return merged(below, own)
+
+
+@lru_cache(maxsize=128)
+def _read(path: Path, written: int) -> Mapping[str, Any]:
+    return mapping_of(path)

@@ -9,7 +9,7 @@ import ast
 import difflib
 import operator
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -113,7 +113,9 @@ def _complaints(options: Options, engine: Engine) -> Iterator[str]:
     others: Mapping[str, VllmArguments] = getattr(engine, "arguments_on", {})
     for arguments in (engine.arguments, *others.values()):
         yield from _of_arguments(options, arguments)
-    yield from _of_environment(options, engine.environment, engine.unread)
+    elsewhere: Mapping[str, Mapping[str, str]] = getattr(engine, "environment_on", {})
+    names = dict.fromkeys([*engine.environment, *(n for own in elsewhere.values() for n in own)])
+    yield from _of_environment(options, names, engine.unread)
 
 
 def _of_arguments(options: Options, arguments: VllmArguments) -> Iterator[str]:
@@ -123,7 +125,7 @@ def _of_arguments(options: Options, arguments: VllmArguments) -> Iterator[str]:
 
 
 def _of_environment(
-    options: Options, environment: Mapping[str, str], unread: Iterable[str]
+    options: Options, environment: Collection[str], unread: Iterable[str]
 ) -> Iterator[str]:
     known, silenced = set(options.environment), set(unread)
     for name in environment:

@@ -13,8 +13,7 @@ from steps.config.journal import JournalSettings
 from steps.config.loadgen import MOST_QUERIES, Loadgen, RunRules
 
 ComplianceTest = Literal["TEST01", "TEST04", "TEST06", "TEST07", "TEST09"]
-"""Those that steps/judge/compliance judges. A plan's check judges all but the last two, which
-`./reproduce compliance` verifies (steps/plan/specs/compliance_check.py)."""
+"""Those that steps/judge/compliance judges."""
 
 
 class RunSettings(Strict):

@@ -14,8 +14,9 @@ from steps.config.verdicts import Complaint, ComplianceVerdict, as_result
 from steps.judge.compliance import tokens, verify
 from steps.judge.scoring.whole import samples_of
 from steps.judge.window import differences_of, window_of
+from steps.mlperf.detail import read_detail
 from steps.mlperf.loadgen import ANSWERS, DETAIL
-from steps.mlperf.loadgen_log import read_answers, read_detail
+from steps.mlperf.loadgen_log import read_answers
 from steps.mlperf.rounds import Test
 
 
@@ -27,11 +28,12 @@ def step(
 ) -> None:
     """Publishes a ComplianceVerdict, and fills the test's directory of the submission.
 
-    Inputs besides the test's own `run`: `performance` for a test whose speed is judged, `accuracy`
-    for TEST01, and `dataset` where its answers may differ if they score alike.
+    Inputs besides the test's own `run`: `performance` for a test whose speed is judged,
+    `accuracy` for TEST01, with the `dataset` where its answers may differ if they score alike, and
+    for TEST07 the `dataset` and the `model`, whose tokenizer it has.
     """
     run = _whole(inputs["run"])
-    judge = _tokens if config.test == "TEST06" else _timed
+    judge = JUDGES.get(config.test, _timed)
     window = window_of(run, config.window, console.say)
     verdict = judge(config, run, inputs, workspace.directory).model_copy(
         update={"window": window, "differences": differences_of(run)}
@@ -153,6 +155,47 @@ def _tokens(
         eos_terminated=found.terminated,
         first_token="True" if timed else "Skipped",
     )
+
+
+def _bounded(
+    config: ComplianceCheckConfig, run: Manifest, inputs: Mapping[str, Path], folder: Path
+) -> ComplianceVerdict:
+    """TEST07 and TEST09: what the test counts is within the round's bounds."""
+    rule, official = Test(**config.rule.model_dump()), config.official
+    if official is None or official not in rule.bounds:
+        raise UserError(
+            f"{config.test} has no bounds for {official}; add them to compliance.{config.test} of "
+            "the round's file"
+        )
+    if config.test == "TEST09":
+        texts, complaints = verify.output_lengths(rule, run.directory, official)
+    else:
+        texts, complaints = _in_full(config, rule, run, inputs)
+    verify.package(folder, run.directory, texts, whole=True)
+    return ComplianceVerdict(holds=not complaints, complaints=complaints, test=config.test)
+
+
+def _in_full(
+    config: ComplianceCheckConfig, rule: Test, run: Manifest, inputs: Mapping[str, Path]
+) -> verify.Found:
+    import pandas
+
+    from steps.judge.scoring.score import score
+
+    assert config.official is not None
+    if config.scorer is None:
+        raise UserError(f"{config.test} is judged by a score; set benchmark.scorer")
+    table = pandas.read_pickle(Manifest.read(inputs["dataset"]).file("evaluation.pkl"))
+    tokenizer = Manifest.read(inputs["model"]).file("tokenizer.json")
+    with tempfile.TemporaryDirectory() as scratch:
+        printed = Path(scratch) / "scores.txt"
+        found = score(config.scorer, run.file(ANSWERS), table, tokenizer)
+        printed.write_text(found.text(), encoding="utf-8")
+        return verify.full_accuracy(rule, run.directory, config.official, printed)
+
+
+JUDGES = {"TEST06": _tokens, "TEST07": _bounded, "TEST09": _bounded}
+"""Any other test is one of speed."""
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from steps import ROOT
@@ -11,11 +11,13 @@ from steps.base import venv
 from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.installer import Heard
-from steps.base.locks import packages
+from steps.base.locks import LOADGEN, overlaid
 from steps.base.record import Manifest, Workspace
 from steps.base.step import main
 from steps.config import options
 from steps.config.artifacts import EnvironmentConfig
+from steps.config.environments import EnvironmentResult
+from steps.config.results import result_of
 from steps.machine import engine_options
 from steps.plan.plan import Job, Plan, environment_directory
 
@@ -30,13 +32,13 @@ def step(
 
     Raises UserError if a package can't be installed.
     """
-    directory = _directory(ROOT, config.name)
-    if not _holds(directory, inputs["lock"]):
-        _make(directory, inputs["lock"], config, console)
+    directory, locks = _directory(ROOT, config.name), _locks(inputs)
+    if not _holds(directory, locks):
+        _make(directory, locks, config, console)
     (workspace.directory / LISTING).write_text(_listing(directory), encoding="utf-8")
     if taken := engine_options.of_environment(directory / "bin/python"):
         (workspace.directory / options.FILE).write_text(taken, encoding="utf-8")
-    workspace.result = {"name": config.name, "python": _python()}
+    workspace.result = EnvironmentResult(name=config.name, python=_python()).dumped()
 
 
 def restore(plan: Plan, due: Collection[str], root: Path) -> None:
@@ -49,8 +51,8 @@ def restore(plan: Plan, due: Collection[str], root: Path) -> None:
     for job in plan.jobs:
         if job.step != "environment" or job.output in due or not (root / job.output).is_file():
             continue
-        directory, lock = _directory(root, job.key), root / job.inputs["lock"]
-        if environment_directory(root, job.key) in needed and not _holds(directory, lock):
+        directory, locks = _directory(root, job.key), _of_job(job, root)
+        if environment_directory(root, job.key) in needed and not _holds(directory, locks):
             print(f"environment {job.key} is gone or damaged: made again", flush=True)
             _make_again(directory, job, root)
 
@@ -58,7 +60,7 @@ def restore(plan: Plan, due: Collection[str], root: Path) -> None:
 def _make_again(directory: Path, job: Job, root: Path) -> None:
     config = EnvironmentConfig.model_validate_json(job.config)
     made = Manifest.read(root / job.output)
-    python_then = made.result.get("python", "of an unknown version")
+    python_then = result_of(made, EnvironmentResult).python
     if python_then != _python():
         raise UserError(
             f"environment {job.key} had Python {python_then} when results were made "
@@ -68,12 +70,11 @@ def _make_again(directory: Path, job: Job, root: Path) -> None:
     log = root / job.log
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "w", encoding="utf-8") as words:
-        lock = root / job.inputs["lock"]
 
         def check(python: Path) -> None:
             _probe(python, config, words.write)
 
-        venv.make(directory, [lock], root, log, words.write, check)
+        venv.make(directory, _of_job(job, root), root, log, words.write, check)
     if _listing(directory) != made.file(LISTING).read_text(encoding="utf-8"):
         raise UserError(
             f"{directory} has other packages than {made.directory / LISTING} says; delete "
@@ -86,17 +87,28 @@ def _directory(root: Path, name: str) -> Path:
     return (root / environment_directory(root, name)).resolve()
 
 
-def _holds(directory: Path, lock: Path) -> bool:
-    """Whether it is complete and exactly its lock; if not, it loses its mark."""
-    if venv.is_whole(directory) and not venv.differences(directory / "bin/python", [lock]):
+def _locks(inputs: Mapping[str, Path]) -> list[Path]:
+    """Its own, and that of the round's LoadGen, which has the last word."""
+    return [inputs[role] for role in ("lock", LOADGEN) if role in inputs]
+
+
+def _of_job(job: Job, root: Path) -> list[Path]:
+    return _locks({role: root / path for role, path in job.inputs.items()})
+
+
+def _holds(directory: Path, locks: Sequence[Path]) -> bool:
+    """Whether it is complete and exactly its locks; if not, it loses its mark."""
+    if venv.is_whole(directory) and not venv.differences(directory / "bin/python", locks):
         return True
     (directory / venv.COMPLETE).unlink(missing_ok=True)
     return False
 
 
-def _make(directory: Path, lock: Path, config: EnvironmentConfig, console: Console) -> None:
-    wanted = len(packages(lock))
-    progress = console.progress(f"environment {lock.stem}", wanted, "packages")
+def _make(
+    directory: Path, locks: Sequence[Path], config: EnvironmentConfig, console: Console
+) -> None:
+    wanted = sum(1 for entry in overlaid(locks) if entry.name)
+    progress = console.progress(f"environment {config.name}", wanted, "packages")
     seen = 0
 
     def heard(line: str) -> None:
@@ -112,7 +124,7 @@ def _make(directory: Path, lock: Path, config: EnvironmentConfig, console: Conso
         _probe(python, config, print)
 
     try:
-        venv.make(directory, [lock], ROOT, console.log, heard, check)
+        venv.make(directory, locks, ROOT, console.log, heard, check)
     finally:
         progress.close()
 

@@ -3,6 +3,7 @@
 Hydra composes the same files for the plan; a test keeps the two readings equal.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -162,8 +163,46 @@ class Benchmark:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """Where a submitter's files lie: names of folders beside its results/ and systems/.
+
+    `measurements` and `compliance`: None where those files lie in the result's own folder.
+    `description`: the name of the JSON about the weights, "{system}" being the system's; a star
+    stands for any text. `code_of_models`: each model has a folder below `code`. `endpoint`: a file
+    by which a result is one of an endpoint, without LoadGen's logs; None where no result is one.
+    """
+
+    code: str
+    code_of_models: bool
+    measurements: str | None
+    compliance: str | None
+    description: str
+    endpoint: str | None
+
+    @property
+    def name(self) -> str:
+        """The first round that has it; rounds share layouts."""
+        return next(name for name in names() if _layout(name) == self)
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The folders that are there for it alone, the one that tells it from others first."""
+        apart = (self.measurements, self.code, self.compliance)
+        return tuple(folder for folder in apart if folder is not None)
+
+    def described(self, system: str) -> str:
+        """The name of the description that a submission writes."""
+        return self.description.replace("*", "").format(system=system)
+
+    def describes(self, system: str, name: str) -> bool:
+        """Whether a file of this name is the description."""
+        first, *rest = (part.format(system=system) for part in self.description.split("*"))
+        return name == first if not rest else name.startswith(first) and name.endswith(rest[-1])
+
+
+@dataclass(frozen=True)
 class Round:
-    """One round. `layout` is "v5.1" or "v6"; `result_keys` are the keys of other benchmarks.
+    """One round. `result_keys` are the keys of benchmarks that name no other.
 
     `exact_files`: run_1 and accuracy/ hold no other files. `open_images`: open results too owe the
     `extra_accuracy_files`. `model_parts`: what of an open model's name says which benchmark it is.
@@ -174,7 +213,7 @@ class Round:
     loadgen_version: str
     seeds: Mapping[str, int]
     min_duration_ms: int
-    layout: str
+    layout: Layout
     exact_files: bool
     calibration_required: bool
     open_images: bool
@@ -203,7 +242,18 @@ class Round:
 
 def names() -> list[str]:
     """The rounds that have data, oldest first."""
-    return sorted(path.stem for path in ROUNDS.glob("*.yaml"))
+    return sorted((path.stem for path in ROUNDS.glob("*.yaml")), key=_number)
+
+
+def _number(name: str) -> list[int]:
+    return [int(digits) for digits in re.findall(r"\d+", name)]
+
+
+@cache
+def usual() -> str:
+    """The round of whatever names none: that of `conf/config.yaml`."""
+    groups = read_yaml(ROOT / "conf/config.yaml")["defaults"]
+    return str(next(one["round"] for one in groups if isinstance(one, Mapping) and "round" in one))
 
 
 @cache
@@ -220,7 +270,19 @@ def load(name: str) -> Round:
         if entry is not None
     }
     tests = {test: Test(**entry) for test, entry in rules.pop("compliance").items()}
-    return Round(benchmarks=benchmarks, compliance=tests, **rules)
+    layout = Layout(**rules.pop("layout"))
+    return Round(benchmarks=benchmarks, compliance=tests, layout=layout, **rules)
+
+
+@cache
+def layouts() -> tuple[Layout, ...]:
+    """Every layout once, that of the oldest round first."""
+    return tuple(dict.fromkeys(map(_layout, names())))
+
+
+@cache
+def _layout(name: str) -> Layout:
+    return Layout(**table(name)["layout"])
 
 
 @cache
@@ -231,12 +293,17 @@ def round_of_seeds() -> Mapping[tuple[str, int], str]:
 
 def table(name: str) -> dict[str, Any]:
     """A round's file, merged over those that it names under `defaults`."""
-    own = read_yaml(ROUNDS / f"{name}.yaml")
+    own = _file(name)
     merged: dict[str, Any] = {}
-    for base in own.pop("defaults", []):
+    for base in own.get("defaults", []):
         if base != "_self_":
             merged = _merged(merged, table(base))
-    return _merged(merged, own)
+    return _merged(merged, {key: value for key, value in own.items() if key != "defaults"})
+
+
+@cache
+def _file(name: str) -> Mapping[str, Any]:
+    return read_yaml(ROUNDS / f"{name}.yaml")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

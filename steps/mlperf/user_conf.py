@@ -18,9 +18,10 @@ class Settings:
         return {key: int(n) if n.is_integer() else n for key, n in sorted(found.items())}
 
 
-def loadgen_model(official: str, scenario: str) -> str:
-    """The name of a benchmark in LoadGen's mlperf.conf: no points, no accuracy level."""
-    name = official.removesuffix("-99.9").removesuffix("-99").replace(".", "_")
+def loadgen_model(official: str, scenario: str, said: str | None = None) -> str:
+    """The name of a benchmark in LoadGen's mlperf.conf, as its round says it; of one that no round
+    says, as others are made: without points and accuracy level."""
+    name = said or official.removesuffix("-99.9").removesuffix("-99").replace(".", "_")
     return f"{name}-interactive" if scenario == "Interactive" else name
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from steps.base.errors import UserError
+from steps.base.locks import of_environment
 from steps.base.record import canonical_json, sha256_file, write_atomically
 from steps.base.strict import Strict
 from steps.config.groups import Requirement
@@ -75,12 +76,17 @@ class Plan(Strict):
 
 
 def environment_directory(root: Path, name: str) -> str:
-    """Where the environment of `envs/<name>.lock` lives: named by the lock's content."""
-    lock = root / "envs" / f"{name}.lock"
-    if not lock.is_file():
-        known = ", ".join(sorted(path.stem for path in lock.parent.glob("*.lock")))
-        raise UserError(f"environment {name!r} has no envs/{name}.lock; there are {known}")
-    return f".envs/{name}-{sha256_file(lock)[:12]}"
+    """Where the environment of `envs/<name>.lock` lives: named by the content of its locks."""
+    digests = []
+    for own in of_environment(name):
+        lock = root / "envs" / f"{own}.lock"
+        if not lock.is_file():
+            known = ", ".join(sorted(path.stem for path in lock.parent.glob("*.lock")))
+            raise UserError(f"environment {name!r} has no envs/{own}.lock; there are {known}")
+        digests.append(sha256_file(lock))
+    if len(digests) > 1:
+        digests = [hashlib.sha256(" ".join(digests).encode()).hexdigest()]
+    return f".envs/{name}-{digests[0][:12]}"
 
 
 def freeze(plan: Plan, root: Path) -> Path:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from steps.base.confidential.tokens import refuse_configured
 from steps.base.errors import UserError, explain
+from steps.base.locks import LOADGEN, LOADGEN_PACKAGE, packages
 from steps.base.record import canonical_json
 from steps.config import groups, options
 from steps.config.axes import AXES
@@ -37,6 +38,9 @@ from steps.plan.registry import (
     STEPS,
 )
 from steps.plan.spec import StepSpec
+
+PURPOSE = {"accuracy_run": "accuracy", "accuracy_check": "accuracy"}
+"""Steps for which a benchmark may have prompts of their own; those of a test are named by it."""
 
 TENSOR_PARALLEL = "tensor_parallel_size"
 """vLLM's name for the accelerators of one engine; other engines take one."""
@@ -75,6 +79,7 @@ class Planner:
         self._requirements: dict[str, Requirement] = {}
         self._schedulers: list[Scheduler] = []
         self._sudo = False
+        self._directories: dict[str, str] = {}
         self._capacity = capacity.load(root / "conf/capacity.yaml")
 
     def plan(self, cells: Iterable[Mapping[str, Any]], overrides: list[str]) -> Plan:
@@ -115,6 +120,9 @@ class Planner:
         if files := subtrees["dataset_files"]:
             cell.made["dataset_files"] = self._add_step(cell, "dataset_files", files)
         cell.made["dataset"] = self._add_step(cell, "dataset", subtrees["dataset"])
+        for purpose, own in (subtrees["other_datasets"] or {}).items():
+            made = self._add_step(cell, "dataset", own, f"/{purpose}")
+            cell.made[f"dataset/{purpose}"] = made
         self._weights(cell)
         for step, spec in STEPS.items():
             if spec.every_cell:
@@ -171,9 +179,10 @@ class Planner:
             judges = role in ("analysis", "generator") or (role == "scoring" and image is None)
             native = runtime.native or judges
             if subtree["name"] is not None and native:
-                key = str(subtree["name"])
-                lock = {"lock": f"envs/{key}.lock"}
-                made = self._add(cell, "environment", key, subtree, lock)
+                lock = {"lock": f"envs/{subtree['name']}.lock"}
+                lock |= self._loadgen(cell, role, lock)
+                key = "-".join(Path(path).stem for path in lock.values())
+                made = self._add(cell, "environment", key, {**subtree, "name": key}, lock)
                 cell.made[f"environment/{role}"] = made
                 continue
             if image is None:
@@ -186,8 +195,36 @@ class Planner:
             key = str(image["name"])
             if "stack" in image:
                 image = {**image, "host": runtime.address()}
-            made = self._add(cell, "container", key, image, self._made_of(image))
+            made_of = self._made_of(image)
+            made_of |= self._loadgen(cell, role, made_of)
+            made = self._add(cell, "container", key, image, made_of)
             cell.made[f"environment/{role}"] = made
+
+    def _loadgen(self, cell: Scope, role: str, made_of: Mapping[str, str]) -> dict[str, str]:
+        """The lock with the round's LoadGen, where what runs are made in has another one."""
+        wanted = _loadgen_of(cell)
+        path = f"envs/{LOADGEN}-{wanted}.lock"
+        if role != "engine" or self._pinned(made_of) in (None, wanted):
+            return {}
+        return {LOADGEN: path} if (self._root / path).is_file() else {}
+
+    def _pinned(self, made_of: Mapping[str, str]) -> str | None:
+        """The version of LoadGen in the locks of an environment or image; None without one."""
+        found = [self._root / made_of[role] for role in (LOADGEN, "lock") if role in made_of]
+        return packages(found[0]).get(LOADGEN_PACKAGE) if found and found[0].is_file() else None
+
+    def _other_loadgen(self, cell: Scope, step: str) -> str | None:
+        """LoadGen's seeds and limits are compiled in: each round has its own version."""
+        made = cell.made.get("environment/engine")
+        if STEPS[step].stage != "runs" or made is None:
+            return None
+        wanted, pinned = _loadgen_of(cell), self._pinned(made.inputs)
+        if pinned in (None, wanted):
+            return None
+        return (
+            f"{made.inputs['lock']} has LoadGen {pinned}, and the round needs {wanted}: add "
+            f"envs/{LOADGEN}-{wanted}.lock (docs/how-to/add-a-round.md)"
+        )
 
     def _made_of(self, image: Mapping[str, Any]) -> dict[str, str]:
         """Nothing, for an image that is only planned."""
@@ -262,6 +299,10 @@ class Planner:
             if rule["speed"]:
                 audited["loadgen"] = timed
             judged = {**check, "test": test, "rule": rule}
+            if rule["bounds"]:
+                described = cell.subtrees["cell"]["packages"][-1]["official"]
+                scorer = cell.subtrees["accuracy_check"]["scorer"]
+                judged |= {"official": described, "scorer": scorer}
             scored = test == SCORED_ALIKE and scores is not None
             if scored:
                 judged["scores"] = scores
@@ -289,8 +330,9 @@ class Planner:
     ) -> Job:
         spec = STEPS[step]
         key = "/".join(cell.point[axis] for axis in spec.axes if axis in cell.point) + below
+        made = _for_purpose(cell.made, subtree.get("test") or PURPOSE.get(step, ""))
         inputs = {
-            role: cell.made[needed].output
+            role: made[needed].output
             for role, needed in {**spec.needs, **compared}.items()
             if _reads(step, role, subtree)
         }
@@ -307,7 +349,11 @@ class Planner:
     ) -> Job:
         spec = STEPS[step]
         self._require_taken(cell, _valid(spec, subtree, f"{cell.where}: steps.{step}"))
-        limitation = spec.limitation(subtree) or self._other_quark(cell, step, subtree)
+        limitation = (
+            spec.limitation(subtree)
+            or self._other_quark(cell, step, subtree)
+            or self._other_loadgen(cell, step)
+        )
         config = canonical_json(subtree)
         folder, log = self._paths(step, key, config, inputs)
         kind = _runs_in(spec, cell.made, inputs)
@@ -380,13 +426,15 @@ class Planner:
     def _environment(self, kind: str, made: Mapping[str, Job]) -> str:
         """The driver starts what runs in a container; the container itself is an input."""
         needed = made.get(f"environment/{kind}")
-        if needed is None or needed.step == "container":
-            return environment_directory(self._root, "driver")
-        return environment_directory(self._root, needed.key)
+        name = "driver" if needed is None or needed.step == "container" else needed.key
+        if name not in self._directories:
+            self._directories[name] = environment_directory(self._root, name)
+        return self._directories[name]
 
     def _locks(self) -> dict[str, str]:
         """The locks of every environment and image of the plan, and of what plans and schedules."""
-        locks = {job.inputs["lock"] for job in self._jobs.values() if "lock" in job.inputs}
+        each = (job.inputs for job in self._jobs.values())
+        locks = {inputs[role] for inputs in each for role in ("lock", LOADGEN) if role in inputs}
         return {f"lock/{Path(path).stem}": path for path in sorted(locks | {"envs/driver.lock"})}
 
     # ---- the whole experiment ---------------------------------------------------------------
@@ -456,6 +504,17 @@ def _gates(spec: StepSpec, made: Mapping[str, Job]) -> tuple[str, ...]:
     if spec.stage != "runs":
         return ()
     return tuple(job.output for role, job in made.items() if role.startswith("gate/"))
+
+
+def _for_purpose(made: Mapping[str, Job], purpose: str) -> Mapping[str, Job]:
+    """The same with the prompts that a benchmark has for accuracy, or for a compliance test."""
+    own = made.get(f"dataset/{purpose}")
+    return made if own is None else {**made, "dataset": own}
+
+
+def _loadgen_of(cell: Scope) -> str:
+    """The round's version of LoadGen."""
+    return str(cell.subtrees["performance_run"]["rules"]["loadgen_version"])
 
 
 def _known(cell: Scope, step: str, quantized: bool) -> Scope:

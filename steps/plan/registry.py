@@ -25,6 +25,7 @@ STEPS: Mapping[str, StepSpec] = {
 COMPARED: Mapping[str, Mapping[str, str]] = {
     "TEST01": {"performance": "performance_run", "accuracy": "accuracy_run"},
     "TEST04": {"performance": "performance_run"},
+    "TEST07": {"dataset": "dataset", "model": "weights"},
 }
 """What a compliance_check needs besides its own run: role and step, by test."""
 
@@ -32,7 +33,7 @@ SCORED_ALIKE = "TEST01"
 SCORING: Mapping[str, str] = {"dataset": "dataset", "environment": "environment/scoring"}
 """The test whose answers may differ if they score alike, and what its check needs to score them."""
 
-AFTER_PERFORMANCE = tuple(COMPARED)
+AFTER_PERFORMANCE = ("TEST01", "TEST04")
 """Tests that wait for a performance run that holds: an earlier one would be of another try."""
 
 PAGE = "results/{experiment}/report"

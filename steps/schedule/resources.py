@@ -3,7 +3,8 @@
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from steps.config.accelerators import Modes, modes_in
 from steps.config.groups import Requirement
@@ -88,9 +89,30 @@ class Resources:
             share = self._scheduler.share
             asked = {"cpus_per_task": share.cpus, "mem_mb": share.memory_gb * 1000}
             return common | asked | {"slurm_extra": _extra(self._scheduler)}
-        nodes = nodes_of(job, needed)
+        nodes, devices = nodes_of(job, needed), modes_of(job).devices
+        first, *others = self._parts(needed, nodes, devices)
         extra = _extra(self._scheduler, "--exclusive")
-        return common | _nodes(needed, nodes, modes_of(job).devices, self._scheduler, extra)
+        if not others:
+            return common | _nodes(first, extra)
+        return common | _heterogeneous(first, others, self._scheduler, common["runtime"], extra)
+
+    def parts(self, job: Job) -> list["Part"]:
+        """The nodes that a job asks Slurm for, by what they have; none if it shares one."""
+        if not isinstance(self._scheduler, Slurm) or job.step in (*STAYING, *SHARING):
+            return []
+        needed = self.requirement(job)
+        return self._parts(needed, nodes_of(job, needed), modes_of(job).devices)
+
+    def _parts(self, needed: Requirement, nodes: int, devices: int) -> list["Part"]:
+        """`devices`: of each accelerator; Gres of a node in CPX mode counts partitions."""
+        assert isinstance(self._scheduler, Slurm)
+        kinds = needed.kinds if nodes > 1 else needed.kinds[:1]
+        found: dict[tuple[str | None, int], int] = {}
+        for kind in kinds:
+            name = self._scheduler.gpu_types.get(kind.hardware, kind.hardware)
+            has = name if kind.accelerators else None, kind.accelerators * devices
+            found[has] = found.get(has, 0) + (kind.nodes if nodes > 1 else 1)
+        return [Part(count, *has) for has, count in found.items()]
 
     def limit_min(self, job: Job, scheduler: Slurm | Kubernetes) -> int:
         """The scheduler's limit of the job, in minutes."""
@@ -150,24 +172,52 @@ def _extra(scheduler: Slurm, *options: str) -> str:
     return " ".join([*options, *reserved])
 
 
-def _nodes(
-    needed: Requirement, nodes: int, devices: int, scheduler: Slurm, extra: str
-) -> dict[str, int | str]:
-    """Whole nodes. On several, the step itself starts the processes on the others.
+class Part(NamedTuple):
+    """So many nodes with so many accelerators each. `kind`: the type of the site's Gres; None: its
+    Gres has no types, or no accelerators are needed."""
 
-    `devices`: of each accelerator; Gres of a node in CPX mode counts partitions.
-    """
-    count = needed.count_per_node * devices
-    asked: dict[str, int | str] = {"nodes": nodes, "cpus_per_task": WHOLE, "mem_mb": UNNAMED}
+    nodes: int
+    kind: str | None
+    accelerators: int
+
+    @property
+    def gres(self) -> str:
+        return ":".join(filter(None, (self.kind, str(self.accelerators))))
+
+
+def _nodes(part: Part, extra: str) -> dict[str, int | str]:
+    """Whole nodes. On several, the step itself starts the processes on the others."""
+    asked: dict[str, int | str] = {"nodes": part.nodes, "cpus_per_task": WHOLE, "mem_mb": UNNAMED}
     asked["slurm_extra"] = extra
-    kind = scheduler.gpu_types.get(needed.hardware or "", needed.hardware)
-    if nodes > 1:
-        asked |= {"mpi": "srun", "tasks": nodes}
+    if part.nodes > 1:
+        asked |= {"mpi": "srun", "tasks": part.nodes}
         asked["slurm_extra"] = f"{extra} --ntasks-per-node=1"
-        if needed.model:
-            asked["gres"] = ":".join(filter(None, ("gpu", kind, str(count))))
-    elif needed.model:
-        asked["gpu"] = count
-        if kind:
-            asked["gpu_model"] = kind
+        if part.accelerators:
+            asked["gres"] = f"gpu:{part.gres}"
+    elif part.accelerators:
+        asked["gpu"] = part.accelerators
+        if part.kind:
+            asked["gpu_model"] = part.kind
     return asked
+
+
+def _heterogeneous(
+    first: Part, others: Sequence[Part], scheduler: Slurm, limit_min: int | str, extra: str
+) -> dict[str, int | str]:
+    """Nodes that don't have the same: a heterogeneous job, whose command runs on the first part's.
+
+    The plugin knows no such job. What it passes on unread says the others, in sbatch's short
+    options, after what it says of the first; so accelerators of all are said there, too.
+    """
+    asked = _nodes(first._replace(accelerators=0), extra)
+    shared = {"-p": scheduler.partition, "-A": scheduler.account, "-q": scheduler.qos}
+    named = [f"{option}{value}" for option, value in shared.items() if value is not None]
+    words = [str(asked["slurm_extra"]), *_accelerators(first)]
+    for part in others:
+        words += [":", *named, f"-t{limit_min}", f"-N{part.nodes}", f"-n{part.nodes}"]
+        words += [extra, "--ntasks-per-node=1", *_accelerators(part)]
+    return {**asked, "slurm_extra": " ".join(words)}
+
+
+def _accelerators(part: Part) -> list[str]:
+    return [f"--gpus-per-node={part.gres}"] if part.accelerators else []

@@ -53,8 +53,8 @@ def run(path: Path, passed_on: list[str], root: Path) -> int:
     prefix = prefix_of(root / "results")
     try:
         asked = asked_for(plan, passed_on)
-        check(plan, scheduler, [job for job in asked if not made(root, job)])
         status = status_command()
+        check(plan, scheduler, [job for job in asked if not made(root, job)], status)
         _finish_earlier(prefix, scheduler)
     except SilenceError as error:
         raise UserError(f"Slurm doesn't answer ({error}); nothing was started") from error
@@ -233,7 +233,8 @@ class Watch:
 def _log(entry: Entry) -> Path:
     """The job's log as the plugin names it."""
     rule, _, wildcards = entry.comment.removeprefix("rule_").partition("_wildcards_")
-    return LOGS / f"rule_{rule}" / wildcards / f"{entry.number}.log"
+    number = entry.number.partition("+")[0]
+    return LOGS / f"rule_{rule}" / wildcards / f"{number}.log"
 
 
 def _finish_earlier(prefix: str, scheduler: Slurm) -> None:

@@ -13,7 +13,7 @@ from steps.base.errors import UserError
 from steps.config.scheduler import Slurm
 from steps.machine.probes.losses import Losses, text_or_none
 from steps.plan.plan import Job, Plan
-from steps.schedule.resources import Resources, systems_of
+from steps.schedule.resources import Part, Resources, systems_of
 
 ANSWER_LIMIT_S = 60.0
 """Slurm's own tools retry; a controller that fails over needs about half of this."""
@@ -75,6 +75,9 @@ def prefix_of(results: Path) -> str:
     return f"reprise-{hashlib.sha256(str(results.resolve()).encode()).hexdigest()[:12]}"
 
 
+FURTHER = re.compile(r"\+[1-9]\d*$")
+"""The end of the number of a heterogeneous job's further parts, which go with the first, 17+0."""
+
 COLUMNS = {"%i": "JOBID", "%T": "STATE", "%j": "NAME", "%N": "NODELIST", "%k": "COMMENT"}
 REASON = {"%r": "REASON"}
 """Last, because only it is free text and may contain the separator."""
@@ -94,7 +97,8 @@ def queue(prefix: str, lost: Losses | None = None) -> list[Entry]:
 def entries(text: str, prefix: str, lost: Losses) -> list[Entry]:
     lost.tool = "squeue"
     titles = [*COLUMNS.values(), *REASON.values()]
-    return [_entry(row, lost) for row in rows(text, titles) if row["NAME"].startswith(prefix)]
+    own = [row for row in rows(text, titles) if row["NAME"].startswith(prefix)]
+    return [_entry(row, lost) for row in own if not FURTHER.search(row["JOBID"])]
 
 
 def rows(text: str, titles: list[str]) -> list[dict[str, str]]:
@@ -148,15 +152,22 @@ def has_accounting(configured: str) -> bool:
     return kind is not None and kind.rpartition("/")[2].lower() != "none"
 
 
-def check(plan: Plan, scheduler: Slurm, due: Iterable[Job]) -> None:
+def check(plan: Plan, scheduler: Slurm, due: Iterable[Job], followed_by: str) -> None:
     """Raises UserError for what would never start: no such partition, nodes, accelerators, time.
 
-    Nodes that are down or busy don't count: they may come back.
+    Nodes that are down or busy don't count: they may come back. `followed_by`: the plugin's
+    command for states.
     """
     partition, due = Partition.of(scheduler), list(due)
     resources = Resources(plan, systems_of(due, plan))
     for job in due:
-        if why := partition.refuses(job, resources.of(job)):
+        if len(resources.parts(job)) > 1 and followed_by == "squeue":
+            raise UserError(
+                f"{job.step} {job.key} asks for nodes that don't have the same in one "
+                "heterogeneous job, and without Slurm's accounting (AccountingStorageType) "
+                "Snakemake can't follow one; name the nodes in cluster.hosts, with scheduler=local"
+            )
+        if why := partition.refuses(job, resources):
             raise UserError(why)
 
 
@@ -179,8 +190,9 @@ class Partition:
             print(f"{loss}: {loss.field}", file=sys.stderr)
         return cls(*found)
 
-    def refuses(self, job: Job, asked: Mapping[str, int | str]) -> str:
-        """Why a job that asks for this would never start here; "" if it would."""
+    def refuses(self, job: Job, resources: Resources) -> str:
+        """Why a job with these resources would never start here; "" if it would."""
+        asked = resources.of(job)
         if not asked:
             return ""
         what = f"{job.step} {job.key}"
@@ -190,15 +202,12 @@ class Partition:
                 f"after {self.limit_min}; choose another scheduler.partition, or lower "
                 "scheduler.time"
             )
-        return self._lacks(what, asked)
+        parts = resources.parts(job) or [Part(1, None, 0)]
+        return next(filter(None, (self._lacks(what, part) for part in parts)), "")
 
-    def _lacks(self, what: str, asked: Mapping[str, int | str]) -> str:
-        count, kind = int(asked.get("gpu", 0)), str(asked.get("gpu_model", ""))
-        if "gres" in asked:
-            kind, _, number = str(asked["gres"]).removeprefix("gpu:").rpartition(":")
-            count = int(number)
+    def _lacks(self, what: str, part: Part) -> str:
+        wanted, kind, count = part.nodes, part.kind or "", part.accelerators
         fitting = [node for node in self.nodes if node is None or _number(node, kind) >= count]
-        wanted = int(asked.get("nodes", 1))
         if len(fitting) >= wanted:
             return ""
         known = [node for node in self.nodes if node is not None]
@@ -229,7 +238,7 @@ class Queue:
         resources = Resources(self._plan, [needed["system"]])
         for raw in jobs:
             job = self._jobs[raw["output"]]
-            if why := self._partition.refuses(job, resources.of(job)):
+            if why := self._partition.refuses(job, resources):
                 return why
         return ""
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steps.base.errors import UserError
-from steps.base.locks import entries, normal, packages
+from steps.base.locks import agree, entries, normal, of_environment, overlaid_text, packages
 from steps.commands import relock
 from tests import wheels
 from tests.conftest import ROOT
@@ -103,3 +103,22 @@ def test_digests_are_exchanged_and_names_and_versions_stay(tmp_path: Path) -> No
     )
     with pytest.raises(UserError, match="no index gives a digest of b==2"):
         relock.written(second, new, lock)
+
+
+def test_a_later_locks_package_takes_the_place_of_an_earlier_ones(tmp_path: Path) -> None:
+    own, other = tmp_path / "cpu.lock", tmp_path / "loadgen-6.0.15.lock"
+    own.write_text(
+        "torch==2.0 --hash=sha256:aa\nMLCommons_LoadGen==5.1.2 \\\n    --hash=sha256:bb\n"
+    )
+    other.write_text("mlcommons-loadgen==6.0.15 --hash=sha256:cc")
+    assert agree([own]) and not agree([own, other])
+    whole = tmp_path / "whole.lock"
+    whole.write_text(overlaid_text([own, other]))
+    assert packages(whole) == {"torch": "2.0", "mlcommons-loadgen": "6.0.15"}
+    assert "bb" not in whole.read_text()
+
+
+def test_the_locks_of_an_environment_follow_from_its_name() -> None:
+    assert of_environment("cpu-cluster") == ["cpu-cluster"]
+    assert of_environment("cpu-cluster-loadgen-6.0.15") == ["cpu-cluster", "loadgen-6.0.15"]
+    assert of_environment("loadgen-6.0.15") == ["loadgen-6.0.15"]

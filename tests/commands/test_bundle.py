@@ -189,6 +189,7 @@ def _isolated() -> list[str] | None:
     return None
 
 
+@pytest.mark.command
 def test_without_a_network_the_verdict_is_the_same(bundle: Path, tmp_path: Path) -> None:
     isolated = _isolated()
     if isolated is None:

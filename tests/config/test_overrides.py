@@ -404,10 +404,13 @@ def test_twenty_settings_have_their_spellings() -> None:
         assert sum(len(spellings(key, system)) for key in SETTINGS) > 150
 
 
-def test_none_of_200_overrides_is_lost() -> None:
+@pytest.mark.parametrize(
+    "count", [50, pytest.param(200, marks=pytest.mark.long, id="whole")], ids=str
+)
+def test_no_override_is_lost(count: int) -> None:
     """Each changes the cell as said, or is among those that are refused, with what wins."""
     acting, lost = 0, 0
-    for system, bundle in generated(seed=20, count=200):
+    for system, bundle in generated(seed=20, count=count):
         texts = {place: f"{place}={hydra(value)}" for _, place, value in bundle}
         try:
             found = compose(CONF, [*PLACES[system], f"system={system}", *texts.values()])
@@ -431,7 +434,7 @@ def test_none_of_200_overrides_is_lost() -> None:
                 assert row.source.file in said and hydra(row.value) in said, said
             else:
                 assert "takes it out" in said or "it is for" in said, said
-    assert acting + lost == 200 and min(acting, lost) > 30, (acting, lost)
+    assert acting + lost == count and min(acting, lost) > count / 7, (acting, lost)
 
 
 # ---- the documentation --------------------------------------------------------------------------

@@ -14,6 +14,8 @@ import pytest
 from steps import ROOT
 from tests.conftest import copy_project
 
+pytestmark = pytest.mark.command
+
 HOW_TO = ROOT / "docs/how-to"
 BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LIMIT_S = 120

@@ -10,7 +10,8 @@ from steps.config.checks import AccuracyCheckConfig, Gates
 from steps.judge.accuracy_check import judged
 from steps.judge.scoring.sandbox import Sandbox
 from steps.judge.scoring.score import score
-from steps.plan.unsupported import limitations
+from steps.plan.plan import freeze
+from steps.plan.unsupported import refusal, unseen
 from steps.prepare.rehearsal.mixed import dataset, tasks
 from steps.prepare.rehearsal.mixed.tasks import VOCABULARY, Task
 from steps.prepare.rehearsal.tokenizer import END
@@ -90,15 +91,16 @@ def test_a_wrong_stop_sequence_fails_the_gate(
 
 
 def test_what_a_machine_lacks_to_run_programs_is_said_before_anything_runs(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     plan = planned("experiment=rehearsal-mixtral", "precision=bf16", "scenario=Offline")
+    frozen = freeze(plan, tmp_path)
     (job,) = (job for job in plan.jobs if job.step == "accuracy_check")
     assert not any(" tsc" in name or "php" in name for name in job.programs)
     for absent, package in (("bwrap", "bubblewrap"), ("g++", "g++"), ("python3", "python3")):
         monkeypatch.setattr(
             "shutil.which", lambda name, path=None, absent=absent: None if name == absent else name
         )
-        ((step, said),) = limitations([job.model_dump(mode="json")])
-        assert step == "accuracy_check"
-        assert f"(apt-get install {package})" in said
+        sentence = refusal(frozen, tmp_path, unseen)
+        assert sentence is not None and "step accuracy_check: " in sentence
+        assert f"(apt-get install {package})" in sentence

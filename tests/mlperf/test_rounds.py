@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,6 +55,34 @@ def test_a_round_holds_the_published_numbers(name: str) -> None:
 @pytest.mark.parametrize("name", rounds.names())
 def test_the_validator_reads_what_hydra_composes(name: str) -> None:
     assert rounds.table(name) == composed(name)
+
+
+def test_rounds_are_listed_by_their_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("v10.0", "v6.1", "v6.0"):
+        (tmp_path / f"{name}.yaml").touch()
+    monkeypatch.setattr(rounds, "ROUNDS", tmp_path)
+    assert rounds.names() == ["v6.0", "v6.1", "v10.0"]
+
+
+def test_whatever_names_no_round_has_that_of_a_plan() -> None:
+    assert rounds.usual() == composed_default()["name"] and rounds.usual() in rounds.names()
+
+
+def composed_default() -> Mapping[str, Any]:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        raw = compose("config")["round"]
+    found: Mapping[str, Any] = OmegaConf.to_container(raw)  # type: ignore[assignment]
+    return found
+
+
+def test_a_layout_is_called_by_the_first_round_that_has_it() -> None:
+    assert [layout.name for layout in rounds.layouts()] == ["v5.1", "v6.0"]
+    older, newer = rounds.layouts()
+    assert older.described("8xA*") == "8xA*.json" and newer.described("8xA") == "measurements.json"
+    assert older.describes("8xA", "8xA_Offline.json") and not older.describes("8xA", "8xB.json")
+    assert not newer.describes("8xA", "8xA.json")
 
 
 def test_every_round_is_whole() -> None:

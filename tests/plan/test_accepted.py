@@ -1,5 +1,6 @@
 """What no plan is made of: numbers that are none, rates of no machine, names that are taken."""
 
+import json
 import re
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from steps.base.errors import UserError
 from steps.base.strict import Strict
 from steps.commands.cli import main
 from steps.config.loadgen import Loadgen
-from steps.plan.make import OWN_FOLDERS
+from steps.config.runs import PerformanceRunConfig
+from steps.plan.make import OWN_FOLDERS, make
 from tests.conftest import ROOT, planned
 
 RATES = [".inf", "inf", "-inf", "nan", "1e308", "1e-300", "1e400", "5e-324", "1e8", "0", "-1"]
@@ -64,6 +66,35 @@ def test_a_run_that_loadgen_cant_keep_in_memory_makes_no_plan() -> None:
 def test_no_number_of_a_configuration_is_infinite(key: str, value: str) -> None:
     with pytest.raises(UserError, match=key.rpartition(".")[2]):
         planned("experiment=null-engine", "scenario=Offline", f"++system.{key[9:]}={value}")
+
+
+@pytest.mark.parametrize("count", [1025, 100_000_000])
+def test_more_engines_than_a_node_can_start_make_no_plan(count: int) -> None:
+    place = "hardware.engine.placement"
+    with pytest.raises(UserError, match=f"engines_per_node is {count:,}, and a node starts"):
+        planned("experiment=null-engine", f"{place}.engines_per_node={count}")
+
+
+@pytest.mark.parametrize("entry", ["'A=B': x", "'': x", r'"A\0B": x', r'A: "x\0y"', r'A: "\0"'])
+def test_a_variable_that_no_process_can_have_makes_no_plan(entry: str, tmp_path: Path) -> None:
+    site = tmp_path / "acme.yaml"
+    site.write_text(
+        "# @package _global_\ndefaults: [null-engine, _self_]\nsystem: {name: acme, id: a, "
+        f"submitter: A, engine: {{environment: {{{entry}}}}}}}\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(UserError, match=r"environment\..* can't be set") as caught:
+        make(ROOT, ["experiment=null-engine", "scenario=Offline"], site)
+    assert "\n" not in str(caught.value)
+
+
+def test_nor_does_one_of_engines_on_other_hardware() -> None:
+    plan = planned("experiment=null-engine", "scenario=Offline")
+    run = next(job for job in plan.jobs if job.step == "performance_run")
+    config = json.loads(run.config)
+    config["engine"]["environment_on"] = {"other": {"A=B": "x"}}
+    with pytest.raises(ValidationError, match=r"environment\.A=B can't be set"):
+        PerformanceRunConfig.model_validate_json(json.dumps(config))
 
 
 @given(st.sampled_from([float("inf"), float("-inf"), float("nan")]))

@@ -186,5 +186,5 @@ def test_a_value_that_isnt_there_gets_those_that_are() -> None:
     with pytest.raises(UserError) as refused:
         planned("precision=fp88")
     text = str(refused.value)
-    assert "there is no precision 'fp88'; did you mean fp8?; there are bf16, fp8, int2" in text
+    assert "there is no precision 'fp88'; did you mean fp8?; there are bf16, fp16, fp32" in text
     assert text.endswith("mxfp4-streamed")

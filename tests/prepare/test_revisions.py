@@ -114,7 +114,10 @@ def planned_models(root: Path) -> list[dict[str, Any]]:
     return [json.loads(job.config) for job in jobs if job.step == "model"]
 
 
-CHOSEN = ["experiment=amd-v5.1", "row=8xMI300X_2xEPYC_9575F/llama2-70b-99.9/Offline"]
+CHOSEN = [
+    *("experiment=amd-v5.1", "system=amd-mi300x", "benchmark=llama2-70b-99.9"),
+    "scenario=Offline",
+]
 
 
 def test_a_head_is_looked_up_once_and_kept_in_every_later_plan(

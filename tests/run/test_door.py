@@ -4,7 +4,6 @@ import contextlib
 import os
 import pickle
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from steps.config.runs import PerformanceRunConfig
 from steps.run.engines import wire
 from steps.run.placing import cluster as placing
 from steps.run.placing import door as module
-from steps.run.placing.cluster import Cluster
+from steps.run.placing.cluster import Beside, Cluster
 from steps.run.placing.door import Door
 from tests.conftest import planned
 
@@ -46,13 +45,7 @@ class Silent(Cluster):
         placement = planned("scenario=Offline")
         raw = next(job.config for job in placement.jobs if job.step == "performance_run")
         super().__init__(PerformanceRunConfig.model_validate_json(raw).engine.placement, limit_s)
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        self._placer = Beside(command)
 
 
 @pytest.mark.parametrize(

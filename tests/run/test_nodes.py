@@ -8,9 +8,7 @@ import json
 import os
 import re
 import shlex
-import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -22,16 +20,16 @@ import pytest
 from steps.config.layers import merged
 from steps.plan.make import make
 from steps.plan.plan import Job, Plan
-from steps.run.placing.hosts import command
+from steps.run.placing.lines import over_ssh
+from tests import hosts
 from tests.conftest import MIXED, ROOT
+from tests.hosts import Host, free_port, tools
 from tests.interpreter import interpreter
-from tests.programs import logs_of
 from tests.running import Running, alive, artifacts_of, below, command_of
 
 SAMPLES = 64
 PER_NODE = 2
 LIMIT_S = 60
-RECORDED = ROOT / "tests/recorded"
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +37,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Job]:
     site = tmp_path_factory.mktemp("site") / "acme-mixed.yaml"
     site.write_text(MIXED, encoding="utf-8")
     nodes = "[{hardware: mi325x, nodes: 1}, {hardware: mi300x, nodes: 1}]"
-    plan = make(ROOT, ["scenario=Offline", f"cluster.groups={nodes}"], site)
+    plan = make(ROOT, ["experiment=rehearsal", "scenario=Offline", f"cluster.groups={nodes}"], site)
     return plan, next(job for job in plan.jobs if job.step == "performance_run")
 
 
@@ -64,21 +62,6 @@ def config(job: Job, **placement: Any) -> dict[str, Any]:
     return merged(json.loads(job.config), {"loadgen": loadgen, "engine": engine})
 
 
-def tools(home: Path, model: str) -> str:
-    """A PATH on which amd-smi lists eight of a model, and no other tool lists any."""
-    home.mkdir()
-    listed = RECORDED / f"amd-smi-static-8x{model}.json"
-    for name, text in {"amd-smi": f"cat {shlex.quote(str(listed))}", "rocm-smi": "exit 1"}.items():
-        (home / name).write_text(f"#!/bin/sh\n{text}\n", encoding="ascii")
-        (home / name).chmod(0o755)
-    return f"{home}{os.pathsep}{os.environ['PATH']}"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def cluster(python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A head without accelerators, a node that shows MI300X and one that shows MI325X."""
@@ -92,7 +75,7 @@ def cluster(python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
         "mi300x": [f"--address={address}", "--num-gpus=8"],
         "mi325x": [f"--address={address}", "--num-gpus=8"],
     }.items():
-        path = os.environ["PATH"] if name == "none" else tools(home / name, name)
+        path = os.environ["PATH"] if name == "none" else tools(home / name, Host(name))
         with (home / f"{name}.log").open("w") as log:
             started.append(
                 subprocess.Popen(
@@ -115,11 +98,6 @@ def cluster(python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
         process.wait(LIMIT_S)
     for pid in filter(alive, everything):
         os.kill(pid, signal.SIGKILL)
-
-
-def environment_of(pid: int) -> dict[str, str]:
-    entries = Path(f"/proc/{pid}/environ").read_text().split("\0")
-    return dict(entry.split("=", 1) for entry in entries if "=" in entry)
 
 
 @pytest.mark.engine
@@ -179,80 +157,41 @@ def test_nodes_that_lack_what_they_have_to_have_are_named(
 
 
 def test_nothing_that_is_named_reaches_a_shell_unquoted() -> None:
-    asked = command("root@node", "/data/my; checkout", ".envs/x y/bin/python", "h:1", 0, ["AMD"])
+    asked = over_ssh("root@node", "/data/my; checkout", "--load")
     assert asked[asked.index("--") + 1] == "root@node"
-    assert shlex.split(asked[-1]) == [
-        *("cd", "/data/my; checkout", "&&", "exec", ".envs/x y/bin/python"),
-        *("-m", "steps.run.placing.hosts", "h:1", "0", "AMD"),
-    ]
+    words = shlex.split(asked[-1])
+    assert words[:4] == ["cd", "/data/my; checkout", "&&", "exec"]
+    assert words[5:] == ["-m", "steps.run.placing.agent", "--load"]
     assert "BatchMode=yes" in asked
+
+
+KNOWN = {
+    "node-a": Host("mi325x"),
+    "node-b": Host("mi300x"),
+    "node-b.site": Host("mi300x"),
+    "node-d": Host("mi300x", count=7),
+    "node-e": Host("mi325x", driver="6.12.12"),
+    "node-f": Host("mi325x"),
+}
 
 
 @pytest.fixture(scope="module")
 def ssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """An environment whose ssh knows node-a and node-b, and node-c, where nobody listens."""
-    sshd = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
-    if sshd is None or shutil.which("ssh") is None:
-        pytest.skip("there is no sshd (apt-get install openssh-server)")
-    if os.geteuid() != 0:
-        pytest.skip("only root gives each host a /tmp/ray of its own")
-    Path("/run/sshd").mkdir(exist_ok=True)
-    home = tmp_path_factory.mktemp("ssh")
-    for key in ("host", "user"):
-        making = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(home / key)]
-        subprocess.run(making, check=True)
-    shutil.copy(home / "user.pub", home / "authorized")
-    lines, started = [], []
-    for name in ("node-a", "node-b", "node-c"):
-        port = free_port()
-        lines += [f"Host {name}", f"  Port {port}"]
-        if name == "node-c":
-            continue
-        path = tools(home / name, {"node-a": "mi325x", "node-b": "mi300x"}[name])
-        options = {
-            "ListenAddress": "127.0.0.1",
-            "Port": port,
-            "HostKey": home / "host",
-            "AuthorizedKeysFile": home / "authorized",
-            "PidFile": "none",
-            "StrictModes": "no",
-            "UsePAM": "no",
-            "SetEnv": f"PATH={path}",
-        }
-        (home / f"{name}.conf").write_text(
-            "".join(f"{key} {value}\n" for key, value in options.items()), encoding="utf-8"
-        )
-        # Ray's nodes of one machine choose their sockets by what is there: at once, both the same.
-        alone = "mkdir -p /tmp/ray && mount -t tmpfs none /tmp/ray && exec"
-        serve = f"{alone} {sshd} -D -e -f {shlex.quote(str(home / f'{name}.conf'))}"
-        with (logs_of("sshd", home) / f"{name}.log").open("wb") as stream:
-            asked = ["unshare", "--mount", "sh", "-c", serve]
-            started.append(subprocess.Popen(asked, stderr=stream))
-    lines += ["Host *", "  HostName 127.0.0.1", "  StrictHostKeyChecking no"]
-    lines += [f"  IdentityFile {home / 'user'}", f"  UserKnownHostsFile {home / 'known'}"]
-    (home / "config").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (home / "bin").mkdir()
-    client = home / "bin/ssh"
-    client.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {home}/config "$@"\n')
-    client.chmod(0o755)
-    yield {"PATH": f"{home / 'bin'}{os.pathsep}{os.environ['PATH']}"}
-    for process in started:
-        process.terminate()
-        process.wait(LIMIT_S)
+    """An environment whose ssh knows KNOWN, and node-c, where nobody listens."""
+    if reason := hosts.unusable():
+        pytest.skip(reason)
+    with hosts.serving(tmp_path_factory.mktemp("ssh"), KNOWN, ["node-c"]) as environment:
+        yield environment
 
 
-def of_ray(label: str) -> list[int]:
-    """Processes of Ray that a host was told to start."""
+def agents() -> list[int]:
+    """What a run has started on hosts."""
     pids = (int(path.name) for path in Path("/proc").glob("[0-9]*"))
-    return [
-        pid
-        for pid in pids
-        if "steps.run.placing.hosts" in command_of(pid) and label in command_of(pid)
-    ]
+    return [pid for pid in pids if "steps.run.placing.agent" in command_of(pid).split()]
 
 
 @pytest.mark.engine
-def test_hosts_are_started_over_ssh_and_ended(
+def test_engines_on_hosts_are_started_over_ssh_and_ended(
     made: tuple[Plan, Job],
     python: str,
     inputs: dict[str, Path],
@@ -269,15 +208,10 @@ def test_hosts_are_started_over_ssh_and_ended(
         assert running.process.poll() is None, running.process.communicate()[1]
         assert time.monotonic() < limit
         time.sleep(0.1)
-    (nodes,) = [p for p in below(running.process.pid) if "steps.run.placing.nodes" in command_of(p)]
-    remote = [pid for pid in of_ray(python.removeprefix(f"{ROOT}/")) if pid not in below(nodes)]
-    ours = [pid for first in remote for pid in (first, *below(first))]
-    assert sum("/raylet" in command_of(pid).split()[0] for pid in ours) == 2
-    assert (
-        len([pid for pid in ours if "steps.run.engines.worker" in command_of(pid)]) == 2 * PER_NODE
-    )
-    said = (tmp_path / "log").read_text()
-    assert "asks for no token" not in said
+    ours = [pid for first in agents() for pid in (first, *below(first))]
+    workers = [pid for pid in ours if "steps.run.engines.worker" in command_of(pid)]
+    assert len(workers) == 2 * PER_NODE
+    assert not list((ROOT / "results/nodes").glob("*.order")), "the key is read and gone"
     running.process.kill()
     running.ended()
     limit = time.monotonic() + LIMIT_S
@@ -287,7 +221,71 @@ def test_hosts_are_started_over_ssh_and_ended(
 
 
 @pytest.mark.engine
-def test_a_host_that_does_not_answer_is_named(
+def test_engines_of_hosts_have_the_accelerators_of_their_kind(
+    made: tuple[Plan, Job],
+    python: str,
+    inputs: dict[str, Path],
+    ssh: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Hosts in whatever order: the kinds decide who serves which."""
+    monkeypatch.setenv("PATH", ssh["PATH"])
+    asked = config(made[1], cluster="ssh", hosts=["node-b", "node-a"])
+    running = Running("performance_run", asked, inputs, tmp_path, 0, python)
+    status, text = running.ended()
+    assert status == 0, text
+    engines = running.manifest().result["engines"]
+    assert [engine["accelerators"] for engine in engines] == ["0", "1", "0", "1"]
+    assert [engine["name"].partition("(")[2] for engine in engines] == [
+        *("node-a, mi325x)", "node-a, mi325x)", "node-b, mi300x)", "node-b, mi300x)"),
+    ]
+    assert sum(engine["samples"] for engine in engines) == 256
+    assert running.manifest().result["exposed"] == []
+
+
+REFUSED = {
+    "nobody listens": (["node-a", "node-c"], ["host node-c can't be reached", "refused"]),
+    "another kind": (
+        ["node-a", "node-f"],
+        ["0 of 1 nodes of the cluster have 8 × AMD Instinct MI300X", "node-f: there are 8 ×"],
+    ),
+    "another driver": (["node-a", "node-e"], ["node-e: driver 6.12.12 on AMD Instinct MI325X"]),
+    "7 of 8": (["node-a", "node-d"], ["0 of 1 nodes", "node-d: there are 7 × AMD Instinct MI300X"]),
+    "twice": (["node-b", "node-b.site"], ["node-b and node-b.site are one machine"]),
+}
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("case", REFUSED)
+def test_hosts_that_keep_a_run_from_starting_are_named(
+    case: str,
+    made: tuple[Plan, Job],
+    python: str,
+    inputs: dict[str, Path],
+    ssh: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before LoadGen starts, in one sentence, and nothing is left on any host."""
+    monkeypatch.setenv("PATH", ssh["PATH"])
+    named, wanted = REFUSED[case]
+    asked = config(made[1], cluster="ssh", hosts=named)
+    running = Running("performance_run", asked, inputs, tmp_path, 0, python)
+    status, text = running.ended()
+    assert status == 1
+    for words in wanted:
+        assert words in text
+    assert "Traceback" not in text
+    assert not list(tmp_path.glob("**/mlperf_log_detail.txt"))
+    limit = time.monotonic() + LIMIT_S
+    while left := agents():
+        assert time.monotonic() < limit, left
+        time.sleep(0.1)
+
+
+@pytest.mark.engine
+def test_two_runs_do_not_share_a_host(
     made: tuple[Plan, Job],
     python: str,
     inputs: dict[str, Path],
@@ -296,10 +294,20 @@ def test_a_host_that_does_not_answer_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PATH", ssh["PATH"])
-    asked = config(made[1], cluster="ssh", hosts=["node-a", "node-c"])
-    running = Running("performance_run", asked, inputs, tmp_path, 0, python)
-    status, text = running.ended()
+    asked = config(made[1], cluster="ssh", hosts=["node-a", "node-b"])
+    asked["loadgen"]["min_query_count"] = 100_000
+    (tmp_path / "first").mkdir()
+    (tmp_path / "second").mkdir()
+    first = Running("performance_run", asked, inputs, tmp_path / "first", 0, python)
+    limit = time.monotonic() + LIMIT_S
+    while not list(tmp_path.glob("first/.out.*/mlperf_log_detail.txt")):
+        assert first.process.poll() is None, first.process.communicate()[1]
+        assert time.monotonic() < limit
+        time.sleep(0.1)
+    second = Running("performance_run", asked, inputs, tmp_path / "second", 0, python)
+    status, text = second.ended()
     assert status == 1
-    assert "host node-c can't be reached" in text
-    assert "refused" in text
-    assert "Traceback" not in text
+    assert "node-a: another run has it" in text and "node-b: another run has it" in text
+    assert first.process.poll() is None
+    first.process.kill()
+    first.ended()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from steps.base.errors import UserError
-from steps.config.engine import Placement
+from steps.config.engine import Placement, Seat
 from steps.config.resolved import Resolved
 from steps.machine.probes.machine import Prober
 from steps.prepare.samples import Samples
@@ -214,6 +214,7 @@ def fleet(*known: wire.Ready, per_node: int = 8) -> Fleet:
     made._placement = SimpleNamespace(  # type: ignore[assignment]
         engines_per_node=per_node, device_variable="HIP_VISIBLE_DEVICES"
     )
+    made._seats = tuple(Seat(n // per_node, n % per_node) for n in range(16))
     return made
 
 
@@ -353,3 +354,28 @@ def test_warm_up_prompts_have_all_lengths(count: int) -> None:
     assert lengths[-1] == 75  # all that there is, as the longest has 100
     if count > 1:
         assert lengths[0] == 3
+
+
+# ---- which nodes load ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("most", "ready", "waiting", "now"),
+    [
+        (None, (), [0, 1, 2, 3], [0, 1, 2, 3]),
+        (2, (), [0, 1, 2, 3], [0, 1]),
+        (2, (0,), [2, 3], []),  # of node 0 one engine still loads
+        (2, (0, 1), [2, 3], [2]),
+        (2, (0, 1, 2, 3), [2, 3], [2, 3]),
+        (1, (0, 1, 2, 3, 4, 5), [3], [3]),
+    ],
+)
+def test_no_more_nodes_load_at_once_than_one_disk_bears(
+    most: int | None, ready: tuple[int, ...], waiting: list[int], now: list[int]
+) -> None:
+    made = object.__new__(Fleet)
+    made._seats = tuple(Seat(n // 2, n % 2) for n in range(8))
+    made._missing = set()
+    made._ready = dict.fromkeys(ready)  # type: ignore[arg-type]
+    made._placement = SimpleNamespace(nodes=4, nodes_loading=most)  # type: ignore[assignment]
+    assert list(made._next_to_load(waiting)) == now

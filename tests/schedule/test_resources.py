@@ -118,11 +118,34 @@ def test_a_system_of_several_nodes_gets_them_in_one_job(on_slurm: OnSlurm) -> No
     assert resources.of(weights)["nodes"] == 1
 
 
-def test_nodes_of_several_kinds_are_asked_for_without_a_kind() -> None:
-    chosen = ["experiment=mangoboost-v5.1", "system=mangoboost-mi300x-mi325x"]
-    plan = planned(*chosen, "scheduler=slurm")
+MIXED = ("experiment=mangoboost-v5.1", "system=mangoboost-mi300x-mi325x", "scenario=Offline")
+SITE = ("scheduler.partition=gpu", "scheduler.account=mlperf", "scheduler.qos=high")
+
+
+def test_nodes_of_several_kinds_are_one_heterogeneous_job() -> None:
+    """Each part has its own nodes and accelerators, by the site's names, and all that is not said
+    for a whole job: partition, account, time."""
+    plan = planned(*MIXED, "scheduler=slurm", *SITE, "++scheduler.gpu_types.mi325x=instinct_mi325x")
     run = next(job for job in plan.jobs if job.step == "performance_run")
-    assert Resources(plan).of(run)["gres"] == "gpu:8"
+    asked = Resources(plan).of(run)
+    assert "gres" not in asked and "gpu" not in asked, "the plugin would say it of the last part"
+    assert (asked["nodes"], asked["tasks"], asked["mpi"]) == (4, 4, "srun")
+    first, second = str(asked["slurm_extra"]).split(" : ")
+    assert first.split() == ["--exclusive", "--ntasks-per-node=1", "--gpus-per-node=mi300x:8"]
+    assert second.split() == [
+        *("-pgpu", "-Amlperf", "-qhigh", f"-t{asked['runtime']}", "-N2", "-n2"),
+        *("--exclusive", "--ntasks-per-node=1", "--gpus-per-node=instinct_mi325x:8"),
+    ]
+
+
+def test_a_node_that_uses_seven_accelerators_asks_for_seven() -> None:
+    groups = "[{hardware: mi325x, nodes: 3}, {hardware: mi325x, nodes: 1, accelerators: 7}]"
+    of = ("experiment=supermicro-mangoboost-v5.1", "system=supermicro-mangoboost-mi325x-2-nodes")
+    plan = planned(*of, "engine=vllm", "scheduler=slurm", f"cluster.groups={groups}")
+    run = next(job for job in plan.jobs if job.step == "performance_run")
+    parts = Resources(plan).parts(run)
+    assert [(part.nodes, part.gres) for part in parts] == [(3, "mi325x:8"), (1, "mi325x:7")]
+    assert "-N1 -n1" in str(Resources(plan).of(run)["slurm_extra"])
 
 
 def test_a_cpu_asks_for_no_accelerator(rehearsal: Plan) -> None:

@@ -13,6 +13,7 @@ import pytest
 from steps.base import processes
 from steps.base.errors import UserError
 from steps.config.scheduler import Slurm
+from steps.machine.probes.losses import Losses
 from steps.plan.plan import Plan, freeze
 from steps.plan.unsupported import left
 from steps.schedule import slurm
@@ -301,12 +302,31 @@ def test_what_would_wait_for_ever_is_refused(
 ) -> None:
     (bench.home / "sinfo.out").write_text(NODES)
     assert isinstance(amd.scheduler, Slurm)
-    slurm.check(amd, amd.scheduler, amd.jobs)
+    slurm.check(amd, amd.scheduler, amd.jobs, "sacct")
     other = amd.scheduler.model_copy(update=changes)
     changed = amd.model_copy(update={"scheduler": other})
     with pytest.raises(UserError) as refused:
-        slurm.check(changed, other, amd.jobs)
+        slurm.check(changed, other, amd.jobs, "sacct")
     assert words in str(refused.value)
+
+
+def test_nodes_of_several_kinds_need_slurms_accounting(bench: Bench) -> None:
+    """Without it squeue numbers the parts of such a job, and the plugin looks for its number."""
+    (bench.home / "sinfo.out").write_text(
+        "main*|infinite|gpu:mi300x:8|n1\n" * 4 + "main*|infinite|gpu:mi325x:8|n5\n" * 2
+    )
+    of = ("experiment=mangoboost-v5.1", "system=mangoboost-mi300x-mi325x", "engine=vllm")
+    mixed = planned(*of, "scheduler=slurm")
+    assert isinstance(mixed.scheduler, Slurm)
+    slurm.check(mixed, mixed.scheduler, mixed.jobs, "sacct")
+    with pytest.raises(UserError, match="without Slurm's accounting"):
+        slurm.check(mixed, mixed.scheduler, mixed.jobs, "squeue")
+
+
+def test_further_parts_of_a_job_go_with_the_first() -> None:
+    text = "5+0|RUNNING|p-x|n[1-4]|c|None\n5+1|RUNNING|p-x|n[5-6]|c|None\n"
+    (entry,) = slurm.entries(text, "p-", Losses())
+    assert (entry.number, entry.nodes) == ("5+0", "n[1-4]")
 
 
 def test_cells_that_a_partition_has_no_nodes_for_leave_the_others_alone(
@@ -330,9 +350,9 @@ def test_cells_that_a_partition_has_no_nodes_for_leave_the_others_alone(
     assert {job.key for job in here} <= {job.key for job in asked}
     assert not apart.keys() & {job.key for job in asked}
     assert isinstance(whole.scheduler, Slurm)
-    slurm.check(whole, whole.scheduler, asked)
+    slurm.check(whole, whole.scheduler, asked, "sacct")
     with pytest.raises(UserError):
-        slurm.check(whole, whole.scheduler, asked_for(whole, ["judged"]))
+        slurm.check(whole, whole.scheduler, asked_for(whole, ["judged"]), "sacct")
 
 
 def test_a_silent_slurm_starts_nothing(bench: Bench, plan: Plan) -> None:
@@ -347,7 +367,7 @@ def test_a_machine_without_slurm_is_told_so(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert isinstance(plan.scheduler, Slurm)
     with pytest.raises(UserError, match="there is no sinfo here"):
-        slurm.check(plan, plan.scheduler, plan.jobs)
+        slurm.check(plan, plan.scheduler, plan.jobs, "sacct")
 
 
 @pytest.mark.parametrize(

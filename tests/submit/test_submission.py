@@ -69,6 +69,7 @@ def test_the_layout_is_the_rounds(short: Plan, tmp_path: Path) -> None:
     assert not [name for name in names if " " in name or name.startswith(".")]
 
 
+@pytest.mark.command
 def test_the_commands_of_a_readme_can_be_typed_in_a_clone(short: Plan, tmp_path: Path) -> None:
     synthetic.build(short, tmp_path)
     home = assembled(short, tmp_path).directory / "submission/open/Reprise"

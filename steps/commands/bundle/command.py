@@ -18,6 +18,7 @@ from steps import ROOT
 from steps.base.arguments import Parser, plan_arguments
 from steps.base.errors import UserError
 from steps.base.installer import WHEELS
+from steps.base.locks import of_environment
 from steps.base.record import Manifest, sha256_file
 from steps.base.venv import TOOL
 from steps.commands.bundle import signature
@@ -131,7 +132,8 @@ def _is_fetched(job: Job) -> bool:
 
 def locks(plan: Plan) -> list[Path]:
     """The locks of every environment that the plan and its scheduler need, and of the installer."""
-    names = {job.key for job in plan.jobs if job.step == "environment"} | {"driver", TOOL}
+    made = (job.key for job in plan.jobs if job.step == "environment")
+    names = {lock for key in made for lock in of_environment(key)} | {"driver", TOOL}
     if not isinstance(plan.scheduler, Local):
         names.add(plan.scheduler.name)
     return [ROOT / f"envs/{name}.lock" for name in sorted(names)]

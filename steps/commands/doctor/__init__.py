@@ -13,9 +13,11 @@ from steps.base.arguments import Parser, json_argument, plan_arguments
 from steps.base.strict import Strict
 from steps.commands.doctor.checks import Finding, findings, may_start
 from steps.commands.doctor.needs import needs
+from steps.commands.doctor.nodes import asked, starts_nodes
 from steps.commands.doctor.settings import load
 from steps.commands.doctor.state import state
 from steps.plan import capacity
+from steps.run.placing.lines import JOB
 
 RESULTS = Path("results")
 NAME_WIDTH = 34
@@ -36,14 +38,18 @@ def command(given: argparse.Namespace) -> int:
     planned = made(ROOT, overrides, site)
     plan, cells = planned.plan, [dict(cell.values) for cell in planned.cells]
     wanted = needs(plan, cells, ROOT, settings, capacity.load())
+    wanted = wanted.model_copy(update={"starts_nodes": starts_nodes(plan)})
     found = findings(
         wanted, state(wanted, settings, ROOT / RESULTS, environment=os.environ), settings
     )
+    nodes = asked(plan, wanted.clocks, in_job=JOB in os.environ)
+    found += nodes.findings
     if given.json:
         print(Answer.of(plan.experiment, wanted.systems, found).model_dump_json(indent=1))
     else:
-        print(f"plan {plan.experiment} for {', '.join(wanted.systems)}, on this machine")
-        print(report(found))
+        there = "on this machine and its nodes" if nodes.findings else "on this machine"
+        print(f"plan {plan.experiment} for {', '.join(wanted.systems)}, {there}")
+        print("\n".join(filter(None, [report(found), nodes.table])))
     return 0 if may_start(found) else 1
 
 

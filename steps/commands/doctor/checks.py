@@ -85,6 +85,8 @@ def _memory(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]
 
 def _accelerators(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]:
     check = "accelerators"
+    if needs.starts_nodes:
+        return  # on the nodes (steps/commands/doctor/nodes.py)
     if not needs.accelerators:
         yield Finding("ok", check, "the plan needs none")
         return
@@ -119,7 +121,7 @@ def _differences(needs: Needs, node: Node, aspect: Aspect) -> list[Difference]:
 
 def _driver(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]:
     found = state.node.accelerators
-    if not needs.accelerators or not found:
+    if not needs.accelerators or not found or needs.starts_nodes:
         return
     if of_it := _differences(needs, state.node, "driver"):
         module = "amdgpu" if found[0].vendor == "AMD" else "nvidia"
@@ -134,7 +136,7 @@ def _driver(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]
 
 
 def _partitions(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]:
-    if not needs.partitions or not state.node.accelerators:
+    if not needs.partitions or not state.node.accelerators or needs.starts_nodes:
         return
     if len(needs.partitions) > 1:
         modes = " and ".join(f"{p.compute} {p.memory}" for p in needs.partitions)
@@ -195,7 +197,7 @@ def _access(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]
 
 
 def _cluster(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]:
-    if needs.nodes == 1:
+    if needs.nodes == 1 or needs.starts_nodes:
         return
     ray = state.node.ray
     if ray is None:
@@ -220,11 +222,11 @@ def _cluster(needs: Needs, state: State, settings: Settings) -> Iterator[Finding
 
 def _clocks(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]:
     found = state.node.accelerators
-    if not needs.clocks or not found or found[0].vendor != "AMD":
+    if not needs.clocks or not found or found[0].vendor != "AMD" or needs.starts_nodes:
         return
     for point, clock in needs.clocks.items():
-        check, wanted = f"clocks, {point}", _wanted_clock(clock)
-        now = {_clock_of(one, clock) for one in found}
+        check, wanted = f"clocks, {point}", wanted_clock(clock)
+        now = {clock_of(one, clock) for one in found}
         if now == {wanted}:
             yield Finding("ok", check, wanted)
         else:
@@ -232,7 +234,7 @@ def _clocks(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]
             yield Finding("warn", check, says, f"before its run: {_set_clock(clock)}")
 
 
-def _wanted_clock(clock: Clock | None) -> str:
+def wanted_clock(clock: Clock | None) -> str:
     if clock is None:
         return "performance level auto, SoC pstate 0"
     return (
@@ -241,7 +243,7 @@ def _wanted_clock(clock: Clock | None) -> str:
     )
 
 
-def _clock_of(found: Found, clock: Clock | None) -> str:
+def clock_of(found: Found, clock: Clock | None) -> str:
     """In the same words; the clock's bound says something only where there should be one."""
     bound = f" at {found.max_clock_mhz or 'unknown'} MHz" if clock else ""
     pstate = "unknown" if found.soc_pstate is None else found.soc_pstate
@@ -270,7 +272,7 @@ def _power(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]:
 
 
 def _host(needs: Needs, state: State, settings: Settings) -> Iterator[Finding]:
-    if not needs.accelerators:
+    if not needs.accelerators or needs.starts_nodes:
         return
     for setting in settings.host:
         values = state.host.get(setting.path, ())

@@ -124,7 +124,8 @@ class Needs(Strict):
     suffice. `clocks`: by "benchmark scenario", None for performance level auto. `disk_gb`: of the
     jobs that aren't done. `repositories`: gated ones that are still to be downloaded. `containers`:
     whether any job runs in one, `engines`: those that such jobs name. `environments`: native ones
-    that are still to be made.
+    that are still to be made. `starts_nodes`: runs start engines on other nodes, whose accelerators
+    and clocks count, and not this machine's.
     """
 
     systems: tuple[Name, ...]
@@ -138,6 +139,7 @@ class Needs(Strict):
     containers: bool
     engines: tuple[EngineAddress, ...] = ()
     environments: tuple[Name, ...]
+    starts_nodes: bool = False
 
 
 def needs(

@@ -93,8 +93,9 @@ def _verified(chosen: argparse.Namespace, rules: Round) -> dict[str, str]:
             f"only for {known}"
         )
     if chosen.test == "TEST07":
-        return verify.full_accuracy(rule, chosen.run, _scored(chosen, rules))
-    return verify.output_lengths(rule, chosen.run, chosen.benchmark)
+        (scores,) = chosen.scores
+        return verify.require(verify.full_accuracy(rule, chosen.run, chosen.benchmark, scores))
+    return verify.require(verify.output_lengths(rule, chosen.run, chosen.benchmark))
 
 
 def _consistent(chosen: argparse.Namespace, rules: Round) -> tuple[str, Findings]:

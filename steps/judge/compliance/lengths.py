@@ -1,10 +1,10 @@
 """TEST09: are a system's answers in performance mode as long as the reference's?"""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from math import sqrt
 
-from steps.base.errors import UserError
+from steps.config.verdicts import Complaint
 from steps.mlperf.loadgen_log import Answer
 from steps.mlperf.rounds import Test
 
@@ -39,18 +39,23 @@ def measure(answers: Iterable[Answer]) -> Lengths:
     return found
 
 
-def require(found: Lengths, rule: Test, official: str) -> None:
-    """Raises UserError unless enough samples are answered, with the required length."""
+def complaints(found: Lengths, rule: Test, official: str) -> Iterator[Complaint]:
+    """Whether enough samples are answered, with the required length."""
     wanted = rule.samples(official)
     if len(found.samples) < wanted:
-        raise UserError(
-            f"TEST09 fails: {len(found.samples)} samples were logged, it needs {wanted}; place the "
-            "test's audit.config where LoadGen looks for it"
+        yield Complaint(
+            code="samples",
+            words=f"TEST09 fails: {len(found.samples)} samples were logged, it needs {wanted}",
+            value=float(len(found.samples)),
+            limit=float(wanted),
+            fix="place the test's audit.config where LoadGen looks for it",
         )
-    if missed := rule.missed(official, found.mean):
-        raise UserError(
-            f"TEST09 fails: an answer has {found.mean:.2f} tokens on average, {missed}; answers "
-            "may be neither cut nor padded"
+    elif missed := rule.missed(official, found.mean):
+        yield Complaint(
+            code="tokens_per_sample",
+            words=f"TEST09 fails: an answer has {found.mean:.2f} tokens on average, {missed}",
+            value=found.mean,
+            fix="answers may be neither cut nor padded",
         )
 
 

@@ -13,8 +13,9 @@ from steps.judge.compliance.answers import compare
 from steps.judge.compliance.speed import IncomparableError, compare_speeds
 from steps.judge.scoring.whole import samples_of
 from steps.mlperf.accuracy_text import read_scores
+from steps.mlperf.detail import read_detail
 from steps.mlperf.loadgen import ANSWERS, DETAIL, RUN_FILES
-from steps.mlperf.loadgen_log import read_answers, read_detail
+from steps.mlperf.loadgen_log import read_answers
 from steps.mlperf.rounds import Test
 from steps.mlperf.truncate import truncated
 
@@ -142,34 +143,36 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8")  # read_scores says what is wrong with it
 
 
-def full_accuracy(rule: Test, run: Path, scored: Scored) -> dict[str, str]:
-    """verify_accuracy.txt of TEST07; raises UserError unless its run scores as required. `scored`
-    has one file: the output of the benchmark's own script for the test's log.
+def full_accuracy(rule: Test, run: Path, official: str, path: Path) -> Found:
+    """verify_accuracy.txt of TEST07: does its run score as required? `path`: what the benchmark's
+    own script prints of the test's log.
     """
-    (path,) = scored.files
-    logged, wanted = len(samples_of(run / ANSWERS)), rule.samples(scored.official)
+    logged, wanted = len(samples_of(run / ANSWERS)), rule.samples(official)
     if logged < wanted:
-        raise UserError(
-            f"TEST07 fails: {logged} samples were logged, it needs {wanted}; place the test's "
-            "audit.config where LoadGen looks for it"
+        words = f"TEST07 fails: {logged} samples were logged, it needs {wanted}"
+        fix = "place the test's audit.config where LoadGen looks for it"
+        few = Complaint(
+            code="samples", words=words, value=float(logged), limit=float(wanted), fix=fix
         )
+        return {}, (few,)
     score = score_in(path, SCORE)
-    if missed := rule.missed(scored.official, score):
-        raise UserError(f"TEST07 fails: {SCORE} is {score:g}, {missed}")
+    if missed := rule.missed(official, score):
+        words = f"TEST07 fails: {SCORE} is {score:g}, {missed}"
+        return {}, (Complaint(code=SCORE, words=words, value=score),)
     summary = (
         "TEST07 Verification Summary\n"
         f"Accuracy score: {score}\n"
-        f"Accuracy threshold: {rule.bounds[scored.official]['minimum']}\n"
+        f"Accuracy threshold: {rule.bounds[official]['minimum']}\n"
         "Accuracy check pass: True\nTEST PASS\n"
     )
-    return {ACCURACY: f"{_text(path).rstrip()}\n\n{summary}"}
+    return {ACCURACY: f"{_text(path).rstrip()}\n\n{summary}"}, ()
 
 
-def output_lengths(rule: Test, run: Path, official: str) -> dict[str, str]:
-    """verify_output_len.txt of TEST09; raises UserError unless answers are as long as required."""
+def output_lengths(rule: Test, run: Path, official: str) -> Found:
+    """verify_output_len.txt of TEST09: are answers as long as required?"""
     found = lengths.measure(read_answers(run / ANSWERS))
-    lengths.require(found, rule, official)
-    return {lengths.LENGTHS: lengths.text(found, rule, official)}
+    complaints = tuple(lengths.complaints(found, rule, official))
+    return {} if complaints else {lengths.LENGTHS: lengths.text(found, rule, official)}, complaints
 
 
 def consistency(rule: Test, run: Path, ends: Collection[int]) -> tuple[str, tokens.Findings]:

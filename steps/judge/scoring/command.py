@@ -9,7 +9,7 @@ from typing import Any
 from steps import ROOT
 from steps.base.arguments import Parser
 from steps.judge.scoring.forms import FORMS
-from steps.mlperf.rounds import names
+from steps.mlperf.rounds import names, usual
 
 IMAGES = "stable-diffusion-xl"
 """The benchmark whose answers are pictures, which are scored in their own environment."""
@@ -91,4 +91,4 @@ def _image_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--images", type=Path, metavar="DIR", help="write the pictures that a submission carries"
     )
-    parser.add_argument("--round", default="v5.1", choices=names(), help="default: %(default)s")
+    parser.add_argument("--round", default=usual(), choices=names(), help="default: %(default)s")

@@ -34,7 +34,8 @@ class Form:
     """`truth`, `kind` and `id` are columns; without `kind` every sample is of `only_kind`. ROUGE is
     rounded to `decimals`; None doesn't round. `gen_len` counts the characters of answers of the
     kinds `gen_len_of`; None means all. `quoted`: metrics are printed as texts; `tokens`: counts of
-    tokens are printed too.
+    tokens are printed too. `graded`: answers are right or wrong
+    (steps/judge/scoring/exact.py).
     """
 
     truth: str
@@ -45,6 +46,7 @@ class Form:
     gen_len_of: tuple[str, ...] | None = None
     quoted: bool = False
     tokens: bool = True
+    graded: bool = False
 
 
 FORMS: Mapping[str, Form] = {
@@ -54,4 +56,5 @@ FORMS: Mapping[str, Form] = {
     "mixtral-8x7b": Form(
         "gt_output", kind="dataset", id="id", decimals=4, gen_len_of=("OpenOrca",)
     ),
+    "gpt-oss-120b": Form("ground_truth", kind="dataset", graded=True),
 }

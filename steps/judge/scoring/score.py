@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from steps.base.errors import UserError
-from steps.judge.scoring import code, sentences
+from steps.judge.scoring import code, exact, sentences
 from steps.judge.scoring.forms import CODE, EXACT, FORMS, ROUGE, SUMS_OPTIONAL, Form
 from steps.judge.scoring.sandbox import Sandbox
 from steps.judge.scoring.whole import chosen
@@ -42,6 +42,9 @@ class Totals:
     def result(self) -> dict[str, float | str]:
         """The dictionary that the reference script prints: plain floats, integers and texts."""
         found: dict[str, float | str] = {}
+        if self.form.graded:
+            score = round(exact.whole(self.sums, self.counts), 3)
+            return {exact.METRIC: score, "tokens_per_sample": round(self.tokens / self.samples, 1)}
         for name, total in self.sums.items():
             mean = total / self.counts[name]
             if self.form.decimals is not None and name.startswith("rouge"):
@@ -55,16 +58,28 @@ class Totals:
 
     def text(self) -> str:
         """accuracy.txt, without the hash of the log that its truncation adds."""
+        if self.form.graded:
+            return f"\n{self._by_kind()}\n\n'{exact.METRIC}': {self.result()[exact.METRIC]:.3f}\n"
         return f"\nResults\n\n{self.result()}\n"
+
+    def _by_kind(self) -> str:
+        lines = (
+            f"{kind}: {self.sums[kind]:g} of {count} right, each question "
+            f"{exact.REPEATS.get(kind, 1)} times"
+            for kind, count in sorted(self.counts.items())
+        )
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
 class Tools:
-    """What a scoring process needs: `data` is NLTK's, if sentences are needed."""
+    """What a scoring process needs: `data` is NLTK's, if sentences are needed. `graded`: special
+    tokens say where an answer is."""
 
     tokenizer: Path
     data: Path | None
     sandbox: Sandbox | None
+    graded: bool = False
 
 
 _Item = tuple[str, str, str, bytes]
@@ -94,7 +109,10 @@ def score(
     kinds: Sequence[str] = list(dataset[form.kind]) if form.kind else [form.only_kind] * len(truths)
     names = [str(name) for name in dataset[form.id]] if form.id else [""] * len(truths)
     _tokenizer_of(tokenizer)
-    tools = Tools(tokenizer, data, _prepared(kinds, names, data))
+    if form.graded:
+        exact.require(kinds)
+    sandbox = None if form.graded else _prepared(kinds, names, data)
+    tools = Tools(tokenizer, data, sandbox, form.graded)
     items = (
         (
             kinds[answer.sample_index],
@@ -212,11 +230,11 @@ def _tokenizer_of(path: Path) -> Any:
 def _score(batch: list[_Item]) -> _Scored:
     _started()
     tokens = [array("i", data).tolist() for *_, data in batch]
-    texts = _tokenizer.decode_batch(tokens, skip_special_tokens=True)
+    texts = _tokenizer.decode_batch(tokens, skip_special_tokens=not _tools.graded)
     found: _Scored = []
     for (kind, name, truth, _), ids, text in zip(batch, tokens, texts, strict=True):
         # GSM8K's and MBXP's scripts take the answer as it is decoded.
-        answer = text if kind in _AS_DECODED else _lines(text)
+        answer = text if _tools.graded or kind in _AS_DECODED else _lines(text)
         found.append((kind, _values(kind, name, truth, answer), len(answer), len(ids)))
     return found
 
@@ -229,6 +247,8 @@ def _lines(text: str) -> str:
 
 
 def _values(kind: str, name: str, truth: str, answer: str) -> list[tuple[str, float]]:
+    if _tools.graded:
+        return [(kind.lower(), float(exact.right(kind, truth, answer)))]
     if kind == CODE:
         if code.language_of(name) is None:
             return []

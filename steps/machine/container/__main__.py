@@ -6,10 +6,12 @@ from pathlib import Path
 
 from steps import ROOT
 from steps.base.console import Console
+from steps.base.locks import LOADGEN, overlaid_text
 from steps.base.record import Workspace
 from steps.base.step import main
 from steps.config import options
 from steps.config.container import ImageConfig
+from steps.config.environments import ImageResult
 from steps.machine.container import build, carried
 from steps.machine.runtime.host import PYTHON, connected
 
@@ -24,7 +26,8 @@ def step(
     doesn't answer, a base that can't be pulled, a failed build or import.
     """
     with connected(config.host, config.build_limit_s) as client:
-        attributes = build.image(client, config, inputs["lock"], inputs["recipe"], ROOT, console)
+        lock = _lock(inputs, workspace.directory)
+        attributes = build.image(client, config, lock, inputs["recipe"], ROOT, console)
         identity = str(attributes["Id"])
         build.probe(client, identity, config)
         packages = build.packages(client, identity)
@@ -38,14 +41,24 @@ def step(
         (workspace.directory / name).write_text(text, encoding="utf-8")
     if taken:
         (workspace.directory / options.FILE).write_text(taken, encoding="utf-8")
-    workspace.result = {
-        "image": identity,
-        "labels": attributes["Config"]["Labels"],
-        "base": attributes["Config"]["Labels"].get(carried.NAMED, config.base),
-        "layers": attributes["RootFS"]["Layers"],
-        "python": PYTHON,
-    }
+    labels = attributes["Config"]["Labels"]
+    workspace.result = ImageResult(
+        image=identity,
+        labels=labels,
+        base=labels.get(carried.NAMED, config.base),
+        layers=tuple(attributes["RootFS"]["Layers"]),
+        python=PYTHON,
+    ).dumped()
     print(f"{config.host.engine} {version}: {identity}")
+
+
+def _lock(inputs: Mapping[str, Path], folder: Path) -> Path:
+    """The lock of the image's packages; one with the round's LoadGen is written to `folder`."""
+    if LOADGEN not in inputs:
+        return inputs["lock"]
+    lock = folder / inputs["lock"].name
+    lock.write_text(overlaid_text([inputs["lock"], inputs[LOADGEN]]), encoding="utf-8")
+    return lock
 
 
 if __name__ == "__main__":

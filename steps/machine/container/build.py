@@ -175,7 +175,7 @@ LISTED = TypeAdapter(list[_Package])
 
 
 def packages(client: docker.DockerClient, image: str) -> dict[str, str]:
-    """What pip lists, name to version. Raises UserError for an image whose pip doesn't."""
+    """Versions of the packages. Raises UserError for an image whose pip lists none."""
     printed = _python(client, image, "-m", "pip", "list", "--format=json")
     listed = last(printed, LISTED, f"pip of {image}", "what is installed")
     return {one.name: one.version for one in listed}

@@ -108,7 +108,15 @@ def _amd(device: Mapping[str, Any], lost: Losses) -> Accelerator:
         soc_pstate=lost.read(
             record_of(device.get("soc_pstate")), "current_id", _policy, FIELDS["soc_pstate"]
         ),
+        firmware=_firmware(device),
     )
+
+
+def _firmware(device: Mapping[str, Any]) -> str | None:
+    """Under `vbios`, in releases since ROCm 7 under `ifwi`. It only decides whether nodes are
+    alike, so one that isn't reported is no complaint."""
+    said = record_of(device.get("vbios") or device.get("ifwi")).get("version")
+    return text_or_none(said) if isinstance(said, str) else None
 
 
 def _named(

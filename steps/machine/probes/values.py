@@ -48,7 +48,8 @@ class Accelerator(Strict):
     `power_limit_w` is the highest cap that may be set, `power_cap_w` the one that is.
     `performance_level`: "auto", "perf_determinism", ...; `soc_pstate`: the policy's number as
     `amd-smi set --soc-pstate` takes it; `max_clock_mhz`: what the shader clock may rise to. `bus`:
-    its PCI address, as 0000:05:00.0. `used_mib`: memory that is in use.
+    its PCI address, as 0000:05:00.0. `used_mib`: memory that is in use. `firmware`: the version of
+    its own (VBIOS or IFWI).
     """
 
     vendor: Vendor
@@ -67,6 +68,7 @@ class Accelerator(Strict):
     memory_partition: str | None = None
     performance_level: str | None = None
     soc_pstate: int | None = None
+    firmware: str | None = None
 
 
 class Link(Strict):

@@ -1,7 +1,7 @@
 """`python -m steps.machine.runtime IMAGE SETTINGS [arguments of python]`: Python in a container.
 
-IMAGE is the manifest of a container step, SETTINGS the JSON of a ContainerSettings. The exit status
-is the command's own.
+IMAGE is the manifest of a container step, or the JSON of an Image where that step didn't run on
+this machine; SETTINGS the JSON of a ContainerSettings. The exit status is the command's own.
 """
 
 import contextlib
@@ -30,6 +30,7 @@ from steps.base.record import Manifest
 from steps.config.runtime import ContainerSettings
 from steps.machine.runtime import mounts
 from steps.machine.runtime.host import CHECKOUT, LAUNCHER, connected, image_id, owned
+from steps.machine.runtime.image import Image
 
 WATCH_S = 1.0
 
@@ -41,27 +42,32 @@ GB = 1 << 30
 
 def main(arguments: list[str]) -> int:
     processes.die_with_parent(signal.SIGTERM)
-    manifest, settings, *command = arguments
+    named, settings, *command = arguments
     try:
-        image = Manifest.read(Path(manifest))
+        image = _image(named)
         return launch(image, ContainerSettings.model_validate_json(settings), command)
     except UserError as error:
         print(f"error: {shown(str(error))}", file=sys.stderr)
         return 1
 
 
-def launch(image: Manifest, settings: ContainerSettings, command: list[str]) -> int:
+def _image(named: str) -> Image:
+    if named.startswith("{"):
+        return Image.model_validate_json(named)
+    return Image.of(Manifest.read(Path(named)))
+
+
+def launch(image: Image, settings: ContainerSettings, command: list[str]) -> int:
     """Start the container, pass on what it prints, wait for its end; signals stop it.
 
     Raises UserError for an engine or image that isn't there and a container that doesn't start.
     """
     output = _after(command, "--output")
     with connected(settings, settings.start_limit_s) as client:
-        identity = str(image.result["image"])
-        if image_id(client, identity) is None:
+        if image_id(client, image.identity) is None:
             raise UserError(
-                f"image {identity:.19} is no longer in {settings.engine}; delete {image.directory} "
-                "and run again, which builds it"
+                f"image {image.identity:.19} is no longer in {settings.engine}; delete "
+                f"{image.made} and run again, which builds it"
             )
         _sweep(client, output)
         container = _create(client, image, settings, command, output)
@@ -73,7 +79,7 @@ def launch(image: Manifest, settings: ContainerSettings, command: list[str]) -> 
 
 def _create(
     client: docker.DockerClient,
-    image: Manifest,
+    image: Image,
     settings: ContainerSettings,
     command: list[str],
     output: str,
@@ -98,9 +104,9 @@ def _create(
     if settings.nested:
         host |= {"MaskedPaths": [], "ReadonlyPaths": []}
     made = client.api.create_container(
-        str(image.result["image"]),
+        image.identity,
         command,
-        entrypoint=[image.result["python"]],
+        entrypoint=[image.python],
         working_dir=str(ROOT),
         volumes=list(volumes),
         user=f"{os.getuid()}:{os.getgid()}",

@@ -10,15 +10,10 @@ from steps.plan.spec import Config, Cost, Facts, StepSpec, short
 
 SCORERS = (
     *("rehearsal", "llama2-70b", "llama3.1-405b", "llama3.1-8b", "mixtral-8x7b"),
-    "stable-diffusion-xl",
+    *("stable-diffusion-xl", "gpt-oss-120b"),
 )
-"""Benchmarks whose answers steps/judge/accuracy_check scores."""
-
-UNSCORED = {
-    "gpt-oss-120b": "its exact_match runs LiveCodeBench's tests and grades with prm800k, submodules"
-    " of the reference implementation whose tests and answers aren't in its repository",
-}
-"""Why others aren't, where it is known."""
+"""Benchmarks whose answers steps/judge/accuracy_check scores. Of gpt-oss-120b's, programs can't be
+judged: steps/judge/scoring/exact.py says which and why."""
 
 SANDBOXED = ("mixtral-8x7b",)
 """Benchmarks whose answers are code, which the check runs."""
@@ -50,8 +45,7 @@ def limitation(config: Config) -> str | None:
     scorer = config["scorer"]
     if scorer in SCORERS:
         return None
-    why = f": {UNSCORED[scorer]}" if scorer in UNSCORED else ""
-    return f"this version can't score {scorer}{why}"
+    return f"this version can't score {scorer}"
 
 
 def programs(config: Config) -> Mapping[str, str]:

@@ -2,18 +2,7 @@
 
 from steps.config.axes import AXES
 from steps.config.checks import ComplianceCheckConfig
-from steps.plan.spec import Config, StepSpec
-
-BY_HAND = ("TEST07", "TEST09")
-"""Tests that `./reproduce compliance` verifies, on logs, and no plan does."""
-
-
-def limitation(config: Config) -> str | None:
-    test = config["test"]
-    if test not in BY_HAND:
-        return None
-    return f"this version verifies {test} of logs alone: ./reproduce compliance {test}"
-
+from steps.plan.spec import StepSpec
 
 SPEC = StepSpec(
     module="steps.judge.compliance_check",
@@ -25,5 +14,4 @@ SPEC = StepSpec(
     axes=AXES,
     needs={"run": "compliance_run", "environment": "environment/analysis"},
     priority=50,
-    limitation=limitation,
 )

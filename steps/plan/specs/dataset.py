@@ -7,15 +7,28 @@ from steps.plan.spec import UNKNOWN, Config, Cost, Facts, StepSpec, short
 READY = ("open-orca", "mixtral-15k", "llama3.1-405b", "cnn-dailymail")
 """Recipes of steps/prepare/ready.py."""
 
-GENERATED, CAPTIONS = ("rehearsal", "rehearsal-mixed", "shapes"), "coco-2014"
-"""Recipes of steps/prepare/rehearsal, and of steps/prepare/captions.py."""
+GENERATED = (
+    *("rehearsal", "rehearsal-mixed", "shapes"),
+    *("choices-low", "choices-high", "choices-letters"),
+)
+"""Recipes of steps/prepare/rehearsal."""
+
+CAPTIONS = "coco-2014"
+"""The recipe of steps/prepare/captions.py."""
+
+UNREAD = {
+    "gpt-oss-120b": "neither columns nor digests of MLCommons' parquet files are public, and most "
+    "samples for accuracy are programs for LiveCodeBench's tests, which aren't in them",
+}
+"""Why others have no recipe, where it is known."""
 
 
 def limitation(config: Config) -> str | None:
     recipe = config.get("recipe")
     if recipe in (*GENERATED, *READY, CAPTIONS):
         return None
-    return f"this version has no recipe for {recipe}"
+    why = f": {UNREAD[recipe]}" if recipe in UNREAD else ""
+    return f"this version has no recipe for {recipe}{why}"
 
 
 def brings(config: Config) -> str | None:

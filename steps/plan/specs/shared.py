@@ -78,19 +78,11 @@ def engine_limitation(config: Config) -> str | None:
     kind, placement = engine.get("kind", ENGINES[0]), engine.get("placement", {})
     if kind not in ENGINES:
         return f"this version can't start engine {kind}"
-    used: dict[str, set[int]] = {}
-    for one in placement.get("kinds", ()):
-        used.setdefault(one["hardware"], set()).add(one["accelerator"]["count_per_node"])
-    if uneven := next((name for name, counts in used.items() if len(counts) > 1), None):
+    if placement.get("kinds") and placement["cluster"] == "local":
         return (
-            f"this version starts as many engines on every node of {uneven}, and nodes of this "
-            "cluster use different numbers of accelerators"
-        )
-    if placement.get("kinds") and placement["cluster"] in ("local", "slurm"):
-        return (
-            f"placement.cluster={placement['cluster']} starts engines on several nodes only where "
-            "they need no accelerators; name the nodes in cluster.hosts, or a cluster of Ray as "
-            "auto or HOST:PORT"
+            "placement.cluster=local has all nodes on this machine, and so none for engines that "
+            "need accelerators; name the nodes in cluster.hosts, or a cluster of Ray as auto or "
+            "HOST:PORT"
         )
     return None
 
@@ -99,7 +91,7 @@ def unused_by_engine(config: Config) -> tuple[str, ...]:
     """Settings of the engine that a run in this scenario doesn't use, and limits by which it ends
     or not, with the same result.
     """
-    found = ["engine.start_limit_s"]
+    found = ["engine.start_limit_s", "engine.placement.nodes_loading"]
     if config["engine"].get("placement", {}).get("on_failure") == "fail":
         found.append("engine.stall_limit_s")
     if config["scenario"] != "Offline":

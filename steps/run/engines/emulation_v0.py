@@ -1,8 +1,8 @@
-"""The numerics of emulation.py in V0 of vLLM 0.9: linear layers in FP8, in vLLM's own form of a
-checkpoint and in Quark's, and in MXFP4.
+"""The numerics of emulation.py in V0 of vLLM 0.9: linear layers in FP8 in vLLM's own form of a
+checkpoint, and in MXFP4 in Quark's, as Quark 0.9 writes them.
 
-Left alone: experts, of which 0.9 computes none on a CPU without Intel's extension for PyTorch, and
-the KV cache in FP8, which it refuses without that extension too.
+Left alone: FP8 in Quark's form; experts, of which 0.9 computes none on a CPU without Intel's
+extension for PyTorch; and the KV cache in FP8, which it refuses without that extension too.
 """
 
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import Parameter, functional
 from vllm import _custom_ops
 from vllm.logger import init_logger
+from vllm.model_executor.layers import linear
 from vllm.model_executor.layers.quantization import fp8
 from vllm.model_executor.layers.quantization.quark import quark
 from vllm.model_executor.layers.quantization.quark.schemes import QuarkW4A4MXFP4
@@ -69,6 +70,8 @@ def register() -> None:
         )
     _custom_ops.scaled_fp8_quant = _scaled_fp8_quant
     fp8.Fp8LinearMethod = EmulatedFp8LinearMethod
+    # How weights are loaded goes by the name of the class.
+    linear.WEIGHT_LOADER_V2_SUPPORTED.append(EmulatedFp8LinearMethod.__name__)
     quark.QuarkW4A4MXFP4 = EmulatedMxfp4
     logger.warning("FP8 and MXFP4 are emulated on the CPU: no speed here is one of the formats")
 

@@ -2,18 +2,28 @@
 the engines' processes, which connect to LoadGen's.
 """
 
+import hashlib
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import accumulate
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from steps import ROOT
 from steps.base import variables
 from steps.base.processes import die_with_parent
 from steps.base.strict import Positive, PositiveNumber, Strict
-from steps.config.engine import Host, NodeKind
+from steps.config.engine import Host, NodeKind, Placement
 
 LOCAL = "local"
 """Address of a cluster that is made for the run: every node is a raylet on this machine."""
+
+SLURM = "slurm"
+"""Address of the cluster that is the Slurm job in which the run is."""
 
 
 Door = Callable[[str], int]
@@ -23,32 +33,58 @@ process listens.
 
 
 class Order(Strict):
-    """What to start. `key`: the secret of LoadGen's process, in hex.
+    """What to start. `engines`: how many on each node, in order. `key`: the secret of LoadGen's
+    process, in hex. `weights`: the manifest of what every engine loads, as a path in the checkout.
 
     `kinds`, `hosts`, `checkout`: see steps.config.engine.Placement.
     """
 
     address: str
-    nodes: Positive
+    engines: Annotated[tuple[Positive, ...], Field(min_length=1)]
     kinds: tuple[NodeKind, ...] = ()
     hosts: tuple[Host, ...] = ()
     checkout: str = str(ROOT)
-    engines_per_node: Positive
     key: str
     limit_s: PositiveNumber
+    weights: str = ""
+
+    @property
+    def nodes(self) -> int:
+        return len(self.engines)
+
+    @property
+    def first(self) -> tuple[int, ...]:
+        """The number of each node's first engine."""
+        return (0, *accumulate(self.engines))[: self.nodes]
 
 
 class Reply(Strict):
     """First `host`, the address that the nodes use for this machine: LoadGen's process listens
     there and answers with its port, in a line. Then `addresses` of the nodes, in order, once their
-    engines are started. `exposed`: sentences about what others on the network can reach. Or the
-    error.
+    engines are started. `exposed`: sentences about what others on the network can reach. `notes`:
+    of what differs between nodes and keeps no run from starting. Or the error.
     """
 
     host: str | None = None
     addresses: tuple[str, ...] = ()
     exposed: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     error: str | None = None
+
+
+def engines_of(placement: Placement) -> tuple[int, ...]:
+    """How many engines each node has, in order."""
+    seats = [seat.node for seat in placement.seats]
+    return tuple(seats.count(node) for node in range(placement.nodes))
+
+
+def socket_of(output: Path) -> Path:
+    """Where, in the checkout, a run in a container reaches what starts its nodes from outside
+    (steps/run/placing/outside.py); `output`: the run's folder. As short as a socket's name has to
+    be, and relative, so that it is wherever the checkout is.
+    """
+    name = hashlib.sha256(os.path.relpath(output.absolute(), ROOT).encode()).hexdigest()[:16]
+    return Path("results/nodes") / f"{name}.sock"
 
 
 def connecting(number: int, host: str, port: int, key: str, home: str) -> "subprocess.Popen[bytes]":

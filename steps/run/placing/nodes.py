@@ -1,4 +1,7 @@
-"""Engines on nodes of a Ray cluster: `python -m steps.run.placing.nodes`, beside LoadGen's process.
+"""Engines on nodes: `python -m steps.run.placing.nodes [IMAGE SETTINGS]`, beside LoadGen's process.
+
+On hosts over SSH and in a Slurm job, by agents (steps/run/placing/agents.py), in the image of that
+manifest if there is one. Otherwise on a cluster of Ray.
 
 Ray finds the nodes, starts an agent on each and ends it with this process or with its node; the
 agent starts the engines' processes, which connect to LoadGen's process by themselves. Samples and
@@ -15,18 +18,20 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
-from steps import ROOT
 from steps.base.errors import UserError
+from steps.base.record import Manifest
 from steps.config.accelerators import Vendor
 from steps.config.engine import SSH, NodeKind
 from steps.machine.probes.differs import unfit
 from steps.machine.probes.machine import Prober, of_vendor
 from steps.machine.probes.values import Accelerator
-from steps.run.placing import tasks
-from steps.run.placing.hosts import LABEL, Hosts
-from steps.run.placing.launch import LOCAL, Door, Order, Reply, connecting
+from steps.machine.runtime.image import Image
+from steps.run.placing.agents import Agents, Contained
+from steps.run.placing.choosing import chosen
+from steps.run.placing.launch import LOCAL, SLURM, Door, Order, Reply, connecting
 from steps.run.placing.protection import MODE, REFUSED, TOKEN_FILE, exposed, protect
 
 POLL_S = 0.2
@@ -46,38 +51,35 @@ class Agent:
         return os.getpid()
 
 
-def place(order: Order, door: Door) -> Reply:
+def place(order: Order, door: Door, contained: Contained | None = None) -> Reply:
     """Start the engines of all nodes. Raises UserError."""
-    if order.address == tasks.ADDRESS:
-        engines = tasks.Tasks(order, str(ROOT), door)
-        _AGENTS.append(engines)
-        return Reply(addresses=engines.started())
-    token = protect(local=order.address == LOCAL) if order.address in (LOCAL, SSH) else ""
+    if order.address in (SSH, SLURM):
+        agents = Agents(order, contained)
+        _AGENTS.append(agents)
+        return agents.place(door)
+    if order.address == LOCAL:
+        protect()
     import ray
     from ray.exceptions import GetTimeoutError, RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     limit = time.monotonic() + order.limit_s
-    nodes = _nodes(order, token, limit)
+    nodes = _nodes(order, limit)
     found = exposed(ray.get_runtime_context().gcs_address)
     host = "127.0.0.1" if order.address == LOCAL else ray.util.get_node_ip_address()
     port = door(host)
     agent = ray.remote(num_cpus=0, max_restarts=0)(Agent)
     asked = []
     for number, node in enumerate(nodes):
-        where = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        affinity = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         # All of the node's: a measured run has it to itself, and counts its accelerators from 0.
         reserved = _accelerators(node) if order.kinds else 0
         placed = agent.options(
-            scheduling_strategy=where, num_gpus=reserved, runtime_env=_environment(order)
+            scheduling_strategy=affinity, num_gpus=reserved, runtime_env=_environment(order)
         ).remote()
         _AGENTS.append(placed)
-        first = number * order.engines_per_node
-        asked.append(
-            placed.launch.remote(
-                first, order.engines_per_node, host, port, order.key, order.checkout
-            )
-        )
+        where = order.first[number], order.engines[number], host, port
+        asked.append(placed.launch.remote(*where, order.key, order.checkout))
     try:
         ray.get(asked, timeout=max(limit - time.monotonic(), POLL_S))
     except GetTimeoutError as error:
@@ -108,23 +110,18 @@ def _environment(order: Order) -> dict[str, Any]:
     return {"env_vars": {"PYTHONPATH": order.checkout, **LET_BE}}
 
 
-def _nodes(order: Order, token: str, limit: float) -> list[dict[str, Any]]:
-    """The cluster's nodes, those of the first kind first, by host or address; waits for them,
-    within the limit."""
+def _nodes(order: Order, limit: float) -> list[dict[str, Any]]:
+    """The cluster's nodes, those of the first kind first, by address; waits for them, within the
+    limit."""
     import ray
 
-    hosts = _join(order, token)
+    _join(order)
     looking = Looking(order)
     while True:
         alive = [node for node in ray.nodes() if node["Alive"]]
-        if hosts is not None:
-            hosts.check()
-            alive = [node for node in alive if LABEL in node["Labels"]]
         late = time.monotonic() > limit
         if len(alive) >= order.nodes or late:
             alive.sort(key=_place)
-            if hosts is not None and len(alive) < order.nodes:
-                raise UserError(hosts.missing({int(node["Labels"][LABEL]) for node in alive}))
             if not order.kinds and len(alive) >= order.nodes:
                 return alive[: order.nodes]
             if not order.kinds:
@@ -132,20 +129,18 @@ def _nodes(order: Order, token: str, limit: float) -> list[dict[str, Any]]:
                     f"the Ray cluster has {len(alive)} of {order.nodes} nodes; on each missing "
                     "one: ray start --address=HEAD:6379"
                 )
-            chosen, reason = looking.chosen(alive)
-            if chosen:
-                return chosen
+            serving, reason = looking.chosen(alive)
+            if serving:
+                return serving
             # LoadGen's node may be one without accelerators, and another one still to come.
             full = sum(bool(_accelerators(node)) for node in alive) >= order.nodes
-            if late or full or hosts is not None:
+            if late or full:
                 raise UserError(reason)
         time.sleep(POLL_S)
 
 
-def _place(node: dict[str, Any]) -> tuple[int, str, int]:
-    """The sort key of nodes: the host's number, if hosts were named."""
-    number = int(node["Labels"].get(LABEL, 0))
-    return number, node["NodeManagerAddress"], node["NodeManagerPort"]
+def _place(node: dict[str, Any]) -> tuple[str, int]:
+    return node["NodeManagerAddress"], node["NodeManagerPort"]
 
 
 class Looking:
@@ -158,22 +153,8 @@ class Looking:
     def chosen(self, nodes: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
         """Nodes for every kind, in order; or none, and a sentence about what is missing."""
         self._ask([node for node in nodes if node["NodeID"] not in self._found])
-        chosen: list[dict[str, Any]] = []
-        for kind in self._order.kinds:
-            wrong = {node["NodeID"]: self._unfit(kind, node) for node in nodes}
-            fitting = [node for node in nodes if not wrong[node["NodeID"]]]
-            if len(fitting) < kind.nodes:
-                others = [node for node in nodes if wrong[node["NodeID"]] and node not in chosen]
-                reasons = [f"{_address(node)}: {wrong[node['NodeID']]}" for node in others]
-                return [], "; ".join(
-                    [
-                        f"{len(fitting)} of {kind.nodes} nodes of the cluster have "
-                        f"{kind.accelerator.count_per_node} × {kind.accelerator.model}",
-                        *(reasons or ["on each missing one: ray start --address=HEAD:6379"]),
-                    ]
-                )
-            chosen += fitting[: kind.nodes]
-        return chosen, ""
+        how = "on each missing one: ray start --address=HEAD:6379"
+        return chosen(self._order.kinds, nodes, self._unfit, _address, how)
 
     def _ask(self, nodes: list[dict[str, Any]]) -> None:
         import ray
@@ -228,30 +209,20 @@ def _listed(vendors: list[Vendor]) -> tuple[Accelerator, ...]:
     return next(filter(None, (of_vendor(vendor, Prober()) for vendor in vendors)), ())
 
 
-def _join(order: Order, token: str) -> Hosts | None:
-    """Join the cluster; returns the hosts whose Ray is started here, with this token."""
+def _join(order: Order) -> None:
+    """Join the cluster, or make the one on this machine."""
     import ray
     from ray import exceptions
 
-    if order.address in (LOCAL, SSH):
+    if order.address == LOCAL:
         from ray.cluster_utils import Cluster
 
         cluster = Cluster()
         _AGENTS.append(cluster)
-        alone = order.address == SSH
-        for _ in range(1 if alone else order.nodes):
-            cluster.add_node(
-                num_cpus=0 if alone else 1,
-                include_dashboard=False,
-                object_store_memory=80 * 2**20,
-            )
+        for _ in range(order.nodes):
+            cluster.add_node(num_cpus=1, include_dashboard=False, object_store_memory=80 * 2**20)
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-        if not alone:
-            return None
-        kinds = [kind.accelerator.vendor for kind in order.kinds]
-        hosts = Hosts(order.hosts, order.checkout, cluster.address, kinds, token)
-        _AGENTS.append(hosts)
-        return hosts
+        return
     try:
         ray.init(address=order.address, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, ValueError) as error:
@@ -264,7 +235,6 @@ def _join(order: Order, token: str) -> Hosts | None:
             f"the Ray cluster at {order.address} asks for a token that ./reproduce doesn't have; "
             f"run it with {MODE}=token and {TOKEN_FILE}=FILE in the environment"
         ) from error
-    return None
 
 
 def main() -> None:
@@ -274,6 +244,10 @@ def main() -> None:
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     order = Order.model_validate_json(sys.stdin.readline())
+    contained = None
+    if sys.argv[1:]:
+        manifest, settings = sys.argv[1:]
+        contained = Contained(Image.of(Manifest.read(Path(manifest))), settings)
 
     def say(reply: Reply) -> None:
         replies.write(reply.model_dump_json() + "\n")
@@ -284,7 +258,7 @@ def main() -> None:
         return int(sys.stdin.readline())
 
     try:
-        reply = place(order, door)
+        reply = place(order, door, contained)
     except UserError as error:
         reply = Reply(error=str(error))
     except ImportError as error:
@@ -294,6 +268,9 @@ def main() -> None:
         )
     with contextlib.suppress(OSError):
         say(reply)
+        for kept in _AGENTS:
+            if isinstance(kept, Agents) and not reply.error:
+                kept.watch(say)  # of engines that haven't connected yet LoadGen's process hears it
         sys.stdin.read()
     _end()
 

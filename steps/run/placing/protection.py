@@ -28,19 +28,12 @@ GcsClient(address=sys.argv[1]).internal_kv_keys(b"", None, timeout=5)
 REFUSED = "AuthenticationError"
 
 
-def with_token(token: str) -> dict[str, str]:
-    """Variables in the environment of one cluster's Ray processes."""
-    return {MODE: "token", TOKEN: token}
-
-
-def protect(*, local: bool) -> str:
-    """Give this process, before it imports Ray, a token for the cluster that it makes; `local`: of
-    this machine only. Returns the token.
+def protect() -> None:
+    """Give this process, before it imports Ray, a token for the cluster that it makes of this
+    machine only.
     """
-    token = secrets.token_hex(32)
     os.environ.pop(TOKEN_FILE, None)
-    os.environ.update(with_token(token) | (LOOPBACK if local else {}))
-    return token
+    os.environ.update({MODE: "token", TOKEN: secrets.token_hex(32), **LOOPBACK})
 
 
 def exposed(address: str) -> str | None:

@@ -4,9 +4,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Protocol
 
 from steps.config.resolved import Resolved
+from steps.config.run_results import Report
 from steps.run.engines.engine import News, Start, asked, depth, started
 from steps.run.engines.pace import Pace, Slow
 
@@ -17,7 +19,9 @@ POLL_S = 0.2
 @dataclass(frozen=True)
 class Job:
     """The work that a run gives its engines: `prompts` holds token ids per sample index, `stops`
-    the sequence that ends its answer, and nothing where the dataset has none."""
+    the sequence that ends its answer, and nothing where the dataset has none. `manifest`: of the
+    weights, as a path in the checkout; "": nodes don't compare theirs. `outside`: see
+    steps/run/placing/cluster.py."""
 
     start: Start
     prompts: Sequence[Sequence[int]]
@@ -25,6 +29,8 @@ class Job:
     warmup: Sequence[Sequence[int]]
     say: Callable[[str], None]
     """Takes one line about the progress of a start."""
+    manifest: str = ""
+    outside: Path | None = None
 
 
 class Backend(Protocol):
@@ -58,10 +64,8 @@ class Backend(Protocol):
         """Steps of the engines' that took many times their median, each with its engine's number;
         moments of an engine on another node are those of its messages."""
 
-    def report(self) -> dict[str, Any]:
-        """For the result: `engines` (of processes of their own), and their problems: `failures`
-        (deaths) and `degraded`, one sentence each that doesn't identify the site.
-        """
+    def report(self) -> Report:
+        """For the result: the engines and their problems."""
 
     def close(self) -> None:
         """Leave no process behind. Any thread may call this."""
@@ -115,8 +119,8 @@ class InProcess:
     def slow(self) -> list[tuple[int, Slow]]:
         return [(0, step) for step in self._pace.slow]
 
-    def report(self) -> dict[str, Any]:
-        return {"engines": [], "failures": [], "degraded": []}
+    def report(self) -> Report:
+        return Report(engines=(), failures=(), degraded=())
 
     def close(self) -> None:
         """The engine ends with the process."""

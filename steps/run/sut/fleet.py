@@ -16,6 +16,7 @@ from typing import Any
 from steps.base.errors import UserError
 from steps.config.engine import Engine
 from steps.config.resolved import Resolved
+from steps.config.run_results import EngineReport, Report
 from steps.run.engines import wire
 from steps.run.engines.engine import News, depth, places
 from steps.run.engines.link import Link, Still
@@ -39,10 +40,11 @@ class Fleet:
         self._job = job
         self._config = job.start.config
         self._placement = job.start.config.placement
+        self._seats = self._placement.seats
         self._cluster = (
             None
             if self._placement.cluster == "none"
-            else Cluster(self._placement, self._config.start_limit_s)
+            else Cluster(self._placement, self._config.start_limit_s, job.manifest, job.outside)
         )
         self._links: list[Link] = []
         self._ready: dict[int, wire.Ready] = {}
@@ -68,12 +70,13 @@ class Fleet:
         columns = wire.packed(job.prompts), wire.packed(job.stops), wire.packed(job.warmup)
         for number, link in enumerate(self._links):
             self._selector.register(link, selectors.EVENT_READ, number)
-            # Before it reads, its modules may come from a slow disk.
-            link.limit(READ_SHARE * self._config.start_limit_s)
-            self._send(number, self._assignment(number, *columns), starting=True)
-            if number not in self._missing:
-                link.limit(self._placement.silence_limit_s)
+        waiting = list(range(self._placement.nodes))
         while len(self._ready) + len(self._missing) < len(self._links):
+            for node in self._next_to_load(waiting):
+                waiting.remove(node)
+                for number, seat in enumerate(self._seats):
+                    if seat.node == node and number not in self._missing:
+                        self._assign(number, *columns)
             for number in self._heard(POLL_S):
                 self._starting(number, begun)
             self._check_starts()
@@ -99,6 +102,21 @@ class Fleet:
         for number in self._missing:
             self._dispatcher.lost(number)
 
+    def _next_to_load(self, waiting: Sequence[int]) -> Sequence[int]:
+        """Nodes whose engines may start to load now, of those that haven't yet."""
+        most = self._placement.nodes_loading or self._placement.nodes
+        settled = self._ready.keys() | self._missing
+        loading = {seat.node for number, seat in enumerate(self._seats) if number not in settled}
+        return waiting[: max(most - len(loading.difference(waiting)), 0)]
+
+    def _assign(self, number: int, *columns: tuple[bytes, bytes]) -> None:
+        link = self._links[number]
+        # Before it reads, its modules may come from a slow disk.
+        link.limit(READ_SHARE * self._config.start_limit_s)
+        self._send(number, self._assignment(number, *columns), starting=True)
+        if number not in self._missing:
+            link.limit(self._placement.silence_limit_s)
+
     def close(self) -> None:
         for link in self._links:
             link.close()
@@ -110,16 +128,16 @@ class Fleet:
     def _launched(self) -> list[Link]:
         if self._cluster:
             links = self._cluster.links()
-            for sentence in self._cluster.exposed:
+            for sentence in (*self._cluster.exposed, *self._cluster.notes):
                 self._job.say(f"warning: {sentence}")
             return links
-        return [Link.to_process(f"engine {n}") for n in range(self._placement.engines_per_node)]
+        return [Link.to_process(f"engine {n}") for n in range(len(self._seats))]
 
     def _assignment(self, number: int, *columns: tuple[bytes, bytes]) -> wire.Assignment:
         prompts, stops, warmup = columns
         return wire.Assignment(
             start=replace(self._job.start, config=self._settings(number), number=number),
-            place=number % self._placement.engines_per_node,
+            place=self._seats[number].place,
             prompts=prompts,
             stops=stops,
             warmup=warmup,
@@ -127,9 +145,15 @@ class Fleet:
 
     def _settings(self, number: int) -> Engine:
         """The configuration of one engine: its node's hardware may have its own arguments."""
-        kind = self._placement.kind(number // self._placement.engines_per_node)
-        own = self._config.arguments_on.get(kind.hardware) if kind else None
-        return self._config.model_copy(update={"arguments": own}) if own else self._config
+        kind = self._placement.kind(self._seats[number].node)
+        if kind is None:
+            return self._config
+        own = {
+            "arguments": self._config.arguments_on.get(kind.hardware),
+            "environment": self._config.environment_on.get(kind.hardware),
+        }
+        own = {name: value for name, value in own.items() if value is not None}
+        return self._config.model_copy(update=own) if own else self._config
 
     def _starting(self, number: int, begun: float) -> None:
         message = self._message(number, starting=True)
@@ -161,10 +185,9 @@ class Fleet:
                 f"({', '.join(ready.bus)}); {self._placement.device_variable} doesn't act: see the "
                 "log, or set placement.device_variable to another one"
             )
-        per_node = self._placement.engines_per_node
         for other, known in self._ready.items():
             shared = set(known.bus) & set(ready.bus) if other != number else set()
-            if shared and other // per_node == number // per_node:
+            if shared and self._seats[other].node == self._seats[number].node:
                 raise UserError(
                     f"{name} and {self._links[other].name} both got accelerator "
                     f"{min(shared)}; {self._placement.device_variable} doesn't act: see the log, "
@@ -322,31 +345,31 @@ class Fleet:
     def threads(self) -> int:
         return next(iter(self._ready.values())).threads
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> Report:
         found = []
         for number, ready in sorted(self._ready.items()):
             replica = self._dispatcher.replicas[number]
             found.append(
-                {
-                    "name": self._links[number].name,
-                    "device": ready.device,
-                    "accelerators": ready.accelerators,
+                EngineReport(
+                    name=self._links[number].name,
+                    device=ready.device,
+                    accelerators=ready.accelerators,
                     **_bound(ready),
-                    "threads": ready.threads,
-                    "start_s": round(ready.start_s, 3),
-                    "samples": replica.samples,
-                    "output_tokens": replica.tokens,
-                    "sample_tokens_per_s": round(replica.rate, 3),
-                    "warmup_sample_tokens_per_s": round(ready.rate, 3),
-                }
+                    threads=ready.threads,
+                    start_s=round(ready.start_s, 3),
+                    samples=replica.samples,
+                    output_tokens=replica.tokens,
+                    sample_tokens_per_s=round(replica.rate, 3),
+                    warmup_sample_tokens_per_s=round(ready.rate, 3),
+                )
             )
-        exposed = {"exposed": list(self._cluster.exposed)} if self._cluster else {}
-        return {
-            "engines": found,
-            "failures": self._failures,
-            "degraded": self._degraded(),
+        exposed = {"exposed": tuple(self._cluster.exposed)} if self._cluster else {}
+        return Report(
+            engines=tuple(found),
+            failures=tuple(self._failures),
+            degraded=tuple(self._degraded()),
             **exposed,
-        }
+        )
 
     def _degraded(self) -> list[str]:
         """Over the whole run: engines slower than their equals, dead or absent; a sentence each."""
@@ -360,8 +383,9 @@ class Fleet:
         said = {n: f"ran at {share:.0%} of the speed of its equals" for n, share in slow.items()}
         said |= {n: "died during the run" for n in self._ready if not replicas[n].alive}
         said |= dict.fromkeys(self._missing, "could not start")
-        per_node = self._placement.engines_per_node
-        return [f"engine {n} of node {n // per_node} {what}" for n, what in sorted(said.items())]
+        return [
+            f"engine {n} of node {self._seats[n].node} {what}" for n, what in sorted(said.items())
+        ]
 
     def _slow(self, rates: Mapping[int, float]) -> dict[int, float]:
         speeds = {n: Speed(self._ready[n].device, rate) for n, rate in rates.items()}
@@ -370,5 +394,5 @@ class Fleet:
 
 def _bound(ready: wire.Ready) -> dict[str, Any]:
     """What an engine on accelerators is bound to; nothing for one on a CPU."""
-    found = {"bus": list(ready.bus), "cpus": ready.cpus, "numa_node": ready.memory}
-    return {name: value for name, value in found.items() if value not in ([], "", None)}
+    found = {"bus": tuple(ready.bus), "cpus": ready.cpus, "numa_node": ready.memory}
+    return {name: value for name, value in found.items() if value not in ((), "", None)}

@@ -52,6 +52,9 @@ class EngineLoop:
     stops: Sequence[Sequence[int]] = ()
     caches: str = ""
     """Where engines on accelerators keep what they compile (steps/run/engines/engine.py)."""
+    manifest: str = ""
+    outside: Path | None = None
+    """Both: see Job."""
     noise: Path | None = None
     """The latents that every picture starts from."""
     book: Book = field(default_factory=Book)
@@ -71,7 +74,17 @@ class EngineLoop:
             noise=self.noise,
         )
         kind = InProcess if self.config.engine.placement.in_process else Fleet
-        self.backend: Backend = kind(Job(start, self.prompts, self.stops, self.warmup, self.say))
+        self.backend: Backend = kind(
+            Job(
+                start,
+                self.prompts,
+                self.stops,
+                self.warmup,
+                self.say,
+                self.manifest,
+                self.outside,
+            )
+        )
         self._fed = 0
         self._sorted = None
         if self.config.engine.offline_order == "longest_first" and not start.first_tokens:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from steps.base.arguments import Parser, UsageError
 from steps.base.errors import UserError, shown
-from steps.mlperf.rounds import DIVISIONS, load, names
+from steps.mlperf.rounds import DIVISIONS, Layout, load, names
 from steps.submit.migrate.moves import moves
 from steps.submit.validate.tree import Tree, layout_of
 
@@ -16,9 +16,10 @@ from steps.submit.validate.tree import Tree, layout_of
 def declare(parser: Parser) -> None:
     """The tree, the round and the new tree."""
     parser.description = (
-        "Write a submission tree in the layout of another round: v5.1 (code/, measurements/, "
-        "compliance/) or v6.0 and v6.1 (src/, everything else beside the results). Only places "
-        "change: logs keep their seeds, so validate says which round's they are."
+        "Write a submission tree in the layout of another round: that of v5.1 has code/, "
+        "measurements/ and compliance/, that of v6.0 has src/ and everything else beside the "
+        "results. Only places change: logs keep their seeds, so validate says which round's they "
+        "are."
     )
     parser.add_argument("directory", type=Path, help="the directory that holds closed/ or open/")
     parser.add_argument("--round", choices=names(), help="whose layout the new tree has")
@@ -44,7 +45,7 @@ def _round_of(layout: str) -> str:
     return next((name for name in names() if name.startswith(layout)), names()[-1])
 
 
-def migrate(root: Path, output: Path, layout: str) -> list[str]:
+def migrate(root: Path, output: Path, layout: Layout) -> list[str]:
     """The files left out. Raises UserError if `output` exists or the tree can't be migrated."""
     if not root.is_dir():
         raise UserError(f"{root} isn't a directory; name the one that holds closed/ or open/")
@@ -56,20 +57,21 @@ def migrate(root: Path, output: Path, layout: str) -> list[str]:
     tree = Tree(root)
     if not any(tree.is_directory(division) for division in DIVISIONS):
         raise UserError(f"{root} isn't a submission; name the directory with closed/ or open/")
-    if layout_of(tree) == layout:
-        raise UserError(f"{root} has the layout of {layout} already")
-    plan = moves(tree, layout)
+    old = layout_of(tree, layout)
+    if old == layout:
+        raise UserError(f"{root} has the layout of {layout.name} already")
+    plan = moves(tree, old, layout)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     except OSError as error:
         raise UserError(f"{output.parent} can't be written ({error.strerror})") from error
     try:
-        _require_room(scratch, sum((root / old).lstat().st_size for old in plan.files.values()))
-        for new, old in plan.files.items():
+        _require_room(scratch, sum((root / one).lstat().st_size for one in plan.files.values()))
+        for new, source in plan.files.items():
             target = scratch / new
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(root / old, target, follow_symlinks=False)
+            shutil.copyfile(root / source, target, follow_symlinks=False)
         scratch.chmod(0o755)
         os.rename(scratch, output)
     except OSError as error:

@@ -1,6 +1,4 @@
-"""Where each file of a tree goes: v5.1 keeps code/, measurements/ and compliance/ apart; v6 (6.0,
-6.1) has src/ and keeps a result's description and tests beside it.
-"""
+"""Where each file of a tree goes in another layout: by what it is in its own (conf/round/)."""
 
 import os
 import stat
@@ -9,13 +7,15 @@ from dataclasses import dataclass, field
 
 from steps.base.errors import UserError
 from steps.mlperf.loadgen import USER_CONF
+from steps.mlperf.rounds import Layout
 from steps.submit.validate.tree import Tree
 
 DESCRIBING = (USER_CONF, "README.md", "mlperf.conf", "calibration_process.adoc")
 """A measurement's files beside its JSON (submission rules, v5.1)."""
 
-MEASUREMENT = "measurements.json"
-LAYOUTS = ("v5.1", "v6")
+RESULTS = "results"
+RESULT = 3
+"""Folders below results/ that name a result: system, model and scenario."""
 
 
 @dataclass
@@ -34,59 +34,48 @@ class Moves:
         self.files[new] = old
 
 
-def moves(tree: Tree, layout: str) -> Moves:
+def moves(tree: Tree, old: Layout, new: Layout) -> Moves:
     """Every file of the tree; raises UserError for links and other things that can't be copied."""
     found = Moves()
-    to = _to_v6 if layout == "v6" else _to_v5_1
     for path in _files(tree):
-        new = to(tree, path)
-        if new is None:
+        place = _moved(tree, path, old, new)
+        if place is None:
             found.left_out.append(path)
         else:
-            found.add(path, new)
+            found.add(path, place)
     return found
 
 
-def _to_v6(tree: Tree, path: str) -> str | None:
+def _moved(tree: Tree, path: str, old: Layout, new: Layout) -> str | None:
+    """The new path; None for a file that belongs to no result and would lie among those of one."""
     parts = path.split("/")
     if len(parts) < 4:
         return path
-    home, kind, rest = "/".join(parts[:2]), parts[2], parts[3:]
-    if kind == "code":
-        return f"{home}/src/{'/'.join(rest)}"
-    if kind not in ("measurements", "compliance"):
-        return path
-    result = f"{home}/results/{'/'.join(rest[:3])}"
-    if len(rest) < 4 or not tree.is_directory(result):
-        return None
-    if kind == "measurements" and _is_description(rest):
-        return f"{result}/{MEASUREMENT}"
-    return f"{home}/results/{'/'.join(rest)}"
+    home, folder, rest = "/".join(parts[:2]), parts[2], parts[3:]
+    if folder == old.code:
+        return "/".join((home, new.code, *rest))
+    kind = _kind(folder, rest, old)
+    goes = {"measurement": new.measurements, "test": new.compliance}.get(kind, folder)
+    if goes is None and folder != RESULTS:
+        result = "/".join((home, RESULTS, *rest[:RESULT]))
+        if len(rest) <= RESULT or not tree.is_directory(result):
+            return None
+    if kind == "measurement" and len(rest) == RESULT + 1 and old.describes(rest[0], rest[-1]):
+        rest = [*rest[:RESULT], new.described(rest[0])]
+    return "/".join((home, goes or RESULTS, *rest))
 
 
-def _is_description(rest: list[str]) -> bool:
-    """<system>*.json directly in the scenario's directory."""
-    name = rest[-1]
-    return len(rest) == 4 and name.startswith(rest[0]) and name.endswith(".json")
-
-
-def _to_v5_1(tree: Tree, path: str) -> str | None:
-    parts = path.split("/")
-    if len(parts) < 4:
-        return path
-    home, kind, rest = "/".join(parts[:2]), parts[2], parts[3:]
-    if kind == "src":
-        return f"{home}/code/{'/'.join(rest)}"
-    if kind != "results" or len(rest) < 4:
-        return path
-    result, name = "/".join(rest[:3]), rest[3]
-    if len(rest) == 4 and name == MEASUREMENT:
-        return f"{home}/measurements/{result}/{rest[0]}.json"
-    if len(rest) == 4 and name in DESCRIBING:
-        return f"{home}/measurements/{result}/{name}"
-    if name.startswith("TEST"):
-        return f"{home}/compliance/{'/'.join(rest)}"
-    return path
+def _kind(folder: str, rest: list[str], layout: Layout) -> str:
+    """What a file is: "measurement", "test" of compliance, or anything else: ""."""
+    if folder in (layout.measurements, layout.compliance):
+        return "measurement" if folder == layout.measurements else "test"
+    if folder != RESULTS or len(rest) <= RESULT:
+        return ""
+    if layout.compliance is None and rest[RESULT].startswith("TEST"):
+        return "test"
+    described = rest[-1] in DESCRIBING or layout.describes(rest[0], rest[-1])
+    own = len(rest) == RESULT + 1 and layout.measurements is None and described
+    return "measurement" if own else ""
 
 
 def _files(tree: Tree) -> Iterator[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from steps.base.record import Manifest
 from steps.config.submission import Cell, SubmissionConfig
 from steps.mlperf.loadgen import ANSWERS, RUN_FILES, USER_CONF
+from steps.mlperf.rounds import Layout
 from steps.mlperf.truncate import truncated
 from steps.submit.submission import texts
 from steps.submit.submission.parts import link
@@ -20,7 +21,7 @@ EXTRA = ("images/", "videos/")
 """Directories of an accuracy verdict that a submission has beside accuracy.txt."""
 
 
-def place_of(cell: Cell, benchmark: str, config: SubmissionConfig, layout: str) -> Place:
+def place_of(cell: Cell, benchmark: str, config: SubmissionConfig, layout: Layout) -> Place:
     """A cell's place under one of the benchmarks that it is submitted as."""
     return Place(layout, cell.division, config.submitter, cell.system_id, benchmark, cell.scenario)
 
@@ -44,9 +45,8 @@ def add_result(found: Evidence, place: Place, package: Path, config: SubmissionC
     _add_accuracy(found, results / "accuracy", package / _audit(place))
     measurements = tree / place.measurements
     _copy(run.file(USER_CONF), measurements / USER_CONF)
-    described = "measurements" if place.layout == "v6" else place.system
     measured = json.dumps(found.cell.measurement.model_dump(), indent=1) + "\n"
-    _write(measurements / f"{described}.json", measured)
+    _write(measurements / place.layout.described(place.system), measured)
     _write(measurements / "README.md", texts.measurement_readme(found, config))
     for test, verdict in found.compliance.items():
         for name in verdict.check.files:
@@ -73,7 +73,7 @@ def add_division(
     inputs: Mapping[str, Path],
     home: Path,
     config: SubmissionConfig,
-    layout: str,
+    layout: Layout,
 ) -> None:
     """Write a submitter's documents for all results of a division."""
     cells = [found.cell for found in evidence]
@@ -86,9 +86,8 @@ def add_division(
         noted = [*texts.degraded(own), *texts.repeated(own)]
         _describe(description, noted, home / "systems" / f"{system_id}.json")
     mapping = {package.name: package.official for cell in cells for package in cell.packages}
-    code = "src" if layout == "v6" else "code"
     for benchmark in mapping:
-        _write(home / code / benchmark / "README.md", texts.code_readme(benchmark, config))
+        _write(home / layout.code / benchmark / "README.md", texts.code_readme(benchmark, config))
     if home.parent.name == "open":
         _write(home / "model_mapping.json", json.dumps(mapping, indent=1) + "\n")
     _write(home / "documentation/calibration.md", texts.calibration(cells))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from steps.base.arguments import Parser
 from steps.base.errors import UserError, shown
-from steps.mlperf.rounds import names
+from steps.mlperf.rounds import names, usual
 from steps.submit.validate.render import as_json, as_object, compared, official_object, page, text
 from steps.submit.validate.submission import Report, validate
 
@@ -26,7 +26,7 @@ def declare(parser: Parser) -> None:
         "pass. Exit status 1 means that an error was found."
     )
     parser.add_argument("directory", type=Path, help="the directory that holds closed/ or open/")
-    parser.add_argument("--round", default="v5.1", choices=names(), help="default: %(default)s")
+    parser.add_argument("--round", default=usual(), choices=names(), help="default: %(default)s")
     parser.add_argument(
         "--json", nargs="?", const=STDOUT, metavar="FILE", help="findings and results as JSON"
     )

@@ -1,9 +1,9 @@
 """A measurement's description: user.conf, README.md, the JSON beside them, the code."""
 
-from steps.base.untrusted import Damaged, object_of, text_of
+from steps.base.untrusted import Damaged, object_of, shown, text_of
 from steps.mlperf.loadgen import USER_CONF
 from steps.mlperf.rounds import Round
-from steps.submit.validate.findings import Findings, Severity, shown
+from steps.submit.validate.findings import Findings, Severity
 from steps.submit.validate.tree import Place, Tree
 
 REQUIRED_FILES = (USER_CONF, "README.md")
@@ -23,7 +23,7 @@ def check_measurement(tree: Tree, place: Place, rules: Round, findings: Findings
             findings.add("measurement-file-empty", f"{folder}/{name}", f"{name} is empty")
     names = _descriptions(place, files)
     if not names:
-        wanted = "measurements.json" if place.layout == "v6" else f"{place.system}*.json"
+        wanted = place.layout.description.format(system=place.system)
         findings.add("measurement-json-missing", folder, f"no {wanted}")
     for name in names:
         _check_json(tree, f"{folder}/{name}", rules, findings)
@@ -32,9 +32,7 @@ def check_measurement(tree: Tree, place: Place, rules: Round, findings: Findings
 
 def _descriptions(place: Place, files: dict[str, int]) -> list[str]:
     """All candidates of the official checker: it takes the first that the directory lists."""
-    if place.layout == "v6":
-        return [name for name in files if name == "measurements.json"]
-    return [name for name in files if name.startswith(place.system) and name.endswith(".json")]
+    return [name for name in files if place.layout.describes(place.system, name)]
 
 
 def _implementation(place: Place, name: str) -> str:
@@ -60,11 +58,12 @@ def _check_json(tree: Tree, path: str, rules: Round, findings: Findings) -> None
 
 
 def _check_code(tree: Tree, place: Place, implementation: str, findings: Findings) -> None:
-    if place.layout == "v6":
-        if not tree.leads_to_directory(f"{place.home}/src"):
-            findings.add("code-missing", f"{place.home}/src", "the directory is missing")
+    code = place.layout.code
+    if not place.layout.code_of_models:
+        if not tree.leads_to_directory(f"{place.home}/{code}"):
+            findings.add("code-missing", f"{place.home}/{code}", "the directory is missing")
         return
-    path = f"{place.home}/code/{place.model}"
+    path = f"{place.home}/{code}/{place.model}"
     if tree.leads_to_directory(path):
         return
     if not tree.is_file(path):
@@ -76,7 +75,7 @@ def _check_code(tree: Tree, place: Place, implementation: str, findings: Finding
         findings.add("code-missing", path, str(damage), line=damage.line)
         return
     if not target or target.startswith("/") or ".." in target.split("/"):
-        findings.add("code-outside", path, f"it names {target!r}, which is not below code/")
-    elif not tree.is_directory(f"{place.home}/code/{target}"):
-        where = f"code/{target}" + (f" (for {implementation})" if implementation else "")
+        findings.add("code-outside", path, f"it names {target!r}, which is not below {code}/")
+    elif not tree.is_directory(f"{place.home}/{code}/{target}"):
+        where = f"{code}/{target}" + (f" (for {implementation})" if implementation else "")
         findings.add("code-missing", path, f"it names {where}, which is missing")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from steps.base.errors import UserError
 from steps.mlperf.loadgen import DETAIL
+from steps.mlperf.rounds import layouts
 from steps.submit.validate.findings import Finding, Severity, printable
 from steps.submit.validate.submission import Report
 
@@ -19,7 +20,7 @@ LIMIT_SECONDS = 1800
 
 TABLE = "summary.csv"
 RUN = "performance/run_1"
-TREES = ("results", "measurements", "compliance")
+RESULTS = "results"
 RESULT_PARTS = 6
 """The parts of a result's path: division, submitter, tree, system, model, scenario."""
 
@@ -123,16 +124,23 @@ def differences(report: Report, official: Official) -> list[Difference]:
 
 def blame(report: Report) -> dict[str, list[Finding]]:
     """For every result the errors that speak of it: in its directories or above it."""
+    trees = _trees()
     below: dict[str, list[Finding]] = defaultdict(list)
     exactly: dict[str, list[Finding]] = defaultdict(list)
     for found in report.findings:
         if found.severity is Severity.ERROR:
             parts = found.path.split("/", RESULT_PARTS)
-            own = len(parts) >= RESULT_PARTS and parts[2] in TREES
+            own = len(parts) >= RESULT_PARTS and parts[2] in trees
             (below if own else exactly)["/".join(parts[:RESULT_PARTS]) if own else found.path] += [
                 found
             ]
     return {row.path: list(_blamed(row.path, below, exactly)) for row in report.rows}
+
+
+def _trees() -> tuple[str, ...]:
+    """Folders of a submitter that have one for each result, in any layout."""
+    apart = (folder for one in layouts() for folder in (one.measurements, one.compliance))
+    return tuple(dict.fromkeys((RESULTS, *filter(None, apart))))
 
 
 def _blamed(
@@ -140,9 +148,10 @@ def _blamed(
 ) -> Iterator[Finding]:
     division, submitter, _, system, model, scenario = result.split("/", RESULT_PARTS - 1)
     home = f"{division}/{submitter}"
-    for path in ("", home, f"{home}/systems/{system}.json", f"{home}/code/{model}"):
+    code = (f"{home}/{layout.code}/{model}" for layout in layouts())
+    for path in ("", home, f"{home}/systems/{system}.json", *dict.fromkeys(code)):
         yield from exactly.get(path, ())
-    for tree in TREES:
+    for tree in _trees():
         yield from exactly.get(f"{home}/{tree}/{system}", ())
         yield from exactly.get(f"{home}/{tree}/{system}/{model}", ())
         yield from below.get(f"{home}/{tree}/{system}/{model}/{scenario}", ())

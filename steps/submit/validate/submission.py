@@ -10,10 +10,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from steps.base.errors import UserError
-from steps.base.untrusted import Damaged, object_of
-from steps.mlperf.rounds import DIVISIONS, SCENARIOS, Round, load
+from steps.base.untrusted import Damaged, object_of, shown
+from steps.mlperf.rounds import DIVISIONS, SCENARIOS, Layout, Round, load
 from steps.submit.validate.audit import Evidence, check_across
-from steps.submit.validate.findings import Finding, Findings, Severity, printable, shown
+from steps.submit.validate.findings import Finding, Findings, Severity, printable
 from steps.submit.validate.hygiene import check_names, check_root
 from steps.submit.validate.result import Outcome, Row, check_result
 from steps.submit.validate.system import check_system
@@ -81,14 +81,15 @@ def validate(
         raise UserError(f"{root} can't be read (permission denied); ask its owner for access")
     tree = Tree(root)
     homes = [f"{d}/{s}" for d in DIVISIONS for s in tree.directories(d)]
-    layouts = {home: home_layout(tree, home) or rules.layout for home in homes}
-    shown = " and ".join(sorted(set(layouts.values()))) or rules.layout
+    layouts = {home: home_layout(tree, home, rules.layout) or rules.layout for home in homes}
+    shown = " and ".join(sorted({layout.name for layout in layouts.values()}))
+    shown = shown or rules.layout.name
     report = Report(printable(str(root)), round_name, shown)
     findings = Findings()
     check_root(tree, findings)
     for home, layout in layouts.items():
         if layout != rules.layout:
-            what = f"the tree has the layout of {layout}, not {rules.layout}"
+            what = f"the tree has the layout of {layout.name}, not {rules.layout.name}"
             findings.add("tree-layout", home, what)
     report.findings.extend(findings)
     with _Workers(processes or len(os.sched_getaffinity(0))) as workers:
@@ -104,7 +105,7 @@ def validate(
 def _check_submitter(
     tree: Tree,
     home: str,
-    layout: str,
+    layout: Layout,
     rules: Round,
     report: Report,
     workers: "_Workers",
@@ -200,14 +201,17 @@ class _Workers:
         return self._pool
 
 
-def _check_documents(tree: Tree, home: str, layout: str, rules: Round, findings: Findings) -> None:
+def _check_documents(
+    tree: Tree, home: str, layout: Layout, rules: Round, findings: Findings
+) -> None:
     results = set(tree.directories(f"{home}/results"))
-    if layout == "v5.1":
-        if not tree.is_directory(f"{home}/measurements"):
-            findings.add("measurement-missing", f"{home}/measurements", "the directory is missing")
-        for name in tree.directories(f"{home}/measurements"):
+    if layout.measurements is not None:
+        measured = f"{home}/{layout.measurements}"
+        if not tree.is_directory(measured):
+            findings.add("measurement-missing", measured, "the directory is missing")
+        for name in tree.directories(measured):
             if name not in results:
-                findings.add("without-results", f"{home}/measurements/{name}", "no such results")
+                findings.add("without-results", f"{measured}/{name}", "no such results")
     for name in tree.files(f"{home}/systems"):
         if name.endswith(".json") and name.removesuffix(".json") not in results:
             findings.add("without-results", f"{home}/systems/{name}", "no such results")
@@ -249,7 +253,7 @@ def _model_mapping(tree: Tree, home: str, findings: Findings) -> dict[str, str]:
 def _model(
     tree: Tree,
     home: str,
-    layout: str,
+    layout: Layout,
     rules: Round,
     system: str,
     kind: str | None,

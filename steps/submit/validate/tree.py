@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from steps.mlperf.rounds import DIVISIONS
+from steps.mlperf.rounds import DIVISIONS, Layout, layouts
 
 SCENARIO_SPELLINGS: Mapping[str, str] = {
     "offline": "Offline",
@@ -72,9 +72,9 @@ class Tree:
 
 @dataclass(frozen=True)
 class Place:
-    """One result in the tree. `layout` is "v5.1" or "v6"; `scenario` as the directory spells it."""
+    """One result in the tree; `scenario` as the directory spells it."""
 
-    layout: str
+    layout: Layout
     division: str
     submitter: str
     system: str
@@ -87,21 +87,23 @@ class Place:
 
     @property
     def results(self) -> str:
-        return f"{self.home}/results/{self.system}/{self.model}/{self.scenario}"
+        return self._in("results")
 
     @property
     def measurements(self) -> str:
         """Where user.conf, README.md and the measurement's JSON lie."""
-        if self.layout == "v6":
-            return self.results
-        return f"{self.home}/measurements/{self.system}/{self.model}/{self.scenario}"
+        return self._below(self.layout.measurements)
 
     @property
     def compliance(self) -> str:
         """The directory above those of the compliance tests."""
-        if self.layout == "v6":
-            return self.results
-        return f"{self.home}/compliance/{self.system}/{self.model}/{self.scenario}"
+        return self._below(self.layout.compliance)
+
+    def _below(self, folder: str | None) -> str:
+        return self.results if folder is None else self._in(folder)
+
+    def _in(self, folder: str) -> str:
+        return f"{self.home}/{folder}/{self.system}/{self.model}/{self.scenario}"
 
     @property
     def official_scenario(self) -> str:
@@ -113,16 +115,29 @@ class Place:
         return self.division != "open"
 
 
-def layout_of(tree: Tree) -> str:
-    """The layout of the first submitter that shows one; "v5.1" if none does."""
+def layout_of(tree: Tree, wanted: Layout) -> Layout:
+    """The layout of the first submitter that shows one; the oldest if none does. `wanted`: see
+    `home_layout`."""
     homes = (f"{d}/{submitter}" for d in DIVISIONS for submitter in tree.directories(d))
-    return next(filter(None, (home_layout(tree, home) for home in homes)), "v5.1")
+    found = (home_layout(tree, home, wanted) for home in homes)
+    return next(filter(None, found), layouts()[0])
 
 
-def home_layout(tree: Tree, home: str) -> str:
-    """The layout of one submitter: "v6" if sources lie in src/, "v5.1" if there are measurements/
-    beside the results; "" if neither.
+def home_layout(tree: Tree, home: str, wanted: Layout) -> Layout | None:
+    """The layout of one submitter, by the folder that tells it from others; None without one.
+
+    Of layouts that share that folder it is the one with most of its folders there, and of those
+    that are equal in this, `wanted`.
     """
-    if tree.is_directory(f"{home}/measurements"):
-        return "v5.1"
-    return "v6" if tree.leads_to_directory(f"{home}/src") else ""
+    first = next((one for one in layouts() if _shows(tree, home, one)), None)
+    if first is None:
+        return None
+    alike = [one for one in layouts() if one.folders[0] == first.folders[0]]
+    there = {name for one in alike for name in one.folders if tree.is_directory(f"{home}/{name}")}
+    return max(alike, key=lambda one: (len(there.intersection(one.folders)), one == wanted))
+
+
+def _shows(tree: Tree, home: str, layout: Layout) -> bool:
+    """Whether the folder is there that tells this layout from others; code may be a link to it."""
+    path = f"{home}/{layout.folders[0]}"
+    return tree.leads_to_directory(path) if layout.measurements is None else tree.is_directory(path)

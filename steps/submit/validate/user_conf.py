@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping
 
 from steps.base.untrusted import Damaged, text_of
+from steps.mlperf.detail import Detail
 from steps.mlperf.loadgen import USER_CONF
 from steps.mlperf.user_conf import loadgen_model, read_settings
-from steps.submit.validate.detail import Detail
 from steps.submit.validate.findings import Findings
 from steps.submit.validate.performance import Judge
 
@@ -50,7 +50,7 @@ def check_user_conf(judge: Judge, official: str, detail: Detail) -> None:
     except Damaged as damage:
         findings.add("user-conf-damaged", path, str(damage), line=damage.line)
         return
-    model = loadgen_model(official, place.official_scenario)
+    model = loadgen_model(official, place.official_scenario, judge.benchmark.loadgen_model)
     settings = _settings(path, text, model, judge.ran, findings)
     own = _own(judge)
     for key, scenarios in OPEN_ONLY.items():

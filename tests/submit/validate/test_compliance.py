@@ -184,7 +184,7 @@ BOUNDS = {"TEST07": {"minimum": 60.698}, "TEST09": {"minimum": 36.0, "maximum": 
 def tests_of_v6(fresh_tree: Callable[[], Path], tmp_path: Path, monkeypatch: Any) -> Path:
     """A tree of v6 that calls its Llama gpt-oss-120b, whose tests ask for 100 answers of 40."""
     root = tmp_path / "v6"
-    migrate(fresh_tree(), root, "v6")
+    migrate(fresh_tree(), root, load("v6.0").layout)
     (root / PLACE).parent.parent.joinpath("llama2-70b-99").rename((root / PLACE).parent)
     rules = load("v6.0").compliance
     for test, bounds in BOUNDS.items():

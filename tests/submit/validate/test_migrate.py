@@ -1,4 +1,4 @@
-"""A tree from the layout of v5.1 to that of v6 and back."""
+"""A tree from the layout of v5.1 to that of v6.0 and back."""
 
 import os
 import shutil
@@ -9,11 +9,14 @@ import pytest
 
 from steps.base.errors import UserError
 from steps.commands.cli import call
+from steps.mlperf.rounds import load
 from steps.submit.migrate.command import migrate
 from steps.submit.validate.submission import validate
 from steps.submit.validate.tree import Tree, layout_of
 from tests.submit.validate import trees
 from tests.submit.validate.trees import CLOSED, OFFLINE, SYSTEM
+
+V5_1, V6 = load("v5.1").layout, load("v6.0").layout
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -23,14 +26,14 @@ def contents(root: Path) -> dict[str, bytes]:
 
 
 def test_there_and_back_is_the_same_tree(valid_tree: Path, tmp_path: Path) -> None:
-    assert migrate(valid_tree, tmp_path / "new", "v6") == []
-    assert layout_of(Tree(tmp_path / "new")) == "v6"
-    migrate(tmp_path / "new", tmp_path / "back", "v5.1")
+    assert migrate(valid_tree, tmp_path / "new", V6) == []
+    assert layout_of(Tree(tmp_path / "new"), V5_1) == V6
+    migrate(tmp_path / "new", tmp_path / "back", V5_1)
     assert contents(tmp_path / "back") == contents(valid_tree)
 
 
 def test_what_lies_where_in_v6(valid_tree: Path, tmp_path: Path) -> None:
-    migrate(valid_tree, tmp_path / "new", "v6")
+    migrate(valid_tree, tmp_path / "new", V6)
     here = {path.name for path in (tmp_path / "new" / OFFLINE).iterdir()}
     assert here == {
         "TEST06",
@@ -45,7 +48,7 @@ def test_what_lies_where_in_v6(valid_tree: Path, tmp_path: Path) -> None:
 
 
 def test_only_the_round_is_another_afterwards(valid_tree: Path, tmp_path: Path) -> None:
-    migrate(valid_tree, tmp_path / "new", "v6")
+    migrate(valid_tree, tmp_path / "new", V6)
     report = validate(tmp_path / "new", "v6.0", processes=1)
     errors = {found.code for found in report.findings if found.severity == "error"}
     # Seeds are v5.1's, and stable-diffusion-xl is an edge benchmark with other images since v6.0.
@@ -64,7 +67,7 @@ def test_measurements_without_results_are_left_out(
 ) -> None:
     root = fresh_tree()
     trees.write(root / f"{CLOSED}/measurements/{SYSTEM}/Offline/user.conf", "a = 1\n")
-    left = migrate(root, tmp_path / "new", "v6")
+    left = migrate(root, tmp_path / "new", V6)
     assert left == [f"{CLOSED}/measurements/{SYSTEM}/Offline/user.conf"]
 
 
@@ -73,7 +76,7 @@ def test_two_files_never_become_one(fresh_tree: Callable[[], Path], tmp_path: Pa
     folder = root / f"{CLOSED}/measurements/{SYSTEM}/llama2-70b-99/Offline"
     trees.write(folder / f"{SYSTEM}_Offline.json", "{}")
     with pytest.raises(UserError, match=r"would both become .*measurements\.json"):
-        migrate(root, tmp_path / "new", "v6")
+        migrate(root, tmp_path / "new", V6)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tree1"]
 
 
@@ -81,13 +84,13 @@ def test_two_files_never_become_one(fresh_tree: Callable[[], Path], tmp_path: Pa
 def test_what_cannot_be_migrated_is_refused(
     bad: str, fresh_tree: Callable[[], Path], tmp_path: Path
 ) -> None:
-    root, output, layout = fresh_tree(), tmp_path / "new", "v6"
+    root, output, layout = fresh_tree(), tmp_path / "new", V6
     if bad == "exists":
         output.mkdir()
     elif bad == "inside":
         output = root / "new"
     elif bad == "same layout":
-        layout = "v5.1"
+        layout = V5_1
     elif bad == "link":
         os.symlink("nowhere", root / CLOSED / "link")
     else:
@@ -109,7 +112,7 @@ SDXL_V6 = f"{CLOSED}/results/{SYSTEM}/stable-diffusion-xl"
 
 def test_codes_of_v6(valid_tree: Path, tmp_path: Path) -> None:
     root = tmp_path / "new"
-    migrate(valid_tree, root, "v6")
+    migrate(valid_tree, root, V6)
     model = root / CLOSED / f"results/{SYSTEM}/llama2-70b-99"
     os.rename(model, model.with_name("gpt-oss-120b"))
     trees.write(model.with_name("gpt-oss-120b") / "Server/config.yaml", "a: 1\n")
@@ -125,7 +128,7 @@ def test_codes_of_v6(valid_tree: Path, tmp_path: Path) -> None:
 def test_a_directory_without_divisions_is_refused(tmp_path: Path) -> None:
     (tmp_path / "old/runs").mkdir(parents=True)
     with pytest.raises(UserError, match=r"isn't a submission; name the directory with closed/"):
-        migrate(tmp_path / "old", tmp_path / "new", "v6")
+        migrate(tmp_path / "old", tmp_path / "new", V6)
     assert not (tmp_path / "new").exists()
 
 
@@ -135,5 +138,5 @@ def test_a_tree_that_the_disk_has_no_room_for_is_not_begun(
     full = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr("shutil.disk_usage", lambda _: full)
     with pytest.raises(UserError, match=r"has 0\.0 GB free and the copy needs \d+\.\d GB"):
-        migrate(valid_tree, tmp_path / "new", "v6")
+        migrate(valid_tree, tmp_path / "new", V6)
     assert list(tmp_path.iterdir()) == []

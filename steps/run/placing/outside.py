@@ -1,0 +1,86 @@
+"""`python -m steps.run.placing.outside OUTPUT IMAGE SETTINGS -- COMMAND...`: a run in a container
+whose engines are on several nodes.
+
+A container has neither the user's keys nor Slurm's tools nor a container engine. So this process,
+outside of it, listens on a socket in the checkout's results, and gives the run that connects a
+process that places engines (steps/run/placing/nodes.py), whose stdin and stdout are the connection.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+
+from steps import ROOT
+from steps.base import processes
+from steps.config.runtime import ContainerSettings
+from steps.run.placing.launch import socket_of
+
+NODES = "steps.run.placing.nodes"
+
+
+def main(arguments: list[str]) -> int:
+    """The command's exit status; signals that end this process end the command first."""
+    processes.die_with_parent(signal.SIGTERM)
+    split = arguments.index("--")
+    (output, manifest, settings), command = arguments[:split], arguments[split + 1 :]
+    log = Path(command[command.index("--log") + 1])
+    os.chdir(ROOT)
+    path = socket_of(Path(output).parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)  # of one that was killed
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(str(path))
+        path.chmod(0o600)
+        door.listen()
+        given = door, log.with_name(f"{log.stem}.nodes{log.suffix}"), manifest, settings
+        threading.Thread(target=_serve, args=given, daemon=True).start()
+        try:
+            return _run(without_accelerators(command, settings))
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def without_accelerators(command: list[str], settings: str) -> list[str]:
+    """LoadGen's own container has no engine, and its machine perhaps no accelerator."""
+    typed = ContainerSettings.model_validate_json(settings)
+    bare = typed.model_copy(update={"devices": (), "groups": (), "gpus": None})
+    return [bare.model_dump_json() if word == settings else word for word in command]
+
+
+def _serve(door: socket.socket, log: Path, manifest: str, settings: str) -> None:
+    with contextlib.suppress(OSError):  # it is closed when the command has ended
+        while True:
+            connection, _ = door.accept()
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with connection, log.open("wb") as words:
+                subprocess.Popen(
+                    [sys.executable, "-m", NODES, manifest, settings],
+                    stdin=connection.fileno(),
+                    stdout=connection.fileno(),
+                    stderr=words,
+                    cwd=ROOT,
+                    start_new_session=True,
+                )
+
+
+def _run(command: list[str]) -> int:
+    child = subprocess.Popen(command, preexec_fn=processes.die_with_parent)
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        if child.poll() is None:
+            child.send_signal(number)
+
+    for number in processes.ENDS:
+        signal.signal(number, pass_on)
+    status = child.wait()
+    return status if status >= 0 else 128 - status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,131 @@
+"""A run in a container reaches what places its engines by a socket in the checkout's results."""
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from steps.base.record import publish
+from steps.config.runtime import ContainerSettings
+from steps.plan.plan import Job, Plan
+from steps.run.placing.cluster import Outside, _outside
+from steps.run.placing.launch import Order, Reply, socket_of
+from steps.run.placing.outside import without_accelerators
+from steps.schedule.kubernetes import placed
+from tests.conftest import ROOT, planned
+
+LIMIT_S = 60
+CLUSTER = ("experiment=mangoboost-v5.1", "system=mangoboost-mi300x-mi325x", "engine=vllm")
+HOSTS = "cluster.hosts=[a,b,c,d,e,f]"
+
+
+def run_of(plan: Plan, scenario: str = "Offline") -> Job:
+    return next(
+        job for job in plan.jobs if job.step == "performance_run" and job.key.endswith(scenario)
+    )
+
+
+def test_a_run_in_an_image_is_started_from_outside_of_it_where_it_starts_its_nodes() -> None:
+    path = Path("results/plans/x.json")
+    for overrides, wanted in {(HOSTS,): True, ("scheduler=slurm",): True, (): False}.items():
+        plan = planned(*CLUSTER, *overrides)
+        job = run_of(plan)
+        words = placed.launcher(job, plan, path)
+        assert ("steps.run.placing.outside" in words) == wanted
+        if wanted:
+            assert words[-4:] == [job.output, job.inputs["environment"], job.container, "--"]
+    alone = planned("experiment=amd-v5.1", "system=amd-mi300x")
+    assert not placed.outside(run_of(alone))
+
+
+def test_clocks_of_one_machine_are_not_set_for_a_cluster() -> None:
+    plan = planned("experiment=dell-mangoboost-v5.1", "engine=llama2-70b", "site.sudo=true")
+    by_system = {job.key.split("/")[0]: job for job in plan.jobs if job.step == "performance_run"}
+    assert placed.power_of(by_system["dell-mangoboost-mi300x"])
+    assert not placed.power_of(by_system["dell-mangoboost-mi300x-2-nodes"])
+
+
+def test_loadgens_own_container_has_no_accelerator() -> None:
+    job = run_of(planned(*CLUSTER, HOSTS))
+    command = ["python", "-m", "steps.machine.runtime", "manifest", job.container, "-m", "x"]
+    found = without_accelerators(command, job.container)
+    assert found[:4] == command[:4] and found[5:] == command[5:]
+    bare = ContainerSettings.model_validate_json(found[4])
+    given = ContainerSettings.model_validate_json(job.container)
+    assert given.devices and not bare.devices and not bare.groups
+    assert bare.network == given.network == "host"
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    with publish(tmp_path / "image", step="container", config={}, inputs={}, code="") as workspace:
+        workspace.result = {"image": "sha256:0", "python": "/python"}
+    return tmp_path / "image/manifest.json"
+
+
+def test_what_is_asked_over_the_socket_is_answered_and_ends_with_it(
+    image: Path, tmp_path: Path
+) -> None:
+    """Here that the cluster's nodes can't be asked: this isn't a job of Slurm."""
+    output, log = tmp_path / "run/manifest.json", tmp_path / "log.txt"
+    settings = run_of(planned(*CLUSTER, HOSTS)).container
+    waiting = [sys.executable, "-c", "input()", "--log", str(log)]
+    outside = [sys.executable, "-m", "steps.run.placing.outside"]
+    process = subprocess.Popen(
+        [*outside, str(output), str(image), settings, "--", *waiting],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+    )
+    path = ROOT / socket_of(output.parent)
+    limit = time.monotonic() + LIMIT_S
+    while not path.exists():
+        assert process.poll() is None and time.monotonic() < limit
+        time.sleep(0.05)
+    client = Outside(path)
+    order = Order(address="slurm", engines=(1,), key="00", limit_s=10.0)
+    client.tell(order.model_dump_json())
+    reply = Reply.model_validate_json(_line(client))
+    assert reply.error is not None and "needs a job of Slurm" in reply.error
+    client.close()
+    process.communicate(b"\n", timeout=LIMIT_S)
+    assert process.returncode == 0
+    assert not path.exists()
+
+
+def _line(client: Outside) -> str:
+    text = b""
+    deadline = threading.Timer(LIMIT_S, client.close)
+    deadline.start()
+    while not text.endswith(b"\n"):
+        part = client._socket.recv(4096)
+        assert part
+        text += part
+    deadline.cancel()
+    return json.dumps(json.loads(text))
+
+
+def test_a_socket_that_a_killed_run_left_is_nobodys(tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    assert _outside(path) is None
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+        left.listen()
+        found = _outside(path)
+        assert found is not None
+    found._socket.close()
+    assert path.exists() and _outside(path) is None
+
+
+def test_a_sockets_name_is_short_wherever_the_checkout_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path / ("x" * 120) / "run"
+    assert len(str(socket_of(deep))) < 60
+    monkeypatch.chdir(ROOT)
+    assert socket_of(ROOT / "results/a") == socket_of(Path("results/a"))
+    assert socket_of(ROOT / "results/a") != socket_of(ROOT / "results/b")
