@@ -12,7 +12,7 @@ from steps.config.results import result_of
 from steps.config.run_results import RunResult
 from steps.config.submission import Cell
 
-SUBMITTABLE_ENGINES = ("vllm",)
+SUBMITTABLE_ENGINES = ("vllm", "diffusers")
 """Engines that compute; a null engine's results never enter a tree."""
 
 
