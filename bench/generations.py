@@ -29,6 +29,9 @@ NEAR = 0.25
 """A near tie: log-probabilities that differ by no more. Logits are bfloat16, whose step is 0.125 at
 16 to 32, and each of the two has been rounded."""
 
+STOPPED, SEQUENCE = 96, slice(5, 8)
+"""So many prompts are asked again, to stop at these tokens of their answers."""
+
 Parted = tuple[int, list[int], int, int]
 """An answer's number, the tokens before the one at which it parts, V0's token and V1's."""
 
@@ -77,6 +80,7 @@ def compare(options: argparse.Namespace, home: Path) -> None:
         right = sum(a == b for a, b in zip(found["answers"], truth, strict=True))
         print(f"{name}: {found['identity']}, {right} of {len(truth)} as in the dataset")
         print(f"{name}: {found['steps']} steps, from {found['source']}")
+        print("{}: {} of {} end with their stop sequence".format(name, *found["stopped"]))
         if task["first_tokens"]:
             wrong = sum(a != b[0] for a, b in zip(found["first"], found["answers"], strict=True))
             print(f"{name}: {wrong} first tokens that aren't the answer's")
@@ -181,7 +185,28 @@ def answer(path: Path) -> None:
             whole.update((number, tokens.tolist()) for number, tokens in events.completed)
         found = {"answers": [whole[n] for n in numbers], "first": [first.get(n) for n in numbers]}
         found |= {"identity": engine.identity(), "steps": steps, "source": _source()}
+        found["stopped"] = stopped(engine, prompts[:STOPPED], found["answers"][:STOPPED])
     path.with_suffix(".found").write_text(json.dumps(found), encoding="utf-8")
+
+
+def stopped(engine: Any, prompts: Sequence[list[int]], answers: Sequence[list[int]]) -> list[int]:
+    """Asked again with a sequence out of the middle of each answer: how many end with it as they
+    should, and of how many."""
+    from steps.run.engines.engine import asked
+
+    stops = [answer[SEQUENCE] or answer[-1:] for answer in answers]
+    numbers = range(len(prompts))
+    engine.submit(asked(numbers, numbers, prompts, stops))
+    found: dict[int, list[int]] = {}
+    while len(found) < len(prompts):
+        found.update((n, tokens.tolist()) for n, tokens in engine.step().completed)
+    wanted = [cut(answer, stop) for answer, stop in zip(answers, stops, strict=True)]
+    return [sum(found[n] == wanted[n] for n in numbers), len(prompts)]
+
+
+def cut(answer: list[int], stop: list[int]) -> list[int]:
+    ends = range(len(stop) + 1, len(answer) + 1)
+    return next((answer[:end] for end in ends if answer[end - len(stop) : end] == stop), answer)
 
 
 def _source() -> str:
