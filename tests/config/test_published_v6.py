@@ -186,8 +186,18 @@ def test_what_of_gpt_oss_this_version_cant_do_is_said_by_name(plan: Plan) -> Non
         for job in plan.jobs
         if job.limitation and "gpt-oss-120b" in job.key
     }
-    assert "gpt-oss-120b" in said["dataset"]
-    assert "LiveCodeBench" in said["accuracy_check"]
+    assert "gpt-oss-120b" in said["dataset"] and "LiveCodeBench" in said["dataset"]
+    assert not {"accuracy_check", "compliance_check"} & said.keys(), (
+        "but for programs, it is scored"
+    )
+
+
+def test_gpt_oss_has_prompts_for_accuracy_and_for_test07(cells: Cells) -> None:
+    jobs = cells["8xMI355X_2xEPYC_9575F/gpt-oss-120b/Offline"][1]
+    prompts = jobs["performance_run"].inputs["dataset"]
+    scored = jobs["accuracy_run"].inputs["dataset"]
+    assert jobs["accuracy_check"].inputs["dataset"] == scored != prompts
+    assert "/gpt-oss-120b/accuracy-" in scored
 
 
 def test_a_cluster_uses_no_more_than_its_nodes_have() -> None:
