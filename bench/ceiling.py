@@ -22,8 +22,8 @@ from bench import ratios, subjects
 from bench.forks import forked
 from steps.base.console import Console
 from steps.base.strict import Scenario
+from steps.mlperf.detail import read_detail
 from steps.mlperf.loadgen import DETAIL, P99, TTFT_KEY, USER_CONF
-from steps.mlperf.loadgen_log import read_detail
 from steps.run.sut.user_conf import render_user_conf
 
 BATCH = 256

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from steps import ROOT
 from steps.base.record import Manifest
+from steps.mlperf.detail import read_detail
 from steps.mlperf.loadgen import ANSWERS, DETAIL
-from steps.mlperf.loadgen_log import read_detail
 from steps.plan.frozen import frozen_plan
 from steps.plan.plan import load
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from bench import ratios as kept
 from steps import ROOT
 from steps.base.record import sha256_file
+from steps.mlperf.detail import read_detail
 from steps.mlperf.loadgen import ANSWERS
-from steps.mlperf.loadgen_log import read_detail
 from steps.plan.frozen import frozen_plan
 from steps.plan.plan import Job, load
 from steps.plan.registry import STEPS

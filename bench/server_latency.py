@@ -35,8 +35,8 @@ from steps.commands.tune.arrivals import arrivals
 from steps.config.generation import Generation
 from steps.config.layers import merged
 from steps.config.runs import PerformanceRunConfig
+from steps.mlperf.detail import read_detail
 from steps.mlperf.loadgen import DETAIL, SAMPLES_FILE
-from steps.mlperf.loadgen_log import read_detail
 from steps.prepare import samples
 from steps.run.sut.run import execute
 

@@ -18,8 +18,8 @@ from steps.base.record import MANIFEST, Workspace, publish
 from steps.base.strict import Scenario
 from steps.config.layers import merged
 from steps.config.runs import PerformanceRunConfig
+from steps.mlperf.detail import read_detail
 from steps.mlperf.loadgen import DETAIL, P99, SAMPLES_FILE, TTFT_KEY
-from steps.mlperf.loadgen_log import read_detail
 from steps.plan.make import make
 from steps.run.sut.run import execute
 
@@ -50,7 +50,7 @@ def artifacts(home: Path, samples: int) -> dict[str, Path]:
     """A model of one byte and that many prompts; the manifests by role."""
     with publish(home / "model", step="model", config={}, inputs={}, code="") as workspace:
         (workspace.directory / "model.safetensors").write_bytes(b"x")
-        workspace.result = {"simulated": False}
+        workspace.result = {"name": "tiny", "simulated": False}
     draw = random.Random(0)
     mu = math.log(PROMPT_TOKENS) - PROMPT_SIGMA**2 / 2
     prompts = []

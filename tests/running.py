@@ -21,7 +21,7 @@ def artifacts_of(home: Path, samples: int) -> dict[str, Path]:
     """A model and a dataset for engines that read no weights: manifests by role."""
     with publish(home / "model", step="model", config={}, inputs={}, code="") as workspace:
         (workspace.directory / "model.safetensors").write_bytes(b"x")
-        workspace.result = {"simulated": False}
+        workspace.result = {"name": "tiny", "simulated": False}
     # Engines may have an older pandas, which reads no columns of the newer one's strings.
     columns = pandas.Index(["tok_input"], dtype=object)
     prompts = pandas.DataFrame([[[1, 4, 10 + n]] for n in range(samples)], columns=columns)
@@ -29,6 +29,20 @@ def artifacts_of(home: Path, samples: int) -> dict[str, Path]:
         for name in ("evaluation.pkl", "calibration.pkl"):
             prompts.to_pickle(workspace.directory / name)
     return {role: home / role / "manifest.json" for role in ("model", "dataset")}
+
+
+def run_result(**changes: object) -> dict[str, Any]:
+    """A LoadGen run's result, as its manifest has it."""
+    return {
+        "mode": "PerformanceOnly",
+        "scenario": "Offline",
+        "engine": {"name": "null", "version": "1", "device": "none"},
+        "loadgen_version": "5.1.2",
+        "samples": 64,
+        "output_tokens": 640,
+        "duration_s": 60.0,
+        **changes,
+    }
 
 
 def command(

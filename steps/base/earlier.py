@@ -15,8 +15,6 @@ from steps.base.record import MANIFEST, Manifest, write_atomically
 
 RUNS, EARLIER = "runs", "earlier"
 REASON = "reason.json"
-TRIES = "tries"
-"""Key of the number in a run's result: this one and those before it with the same settings."""
 
 
 def home(run: Path) -> Path | None:
@@ -46,11 +44,6 @@ def count(run: Path, same: Callable[[dict[str, Any]], bool]) -> int:
         except UserError:
             found += 1
     return found
-
-
-def tries_of(manifest: Manifest) -> int:
-    """The number in a run's result; 1 for a version that didn't count."""
-    return int(manifest.result.get(TRIES, 1))
 
 
 def set_aside(run: Path, reason: str) -> Path:

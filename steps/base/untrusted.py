@@ -21,6 +21,7 @@ MAX_LINE_BYTES = 16 << 20
 
 MAX_TEXT_BYTES = 4 << 20
 MAX_COMPLAINT = 120
+MAX_SHOWN_CHARACTERS = 80
 
 
 class Damaged(Exception):
@@ -132,3 +133,12 @@ def sha256_of(path: Path) -> str:
             return digest_of(stream, hashlib.sha256())
         except OSError as error:
             raise Damaged(f"it can't be read ({reason_of(error)})") from error
+
+
+def shown(value: Any) -> str:
+    """A value of a stranger's file, short; it may be nested deeper than Python can show."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):
+        return "a value too large to show"
+    return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"

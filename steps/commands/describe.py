@@ -18,10 +18,11 @@ from steps.base.record import write_atomically
 from steps.base.strict import Strict
 from steps.base.untrusted import Damaged, text_of
 from steps.config.artifacts import DescribeConfig
+from steps.config.description import DescribedField
 from steps.machine.probes.machine import probe
 from steps.machine.probes.values import Node
 from steps.plan.make import make
-from steps.run.describe import Field, described, system
+from steps.run.describe import described, system
 
 FOLDER = Path("results/systems")
 VALUE_WIDTH = 62
@@ -70,7 +71,7 @@ def command(options: argparse.Namespace) -> int:
 class Description(Strict):
     """Fields of each system, name to value, and what a probe could not find out."""
 
-    systems: dict[str, dict[str, Field]]
+    systems: dict[str, dict[str, DescribedField]]
     problems: tuple[str, ...]
 
 
@@ -118,7 +119,7 @@ def _systems(overrides: list[str], site: Path | None) -> list[DescribeConfig]:
     return [DescribeConfig.model_validate_json(job.config) for job in jobs]
 
 
-def _table(name: str, fields: Mapping[str, Field]) -> str:
+def _table(name: str, fields: Mapping[str, DescribedField]) -> str:
     rows = []
     for field, entry in fields.items():
         overruled = f"\n(probed: {entry.probed})" if entry.probed else ""
@@ -136,7 +137,7 @@ def _table(name: str, fields: Mapping[str, Field]) -> str:
     )
 
 
-def _write_all(name: str, fields: Mapping[str, Field], root: Path) -> None:
+def _write_all(name: str, fields: Mapping[str, DescribedField], root: Path) -> None:
     """Three files: the description, its origins, and lines for conf/system."""
     folder = root / FOLDER / name
     origins = {field: entry.model_dump(exclude_none=True) for field, entry in fields.items()}

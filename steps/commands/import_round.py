@@ -21,8 +21,8 @@ from steps.base.errors import UserError
 from steps.base.record import write_atomically
 from steps.base.untrusted import Damaged, text_of
 from steps.commands.closed_rules import closed_rules
+from steps.mlperf.detail import Detail, read_detail
 from steps.mlperf.loadgen import USER_CONF, loadgen_scenario
-from steps.mlperf.loadgen_log import Detail, read_detail
 from steps.mlperf.published import table
 from steps.mlperf.published.importing import Imported, import_tables, problems
 from steps.mlperf.published.logs import LOG

@@ -15,8 +15,8 @@ from steps.config.window import WindowBounds
 class Bounds(Strict):
     """Accuracy bounds of a round, by the checker's names of the metrics."""
 
-    minimum: dict[str, float]
-    maximum: dict[str, float]
+    minimum: dict[str, PositiveNumber]
+    maximum: dict[str, PositiveNumber]
 
 
 class Gates(Strict):

@@ -1,9 +1,10 @@
 """Composition: overrides in, one resolved configuration per cell out, each value with its origin.
 
-Beside overrides.py, placing.py, points.py, tracing.py and remembered.py nothing knows Hydra and
-OmegaConf, and only remembered.py names what is private to them.
+Beside composing.py, overrides.py, placing.py, points.py and tracing.py nothing knows Hydra and
+OmegaConf.
 """
 
+import os
 import re
 import shutil
 import tempfile
@@ -11,10 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial, reduce
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import yaml
-from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -25,6 +25,7 @@ from steps.base.errors import UserError, shown
 from steps.base.yaml_text import mapping_of
 from steps.config.axes import AXES
 from steps.config.composed import ComposedCell, Composition, row
+from steps.config.composing import Composer, Place
 from steps.config.engine import SSH
 from steps.config.groups import System, hardware_file
 from steps.config.layers import SELECTORS, effective
@@ -34,7 +35,7 @@ from steps.config.placing import Placing, require_settings
 from steps.config.points import base_of, points_of, require_matrix
 from steps.config.remembered import remember
 from steps.config.site import PACKAGE, absent, site_text
-from steps.config.tracing import Reader, reading, trace, written
+from steps.config.tracing import trace, written
 from steps.config.view import certainly_read
 from steps.config.view import rows as short_rows
 
@@ -42,6 +43,9 @@ remember()
 
 MATRIX_KEYS = ("experiment", "matrix", "cells", "experiment_name")
 """What the choice of cells depends on; every other override applies to each of them."""
+
+SHARED = 24
+"""So many compositions are kept in a process: a whole submission has ten."""
 
 UNRESOLVED = ("round", "matrix", "cells", "set")
 """What only other groups read: the large tables of a round are resolved where they are used."""
@@ -239,19 +243,39 @@ FOREIGN = (
 file, so nothing in it may come from the environment, the clock or the machine."""
 
 
+ONCE = ("engine", "layers", "source_layers")
+"""Resolvers of several layers, whose results many values of a cell refer to."""
+
+Known = dict[tuple[str, ...], DictConfig]
+"""What the resolvers of ONCE came to at a cell, by their names and paths."""
+
+
 @contextmanager
-def _our_resolvers(home: Path) -> Iterator[None]:
-    """Within it, and within Hydra's own, no interpolation reaches anything else."""
+def _our_resolvers(home: Path) -> Iterator[Known]:
+    """Within it, and within Hydra's own, no interpolation reaches anything else. Who goes on to
+    another cell clears what it yields."""
     ours: dict[str, Callable[..., Any]] = {**RESOLVERS, "engine": partial(_engine, home)}
     ours["accelerators"] = partial(_accelerators, home)
+    known: Known = {}
     for name, function in ours.items():
-        OmegaConf.register_new_resolver(name, function, replace=True)
+        once = _once(name, function, known) if name in ONCE else function
+        OmegaConf.register_new_resolver(name, once, replace=True)
     for name in FOREIGN:
         OmegaConf.clear_resolver(name)
     try:
-        yield
+        yield known
     finally:
         OmegaConf.clear_resolvers()  # and brings back OmegaConf's
+
+
+def _once(name: str, function: Callable[..., DictConfig], known: Known) -> Callable[..., Any]:
+    def resolved(*paths: str, _root_: DictConfig) -> DictConfig:
+        key = (name, *paths)
+        if key not in known:
+            known[key] = function(*paths, _root_=_root_)
+        return known[key]
+
+    return resolved
 
 
 # ---- cells -------------------------------------------------------------------------------------
@@ -303,26 +327,27 @@ def _composition(
     with (
         _with_site(conf, site) as home,
         initialize_config_dir(str(home), version_base="1.3"),
-        _our_resolvers(home),
-        reading() as reader,
+        _our_resolvers(home) as known,
     ):
+        composer = Composer(home)
         typed = read(home, overrides)
         systems = None
         if site is not None:
             stand_in = site.stem
             systems = [_replaced_by(site, typed.axes.get("system"))]
         chosen = [text for text in typed.fixed if key_of(text).split(".")[0] in MATRIX_KEYS]
-        base = _composed(chosen, "the configuration")
+        shared = _Shared(home if site is None else None)
+        base = shared.base(composer, chosen)
         require_matrix(base, typed)
         points = points_of(home, base, typed, systems, site)
         if not points:
             raise UserError("the experiment has no cell; give each of its axes a value")
-        composer = _Composer(home, typed, reader, site, probe)
+        cells_of = _Cells(home, typed, composer, shared, known, site, probe)
         cells = [
-            composer.cell(point if stand_in is None else {**point, "system": stand_in})
+            cells_of.cell(point if stand_in is None else {**point, "system": stand_in})
             for point in points
         ]
-        composer.placing.require_all_held([cell.names for cell in cells])
+        cells_of.placing.require_all_held([cell.names for cell in cells])
     found = _of_rows(cells, typed.rows) if typed.rows else cells
     return Composition(str(base["experiment_name"]), tuple(found), typed)
 
@@ -378,14 +403,18 @@ def _with_site(conf: Path, site: Path | None) -> Iterator[Path]:
         yield home.resolve()
 
 
-def _composed(overrides: list[str], what: str) -> DictConfig:
+def _composed(
+    composer: Composer, overrides: list[str], what: str
+) -> tuple[DictConfig, tuple[Place, ...]]:
     try:
-        return hydra_compose("config", overrides=overrides)
+        return composer.compose(overrides)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
-        raise _unknown_key(overrides, error) or _refused(what, error) from error
+        raise _unknown_key(composer, overrides, error) or _refused(what, error) from error
 
 
-def _unknown_key(overrides: Sequence[str], error: Exception) -> UserError | None:
+def _unknown_key(
+    composer: Composer, overrides: Sequence[str], error: Exception
+) -> UserError | None:
     """What to type instead of a key that isn't there; None: it is another fault."""
     there = re.search(r"An item is already at '([^']*)'", str(error))
     if there is not None:
@@ -396,7 +425,7 @@ def _unknown_key(overrides: Sequence[str], error: Exception) -> UserError | None
     key = found[1]
     rest = [text for text in overrides if key_of(text) != key]
     try:
-        node: Any = hydra_compose("config", overrides=rest)
+        node: Any = composer.compose(rest)[0]
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError):
         return None
     above, below = [], key.split(".")
@@ -429,26 +458,71 @@ def _require_own(site: Path, files: Files) -> None:
             )
 
 
-class _Composer:
-    """Composes cells; those that differ in nothing but their scenario share one composition.
-
-    Hydra takes a third of a second for a cell, and a scenario is two keys of one file.
+class _Shared:
+    """Compositions that are needed again: cells that differ in nothing but their scenario share
+    one, for a scenario is two keys of one file. `conf`: whatever this process composes shares them
+    too, as long as no file of it changes; None: it doesn't.
     """
 
+    _of_process: ClassVar[dict[tuple[object, ...], Any]] = {}
+
+    def __init__(self, conf: Path | None) -> None:
+        self._made: dict[tuple[object, ...], Any] = self._of_process if conf else {}
+        self._conf: tuple[object, ...] = (conf, _stamp(conf)) if conf else ()
+
+    def base(self, composer: Composer, chosen: list[str]) -> DictConfig:
+        """What an experiment's cells are read from, and nobody changes."""
+        found = self.get(*chosen)
+        if found is None:
+            found = _composed(composer, chosen, "the configuration")
+            self.put(found, *chosen)
+        return cast(DictConfig, found[0])
+
+    def get(self, *key: object) -> Any:
+        return self._made.get(self._conf + key)
+
+    def put(self, made: Any, *key: object) -> None:
+        while len(self._made) >= SHARED:
+            del self._made[next(iter(self._made))]
+        self._made[self._conf + key] = made
+
+
+def _stamp(conf: Path) -> tuple[object, ...]:
+    """Changes with every file of it."""
+    found = []
+    for folder, folders, names in os.walk(conf):
+        folders.sort()
+        for name in sorted(names):
+            status = os.stat(os.path.join(folder, name))
+            found.append((folder, name, status.st_ino, status.st_size, status.st_mtime_ns))
+    return tuple(found)
+
+
+class _Cells:
+    """Makes cells."""
+
     def __init__(
-        self, conf: Path, typed: Typed, reader: Reader, site: Path | None, probe: str | None
+        self,
+        conf: Path,
+        typed: Typed,
+        composer: Composer,
+        shared: _Shared,
+        known: Known,
+        site: Path | None,
+        probe: str | None,
     ) -> None:
         self._conf = conf
         self._fixed = [*typed.fixed, *([probe] if probe else [])]
         self._typed = {leaf.path: leaf.text for leaf in typed.set_by_them}
-        self._reader = reader
+        self._composer = composer
+        self._known = known
         self._site = site
-        self._shared: dict[tuple[str, ...], tuple[DictConfig, Files]] = {}
+        self._shared = shared
         self.placing = Placing(typed.settings, narrowing(conf) if typed.settings else [])
 
     def cell(self, point: Mapping[str, str]) -> ComposedCell:
         groups = [f"{group}={value}" for group, value in point.items()]
-        key = tuple(text for text in groups if not text.startswith("scenario="))
+        key = (tuple(text for text in groups if not text.startswith("scenario=")), *self._fixed)
         shared, scenario = self._shared.get(key), self._scenario(point["scenario"])
         what = " ".join(groups)
         if shared is not None and scenario is not None:
@@ -456,14 +530,15 @@ class _Composer:
             config["scenario"] = scenario
             trace(config["scenario"], "scenario")
             return self._made(config, _with_scenario(files, point["scenario"], scenario), what)
-        config = _composed([*groups, *self._fixed], what)
-        files = self._reader.files(self._typed, self._site.stem if self._site else None)
+        config, order = _composed(self._composer, [*groups, *self._fixed], what)
+        site = self._site.stem if self._site else None
+        files = Files(order, self._composer.said, self._typed, site)
         same = config["scenario"] == scenario  # else something besides its file sets it
         self._require_names(config, point, files)
         config._set_flag("allow_objects", True)
         trace(config)
         if same:
-            self._shared[key] = config, files
+            self._shared.put((config, files), key)
         return self._made(config, files, what)
 
     def _scenario(self, name: str) -> DictConfig | None:
@@ -473,6 +548,7 @@ class _Composer:
     def _made(self, config: DictConfig, files: Files, what: str) -> ComposedCell:
         named = [str(OmegaConf.select(config, f"{group}.name")) for group in NARROWING]
         names = frozenset([*named, str(OmegaConf.select(config, "benchmark.model.name"))])
+        self._known.clear()
         with self.placing.placed(config, names) as held:
             values = _resolved(config, what)
             rows = tuple(

@@ -10,6 +10,7 @@ from typing_extensions import Self
 
 from steps.base.strict import Name, NotNegative, Positive, PositiveNumber, Strict
 from steps.config.fetch import Commit, Sha256
+from steps.config.results import Result
 
 
 class UpcycleConfig(Strict):
@@ -226,6 +227,15 @@ class TrainingSetsConfig(Strict):
             for length in self.lengths
             for needles in self.needles
         }
+
+
+class TrainingSetsResult(Result):
+    """`commit` of the generator, and `haystack_sha256` of the text that needles are hidden in, of
+    sets that were made here."""
+
+    made: Literal["here", "elsewhere"]
+    commit: Commit | None = None
+    haystack_sha256: Sha256 | None = None
 
 
 class RulerData(Strict):

@@ -313,7 +313,8 @@ class EngineSettings(Strict):
 
     @model_validator(mode="after")
     def variables_can_be_set(self) -> Self:
-        for name, value in self.environment.items():
+        every = (self.environment, *self.environment_on.values())
+        for name, value in (pair for one in every for pair in one.items()):
             if not name or "=" in name or "\0" in name + value:
                 raise ValueError(
                     f"environment.{name} can't be set: a variable has a name, without =, and "

@@ -373,7 +373,7 @@ def hardware_file(conf: Path, name: str, above: tuple[str, ...] = ()) -> Mapping
     `above`: what builds on it. Raises UserError naming a file that can't be read.
     """
     path = conf / "hardware" / f"{name}.yaml"
-    own = mapping_of(path)
+    own = dict(_read(path, path.stat().st_mtime_ns if path.is_file() else 0))
     if name in above:
         raise UserError(f"{path} builds on itself ({' on '.join((*above, name))}); correct it")
     bases = [base for base in own.pop("defaults", []) if base != "_self_"]
@@ -381,3 +381,8 @@ def hardware_file(conf: Path, name: str, above: tuple[str, ...] = ()) -> Mapping
     for base in bases:
         below = merged(below, hardware_file(conf, base, (*above, name)))
     return merged(below, own)
+
+
+@lru_cache(maxsize=128)
+def _read(path: Path, written: int) -> Mapping[str, Any]:
+    return mapping_of(path)

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, OverrideType, RangeSweep
 from hydra.errors import HydraException
 
 from steps.base.arguments import nearest
 from steps.base.errors import UserError
 from steps.config.axes import AXES
+from steps.config.composing import parsed
 from steps.config.groups import choices, models
 from steps.config.origins import leaves, plain
 
@@ -115,7 +115,7 @@ def key_of(text: str) -> str:
 
 def _parsed(text: str) -> Override:
     try:
-        override = OverridesParser.create().parse_override(text)
+        override = parsed(text)
     except HydraException as error:
         raise UserError(f"override {text!r} is not KEY=VALUE as Hydra reads it") from error
     if not override.key_or_group:

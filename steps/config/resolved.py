@@ -11,9 +11,6 @@ State = Literal["read", "listed", "in a library", "unread", "unseen"]
 whole table of vLLM's; a loaded library has its name; nothing asked for it (copies of the whole
 environment don't count); or the engine has processes of its own, which aren't watched."""
 
-RESOLVED = "resolved"
-"""In the result of a run."""
-
 RESOLVED_FILE = "resolved.json"
 """Beside LoadGen's logs."""
 

@@ -2,7 +2,10 @@
 
 from typing import Any
 
-from steps.base.strict import Division, Name, Scenario, Strict
+from pydantic import ConfigDict
+
+from steps.base.strict import Division, Name, NotNegative, Scenario, Strict
+from steps.config.results import Result
 
 
 class Measurement(Strict):
@@ -76,6 +79,27 @@ class SubmissionConfig(Strict):
     cells: tuple[Cell, ...]
 
 
+class Redaction(Strict):
+    """How often something of a kind was replaced in a document; never its value."""
+
+    file: str
+    kind: str
+    count: int
+
+
+class SubmissionResult(Result):
+    """`departures`: where cells leave the rules of their round; `errors`: of the validator; with
+    any of either the tree may not be submitted. `files`: how many it has."""
+
+    divisions: tuple[Division, ...]
+    submitter: str
+    departures: tuple[str, ...]
+    errors: NotNegative
+    redactions: tuple[Redaction, ...]
+    may_be_submitted: bool
+    files: NotNegative
+
+
 class ProvenanceConfig(Strict):
     """What a submission was asked for; the rest is in its inputs."""
 
@@ -83,3 +107,11 @@ class ProvenanceConfig(Strict):
     round: Name
     submitter: str
     overrides: tuple[str, ...]
+
+
+class ProvenanceResult(Result):
+    """How many things of each kind the statement names, by the kind."""
+
+    model_config = ConfigDict(extra="allow")
+
+    __pydantic_extra__: dict[str, NotNegative]

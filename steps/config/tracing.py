@@ -1,14 +1,12 @@
-"""Files of Hydra's compositions, and values of OmegaConf with their origins."""
+"""Values of OmegaConf with their origins."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from typing import Any
 
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, ListConfig, OmegaConf, ValueNode
 
-from steps.config.origins import Files, Origin, leaves, plain, traced
+from steps.config.origins import Origin, plain, traced
 
 
 def trace(node: Any, path: str = "") -> None:
@@ -46,46 +44,3 @@ def written(config: DictConfig, path: str, value: Any) -> Origin:
         if found is None:
             return Origin(path, plain(value))
         path = found[1]
-
-
-class Reader:
-    """Knows which files of `conf/` a composition had, and what each says."""
-
-    def __init__(self) -> None:
-        self._said: dict[str, Mapping[str, Any]] = {}
-        self._order: list[tuple[str, str]] = []
-
-    def read(self, defaults: Sequence[Any], repository: Any) -> None:
-        """What the next composition is of: Hydra's list of defaults."""
-        self._order = []
-        for default in defaults:
-            path = default.config_path
-            if path is None or path.startswith("hydra/"):
-                continue
-            found = repository.load_config(path)
-            package = default.package
-            if package is None:
-                package = found.header["package"] or ""
-            self._order.append((path, package))
-            if path not in self._said:
-                raw = OmegaConf.to_container(found.config, resolve=False)
-                self._said[path] = dict(leaves(raw, ""))
-
-    def files(self, typed: Mapping[str, str], site: str | None) -> Files:
-        """Those of the last composition."""
-        return Files(tuple(self._order), self._said, typed, site)
-
-
-@contextmanager
-def reading() -> Iterator[Reader]:
-    """Within Hydra's initialization: what knows its files."""
-    reader = Reader()
-    loader: Any = GlobalHydra.instance().config_loader()
-    compose = loader._compose_config_from_defaults_list
-
-    def composed(defaults: Any, repo: Any) -> Any:
-        reader.read(defaults, repo)
-        return compose(defaults=defaults, repo=repo)
-
-    loader._compose_config_from_defaults_list = composed
-    yield reader

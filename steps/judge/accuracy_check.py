@@ -19,8 +19,8 @@ from steps.config.verdicts import (
 )
 from steps.judge.window import differences_of, window_of
 from steps.mlperf.accuracy_text import read_scores
+from steps.mlperf.detail import Detail, read_detail
 from steps.mlperf.loadgen import ANSWERS, DETAIL, loadgen_scenario
-from steps.mlperf.loadgen_log import Detail, read_detail
 
 REHEARSAL, IMAGES = "rehearsal", "stable-diffusion-xl"
 TEXT = "accuracy.txt"

@@ -14,8 +14,9 @@ from steps.config.verdicts import Complaint, ComplianceVerdict, as_result
 from steps.judge.compliance import tokens, verify
 from steps.judge.scoring.whole import samples_of
 from steps.judge.window import differences_of, window_of
+from steps.mlperf.detail import read_detail
 from steps.mlperf.loadgen import ANSWERS, DETAIL
-from steps.mlperf.loadgen_log import read_answers, read_detail
+from steps.mlperf.loadgen_log import read_answers
 from steps.mlperf.rounds import Test
 
 

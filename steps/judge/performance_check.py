@@ -12,12 +12,23 @@ from steps.config.checks import PerformanceCheckConfig
 from steps.config.verdicts import Complaint, Limits, PerformanceVerdict, as_result, plain
 from steps.config.window import Window
 from steps.judge.window import differences_of, window_of
+from steps.mlperf.detail import Detail, read_detail
 from steps.mlperf.early_stopping import allowed_misses
 from steps.mlperf.loadgen import DETAIL, LATENCY_KEY, P99, TPOT_KEY, TTFT_KEY, loadgen_scenario
-from steps.mlperf.loadgen_log import Detail, read_detail
+from steps.mlperf.timed_run import (
+    AUDIT_NUMBERS,
+    NS_PER_MS,
+    TOKEN_KEYS,
+    Breach,
+    Demands,
+    audited,
+    breaches,
+)
 
-NS_PER_MS = 1e6
 PERCENTILES = ("50.00", "90.00", "95.00", "97.00", P99, "99.90")
+
+MAY_LACK = ("result_perf_constraints_met", "early_stopping_met", *AUDIT_NUMBERS[1:])
+"""Absent where a scenario has no such constraint, and where no test samples answers."""
 
 
 def step(
@@ -52,19 +63,61 @@ def judge(
 
 
 def complaints(detail: Detail, config: PerformanceCheckConfig) -> Iterator[Complaint]:
-    """What a strict reading of the round's rules finds wrong, the most telling first: numbers
-    against their limits before LoadGen's general word.
+    """What a strict reading of the round's rules finds wrong, the most telling first, then settings
+    that aren't the configured ones.
 
     Stricter than submission_checker.py of v5.1.1, which looks neither at the test mode nor at
     audit settings, nor at errors that num_errors doesn't count.
     """
-    yield from _errors(detail)
-    yield from _latencies(detail, config)
-    yield from _validity(detail, config)
-    for key, expected in _expected(config).items():
-        value = detail.get(key)
-        if value != expected:
-            yield _unexpected(key, value, expected)
+    told = set[str]()
+    for one in (*breaches(detail, demands(config)), *audited(detail)):
+        if one.rule == "error" and "error" in told:
+            continue
+        told.add(one.rule if one.rule == "error" else one.key)
+        if one.found is not None:
+            yield _complaint(one, detail, config)
+        elif one.key not in MAY_LACK:
+            detail.get(one.key)
+    for key, expected in _configured(config).items():
+        if detail.get(key) != expected and key not in told:
+            yield _unexpected(key, detail.get(key), expected)
+
+
+def demands(config: PerformanceCheckConfig) -> Demands:
+    """The demands on a run as it was configured: where that leaves the round, the plan says so."""
+    rules, loadgen = config.rules, config.loadgen
+    served = config.scenario != "Offline"
+    tokens = {"ttft": rules.ttft_ms, "tpot": rules.tpot_ms} if served else {}
+    return Demands(
+        scenario=loadgen_scenario(config.scenario),
+        seeds=rules.seeds.model_dump(),
+        min_duration_ms=loadgen.least_ms(rules),
+        sample_count=loadgen.sample_count(rules),
+        equal_issue=rules.equal_issue,
+        token_latencies=rules.token_latencies,
+        limits_ms={name: limit for name, limit in tokens.items() if limit is not None},
+        latency_ms=rules.latency_ms if served else None,
+        target_latency_ms=None if rules.token_latencies else rules.latency_ms,
+    )
+
+
+def _complaint(one: Breach, detail: Detail, config: PerformanceCheckConfig) -> Complaint:
+    match one.rule:
+        case "error":
+            words = f"LoadGen reported an error on line {one.line}: {one.key}: {one.found}"
+            return Complaint(code="error", words=words)
+        case "errors":
+            words = f"num_errors is {one.found}"
+            return Complaint(code="num_errors", words=words, value=plain(one.found), limit=0.0)
+        case "limit":
+            return _over(one, detail, config)
+        case "met":
+            return _unmet(one.key, detail, config)
+        case "validity":
+            reason = detail.values.get("result_invalid_reason") or "early stopping was not met"
+            words = f"LoadGen says {one.found}: {reason}"
+            return Complaint(code=one.key, words=words, value=plain(one.found), limit="VALID")
+    return _unexpected(one.key, one.found, one.wanted)
 
 
 def _unexpected(key: str, value: object, expected: object) -> Complaint:
@@ -105,38 +158,6 @@ def _unit(config: PerformanceCheckConfig) -> str:
     return "Samples/s" if config.scenario == "Offline" else "Queries/s"
 
 
-def _errors(detail: Detail) -> Iterator[Complaint]:
-    if detail.errors:
-        first = detail.errors[0]
-        yield Complaint(
-            code="error",
-            words=f"LoadGen reported an error on line {first.line}: {first.key}: {first.value}",
-        )
-    if (count := detail.get("num_errors")) != 0:
-        yield Complaint(
-            code="num_errors", words=f"num_errors is {count}", value=plain(count), limit=0.0
-        )
-
-
-def _validity(detail: Detail, config: PerformanceCheckConfig) -> Iterator[Complaint]:
-    """What was not met with its numbers where there are any, then what LoadGen says of it all."""
-    for key in ("result_min_duration_met", "result_min_queries_met"):
-        if detail.get(key) is not True:
-            yield _unmet(key, detail, config)
-    # Absent where a scenario has no such constraint.
-    for key in ("result_perf_constraints_met", "early_stopping_met"):
-        if detail.values.get(key, True) is not True:
-            yield _unmet(key, detail, config)
-    if (said := detail.get("result_validity")) != "VALID":
-        reason = detail.values.get("result_invalid_reason") or "early stopping was not met"
-        yield Complaint(
-            code="result_validity",
-            words=f"LoadGen says {said}: {reason}",
-            value=plain(said),
-            limit="VALID",
-        )
-
-
 def _unmet(key: str, detail: Detail, config: PerformanceCheckConfig) -> Complaint:
     """With what to do about it, if that is known."""
     words, fix = f"{key} is {detail.values.get(key)!r}", ""
@@ -157,54 +178,35 @@ def _unmet(key: str, detail: Detail, config: PerformanceCheckConfig) -> Complain
     )
 
 
-def _latencies(detail: Detail, config: PerformanceCheckConfig) -> Iterator[Complaint]:
-    """Those of tokens have to stay below their limits; LoadGen lets whole samples reach theirs."""
-    if config.scenario == "Offline":
-        return
-    rules = config.rules
-    for name, template, limit_ms, may_reach in (
-        ("TTFT", TTFT_KEY, rules.ttft_ms, False),
-        ("TPOT", TPOT_KEY, rules.tpot_ms, False),
-        ("latency", LATENCY_KEY, rules.latency_ms, True),
-    ):
-        if limit_ms is None:
-            continue
-        value_ms = detail.get(template.format(P99)) / NS_PER_MS
-        if not (value_ms < limit_ms or (may_reach and value_ms == limit_ms)):
-            rate = detail.get("effective_target_qps")
-            yield Complaint(
-                code=name.lower(),
-                words=f"p99 {name} is {value_ms:.1f} ms at {rate:g} queries/s, the limit of "
-                f"{config.scenario} is {limit_ms:g} ms",
-                value=plain(value_ms),
-                limit=limit_ms,
-                fix=f"lower set.{config.scenario}.target_qps, or end what else runs on this "
-                "machine",
-            )
+NAMES = {key: name.upper() for name, key in TOKEN_KEYS.items()}
 
 
-def _expected(config: PerformanceCheckConfig) -> dict[str, Any]:
-    """Settings that the log must show: the configuration's, else the round's."""
+def _over(one: Breach, detail: Detail, config: PerformanceCheckConfig) -> Complaint:
+    name = NAMES.get(one.key, "latency")
+    value_ms, limit_ms = one.found / NS_PER_MS, one.wanted / NS_PER_MS
+    return Complaint(
+        code=name.lower(),
+        words=f"p99 {name} is {value_ms:.1f} ms at {detail.get('effective_target_qps'):g} "
+        f"queries/s, the limit of {config.scenario} is {limit_ms:g} ms",
+        value=plain(value_ms),
+        limit=limit_ms,
+        fix=f"lower set.{config.scenario}.target_qps, or end what else runs on this machine",
+    )
+
+
+def _configured(config: PerformanceCheckConfig) -> dict[str, Any]:
+    """Settings that the log must show, whatever the round demands."""
     rules, loadgen = config.rules, config.loadgen
     offline = config.scenario == "Offline"
     expected: dict[str, Any] = {
-        "effective_scenario": loadgen_scenario(config.scenario),
-        "effective_test_mode": "PerformanceOnly",
         "effective_target_qps": loadgen.target_qps,
         "effective_min_duration_ms": loadgen.least_ms(rules),
         "effective_performance_sample_count": loadgen.sample_count(rules),
         "effective_sample_concatenate_permutation": rules.equal_issue,
-        "effective_accuracy_log_sampling_target": 0,
-        "effective_performance_issue_unique": False,
-        "effective_performance_issue_same": False,
         "loadgen_git_status_message": "",
     }
-    for seed, value in rules.seeds.model_dump().items():
-        expected[f"effective_{seed}"] = value
     if loadgen.min_query_count is not None:
         expected["requested_min_query_count"] = loadgen.min_query_count
-    if rules.token_latencies:
-        expected["requested_use_token_latencies"] = True
     if not offline and rules.token_latencies:
         expected["requested_server_ttft_latency"] = _ns(rules.ttft_ms)
         expected["requested_server_tpot_latency"] = _ns(rules.tpot_ms)

@@ -5,9 +5,10 @@ from itertools import pairwise
 
 from steps.base.errors import UserError
 from steps.base.record import Manifest
-from steps.config.resolved import RESOLVED
+from steps.config.results import result_of
+from steps.config.run_results import RunResult
 from steps.config.window import STEPS, Cause, Cost, Disturbance, Window, WindowBounds
-from steps.run.journal.lines import JOURNAL, KEPT, Journal, Kept, Line, Step, read
+from steps.run.journal.lines import JOURNAL, Journal, Line, Step, read
 
 AROUND_S = 1.0
 """A step belongs to a disturbance at most this far away: lines are a second apart."""
@@ -34,16 +35,16 @@ class Stretch:
 
 def differences_of(run: Manifest) -> tuple[str, ...]:
     """Where the run's engine didn't do what it was asked; nothing of a run that didn't ask it."""
-    said = run.result.get(RESOLVED, {}).get("differences", ())
-    return tuple(map(str, said))
+    resolved = result_of(run, RunResult).resolved
+    return () if resolved is None else resolved.differences
 
 
 def window_of(run: Manifest, bounds: WindowBounds, say: Callable[[str], None]) -> Window | None:
     """The window of a run, and what disturbed it said; None if it kept no journal, or, with a
     sentence, if the journal doesn't tell: its loss voids no result."""
-    if KEPT not in run.result:
+    kept = result_of(run, RunResult).journal
+    if kept is None:
         return None
-    kept = Kept.model_validate(run.result[KEPT])
     try:
         journal = read(run.directory / JOURNAL)
     except UserError as error:

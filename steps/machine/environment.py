@@ -16,6 +16,8 @@ from steps.base.record import Manifest, Workspace
 from steps.base.step import main
 from steps.config import options
 from steps.config.artifacts import EnvironmentConfig
+from steps.config.environments import EnvironmentResult
+from steps.config.results import result_of
 from steps.machine import engine_options
 from steps.plan.plan import Job, Plan, environment_directory
 
@@ -36,7 +38,7 @@ def step(
     (workspace.directory / LISTING).write_text(_listing(directory), encoding="utf-8")
     if taken := engine_options.of_environment(directory / "bin/python"):
         (workspace.directory / options.FILE).write_text(taken, encoding="utf-8")
-    workspace.result = {"name": config.name, "python": _python()}
+    workspace.result = EnvironmentResult(name=config.name, python=_python()).dumped()
 
 
 def restore(plan: Plan, due: Collection[str], root: Path) -> None:
@@ -58,7 +60,7 @@ def restore(plan: Plan, due: Collection[str], root: Path) -> None:
 def _make_again(directory: Path, job: Job, root: Path) -> None:
     config = EnvironmentConfig.model_validate_json(job.config)
     made = Manifest.read(root / job.output)
-    python_then = made.result.get("python", "of an unknown version")
+    python_then = result_of(made, EnvironmentResult).python
     if python_then != _python():
         raise UserError(
             f"environment {job.key} had Python {python_then} when results were made "

@@ -1,13 +1,13 @@
 """LoadGen's logs, read as streams: mlperf_log_detail.txt and mlperf_log_accuracy.json.
 
-`record_of` and `entries_of` parse single lines, for checks of a stranger's log; `read_detail`
-and `read_answers` are for logs of our own runs, where any damage raises UserError.
+`record_of` and `entries_of` parse single lines, for checks of a stranger's log; `read_answers` is
+for logs of our own runs, where any damage raises UserError. Detail logs: steps/mlperf/detail.py.
 """
 
 import json
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,31 +34,6 @@ class Record(NamedTuple):
     is_error: bool
     is_warning: bool
     time_ms: Any
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One record's key and value: `line` counts from 1."""
-
-    line: int
-    key: str
-    value: Any
-
-
-@dataclass
-class Detail:
-    """A detail log's records. The first occurrence of a key wins, as for the official checker."""
-
-    path: Path
-    values: dict[str, Any] = field(default_factory=dict)
-    errors: list[Entry] = field(default_factory=list)
-    warnings: list[Entry] = field(default_factory=list)
-
-    def get(self, key: str) -> Any:
-        """The value; raises UserError if the log has no such key."""
-        if key not in self.values:
-            raise UserError(f"{self.path} has no {key}; it is truncated or not a log of such a run")
-        return self.values[key]
 
 
 @dataclass(frozen=True)
@@ -122,28 +97,6 @@ def entries_of(path: Path) -> Iterator[tuple[int, bytes]]:
             yield number, text
     if not closed:
         raise Damaged("it ends without its closing bracket")
-
-
-def read_detail(path: Path) -> Detail:
-    """Raises UserError for an unreadable file or a damaged record, with its line."""
-    detail = Detail(path)
-    number = 0
-    try:
-        for number, line in lines_of(path):
-            record = record_of(line)
-            if record is None:
-                continue
-            entry = Entry(number, record.key, record.value)
-            detail.values.setdefault(entry.key, entry.value)
-            if record.is_error:
-                detail.errors.append(entry)
-            elif record.is_warning:
-                detail.warnings.append(entry)
-    except Damaged as damage:
-        raise _unusable(path, damage, damage.line or number) from damage
-    if not detail.values:
-        raise UserError(f"{path} holds no record of LoadGen's; re-run")
-    return detail
 
 
 def token_bytes(path: Path) -> int:

@@ -79,6 +79,7 @@ class Planner:
         self._requirements: dict[str, Requirement] = {}
         self._schedulers: list[Scheduler] = []
         self._sudo = False
+        self._directories: dict[str, str] = {}
         self._capacity = capacity.load(root / "conf/capacity.yaml")
 
     def plan(self, cells: Iterable[Mapping[str, Any]], overrides: list[str]) -> Plan:
@@ -425,9 +426,10 @@ class Planner:
     def _environment(self, kind: str, made: Mapping[str, Job]) -> str:
         """The driver starts what runs in a container; the container itself is an input."""
         needed = made.get(f"environment/{kind}")
-        if needed is None or needed.step == "container":
-            return environment_directory(self._root, "driver")
-        return environment_directory(self._root, needed.key)
+        name = "driver" if needed is None or needed.step == "container" else needed.key
+        if name not in self._directories:
+            self._directories[name] = environment_directory(self._root, name)
+        return self._directories[name]
 
     def _locks(self) -> dict[str, str]:
         """The locks of every environment and image of the plan, and of what plans and schedules."""

@@ -13,11 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from steps.base import earlier, elsewhere, processes
+from steps.base import elsewhere, processes
 from steps.base.errors import UserError
 from steps.base.record import Manifest, Record, sha256_file
 from steps.base.strict import Strict
 from steps.config import verdicts
+from steps.config.results import result_of
+from steps.config.run_results import RunResult
 from steps.config.submission import Cell, SubmissionConfig
 from steps.config.verdicts import Verdict
 from steps.config.window import Window
@@ -155,7 +157,7 @@ class States:
             manifest = self._current(run)
         except _Unmade as unmade:
             return part.model_copy(update={"state": unmade.state, "why": unmade.why})
-        tries = earlier.tries_of(manifest)
+        tries = result_of(manifest, RunResult).tries
         part = part.model_copy(update={"tries": tries})
         if damage := manifest.altered():
             return part.model_copy(update={"state": "damaged", "why": damage[0]})

@@ -5,6 +5,8 @@ from typing import Any
 
 from steps.base.errors import UserError
 from steps.base.record import Manifest
+from steps.config.prompts import DatasetResult
+from steps.config.results import result_of
 from steps.prepare import samples
 
 TRUE = ("tok_output", "tok_ref_output")
@@ -20,7 +22,7 @@ def load(manifest: Path, count: int | None, *, answers: bool = False) -> list[li
     means all of it, as in AMD's script.
     """
     found = samples.load(manifest)
-    official = Manifest.read(manifest).result.get("official") is True
+    official = result_of(Manifest.read(manifest), DatasetResult).official
     if count is not None and count > len(found.calibration) and not official:
         raise UserError(
             f"{count} calibration prompts are wanted, {manifest.parent} has "

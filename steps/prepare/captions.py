@@ -82,6 +82,8 @@ class Words:
                 name: _text(config[name]) for name in ("bos_token", "eos_token", "pad_token")
             }
             tokenizer = clip(vocabulary, merges, special["bos_token"], special["eos_token"])
+            # Also "!", which the second encoder pads with: transformers looks for it first.
+            tokenizer.add_special_tokens(sorted(set(special.values())))
             return cls(tokenizer, int(config["model_max_length"]), vocabulary[special["pad_token"]])
         except Exception as error:  # the library raises many kinds
             raise UserError(

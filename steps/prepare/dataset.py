@@ -8,6 +8,7 @@ from steps.base.console import Console
 from steps.base.record import Workspace
 from steps.base.step import main
 from steps.config.artifacts import CaptionDataset, DatasetConfig, ReadyDataset
+from steps.config.prompts import DatasetResult, PromptsResult
 from steps.prepare import captions, ready
 from steps.prepare.rehearsal import dataset
 from steps.prepare.rehearsal.choices import dataset as choices
@@ -32,6 +33,9 @@ LENGTHS: Mapping[str, tuple[str, str]] = {
 
 USUAL = ("tok_input_length", "tok_output_length")
 
+if TYPE_CHECKING:
+    import pandas
+
 
 def step(
     config: DatasetConfig, inputs: Mapping[str, Path], workspace: Workspace, console: Console
@@ -39,21 +43,29 @@ def step(
     """Writes evaluation.pkl and calibration.pkl; the row is LoadGen's sample index."""
     chosen = config.root
     if isinstance(chosen, ReadyDataset):
-        ready.write(chosen, inputs.get("files"), workspace)
+        made = ready.write(chosen, inputs.get("files"), workspace.directory)
+        workspace.result = made.dumped()
         return
     if isinstance(chosen, CaptionDataset) or chosen.recipe == "shapes":
         captions.write(chosen, inputs["model"], workspace)
         return
     counts = {"evaluation": chosen.evaluation_count, "calibration": chosen.calibration_count}
-    asked, answered = LENGTHS.get(chosen.recipe, USUAL)
+    columns = LENGTHS.get(chosen.recipe, USUAL)
+    kept: dict[str, PromptsResult] = {}
     for name, frame in GENERATED[chosen.recipe].items():
         table = frame(counts[name])
         table.to_pickle(workspace.directory / f"{name}.pkl")
-        workspace.result[name] = {
-            "samples": len(table),
-            "input_tokens_mean": round(float(table[asked].mean()), 2),
-            "output_tokens_mean": round(float(table[answered].mean()), 2),
-        }
+        kept[name] = _counted(table, *columns)
+    made = DatasetResult(evaluation=kept["evaluation"], calibration=kept["calibration"])
+    workspace.result = made.dumped()
+
+
+def _counted(table: "pandas.DataFrame", asked: str, answered: str) -> PromptsResult:
+    return PromptsResult(
+        samples=len(table),
+        input_tokens_mean=round(float(table[asked].mean()), 2),
+        output_tokens_mean=round(float(table[answered].mean()), 2),
+    )
 
 
 if __name__ == "__main__":

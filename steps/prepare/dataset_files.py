@@ -10,6 +10,7 @@ from steps.base.record import Workspace, partial_directory
 from steps.base.step import main
 from steps.config.artifacts import DatasetFilesConfig
 from steps.config.fetch import MlcommonsSource
+from steps.config.prompts import DatasetFilesResult, FetchedFile
 from steps.prepare.fetch import sources
 from steps.prepare.fetch.client import Client
 from steps.prepare.fetch.download import Item, check_names, download
@@ -45,7 +46,8 @@ def step(
     files = list(chosen.values())
     download(files, partial, client, connections, counter.add, counter.total)
     os.replace(partial, workspace.directory)
-    workspace.result = {name: {"file": item.name} for name, item in chosen.items()}
+    got = {name: FetchedFile(file=item.name) for name, item in chosen.items()}
+    workspace.result = DatasetFilesResult(**got).dumped()
 
 
 def _listed(uri: str, names: list[str], client: Client) -> list[Item]:

@@ -12,6 +12,7 @@ from steps.base.record import MANIFEST, Workspace, sha256_file
 from steps.base.step import main
 from steps.config.artifacts import EmbeddedModel, HubModel, LocalModel, ModelConfig, StoredModel
 from steps.config.fetch import FetchConfig, HubSource, LocalSource, MlcommonsSource
+from steps.config.weights import WeightsResult
 from steps.prepare import prequantized
 from steps.prepare.checkpoint.whole import check_whole
 from steps.prepare.fetch.fetch import fetch
@@ -32,12 +33,13 @@ def step(
         check_whole(home)
     if isinstance(model, HubModel):
         refuse_another(model)
-    fetch(_order(model), inputs, workspace, console)
+    made = fetch(_order(model), workspace, console)
     if isinstance(model, HubModel):
-        workspace.result["revision"] = model.revision
         prequantized.check(model, workspace.directory)
+        made = made.but(revision=model.revision)
         if model.format is not None:
-            workspace.result |= {"format": model.format, "repository": model.repository}
+            made = made.but(format=model.format, repository=model.repository)
+    workspace.result = made.dumped()
 
 
 def _order(model: HubModel | StoredModel | LocalModel) -> FetchConfig:
@@ -99,7 +101,8 @@ def _take_embedded(model: EmbeddedModel, workspace: Workspace) -> None:
         target = workspace.directory / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / name, target)
-    workspace.result = {"name": model.name, "simulated": False, "recipe": shipped["recipe"]}
+    made = WeightsResult(name=model.name, simulated=False)
+    workspace.result = made.but(recipe=shipped["recipe"]).dumped()
 
 
 if __name__ == "__main__":

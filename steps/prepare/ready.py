@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steps.base.errors import UserError
-from steps.base.record import Manifest, Workspace
+from steps.base.record import Manifest
 from steps.config.artifacts import DatasetFile, ReadyDataset
+from steps.config.prompts import DatasetFilesResult, DatasetResult, PromptsResult
+from steps.config.results import result_of
 from steps.prepare import frames
 from steps.prepare.names import found
 
@@ -77,36 +79,41 @@ CALIBRATION = ("input", "tok_input")
 """What calibrating reads; the calibration files' other columns are theirs."""
 
 
-def write(config: ReadyDataset, fetched: Path | None, workspace: Workspace) -> None:
-    """Writes evaluation.pkl and calibration.pkl; the result has each file's digests, and says
-    whether both are MLCommons' own. `fetched`: the manifest of the fetched files; None: the
-    configuration's `path` has them.
+def write(config: ReadyDataset, fetched: Path | None, home: Path) -> DatasetResult:
+    """Writes evaluation.pkl and calibration.pkl into `home`; the result has each file's digests,
+    and says whether both are MLCommons' own. `fetched`: the manifest of the fetched files; None:
+    the configuration's `path` has them.
 
     UserError for a file that is missing, isn't the one whose digest is given, is damaged, or has
     other columns, values or rows than its recipe.
     """
     files = _files(config, fetched)
     read: dict[str, Any] = {}
+    digests: dict[str, dict[str, str]] = {}
     for part, wanted in (("evaluation", config.evaluation), ("calibration", config.calibration)):
-        read[part], digests = _checked(config, part, wanted, files[part], workspace.directory)
-        workspace.result[part] = {"file": files[part].name, **digests}
+        read[part], digests[part] = _checked(config, part, wanted, files[part], home)
     evaluation, calibration = read["evaluation"], read["calibration"]
-    workspace.result["official"] = _official(config, evaluation, calibration)
+    official = _official(config, evaluation, calibration)
     counts = {"evaluation": config.evaluation_count, "calibration": config.calibration_count}
     if config.evaluation_count > len(evaluation):
         raise UserError(
             f"{config.evaluation_count} evaluation samples are wanted, {files['evaluation']} has "
             f"{len(evaluation)}; lower the number or give the whole file"
         )
+    kept: dict[str, PromptsResult] = {}
     for part, frame in read.items():
-        kept = _plain(frame.head(counts[part]))
-        kept.to_pickle(workspace.directory / f"{part}.pkl", protocol=PROTOCOL)
-        lengths = [len(row) for row in kept["tok_input"]]
-        workspace.result[part] |= {
-            "samples": len(kept),
-            "input_tokens_mean": round(sum(lengths) / len(lengths), 2),
-            "input_tokens_max": max(lengths),
-        }
+        table = _plain(frame.head(counts[part]))
+        table.to_pickle(home / f"{part}.pkl", protocol=PROTOCOL)
+        lengths = [len(row) for row in table["tok_input"]]
+        kept[part] = PromptsResult(
+            file=files[part].name,
+            md5=digests[part]["md5"],
+            sha256=digests[part]["sha256"],
+            samples=len(table),
+            input_tokens_mean=round(sum(lengths) / len(lengths), 2),
+            input_tokens_max=max(lengths),
+        )
+    return DatasetResult(**kept, official=official)
 
 
 # ---- where the files are -----------------------------------------------------------------------
@@ -116,7 +123,8 @@ def _files(config: ReadyDataset, fetched: Path | None) -> dict[str, Path]:
     """Both files, of the job that fetched them or of a directory of this machine."""
     if fetched is not None:
         manifest = Manifest.read(fetched)
-        return {part: manifest.file(manifest.result[part]["file"]) for part in PARTS}
+        known = result_of(manifest, DatasetFilesResult)
+        return {part: manifest.file(getattr(known, part).file) for part in PARTS}
     home = Path(config.path or "").expanduser()
     if not home.is_dir():
         raise UserError(f"{home} isn't a directory; correct benchmark.dataset.path")

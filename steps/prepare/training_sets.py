@@ -18,7 +18,7 @@ from steps.base.errors import UserError
 from steps.base.record import Manifest, Workspace, partial_directory, sha256_file
 from steps.base.step import main
 from steps.base.untrusted import json_of
-from steps.config.compression import TrainingSetsConfig
+from steps.config.compression import TrainingSetsConfig, TrainingSetsResult
 
 DATA = Path("scripts/data")
 SYNTHETIC = DATA / "synthetic"
@@ -47,14 +47,15 @@ def step(
     differs or isn't given, and for a set that isn't what it should be."""
     if config.directory is not None:
         _take(config, Path(config.directory).expanduser(), workspace.directory)
-        workspace.result = {"made": "elsewhere"}
+        made = TrainingSetsResult(made="elsewhere")
     else:
         model = Manifest.read(inputs["model"]).directory
         partial = workspace.partial or partial_directory(workspace.directory)
-        workspace.result = {"made": "here", "commit": config.commit}
-        workspace.result |= _generate(config, model, partial, workspace.directory, console)
+        essays = _generate(config, model, partial, workspace.directory, console)
+        made = TrainingSetsResult(made="here", commit=config.commit, haystack_sha256=essays)
     for name, (length, needles) in config.names.items():
         _check(workspace.directory / name, config, length, needles)
+    workspace.result = made.dumped()
 
 
 # ---- taken -------------------------------------------------------------------------------------
@@ -91,7 +92,8 @@ def _take(config: TrainingSetsConfig, home: Path, directory: Path) -> None:
 
 def _generate(
     config: TrainingSetsConfig, model: Path, partial: Path, directory: Path, console: Console
-) -> dict[str, Any]:
+) -> str:
+    """The sha256 of the text that needles are hidden in."""
     partial.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     environment["NLTK_DATA"] = str(_tokenizers(config, partial))
@@ -119,7 +121,7 @@ def _generate(
     progress.close()
     for name in config.names:
         shutil.copyfile(held / name, directory / name)
-    return {"haystack_sha256": essays}
+    return essays
 
 
 def _checked_out(config: TrainingSetsConfig, home: Path) -> Path:

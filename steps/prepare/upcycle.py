@@ -19,6 +19,8 @@ from steps.base.errors import UserError
 from steps.base.record import Manifest, Workspace
 from steps.base.step import main
 from steps.config.compression import UpcycleConfig
+from steps.config.results import result_of
+from steps.config.weights import WeightsResult
 from steps.prepare.checkpoint.finite import FLOATS, decoded, encoded
 from steps.prepare.checkpoint.layout import CONFIG, Checkpoint, Tensor, open_checkpoint
 from steps.prepare.checkpoint.stream import Target, rewrite
@@ -54,7 +56,8 @@ def step(
         advance=progress.add,
     )
     progress.close()
-    workspace.result = {**source.result, "experts": config.experts}
+    made = result_of(source, WeightsResult).but(experts=config.experts)
+    workspace.result = made.dumped()
 
 
 def upcycling(checkpoint: Checkpoint, config: UpcycleConfig) -> "Upcycling":

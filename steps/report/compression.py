@@ -1,15 +1,16 @@
 """What each step of compression cost: quick checks with intervals, sizes, importance of layers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bokeh.models import Span
 
 from steps.base.record import Manifest
 from steps.config import verdicts
+from steps.config.results import result_of
 from steps.config.verdicts import QuickVerdict
+from steps.config.weights import WeightsResult
 from steps.report.blocks import Block, Cell, Chart, Column, Section, Table, number, share
 from steps.report.figures import LIMIT_COLOUR, plain_figure, plain_legend, scatter
 
@@ -37,14 +38,12 @@ def compression_section(inputs: Mapping[str, Path]) -> Section | None:
     if not checks:
         return None
     pruned = {
-        role.removeprefix("prune/"): Manifest.read(path).result
+        role.removeprefix("prune/"): result_of(Manifest.read(path), WeightsResult)
         for role, path in inputs.items()
         if role.startswith("prune/")
     }
     blocks: list[Block] = [_table(checks), _sizes(checks)]
-    blocks += [
-        _importance(name, result) for name, result in pruned.items() if "importance" in result
-    ]
+    blocks += [_importance(name, made) for name, made in pruned.items() if made.importance]
     lead = (
         "ROUGE-L on the first evaluation prompts after each step that changed the weights, in "
         "percent of the source weights' own, with a paired bootstrap 95 % interval. It decides "
@@ -119,15 +118,16 @@ def _words(check: Check) -> str:
     )
 
 
-def _importance(name: str, result: Mapping[str, Any]) -> Chart:
+def _importance(name: str, made: WeightsResult) -> Chart:
     """Both measures by layer, each as a share of its largest."""
-    found = result["importance"]
-    distances = found["angular_distance"]
-    measures = {
-        "FFN output": found["ffn_output"],
+    found, dropped = made.importance, made.dropped_layers
+    assert found is not None and dropped is not None
+    distances = found.angular_distance
+    measures: dict[str, Sequence[float]] = {
+        "FFN output": found.ffn_output,
         "angular distance": [row[layer + 1] for layer, row in enumerate(distances[:-1])],
     }
-    first, last = result["dropped_layers"]
+    first, last = dropped
     plot = plain_figure("layer", "share of the largest", height=320)
     for index, (measure, values) in enumerate(measures.items()):
         shares = [value / max(values) for value in values]
@@ -140,7 +140,7 @@ def _importance(name: str, result: Mapping[str, Any]) -> Chart:
     plain_legend(plot)
     return Chart(
         f"Importance of layers: {name}",
-        f"On {found['samples']} calibration prompts. Between the dashed lines: what was dropped.",
+        f"On {found.samples} calibration prompts. Between the dashed lines: what was dropped.",
         f"layers {first} to {last} were dropped",
         plot,
     )

@@ -11,6 +11,8 @@ WORDS = {
     "rougeL": "ROUGE-L",
     "exact_match": "exact match, %",
     "tokens_per_sample": "tokens per sample",
+    "CLIP_SCORE": "CLIP",
+    "FID_SCORE": "FID",
 }
 
 

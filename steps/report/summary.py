@@ -7,14 +7,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from steps.base import earlier
 from steps.base.errors import UserError
 from steps.base.record import Manifest, Record, sha256_file
 from steps.base.strict import Strict
 from steps.config import verdicts
 from steps.config.axes import AXES
-from steps.config.resolved import RESOLVED, Resolved
-from steps.config.submission import Cell
+from steps.config.environments import ImageResult
+from steps.config.resolved import Resolved
+from steps.config.results import result_of
+from steps.config.run_results import RunResult
+from steps.config.submission import Cell, Redaction, SubmissionResult
 from steps.config.verdicts import (
     AccuracyVerdict,
     ComplianceVerdict,
@@ -28,7 +30,6 @@ from steps.mlperf.published import table
 from steps.plan.plan import Plan
 from steps.plan.registry import STEPS
 from steps.plan.states import CellState, States, described
-from steps.submit.confidential import Redaction
 
 EVIDENCE: Mapping[str, tuple[str, str]] = {
     "performance log": ("performance_run", SUMMARY),
@@ -187,17 +188,16 @@ def summarize(plan: Plan, root: Path, folder: Path) -> Summary:
     for cell in config.cells:
         for departure in cell.departures:
             departures.setdefault(departure, []).append(cell.key)
-    package = states.current("submission")
+    made = states.current("submission")
+    package = None if made is None else result_of(made, SubmissionResult)
     return Summary(
         experiment=config.experiment,
         round=config.round,
         divisions=tuple(sorted({cell.division for cell in config.cells})),
         submitter=config.submitter,
-        may_be_submitted=package is not None and bool(package.result["may_be_submitted"]),
+        may_be_submitted=package is not None and package.may_be_submitted,
         departures={what: tuple(keys) for what, keys in departures.items()},
-        redactions=tuple(Redaction(**one) for one in package.result["redactions"])
-        if package
-        else (),
+        redactions=() if package is None else package.redactions,
         systems={
             role.removeprefix("describe/"): _described(path)
             for role, path in inputs.items()
@@ -214,6 +214,7 @@ def summarize(plan: Plan, root: Path, folder: Path) -> Summary:
 
 def _cell(cell: Cell, inputs: Mapping[str, Path], folder: Path) -> CellResult:
     run = Manifest.read(inputs[f"{cell.key}/performance_run"])
+    ran = result_of(run, RunResult)
     performance = verdicts.read(inputs[f"{cell.key}/performance_check"], PerformanceVerdict)
     checked = Manifest.read(inputs[f"{cell.key}/accuracy_check"])
     accuracy = verdicts.of(checked, AccuracyVerdict)
@@ -234,7 +235,6 @@ def _cell(cell: Cell, inputs: Mapping[str, Path], folder: Path) -> CellResult:
         for name, gate in sorted(accuracy.gates.items())
     )
     named = accuracy.reference_gate
-    engine = run.result["engine"]
     loadgen = run.config["loadgen"]
     minimum_ms = loadgen["min_duration_ms"] or run.config["rules"]["min_duration_ms"]
     limits = performance.limits
@@ -267,33 +267,19 @@ def _cell(cell: Cell, inputs: Mapping[str, Path], folder: Path) -> CellResult:
         ),
         gates=gates,
         compliance={test: passed for test, (passed, _) in compliance.items()},
-        engine=_software(engine),
-        degraded=tuple(run.result.get("degraded", ())),
-        exposed=tuple(run.result.get("exposed", ())),
-        tries=earlier.tries_of(run),
+        engine=ran.engine.words,
+        degraded=ran.degraded,
+        exposed=ran.exposed,
+        tries=ran.tries,
         window=performance.window,
-        resolved=_resolved(run),
-        dropped_variables=int(run.result.get("dropped_variables", 0)),
+        resolved=None if ran.resolved == Resolved() else ran.resolved,
+        dropped_variables=ran.dropped_variables,
         loadgen=performance.loadgen_version,
         min_duration_s=minimum_ms / 1000,
-        duration_s=run.result["duration_s"],
+        duration_s=ran.duration_s,
         evidence={name: os.path.relpath(path, folder) for name, path in evidence.items()},
         configuration={**flat(run.config), **{f"input.{k}": v for k, v in run.inputs.items()}},
     )
-
-
-def _resolved(run: Manifest) -> Resolved | None:
-    """None: the run's engine wasn't asked, or is one that computes nothing."""
-    raw = run.result.get(RESOLVED)
-    found = None if raw is None else Resolved.model_validate(raw, strict=False)
-    return None if found == Resolved() else found
-
-
-def _software(engine: Mapping[str, Any]) -> str:
-    """Name, version, generation, device and image: what differs here is other software."""
-    kind = ", ".join(filter(None, (engine.get("generation"), engine["device"])))
-    image = f" in {engine['image']}" if "image" in engine else ""
-    return f"{engine['name']} {engine['version']} ({kind}){image}"
 
 
 def _compliance(cell: Cell, inputs: Mapping[str, Path]) -> dict[str, tuple[bool, Path]]:
@@ -363,6 +349,6 @@ def _trace(role: str, path: Path, folder: Path) -> Trace | None:
         started=record.started,
         finished=record.finished,
         inputs=manifest.inputs,
-        image=manifest.result.get("image") if manifest.step == "container" else None,
+        image=result_of(manifest, ImageResult).image if manifest.step == "container" else None,
         notes=tuple(manifest.config.get("notes", ())) if manifest.step == "container" else (),
     )

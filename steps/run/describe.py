@@ -7,25 +7,16 @@ writes a node's record and merges the records of a cluster.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.record import Workspace
 from steps.base.step import main
-from steps.base.strict import Strict
 from steps.config.artifacts import MISSING, DescribeConfig
+from steps.config.description import DescribedField, DescribeResult
 from steps.machine.probes.fields import contradictions, probed
 from steps.machine.probes.machine import probe
 from steps.machine.probes.values import Node
-
-
-class Field(Strict):
-    """A field's value and where it comes from; `probed`: the probed value that was overruled."""
-
-    value: str
-    origin: Literal["probed", "configured", "missing"]
-    probed: str | None = None
 
 
 def step(
@@ -36,9 +27,7 @@ def step(
     require_true(config, node)
     fields = described(config, {"this machine": node})
     (workspace.directory / "system.json").write_text(system(fields), encoding="utf-8")
-    workspace.result = {
-        "fields": {name: f.model_dump(exclude_none=True) for name, f in fields.items()}
-    }
+    workspace.result = DescribeResult(fields=fields).dumped()
     for problem in node.problems:
         print(problem)
 
@@ -54,7 +43,7 @@ def require_true(config: DescribeConfig, node: Node) -> None:
         )
 
 
-def described(config: DescribeConfig, nodes: Mapping[str, Node]) -> dict[str, Field]:
+def described(config: DescribeConfig, nodes: Mapping[str, Node]) -> dict[str, DescribedField]:
     """Every field that the round requires, in its order, then other configured ones. A configured
     value wins: the submitter wants it printed. Raises UserError for nodes that can't be one system,
     and for a configured number of nodes that differs from theirs.
@@ -72,16 +61,16 @@ def described(config: DescribeConfig, nodes: Mapping[str, Node]) -> dict[str, Fi
     }
 
 
-def _field(configured: str | None, found: str | None) -> Field:
+def _field(configured: str | None, found: str | None) -> DescribedField:
     if configured is not None:
-        overruled = found if found != configured else None
-        return Field(value=configured, origin="configured", probed=overruled)
+        overruled = {"probed": found} if found not in (None, configured) else {}
+        return DescribedField(value=configured, origin="configured", **overruled)
     if found:
-        return Field(value=found, origin="probed")
-    return Field(value=MISSING, origin="missing")
+        return DescribedField(value=found, origin="probed")
+    return DescribedField(value=MISSING, origin="missing")
 
 
-def system(fields: Mapping[str, Field]) -> str:
+def system(fields: Mapping[str, DescribedField]) -> str:
     """The text of system.json."""
     system = {name: field.value for name, field in fields.items()}
     return json.dumps(system, indent=2, ensure_ascii=False) + "\n"

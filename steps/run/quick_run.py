@@ -16,6 +16,7 @@ from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.record import Manifest, Workspace
 from steps.base.step import main
+from steps.config.run_results import EngineIdentity, QuickRunResult
 from steps.config.runs import QuickRunConfig
 from steps.prepare import samples
 from steps.run.engines import accelerators, caches, pinning
@@ -64,11 +65,11 @@ def step(
     (workspace.directory / ANSWERS).write_text(text + "\n", encoding="utf-8")
     tokens = sum(map(len, ordered))
     print(f"{tokens} tokens in {time.monotonic() - begun:.1f} s")
-    workspace.result = {
-        "samples": len(prompts),
-        "output_tokens": tokens,
-        "engine": {**engine.identity(), "threads": engine.threads()},
-    }
+    workspace.result = QuickRunResult(
+        samples=len(prompts),
+        output_tokens=tokens,
+        engine=EngineIdentity.model_validate({**engine.identity(), "threads": engine.threads()}),
+    ).dumped()
 
 
 @contextmanager

@@ -7,18 +7,10 @@ from steps.base.confidential.finder import Finder
 from steps.base.confidential.placeholders import KINDS, PLACEHOLDERS
 from steps.base.errors import UserError
 from steps.base.record import write_atomically
-from steps.base.strict import Strict
+from steps.config.submission import Redaction
 
 OURS = ".md"
 """Documents that the submission step writes: it may replace words in these only."""
-
-
-class Redaction(Strict):
-    """How often something of a kind was replaced in a document; never its value."""
-
-    file: str
-    kind: str
-    count: int
 
 
 def require_clean(tree: Path, finder: Finder) -> None:

@@ -214,7 +214,9 @@ def test_vllm_beside_ray_is_the_rehearsals_vllm_and_the_null_engines_ray() -> No
 
 def test_a_precision_that_the_hardware_lacks_is_refused() -> None:
     chosen = ["experiment=rehearsal", "system=amd-mi300x", "benchmark=llama2-70b-99"]
-    with pytest.raises(UserError, match="mi300x computes in bf16, fp8, int8-fp8, not in mxfp4"):
+    with pytest.raises(
+        UserError, match="mi300x computes in bf16, fp16, fp8, int8-fp8, not in mxfp4"
+    ):
         planned(*chosen, "length=rule", "precision=mxfp4")
 
 

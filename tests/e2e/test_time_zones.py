@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from steps.mlperf.detail import examined
 from steps.submit.validate.audit import check_times
-from steps.submit.validate.detail import read_detail
 from steps.submit.validate.findings import Findings
 from tests.conftest import ROOT, copy_project, reproduce
 
@@ -48,7 +48,7 @@ def test_a_zone_changes_no_verdict(zone: str, scenario: str, verdicts: dict[str,
     assert verdict(verdicts[zone], scenario) == verdict(verdicts["UTC"], scenario)
     run = verdicts[zone] / "runs" / CELL / scenario / "performance_run"
     log = run / "mlperf_log_detail.txt"
-    detail, findings = read_detail(log), Findings()
+    detail, findings = examined(log), Findings()
     check_times(str(log), detail, findings)
     assert list(findings) == []
     span = detail.span()

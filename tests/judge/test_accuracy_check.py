@@ -11,7 +11,8 @@ from rouge_score.rouge_scorer import RougeScorer
 from steps.base.errors import UserError
 from steps.config.checks import AccuracyCheckConfig, Bounds, Gates
 from steps.judge.accuracy_check import bounded, judged, missed, unproven
-from steps.mlperf.loadgen_log import Answer, Detail
+from steps.mlperf.detail import Detail
+from steps.mlperf.loadgen_log import Answer
 from steps.mlperf.rouge import Rouge, common_length
 from steps.prepare.rehearsal.scores import accuracy_text, by_index
 from tests.conftest import planned

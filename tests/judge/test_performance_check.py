@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,8 +16,10 @@ from steps.config.verdicts import PerformanceVerdict, Verdict, as_result
 from steps.config.window import Disturbance, Window
 from steps.judge.performance_check import complaints, judge, metrics
 from steps.judge.window import differences_of
-from steps.mlperf.loadgen_log import MARKER, read_detail
+from steps.mlperf.detail import read_detail
+from steps.mlperf.loadgen_log import MARKER
 from tests.conftest import planned
+from tests.running import run_result
 
 P99 = "99.00"
 
@@ -188,11 +189,12 @@ def image_values(config: PerformanceCheckConfig) -> dict[str, Any]:
         "effective_target_qps": config.loadgen.target_qps,
         "effective_performance_sample_count": 5_000,
         "effective_sample_concatenate_permutation": False,
-        "requested_min_query_count": config.loadgen.min_query_count,
         "effective_target_latency_ns": 20_000_000_000,
         "result_completed_samples_per_sec": 16.2,
         "result_samples_per_second": 18.6,
     }
+    if (least := config.loadgen.min_query_count) is not None:
+        found["requested_min_query_count"] = least
     del found["requested_use_token_latencies"]
     percentiles = ("50.00", "90.00", "95.00", "97.00", "99.00", "99.90")
     return found | {f"result_{p}_percentile_latency_ns": 18_010_059_342 for p in percentiles}
@@ -273,8 +275,9 @@ def test_a_verdict_of_another_version_is_refused_in_a_sentence(tmp_path: Path) -
 
 def test_what_an_engine_did_otherwise_is_said_and_a_result_holds_all_the_same() -> None:
     said = "arguments.async_scheduling: True was asked for, the engine has False"
-    run = SimpleNamespace(result={"resolved": {"differences": [said]}})
-    assert differences_of(run) == (said,)  # type: ignore[arg-type]
-    assert differences_of(SimpleNamespace(result={})) == ()  # type: ignore[arg-type]
+    run = Manifest(Path(), "performance_run", {}, {}, {}, run_result())
+    assert differences_of(run) == ()
+    asked = replace(run, result=run_result(resolved={"differences": [said]}))
+    assert differences_of(asked) == (said,)
     verdict = Verdict(holds=True, complaints=(), differences=(said,))
     assert verdict.holds and Verdict.model_validate_json(verdict.model_dump_json()) == verdict

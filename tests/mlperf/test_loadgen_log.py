@@ -9,7 +9,8 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from steps.base.errors import UserError
-from steps.mlperf.loadgen_log import MARKER, read_answers, read_detail
+from steps.mlperf.detail import read_detail
+from steps.mlperf.loadgen_log import MARKER, read_answers
 
 MARK = MARKER.decode() + " "
 

@@ -1,5 +1,6 @@
 """What no plan is made of: numbers that are none, rates of no machine, names that are taken."""
 
+import json
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from steps.base.errors import UserError
 from steps.base.strict import Strict
 from steps.commands.cli import main
 from steps.config.loadgen import Loadgen
+from steps.config.runs import PerformanceRunConfig
 from steps.plan.make import OWN_FOLDERS, make
 from tests.conftest import ROOT, planned
 
@@ -84,6 +86,15 @@ def test_a_variable_that_no_process_can_have_makes_no_plan(entry: str, tmp_path:
     with pytest.raises(UserError, match=r"environment\..* can't be set") as caught:
         make(ROOT, ["experiment=null-engine", "scenario=Offline"], site)
     assert "\n" not in str(caught.value)
+
+
+def test_nor_does_one_of_engines_on_other_hardware() -> None:
+    plan = planned("experiment=null-engine", "scenario=Offline")
+    run = next(job for job in plan.jobs if job.step == "performance_run")
+    config = json.loads(run.config)
+    config["engine"]["environment_on"] = {"other": {"A=B": "x"}}
+    with pytest.raises(ValidationError, match=r"environment\.A=B can't be set"):
+        PerformanceRunConfig.model_validate_json(json.dumps(config))
 
 
 @given(st.sampled_from([float("inf"), float("-inf"), float("nan")]))

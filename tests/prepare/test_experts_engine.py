@@ -35,7 +35,7 @@ print(json.dumps(found))
 
 
 def test_fp8_of_an_expert_that_no_prompt_reached_is_refused(tmp_path: Path) -> None:
-    """A router without weights prefers the first two experts for every token."""
+    """A router without weights prefers the same two experts for every token."""
     warm = written(tmp_path, mixture=True)
     tensors = {
         name: (dtype, shape, bytes(len(data)) if ".2.block_sparse_moe.gate." in name else data)
@@ -52,4 +52,4 @@ def test_fp8_of_an_expert_that_no_prompt_reached_is_refused(tmp_path: Path) -> N
     assert found["cold"].startswith(
         f"no calibration prompt reached 2 of {EXPERTS * LAYERS} experts"
     )
-    assert "model.layers.2.block_sparse_moe.experts.2:" in found["cold"]
+    assert "model.layers.2.block_sparse_moe.experts." in found["cold"]

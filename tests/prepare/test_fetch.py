@@ -448,7 +448,7 @@ def test_killed_in_the_middle_it_goes_on(server: Files, tmp_path: Path) -> None:
 def test_offline_never_touches_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from steps.base.console import Console
     from steps.base.record import Workspace
-    from steps.prepare.fetch.fetch import fetch as step
+    from steps.prepare.fetch.fetch import fetch as fetch_here
 
     class NoSocket(socket.socket):
         def __init__(self, *arguments: object, **named: object) -> None:
@@ -471,7 +471,7 @@ def test_offline_never_touches_a_network(tmp_path: Path, monkeypatch: pytest.Mon
     ):
         settings = FetchConfig.model_validate_json(json.dumps(config(source, offline=True)))
         with pytest.raises(UserError, match="comes from a network and offline=true"):
-            step(settings, {}, Workspace(tmp_path), console)
+            fetch_here(settings, Workspace(tmp_path), console)
 
 
 def local(path: Path, **sha256s: str) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from steps.commands import describe
 from steps.commands.cli import call
 from steps.commands.describe import read
 from steps.config.artifacts import DescribeConfig
+from steps.config.description import DescribedField
 from steps.machine.probes.machine import Prober, probe
 from steps.machine.probes.values import Node
-from steps.run.describe import Field, described
+from steps.run.describe import described
 from tests.conftest import planned
 from tests.recorded_machine import IMAGE, MI300X, MI355X, machine, printing
 
@@ -27,7 +28,7 @@ def config(**fields: str) -> DescribeConfig:
     return DescribeConfig(name="acme", fields={**CONFIGURED, **fields}, required=REQUIRED)
 
 
-def values(found: Mapping[str, Field], origin: str) -> dict[str, str]:
+def values(found: Mapping[str, DescribedField], origin: str) -> dict[str, str]:
     return {name: field.value for name, field in found.items() if field.origin == origin}
 
 

@@ -14,7 +14,8 @@ import pytest
 from steps.base.record import Manifest
 from steps.config.layers import merged
 from steps.judge.window import window_of
-from steps.mlperf.loadgen_log import read_answers, read_detail
+from steps.mlperf.detail import read_detail
+from steps.mlperf.loadgen_log import read_answers
 from tests.conftest import planned
 from tests.run.test_journal import BOUNDS
 from tests.running import Running, alive, artifacts_of

@@ -29,6 +29,7 @@ from steps.run.journal.__main__ import readings
 from steps.run.journal.lines import JOURNAL, Device, Journal, Line, Step, read
 from steps.run.journal.order import Order
 from tests.conftest import ROOT
+from tests.running import run_result
 
 RECORDED = ROOT / "tests" / "recorded"
 
@@ -423,7 +424,7 @@ def run_of(home: Path, journal: bytes, whole_s: float) -> Manifest:
     """A published run on two CPUs with this journal."""
     with publish(home, step="performance_run", config={}, inputs={}, code="") as workspace:
         (workspace.directory / JOURNAL).write_bytes(journal)
-        workspace.result = {"journal": {"cores": 2, "whole_s": whole_s}}
+        workspace.result = run_result(journal={"cores": 2, "whole_s": whole_s})
     return Manifest.read(home / "manifest.json")
 
 

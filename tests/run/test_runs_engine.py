@@ -13,7 +13,8 @@ import pytest
 
 from steps.base.record import Manifest, publish
 from steps.base.threads import COUNTS
-from steps.mlperf.loadgen_log import read_answers, read_detail
+from steps.mlperf.detail import read_detail
+from steps.mlperf.loadgen_log import read_answers
 from steps.plan.plan import Job, Plan
 from steps.prepare.rehearsal import dataset
 from tests.conftest import ROOT, planned
@@ -49,7 +50,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         for path in (ROOT / "steps/prepare/rehearsal/model").iterdir():
             if path.name != "manifest.json":
                 shutil.copy(path, workspace.directory)
-        workspace.result = {"simulated": False}
+        workspace.result = {"name": "tiny", "simulated": False}
     with publish(home / "dataset", step="dataset", config={}, inputs={}, code="") as workspace:
         dataset.evaluation(SAMPLES).to_pickle(workspace.directory / "evaluation.pkl")
         dataset.calibration(8).to_pickle(workspace.directory / "calibration.pkl")
@@ -161,7 +162,7 @@ def test_truncated_weights_are_refused(
                 shutil.copy(path, workspace.directory)
         weights = workspace.directory / "model.safetensors"
         weights.write_bytes(weights.read_bytes()[:1000])
-        workspace.result = {"simulated": False}
+        workspace.result = {"name": "tiny", "simulated": False}
     done = run("performance_run", "Offline", inputs={"model": tmp_path / "cut/manifest.json"})
     assert done.returncode == 1
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]

@@ -26,7 +26,8 @@ from steps.base.record import Manifest, publish
 from steps.base.strict import Scenario
 from steps.config.loadgen import Loadgen
 from steps.config.runs import PerformanceRunConfig
-from steps.mlperf.loadgen_log import read_answers, read_detail
+from steps.mlperf.detail import read_detail
+from steps.mlperf.loadgen_log import read_answers
 from steps.mlperf.rounds import load
 from steps.prepare import samples
 from steps.run.sut.harness import EngineLoop
@@ -57,7 +58,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     home = tmp_path_factory.mktemp("artifacts")
     with publish(home / "model", step="model", config={}, inputs={}, code="") as workspace:
         (workspace.directory / "model.safetensors").write_bytes(b"x")
-        workspace.result = {"simulated": False}
+        workspace.result = {"name": "tiny", "simulated": False}
     prompts = [[1, 4, 10 + n] for n in range(SAMPLES)]
     dataset_of(home / "dataset", pandas.DataFrame({"tok_input": prompts}))
     return {role: home / role / "manifest.json" for role in ("model", "dataset")}

@@ -15,7 +15,8 @@ import pytest
 from bench.generations import both_forms
 from steps.base.record import Manifest, publish
 from steps.judge.compliance import tokens
-from steps.mlperf.loadgen_log import read_answers, read_detail
+from steps.mlperf.detail import read_detail
+from steps.mlperf.loadgen_log import read_answers
 from steps.prepare.rehearsal import dataset
 from tests.conftest import ROOT, planned
 from tests.running import command
@@ -40,7 +41,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         for path in (home / "weights").iterdir():
             if path.name != "manifest.json":
                 shutil.copy(path, workspace.directory)
-        workspace.result = {"simulated": False}
+        workspace.result = {"name": "tiny", "simulated": False}
     # NumPy 1.26, which AMD's images have too, reads no array of protocol 5 that NumPy 2 wrote.
     with publish(home / "dataset", step="dataset", config={}, inputs={}, code="") as workspace:
         dataset.evaluation(SAMPLES).to_pickle(workspace.directory / "evaluation.pkl", protocol=4)

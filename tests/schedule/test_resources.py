@@ -125,9 +125,7 @@ SITE = ("scheduler.partition=gpu", "scheduler.account=mlperf", "scheduler.qos=hi
 def test_nodes_of_several_kinds_are_one_heterogeneous_job() -> None:
     """Each part has its own nodes and accelerators, by the site's names, and all that is not said
     for a whole job: partition, account, time."""
-    plan = planned(
-        *MIXED, "scheduler=slurm", *SITE, "scheduler.gpu_types={mi325x: instinct_mi325x}"
-    )
+    plan = planned(*MIXED, "scheduler=slurm", *SITE, "++scheduler.gpu_types.mi325x=instinct_mi325x")
     run = next(job for job in plan.jobs if job.step == "performance_run")
     asked = Resources(plan).of(run)
     assert "gres" not in asked and "gpu" not in asked, "the plugin would say it of the last part"

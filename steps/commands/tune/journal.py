@@ -6,7 +6,6 @@ import json
 import subprocess
 import time
 from pathlib import Path
-from typing import Literal
 
 from steps.base import variables
 from steps.base.errors import UserError
@@ -23,10 +22,12 @@ from steps.commands.tune.measure import Measurement, Probe
 from steps.commands.tune.probe import PROBE
 from steps.commands.tune.request import PROBES, Request
 from steps.commands.tune.watching import Watched, of_rows
+from steps.config.results import result_of
+from steps.config.run_results import Ended, ProbeResult
 from steps.config.runs import PerformanceRunConfig
 from steps.judge.performance_check import complaints
+from steps.mlperf.detail import read_detail
 from steps.mlperf.loadgen import DETAIL, SAMPLES_FILE
-from steps.mlperf.loadgen_log import read_detail
 from steps.run.sut.run import Row
 
 ENTRY = "probe.json"
@@ -41,7 +42,7 @@ class Entry(Strict):
     """One probe's line of the journal, written when the probe is complete."""
 
     probe: Probe
-    ended: Literal["complete", "overload", "futile", "cut"]
+    ended: Ended
     measured_s: float
     start_s: float
     valid: bool | None
@@ -139,9 +140,8 @@ class Journal:
     def _entry(self, probe: Probe, home: Path, took_s: float) -> Entry:
         partial = partial_directory(home / RUN)
         if (home / RUN / MANIFEST).is_file():
-            result = Manifest.read(home / RUN / MANIFEST).result
-            ended = result.get("ended", "complete")
-            measured_s = float(result.get("measured_s", result.get("duration_s", 0.0)))
+            probed = result_of(Manifest.read(home / RUN / MANIFEST), ProbeResult)
+            ended, measured_s = probed.ended, probed.lasted_s
             samples = home / RUN / SAMPLES_FILE
         else:
             noted = json.loads((partial / ENDED).read_text(encoding="utf-8"))

@@ -7,6 +7,7 @@ import numpy as np
 
 from steps.base.strict import NotNegative, Positive, PositiveNumber, Strict
 from steps.commands.tune.config import Metric as Metric
+from steps.config.run_results import Ended
 from steps.mlperf.early_stopping import needed_share
 
 METRICS: tuple[Metric, ...] = ("ttft", "tpot")
@@ -99,7 +100,7 @@ class Measurement:
 
     probe: Probe
     samples: Samples
-    ended: Literal["complete", "overload", "futile", "cut"]
+    ended: Ended
     measured_s: float
     start_s: float
     valid: bool | None

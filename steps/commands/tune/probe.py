@@ -7,6 +7,7 @@ from steps.base.console import Console
 from steps.base.record import Workspace
 from steps.base.step import main
 from steps.commands.tune.watching import Watch, Watched
+from steps.config.run_results import ProbeResult
 from steps.config.runs import PerformanceRunConfig
 from steps.run.sut.run import Trial, TrialEnded, execute
 
@@ -25,11 +26,12 @@ def step(
     watch = Watch(watched)
     trial = Trial(watch, watched.probe.seed)
     try:
-        execute("PerformanceOnly", config, inputs, workspace, console, trial=trial)
-        ended, measured_s = "complete", float(workspace.result["duration_s"])
+        ran = execute("PerformanceOnly", config, inputs, workspace, console, trial=trial)
+        ended, measured_s = "complete", ran.duration_s
     except TrialEnded as reason:
         ended, measured_s = str(reason), watch.now_s
-    workspace.result |= {"ended": ended, "measured_s": round(measured_s, 3)}
+    probed = ProbeResult.model_validate({"ended": ended, "measured_s": round(measured_s, 3)})
+    workspace.result |= probed.dumped()
 
 
 if __name__ == "__main__":

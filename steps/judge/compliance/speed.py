@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from steps.base.errors import UserError
+from steps.mlperf.detail import Detail, read_detail
 from steps.mlperf.loadgen import DETAIL
-from steps.mlperf.loadgen_log import Detail, read_detail
 from steps.mlperf.rounds import Test
 
 RATES: Mapping[str, str] = {

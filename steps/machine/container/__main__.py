@@ -11,6 +11,7 @@ from steps.base.record import Workspace
 from steps.base.step import main
 from steps.config import options
 from steps.config.container import ImageConfig
+from steps.config.environments import ImageResult
 from steps.machine.container import build, carried
 from steps.machine.runtime.host import PYTHON, connected
 
@@ -40,13 +41,14 @@ def step(
         (workspace.directory / name).write_text(text, encoding="utf-8")
     if taken:
         (workspace.directory / options.FILE).write_text(taken, encoding="utf-8")
-    workspace.result = {
-        "image": identity,
-        "labels": attributes["Config"]["Labels"],
-        "base": attributes["Config"]["Labels"].get(carried.NAMED, config.base),
-        "layers": attributes["RootFS"]["Layers"],
-        "python": PYTHON,
-    }
+    labels = attributes["Config"]["Labels"]
+    workspace.result = ImageResult(
+        image=identity,
+        labels=labels,
+        base=labels.get(carried.NAMED, config.base),
+        layers=tuple(attributes["RootFS"]["Layers"]),
+        python=PYTHON,
+    ).dumped()
     print(f"{config.host.engine} {version}: {identity}")
 
 

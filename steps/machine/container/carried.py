@@ -13,6 +13,8 @@ from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.record import Manifest
 from steps.config.container import ImageConfig
+from steps.config.environments import ImageResult
+from steps.config.results import result_of
 from steps.machine.container import context
 from steps.machine.runtime.host import image_id
 
@@ -34,7 +36,7 @@ def save(client: docker.DockerClient, made: Manifest, folder: Path) -> Path:
 
     Raises UserError if the engine no longer has the image.
     """
-    identity = str(made.result["image"])
+    identity = result_of(made, ImageResult).image
     path = folder / f"{identity.removeprefix('sha256:')}.tar"
     if path.is_file():
         return path

@@ -2,6 +2,8 @@
 
 from steps.base.record import Manifest
 from steps.base.strict import Strict
+from steps.config.environments import ImageResult
+from steps.config.results import result_of
 
 
 class Image(Strict):
@@ -14,8 +16,5 @@ class Image(Strict):
 
     @classmethod
     def of(cls, manifest: Manifest) -> "Image":
-        return cls(
-            identity=str(manifest.result["image"]),
-            python=str(manifest.result["python"]),
-            made=str(manifest.directory),
-        )
+        known = result_of(manifest, ImageResult)
+        return cls(identity=known.image, python=known.python, made=str(manifest.directory))

@@ -4,8 +4,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from steps.mlperf.detail import Detail, read_detail
 from steps.mlperf.loadgen import DETAIL, LATENCY_KEY, P99, TPOT_KEY, TTFT_KEY
-from steps.mlperf.loadgen_log import Detail, read_detail
 from steps.mlperf.published.result import RunFacts
 
 LOG = f"performance/run_1/{DETAIL}"

@@ -1,8 +1,8 @@
-"""The fetch step's command; the model step calls the same function."""
+"""The fetch step's command; the model step fetches in the same way."""
 
 from steps.base.step import main
 from steps.config.fetch import FetchConfig
-from steps.prepare.fetch.fetch import fetch
+from steps.prepare.fetch.fetch import step
 
 if __name__ == "__main__":
-    main("fetch", FetchConfig, fetch)
+    main("fetch", FetchConfig, step)

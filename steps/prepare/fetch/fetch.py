@@ -13,6 +13,7 @@ from steps.base.console import Console, Progress
 from steps.base.errors import UserError
 from steps.base.record import Workspace, partial_directory
 from steps.config.fetch import FetchConfig, HubSource, LocalSource
+from steps.config.weights import WeightsResult
 from steps.prepare.fetch import cache, hub, local, sources
 from steps.prepare.fetch.client import Client, shown
 from steps.prepare.fetch.download import download
@@ -36,24 +37,28 @@ class Counter:
                 self._progress.add(size)
 
 
-def fetch(
+def step(
     config: FetchConfig, inputs: Mapping[str, Path], workspace: Workspace, console: Console
 ) -> None:
+    """Fetches what a file of configuration names."""
+    workspace.result = fetch(config, workspace, console).dumped()
+
+
+def fetch(config: FetchConfig, workspace: Workspace, console: Console) -> WeightsResult:
     """UserError if offline and the source isn't local: before a name is looked up.
 
     The result says which hub was asked: HF_ENDPOINT may replace the one in the configuration.
     """
     counter = Counter(console, f"fetch {config.name}")
-    workspace.result = {"name": config.name, "simulated": False}
+    made = WeightsResult(name=config.name, simulated=False)
     if isinstance(config.source, LocalSource):
         local.take(config.source, workspace.directory, counter.add, counter.total)
-        return
+        return made
     if isinstance(config.source, HubSource) and config.hub_cache is not None:
         cached = Path(config.hub_cache)
         lacking = cache.take(config.source, cached, workspace.directory, counter.add, counter.total)
         if lacking is None:
-            workspace.result["fetched_from"] = "a hub's cache"
-            return
+            return made.but(fetched_from="a hub's cache")
         if config.offline:
             raise UserError(f"{lacking}, and offline=true; fill the cache where there is a network")
         console.say(f"{config.name}: {lacking}; fetching it")
@@ -63,9 +68,10 @@ def fetch(
             "directory as a local source"
         )
     if isinstance(config.source, HubSource):
-        workspace.result["fetched_from"] = shown(hub.address(config.source.endpoint))
+        made = made.but(fetched_from=shown(hub.address(config.source.endpoint)))
     client = Client(config.stall_limit_s, config.attempts, config.retry_wait_s)
     items = sources.items(config.source, client)
     partial = workspace.partial or partial_directory(workspace.directory)
     download(items, partial, client, config.connections, counter.add, counter.total)
     os.replace(partial, workspace.directory)
+    return made

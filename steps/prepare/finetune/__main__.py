@@ -8,6 +8,8 @@ from steps.base.errors import UserError
 from steps.base.record import Manifest, Workspace, partial_directory, sha256_file
 from steps.base.step import main
 from steps.config.compression import FinetuneConfig
+from steps.config.results import result_of
+from steps.config.weights import WeightsResult
 from steps.prepare.checkpoint.layout import open_checkpoint
 from steps.prepare.finetune import adapters
 
@@ -39,7 +41,8 @@ def step(
         advance=progress.add,
     )
     progress.close()
-    workspace.result = {**source.result, "finetuned": trained.described}
+    made = result_of(source, WeightsResult).but(finetuned=trained.described)
+    workspace.result = made.dumped()
 
 
 def _sets(inputs: Mapping[str, Path]) -> list[Path]:

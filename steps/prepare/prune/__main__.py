@@ -8,6 +8,8 @@ from steps.base.errors import UserError
 from steps.base.record import Manifest, Workspace
 from steps.base.step import main
 from steps.config.compression import GivenBlock, LeastImportantBlock, PruneConfig
+from steps.config.results import result_of
+from steps.config.weights import WeightsResult
 from steps.prepare import calibration
 from steps.prepare.checkpoint.layout import layers, open_checkpoint
 from steps.prepare.checkpoint.stream import rewrite
@@ -28,18 +30,20 @@ def step(
             f"the block is for {config.layers} layers, but {source.directory} has {held}; choose a "
             "compression made for this model"
         )
-    workspace.result = dict(source.result)
+    made = result_of(source, WeightsResult)
     if isinstance(config.block, GivenBlock):
         block = Block(config.block.first, config.block.last)
     else:
         found = _measured(config.block, source, inputs)
         block = found.least(config.block.by, config.block.count)
-        workspace.result["importance"] = {
-            "samples": found.samples,
-            "ffn_output": found.ffn_output.tolist(),
-            "angular_distance": found.angular_distance.tolist(),
-        }
-    workspace.result["dropped_layers"] = [block.first, block.last]
+        made = made.but(
+            importance={
+                "samples": found.samples,
+                "ffn_output": found.ffn_output.tolist(),
+                "angular_distance": found.angular_distance.tolist(),
+            }
+        )
+    workspace.result = made.but(dropped_layers=(block.first, block.last)).dumped()
     transform = prune_transform(checkpoint, block)
     total = sum(tensor.size for tensor in checkpoint.tensors if transform.targets(tensor))
     progress = console.progress("prune", total, "bytes")

@@ -3,12 +3,15 @@
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.record import MANIFEST, RECORD, Manifest, Workspace
 from steps.base.step import main
 from steps.config.compression import QuantizeConfig, QuarkOptions, StreamingOptions
+from steps.config.results import result_of
+from steps.config.weights import WeightsResult
 from steps.prepare import calibration
 from steps.prepare.checkpoint.layout import open_checkpoint
 from steps.prepare.checkpoint.quantize import Mxfp4Config, mxfp4_transform
@@ -31,28 +34,28 @@ def step(
     options = config.options
     rounded = isinstance(options, StreamingOptions) and options.rounded
     simulated = config.tool == "simulated" or rounded
+    made = result_of(source, WeightsResult).but(simulated=simulated, format=config.format)
     if isinstance(config.options, QuarkOptions):
-        _with_quark(config.options, source, inputs, workspace)
+        made = made.but(calibrated=_with_quark(config.options, source, inputs, workspace))
     elif isinstance(config.options, StreamingOptions):
         _streaming(config.options, source, workspace, console)
     elif config.tool == "simulated":
         _simulated(config, source, workspace)
     else:
         raise UserError(f"this version can't run {config.tool}; choose another precision")
-    workspace.result |= {**source.result, "simulated": simulated, "format": config.format}
+    workspace.result = made.dumped()
 
 
 def _with_quark(
     options: QuarkOptions, source: Manifest, inputs: Mapping[str, Path], workspace: Workspace
-) -> None:
+) -> dict[str, Any]:
+    """What the weights were calibrated on."""
     from steps.prepare.quantize import quark
 
     count = options.num_calib_data
     prompts = calibration.load(inputs["dataset"], count, answers=options.calibrate_answers)
     texts = calibration.texts(inputs["dataset"], count) if options.version == quark.AMDS else ()
-    workspace.result["calibrated"] = quark.quantize(
-        source.directory, workspace.directory, options, prompts, texts
-    )
+    return quark.quantize(source.directory, workspace.directory, options, prompts, texts)
 
 
 def _streaming(

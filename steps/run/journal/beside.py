@@ -16,10 +16,11 @@ from pathlib import Path
 from steps import ROOT
 from steps.config.engine import EngineSettings
 from steps.config.journal import JournalSettings
+from steps.config.run_results import Kept
 from steps.machine.probes.machine import Prober, vendors
 from steps.machine.probes.tools import program
 from steps.run.engines.pace import Slow
-from steps.run.journal.lines import JOURNAL, Kept
+from steps.run.journal.lines import JOURNAL
 from steps.run.journal.order import Order, Tool
 
 READY_S = 10.0

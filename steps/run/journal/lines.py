@@ -6,21 +6,10 @@ from typing import NamedTuple
 from pydantic import Field, ValidationError
 
 from steps.base.errors import UserError
-from steps.base.strict import Positive, Strict
+from steps.base.strict import Strict
 
 JOURNAL = "journal.jsonl"
 """The file in a run's directory: one line per second, then the engine's slow steps."""
-
-
-KEPT = "journal"
-"""Key of a `Kept` in a run's result; a run that kept no journal has none."""
-
-
-class Kept(Strict):
-    """What a journal doesn't say of its run: how many CPUs it could use, and how long it took."""
-
-    cores: Positive
-    whole_s: float
 
 
 class Device(Strict):

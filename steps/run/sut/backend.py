@@ -5,9 +5,10 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from steps.config.resolved import Resolved
+from steps.config.run_results import Report
 from steps.run.engines.engine import News, Start, asked, depth, started
 from steps.run.engines.pace import Pace, Slow
 
@@ -63,10 +64,8 @@ class Backend(Protocol):
         """Steps of the engines' that took many times their median, each with its engine's number;
         moments of an engine on another node are those of its messages."""
 
-    def report(self) -> dict[str, Any]:
-        """For the result: `engines` (of processes of their own), and their problems: `failures`
-        (deaths) and `degraded`, one sentence each that doesn't identify the site.
-        """
+    def report(self) -> Report:
+        """For the result: the engines and their problems."""
 
     def close(self) -> None:
         """Leave no process behind. Any thread may call this."""
@@ -120,8 +119,8 @@ class InProcess:
     def slow(self) -> list[tuple[int, Slow]]:
         return [(0, step) for step in self._pace.slow]
 
-    def report(self) -> dict[str, Any]:
-        return {"engines": [], "failures": [], "degraded": []}
+    def report(self) -> Report:
+        return Report(engines=(), failures=(), degraded=())
 
     def close(self) -> None:
         """The engine ends with the process."""

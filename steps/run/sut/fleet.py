@@ -16,6 +16,7 @@ from typing import Any
 from steps.base.errors import UserError
 from steps.config.engine import Engine
 from steps.config.resolved import Resolved
+from steps.config.run_results import EngineReport, Report
 from steps.run.engines import wire
 from steps.run.engines.engine import News, depth, places
 from steps.run.engines.link import Link, Still
@@ -344,31 +345,31 @@ class Fleet:
     def threads(self) -> int:
         return next(iter(self._ready.values())).threads
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> Report:
         found = []
         for number, ready in sorted(self._ready.items()):
             replica = self._dispatcher.replicas[number]
             found.append(
-                {
-                    "name": self._links[number].name,
-                    "device": ready.device,
-                    "accelerators": ready.accelerators,
+                EngineReport(
+                    name=self._links[number].name,
+                    device=ready.device,
+                    accelerators=ready.accelerators,
                     **_bound(ready),
-                    "threads": ready.threads,
-                    "start_s": round(ready.start_s, 3),
-                    "samples": replica.samples,
-                    "output_tokens": replica.tokens,
-                    "sample_tokens_per_s": round(replica.rate, 3),
-                    "warmup_sample_tokens_per_s": round(ready.rate, 3),
-                }
+                    threads=ready.threads,
+                    start_s=round(ready.start_s, 3),
+                    samples=replica.samples,
+                    output_tokens=replica.tokens,
+                    sample_tokens_per_s=round(replica.rate, 3),
+                    warmup_sample_tokens_per_s=round(ready.rate, 3),
+                )
             )
-        exposed = {"exposed": list(self._cluster.exposed)} if self._cluster else {}
-        return {
-            "engines": found,
-            "failures": self._failures,
-            "degraded": self._degraded(),
+        exposed = {"exposed": tuple(self._cluster.exposed)} if self._cluster else {}
+        return Report(
+            engines=tuple(found),
+            failures=tuple(self._failures),
+            degraded=tuple(self._degraded()),
             **exposed,
-        }
+        )
 
     def _degraded(self) -> list[str]:
         """Over the whole run: engines slower than their equals, dead or absent; a sentence each."""
@@ -393,5 +394,5 @@ class Fleet:
 
 def _bound(ready: wire.Ready) -> dict[str, Any]:
     """What an engine on accelerators is bound to; nothing for one on a CPU."""
-    found = {"bus": list(ready.bus), "cpus": ready.cpus, "numa_node": ready.memory}
-    return {name: value for name, value in found.items() if value not in ([], "", None)}
+    found = {"bus": tuple(ready.bus), "cpus": ready.cpus, "numa_node": ready.memory}
+    return {name: value for name, value in found.items() if value not in ((), "", None)}

@@ -18,10 +18,15 @@ from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.record import Manifest, Workspace, canonical_json, write_atomically
 from steps.config.engine import DiffusersEngine
+from steps.config.environments import ImageResult
 from steps.config.generation import Generation, ImageGeneration
-from steps.config.resolved import RESOLVED, RESOLVED_FILE
+from steps.config.resolved import RESOLVED_FILE
+from steps.config.results import result_of
+from steps.config.run_results import EngineIdentity, EngineReport, RunResult
 from steps.config.runs import RunConfig
+from steps.config.weights import WeightsResult
 from steps.machine.probes.values import Accelerator
+from steps.mlperf.detail import read_detail
 from steps.mlperf.loadgen import (
     AUDIT_CONFIG,
     DETAIL,
@@ -30,13 +35,11 @@ from steps.mlperf.loadgen import (
     USER_CONF,
     loadgen_scenario,
 )
-from steps.mlperf.loadgen_log import read_detail
 from steps.prepare import samples
 from steps.prepare.samples import LATENTS
 from steps.run.engines import accelerators, caches, pinning
 from steps.run.engines.engine import require_taken
 from steps.run.journal import beside
-from steps.run.journal.lines import KEPT
 from steps.run.placing.launch import socket_of
 from steps.run.sut import user_conf
 from steps.run.sut.book import Book
@@ -89,7 +92,7 @@ def execute(
     console: Console,
     audit: Mapping[str, int] | None = None,
     trial: Trial | None = None,
-) -> None:
+) -> RunResult:
     """Run LoadGen once in this process and leave its logs, user.conf and samples.csv.
 
     `audit`: settings of a compliance test, written to audit.config and applied by LoadGen last.
@@ -129,7 +132,7 @@ def execute(
     loop.start()
     try:
         wait_until_ready(loop, config.engine.start_limit_s)
-        _check_devices(there, loop.backend.report()["engines"])
+        _check_devices(there, loop.backend.report().engines)
         device = loop.backend.identity()["device"]
         with (
             loop.beside_engine(),
@@ -155,32 +158,34 @@ def execute(
     write_atomically(folder / RESOLVED_FILE, resolved.model_dump_json(indent=1) + "\n")
     for difference in resolved.differences:
         console.say(f"not as asked: {difference}")
-    emulated = config.engine.emulation or bool(weights.result.get("simulated"))
+    simulated = result_of(weights, WeightsResult).simulated
     engine = {
         **loop.backend.identity(),
         "threads": loop.backend.threads(),
-        "emulated": emulated,
+        "emulated": config.engine.emulation or simulated,
         **_image(inputs),
     }
-    workspace.result = {
-        "mode": mode,
-        "scenario": config.scenario,
-        "engine": engine,
-        "cpus": {name: pinning.listed(cpus) for name, cpus in loop.cpus._asdict().items()},
-        **loop.backend.report(),
+    journaled: dict[str, Any] = {} if kept is None else {"journal": kept}
+    found = RunResult(
+        mode=mode,
+        scenario=config.scenario,
+        engine=EngineIdentity.model_validate(engine),
+        cpus={name: pinning.listed(cpus) for name, cpus in loop.cpus._asdict().items()},
+        **loop.backend.report().given(),
         **_accelerators(there, after),
-        "loadgen_version": config.rules.loadgen_version,
-        "dropped_variables": variables.dropped(),
-        RESOLVED: resolved.model_dump(mode="json", exclude={"configuration"}),
-        earlier.TRIES: 1 + _earlier(config, workspace),
-        "samples": len(loop.book),
-        **_counted(config, loop.book),
-        "duration_s": round(duration_s, 3),
-        "loadgen_process_cpu_s": round(cpu_s, 3),
-        "engine_start_s": round(loop.start_s, 3),
-    }
-    if kept is not None:
-        workspace.result[KEPT] = kept.model_dump(mode="json")
+        loadgen_version=config.rules.loadgen_version,
+        dropped_variables=variables.dropped(),
+        resolved=resolved,
+        tries=1 + _earlier(config, workspace),
+        samples=len(loop.book),
+        output_tokens=_tokens(config, loop.book),
+        duration_s=round(duration_s, 3),
+        loadgen_process_cpu_s=round(cpu_s, 3),
+        engine_start_s=round(loop.start_s, 3),
+        **journaled,
+    )
+    workspace.result = found.dumped()
+    return found
 
 
 def _in_checkout(path: Path) -> str:
@@ -195,9 +200,9 @@ def _noise(config: RunConfig, dataset: Path) -> Path | None:
     return Manifest.read(dataset).file(LATENTS) if pictures else None
 
 
-def _counted(config: RunConfig, book: Book) -> dict[str, int]:
+def _tokens(config: RunConfig, book: Book) -> int:
     """The tokens of all answers; a picture has none."""
-    return {"output_tokens": book.output_tokens if isinstance(config.generation, Generation) else 0}
+    return book.output_tokens if isinstance(config.generation, Generation) else 0
 
 
 def _accelerators(before: Sequence[Accelerator], after: Sequence[Accelerator]) -> dict[str, Any]:
@@ -215,23 +220,22 @@ def _image(inputs: Mapping[str, Path]) -> dict[str, str]:
     made = Manifest.read(inputs["environment"])
     if made.step != "container":
         return {}
-    named = made.result.get("base") or made.config.get("base")
-    base = named or "a base that its record doesn't name"
-    image = str(made.result["image"])
-    return {"image": f"{base}, built as {image:.19}"}
+    known = result_of(made, ImageResult)
+    base = known.base or made.config.get("base") or "a base that its record doesn't name"
+    return {"image": f"{base}, built as {known.image:.19}"}
 
 
-def _check_devices(there: Sequence[Accelerator], engines: Sequence[Mapping[str, Any]]) -> None:
+def _check_devices(there: Sequence[Accelerator], engines: Sequence[EngineReport]) -> None:
     """Raises UserError if an engine got an accelerator that the vendor's tool doesn't list.
 
     Functions of an address aren't compared: tools and runtimes number partitions differently.
     """
     listed = {one.bus.rpartition(".")[0] for one in there if one.bus}
     for engine in engines:
-        for address in engine.get("bus", ()):
+        for address in engine.bus:
             if listed and address.rpartition(".")[0] not in listed:
                 raise UserError(
-                    f"{engine['name']} got accelerator {address}, which isn't among those that the "
+                    f"{engine.name} got accelerator {address}, which isn't among those that the "
                     f"vendor's tool lists ({', '.join(sorted(listed))}); see the log"
                 )
 

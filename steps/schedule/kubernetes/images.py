@@ -2,6 +2,8 @@
 
 from steps.base.errors import UserError
 from steps.base.record import Manifest
+from steps.config.environments import ImageResult
+from steps.config.results import result_of
 from steps.config.runtime import EngineAddress
 from steps.machine.container.carried import LABEL
 from steps.machine.runtime.host import PYTHON, connected, image_id
@@ -18,8 +20,13 @@ def planned(name: str, registry: str | None) -> Image:
 
 def of_nodes(image: Manifest) -> Image:
     """An image that the nodes have."""
-    name, inputs = image.config["name"], str(image.result["labels"][LABEL])
-    return Image(f"reprise/{name}:{inputs[:12]}", str(image.result["python"]), False)
+    known = result_of(image, ImageResult)
+    if LABEL not in known.labels:
+        raise UserError(
+            f"{image.directory} doesn't say what its image was built from; delete it and run "
+            "again, which builds it"
+        )
+    return Image(f"reprise/{image.config['name']}:{known.labels[LABEL][:12]}", known.python, False)
 
 
 def found(image: Manifest, engine: EngineAddress, registry: str | None) -> Image:
@@ -29,8 +36,8 @@ def found(image: Manifest, engine: EngineAddress, registry: str | None) -> Image
     """
     if registry is None:
         return of_nodes(image)
-    name, python = str(image.config["name"]), str(image.result["python"])
-    identity = str(image.result["image"])
+    name, known = str(image.config["name"]), result_of(image, ImageResult)
+    identity = known.image
     with connected(engine, PUSH_LIMIT_S) as client:
         if image_id(client, identity) is None:
             raise UserError(
@@ -50,4 +57,4 @@ def found(image: Manifest, engine: EngineAddress, registry: str | None) -> Image
         if digest is None:
             digests = client.images.get(identity).attrs["RepoDigests"]
             digest = next(d.partition("@")[2] for d in digests if d.startswith(f"{repository}@"))
-    return Image(f"{repository}@{digest}", python, True)
+    return Image(f"{repository}@{digest}", known.python, True)

@@ -16,7 +16,7 @@ from steps.base.errors import UserError
 from steps.base.record import MANIFEST, Manifest, Record, Workspace, canonical_json, sha256_file
 from steps.base.step import main
 from steps.base.version import VERSION
-from steps.config.submission import ProvenanceConfig
+from steps.config.submission import ProvenanceConfig, ProvenanceResult
 from steps.submit.provenance.package import LOCK, STATEMENT, TREE
 from steps.submit.provenance.sbom import bill
 from steps.submit.provenance.statement import (
@@ -68,7 +68,8 @@ def step(
         )
     (workspace.directory / STATEMENT).write_text(text, encoding="utf-8")
     kinds = [(r.annotations or {}).get("kind", "subject") for r in statement.resources()]
-    workspace.result = {kind: kinds.count(kind) for kind in sorted(set(kinds))}
+    counts = {kind: kinds.count(kind) for kind in sorted(set(kinds))}
+    workspace.result = ProvenanceResult.model_validate(counts).dumped()
 
 
 def _sources(inputs: Mapping[str, Path]) -> Iterator[Source]:

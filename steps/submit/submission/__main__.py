@@ -10,7 +10,7 @@ from steps.base.confidential.known import add_evidence, of_machine
 from steps.base.console import Console
 from steps.base.record import Workspace, write_atomically
 from steps.base.step import main
-from steps.config.submission import SubmissionConfig
+from steps.config.submission import SubmissionConfig, SubmissionResult
 from steps.mlperf.rounds import load
 from steps.submit.confidential import is_clean, redact, redactions, require_clean
 from steps.submit.submission import parts, texts
@@ -76,15 +76,15 @@ def step(
     parts.write(package, workspace.code, lent | new)
     errors = report.count(Severity.ERROR)
     print(f"{len(new)} results written and checked, {len(lent)} kept; {errors} errors of validate")
-    workspace.result = {
-        "divisions": divisions,
-        "submitter": config.submitter,
-        "departures": departures,
-        "errors": errors,
-        "redactions": [found.model_dump() for found in redactions(package / TREE)],
-        "may_be_submitted": not departures and not errors,
-        "files": sum(1 for path in (package / TREE).rglob("*") if path.is_file()),
-    }
+    workspace.result = SubmissionResult(
+        divisions=tuple(divisions),
+        submitter=config.submitter,
+        departures=tuple(departures),
+        errors=errors,
+        redactions=tuple(redactions(package / TREE)),
+        may_be_submitted=not departures and not errors,
+        files=sum(1 for path in (package / TREE).rglob("*") if path.is_file()),
+    ).dumped()
 
 
 def _finder(config: SubmissionConfig, inputs: Mapping[str, Path]) -> Finder:

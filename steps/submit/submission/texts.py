@@ -27,13 +27,13 @@ def measurement_readme(found: Evidence, config: SubmissionConfig) -> str:
     """How this measurement was made, with the commands that make it again."""
     cell, run = found.cell, found.performance.run
     command = shlex.join(["./reproduce", "run", *config.overrides])
-    engine, rows = run.result["engine"], []
+    ran = found.performance.ran
+    engine, rows = ran.engine, []
     for name, verdict in found.verdicts():
-        manifest = verdict.run
+        each = verdict.ran
         rows.append(
-            f"| {name} | {verdict.tries} | {manifest.result['samples']:,} "
-            f"| {manifest.result['duration_s']:.1f} "
-            f"| `{sha256_file(manifest.directory / MANIFEST)[:16]}` |"
+            f"| {name} | {each.tries} | {each.samples:,} | {each.duration_s:.1f} "
+            f"| `{sha256_file(verdict.run.directory / MANIFEST)[:16]}` |"
         )
     return "\n".join(
         [
@@ -57,9 +57,8 @@ def measurement_readme(found: Evidence, config: SubmissionConfig) -> str:
             "|---|---|---|---|---|",
             *rows,
             "",
-            f"Engine: {engine['name']} {engine['version']} on {engine['device']}"
-            f"{' in ' + engine['image'] if 'image' in engine else ''}. "
-            f"LoadGen {run.result['loadgen_version']}.",
+            f"Engine: {engine.name} {engine.version} on {engine.device}"
+            f"{' in ' + engine.image if engine.image else ''}. LoadGen {ran.loadgen_version}.",
             f"Weights: manifest `{run.inputs['model']}`. Dataset: manifest "
             f"`{run.inputs['dataset']}`.",
             f"Made by {'; '.join(_makers(found))}.",
@@ -82,18 +81,18 @@ def degraded(evidence: Iterable[Evidence]) -> list[str]:
     for each in evidence:
         for name, verdict in each.verdicts():
             where = f"{each.cell.benchmark} {each.cell.scenario} {name}"
-            found += [f"{where}: {what}" for what in verdict.run.result.get("degraded", ())]
+            found += [f"{where}: {what}" for what in verdict.ran.degraded]
     return found
 
 
 def repeated(evidence: Iterable[Evidence]) -> list[str]:
     """Which of these results were measured more than once, a sentence each."""
     return [
-        f"{each.cell.benchmark} {each.cell.scenario} {name}: try {verdict.tries}, "
-        f"{verdict.tries - 1} earlier with the same settings"
+        f"{each.cell.benchmark} {each.cell.scenario} {name}: try {tries}, "
+        f"{tries - 1} earlier with the same settings"
         for each in evidence
         for name, verdict in each.verdicts()
-        if verdict.tries > 1
+        if (tries := verdict.ran.tries) > 1
     ]
 
 

@@ -5,13 +5,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from steps.base import earlier
 from steps.base.errors import UserError
 from steps.base.record import MANIFEST, Manifest, canonical_json, sha256_file
 from steps.config import verdicts
+from steps.config.results import result_of
+from steps.config.run_results import RunResult
 from steps.config.submission import Cell
 
-SUBMITTABLE_ENGINES = ("vllm",)
+SUBMITTABLE_ENGINES = ("vllm", "diffusers")
 """Engines that compute; a null engine's results never enter a tree."""
 
 
@@ -23,9 +24,9 @@ class Verdict:
     check: Manifest
 
     @property
-    def tries(self) -> int:
-        """How often the run was measured with these settings."""
-        return earlier.tries_of(self.run)
+    def ran(self) -> RunResult:
+        """The run's result."""
+        return result_of(self.run, RunResult)
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def gather(cell: Cell, inputs: Mapping[str, Path]) -> Evidence:
                 f"no tree is made with a result that isn't valid: {cell.key} {test or subject}: "
                 f"{why}"
             )
-        engine = run.result["engine"]["name"]
+        engine = result_of(run, RunResult).engine.name
         if engine not in SUBMITTABLE_ENGINES:
             raise UserError(
                 f"{run.directory} was made by the {engine} engine, whose results can't be "

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from steps.base.untrusted import Damaged, open_regular, reason_of, sha256_of
 from steps.mlperf.accuracy_text import Scores, read_scores
+from steps.mlperf.detail import Detail, examined
 from steps.mlperf.loadgen import ANSWERS, DETAIL, RUN_FILES, SUMMARY
-from steps.submit.validate.detail import Detail, read_detail
 from steps.submit.validate.findings import Severity
 from steps.submit.validate.performance import (
     Judge,
@@ -53,7 +53,7 @@ def check_accuracy(judge: Judge) -> Scored | None:
     detail = Detail()
     if check_files(judge, folder, "accuracy-files", wanted=wanted):
         path = f"{folder}/{DETAIL}"
-        detail = read_detail(judge.tree.at(path))
+        detail = examined(judge.tree.at(path))
         _check_run(judge, detail, path)
         check_summary(judge.tree, f"{folder}/{SUMMARY}", detail, findings)
     text, hashes = _check_scores(judge, f"{folder}/{SCORES}")
@@ -67,8 +67,9 @@ def check_accuracy(judge: Judge) -> Scored | None:
 def _check_run(judge: Judge, detail: Detail, path: str) -> None:
     findings = judge.findings
     check_log(detail, path, findings)
-    for line, what in detail.errors:
-        findings.add("accuracy-error", path, f"LoadGen's error: {what}", line=line)
+    for error in detail.errors:
+        what = f"LoadGen's error: {error.words}"
+        findings.add("accuracy-error", path, what, line=error.line)
     if detail.number("num_errors"):
         line = detail.line("num_errors")
         findings.add("accuracy-error", path, "num_errors is not 0", line=line)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 
-from steps.submit.validate.detail import Detail
+from steps.mlperf.detail import Detail
 from steps.submit.validate.findings import Findings, Severity
 
 SLOWEST, FASTEST = 0.5, 1.25

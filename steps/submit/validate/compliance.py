@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 from steps.base.untrusted import Damaged, lines_in, lines_of, sha256_of, text_of
 from steps.judge.compliance.tokens import fault
 from steps.mlperf.accuracy_text import read_scores
+from steps.mlperf.detail import Detail, examined
 from steps.mlperf.loadgen import ANSWERS, DETAIL
 from steps.mlperf.loadgen_log import entries_of, sample_of
 from steps.submit.validate.accuracy import SCORES, check_answers, is_shortened
 from steps.submit.validate.counted import PRINTED, SHORTENED, check_counted
-from steps.submit.validate.detail import Detail, read_detail
 from steps.submit.validate.findings import Severity
 from steps.submit.validate.performance import (
     TOLERATED_FILES,
@@ -163,7 +163,7 @@ def _check_timed(judge: Judge, test: str, folder: str, result: float | None) -> 
     if not check_files(judge, run, "compliance-files", ANSWERS):
         return
     path = f"{run}/{DETAIL}"
-    detail = read_detail(judge.tree.at(path))
+    detail = examined(judge.tree.at(path))
     check_measured(judge, detail, run)
     _check_settings(judge, test, detail, path)
     key = (

@@ -6,15 +6,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from steps.mlperf.rounds import read_yaml
 
 CODES = Path(__file__).with_name("codes.yaml")
 SHOWN = 20
 """Findings of one code in one file; a damaged file would bury the rest of the report."""
-
-MAX_SHOWN_CHARACTERS = 80
 
 
 class Severity(str, Enum):
@@ -86,15 +83,6 @@ class Findings:
 
     def __iter__(self) -> Iterator[Finding]:
         return iter(self.items)
-
-
-def shown(value: Any) -> str:
-    """A value of a stranger's file, short; it may be nested deeper than Python can show."""
-    try:
-        text = repr(value)
-    except (RecursionError, ValueError):
-        return "a value too large to show"
-    return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"
 
 
 def printable(text: str) -> str:

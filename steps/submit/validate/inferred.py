@@ -7,7 +7,7 @@ either; the directory of the inferred result has a copy of the run it was inferr
 import math
 from collections.abc import Mapping
 
-from steps.submit.validate.detail import Detail
+from steps.mlperf.detail import Detail
 
 SOURCES: Mapping[str, tuple[str, ...]] = {
     "Offline": ("SingleStream", "MultiStream"),

@@ -1,9 +1,9 @@
 """A measurement's description: user.conf, README.md, the JSON beside them, the code."""
 
-from steps.base.untrusted import Damaged, object_of, text_of
+from steps.base.untrusted import Damaged, object_of, shown, text_of
 from steps.mlperf.loadgen import USER_CONF
 from steps.mlperf.rounds import Round
-from steps.submit.validate.findings import Findings, Severity, shown
+from steps.submit.validate.findings import Findings, Severity
 from steps.submit.validate.tree import Place, Tree
 
 REQUIRED_FILES = (USER_CONF, "README.md")

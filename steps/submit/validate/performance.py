@@ -1,21 +1,30 @@
 """Performance runs, and compliance tests' runs that are measured in the same way."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from steps.base.untrusted import shown
+from steps.mlperf.detail import Detail, examined
 from steps.mlperf.loadgen import (
     ANSWERS,
     DETAIL,
-    P99,
     RUN_FILES,
     SUMMARY,
-    TPOT_KEY,
     TRACE,
-    TTFT_KEY,
     loadgen_scenario,
 )
 from steps.mlperf.rounds import Benchmark, Round, round_of_seeds
+from steps.mlperf.timed_run import (
+    NS_PER_MS,
+    TOKEN_KEYS,
+    Breach,
+    Demands,
+    Rule,
+    audited,
+    breaches,
+    seeds,
+)
 from steps.submit.validate import inferred
-from steps.submit.validate.detail import Detail, read_detail
 from steps.submit.validate.findings import Findings, Severity
 from steps.submit.validate.summary import check_summary
 from steps.submit.validate.tree import Place, Tree
@@ -27,23 +36,6 @@ POWER_LOG = "spl.txt"
 EMPTY_ANSWERS_BYTES = 16
 """A performance run logs no answers: its accuracy log holds two brackets."""
 
-MET_FLAGS = (
-    "result_min_duration_met",
-    "result_min_queries_met",
-    "result_perf_constraints_met",
-    "early_stopping_met",
-)
-AUDIT_NUMBERS = (
-    "effective_accuracy_log_sampling_target",
-    "effective_accuracy_log_probability",
-    "effective_accuracy_log_rng_seed",
-)
-AUDIT_FLAGS = ("effective_performance_issue_unique", "effective_performance_issue_same")
-LATENCIES = {
-    "ttft": TTFT_KEY.format(P99),
-    "tpot": TPOT_KEY.format(P99),
-}
-NS_PER_MS = 1_000_000
 MS_PER_S = 1000
 SECONDS = "Latency (s)"
 """Unit of benchmarks whose latencies a round gives in seconds."""
@@ -132,11 +124,12 @@ def check_performance(judge: Judge) -> Performed:
     if not check_files(judge, folder, "performance-files", ANSWERS, *power):
         return Performed(judge, None, None)
     path = f"{folder}/{DETAIL}"
-    detail = read_detail(judge.tree.at(path))
+    detail = examined(judge.tree.at(path))
     ran = inferred.source(judge.scenario, detail, edge=judge.edge)
     judge = replace(judge, inferred_from=ran)
     result = check_measured(judge, detail, folder)
-    _check_unaudited(judge, detail, path)
+    for one in audited(detail):
+        _report(judge, path, one)
     size = judge.tree.files(folder).get(ANSWERS, 0)
     if size > EMPTY_ANSWERS_BYTES:
         what = f"{size} bytes of answers were logged in the performance run"
@@ -150,44 +143,116 @@ def check_measured(judge: Judge, detail: Detail, folder: str) -> float | None:
     findings = judge.findings
     check_log(detail, path, findings)
     check_summary(judge.tree, f"{folder}/{SUMMARY}", detail, findings)
-    validity = detail.text("result_validity")
-    if validity != "VALID":
-        line = detail.line("result_validity")
-        findings.add(
-            "performance-invalid", path, f"result_validity is {validity or 'missing'}", line=line
-        )
-    mode = detail.text("effective_test_mode")
-    if mode != "PerformanceOnly":
-        line = detail.line("effective_test_mode")
-        findings.add("performance-mode", path, f"the mode is {mode or 'missing'}", line=line)
-    _check_errors(detail, path, findings)
-    _check_scenario(judge, detail, path)
-    check_seeds(judge, detail, path, "performance-seed")
-    _check_counts(judge, detail, path)
-    _check_duration(judge, detail, path)
-    _check_latencies(judge, detail, path)
-    for flag in MET_FLAGS:
-        if detail.flag(flag) is False:
-            findings.add("performance-flag", path, f"{flag} is false", line=detail.line(flag))
+    for one in breaches(detail, demands(judge)):
+        _report(judge, path, one, hidden=detail.values.get("num_errors") == 0)
+    _check_network(judge, detail, path)
+    _check_measured_duration(judge, detail, path)
+    unlimited = judge.scenario == "Interactive" and judge.scenario not in judge.benchmark.limits
+    if judge.benchmark.token_latencies and unlimited:
+        what = "the benchmark has no Interactive limits in this round"
+        findings.add("performance-latency", path, what)
     return _result(judge, detail, path)
 
 
-def _check_errors(detail: Detail, path: str, findings: Findings) -> None:
-    counted = detail.number("num_errors")
-    if counted:
-        line = detail.line("num_errors")
-        findings.add("performance-error", path, f"num_errors is {counted:g}", line=line)
-    code = "performance-error-hidden" if counted == 0 else "performance-error"
-    for line, what in detail.errors:
-        findings.add(code, path, f"LoadGen's error: {what}", line=line)
+CODES: Mapping[Rule, str] = {
+    "error": "performance-error",
+    "errors": "performance-error",
+    "limit": "performance-latency",
+    "met": "performance-flag",
+    "validity": "performance-invalid",
+    "mode": "performance-mode",
+    "scenario": "performance-scenario",
+    "seed": "performance-seed",
+    "equal-issue": "performance-equal-issue",
+    "token-latencies": "performance-token-latencies",
+    "min-duration": "performance-duration",
+    "sample-count": "performance-sample-count",
+    "dataset": "performance-dataset",
+    "offline-samples": "performance-offline-samples",
+    "min-queries": "performance-min-queries",
+    "judged-limit": "performance-judged-limits",
+    "target-latency": "performance-target-latency",
+    "audit": "performance-audit",
+}
+
+MAY_LACK = ("errors", "met", "judged-limit", "audit")
+"""Rules on keys that a log may lack: the official checker takes them as kept."""
 
 
-def _check_scenario(judge: Judge, detail: Detail, path: str) -> None:
-    found = detail.text("effective_scenario")
-    if found != judge.ran:
-        what = f"effective_scenario is {found or 'missing'}, {judge.scenario} needs {judge.ran}"
-        line = detail.line("effective_scenario")
-        judge.findings.add("performance-scenario", path, what, line=line)
+def demands(judge: Judge) -> Demands:
+    """What the round demands in the scenario of the result."""
+    benchmark, targets = judge.benchmark, judge.benchmark.target_latency_ms
+    limits = benchmark.limits.get(judge.scenario, {})
+    return Demands(
+        scenario=judge.ran,
+        seeds=judge.rules.seeds,
+        min_duration_ms=judge.rules.min_duration_ms,
+        sample_count=benchmark.performance_sample_count,
+        dataset=benchmark.performance_sample_count,
+        offline_samples=benchmark.offline_min_samples,
+        equal_issue=benchmark.equal_issue,
+        token_latencies=benchmark.token_latencies,
+        limits_ms={name: limits[f"{name}_ms"] for name in TOKEN_KEYS if limits},
+        target_latency_ms=targets.get(judge.scenario, targets.get("Server")),
+    )
+
+
+def _report(judge: Judge, path: str, one: Breach, *, hidden: bool = False) -> None:
+    """`hidden`: LoadGen's errors aren't in its number of them."""
+    if one.found is None and one.rule in MAY_LACK:
+        return
+    code = "performance-error-hidden" if one.rule == "error" and hidden else CODES[one.rule]
+    judge.findings.add(code, path, _words(judge, one), line=one.line)
+
+
+def _words(judge: Judge, one: Breach) -> str:
+    key, value = one.key, one.found
+    match one.rule:
+        case "error":
+            return f"LoadGen's error: {key}: {shown(value)}"
+        case "errors":
+            return f"num_errors is {value:g}"
+        case "limit":
+            name = next(name for name, known in TOKEN_KEYS.items() if known == key).upper()
+            limit = f"it must be below {one.wanted / NS_PER_MS:g} ms"
+            return f"p99 {name} is {_ms(value, '.1f')}, {limit}"
+        case "met":
+            return f"{key} is false"
+        case "mode":
+            return f"the mode is {value or 'missing'}"
+        case "validity":
+            return f"{key} is {value or 'missing'}"
+        case "scenario":
+            return f"{key} is {value or 'missing'}, {judge.scenario} needs {judge.ran}"
+        case "seed":
+            return _of_a_seed(judge, one)
+        case "equal-issue" | "token-latencies":
+            return f"{key} is {'missing' if value is None else str(value).lower()}"
+        case "dataset":
+            dataset = judge.benchmark.dataset_size
+            return f"{key} is {_number(value)}, the benchmark's dataset has {dataset}"
+        case "judged-limit":
+            name = key.split("_")[2].upper()
+            limit = f"{judge.scenario} has {one.wanted / NS_PER_MS:g} ms"
+            return f"LoadGen judged {name} by {value / NS_PER_MS:g} ms, {limit}"
+        case "target-latency":
+            limit = f"at most {one.wanted / NS_PER_MS:g} ms are allowed"
+            return f"{key} is {_ms(value, 'g')}, {limit}"
+        case "audit":
+            what = "true" if value is True else f"{value:g}"
+            return f"{key} is {what}, as in a compliance test"
+    return f"{key} is {_number(value)}, at least {one.wanted:g} is required"
+
+
+def _number(value: float | None) -> str:
+    return "missing" if value is None else f"{value:g}"
+
+
+def _ms(value_ns: float | None, form: str) -> str:
+    return "missing" if value_ns is None else f"{value_ns / NS_PER_MS:{form}} ms"
+
+
+def _check_network(judge: Judge, detail: Detail, path: str) -> None:
     name = detail.text("sut_name")
     if judge.place.division == "network" and "Network SUT" not in name:
         what = f"sut_name is {name!r}, it must contain 'Network SUT'"
@@ -196,74 +261,20 @@ def _check_scenario(judge: Judge, detail: Detail, path: str) -> None:
 
 def check_seeds(judge: Judge, detail: Detail, path: str, code: str) -> None:
     """Check the round's three seeds; the finding names the round of another one."""
-    for name, seed in judge.rules.seeds.items():
-        key = f"effective_{name}"
-        found = detail.number(key)
-        if found == seed:
-            continue
-        known = None if found is None else round_of_seeds().get((name, int(found)))
-        owner = f" (the seed of round {known})" if known else ""
-        shown = "missing" if found is None else f"{found}{owner}"
-        what = f"{key} is {shown}, {judge.rules.name} has {seed}"
-        judge.findings.add(code, path, what, line=detail.line(key))
+    for one in seeds(detail, judge.rules.seeds):
+        judge.findings.add(code, path, _of_a_seed(judge, one), line=one.line)
 
 
-def _at_least(
-    judge: Judge, detail: Detail, path: str, key: str, minimum: float | None, code: str
-) -> None:
-    found = detail.number(key)
-    if minimum is not None and (found is None or found < minimum):
-        shown = "missing" if found is None else f"{found:g}"
-        what = f"{key} is {shown}, at least {minimum:g} is required"
-        judge.findings.add(code, path, what, line=detail.line(key))
+def _of_a_seed(judge: Judge, one: Breach) -> str:
+    name = one.key.removeprefix("effective_")
+    known = None if one.found is None else round_of_seeds().get((name, int(one.found)))
+    owner = f" (the seed of round {known})" if known else ""
+    found = "missing" if one.found is None else f"{one.found}{owner}"
+    return f"{one.key} is {found}, {judge.rules.name} has {one.wanted}"
 
 
-def _check_counts(judge: Judge, detail: Detail, path: str) -> None:
-    benchmark = judge.benchmark
-    wanted = benchmark.performance_sample_count
-    _at_least(
-        judge,
-        detail,
-        path,
-        "effective_performance_sample_count",
-        wanted,
-        "performance-sample-count",
-    )
-    if judge.ran == "Offline":
-        minimum = benchmark.offline_min_samples
-        _at_least(
-            judge,
-            detail,
-            path,
-            "effective_samples_per_query",
-            minimum,
-            "performance-offline-samples",
-        )
-        _at_least(judge, detail, path, "effective_min_query_count", 1, "performance-min-queries")
-    key = "qsl_reported_total_count"
-    total = detail.number(key)
-    if total is None or total < wanted:
-        shown = "missing" if total is None else f"{total:g}"
-        what = f"{key} is {shown}, the benchmark's dataset has {benchmark.dataset_size}"
-        judge.findings.add("performance-dataset", path, what, line=detail.line(key))
-    key = "effective_sample_concatenate_permutation"
-    if benchmark.equal_issue and detail.flag(key) is not True:
-        what = f"{key} is {_flag(detail, key)}"
-        judge.findings.add("performance-equal-issue", path, what, line=detail.line(key))
-    key = "requested_use_token_latencies"
-    if benchmark.token_latencies and detail.flag(key) is not True:
-        what = f"{key} is {_flag(detail, key)}"
-        judge.findings.add("performance-token-latencies", path, what, line=detail.line(key))
-
-
-def _flag(detail: Detail, key: str) -> str:
-    value = detail.flag(key)
-    return "missing" if value is None else str(value).lower()
-
-
-def _check_duration(judge: Judge, detail: Detail, path: str) -> None:
+def _check_measured_duration(judge: Judge, detail: Detail, path: str) -> None:
     minimum = judge.rules.min_duration_ms
-    _at_least(judge, detail, path, "effective_min_duration_ms", minimum, "performance-duration")
     measured = detail.end_ms
     span = detail.span()
     if span is not None:
@@ -271,52 +282,6 @@ def _check_duration(judge: Judge, detail: Detail, path: str) -> None:
     if measured < minimum:
         what = f"by its own times the run took {measured / 1000:.1f} s, {minimum / 1000:g} are due"
         judge.findings.add("performance-duration-measured", path, what)
-
-
-def _check_latencies(judge: Judge, detail: Detail, path: str) -> None:
-    limits = judge.benchmark.limits.get(judge.scenario)
-    if judge.benchmark.token_latencies and judge.scenario == "Interactive" and limits is None:
-        what = "the benchmark has no Interactive limits in this round"
-        judge.findings.add("performance-latency", path, what)
-    for name, key in LATENCIES.items():
-        if limits is None:
-            break
-        limit_ms = limits[f"{name}_ms"]
-        found = detail.number(key)
-        if found is None or not found < limit_ms * NS_PER_MS:
-            shown = "missing" if found is None else f"{found / NS_PER_MS:.1f} ms"
-            what = f"p99 {name.upper()} is {shown}, it must be below {limit_ms} ms"
-            judge.findings.add("performance-latency", path, what, line=detail.line(key))
-        key = f"requested_server_{name}_latency"
-        judged = detail.number(key)
-        if judged is not None and judged > limit_ms * NS_PER_MS:
-            what = (
-                f"LoadGen judged {name.upper()} by {judged / NS_PER_MS:g} ms, "
-                f"{judge.scenario} has {limit_ms} ms"
-            )
-            judge.findings.add("performance-judged-limits", path, what, line=detail.line(key))
-    if detail.text("effective_scenario") != "Server":
-        return
-    targets = judge.benchmark.target_latency_ms
-    target = targets.get(judge.scenario, targets.get("Server"))
-    key = "effective_target_latency_ns"
-    found = detail.number(key)
-    if target is not None and (found is None or found > target * NS_PER_MS):
-        shown = "missing" if found is None else f"{found / NS_PER_MS:g} ms"
-        what = f"{key} is {shown}, at most {target} ms are allowed"
-        judge.findings.add("performance-target-latency", path, what, line=detail.line(key))
-
-
-def _check_unaudited(judge: Judge, detail: Detail, path: str) -> None:
-    """A performance run with a compliance test's settings measures something else."""
-    for key in AUDIT_NUMBERS:
-        if found := detail.number(key):
-            what = f"{key} is {found:g}, as in a compliance test"
-            judge.findings.add("performance-audit", path, what, line=detail.line(key))
-    for key in AUDIT_FLAGS:
-        if detail.flag(key):
-            what = f"{key} is true, as in a compliance test"
-            judge.findings.add("performance-audit", path, what, line=detail.line(key))
 
 
 def _result(judge: Judge, detail: Detail, path: str) -> float | None:

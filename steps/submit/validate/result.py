@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from steps.mlperf.detail import Detail, examined
 from steps.mlperf.loadgen import DETAIL
 from steps.mlperf.rounds import load
 from steps.submit.validate.accuracy import check_accuracy
@@ -14,7 +15,6 @@ from steps.submit.validate.audit import (
     run_of,
 )
 from steps.submit.validate.compliance import check_compliance
-from steps.submit.validate.detail import Detail, read_detail
 from steps.submit.validate.findings import Finding, Findings, printable
 from steps.submit.validate.measurements import check_measurement
 from steps.submit.validate.performance import Judge, check_performance
@@ -155,4 +155,4 @@ def _take_tests(judge: Judge, runs: list[Run]) -> None:
     for test in ("TEST01", "TEST04"):
         path = f"{judge.place.compliance}/{test}/performance/run_1/{DETAIL}"
         if test in judge.benchmark.compliance_tests and judge.tree.is_file(path):
-            runs.append(run_of(test, path, read_detail(judge.tree.at(path))))
+            runs.append(run_of(test, path, examined(judge.tree.at(path))))

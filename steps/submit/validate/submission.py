@@ -10,10 +10,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from steps.base.errors import UserError
-from steps.base.untrusted import Damaged, object_of
+from steps.base.untrusted import Damaged, object_of, shown
 from steps.mlperf.rounds import DIVISIONS, SCENARIOS, Layout, Round, load
 from steps.submit.validate.audit import Evidence, check_across
-from steps.submit.validate.findings import Finding, Findings, Severity, printable, shown
+from steps.submit.validate.findings import Finding, Findings, Severity, printable
 from steps.submit.validate.hygiene import check_names, check_root
 from steps.submit.validate.result import Outcome, Row, check_result
 from steps.submit.validate.system import check_system

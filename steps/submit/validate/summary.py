@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 
 from steps.base.untrusted import Damaged, text_of
-from steps.submit.validate.detail import Detail
+from steps.mlperf.detail import Detail
 from steps.submit.validate.findings import Findings
 from steps.submit.validate.tree import Tree
 

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from steps.base.untrusted import Damaged, object_of
+from steps.base.untrusted import Damaged, object_of, shown
 from steps.mlperf.rounds import COUNTS, MAY_BE_EMPTY, STATUSES, SYSTEM_TYPES, Round
-from steps.submit.validate.findings import Findings, shown
+from steps.submit.validate.findings import Findings
 from steps.submit.validate.tree import Tree
 
 TEXTS = (

@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping
 
 from steps.base.untrusted import Damaged, text_of
+from steps.mlperf.detail import Detail
 from steps.mlperf.loadgen import USER_CONF
 from steps.mlperf.user_conf import loadgen_model, read_settings
-from steps.submit.validate.detail import Detail
 from steps.submit.validate.findings import Findings
 from steps.submit.validate.performance import Judge
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from steps.mlperf.detail import without_indices
 from steps.mlperf.rounds import load
-from steps.submit.validate.detail import without_indices
 from steps.submit.validate.findings import Finding, Severity
 from steps.submit.validate.submission import validate
 from tests.submit.validate import trees

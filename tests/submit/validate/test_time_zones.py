@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from steps.mlperf.detail import Detail, examined
 from steps.submit.validate.audit import check_times
-from steps.submit.validate.detail import Detail, read_detail
 from steps.submit.validate.findings import Findings
 
 RUN = """
@@ -48,7 +48,7 @@ def logged(mode: str, zone: str, folder: Path) -> Detail:
         timeout=60,
         check=True,
     )
-    return read_detail(folder / "mlperf_log_detail.txt")
+    return examined(folder / "mlperf_log_detail.txt")
 
 
 @pytest.mark.parametrize("zone", ZONES)

@@ -1,4 +1,9 @@
-"""mlperf_log_detail.txt as a stream: memory is bounded whatever the log's size."""
+"""mlperf_log_detail.txt, read as a stream by one reader for both uses.
+
+`read_detail` is for logs of our own runs, and of those that are known to be good: it keeps every
+record, and any damage raises UserError. `examined` is for a stranger's log: damage is part of what
+it returns, and memory is bounded whatever the log's size.
+"""
 
 import math
 import re
@@ -7,12 +12,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from steps.base.untrusted import Damaged, lines_of
+from steps.base.errors import UserError
+from steps.base.untrusted import Damaged, lines_of, shown
 from steps.mlperf.loadgen import P99, TPOT_KEY, TTFT_KEY
 from steps.mlperf.loadgen_log import Record, record_of
-from steps.submit.validate.findings import shown
 
 KEPT = 3
+"""How many errors, and how many damages of a kind, a stranger's log is known by."""
+
 LIMIT = 2**64
 """LoadGen's integers have at most 64 bits."""
 
@@ -90,18 +97,34 @@ KINDS = {
 """The keys that checks need, and the type of each value."""
 
 
+@dataclass(frozen=True)
+class Entry:
+    """One record's key and value: `line` counts from 1."""
+
+    line: int
+    key: str
+    value: Any
+
+    @property
+    def words(self) -> str:
+        return f"{self.key}: {shown(self.value)}"
+
+
 @dataclass
 class Detail:
     """A log's values (the first of each key counts, as for the official checker) and its damage.
 
-    `mistyped` and `conflicts` hold (line, sentence); `errors` the first LoadGen errors of `total`.
+    `whole`: every record is kept, and not only those of KINDS and the first errors. `damage`,
+    `mistyped` and `conflicts` hold (line, sentence); `errors` are LoadGen's, of `total_errors`.
     `intervals` counts the pairs power_begin and power_end; of the second the last one counts, which
     the log's own clock says at `ended_ms`.
     """
 
+    path: Path = Path()
     values: dict[str, Any] = field(default_factory=dict)
     lines: dict[str, int] = field(default_factory=dict)
-    errors: list[tuple[int, str]] = field(default_factory=list)
+    errors: list[Entry] = field(default_factory=list)
+    warnings: list[Entry] = field(default_factory=list)
     total_errors: int = 0
     damage: list[tuple[int, str]] = field(default_factory=list)
     mistyped: list[tuple[int, str]] = field(default_factory=list)
@@ -110,6 +133,13 @@ class Detail:
     end_ms: float = 0.0
     intervals: int = 0
     ended_ms: float = 0.0
+    whole: bool = False
+
+    def get(self, key: str) -> Any:
+        """The value; raises UserError if the log has no such key."""
+        if key not in self.values:
+            raise UserError(f"{self.path} has no {key}; it is truncated or not a log of such a run")
+        return self.values[key]
 
     def number(self, key: str) -> float | None:
         """None if the log has no such number."""
@@ -140,8 +170,27 @@ class Detail:
 
 
 def read_detail(path: Path) -> Detail:
+    """Raises UserError for an unreadable file, a damaged record or a value of another type than its
+    key's, with its line."""
+    detail = Detail(path, whole=True)
+    _read(detail)
+    for line, what in (*detail.damage, *detail.mistyped):
+        raise UserError(f"{path}{f':{line}' if line else ''}: {what}; re-run")
+    return detail
+
+
+def examined(path: Path) -> Detail:
     """Never raises for the file's content: damage is part of the result."""
-    detail = Detail()
+    detail = Detail(path)
+    _read(detail)
+    if detail.intervals > 1 and detail.text("effective_test_mode") != "AccuracyOnly":
+        what = f"power_begin is there {detail.intervals} times, a performance run loads one set"
+        detail.conflicts.append((detail.line("power_begin"), what))
+    return detail
+
+
+def _read(detail: Detail) -> None:
+    path = detail.path
     try:
         for number, line in lines_of(path):
             try:
@@ -151,12 +200,8 @@ def read_detail(path: Path) -> Detail:
                     detail.damage.append((number, str(damage)))
     except Damaged as damage:
         detail.damage.append((damage.line, str(damage)))
-    if detail.intervals > 1 and detail.text("effective_test_mode") != "AccuracyOnly":
-        what = f"power_begin is there {detail.intervals} times, a performance run loads one set"
-        detail.conflicts.append((detail.line("power_begin"), what))
     if not detail.records and not detail.damage:
         detail.damage.append((0, "it holds no record of LoadGen's"))
-    return detail
 
 
 INDICES = b'"value": ['
@@ -178,7 +223,8 @@ def without_indices(line: bytes) -> bytes:
 
 
 def _take(detail: Detail, number: int, line: bytes) -> None:
-    record = record_of(line if len(line) < LONG_LINE_BYTES else without_indices(line))
+    short = detail.whole or len(line) < LONG_LINE_BYTES
+    record = record_of(line if short else without_indices(line))
     if record is None:
         return
     detail.records += 1
@@ -186,17 +232,22 @@ def _take(detail: Detail, number: int, line: bytes) -> None:
         detail.end_ms = max(detail.end_ms, record.time_ms)
     if record.is_error:
         detail.total_errors += 1
-        if len(detail.errors) < KEPT:
-            detail.errors.append((number, f"{record.key}: {shown(record.value)}"))
+        if detail.whole or len(detail.errors) < KEPT:
+            detail.errors.append(Entry(number, record.key, record.value))
+    elif record.is_warning and detail.whole:
+        detail.warnings.append(Entry(number, record.key, record.value))
     kind = KINDS.get(record.key)
     if record.key in INTERVAL:
         _keep_interval(detail, number, record)
     elif kind is not None:
         _keep(detail, number, record.key, record.value, kind)
+    elif detail.whole and record.key not in detail.values:
+        detail.values[record.key] = record.value
+        detail.lines[record.key] = number
 
 
 def _keep(detail: Detail, number: int, key: str, value: Any, kind: str) -> None:
-    if isinstance(value, str):
+    if isinstance(value, str) and not detail.whole:
         value = value[:MAX_VALUE_TEXT]
     if key in detail.lines:
         if detail.values.get(key) != value:
