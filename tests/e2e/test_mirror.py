@@ -118,7 +118,7 @@ def test_fetched_checked_quantized_measured_scored_and_packaged(clone: Path, mir
     assert status == 0, text
     assert f"{REPOSITORY}: main is {COMMIT}, kept in results/revisions.json" in text
     made = {
-        step: Manifest.read(next((clone / "results/artifacts" / step).glob("*/manifest.json")))
+        step: Manifest.read(next((clone / "results/artifacts" / step).rglob("manifest.json")))
         for step in ("model", "dataset", "quantize")
     }
     assert made["model"].result["revision"] == COMMIT
@@ -169,6 +169,6 @@ def test_a_mirror_that_has_something_else_is_refused_before_anything_is_opened(
     status, text = run(clone, mirror, *more, "--", "--until", "dataset")
     assert status == 1 and says in text, text
     assert len([line for line in text.splitlines() if line.startswith("error:")]) == 1, text
-    assert not list((clone / "results/artifacts/dataset").glob("*/manifest.json"))
+    assert not list((clone / "results/artifacts/dataset").rglob("manifest.json"))
     assert not list(clone.rglob("opened-it")) and not Path("opened-it").exists()
     assert not list((clone / "results").glob("rehearsal/runs/*"))
