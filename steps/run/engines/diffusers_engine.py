@@ -48,11 +48,14 @@ class DiffusersEngine:
             threads.told(config.threads)
             import diffusers
             import torch
+            import transformers
         except ImportError as error:
             raise UserError(
                 f"diffusers can't be imported ({error}); see docs/how-to/trouble.md"
             ) from error
         self._torch, self._release = torch, diffusers.__version__
+        for library in (diffusers, transformers):  # their bars would fill the log
+            library.utils.logging.disable_progress_bar()
         self._arguments, self._generation = config.arguments, generation
         # Offline's samples are all there: waiting for more gains nothing.
         self._patience_s = config.arguments.batch_timeout_s if start.first_tokens else 0.0
