@@ -97,7 +97,8 @@ def main() -> None:
 
 
 def compare(options: argparse.Namespace, home: Path) -> None:
-    plan = load(frozen_plan(ROOT, ["experiment=rehearsal-mixtral", "scenario=Offline"]))
+    chosen = ["experiment=rehearsal-mixtral", "precision=bf16,fp8", "scenario=Offline"]
+    plan = load(frozen_plan(ROOT, chosen))
     frame = dataset.evaluation(options.samples)
     right = [list(map(int, stop)) for stop in frame["tok_stop_sequence"]]
     tried: list[tuple[str, Path, str, list[list[int]]]] = [

@@ -161,7 +161,7 @@ def test_values_are_rounded_to_the_nearest_bf16(given_values: list[float]) -> No
 
 
 def test_the_plan_makes_experts_before_anything_else_changes_the_weights() -> None:
-    plan = planned("experiment=rehearsal-mixtral")
+    plan = planned("experiment=rehearsal-mixtral", "precision=bf16,fp8")
     jobs = {job.output: job for job in plan.jobs}
     (upcycled,) = (job for job in plan.jobs if job.step == "upcycle")
     (quantized,) = (job for job in plan.jobs if job.step == "quantize")
