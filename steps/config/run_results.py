@@ -25,7 +25,7 @@ class EngineIdentity(Result):
     kernels: str = ""
     torch: str = ""
     dtype: str = ""
-    threads: Positive | None = None
+    threads: NotNegative | None = None
     emulated: bool = False
     image: str | None = None
 

@@ -16,7 +16,8 @@ from steps.plan.planner import Planner
 from steps.plan.registry import STEPS
 
 OWN_FOLDERS = (
-    *("artifacts", "caches", "clocks", "logs", "plans", "published", "revisions", "systems"),
+    *("artifacts", "caches", "clocks", "logs", "nodes"),
+    *("plans", "published", "revisions", "systems"),
 )
 """Folders of results/ that belong to no experiment."""
 

@@ -336,12 +336,18 @@ def test_amds_quark_writes_vllms_own_form(tmp_path: Path) -> None:
     assert result["calibrated"]["made"] == "by tokenizing the texts again, as AMD's script does"
 
 
+def prompts(home: Path, evaluation: Any, calibration: Any) -> Path:
+    """A dataset of two tables, as its step publishes it."""
+    with publish(home, step="dataset", config={}, inputs={}, code="") as workspace:
+        for name, table in (("evaluation", evaluation), ("calibration", calibration)):
+            table.to_pickle(workspace.directory / f"{name}.pkl")
+            workspace.result[name] = {"samples": len(table), "input_tokens_mean": 100.0}
+    return home / "manifest.json"
+
+
 def test_calibration_samples_go_on_with_their_answers(tmp_path: Path) -> None:
     table = dataset.calibration(3)
-    with publish(tmp_path / "set", step="dataset", config={}, inputs={}, code="") as workspace:
-        dataset.evaluation(3).to_pickle(workspace.directory / "evaluation.pkl")
-        table.to_pickle(workspace.directory / "calibration.pkl")
-    path = tmp_path / "set/manifest.json"
+    path = prompts(tmp_path / "set", dataset.evaluation(3), table)
     assert calibration.load(path, 2) == list(table["tok_input"][:2])
     whole = [
         [*asked, *told] for asked, told in zip(table["tok_input"], table["tok_output"], strict=True)
@@ -361,11 +367,8 @@ def test_quark_quantizes_the_rehearsal_model(tmp_path: Path) -> None:
     config["options"]["num_calib_data"] = 4
     for overlap in (True, False):
         home = tmp_path / f"dataset-{overlap}"
-        with publish(home, step="dataset", config={}, inputs={}, code="") as workspace:
-            tested = dataset.evaluation if not overlap else dataset.calibration
-            tested(4).to_pickle(workspace.directory / "evaluation.pkl")
-            dataset.calibration(4).to_pickle(workspace.directory / "calibration.pkl")
-        inputs["dataset"] = home / "manifest.json"
+        tested = dataset.evaluation if not overlap else dataset.calibration
+        inputs["dataset"] = prompts(home, tested(4), dataset.calibration(4))
         done = step(tmp_path, config, inputs, python)
         if overlap:
             assert done.returncode == 1
