@@ -320,10 +320,7 @@ def test_amds_quark_writes_vllms_own_form(tmp_path: Path) -> None:
     }
     config = {"model": "rehearsal", "tool": "quark", "format": "fp8", "options": options}
     inputs = {"model": published(tmp_path, ROOT / "steps/prepare/rehearsal/model")}
-    with publish(tmp_path / "set", step="dataset", config={}, inputs={}, code="") as workspace:
-        dataset.evaluation(4).to_pickle(workspace.directory / "evaluation.pkl")
-        dataset.calibration(4).to_pickle(workspace.directory / "calibration.pkl")
-    inputs["dataset"] = tmp_path / "set/manifest.json"
+    inputs["dataset"] = prompts(tmp_path / "set", dataset.evaluation(4), dataset.calibration(4))
     done = step(tmp_path, config, inputs, os.environ[AMDS])
     assert done.returncode == 0, done.stderr
     made = checkpoints.read(tmp_path / "out")
