@@ -77,8 +77,14 @@ LONGEST = (
     "tests/commands/tune/test_command.py",
     "tests/plan/test_accepted.py",
     "tests/config/test_published_systems.py",
+    "tests/commands/tune/test_journal.py",
+    "tests/run/test_fleet.py",
+    "tests/run/test_sut.py",
+    "tests/run/test_journal.py",
+    "tests/schedule/test_supervisor.py",
+    "tests/judge/test_sandbox.py",
 )
-"""Half a minute of one core each, and more."""
+"""Half a minute of one process each, and more: of computing or of waiting."""
 
 _shared: list[Path] = []
 """A folder of this run of the tests, if its processes share one."""

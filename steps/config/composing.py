@@ -19,6 +19,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.plugins.config_source import ConfigResult, ConfigSource
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf._utils import get_yaml_loader
 
@@ -153,10 +154,12 @@ class Composer:
     def compose(self, overrides: Sequence[str]) -> tuple[DictConfig, tuple[Place, ...]]:
         """The configuration, and its files in the order in which they apply. Raises what Hydra and
         OmegaConf raise."""
+        given = [parsed(text) for text in overrides]
+        self._loader.validate_sweep_overrides_legal(given, RunMode.RUN, from_shell=False)
         found = create_defaults_list(
             repo=self._repository,
             config_name=PRIMARY,
-            overrides_list=[parsed(text) for text in overrides],
+            overrides_list=given,
             prepend_hydra=False,
             skip_missing=False,
         )

@@ -14,8 +14,6 @@ import pytest
 from steps import ROOT
 from tests.conftest import copy_project
 
-pytestmark = pytest.mark.command
-
 HOW_TO = ROOT / "docs/how-to"
 BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LIMIT_S = 120
@@ -37,12 +35,12 @@ MAY_REFUSE = ("add-a-gpu.md", "add-a-round.md")
 """Pages whose part can't be run on this machine."""
 
 
-def follow(page: Path, project: Path) -> str:
-    """Do what the page says; returns what its commands printed."""
+def follow(page: Path, project: Path, commands: bool = True) -> str:
+    """Do what the page says, with its commands or without; returns what they printed."""
     printed = []
     for language, name, content in BLOCK.findall(page.read_text(encoding="utf-8")):
         if language == "console":
-            printed += [run(line, project) for line in content.splitlines()]
+            printed += [run(line, project) for line in content.splitlines() if commands]
         elif language == "diff":
             apply(project / name, content)
         elif name:
@@ -81,7 +79,16 @@ def run(command: str, project: Path) -> str:
     return f"{command}\n{done.stdout}"
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in HOW_TO.glob("add-*.md")))
+PAGES = sorted(path.name for path in HOW_TO.glob("add-*.md"))
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_what_the_page_changes_is_there(name: str, tmp_path: Path) -> None:
+    follow(HOW_TO / name, copy_project(tmp_path), commands=False)
+
+
+@pytest.mark.command
+@pytest.mark.parametrize("name", PAGES)
 def test_the_page_can_be_followed(name: str, tmp_path: Path) -> None:
     project = copy_project(tmp_path)
     printed = follow(HOW_TO / name, project)
