@@ -21,6 +21,7 @@ from steps.config.runtime import ContainerSettings
 from steps.machine.look import Look
 from steps.machine.probes.machine import Prober
 from steps.machine.runtime import __main__ as runtime
+from steps.machine.runtime.image import Image
 from steps.plan.make import make
 from steps.plan.plan import Job, Plan, freeze
 from steps.plan.unsupported import refusal, standings
@@ -70,7 +71,7 @@ def container(job: Job) -> dict[str, Any]:
 
     api = SimpleNamespace(create_host_config=lambda **given: given, create_container=create)
     client: Any = SimpleNamespace(api=api, containers=SimpleNamespace(get=lambda number: None))
-    made: Any = SimpleNamespace(result={"image": "sha256:0", "python": "/opt/steps/bin/python"})
+    made = Image(identity="sha256:0", python="/opt/steps/bin/python", made="")
     settings = ContainerSettings.model_validate_json(job.container)
     command = ["-m", "steps.run.performance_run", "--output", job.output]
     runtime._create(client, made, settings, command, job.output)

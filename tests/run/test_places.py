@@ -13,6 +13,7 @@ import pytest
 from steps.base.errors import UserError
 from steps.config.engine import Placement, Seat
 from steps.config.resolved import Resolved
+from steps.config.run_results import EngineReport
 from steps.machine.probes.machine import Prober
 from steps.prepare.samples import Samples
 from steps.run.engines import accelerators, caches, wire
@@ -292,9 +293,13 @@ def test_a_run_starts_on_the_machine_it_was_planned_for_and_on_no_other(tmp_path
         accelerators.require(placement, Prober(run=printing({}), root=tmp_path))
     nothing = Placement.model_validate_json(json.dumps({**PLACEMENT, "kinds": []}))
     assert accelerators.require(nothing, Prober(run=printing({}), root=tmp_path)) == ()
-    _check_devices(there, [{"name": "engine 0", "bus": ["0000:05:00.3"]}])  # a partition
+    _check_devices(there, [reported("0000:05:00.3")])  # a partition
     with pytest.raises(UserError, match=r"engine 1 got accelerator 0000:99:00.0, which isn't"):
-        _check_devices(there, [{"name": "engine 1", "bus": ["0000:99:00.0"]}])
+        _check_devices(there, [reported("0000:99:00.0")])
+
+
+def reported(address: str) -> EngineReport:
+    return EngineReport.model_construct(name="engine 1", bus=(address,))
 
 
 def test_accelerators_that_somebody_else_has_are_waited_for_and_then_named(

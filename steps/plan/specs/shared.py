@@ -91,8 +91,11 @@ def unused_by_engine(config: Config) -> tuple[str, ...]:
     """Settings of the engine that a run in this scenario doesn't use, and limits by which it ends
     or not, with the same result.
     """
-    found = ["engine.start_limit_s", "engine.placement.nodes_loading"]
-    if config["engine"].get("placement", {}).get("on_failure") == "fail":
+    found = ["engine.start_limit_s"]
+    placement = config["engine"].get("placement", {})
+    if "nodes_loading" in placement:
+        found.append("engine.placement.nodes_loading")
+    if placement.get("on_failure") == "fail":
         found.append("engine.stall_limit_s")
     if config["scenario"] != "Offline":
         found.append("engine.offline_order")
