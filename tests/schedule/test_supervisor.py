@@ -27,7 +27,7 @@ sys.path.insert(0, {root!r})
 from steps.schedule import supervisor
 from steps.base.errors import UserError
 supervisor.LEAVE_S, supervisor.STEPS_S, supervisor.STOPPED_S = 1.0, 4.0, 1.0
-supervisor.GROUP_S = supervisor.REMOVE_S = 0.5
+supervisor.REMOVE_S, supervisor.GROUP_S = 0.5, 1.5
 supervisor.POLL_S = 0.1
 root = Path({home!r})
 try:
