@@ -101,7 +101,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def ran(clone: Path) -> Path:
     """The whole experiment on null engines, which only this clone submits."""
-    edit(clone / "steps/submit/submission/verdicts.py", '("vllm",)', '("vllm", "null")')
+    edit(clone / "steps/submit/submission/verdicts.py", '"vllm", "diff', '"vllm", "null", "diff')
     status, text = reproduce(clone, "experiment=seven")
     assert status == 0, text
     return clone

@@ -56,7 +56,7 @@ def machine(home: Path, model: str) -> tuple[Path, dict[str, str]]:
     """A checkout, and the environment of a machine whose amd-smi lists eight of a model."""
     clone = copy_project(home / "clone")
     (clone / ".envs").symlink_to(ROOT / ".envs")
-    edit(clone / "steps/submit/submission/verdicts.py", '("vllm",)', '("vllm", "null")')
+    edit(clone / "steps/submit/submission/verdicts.py", '"vllm", "diff', '"vllm", "null", "diff')
     for name, memory in (("mi300x", 192), ("mi325x", 256)):
         text = HARDWARE.format(name=name, model=name.upper(), memory=memory)
         (clone / f"conf/hardware/acme-{name}.yaml").write_text(text, encoding="utf-8")

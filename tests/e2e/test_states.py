@@ -18,14 +18,15 @@ from tests.conftest import ROOT, copy_project, edit, reproduce
 
 pytestmark = pytest.mark.e2e
 
-BASE = [
+SETTINGS = [
     *("experiment=null-engine", "compression.required_gate=none"),
     "hardware.engine.arguments.max_num_seqs=16",
-    "system.target_qps={Offline: 200, Server: 100, Interactive: 100}",
 ]
+BASE = [*SETTINGS, "system.target_qps={Offline: 200, Server: 100, Interactive: 100}"]
 """32 places answer about 200 samples a second."""
 SLOW = "system.target_qps.Server=2000"
 """Twenty times the rate that is valid: the last of 662 samples wait for three seconds."""
+TWO = [*SETTINGS, "system.target_qps={Offline: 200, Server: 100}", SLOW, "scenario=Offline,Server"]
 LIMIT_S = 600
 UP_TO_DATE_S = 3.0 if os.environ.get("REPRISE_QUIET") else 15.0
 """Three on a machine with nothing else on it."""
@@ -37,7 +38,7 @@ RUNS = "results/null-engine/runs/null-engine/rehearsal/none/bf16"
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = copy_project(tmp_path_factory.mktemp("clone"))
     (home / ".envs").symlink_to(ROOT / ".envs")
-    edit(home / "steps/submit/submission/verdicts.py", '("vllm",)', '("vllm", "null")')
+    edit(home / "steps/submit/submission/verdicts.py", '"vllm", "diff', '"vllm", "null", "diff')
     return home
 
 
@@ -81,7 +82,7 @@ def killed_in(clone: Path, step: str, scenario: str, *overrides: str) -> tuple[i
 @pytest.fixture(scope="module")
 def failed(clone: Path) -> tuple[int, str]:
     """Server asked for too much, Offline's accuracy run killed."""
-    return killed_in(clone, "accuracy_run", "Offline", *BASE, SLOW, "scenario=Offline,Server")
+    return killed_in(clone, "accuracy_run", "Offline", *TWO)
 
 
 def test_what_failed_is_said_last_and_the_others_are_finished(
@@ -93,7 +94,7 @@ def test_what_failed_is_said_last_and_the_others_are_finished(
     assert numbers == "null-engine: 0 of 2 cells valid", text
     assert offline.startswith("Offline failed: accuracy: its process was ended by SIGKILL")
     assert server.startswith("Server INVALID: performance: p99 TTFT is ")
-    command = ["./reproduce", "again", *BASE, SLOW, "scenario=Offline,Server", "Server"]
+    command = ["./reproduce", "again", *TWO, "Server"]
     assert server.endswith(shlex.join(command))
     assert page == "results/null-engine/report/index.html"
     made = {str(p.relative_to(clone / RUNS).parent) for p in (clone / RUNS).rglob("manifest.json")}
