@@ -58,6 +58,11 @@ SLEEP = "import time; time.sleep(60)"
 DEAF_STEP = f"import signal, time; {DEAF}; time.sleep(60)"
 
 
+def _heeding_sigint() -> None:
+    """A shell's background jobs ignore SIGINT, and so would all that tests start there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Reproduce:
     """A ./reproduce whose snakemake is some code."""
 
@@ -70,6 +75,7 @@ class Reproduce:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=_heeding_sigint,
         )
 
     def snakemake(self) -> int:
