@@ -1,5 +1,6 @@
 """The last sections of the page of own results: how it was made, and where it leaves the rules."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import get_args
 
@@ -167,14 +168,12 @@ def _provenance(traces: tuple[Trace, ...]) -> Details:
 
 def _flow(summary: Summary) -> list[tuple[str, list[str]]]:
     """Stages in data order, with their steps and how many results each gave."""
-    counts: dict[str, int] = {}
-    for trace in summary.provenance:
-        counts[trace.step] = counts.get(trace.step, 0) + 1
+    counts = Counter(trace.step for trace in summary.provenance)
     stages = [
         (
             stage,
             [
-                f"{step} × {counts[step]}" if counts.get(step, 0) > 1 else step
+                f"{step.replace('_', ' ')} × {counts[step]}".removesuffix(" × 1")
                 for step, spec in STEPS.items()
                 if spec.stage == stage and step in counts
             ],
