@@ -14,10 +14,9 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from types import FrameType
 
 from steps import ROOT
-from steps.base import processes
+from steps.base import processes, wrapped
 from steps.config.runtime import ContainerSettings
 from steps.run.placing.launch import socket_of
 
@@ -41,7 +40,7 @@ def main(arguments: list[str]) -> int:
         given = door, log.with_name(f"{log.stem}.nodes{log.suffix}"), manifest, settings
         threading.Thread(target=_serve, args=given, daemon=True).start()
         try:
-            return _run(without_accelerators(command, settings))
+            return wrapped.run(without_accelerators(command, settings))
         finally:
             path.unlink(missing_ok=True)
 
@@ -67,19 +66,6 @@ def _serve(door: socket.socket, log: Path, manifest: str, settings: str) -> None
                     cwd=ROOT,
                     start_new_session=True,
                 )
-
-
-def _run(command: list[str]) -> int:
-    child = subprocess.Popen(command, preexec_fn=processes.die_with_parent)
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        if child.poll() is None:
-            child.send_signal(number)
-
-    for number in processes.ENDS:
-        signal.signal(number, pass_on)
-    status = child.wait()
-    return status if status >= 0 else 128 - status
 
 
 if __name__ == "__main__":
