@@ -6,13 +6,13 @@ outside of it, listens on a socket in the checkout's results, and gives the run 
 process that places engines (steps/run/placing/nodes.py), whose stdin and stdout are the connection.
 """
 
-import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from steps import ROOT
@@ -53,19 +53,30 @@ def without_accelerators(command: list[str], settings: str) -> list[str]:
 
 
 def _serve(door: socket.socket, log: Path, manifest: str, settings: str) -> None:
-    with contextlib.suppress(OSError):  # it is closed when the command has ended
-        while True:
+    command = [sys.executable, "-m", NODES, manifest, settings]
+    while True:
+        try:
             connection, _ = door.accept()
-            log.parent.mkdir(parents=True, exist_ok=True)
-            with connection, log.open("wb") as words:
-                subprocess.Popen(
-                    [sys.executable, "-m", NODES, manifest, settings],
-                    stdin=connection.fileno(),
-                    stdout=connection.fileno(),
-                    stderr=words,
-                    cwd=ROOT,
-                    start_new_session=True,
-                )
+        except OSError:  # it is closed: the command has ended
+            return
+        with connection:
+            try:
+                _place(command, connection, log)
+            except OSError as error:  # the run hears that its connection has ended
+                print(f"error: nodes can't be started: {error}", file=sys.stderr, flush=True)
+
+
+def _place(command: Sequence[str], connection: socket.socket, log: Path) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as words:
+        subprocess.Popen(
+            command,
+            stdin=connection.fileno(),
+            stdout=connection.fileno(),
+            stderr=words,
+            cwd=ROOT,
+            start_new_session=True,
+        )
 
 
 if __name__ == "__main__":
