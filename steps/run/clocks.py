@@ -13,12 +13,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from types import FrameType
 
 from pydantic import ValidationError
 
 from steps import ROOT
-from steps.base import processes
+from steps.base import processes, wrapped
 from steps.base.errors import UserError, shown
 from steps.base.record import write_atomically
 from steps.base.strict import Strict
@@ -174,20 +173,6 @@ def restore(root: Path) -> str:
     return f"{said}: they are reset now"
 
 
-def run(command: Sequence[str]) -> int:
-    """The command's exit status; signals that end us end it first, so that clocks are reset."""
-    child = subprocess.Popen(command, preexec_fn=processes.die_with_parent)
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        if child.poll() is None:
-            child.send_signal(number)
-
-    for number in processes.ENDS:
-        signal.signal(number, pass_on)
-    status = child.wait()
-    return status if status >= 0 else 128 - status
-
-
 def main(arguments: Sequence[str]) -> int:
     processes.die_with_parent(signal.SIGTERM)
     power, _, *command = arguments
@@ -197,7 +182,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"error: {shown(str(error))}", file=sys.stderr)
         return 1
     try:
-        return run(command)
+        return wrapped.run(command)
     finally:
         if changed is not None and (complaint := reset(changed, ROOT)):
             print(f"error: the clocks can't be reset: {complaint}", file=sys.stderr)

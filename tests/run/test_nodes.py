@@ -190,6 +190,13 @@ def agents() -> list[int]:
     return [pid for pid in pids if "steps.run.placing.agent" in command_of(pid).split()]
 
 
+def end_of(pids: list[int]) -> None:
+    limit = time.monotonic() + LIMIT_S
+    while left := [command_of(pid) for pid in pids if alive(pid)]:
+        assert time.monotonic() < limit, left
+        time.sleep(0.1)
+
+
 @pytest.mark.engine
 def test_engines_on_hosts_are_started_over_ssh_and_ended(
     made: tuple[Plan, Job],
@@ -203,21 +210,14 @@ def test_engines_on_hosts_are_started_over_ssh_and_ended(
     asked = config(made[1], cluster="ssh", hosts=["node-a", "node-b"])
     asked["loadgen"]["min_query_count"] = 100_000
     running = Running("performance_run", asked, inputs, tmp_path, 0, python)
-    limit = time.monotonic() + LIMIT_S
-    while not list(tmp_path.glob(".out.*/mlperf_log_detail.txt")):
-        assert running.process.poll() is None, running.process.communicate()[1]
-        assert time.monotonic() < limit
-        time.sleep(0.1)
+    running.wait_until_running()
     ours = [pid for first in agents() for pid in (first, *below(first))]
     workers = [pid for pid in ours if "steps.run.engines.worker" in command_of(pid)]
     assert len(workers) == 2 * PER_NODE
     assert not list((ROOT / "results/nodes").glob("*.order")), "the key is read and gone"
     running.process.kill()
     running.ended()
-    limit = time.monotonic() + LIMIT_S
-    while left := [command_of(pid) for pid in ours if alive(pid)]:
-        assert time.monotonic() < limit, left
-        time.sleep(0.1)
+    end_of(ours)
 
 
 @pytest.mark.engine
@@ -278,10 +278,7 @@ def test_hosts_that_keep_a_run_from_starting_are_named(
         assert words in text
     assert "Traceback" not in text
     assert not list(tmp_path.glob("**/mlperf_log_detail.txt"))
-    limit = time.monotonic() + LIMIT_S
-    while left := agents():
-        assert time.monotonic() < limit, left
-        time.sleep(0.1)
+    end_of(agents())
 
 
 @pytest.mark.engine
@@ -299,11 +296,7 @@ def test_two_runs_do_not_share_a_host(
     (tmp_path / "first").mkdir()
     (tmp_path / "second").mkdir()
     first = Running("performance_run", asked, inputs, tmp_path / "first", 0, python)
-    limit = time.monotonic() + LIMIT_S
-    while not list(tmp_path.glob("first/.out.*/mlperf_log_detail.txt")):
-        assert first.process.poll() is None, first.process.communicate()[1]
-        assert time.monotonic() < limit
-        time.sleep(0.1)
+    first.wait_until_running()
     second = Running("performance_run", asked, inputs, tmp_path / "second", 0, python)
     status, text = second.ended()
     assert status == 1

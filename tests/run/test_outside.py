@@ -68,11 +68,8 @@ def image(tmp_path: Path) -> Path:
     return tmp_path / "image/manifest.json"
 
 
-def test_what_is_asked_over_the_socket_is_answered_and_ends_with_it(
-    image: Path, tmp_path: Path
-) -> None:
-    """Here that the cluster's nodes can't be asked: this isn't a job of Slurm."""
-    output, log = tmp_path / "run/manifest.json", tmp_path / "log.txt"
+def started(image: Path, output: Path, log: Path) -> "tuple[subprocess.Popen[str], Path]":
+    """A process around a command that waits for a line, and its socket."""
     settings = run_of(planned(*CLUSTER, HOSTS)).container
     waiting = [sys.executable, "-c", "input()", "--log", str(log)]
     outside = [sys.executable, "-m", "steps.run.placing.outside"]
@@ -80,21 +77,45 @@ def test_what_is_asked_over_the_socket_is_answered_and_ends_with_it(
         [*outside, str(output), str(image), settings, "--", *waiting],
         cwd=ROOT,
         stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     path = ROOT / socket_of(output.parent)
     limit = time.monotonic() + LIMIT_S
     while not path.exists():
         assert process.poll() is None and time.monotonic() < limit
         time.sleep(0.05)
+    return process, path
+
+
+def test_what_is_asked_over_the_socket_is_answered_and_ends_with_it(
+    image: Path, tmp_path: Path
+) -> None:
+    """Here that the cluster's nodes can't be asked: this isn't a job of Slurm."""
+    process, path = started(image, tmp_path / "run/manifest.json", tmp_path / "log.txt")
     client = Outside(path)
     order = Order(address="slurm", engines=(1,), key="00", limit_s=10.0)
     client.tell(order.model_dump_json())
     reply = Reply.model_validate_json(_line(client))
     assert reply.error is not None and "needs a job of Slurm" in reply.error
     client.close()
-    process.communicate(b"\n", timeout=LIMIT_S)
+    process.communicate("\n", timeout=LIMIT_S)
     assert process.returncode == 0
     assert not path.exists()
+
+
+def test_what_keeps_nodes_from_being_started_is_said_and_nobody_waits(
+    image: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    process, path = started(image, tmp_path / "run/manifest.json", tmp_path / "file/log.txt")
+    for _ in range(2):
+        client = Outside(path)
+        assert client._socket.recv(1) == b""
+        client.close()
+    _, said = process.communicate("\n", timeout=LIMIT_S)
+    assert said.count("error: nodes can't be started: ") == 2
+    assert process.returncode == 0
 
 
 def _line(client: Outside) -> str:

@@ -1,7 +1,10 @@
 """Pictures behind the harness: settings, sizes of answers, batches that wait, and bad numbers."""
 
 import json
+import sys
 from array import array
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -67,7 +70,7 @@ class Drawn(DiffusersEngine):
         self._negative = [Ids(), Ids()]  # type: ignore[list-item]
         self.rows: list[list[list[int]]] = []
 
-    def _pictures(self, rows: list[list[int]]) -> Any:
+    def _pictures(self, rows: list[list[int]]) -> tuple[Any, list[bool]]:
         self.rows.append(rows)
         return [array("i", [row[0]]) for row in rows], [row[0] != 13 for row in rows]
 
@@ -113,6 +116,34 @@ def test_a_caption_for_other_encoders_is_refused() -> None:
     engine = Drawn(settings(batch_size=4).arguments, 0.0)
     with pytest.raises(UserError, match="a caption of 3 token ids was asked for, and the two"):
         engine.submit([(0, [1, 2, 3], ())])
+
+
+def test_a_device_that_fails_is_no_fault_of_the_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Pipeline:
+        @classmethod
+        def from_pretrained(cls, *_: Any, **__: Any) -> "Pipeline":
+            return cls()
+
+        def to(self, device: str) -> None:
+            raise RuntimeError("Found no driver on your system.\nSee https://...")
+
+    installed = ModuleType("diffusers")
+    for name in ("EulerDiscreteScheduler", "StableDiffusionXLPipeline"):
+        setattr(installed, name, Pipeline)
+    monkeypatch.setitem(sys.modules, "diffusers", installed)
+    (tmp_path / "model_index.json").touch()
+    (tmp_path / "scheduler").mkdir()
+    (tmp_path / "scheduler/scheduler_config.json").touch()
+    engine = Drawn(settings(batch_size=4).arguments, 0.0)
+    engine._dtype = "float16"
+    with pytest.raises(UserError) as refused:
+        engine._loaded(tmp_path)
+    assert str(refused.value) == (
+        "PyTorch can't put the pipeline on device cuda: Found no driver on your system.; see "
+        "whether its driver is loaded, and what else has its memory"
+    )
 
 
 def test_amds_row_can_be_planned_with_diffusers() -> None:

@@ -141,11 +141,17 @@ class DiffusersEngine:
                 add_watermarker=False,
                 local_files_only=True,
             )
-            pipeline.to(self._arguments.device)
         except Exception as error:  # diffusers and transformers raise many kinds
-            line = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise UserError(
-                f"diffusers can't load {home}: {line:.200}; delete {weights} and re-run"
+                f"diffusers can't load {home}: {_said(error)}; delete {weights} and re-run"
+            ) from error
+        device = self._arguments.device
+        try:
+            pipeline.to(device)
+        except Exception as error:  # PyTorch does, too, of drivers and memory
+            raise UserError(
+                f"PyTorch can't put the pipeline on device {device}: {_said(error)}; see whether "
+                "its driver is loaded, and what else has its memory"
             ) from error
         pipeline.set_progress_bar_config(disable=True)
         if self._arguments.decode_singly:
@@ -194,7 +200,7 @@ class DiffusersEngine:
             return True
         return time.perf_counter() - self._waiting[0][2] >= self._patience_s
 
-    def _pictures(self, rows: list[list[int]]) -> Any:
+    def _pictures(self, rows: list[list[int]]) -> tuple[Any, list[bool]]:
         """(n, side, side, 3) bytes on the CPU, and for each picture whether it is one."""
         torch, count = self._torch, len(rows)
         ids = torch.tensor(rows, device=self._arguments.device)
@@ -232,7 +238,7 @@ class DiffusersEngine:
         ]
         return self._torch.cat([one.hidden_states[-2] for one in found], -1), found[1][0]
 
-    def _answers(self, numbers: list[int], made: Any) -> list[Answer]:
+    def _answers(self, numbers: list[int], made: tuple[Any, list[bool]]) -> list[Answer]:
         pictures, whole = made
         if not all(whole[: len(numbers)]):
             raise UserError(
@@ -241,3 +247,8 @@ class DiffusersEngine:
                 "another dtype"
             )
         return [(number, array("i", pictures[at].tobytes())) for at, number in enumerate(numbers)]
+
+
+def _said(error: Exception) -> str:
+    """The first line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

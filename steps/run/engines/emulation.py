@@ -39,6 +39,7 @@ from vllm.platforms import PlatformEnum, current_platform
 
 from steps.base.errors import UserError
 from steps.prepare.checkpoint.formats import fp8_codes, mxfp4_round_trip, mxfp4_values
+from steps.run.engines import emulated
 
 OTHERS = (
     "CPUFP8W8A8ScaledMMLinearKernel",
@@ -210,15 +211,11 @@ class EmulatedMxfp4Experts(_EmulatedExperts, quark_moe.QuarkOCP_MX_MoEMethod):  
 
 def register() -> None:
     """Let vLLM choose these kernels in this process. UserError on anything but a CPU."""
-    if not current_platform.is_cpu():
-        raise UserError(
-            f"emulation of FP8 and MXFP4 is for CPUs, this is {current_platform.device_type}; "
-            "remove `emulation` from the hardware's engine settings"
-        )
+    emulated.require_cpu(current_platform)
     os.environ["VLLM_DISABLED_KERNELS"] = ",".join(OTHERS)
     register_linear_kernel(EmulatedFp8Kernel, PlatformEnum.CPU, "fp8")
     register_linear_kernel(EmulatedMxfp4Kernel, PlatformEnum.CPU, "mxfp4")
-    _custom_ops.scaled_fp8_quant = _scaled_fp8_quant
+    _custom_ops.scaled_fp8_quant = emulated.scaled_fp8_quant
     # vLLM chooses methods of experts by their class, and has no registry of them.
     quark_moe.QuarkW8A8Fp8MoEMethod = EmulatedFp8Experts
     quark_moe.QuarkOCP_MX_MoEMethod = EmulatedMxfp4Experts
@@ -251,16 +248,3 @@ def _no_backend(*arguments: Any, **named: Any) -> tuple[Mxfp4MoeBackend, None]:
 def _no_fp8_backend(*arguments: Any, **named: Any) -> tuple[Fp8MoeBackend, None]:
     """The same for FP8. What is returned first is never read: no kernel of vLLM's is made."""
     return Fp8MoeBackend.TRITON, None
-
-
-def _scaled_fp8_quant(
-    input: Tensor, scale: Tensor | None = None, **options: Any
-) -> tuple[Tensor, Tensor]:
-    """Replaces vLLM's compiled one, which its CPU build declares but lacks.
-
-    vLLM 0.32 calls it here with one static scale only, to convert the parts of a fused layer to a
-    common one.
-    """
-    if scale is None or scale.numel() != 1 or any(options.values()):
-        raise NotImplementedError(f"the emulation has no scaled_fp8_quant with {options}")
-    return fp8_codes(input, scale), scale

@@ -5,8 +5,6 @@ Left alone: FP8 in Quark's form; experts, of which 0.9 computes none on a CPU wi
 extension for PyTorch; and the KV cache in FP8, which it refuses without that extension too.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import Parameter, functional
@@ -20,6 +18,7 @@ from vllm.platforms import current_platform
 
 from steps.base.errors import UserError
 from steps.prepare.checkpoint.formats import fp8_codes, mxfp4_round_trip, mxfp4_values
+from steps.run.engines import emulated
 
 logger = init_logger("vllm.reprise.emulation")
 
@@ -63,25 +62,10 @@ class EmulatedMxfp4(QuarkW4A4MXFP4):  # type: ignore[misc]
 
 def register() -> None:
     """Let vLLM compute with these in this process. UserError on anything but a CPU."""
-    if not current_platform.is_cpu():
-        raise UserError(
-            f"emulation of FP8 and MXFP4 is for CPUs, this is {current_platform.device_type}; "
-            "remove `emulation` from the hardware's engine settings"
-        )
-    _custom_ops.scaled_fp8_quant = _scaled_fp8_quant
+    emulated.require_cpu(current_platform)
+    _custom_ops.scaled_fp8_quant = emulated.scaled_fp8_quant
     fp8.Fp8LinearMethod = EmulatedFp8LinearMethod
     # How weights are loaded goes by the name of the class.
     linear.WEIGHT_LOADER_V2_SUPPORTED.append(EmulatedFp8LinearMethod.__name__)
     quark.QuarkW4A4MXFP4 = EmulatedMxfp4
     logger.warning("FP8 and MXFP4 are emulated on the CPU: no speed here is one of the formats")
-
-
-def _scaled_fp8_quant(
-    input: Tensor, scale: Tensor | None = None, **options: Any
-) -> tuple[Tensor, Tensor]:
-    """Replaces vLLM's compiled one, which its CPU build lacks. 0.9 calls it here with one static
-    scale only, to convert the parts of a fused layer to a common one.
-    """
-    if scale is None or scale.numel() != 1 or any(options.values()):
-        raise NotImplementedError(f"the emulation has no scaled_fp8_quant with {options}")
-    return fp8_codes(input, scale), scale

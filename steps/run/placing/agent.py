@@ -38,7 +38,6 @@ NODE = "SLURMD_NODENAME"
 
 REACH_LIMIT_S = 10.0
 END_S = 8.0
-LOADED = "loaded"
 
 
 class Loaded(Strict):

@@ -34,6 +34,8 @@ ASK_LIMIT_S = 60.0
 
 WATCH_S = 0.5
 SEND_LIMIT_S = 3600.0
+"""How long an image may take, from its first byte until it is loaded."""
+
 SENT_AT_ONCE = 2
 """Nodes that an image is sent to at the same time: it leaves this machine by one network card."""
 
@@ -228,12 +230,23 @@ def _send(name: str, start: Commands, image: Image, settings: str) -> str:
     )
     assert process.stdin is not None and process.stdout is not None
     typed = ContainerSettings.model_validate_json(settings)
+    late = threading.Event()
+
+    def cut() -> None:
+        late.set()
+        process.kill()
+
+    limit = threading.Timer(SEND_LIMIT_S, cut)
+    limit.daemon = True
+    limit.start()
     try:
         with connected(typed, limit_s=SEND_LIMIT_S) as client, contextlib.suppress(BrokenPipeError):
             process.stdin.write(settings.encode() + b"\n")
             for chunk in client.images.get(image.identity).save(named=True):
                 process.stdin.write(chunk)
         said, complained = process.communicate(timeout=SEND_LIMIT_S)
+        if late.is_set():
+            raise UserError(f"it wasn't loaded there within {SEND_LIMIT_S:g} s; look at its disk")
         last = said.decode(errors="replace").strip().splitlines()
         error = Loaded.model_validate_json(last[-1]).error if last else ""
         if last and not error:
@@ -243,5 +256,6 @@ def _send(name: str, start: Commands, image: Image, settings: str) -> str:
     except (UserError, subprocess.TimeoutExpired, ValueError) as error:
         return f"{name}: image {image.identity:.19} can't be sent: {error}"
     finally:
+        limit.cancel()
         process.kill()
         process.wait()

@@ -114,6 +114,7 @@ class Line:
         self._readers = [
             threading.Thread(target=read, daemon=True) for read in (self._read, self._pass_on)
         ]
+        self._answering, _ = self._readers
         for reader in self._readers:
             reader.start()
 
@@ -137,8 +138,10 @@ class Line:
                     f"{self.name} answered what isn't an answer; its checkout may be of another "
                     f"version: update {self._checkout} there"
                 ) from error
-            if self._process.poll() is not None and self._answers.empty():
-                raise UserError(self.end())
+            if self.ended():
+                self._answering.join(END_S)  # an answer may be there and not read yet
+                if self._answers.empty():
+                    raise UserError(self.end())
             if time.monotonic() > until:
                 raise UserError(
                     f"{self.name} gave no answer in time; look at it (is its disk or its driver "

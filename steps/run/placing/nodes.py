@@ -45,17 +45,16 @@ would count within the other.
 class Agent:
     """Runs on each node, as a Ray actor."""
 
-    def launch(self, first: int, count: int, host: str, port: int, key: str, home: str) -> int:
-        """Start this node's engines, numbered from `first`; returns the agent's process id."""
+    def launch(self, first: int, count: int, host: str, port: int, key: str, home: str) -> None:
+        """Start this node's engines, numbered from `first`."""
         self._engines = [connecting(first + n, host, port, key, home) for n in range(count)]
-        return os.getpid()
 
 
 def place(order: Order, door: Door, contained: Contained | None = None) -> Reply:
     """Start the engines of all nodes. Raises UserError."""
     if order.address in (SSH, SLURM):
         agents = Agents(order, contained)
-        _AGENTS.append(agents)
+        _KEPT.append(agents)
         return agents.place(door)
     if order.address == LOCAL:
         protect()
@@ -77,7 +76,7 @@ def place(order: Order, door: Door, contained: Contained | None = None) -> Reply
         placed = agent.options(
             scheduling_strategy=affinity, num_gpus=reserved, runtime_env=_environment(order)
         ).remote()
-        _AGENTS.append(placed)
+        _KEPT.append(placed)
         where = order.first[number], order.engines[number], host, port
         asked.append(placed.launch.remote(*where, order.key, order.checkout))
     try:
@@ -96,8 +95,9 @@ def place(order: Order, door: Door, contained: Contained | None = None) -> Reply
     )
 
 
-_AGENTS: list[Any] = []
-"""The actors' handles: an actor lives as long as its handle."""
+_KEPT: list[Any] = []
+"""What engines end with: Agents, the cluster that was made, the actors' handles (an actor lives as
+long as its handle)."""
 
 
 def _accelerators(node: dict[str, Any]) -> int:
@@ -218,7 +218,7 @@ def _join(order: Order) -> None:
         from ray.cluster_utils import Cluster
 
         cluster = Cluster()
-        _AGENTS.append(cluster)
+        _KEPT.append(cluster)
         for _ in range(order.nodes):
             cluster.add_node(num_cpus=1, include_dashboard=False, object_store_memory=80 * 2**20)
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
@@ -268,7 +268,7 @@ def main() -> None:
         )
     with contextlib.suppress(OSError):
         say(reply)
-        for kept in _AGENTS:
+        for kept in _KEPT:
             if isinstance(kept, Agents) and not reply.error:
                 kept.watch(say)  # of engines that haven't connected yet LoadGen's process hears it
         sys.stdin.read()
@@ -278,7 +278,7 @@ def main() -> None:
 def _end() -> None:
     if "ray" in sys.modules:
         sys.modules["ray"].shutdown()
-    for kept in reversed(_AGENTS):
+    for kept in reversed(_KEPT):
         if hasattr(kept, "shutdown"):
             kept.shutdown()
 

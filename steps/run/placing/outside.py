@@ -6,18 +6,17 @@ outside of it, listens on a socket in the checkout's results, and gives the run 
 process that places engines (steps/run/placing/nodes.py), whose stdin and stdout are the connection.
 """
 
-import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from steps import ROOT
-from steps.base import processes
+from steps.base import processes, wrapped
 from steps.config.runtime import ContainerSettings
 from steps.run.placing.launch import socket_of
 
@@ -41,7 +40,7 @@ def main(arguments: list[str]) -> int:
         given = door, log.with_name(f"{log.stem}.nodes{log.suffix}"), manifest, settings
         threading.Thread(target=_serve, args=given, daemon=True).start()
         try:
-            return _run(without_accelerators(command, settings))
+            return wrapped.run(without_accelerators(command, settings))
         finally:
             path.unlink(missing_ok=True)
 
@@ -54,32 +53,30 @@ def without_accelerators(command: list[str], settings: str) -> list[str]:
 
 
 def _serve(door: socket.socket, log: Path, manifest: str, settings: str) -> None:
-    with contextlib.suppress(OSError):  # it is closed when the command has ended
-        while True:
+    command = [sys.executable, "-m", NODES, manifest, settings]
+    while True:
+        try:
             connection, _ = door.accept()
-            log.parent.mkdir(parents=True, exist_ok=True)
-            with connection, log.open("wb") as words:
-                subprocess.Popen(
-                    [sys.executable, "-m", NODES, manifest, settings],
-                    stdin=connection.fileno(),
-                    stdout=connection.fileno(),
-                    stderr=words,
-                    cwd=ROOT,
-                    start_new_session=True,
-                )
+        except OSError:  # it is closed: the command has ended
+            return
+        with connection:
+            try:
+                _place(command, connection, log)
+            except OSError as error:  # the run hears that its connection has ended
+                print(f"error: nodes can't be started: {error}", file=sys.stderr, flush=True)
 
 
-def _run(command: list[str]) -> int:
-    child = subprocess.Popen(command, preexec_fn=processes.die_with_parent)
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        if child.poll() is None:
-            child.send_signal(number)
-
-    for number in processes.ENDS:
-        signal.signal(number, pass_on)
-    status = child.wait()
-    return status if status >= 0 else 128 - status
+def _place(command: Sequence[str], connection: socket.socket, log: Path) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as words:
+        subprocess.Popen(
+            command,
+            stdin=connection.fileno(),
+            stdout=connection.fileno(),
+            stderr=words,
+            cwd=ROOT,
+            start_new_session=True,
+        )
 
 
 if __name__ == "__main__":

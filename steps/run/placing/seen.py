@@ -138,19 +138,15 @@ def _alone(name: str, seen: Seen) -> Iterator[Complaint]:
         )
 
 
-ALIKE = {
-    "driver": "driver {}",
-    "firmware": "firmware {}",
-}
-"""What nodes of one model have to agree on, and how it is said."""
+ALIKE = {"driver": True, "firmware": False}
+"""What nodes of one model have to agree on, and whether a difference keeps a run from starting."""
 
 
 def _differing(answers: Mapping[str, Seen], own_commit: str | None) -> Iterator[Complaint]:
     """Nodes whose software isn't that of the others: a result would be of both."""
-    for field, words in ALIKE.items():
-        fatal = field == "driver"
+    for field, fatal in ALIKE.items():
         for model, found in _by_model(answers, field).items():
-            yield from _odd(found, f"on {model}", words, fatal)
+            yield from _odd(found, field, model, fatal)
     commits = {name: seen.commit for name, seen in answers.items() if seen.commit}
     for name, commit in commits.items():
         if own_commit is not None and commit != own_commit:
@@ -172,7 +168,7 @@ def _by_model(answers: Mapping[str, Seen], field: str) -> dict[str, dict[str, st
     return found
 
 
-def _odd(found: Mapping[str, str], where: str, words: str, fatal: bool) -> Iterator[Complaint]:
+def _odd(found: Mapping[str, str], field: str, model: str, fatal: bool) -> Iterator[Complaint]:
     counted = Counter(found.values())
     if len(counted) < 2:
         return
@@ -181,7 +177,7 @@ def _odd(found: Mapping[str, str], where: str, words: str, fatal: bool) -> Itera
         if value != usual:
             yield Complaint(
                 fatal,
-                f"{name}: {words.format(value)} {where}, the others have {usual}; make them alike",
+                f"{name}: {field} {value} on {model}, the others have {usual}; make them alike",
             )
 
 
