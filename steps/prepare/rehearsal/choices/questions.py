@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Literal
+from typing import Literal, get_args
 
 Effort = Literal["low", "high"]
 Kind = Literal["gpqa_small", "aime_small"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 Split = Literal["evaluation", "calibration", "training"]
 
 SPECIAL = ("<unk>", "<|startoftext|>", "<|return|>", "<|pad|>")
