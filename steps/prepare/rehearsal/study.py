@@ -195,7 +195,7 @@ def main() -> None:
     parser.add_argument("--reference", action="store_true", help="write model/reference.json only")
     arguments = parser.parse_args()
     # Last, so that the engine's own packages win.
-    sys.path += map(str, PAGE.parents[1].glob(".envs/analysis-*/lib/*/site-packages"))
+    sys.path += map(str, ROOT.glob(".envs/analysis-*/lib/*/site-packages"))
     if not 2 <= arguments.samples <= max(REFERENCE_SIZES):
         parser.error(f"--samples has to be from 2 to {max(REFERENCE_SIZES)}")
     try:
