@@ -24,7 +24,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.generations import both_forms
 from steps import ROOT
 from steps.base import threads
 from steps.base.bootstrap import ratio_interval
@@ -104,9 +103,7 @@ class Comparison:
         return job_of(self.plan, step)
 
     def run(self) -> None:
-        sources = {"llama": self.home / "llama", "mixture": self.home / "mixture"}
-        if not sources["llama"].is_dir():
-            both_forms(MODEL, sources["llama"])
+        sources = {"llama": MODEL, "mixture": self.home / "mixture"}
         if not sources["mixture"].is_dir():
             self.part("V1", "upcycle", {"source": str(MODEL), "to": str(sources["mixture"])})
         made = {name: self.quantized(name, sources) for name in RECIPES}
@@ -305,8 +302,6 @@ def upcycle(task: Mapping[str, Any], path: Path) -> None:
         config.pop(key, None)
     config |= {"architectures": ["MixtralForCausalLM"], "model_type": "mixtral"}
     config |= {"num_local_experts": EXPERTS, "num_experts_per_tok": EXPERTS, "sliding_window": None}
-    rope = config.get("rope_parameters") or {}
-    config |= {"rope_theta": rope.get("rope_theta"), "torch_dtype": config.get("dtype")}
     (home / "config.json").write_text(json.dumps(config), encoding="utf-8")
     save_file(made, home / "model.safetensors", metadata={"format": "pt"})
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):

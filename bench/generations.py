@@ -62,7 +62,7 @@ def compare(options: argparse.Namespace, home: Path) -> None:
     truth = [[*tokens, 2] for tokens in frame["tok_output"]]
     task = {
         "config": json.loads(job.config),
-        "weights": str(both_forms(ROOT / "steps/prepare/rehearsal/model", home / "weights")),
+        "weights": str(ROOT / "steps/prepare/rehearsal/model"),
         "prompts": [list(map(int, tokens)) for tokens in frame["tok_input"]],
         "first_tokens": options.scenario != "Offline",
     }
@@ -124,20 +124,6 @@ def overlaid(source: Path, v0: Path, home: Path) -> Path:
         shutil.copy(path, home / "vllm")
     with (home / "vllm/platforms/rocm.py").open("a", encoding="utf-8") as stream:
         stream.write(NO_GPU)
-    return home
-
-
-def both_forms(source: Path, home: Path) -> Path:
-    """The weights, with a configuration that transformers 4 reads too: it takes its own default
-    for a rope_theta that only transformers 5 would find."""
-    home.mkdir()
-    for path in source.iterdir():
-        (home / path.name).symlink_to(path)
-    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    rope = config.get("rope_parameters") or {}
-    config = {"rope_theta": rope.get("rope_theta"), "torch_dtype": config.get("dtype"), **config}
-    (home / "config.json").unlink()
-    (home / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return home
 
 
