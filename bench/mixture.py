@@ -29,6 +29,7 @@ from steps.plan.plan import Plan, load
 from steps.prepare.checkpoint.layout import read_shard
 from steps.prepare.rehearsal.mixed import dataset
 from steps.prepare.rehearsal.mixed.tasks import VOCABULARY
+from steps.prepare.rehearsal.tokenizer import END
 
 LIMIT_S = 3600.0
 ROUGES = ("rouge1", "rouge2", "rougeL")
@@ -103,7 +104,7 @@ def compare(options: argparse.Namespace, home: Path) -> None:
     right = [list(map(int, stop)) for stop in frame["tok_stop_sequence"]]
     tried: list[tuple[str, Path, str, list[list[int]]]] = [
         ("right", options.weights, "bf16", right),
-        ("no stop sequence", options.weights, "bf16", [[2] for _ in right]),
+        ("no stop sequence", options.weights, "bf16", [[END] for _ in right]),
         ("its first token alone", options.weights, "bf16", [stop[:1] for stop in right]),
     ]
     for number, (name, change) in enumerate(BROKEN.items()):
