@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.answers import answered
 from steps import ROOT
 from steps.plan.frozen import frozen_plan
 from steps.plan.plan import load
@@ -178,16 +179,10 @@ def answer(path: Path) -> None:
 def stopped(engine: Any, prompts: Sequence[list[int]], answers: Sequence[list[int]]) -> list[int]:
     """Asked again with a sequence out of the middle of each answer: how many end with it as they
     should, and of how many."""
-    from steps.run.engines.engine import asked
-
     stops = [answer[SEQUENCE] or answer[-1:] for answer in answers]
-    numbers = range(len(prompts))
-    engine.submit(asked(numbers, numbers, prompts, stops))
-    found: dict[int, list[int]] = {}
-    while len(found) < len(prompts):
-        found.update((n, tokens.tolist()) for n, tokens in engine.step().completed)
+    found = answered(engine, prompts, stops)
     wanted = [cut(answer, stop) for answer, stop in zip(answers, stops, strict=True)]
-    return [sum(found[n] == wanted[n] for n in numbers), len(prompts)]
+    return [sum(a == b for a, b in zip(found, wanted, strict=True)), len(prompts)]
 
 
 def cut(answer: list[int], stop: list[int]) -> list[int]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.answers import answered
 from steps.base import threads
 
 CALIBRATED = 16
@@ -92,16 +93,9 @@ def quantize(task: Mapping[str, Any], path: Path) -> None:
 
 def answer(task: Mapping[str, Any], path: Path) -> None:
     """What each case answers, and the engine's identity; or the error."""
-    from steps.run.engines.engine import asked
 
     def answers(engine: Any) -> dict[str, Any]:
-        numbers = range(len(task["prompts"]))
-        engine.submit(asked(numbers, numbers, task["prompts"], []))
-        whole: dict[int, list[int]] = {}
-        while len(whole) < len(numbers):
-            completed = engine.step().completed
-            whole.update((number, tokens.tolist()) for number, tokens in completed)
-        return {"answers": [whole[n] for n in numbers], "identity": engine.identity()}
+        return {"answers": answered(engine, task["prompts"]), "identity": engine.identity()}
 
     found(path, dict(forked(task, path, answers)))
 
@@ -173,7 +167,7 @@ def differ(task: Mapping[str, Any], path: Path) -> None:
     if absent := [file.parent.name for file in files if not file.is_file()]:
         found(path, {"says": f"{' and '.join(absent)} can't load it"})
         return
-    one, other = (torch.load(file) for file in files)
+    one, other = (torch.load(file, weights_only=True) for file in files)
     if one.keys() != other.keys():
         found(path, {"says": f"other layers: {sorted(one.keys() ^ other.keys())[:4]}"})
         return
