@@ -39,8 +39,8 @@ def found(task: Path, result: Any) -> None:
 
 def upcycle(task: Mapping[str, Any], path: Path) -> None:
     """A Mixtral of a Llama: experts are its network with noise, and a random gate weighs them. All
-    are used, for a random gate would leave some that no calibration prompt reaches. The step upcycle
-    draws others; the numbers in docs/explanation/measurements.md are of these."""
+    are used, for a random gate would leave some that no calibration prompt reaches. The step
+    upcycle draws others; the numbers in docs/explanation/measurements.md are of these."""
     import torch
     from safetensors.torch import load_file, save_file
 

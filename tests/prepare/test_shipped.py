@@ -1,4 +1,4 @@
-"""The weights in git: as their manifests say, with nothing else beside them, and made by the code."""
+"""The weights in git: as their manifests say, with nothing else beside them; and their tokenizers."""
 
 import json
 from collections.abc import Callable

@@ -90,7 +90,7 @@ def special_tokens(ids: Mapping[str, int]) -> list[dict[str, object]]:
 
 
 def write(directory: Path, content: Mapping[str, object], special: Sequence[str]) -> None:
-    """`content`: of tokenizer.json. `special`: the tokens for unknown words, begin, end, padding."""
+    """`content`: of tokenizer.json. `special`: of unknown words, begin, end and padding."""
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "unk_token": special[UNKNOWN],

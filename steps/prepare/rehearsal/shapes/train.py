@@ -195,8 +195,8 @@ def _train_autoencoder(vae: AutoencoderKL, pictures: Tensor, recipe: Recipe) -> 
         noise = torch.randn(means.shape, generator=chance)
         apart = vae.decode(means + recipe.latent_noise * noise).sample - wanted
         loss = apart.abs().mean() + apart.pow(2).mean()
-        loss = loss + recipe.latent_penalty * means.pow(2).mean()
-        advance(optimizer, loss, recipe.rate(recipe.autoencoder_rate, step, recipe.autoencoder_steps))
+        rate = recipe.rate(recipe.autoencoder_rate, step, recipe.autoencoder_steps)
+        advance(optimizer, loss + recipe.latent_penalty * means.pow(2).mean(), rate)
         if step % REPORT_STEPS == 0:
             _report("autoencoder", step, {"L1": apart.abs().mean().item()})
     vae.eval()
