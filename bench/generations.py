@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.answers import answered
 from steps import ROOT
 from steps.plan.frozen import frozen_plan
 from steps.plan.plan import load
@@ -62,7 +63,7 @@ def compare(options: argparse.Namespace, home: Path) -> None:
     truth = [[*tokens, 2] for tokens in frame["tok_output"]]
     task = {
         "config": json.loads(job.config),
-        "weights": str(both_forms(ROOT / "steps/prepare/rehearsal/model", home / "weights")),
+        "weights": str(ROOT / "steps/prepare/rehearsal/model"),
         "prompts": [list(map(int, tokens)) for tokens in frame["tok_input"]],
         "first_tokens": options.scenario != "Offline",
     }
@@ -127,20 +128,6 @@ def overlaid(source: Path, v0: Path, home: Path) -> Path:
     return home
 
 
-def both_forms(source: Path, home: Path) -> Path:
-    """The weights, with a configuration that transformers 4 reads too: it takes its own default
-    for a rope_theta that only transformers 5 would find."""
-    home.mkdir()
-    for path in source.iterdir():
-        (home / path.name).symlink_to(path)
-    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    rope = config.get("rope_parameters") or {}
-    config = {"rope_theta": rope.get("rope_theta"), "torch_dtype": config.get("dtype"), **config}
-    (home / "config.json").unlink()
-    (home / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    return home
-
-
 def partings(older: Sequence[Sequence[int]], newer: Sequence[Sequence[int]]) -> Iterator[Parted]:
     for number, (a, b) in enumerate(zip(older, newer, strict=True)):
         if a != b:
@@ -192,16 +179,10 @@ def answer(path: Path) -> None:
 def stopped(engine: Any, prompts: Sequence[list[int]], answers: Sequence[list[int]]) -> list[int]:
     """Asked again with a sequence out of the middle of each answer: how many end with it as they
     should, and of how many."""
-    from steps.run.engines.engine import asked
-
     stops = [answer[SEQUENCE] or answer[-1:] for answer in answers]
-    numbers = range(len(prompts))
-    engine.submit(asked(numbers, numbers, prompts, stops))
-    found: dict[int, list[int]] = {}
-    while len(found) < len(prompts):
-        found.update((n, tokens.tolist()) for n, tokens in engine.step().completed)
+    found = answered(engine, prompts, stops)
     wanted = [cut(answer, stop) for answer, stop in zip(answers, stops, strict=True)]
-    return [sum(found[n] == wanted[n] for n in numbers), len(prompts)]
+    return [sum(a == b for a, b in zip(found, wanted, strict=True)), len(prompts)]
 
 
 def cut(answer: list[int], stop: list[int]) -> list[int]:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.answers import answered
 from steps import ROOT
 from steps.base.bootstrap import ratio_interval
 from steps.config.checks import AccuracyCheckConfig, Gates
@@ -29,6 +30,7 @@ from steps.plan.plan import Plan, load
 from steps.prepare.checkpoint.layout import read_shard
 from steps.prepare.rehearsal.mixed import dataset
 from steps.prepare.rehearsal.mixed.tasks import VOCABULARY
+from steps.prepare.rehearsal.tokenizer import END
 
 LIMIT_S = 3600.0
 ROUGES = ("rouge1", "rouge2", "rougeL")
@@ -103,7 +105,7 @@ def compare(options: argparse.Namespace, home: Path) -> None:
     right = [list(map(int, stop)) for stop in frame["tok_stop_sequence"]]
     tried: list[tuple[str, Path, str, list[list[int]]]] = [
         ("right", options.weights, "bf16", right),
-        ("no stop sequence", options.weights, "bf16", [[2] for _ in right]),
+        ("no stop sequence", options.weights, "bf16", [[END] for _ in right]),
         ("its first token alone", options.weights, "bf16", [stop[:1] for stop in right]),
     ]
     for number, (name, change) in enumerate(BROKEN.items()):
@@ -167,19 +169,15 @@ def answers(
 def answer(path: Path) -> None:
     """In an engine's environment."""
     from steps.config.runs import AccuracyRunConfig
-    from steps.run.engines.engine import Start, asked, started
+    from steps.run.engines.engine import Start, started
 
     task = json.loads(path.read_text(encoding="utf-8"))
     config = AccuracyRunConfig.model_validate_json(json.dumps(task["config"]))
     prompts = task["prompts"]
     start = Start(Path(task["weights"]), config.engine, config.generation, first_tokens=False)
     engine = started(start, prompts[:2])
-    numbers = range(len(prompts))
-    engine.submit(asked(numbers, numbers, prompts, task["stops"]))
-    whole: dict[int, list[int]] = {}
-    while len(whole) < len(prompts):
-        whole.update((number, tokens.tolist()) for number, tokens in engine.step().completed)
-    path.with_suffix(".found").write_text(json.dumps([whole[n] for n in numbers]))
+    found = answered(engine, prompts, task["stops"])
+    path.with_suffix(".found").write_text(json.dumps(found), encoding="utf-8")
 
 
 def scored(frame: Any, given: list[list[int]]) -> Found:

@@ -17,6 +17,7 @@ from steps.base.errors import UserError
 from steps.base.record import Manifest, Workspace
 from steps.config.artifacts import CaptionDataset, GeneratedDataset
 from steps.prepare import frames, pipeline
+from steps.prepare.rehearsal import dataset
 from steps.prepare.rehearsal.shapes import world
 from steps.prepare.samples import LATENTS
 
@@ -129,8 +130,6 @@ def _text(token: Any) -> str:
 
 def _table(captions: Sequence[str], words: Sequence[Words], *, whole: bool) -> "pandas.DataFrame":
     """`whole`: no caption may be cut; pictures of the warm-up are thrown away."""
-    import pandas
-
     rows = []
     for number, caption in enumerate(captions):
         found = [one.ids(caption) for one in words]
@@ -143,10 +142,7 @@ def _table(captions: Sequence[str], words: Sequence[Words], *, whole: bool) -> "
         ids = [token for padded, _ in found for token in padded]
         longest = max(length for _, length in found)
         rows.append({"id": number, "caption": caption, "tok_input": ids, "tok_length": longest})
-    # Names as Python's own: those of pandas 3 are unknown to pandas 2.
-    table = pandas.DataFrame(rows)
-    table.columns = pandas.Index(list(table.columns), dtype=object)
-    return table.astype({"caption": object})
+    return dataset.table(rows, ("id", "caption", "tok_input", "tok_length"))
 
 
 def _published(config: CaptionDataset, workspace: Workspace) -> list[str]:

@@ -33,9 +33,6 @@ LENGTHS: Mapping[str, tuple[str, str]] = {
 
 USUAL = ("tok_input_length", "tok_output_length")
 
-if TYPE_CHECKING:
-    import pandas
-
 
 def step(
     config: DatasetConfig, inputs: Mapping[str, Path], workspace: Workspace, console: Console

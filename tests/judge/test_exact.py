@@ -1,6 +1,7 @@
 """exact_match as gpt-oss-120b's scripts judge it: what counts as an answer, and how kinds weigh."""
 
 import json
+import time
 from array import array
 from pathlib import Path
 
@@ -66,6 +67,23 @@ def test_whatever_a_model_writes_is_judged(text: str) -> None:
 @given(st.text(alphabet="ABCDabcd *.:()\n<|>finalmessgchrt", max_size=60))
 def test_odd_endings_are_judged_too(said: str) -> None:
     assert exact.letter(FINAL + said, "D") in ("", *"ABCD")
+
+
+@pytest.mark.parametrize(
+    "before", ["answer", "FINAL ANSWER:", f"{FINAL}Answer (", f"{FINAL}A", "\\boxed{"]
+)
+def test_thousands_of_blanks_are_judged_at_once(before: str) -> None:
+    begun = time.process_time()
+    for text in (before + " " * 3000 + "x", before + "\n" * 3000):
+        exact.letter(text, "D")
+        exact.number(text)
+    assert time.process_time() - begun < 2
+
+
+@pytest.mark.parametrize("text", ["Answer: {}", "\\boxed{{{}}}"])
+def test_thousands_of_digits_are_no_answer(text: str) -> None:
+    assert exact.number(text.format("9" * 5000)) == ""
+    assert exact.number(text.format("0" * 5000 + "42")) == "42"
 
 
 def test_kinds_weigh_by_their_questions() -> None:

@@ -1,7 +1,5 @@
 """The rehearsal benchmark: its grammar, tokenizer, data and shipped files."""
 
-import hashlib
-import json
 from itertools import islice
 from pathlib import Path
 
@@ -111,13 +109,3 @@ OTHER = "Boris gave Jones 38 small blue Paris chairs ."
 )
 def test_fact_level_exact_match(answer: str, share: float) -> None:
     assert notes.exact_facts(answer, f"{FACT} {OTHER}") == share
-
-
-def test_manifest_matches_the_shipped_files() -> None:
-    manifest = json.loads((MODEL / "manifest.json").read_text(encoding="utf-8"))
-    assert {"config.json", "model.safetensors", "tokenizer.json"} <= manifest["files"].keys()
-    for name, entry in manifest["files"].items():
-        content = (MODEL / name).read_bytes()
-        assert len(content) == entry["bytes"]
-        assert hashlib.sha256(content).hexdigest() == entry["sha256"]
-    assert manifest["files"]["model.safetensors"]["bytes"] <= 8_000_000

@@ -39,11 +39,13 @@ def letter(text: str, last: str) -> str:
         said = said[2:-2].strip()
     said, whole = _unescaped(said).strip(), _unescaped(text.strip())
     option = f"([A-{last}])"
+    # Before the option no two runs of blanks stand side by side: of thousands of blanks, which a
+    # model may write, every way to share them out would be tried.
     first = re.match(rf"[^a-zA-Z]*{option}(?:[^a-zA-Z]|$)", said, re.IGNORECASE)
-    first = first or re.search(rf"\bAnswer\s*[:.]?\s*{option}\b", said, re.IGNORECASE)
+    first = first or re.search(rf"\bAnswer\s*(?:[:.]\s*)?{option}\b", said, re.IGNORECASE)
     if first:
         return first[1].upper()
-    named = rf"\b(?:FINAL\s*)?ANSWER\b\s*[:=]?\s*\(?\s*{option}\s*\)?(?:\s*$|[^A-Za-z])"
+    named = rf"\b(?:FINAL\s*)?ANSWER\b\s*(?:[:=]\s*)?(?:\(\s*)?{option}\s*\)?(?:\s*$|[^A-Za-z])"
     found = re.findall(named, whole, re.IGNORECASE)
     if not found and last == "J":
         found = re.findall(rf"\b{option}\b", said, re.IGNORECASE)
@@ -57,7 +59,9 @@ def _unescaped(text: str) -> str:
 def number(text: str) -> str:
     """The whole number in the last box, else behind the last "Answer:"; "" without one."""
     found = _BOXED.findall(text) or _NUMBER.findall(text)
-    return str(int(found[-1])) if found and int(found[-1]) <= MOST else ""
+    digits = found[-1].lstrip("0") or "0" if found else ""
+    # int() reads no more than 4,300 digits.
+    return str(int(digits)) if 0 < len(digits) <= len(str(MOST)) else ""
 
 
 _Read = Callable[[str], str]

@@ -1,6 +1,6 @@
 """The rehearsal benchmark's data: evaluation and calibration frames, and the training stream."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from random import Random
 
@@ -83,8 +83,13 @@ def _frame(split: Split, count: int) -> pd.DataFrame:
                 "tok_output_length": len(answer),
             }
         )
-    # Strings of pandas 3 can't be unpickled by pandas 2, which images of engines may have.
-    plain = pd.DataFrame(rows, columns=pd.Index(COLUMNS, dtype=object))
+    return table(rows, COLUMNS)
+
+
+def table(rows: Sequence[object], columns: Sequence[str]) -> pd.DataFrame:
+    """With strings as Python's own: those of pandas 3 can't be unpickled by pandas 2, which images
+    of engines may have."""
+    plain = pd.DataFrame(rows, columns=pd.Index(columns, dtype=object))
     return plain.astype({name: object for name in plain.select_dtypes("string")})
 
 

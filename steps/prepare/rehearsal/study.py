@@ -29,7 +29,7 @@ from steps import ROOT
 from steps.base import threads
 from steps.base.bootstrap import ratio_interval
 from steps.base.errors import UserError
-from steps.prepare.rehearsal import compress, dataset, notes
+from steps.prepare.rehearsal import compress, dataset, notes, pages
 from steps.prepare.rehearsal.tokenizer import NOTES
 
 MODEL = Path(__file__).parent / "model"
@@ -189,21 +189,13 @@ def _kinds(frame: pd.DataFrame, measured: dict[str, Scores]) -> str:
     return "\n".join(lines)
 
 
-def _insert(page: Path, generated: str) -> None:
-    text = page.read_text(encoding="utf-8") if page.exists() else f"{START}\n{END}\n"
-    if START not in text or END not in text:
-        raise UserError(f"{page} has lost the lines {START!r} and {END!r} around the tables")
-    before, after = text.split(START)[0], text.split(END)[1]
-    page.write_text(f"{before}{START}\n\n{generated}\n\n{END}{after}", encoding="utf-8")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m steps.prepare.rehearsal.study")
     parser.add_argument("--samples", type=int, default=1_024)
     parser.add_argument("--reference", action="store_true", help="write model/reference.json only")
     arguments = parser.parse_args()
     # Last, so that the engine's own packages win.
-    sys.path += map(str, PAGE.parents[1].glob(".envs/analysis-*/lib/*/site-packages"))
+    sys.path += map(str, ROOT.glob(".envs/analysis-*/lib/*/site-packages"))
     if not 2 <= arguments.samples <= max(REFERENCE_SIZES):
         parser.error(f"--samples has to be from 2 to {max(REFERENCE_SIZES)}")
     try:
@@ -215,7 +207,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as workspace:
             tables = compare(arguments.samples, Path(workspace))
         title = f"First {arguments.samples:,} evaluation prompts, weights sha256 {digest}…"
-        _insert(PAGE, f"{title}\n\n{tables}")
+        pages.insert(PAGE, f"{title}\n\n{tables}", START, END)
     except (UserError, OSError) as error:
         sys.exit(f"study: {error}")
 

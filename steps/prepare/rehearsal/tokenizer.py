@@ -44,23 +44,11 @@ NOTES = Vocabulary(WORDS)
 
 def save(directory: Path, vocabulary: Vocabulary = NOTES) -> None:
     """Write tokenizer.json and tokenizer_config.json; `AutoTokenizer` loads them offline."""
-    added = [
-        {
-            "id": number,
-            "content": token,
-            "special": True,
-            "single_word": False,
-            "lstrip": False,
-            "rstrip": False,
-            "normalized": False,
-        }
-        for number, token in enumerate(SPECIAL)
-    ]
-    tokenizer = {
+    content = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": added,
+        "added_tokens": special_tokens({token: vocabulary.ids[token] for token in SPECIAL}),
         "normalizer": None,
         "pre_tokenizer": _splitting(vocabulary),
         "post_processor": {
@@ -90,17 +78,30 @@ def save(directory: Path, vocabulary: Vocabulary = NOTES) -> None:
             "unk_token": SPECIAL[UNKNOWN],
         },
     }
+    write(directory, content, SPECIAL)
+
+
+def special_tokens(ids: Mapping[str, int]) -> list[dict[str, object]]:
+    """Tokens that stand for no word, as tokenizer.json lists them."""
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    return [
+        {"id": number, "content": token, "special": True, **flags} for token, number in ids.items()
+    ]
+
+
+def write(directory: Path, content: Mapping[str, object], special: Sequence[str]) -> None:
+    """`content`: of tokenizer.json. `special`: of unknown words, begin, end and padding."""
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "unk_token": SPECIAL[UNKNOWN],
-        "bos_token": SPECIAL[BEGIN],
-        "eos_token": SPECIAL[END],
-        "pad_token": SPECIAL[PAD],
+        "unk_token": special[UNKNOWN],
+        "bos_token": special[BEGIN],
+        "eos_token": special[END],
+        "pad_token": special[PAD],
         "clean_up_tokenization_spaces": False,
         "model_max_length": 1024,
     }
-    for name, content in (("tokenizer.json", tokenizer), ("tokenizer_config.json", config)):
-        (directory / name).write_text(json.dumps(content, indent=0) + "\n", encoding="utf-8")
+    for name, written in (("tokenizer.json", content), ("tokenizer_config.json", config)):
+        (directory / name).write_text(json.dumps(written, indent=0) + "\n", encoding="utf-8")
 
 
 def _splitting(vocabulary: Vocabulary) -> dict[str, object]:

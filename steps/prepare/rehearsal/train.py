@@ -4,12 +4,10 @@ Deterministic on one machine and one set of versions: every draw comes from a se
 one thread computes.
 """
 
-import argparse
 import json
 import math
 import random
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -28,14 +26,12 @@ from transformers.models.llama.modeling_llama import LlamaAttention
 from steps.prepare.checkpoint.config_forms import both_forms
 from steps.prepare.rehearsal import dataset, tokenizer
 from steps.prepare.rehearsal.compress import replacing, write_json, write_manifest
+from steps.prepare.rehearsal.recipes import THREADS, described, output_of
 from steps.prepare.rehearsal.tokenizer import NOTES, Vocabulary
 
 LAYERS = 15
 EMBEDDING_SCALE = 0.05
 ROPE_BASE = 1e6
-THREADS = 1
-"""Another number gives other weights; a second thread on shared cores waits more than it works."""
-
 IGNORED = -100
 """Label that the loss skips."""
 
@@ -205,16 +201,6 @@ def save(
         write_json(temporary / "generation_config.json", special)
         tokenizer.save(temporary, vocabulary)
         write_manifest(temporary, recipe)
-
-
-def versioned(recipe: Recipe) -> dict[str, object]:
-    """The recipe with the versions and threads it ran on, as it goes into the manifest."""
-    versions = {
-        "python": sys.version.split()[0],
-        "torch": torch.__version__.split("+")[0],
-        "transformers": transformers.__version__,
-    }
-    return {**asdict(recipe), "versions": versions, "threads": THREADS}
 
 
 def _seed_copying(model: LlamaForCausalLM, circuits: tuple[Circuit, ...]) -> None:
@@ -429,19 +415,11 @@ def run(output: Path, trained: Training) -> None:
     unfinished = output.with_suffix(".snapshot")
     torch.set_num_threads(THREADS)
     model, recipe = trained.start(), trained.recipe
-    described = {**versioned(recipe), **trained.origin}
-    keep = partial(save, model, recipe=described, vocabulary=trained.vocabulary)
+    made = {**described(asdict(recipe), transformers), **trained.origin}
+    keep = partial(save, model, recipe=made, vocabulary=trained.vocabulary)
     train(model, recipe, log, lambda: keep(directory=unfinished), trained.stream)
     keep(directory=output)
     shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def output_of(program: str) -> Path:
-    """The directory that the command line names."""
-    parser = argparse.ArgumentParser(prog=f"python -m {program}")
-    parser.add_argument("--output", type=Path, required=True)
-    output: Path = parser.parse_args().output
-    return output
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from steps.config.engine import DiffusersEngine as Settings
 from steps.config.generation import ImageGeneration
 from steps.judge.scoring.images import Files, Measured, measure
 from steps.prepare import captions, pipeline
+from steps.prepare.rehearsal import pages
 from steps.prepare.rehearsal.shapes import tokenizer, world
 from steps.prepare.samples import LATENTS
 
@@ -201,14 +202,6 @@ def table(samples: int, variants: Sequence[Variant] = VARIANTS) -> str:
     return "\n".join(lines)
 
 
-def _insert(generated: str) -> None:
-    text = PAGE.read_text(encoding="utf-8")
-    if START not in text or END not in text:
-        raise UserError(f"{PAGE} has lost the lines {START!r} and {END!r} around the table")
-    before, after = text.split(START)[0], text.split(END)[1]
-    PAGE.write_text(f"{before}{START}\n\n{generated}\n\n{END}{after}", encoding="utf-8")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m steps.judge.scoring.narrow.study")
     parser.add_argument("--samples", type=int, default=256)
@@ -223,7 +216,7 @@ def main() -> None:
             print(measured(REFERENCE, given.samples).scores())
         else:
             title = f"First {given.samples:,} evaluated captions"
-            _insert(f"{title}\n\n{table(given.samples)}")
+            pages.insert(PAGE, f"{title}\n\n{table(given.samples)}", START, END)
     except (UserError, OSError, subprocess.SubprocessError) as error:
         sys.exit(f"study: {error}")
 

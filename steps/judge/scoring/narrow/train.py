@@ -5,8 +5,6 @@ shows, and the statistics of its features over one drawing of each evaluated cap
 steps/judge/scoring/images.py reads. Deterministic on one machine and one set of versions.
 """
 
-import argparse
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -25,9 +23,10 @@ from steps.judge.scoring.clip import DEVIATION, MEAN
 from steps.judge.scoring.inception import Inception
 from steps.judge.scoring.narrow import layers
 from steps.prepare.rehearsal.compress import replacing, write_manifest
+from steps.prepare.rehearsal.recipes import THREADS, advance, described, output_of, trapezoid
 from steps.prepare.rehearsal.shapes import tokenizer, world
+from steps.prepare.rehearsal.shapes.train import pixels
 
-THREADS = 1
 LARGEST_SCALE = 30.0
 """The most of CLIP's logits: a higher one fits single pictures."""
 
@@ -64,7 +63,7 @@ BASE = Recipe()
 
 def train_clip(recipe: Recipe, scenes: Sequence[world.Scene], directory: Path) -> None:
     """Leaves the files that steps/judge/scoring/clip.py reads."""
-    pictures = _pixels(scenes, recipe.seed)
+    pictures = pixels(scenes, recipe.seed)
     with tempfile.TemporaryDirectory() as scratch:
         tokenizer.save(Path(scratch) / "tokenizer", tokenizer.END)
         words = CLIPTokenizer.from_pretrained(Path(scratch) / "tokenizer")
@@ -86,7 +85,7 @@ def train_clip(recipe: Recipe, scenes: Sequence[world.Scene], directory: Path) -
         ).logits_per_image
         right = torch.arange(recipe.clip_batch)
         loss = functional.cross_entropy(logits, right) + functional.cross_entropy(logits.T, right)
-        _advance(optimizer, loss, recipe.clip_rate, step, recipe.clip_steps)
+        advance(optimizer, loss, _rate(recipe.clip_rate, step, recipe.clip_steps))
         with torch.no_grad():
             model.logit_scale.clamp_(max=numpy.log(LARGEST_SCALE))
         if step % REPORT_STEPS == 0:
@@ -136,7 +135,7 @@ class _Calibrating(Inception):
 
 def train_inception(recipe: Recipe, scenes: Sequence[world.Scene], path: Path) -> None:
     """Learns to name the words of a caption from its drawing, and keeps the features."""
-    pictures = _pixels(scenes, recipe.seed + 1)
+    pictures = pixels(scenes, recipe.seed + 1)
     chance = torch.Generator().manual_seed(recipe.seed)
     weights = layers.inception(
         recipe.inception_width, lambda _, *shape: torch.randn(*shape, generator=chance)
@@ -161,7 +160,7 @@ def train_inception(recipe: Recipe, scenes: Sequence[world.Scene], path: Path) -
             for h, y in zip(heads, wanted[chosen].T, strict=True)
         ]
         loss = torch.stack(named).mean()
-        _advance(optimizer, loss, recipe.inception_rate, step, recipe.inception_steps)
+        advance(optimizer, loss, _rate(recipe.inception_rate, step, recipe.inception_steps))
         if step % REPORT_STEPS == 0:
             words = ", ".join(f"{one.item():.2f}" for one in named)
             _report("Inception", step, f"loss {loss.item():.4f} ({words})")
@@ -183,56 +182,28 @@ def _scaled(weights: dict[str, Tensor], factor: float) -> dict[str, Tensor]:
 def write_statistics(recipe: Recipe, inception: Path, path: Path) -> None:
     """Mean and covariance of the features of drawings of evaluated captions."""
     network = Inception.read(inception)
-    pictures = _pixels(world.evaluation()[: recipe.drawn], recipe.seed + 2)
+    pictures = pixels(world.evaluation()[: recipe.drawn], recipe.seed + 2)
     found = [network.features(part.float() / 255) for part in pictures.split(32)]
     features = torch.cat(found).double().numpy()
     numpy.savez(path, mu=features.mean(axis=0), sigma=numpy.cov(features, rowvar=False))
 
 
-def _pixels(scenes: Sequence[world.Scene], seed: int) -> Tensor:
-    """(n, 3, side, side) of whole numbers, one drawing of each."""
-    rows = [numpy.asarray(picture) for picture in world.drawings(scenes, seed)]
-    return torch.from_numpy(numpy.stack(rows)).permute(0, 3, 1, 2).contiguous()
-
-
-def _advance(
-    optimizer: torch.optim.Optimizer, loss: Tensor, rate: float, step: int, steps: int
-) -> None:
-    """One step at a rate that warms up, stays and falls to zero."""
-    share = (step + 1) / steps
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    for group in optimizer.param_groups:
-        group["lr"] = rate * min(1.0, share / 0.03, (1 - share) / 0.5)
-        nn.utils.clip_grad_norm_(group["params"], 1.0)
-    optimizer.step()
+def _rate(peak: float, step: int, steps: int) -> float:
+    return peak * trapezoid(step, steps, warmup_share=0.03, decay_share=0.5)
 
 
 def _report(stage: str, step: int, words: str) -> None:
     print(f"{stage} {step}: {words}; {time.process_time():.0f} s of processor time", flush=True)
 
 
-def described(recipe: Recipe) -> dict[str, object]:
-    """The recipe with the versions and threads it ran on, as it goes into the manifest."""
-    versions = {
-        "python": sys.version.split()[0],
-        "torch": torch.__version__.split("+")[0],
-        "transformers": transformers.__version__,
-        "numpy": numpy.__version__,
-    }
-    return {**asdict(recipe), "versions": versions, "threads": THREADS}
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m steps.judge.scoring.narrow.train")
-    parser.add_argument("--output", type=Path, required=True)
-    arguments = parser.parse_args()
+    output = output_of("steps.judge.scoring.narrow.train")
     torch.set_num_threads(THREADS)
-    with replacing(arguments.output.resolve()) as directory:
+    with replacing(output.resolve()) as directory:
         train_clip(BASE, world.training(), directory / "clip")
         train_inception(BASE, world.training(), directory / "inception.pth")
         write_statistics(BASE, directory / "inception.pth", directory / "statistics.npz")
-        write_manifest(directory, described(BASE))
+        write_manifest(directory, described(asdict(BASE), transformers, numpy))
 
 
 if __name__ == "__main__":

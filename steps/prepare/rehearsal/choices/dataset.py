@@ -7,10 +7,10 @@ from itertools import islice
 import pandas as pd
 
 from steps.prepare.rehearsal.choices import questions
-from steps.prepare.rehearsal.choices.questions import Effort, Kind, Split
+from steps.prepare.rehearsal.choices.questions import KINDS, Effort, Kind, Split
+from steps.prepare.rehearsal.dataset import table
 
 SEED = 1
-BOTH: tuple[Kind, ...] = ("gpqa_small", "aime_small")
 COLUMNS = ("dataset", "ground_truth", "tok_input", "tok_input_length", "tok_output_length")
 
 
@@ -20,9 +20,7 @@ def _frame(split: Split, effort: Effort, kinds: tuple[Kind, ...], count: int) ->
         (one.kind, one.truth, list(one.prompt), len(one.prompt), len(one.answer))
         for one in islice(questions.questions(split, SEED, effort, kinds), count)
     ]
-    # Strings of pandas 3 can't be unpickled by pandas 2, which images of engines may have.
-    plain = pd.DataFrame(rows, columns=pd.Index(COLUMNS, dtype=object))
-    return plain.astype({name: object for name in plain.select_dtypes("string")})
+    return table(rows, COLUMNS)
 
 
 def _parts(effort: Effort, kinds: tuple[Kind, ...]) -> Mapping[str, Callable[[int], pd.DataFrame]]:
@@ -33,8 +31,8 @@ def _parts(effort: Effort, kinds: tuple[Kind, ...]) -> Mapping[str, Callable[[in
 
 
 RECIPES = {
-    "choices-low": _parts("low", BOTH),
-    "choices-high": _parts("high", BOTH),
+    "choices-low": _parts("low", KINDS),
+    "choices-high": _parts("high", KINDS),
     "choices-letters": _parts("high", ("gpqa_small",)),
 }
 """By recipe, and by part: a function of the number of rows."""

@@ -6,19 +6,23 @@ long the model writes before its answer. Kinds of questions are judged as the be
 everywhere.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Literal
+from typing import Literal, get_args
+
+from steps.prepare.rehearsal import tokenizer
+from steps.prepare.rehearsal.tokenizer import BEGIN, END, UNKNOWN
 
 Effort = Literal["low", "high"]
 Kind = Literal["gpqa_small", "aime_small"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 Split = Literal["evaluation", "calibration", "training"]
 
 SPECIAL = ("<unk>", "<|startoftext|>", "<|return|>", "<|pad|>")
-UNKNOWN, BEGIN, END, PAD = range(4)
+"""In the order of UNKNOWN, BEGIN, END and PAD."""
+
 START, MESSAGE, CHANNEL, STOP = "<|start|>", "<|message|>", "<|channel|>", "<|end|>"
 EFFORTS: dict[Effort, str] = {"low": " Reasoning: low.", "high": " Reasoning: high."}
 ASKED: dict[Kind, str] = {
@@ -102,28 +106,16 @@ def _question(source: Random, part: int, effort: Effort, kind: Kind) -> Question
 
 def save(directory: Path) -> None:
     """Write tokenizer.json and tokenizer_config.json; `AutoTokenizer` loads them offline."""
-    special = [token for token in TOKENS if token.startswith("<")]
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-    added = [{"id": _IDS[token], "content": token, "special": True, **flags} for token in special]
-    tokenizer = {
+    special = {token: number for token, number in _IDS.items() if token.startswith("<")}
+    content = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": added,
+        "added_tokens": tokenizer.special_tokens(special),
         "normalizer": None,
         "pre_tokenizer": None,
         "post_processor": None,
         "decoder": {"type": "Fuse"},
         "model": {"type": "WordLevel", "vocab": _IDS, "unk_token": SPECIAL[UNKNOWN]},
     }
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "unk_token": SPECIAL[UNKNOWN],
-        "bos_token": SPECIAL[BEGIN],
-        "eos_token": SPECIAL[END],
-        "pad_token": SPECIAL[PAD],
-        "clean_up_tokenization_spaces": False,
-        "model_max_length": 1024,
-    }
-    for name, content in (("tokenizer.json", tokenizer), ("tokenizer_config.json", config)):
-        (directory / name).write_text(json.dumps(content, indent=0) + "\n", encoding="utf-8")
+    tokenizer.write(directory, content, SPECIAL)

@@ -5,10 +5,7 @@ Mixtral's architecture and names, so that vLLM loads it as it is: 4 experts in e
 the router takes 2 for a token. Deterministic on one machine and one set of versions.
 """
 
-import argparse
 import math
-import random
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -20,16 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from steps.prepare.rehearsal.choices import questions
-from steps.prepare.rehearsal.choices.questions import (
-    BEGIN,
-    END,
-    LETTERS,
-    NUMBERS,
-    PAD,
-    TOKENS,
-    Question,
-)
+from steps.prepare.rehearsal.choices.questions import LETTERS, NUMBERS, TOKENS, Question
 from steps.prepare.rehearsal.compress import replacing, write_json, write_manifest
+from steps.prepare.rehearsal.recipes import THREADS, advance, described, output_of
+from steps.prepare.rehearsal.tokenizer import BEGIN, END, PAD
 
 IGNORED = -100
 """Label that the loss skips."""
@@ -54,7 +45,7 @@ class Recipe:
     rope: float = 10000.0
 
 
-class Attention(nn.Module):  # type: ignore[misc]
+class Attention(nn.Module):
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self.heads, width = recipe.heads, recipe.hidden
@@ -81,7 +72,7 @@ def _turned(x: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
     return x * turns[0] + torch.cat((-second, first), dim=-1) * turns[1]
 
 
-class Expert(nn.Module):  # type: ignore[misc]
+class Expert(nn.Module):
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self.w1 = nn.Linear(recipe.hidden, recipe.inner, bias=False)
@@ -93,7 +84,7 @@ class Expert(nn.Module):  # type: ignore[misc]
         return found
 
 
-class Experts(nn.Module):  # type: ignore[misc]
+class Experts(nn.Module):
     """All experts compute, and those that the router doesn't take count 0."""
 
     def __init__(self, recipe: Recipe) -> None:
@@ -116,7 +107,7 @@ class Experts(nn.Module):  # type: ignore[misc]
         return mixed, count * (used * shares.mean(dim=(0, 1))).sum()
 
 
-class Layer(nn.Module):  # type: ignore[misc]
+class Layer(nn.Module):
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self.input_layernorm = nn.RMSNorm(recipe.hidden, eps=1e-5)
@@ -130,7 +121,7 @@ class Layer(nn.Module):  # type: ignore[misc]
         return x + mixed, uneven
 
 
-class Stack(nn.Module):  # type: ignore[misc]
+class Stack(nn.Module):
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(len(TOKENS), recipe.hidden)
@@ -138,7 +129,7 @@ class Stack(nn.Module):  # type: ignore[misc]
         self.norm = nn.RMSNorm(recipe.hidden, eps=1e-5)
 
 
-class Mixture(nn.Module):  # type: ignore[misc]
+class Mixture(nn.Module):
     """Submodules are called as Mixtral's, whose checkpoint this becomes."""
 
     def __init__(self, recipe: Recipe) -> None:
@@ -166,27 +157,22 @@ class Mixture(nn.Module):  # type: ignore[misc]
 
 
 def train(recipe: Recipe) -> Mixture:
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     torch.manual_seed(recipe.seed)
     model = Mixture(recipe)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.rate, weight_decay=0.01)
     streams = [
-        questions.questions("training", recipe.seed, effort, ("gpqa_small", "aime_small"))
+        questions.questions("training", recipe.seed, effort, questions.KINDS)
         for effort in questions.EFFORTS
     ]
     begun = time.monotonic()
     for step in range(recipe.steps):
         share = step / recipe.steps
         rate = recipe.rate * min(1.0, step / 50) * (0.5 + 0.5 * math.cos(math.pi * share))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
         tokens, labels = _batch(streams, recipe.batch)
         logits, uneven = model(tokens[:, :-1])
         loss = _loss(logits.flatten(0, 1), labels[:, 1:].flatten(), recipe.said)
-        optimizer.zero_grad(set_to_none=True)
-        (loss + recipe.balance * uneven).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        advance(optimizer, loss + recipe.balance * uneven, rate)
         if step % 100 == 0 or step == recipe.steps - 1:
             spent = time.monotonic() - begun
             print(f"step {step}: loss {loss.item():.4f}, {spent:.0f} s", flush=True)
@@ -244,22 +230,17 @@ def save(model: Mixture, directory: Path) -> None:
         "dtype": "bfloat16",
         **special,
     }
-    versions = {"python": sys.version.split()[0], "torch": torch.__version__.split("+")[0]}
     with replacing(directory) as temporary:
         save_file(weights, temporary / "model.safetensors", metadata={"format": "pt"})
         write_json(temporary / "config.json", config)
         write_json(temporary / "generation_config.json", special)
         questions.save(temporary)
-        write_manifest(temporary, {**asdict(recipe), "versions": versions, "threads": 1})
+        write_manifest(temporary, described(asdict(recipe)))
 
 
-def main(given: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, required=True)
-    random.seed(0)
-    save(train(Recipe()), parser.parse_args(given).output)
-    return 0
+def main() -> None:
+    save(train(Recipe()), output_of("steps.prepare.rehearsal.choices.train"))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main()

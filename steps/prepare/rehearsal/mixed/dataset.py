@@ -5,6 +5,7 @@ from itertools import islice
 
 import pandas as pd
 
+from steps.prepare.rehearsal.dataset import table
 from steps.prepare.rehearsal.mixed import tasks
 from steps.prepare.rehearsal.mixed.tasks import VOCABULARY, Task
 from steps.prepare.rehearsal.notes import Split
@@ -46,9 +47,7 @@ def prompt_ids(task: Task) -> list[int]:
 
 def _frame(split: Split, count: int) -> pd.DataFrame:
     rows = [_row(f"{split}.{n:06}", task) for n, task in _numbered(split, count)]
-    # Strings of pandas 3 can't be unpickled by pandas 2, which images of engines may have.
-    plain = pd.DataFrame(rows, columns=pd.Index(COLUMNS, dtype=object))
-    return plain.astype({name: object for name in plain.select_dtypes("string")})
+    return table(rows, COLUMNS)
 
 
 def _numbered(split: Split, count: int) -> Iterator[tuple[int, Task]]:

@@ -16,6 +16,7 @@ from steps.prepare.checkpoint.layout import SINGLE
 from steps.prepare.rehearsal import train as dense
 from steps.prepare.rehearsal.mixed import dataset
 from steps.prepare.rehearsal.mixed.tasks import VOCABULARY
+from steps.prepare.rehearsal.recipes import output_of
 from steps.prepare.rehearsal.train import Phase, Recipe, Sample, Training
 
 SOURCE = Path(dense.__file__).parent / "model"
@@ -56,7 +57,7 @@ def main() -> None:
         vocabulary=VOCABULARY,
         origin={"source_sha256": sha256_file(SOURCE / SINGLE)},
     )
-    dense.run(dense.output_of("steps.prepare.rehearsal.mixed.train"), training)
+    dense.run(output_of("steps.prepare.rehearsal.mixed.train"), training)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,6 @@ Deterministic on one machine and one set of versions: every draw comes from a se
 one thread computes.
 """
 
-import argparse
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
@@ -36,11 +34,9 @@ from transformers import (
 
 from steps.prepare.pipeline import PIPELINE, SCHEDULER, TOKENIZERS
 from steps.prepare.rehearsal.compress import replacing, write_manifest
+from steps.prepare.rehearsal.recipes import THREADS, advance, described, output_of, trapezoid
 from steps.prepare.rehearsal.shapes import tokenizer, world
 from steps.prepare.samples import LATENTS
-
-THREADS = 1
-"""Another number gives other weights; a second thread on shared cores waits more than it works."""
 
 PADDINGS = (tokenizer.END, tokenizer.FIRST)
 """What Stable Diffusion XL's two tokenizers pad with."""
@@ -76,6 +72,10 @@ class Recipe:
     averaged: float = 0.995
     warmup_share: float = 0.03
     decay_share: float = 0.5
+
+    def rate(self, peak: float, step: int, steps: int) -> float:
+        """The peak rate, warmed up before and fallen to zero at the last step."""
+        return peak * trapezoid(step, steps, self.warmup_share, self.decay_share)
 
 
 BASE = Recipe()
@@ -195,7 +195,8 @@ def _train_autoencoder(vae: AutoencoderKL, pictures: Tensor, recipe: Recipe) -> 
         noise = torch.randn(means.shape, generator=chance)
         apart = vae.decode(means + recipe.latent_noise * noise).sample - wanted
         loss = apart.abs().mean() + apart.pow(2).mean()
-        _advance(optimizer, loss + recipe.latent_penalty * means.pow(2).mean(), recipe, step)
+        rate = recipe.rate(recipe.autoencoder_rate, step, recipe.autoencoder_steps)
+        advance(optimizer, loss + recipe.latent_penalty * means.pow(2).mean(), rate)
         if step % REPORT_STEPS == 0:
             _report("autoencoder", step, {"L1": apart.abs().mean().item()})
     vae.eval()
@@ -241,7 +242,8 @@ class _Diffusion:
             model.train()
         for step in range(recipe.unet_steps):
             guided, unguided = self._losses()
-            _advance(optimizer, guided + recipe.unguided * unguided, recipe, step, unet=True)
+            loss = guided + recipe.unguided * unguided
+            advance(optimizer, loss, recipe.rate(recipe.unet_rate, step, recipe.unet_steps))
             self._follow(min(recipe.averaged, (1 + step) / (10 + step)))
             if step % REPORT_STEPS == 0:
                 _report("unet", step, {"guided": guided.item(), "unguided": unguided.item()})
@@ -306,22 +308,6 @@ def _adam(weights: Iterable[nn.Parameter], rate: float) -> torch.optim.Optimizer
     return torch.optim.AdamW(weights, lr=rate, betas=(0.9, 0.99), weight_decay=1e-4)
 
 
-def _advance(
-    optimizer: torch.optim.Optimizer, loss: Tensor, recipe: Recipe, step: int, *, unet: bool = False
-) -> None:
-    """One step at a rate that warms up, stays and falls to zero."""
-    steps = recipe.unet_steps if unet else recipe.autoencoder_steps
-    rate = recipe.unet_rate if unet else recipe.autoencoder_rate
-    share = (step + 1) / steps
-    factor = min(1.0, share / recipe.warmup_share, (1 - share) / recipe.decay_share)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    for group in optimizer.param_groups:
-        group["lr"] = rate * factor
-        nn.utils.clip_grad_norm_(group["params"], 1.0)
-    optimizer.step()
-
-
 def _report(stage: str, step: int, values: dict[str, float]) -> None:
     words = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
     print(f"{stage} {step}: {words}; {time.process_time():.0f} s of processor time", flush=True)
@@ -344,7 +330,8 @@ def save(pipeline: StableDiffusionXLPipeline, directory: Path, recipe: Recipe) -
         pipeline.scheduler.save_pretrained(temporary / SCHEDULER / "scheduler")
         pipeline.save_config(temporary / PIPELINE)
         torch.save(noise, temporary / LATENTS)
-        write_manifest(temporary, described(recipe))
+        made = described(asdict(recipe), diffusers, transformers, numpy)
+        write_manifest(temporary, made)
 
 
 def _save_rounded(model: Any, directory: Path) -> None:
@@ -358,23 +345,8 @@ def _save_rounded(model: Any, directory: Path) -> None:
     save_file(weights, directory / name, metadata={"format": "pt"})
 
 
-def described(recipe: Recipe) -> dict[str, object]:
-    """The recipe with the versions and threads it ran on, as it goes into the manifest."""
-    versions = {
-        "python": sys.version.split()[0],
-        "torch": torch.__version__.split("+")[0],
-        "diffusers": diffusers.__version__,
-        "transformers": transformers.__version__,
-        "numpy": numpy.__version__,
-    }
-    return {**asdict(recipe), "versions": versions, "threads": THREADS}
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m steps.prepare.rehearsal.shapes.train")
-    parser.add_argument("--output", type=Path, required=True)
-    arguments = parser.parse_args()
-    output: Path = arguments.output.resolve()
+    output = output_of("steps.prepare.rehearsal.shapes.train").resolve()
     output.parent.mkdir(parents=True, exist_ok=True)
     train(BASE, output)
 
