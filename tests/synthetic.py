@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from steps.base.record import (
     Manifest,
     Origin,
     Record,
+    Workspace,
     publish,
     sha256_file,
     stamped,
@@ -99,6 +101,20 @@ def build(
             publish_job(maker, job, root)
 
 
+def _published(
+    job: Job, inputs: Mapping[str, Path], root: Path
+) -> AbstractContextManager[Workspace]:
+    """A workspace that becomes the job's output, below `root`."""
+    return publish(
+        (root / job.output).parent,
+        step=job.step,
+        config=json.loads(job.config),
+        inputs=inputs,
+        code="c",
+        origin=Origin(container=job.container),
+    )
+
+
 def publish_job(maker: Maker, job: Job, root: Path) -> None:
     """One job's output, below `root`."""
     inputs = {role: root / path for role, path in job.inputs.items()}
@@ -107,14 +123,7 @@ def publish_job(maker: Maker, job: Job, root: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("{}", encoding="utf-8")
     maker.made += 1
-    with publish(
-        (root / job.output).parent,
-        step=job.step,
-        config=json.loads(job.config),
-        inputs=inputs,
-        code="c",
-        origin=Origin(container=job.container),
-    ) as workspace:
+    with _published(job, inputs, root) as workspace:
         workspace.result = _write(maker, job, workspace.directory, inputs)
 
 
@@ -122,16 +131,8 @@ def package(plan: Plan, root: Path) -> None:
     """The real submission step on what `build` left."""
     job = next(job for job in plan.jobs if job.step == "submission")
     config = SubmissionConfig.model_validate_json(job.config)
-    folder = (root / job.output).parent
     inputs = inputs_of(plan, root, "submission")
-    with publish(
-        folder,
-        step="submission",
-        config=json.loads(job.config),
-        inputs=inputs,
-        code="c",
-        origin=Origin(container=job.container),
-    ) as workspace:
+    with _published(job, inputs, root) as workspace:
         submission_step(config, inputs, workspace, None)  # type: ignore[arg-type]
     provenance(plan, root)
 
@@ -146,14 +147,7 @@ def provenance(plan: Plan, root: Path) -> Path:
         if path.suffix == ".lock":
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"attrs==26.1.0 --hash=sha256:{64 * '1'}\n", encoding="utf-8")
-    with publish(
-        folder,
-        step="provenance",
-        config=json.loads(job.config),
-        inputs=inputs,
-        code="c",
-        origin=Origin(container=job.container),
-    ) as workspace:
+    with _published(job, inputs, root) as workspace:
         provenance_step(config, inputs, workspace, None)  # type: ignore[arg-type]
     return folder
 

@@ -42,7 +42,7 @@ def declare(parser: Parser) -> None:
 
 def command(given: argparse.Namespace) -> int:
     """Exit status 0 if every cell of the plan is valid then, else 1."""
-    from steps.commands import results
+    from steps.commands import measuring, results
 
     homes = [results_of(Path(word)) for word in given.words if not is_override(word)]
     overrides = [word for word in given.words if is_override(word)]
@@ -60,7 +60,7 @@ def command(given: argparse.Namespace) -> int:
         print(f"{home}: {count} result{'' if count == 1 else 's'} brought here", flush=True)
     asked = results.Asked.of(path, ROOT, as_typed(overrides, given.site))
     if all(cell.state == "valid" for cell in asked.cells()):
-        return results.run(asked, ())
+        return measuring.run(asked, ())
     return results.present(asked)
 
 

@@ -80,6 +80,7 @@ def command(given: argparse.Namespace) -> int:
         return results.report(asked)
     if given.command == "status":
         return results.status(asked, as_json=given.json)
+    from steps.commands import measuring
     from steps.plan.older import refuse_older
     from steps.plan.unsupported import left, refusal
     from steps.schedule.looking import missing_of
@@ -101,8 +102,8 @@ def command(given: argparse.Namespace) -> int:
     asked = replace(asked, left=left(path, ROOT, missing))
     os.chdir(ROOT)
     if given.command == "again":
-        return results.again(asked, words)
-    return results.run(asked, given.passed_on)
+        return measuring.again(asked, words)
+    return measuring.run(asked, given.passed_on)
 
 
 def _runs_nothing(given: argparse.Namespace) -> bool:

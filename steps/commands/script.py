@@ -16,7 +16,7 @@ from steps.config.groups import NodeKind, Requirement
 from steps.plan.code import Code, codes
 from steps.plan.plan import Job, Plan, environment_directory
 from steps.plan.registry import STEPS
-from steps.schedule.kubernetes import placed
+from steps.schedule import launching
 from steps.schedule.resources import Resources, nodes_of
 
 CLEAR = "steps.base.variables"
@@ -53,11 +53,11 @@ class Commands:
 
     def of(self, job: Job, code: Code, version: Version) -> list[str]:
         """The words of one, to be started in the checkout."""
-        measured = STEPS[job.step].environment != "driver"
+        cleared = launching.cleared(job, self._plan)
         origin = {"version": asdict(version), "code": code.digest, "container": job.container}
         return [
-            *(self._python, "-m", CLEAR, "measured" if measured else "driver"),
-            *placed.launcher(job, self._plan, self._path, self._python),
+            *(self._python, "-m", CLEAR, "measured" if cleared else "driver"),
+            *launching.launcher(job, self._plan, self._path, self._python),
             *(*job.launcher, "-m", STEPS[job.step].module, "--config", job.config),
             *("--input", *(f"{role}={path}" for role, path in job.inputs.items())),
             *("--output", job.output, "--log", job.log, "--code", *sorted(code.files)),

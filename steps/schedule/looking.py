@@ -9,9 +9,9 @@ from steps.plan.unsupported import Missing, unseen
 def missing_of(plan: Plan) -> Missing:
     """Raises UserError if a scheduler doesn't answer. Kubernetes says it when Jobs are made."""
     if isinstance(plan.scheduler, Slurm):
-        from steps.schedule.slurm import Queue
+        from steps.schedule.slurm import missing
 
-        return Queue(plan, plan.scheduler).missing
+        return missing(plan, plan.scheduler)
     return Look().missing if plan.scheduler.name == "local" else unseen
 
 

@@ -13,6 +13,7 @@ from steps.base.errors import UserError
 from steps.config.scheduler import Slurm
 from steps.machine.probes.losses import Losses, text_or_none
 from steps.plan.plan import Job, Plan
+from steps.plan.unsupported import Missing
 from steps.schedule.resources import Part, Resources, systems_of
 
 ANSWER_LIMIT_S = 60.0
@@ -222,25 +223,22 @@ class Partition:
         )
 
 
-class Queue:
-    """Which cells a partition would never start, asked before anything is submitted."""
+def missing(plan: Plan, scheduler: Slurm) -> Missing:
+    """Why the partition would never start a cell's jobs, asked before anything is submitted. Raises
+    UserError if Slurm doesn't answer.
+    """
+    try:
+        there = Partition.of(scheduler)
+    except SilenceError as error:
+        raise UserError(f"Slurm doesn't answer ({error}); nothing was started") from error
+    jobs = {job.output: job for job in plan.jobs}
 
-    def __init__(self, plan: Plan, scheduler: Slurm) -> None:
-        self._plan = plan
-        self._jobs = {job.output: job for job in plan.jobs}
-        try:
-            self._partition = Partition.of(scheduler)
-        except SilenceError as error:
-            raise UserError(f"Slurm doesn't answer ({error}); nothing was started") from error
+    def why(needed: Mapping[str, Any], due: Sequence[Mapping[str, Any]]) -> str:
+        resources = Resources(plan, [needed["system"]])
+        refusals = (there.refuses(jobs[one["output"]], resources) for one in due)
+        return next(filter(None, refusals), "")
 
-    def missing(self, needed: Mapping[str, Any], jobs: Sequence[Mapping[str, Any]]) -> str:
-        """A steps.plan.unsupported.Missing."""
-        resources = Resources(self._plan, [needed["system"]])
-        for raw in jobs:
-            job = self._jobs[raw["output"]]
-            if why := self._partition.refuses(job, resources):
-                return why
-        return ""
+    return why
 
 
 def _number(node: Mapping[str, int], kind: str) -> int:

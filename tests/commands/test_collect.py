@@ -1,18 +1,16 @@
 """`collect`: what is taken of another machine's results, where this one has its own."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from steps.base.record import Origin, publish
 from steps.commands.collect import wanted
-from steps.plan.code import codes
 from steps.plan.make import make
 from steps.plan.plan import Job, Plan
 from tests.conftest import copy_project
+from tests.plan.test_reruns import fake
 
 
 @pytest.fixture(scope="module")
@@ -20,17 +18,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Plan]:
     """A checkout with results, the same of another machine, and their plan."""
     home = copy_project(tmp_path_factory.mktemp("here"))
     plan = make(home, ["experiment=null-engine", "scenario=Offline"])
-    known = codes(home)
-    for job in plan.jobs:
-        with publish(
-            (home / job.output).parent,
-            step=job.step,
-            config=json.loads(job.config),
-            inputs={role: home / path for role, path in job.inputs.items()},
-            code=known[job.step].digest,
-            origin=Origin(sources=known[job.step].files, container=job.container),
-        ) as workspace:
-            (workspace.directory / "words").write_text(job.key)
+    fake(home, plan, words="found")
     other = tmp_path_factory.mktemp("there") / "results"
     shutil.copytree(home / "results", other)
     return home, other, plan

@@ -8,10 +8,11 @@ import pytest
 
 from steps.commands.doctor import nodes
 from steps.commands.doctor.checks import findings
-from steps.commands.doctor.nodes import asked, starts_nodes
+from steps.commands.doctor.nodes import asked
 from steps.commands.doctor.settings import Clock
 from steps.plan.make import make
 from steps.plan.plan import Plan
+from steps.schedule.launching import starts_nodes
 from tests import hosts
 from tests.commands.test_doctor import SETTINGS, TUNED, read, wanted
 from tests.conftest import MIXED, ROOT, planned
@@ -99,9 +100,9 @@ def test_a_node_that_answers_slowly_costs_its_limit_and_no_more(
 def test_a_plan_of_one_machine_asks_no_node() -> None:
     found = asked(planned(), {}, in_job=False)
     assert (found.table, found.findings) == ("", ())
-    assert not starts_nodes(planned())
+    assert not any(map(starts_nodes, planned().jobs))
     engine = planned("experiment=mangoboost-v5.1", "system=mangoboost-mi300x")
-    assert not starts_nodes(engine), "an engine that is only planned"
+    assert not any(map(starts_nodes, engine.jobs)), "an engine that is only planned"
 
 
 def test_outside_of_a_job_its_nodes_are_not_there_to_be_asked() -> None:

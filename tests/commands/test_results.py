@@ -16,7 +16,7 @@ import pytest
 from steps.base import earlier
 from steps.base.errors import UserError
 from steps.base.record import Manifest, sha256_file
-from steps.commands import results
+from steps.commands import measuring, results
 from steps.commands.results import Asked
 from steps.commands.seal import _require_held
 from steps.commands.verify import verify
@@ -206,7 +206,7 @@ def test_seal_refuses_another_plan_s_package(asked: Asked, home: Path) -> None:
 def test_again_takes_what_failed_or_what_is_named(asked: Asked) -> None:
     def names(*words: str) -> list[tuple[str, str]]:
         return [
-            (part.run.split("/")[-3], part.name) for part in results.chosen(asked.cells(), words)
+            (part.run.split("/")[-3], part.name) for part in measuring.chosen(asked.cells(), words)
         ]
 
     assert names() == []
@@ -250,17 +250,17 @@ def test_only_short_disturbed_runs_are_measured_once_more(asked: Asked, told: "T
     }
     path = asked.root / job_of(asked.plan, "performance_run", "Server").output
     invalid(asked.plan, asked.root, "Server")
-    assert list(results.disturbed(asked)) == []
+    assert list(measuring.disturbed(asked)) == []
     check = asked.root / job_of(asked.plan, "performance_check", "Server").output
     digest = sha256_file(path)
     made_otherwise(check, lambda fields: fields["inputs"].update(run=digest))
     made_otherwise(check, lambda fields: fields["result"].update(window=window))
-    (cell,) = results.disturbed(asked)
+    (cell,) = measuring.disturbed(asked)
     part = cell.parts[0]
     assert part.why.endswith("; from second 1 to 2 others took 1.3 of 2 cores")
     kept = told.root / earlier.home(Path(part.run).parent) / "1"  # type: ignore[operator]
     shutil.copytree(path.parent, told.root / "copy")
-    assert results.run(told, ()) == 1
+    assert measuring.run(told, ()) == 1
     (asked_for,) = told.asked_for
     assert part.check in asked_for
     assert not any("accuracy" in target for target in asked_for)
@@ -268,7 +268,7 @@ def test_only_short_disturbed_runs_are_measured_once_more(asked: Asked, told: "T
     shutil.copytree(told.root / "copy", path.parent)
     made_otherwise(path, lambda fields: fields["result"].update(tries=2))
     made_otherwise(check, lambda fields: fields["inputs"].update(run=sha256_file(path)))
-    assert list(results.disturbed(asked)) == []
+    assert list(measuring.disturbed(asked)) == []
 
 
 class Told(Asked):
@@ -288,7 +288,7 @@ def missing(plan: Plan, root: Path) -> dict[str, Reason]:
 
 @pytest.fixture
 def told(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> Told:
-    monkeypatch.setattr(results, "due", missing)
+    monkeypatch.setattr(measuring, "due", missing)
     Told.asked_for.clear()
     Told.becomes.clear()
     return Told(asked.path, asked.plan, asked.root, asked.overrides)
@@ -297,13 +297,13 @@ def told(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> Told:
 def test_no_tree_is_asked_for_while_a_cell_is_not_valid(
     told: Told, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert results.run(told, ()) == 0
+    assert measuring.run(told, ()) == 0
     assert told.asked_for == [], "nothing to do"
     gone(told.plan, told.root, "provenance", "")
-    assert results.run(told, ()) == 1
+    assert measuring.run(told, ()) == 1
     assert told.asked_for == [()]
     invalid(told.plan, told.root, "Server")
-    assert results.run(told, ()) == 1
+    assert measuring.run(told, ()) == 1
     assert told.asked_for == [()]
     numbers, server, page = capsys.readouterr().out.splitlines()[-3:]
     assert numbers.startswith("rehearsal: 2 of 3 cells valid: Offline 1,234.5 Tokens/s, Inter")
@@ -319,11 +319,11 @@ def test_what_a_scheduler_says_costs_no_page(
 
     gone(told.plan, told.root, "provenance", "")
     told.becomes.append(silent)
-    assert results.run(told, ()) == 1
+    assert measuring.run(told, ()) == 1
     found = capsys.readouterr()
     assert found.err == "error: Slurm doesn't answer\n" and "3 of 3 cells valid" in found.out
     told.becomes.append(lambda: 130)
-    assert results.run(told, ()) == 130
+    assert measuring.run(told, ()) == 130
     assert "3 of 3 cells valid" in capsys.readouterr().out
 
 
@@ -332,9 +332,9 @@ def test_snakemake_s_own_arguments_get_what_they_ask_for(
 ) -> None:
     invalid(told.plan, told.root, "Server")
     for words in (("-n",), ("--report", "page.html")):
-        assert results.run(told, words) == 0
+        assert measuring.run(told, words) == 0
         assert capsys.readouterr().out == "", "nothing was run, so nothing comes after it"
-    assert results.run(told, ("--until", "performance_check")) == 1
+    assert measuring.run(told, ("--until", "performance_check")) == 1
     assert capsys.readouterr().out.startswith("Server INVALID")
 
 
@@ -344,7 +344,7 @@ def test_a_damaged_or_older_verdict_is_judged_again_and_no_run_is(
     check = told.root / job_of(told.plan, "performance_check", "Server").output
     made_otherwise(check, lambda fields: fields.update(result={"valid": True, "value": 1.0}))
     log = damaged_log(told)
-    results.remake(told)
+    measuring.remake(told)
     assert not check.exists() and log.exists()
     said = capsys.readouterr().out
     assert said.startswith("performance_check rehearsal-cpu/rehearsal/none/bf16/Server: results/")
@@ -388,8 +388,8 @@ def test_until_goes_on_with_what_waited_for_a_new_artifact_and_forces_nothing_tw
         return 0
 
     monkeypatch.setattr(Asked, "execute", execute)
-    monkeypatch.setattr(results, "due", lambda *_: dict(left))
-    results._as_told(asked, words)
+    monkeypatch.setattr(measuring, "due", lambda *_: dict(left))
+    measuring._as_told(asked, words)
     assert len(begun) == starts
 
 
@@ -405,9 +405,9 @@ def test_artifacts_that_are_due_in_turns_are_not_made_for_ever(
         return 0
 
     monkeypatch.setattr(Asked, "execute", execute)
-    monkeypatch.setattr(results, "due", lambda *_: dict.fromkeys(turns, MISSING))
-    monkeypatch.setattr(results, "unsettled", lambda *_: [turns[len(begun) % 2]])
-    _, status = results.settled(asked)
+    monkeypatch.setattr(measuring, "due", lambda *_: dict.fromkeys(turns, MISSING))
+    monkeypatch.setattr(measuring, "unsettled", lambda *_: [turns[len(begun) % 2]])
+    _, status = measuring.settled(asked)
     assert status == 0 and begun == [[turns[0]], [turns[1]]]
 
 
@@ -422,7 +422,7 @@ def test_a_stop_while_artifacts_are_made_starts_nothing_more(
         return 143
 
     monkeypatch.setattr(Asked, "execute", execute)
-    monkeypatch.setattr(results, "due", lambda *_: {model: MISSING})
-    monkeypatch.setattr(results, "unsettled", lambda *_: [model])
-    assert results._measure(asked) == 143
+    monkeypatch.setattr(measuring, "due", lambda *_: {model: MISSING})
+    monkeypatch.setattr(measuring, "unsettled", lambda *_: [model])
+    assert measuring._measure(asked) == 143
     assert begun == [[model]]

@@ -59,6 +59,16 @@ def test_a_clusters_runs_name_their_nodes(capsys: pytest.CaptureFixture[str]) ->
     assert "on 4 nodes with 8 × mi300x and 2 nodes with 8 × mi325x" in text
 
 
+def test_what_places_a_pod_keeps_the_variables_of_a_cloud(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pods = ("experiment=amd-v5.1", "system=amd-mi300x", "scheduler=kubernetes")
+    user = "scheduler.user={uid: 1000, gid: 1000}"
+    run = commands(printed(capsys, *pods, user))[of(planned(*pods, user), "performance_run").output]
+    assert run[1:4] == ["-m", "steps.base.variables", "driver"]
+    assert "steps.schedule.kubernetes.place" in run
+
+
 def test_what_is_dropped_is_worked_out_where_the_command_runs() -> None:
     """The shell that prints a script isn't the one that runs it."""
     environment = {"PATH": "/bin:/usr/bin", "VLLM_USE_V1": "0", "HOME": "/"}

@@ -30,8 +30,10 @@ CHECKS = ("performance_check", "accuracy_check", "compliance_check")
 WHOLE = {("submission", ""), ("provenance", "")}
 
 
-def fake(project: Path, plan: Plan, jobs: Callable[[Job], bool] = lambda job: True) -> None:
-    """Results of this plan, made by today's code, with nothing in them."""
+def fake(
+    project: Path, plan: Plan, jobs: Callable[[Job], bool] = lambda job: True, words: str = ""
+) -> None:
+    """Results of this plan, made by today's code: empty, or with a file `words`."""
     known = codes(project)
     for job in filter(jobs, plan.jobs):
         with publish(
@@ -41,8 +43,9 @@ def fake(project: Path, plan: Plan, jobs: Callable[[Job], bool] = lambda job: Tr
             inputs={role: project / path for role, path in job.inputs.items()},
             code=known[job.step].digest,
             origin=Origin(sources=known[job.step].files, container=job.container),
-        ):
-            pass
+        ) as workspace:
+            if words:
+                (workspace.directory / "words").write_text(words, encoding="utf-8")
 
 
 def due(project: Path, overrides: list[str]) -> set[tuple[str, str]]:

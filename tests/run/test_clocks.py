@@ -19,7 +19,7 @@ from steps.commands import cli
 from steps.config.accelerators import Vendor
 from steps.machine.probes.values import Accelerator
 from steps.run import clocks
-from steps.schedule.kubernetes.placed import launcher
+from steps.schedule.launching import launcher
 from tests.conftest import ROOT, planned
 
 AMD: Vendor = "AMD"

@@ -16,7 +16,7 @@ from steps.plan.plan import Job, Plan
 from steps.run.placing.cluster import Outside, _outside
 from steps.run.placing.launch import Order, Reply, socket_of
 from steps.run.placing.outside import without_accelerators
-from steps.schedule.kubernetes import placed
+from steps.schedule import launching
 from tests.conftest import ROOT, planned
 
 LIMIT_S = 60
@@ -35,19 +35,19 @@ def test_a_run_in_an_image_is_started_from_outside_of_it_where_it_starts_its_nod
     for overrides, wanted in {(HOSTS,): True, ("scheduler=slurm",): True, (): False}.items():
         plan = planned(*CLUSTER, *overrides)
         job = run_of(plan)
-        words = placed.launcher(job, plan, path)
+        words = launching.launcher(job, plan, path)
         assert ("steps.run.placing.outside" in words) == wanted
         if wanted:
             assert words[-4:] == [job.output, job.inputs["environment"], job.container, "--"]
     alone = planned("experiment=amd-v5.1", "system=amd-mi300x")
-    assert not placed.outside(run_of(alone))
+    assert not launching.outside(run_of(alone))
 
 
 def test_clocks_of_one_machine_are_not_set_for_a_cluster() -> None:
     plan = planned("experiment=dell-mangoboost-v5.1", "engine=llama2-70b", "site.sudo=true")
     by_system = {job.key.split("/")[0]: job for job in plan.jobs if job.step == "performance_run"}
-    assert placed.power_of(by_system["dell-mangoboost-mi300x"])
-    assert not placed.power_of(by_system["dell-mangoboost-mi300x-2-nodes"])
+    assert launching.power_of(by_system["dell-mangoboost-mi300x"])
+    assert not launching.power_of(by_system["dell-mangoboost-mi300x-2-nodes"])
 
 
 def test_loadgens_own_container_has_no_accelerator() -> None:

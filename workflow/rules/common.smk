@@ -20,9 +20,9 @@ from steps.base.version import Version
 from steps.machine.environment import restore
 from steps.plan.unsupported import asked, refusal
 from steps.run.engines.pinning import busy_share
+from steps.schedule import launching
 from steps.schedule import resources as scheduling
 from steps.schedule.looking import missing_here
-from steps.schedule.kubernetes import placed
 
 if not workflow.configfiles:
     raise WorkflowError(
@@ -161,13 +161,10 @@ def place(step):
     run. Snakemake doesn't compare between runs what is worked out from `threads`, and where a job ran
     changes nothing of its result.
     """
-    measured = registry.STEPS[step].environment != "driver"
 
     def function(wildcards, threads):
         job = JOBS[manifest(step).format(**wildcards)]
-        # A pod has variables of its own; what places it may need those of a cloud.
-        pod = PLAN.scheduler.name == "kubernetes" and placed.placed(job)
-        cleared = variables.words(measured and not pod)
-        return [*cleared, *placed.launcher(job, PLAN, PLAN_FILE)]
+        words = variables.words(launching.cleared(job, PLAN))
+        return [*words, *launching.launcher(job, PLAN, PLAN_FILE)]
 
     return function

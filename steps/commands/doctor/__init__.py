@@ -13,7 +13,7 @@ from steps.base.arguments import Parser, json_argument, plan_arguments
 from steps.base.strict import Strict
 from steps.commands.doctor.checks import Finding, findings, may_start
 from steps.commands.doctor.needs import needs
-from steps.commands.doctor.nodes import asked, starts_nodes
+from steps.commands.doctor.nodes import asked
 from steps.commands.doctor.settings import load
 from steps.commands.doctor.state import state
 from steps.plan import capacity
@@ -38,7 +38,6 @@ def command(given: argparse.Namespace) -> int:
     planned = made(ROOT, overrides, site)
     plan, cells = planned.plan, [dict(cell.values) for cell in planned.cells]
     wanted = needs(plan, cells, ROOT, settings, capacity.load())
-    wanted = wanted.model_copy(update={"starts_nodes": starts_nodes(plan)})
     found = findings(
         wanted, state(wanted, settings, ROOT / RESULTS, environment=os.environ), settings
     )

@@ -18,6 +18,7 @@ from steps.plan.estimate import computed_cost, facts_of
 from steps.plan.plan import Job, Plan
 from steps.plan.spec import Facts
 from steps.plan.specs.shared import ENVIRONMENTS
+from steps.schedule.launching import starts_nodes
 
 HUB = "huggingface"
 WORK = ("model", "upcycle", "quantize", "prune", "finetune")
@@ -176,6 +177,7 @@ def needs(
         containers=any(job.container for job in plan.jobs),
         engines=_engines(plan.jobs),
         environments=tuple(job.key for job in due if job.step == "environment"),
+        starts_nodes=any(map(starts_nodes, plan.jobs)),
     )
 
 

@@ -17,7 +17,7 @@ from steps.base.strict import Strict
 from steps.base.version import Version
 from steps.commands.doctor.checks import Finding, clock_of, wanted_clock
 from steps.commands.doctor.settings import Clock
-from steps.config.engine import SSH, Placement
+from steps.config.engine import Placement
 from steps.machine.probes.differs import unfit
 from steps.machine.probes.values import Accelerator
 from steps.machine.runtime.image import Image
@@ -26,6 +26,7 @@ from steps.run.placing.agents import ASK_LIMIT_S, Agents, Contained, Heard, addr
 from steps.run.placing.door import Door
 from steps.run.placing.launch import SLURM, Order, engines_of
 from steps.run.placing.seen import HEADERS, complaints, in_a_line
+from steps.schedule.launching import starts_nodes
 
 
 class Asked(Strict):
@@ -37,12 +38,11 @@ class Asked(Strict):
 
 def asked(plan: Plan, clocks: Mapping[str, Clock | None], *, in_job: bool) -> Asked:
     """The nodes of a plan's runs. `in_job`: whether this process is in a job of Slurm."""
-    runs = [job for job in plan.jobs if job.step == "performance_run"]
-    placed = {job.output: _placement(job) for job in runs}
-    started = [job for job in runs if placed[job.output].cluster in (SSH, SLURM)]
-    if not started:
+    runs = (job for job in plan.jobs if job.step == "performance_run")
+    run = next(filter(starts_nodes, runs), None)
+    if run is None:
         return Asked(table="", findings=())
-    run, placement = started[0], placed[started[0].output]
+    placement = _placement(run)
     if placement.cluster == SLURM and not in_job:
         says = "not asked, as this isn't a job of Slurm"
         fix = f"salloc --nodes={placement.nodes} --exclusive ./reproduce doctor ..."
@@ -62,31 +62,9 @@ def asked(plan: Plan, clocks: Mapping[str, Clock | None], *, in_job: bool) -> As
     return Asked(table=table(heard), findings=tuple(found))
 
 
-def starts_nodes(plan: Plan) -> bool:
-    """Whether a plan's runs start engines on other nodes themselves: then accelerators, drivers and
-    clocks are those of the nodes, and not of this machine."""
-    runs = (job for job in plan.jobs if job.step == "performance_run")
-    return any(_placement(job).cluster in (SSH, SLURM) for job in runs)
-
-
-def _placement(job: Job) -> Placement:
-    """An engine that is only planned has none, and counts as one on this machine."""
-    raw = json.loads(job.config)["engine"].get("placement")
-    return Placement.model_validate_json(json.dumps(raw or NOWHERE))
-
-
-NOWHERE = {
-    "cluster": "none",
-    "nodes": 1,
-    "engines_per_node": 1,
-    "in_process": False,
-    "pinned": False,
-    "device_variable": "none",
-    "prompt_token_weight": 0.0,
-    "on_failure": "fail",
-    "silence_limit_s": 1.0,
-    "degraded_below": 1.0,
-}
+def _placement(run: Job) -> Placement:
+    placement = json.loads(run.config)["engine"]["placement"]
+    return Placement.model_validate_json(json.dumps(placement))
 
 
 def _order(run: Job, placement: Placement) -> Order:
