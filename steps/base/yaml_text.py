@@ -1,8 +1,9 @@
 """YAML, read so that whatever is wrong in it ends in one sentence that says where.
 
-Only what JSON has too is taken, as OmegaConf takes it: a date is a text.
+Only what JSON has too is taken, as OmegaConf takes it: a date is a text, and 1e3 a number.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,16 +41,22 @@ class _Placed(SafeConstructor):
 SAFE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's where PyYAML has it: ten times as fast."""
 
-LOADER: Any = type(
-    "Loader",
-    (_Placed, SAFE),
-    {
-        "yaml_implicit_resolvers": {
-            first: [(tag, pattern) for tag, pattern in found if tag in PLAIN]
-            for first, found in SAFE.yaml_implicit_resolvers.items()
-        }
-    },
-)
+EXPONENT = re.compile(r"[-+]?[0-9]+(?:_[0-9]+)*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$")
+"""A number too; PyYAML's own rule wants a dot and a sign in it."""
+
+
+def _kinds() -> dict[Any, list[tuple[str, Any]]]:
+    """What a text may stand for, by its first character."""
+    found = {
+        first: [(tag, pattern) for tag, pattern in known if tag in PLAIN]
+        for first, known in SAFE.yaml_implicit_resolvers.items()
+    }
+    for first in "-+0123456789":
+        found[first] = [*found.get(first, ()), (TAG + "float", EXPONENT)]
+    return found
+
+
+LOADER: Any = type("Loader", (_Placed, SAFE), {"yaml_implicit_resolvers": _kinds()})
 
 
 def value_of(text: str, name: str) -> Any:

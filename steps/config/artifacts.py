@@ -101,13 +101,17 @@ class PlannedImage(
     """An image that can be planned: with a recipe of ours, or with what is known of another's."""
 
 
+GeneratedRecipe = Literal[
+    "rehearsal", "rehearsal-mixed", "shapes", "choices-low", "choices-high", "choices-letters"
+]
+"""Those of steps/prepare/rehearsal."""
+
+
 class GeneratedDataset(Strict):
     """Prompts of a generated benchmark, by its recipe; counts are numbers of prompts."""
 
     name: Name
-    recipe: Literal[
-        "rehearsal", "rehearsal-mixed", "shapes", "choices-low", "choices-high", "choices-letters"
-    ]
+    recipe: GeneratedRecipe
     evaluation_count: Positive
     calibration_count: Positive
 
@@ -117,7 +121,8 @@ class CaptionDataset(Strict):
 
     `path`: a directory of this machine, and of folders below it, that has the files, as
     text_to_image/ of MLCommons' repository has; null: they can be planned only. `files`: md5 of
-    each, null to take any. The first `evaluation_count` captions are used.
+    each, null to take any. `evaluation_count`: the first captions of them. `calibration_count`: as
+    often the one that engines warm up with.
     """
 
     name: Name

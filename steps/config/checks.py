@@ -63,9 +63,10 @@ class ScorerWeights(Strict):
 
 
 class ImageWeights(Strict):
-    """What pictures of `side_pixels` are scored with: `clip` is a directory of Hugging Face's
-    files, `inception` one file. `statistics`: of Inception's features; null: the dataset has them.
-    Paths that aren't absolute are below the checkout.
+    """What pictures are scored with. Paths that aren't absolute are below the checkout.
+
+    `clip`: a directory of Hugging Face's files. `inception`: one file. `statistics`: of Inception's
+    features; null: the dataset has them. `side_pixels`: of the pictures.
     """
 
     clip: ScorerWeights
@@ -124,8 +125,11 @@ class TestRule(Strict):
 
 
 class ScoredAlike(Strict):
-    """TEST01 of a benchmark whose answers may differ if their scores don't: `metrics` of `official`
-    are compared, and `weights` score them."""
+    """TEST01 of a benchmark whose answers may differ if their scores don't.
+
+    `official`: the benchmark that has the metrics. `metrics`: those that are compared. `weights`:
+    of the networks that score.
+    """
 
     official: Name
     metrics: tuple[str, ...]

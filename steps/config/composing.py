@@ -6,11 +6,10 @@ mappings into each other is left to it.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
 from hydra import compose as hydra_compose
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository
@@ -21,15 +20,15 @@ from hydra.core.override_parser.types import Override
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf._utils import get_yaml_loader
 
 from steps.base.yaml_text import mapping_of
 from steps.config.origins import leaves
+from steps.config.remembered import TEXTS
 
 PRIMARY = "config"
 """The file of `conf/` that every composition starts from."""
 
-FILES, TEXTS = 1024, 4096
+FILES = 1024
 """So many are remembered in a process: several times what conf/ has."""
 
 Place = tuple[str, str]
@@ -49,43 +48,16 @@ def parsed(text: str) -> Override:
 # ---- files ------------------------------------------------------------------------------------
 
 
-@cache
-def _loader() -> Any:
-    """OmegaConf's rules of YAML on the parser in C, where PyYAML has it."""
-    slow = get_yaml_loader()
-    if not hasattr(yaml, "CSafeLoader"):
-        return slow
-    same = ("yaml_implicit_resolvers", "yaml_constructors")
-    content = {name: getattr(slow, name) for name in same}
-    return type("Loader", (_Unique, yaml.CSafeLoader), content)
-
-
-class _Unique:
-    """Refuses a key that a mapping has twice, as OmegaConf does."""
-
-    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> Any:
-        keys = [key.value for key, _ in node.value if key.tag == "tag:yaml.org,2002:str"]
-        if len(keys) != len(set(keys)):
-            raise yaml.YAMLError("a key is there twice")
-        return super().construct_mapping(node, deep=deep)  # type: ignore[misc]
-
-
-def load(path: Path) -> Any:
-    """A file's content as OmegaConf reads it, interpolations as they are written. Whatever is wrong
-    is said by OmegaConf: raises YAMLError, OmegaConfBaseException or OSError."""
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), _loader())
-    except (yaml.YAMLError, ValueError):
-        return OmegaConf.to_container(OmegaConf.load(path))
-
-
 @lru_cache(FILES)
-def _content(path: str, written: tuple[int, int, int]) -> tuple[Any, dict[str, str | None]]:
-    """What a file says, and its header; nothing changes it."""
-    mapping_of(Path(path), or_nothing=True)  # says what is wrong, and where
-    text = Path(path).read_text(encoding="utf-8")
-    header: dict[str, str | None] = ConfigSource._get_header_dict(text[:512])
-    return load(Path(path)), header
+def _content(
+    path: Path, written: tuple[int, int, int]
+) -> tuple[dict[str, Any], dict[str, str | None]]:
+    """What a file says, interpolations as they are written, and its header; nothing changes it."""
+    content = mapping_of(path, or_nothing=True)
+    header: dict[str, str | None] = ConfigSource._get_header_dict(
+        path.read_text(encoding="utf-8")[:512]
+    )
+    return content, header
 
 
 class Repository(CachingConfigRepository):
@@ -97,8 +69,8 @@ class Repository(CachingConfigRepository):
         self._plain: dict[str, dict[str, Any] | None] = {}
 
     def plain(self, name: str) -> dict[str, Any]:
-        """A file's content without its list of defaults. Raises _NotPlain for one that is no
-        mapping, or isn't of `conf/`."""
+        """A file's content without its list of defaults. Raises _NotPlain for one that isn't of
+        `conf/`."""
         self.load_config(name)
         found = self._plain.get(name)
         if found is None:
@@ -113,16 +85,12 @@ class Repository(CachingConfigRepository):
 
     def _read(self, name: str) -> dict[str, Any] | None:
         path = self._conf / f"{name.removesuffix('.yaml')}.yaml"
-        content: Any = None
         try:
             status = path.stat()
-            written = (status.st_ino, status.st_size, status.st_mtime_ns)
-            content, header = _content(str(path), written)
-        except OSError:
-            pass  # another source has it, or Hydra says that none has
-        if not isinstance(content, dict):
+        except OSError:  # another source has it, or Hydra says that none has
             self.cache[name] = self.delegate.load_config(config_path=name)
             return None
+        content, header = _content(path, (status.st_ino, status.st_size, status.st_mtime_ns))
         # Hydra only asks whether there is anything in it.
         keys = {key: None for key in content if key != "defaults"}
         found = ConfigResult(
@@ -212,8 +180,6 @@ def _merge(below: dict[Any, Any], over: Mapping[Any, Any]) -> None:
         there = below.get(key)
         if isinstance(value, dict):
             if not isinstance(there, dict):
-                if isinstance(there, list) or (isinstance(there, str) and "${" in there):
-                    raise _NotPlain
                 there = below[key] = {}
             _merge(there, value)
         elif value == "???" or (isinstance(value, list) and isinstance(there, dict)):

@@ -14,10 +14,11 @@ from steps.config.results import Result
 
 
 class UpcycleConfig(Strict):
-    """A mixture of experts made of dense weights; each token takes `experts_per_token` of them.
+    """A mixture of experts made of dense weights.
 
-    `noise`: of each expert's weights, as a share of their standard deviation. `router`: the
-    standard deviation of the router's weights, which are drawn. `seed`: of both.
+    `experts`: of each layer. `experts_per_token`: so many of them work on a token. `noise`: of each
+    expert's weights, as a share of their standard deviation. `router`: the standard deviation of
+    the router's weights, which are drawn. `seed`: of both.
     """
 
     experts: Positive

@@ -277,15 +277,33 @@ class Placement(Strict):
         nodes = [kind for kind in self.kinds for _ in range(kind.nodes)]
         return nodes[node] if nodes else None
 
+    def engines_on(self, kind: NodeKind | None) -> int:
+        """How many a node of this kind has."""
+        return (kind.engines if kind else None) or self.engines_per_node
+
     @property
     def seats(self) -> "tuple[Seat, ...]":
         """Where each engine runs, by its number: node by node, and on each from 0."""
         found = []
         for node in range(self.nodes):
-            kind = self.kind(node)
-            count = (kind.engines if kind else None) or self.engines_per_node
+            count = self.engines_on(self.kind(node))
             found += [Seat(node, place) for place in range(count)]
         return tuple(found)
+
+    def require_devices(self, kind: NodeKind, each: int = 1, words: str = "") -> None:
+        """Raises ValueError unless a node of this kind has so many devices for each of its engines,
+        which `words` say more of."""
+        if self.device_variable == "none":
+            raise ValueError(
+                f"engines share nodes of {kind.hardware}; set placement.device_variable, so "
+                "that each has its own accelerators"
+            )
+        engines = self.engines_on(kind)
+        if engines * each > kind.devices:
+            raise ValueError(
+                f"{engines} engines{words} need {engines * each} accelerators, a node of "
+                f"{kind.hardware} has {kind.devices}"
+            )
 
 
 class EngineSettings(Strict):
@@ -351,24 +369,13 @@ class _Vllm(EngineSettings):
     def nodes_have_accelerators_for_their_engines(self) -> Self:
         for kind in self.placement.kinds:
             arguments = self.arguments_on.get(kind.hardware, self.arguments)
-            engines = kind.engines or self.placement.engines_per_node
-            needed = engines * arguments.tensor_parallel_size
-            if self.placement.device_variable == "none":
-                raise ValueError(
-                    f"engines share nodes of {kind.hardware}; set placement.device_variable, so "
-                    "that each has its own accelerators"
-                )
             if arguments.max_model_len != self.arguments.max_model_len:
                 raise ValueError(
                     f"max_model_len on {kind.hardware} is {arguments.max_model_len}, elsewhere "
                     f"{self.arguments.max_model_len}: every engine has to take every prompt"
                 )
-            if needed > kind.devices:
-                raise ValueError(
-                    f"{engines} engines of tensor_parallel_size "
-                    f"{arguments.tensor_parallel_size} need {needed} accelerators, a node of "
-                    f"{kind.hardware} has {kind.devices}"
-                )
+            each = arguments.tensor_parallel_size
+            self.placement.require_devices(kind, each, f" of tensor_parallel_size {each}")
         return self
 
 
@@ -404,9 +411,10 @@ class DiffusersArguments(Strict):
 
     `batch_size`: pictures that are always made together; where fewer wait, the last caption fills
     the rest, so that a picture doesn't depend on how many others were asked for, and nothing is
-    compiled again. `batch_timeout_s`: how long a sample of Server waits for others. `compile`: by
-    torch.compile. `channels_last`: the memory format of UNet and decoder. `decode_singly`: the
-    decoder makes one picture after the other, which takes less memory.
+    compiled again. `batch_timeout_s`: how long a sample of Server waits for others. `dtype`: what
+    the UNet computes in. `device`: PyTorch's name of it; ROCm's calls its own `cuda` too.
+    `compile`: by torch.compile. `channels_last`: the memory format of UNet and decoder.
+    `decode_singly`: the decoder makes one picture after the other, which takes less memory.
     """
 
     batch_size: Positive
@@ -430,16 +438,7 @@ class DiffusersEngine(EngineSettings):
     @model_validator(mode="after")
     def each_engine_has_an_accelerator(self) -> Self:
         for kind in self.placement.kinds:
-            if self.placement.device_variable == "none":
-                raise ValueError(
-                    f"engines share nodes of {kind.hardware}; set placement.device_variable, so "
-                    "that each has its own accelerator"
-                )
-            if self.placement.engines_per_node > kind.devices:
-                raise ValueError(
-                    f"{self.placement.engines_per_node} engines need as many accelerators, a node "
-                    f"of {kind.hardware} has {kind.devices}"
-                )
+            self.placement.require_devices(kind)
         return self
 
 

@@ -40,8 +40,12 @@ class Generation(Strict):
 
 
 class ImageGeneration(Strict):
-    """Text to image; `size` is the side of the square image in pixels. An answer is its bytes, row
-    by row, three for each pixel, as MLCommons' reference gives them to LoadGen."""
+    """Text to image. An answer is the picture's bytes, row by row, three for each pixel, as
+    MLCommons' reference gives them to LoadGen.
+
+    `steps`: of denoising. `guidance_scale`: how much the caption counts. `negative_prompt`: what
+    the picture shouldn't be. `size`: the side of the square picture in pixels.
+    """
 
     stop_sequences: ClassVar[bool] = False
 

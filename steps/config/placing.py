@@ -41,22 +41,22 @@ class Placing:
         self._held |= {*held.values()}
         layers: dict[str, Any] = {}
         undo: list[tuple[Any, str, Any]] = []
-        for one in held.values():
-            if section(one.key, one.text) in LAYERED:
-                _put(layers, place(one.key).split("."), _said(one))
-            else:
-                undo.append(_replace(config, one))
-        if layers:
-            with open_dict(config):
-                config[TOP] = OmegaConf.create(layers, flags=FLAGS)
         try:
+            for one in held.values():
+                if section(one.key, one.text) in LAYERED:
+                    _put(layers, place(one.key).split("."), _said(one))
+                else:
+                    undo.append(_replace(config, one))
+            if layers:
+                with open_dict(config):
+                    config[TOP] = OmegaConf.create(layers, flags=FLAGS)
             yield held
         finally:
             for parent, key, before in reversed(undo):
                 parent._content[key] = before
             if layers:
                 with open_dict(config):
-                    del config[TOP]
+                    config.pop(TOP, None)
 
     def require_all_held(self, cells: Sequence[frozenset[str]]) -> None:
         """Raises UserError for a setting that no cell has."""

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from steps.base.arguments import nearest
 from steps.base.errors import UserError
 from steps.config.artifacts import (
+    CaptionDataset,
     EmbeddedModel,
     GeneratedDataset,
     HubModel,
@@ -90,7 +91,7 @@ _ENGINES = get_args(get_args(Engine)[0]) + get_args(get_args(PlannedEngine)[0])
 TYPES: Mapping[str, tuple[Any, ...]] = {
     "generation": (Generation, ImageGeneration),
     "model": (EmbeddedModel, HubModel, StoredModel, LocalModel),
-    "dataset": (GeneratedDataset, ReadyDataset, RemoteDatasetConfig),
+    "dataset": (GeneratedDataset, ReadyDataset, CaptionDataset, RemoteDatasetConfig),
     "quantizer_options": (QuarkOptions, BrevitasOptions, StreamingOptions),
     "prune": (PruneConfig,),
     "finetune": (FinetuneConfig,),

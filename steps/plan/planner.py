@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -80,6 +79,7 @@ class Planner:
         self._schedulers: list[Scheduler] = []
         self._sudo = False
         self._directories: dict[str, str] = {}
+        self._packages: dict[str, Mapping[str, str]] = {}
         self._capacity = capacity.load(root / "conf/capacity.yaml")
 
     def plan(self, cells: Iterable[Mapping[str, Any]], overrides: list[str]) -> Plan:
@@ -204,21 +204,26 @@ class Planner:
         """The lock with the round's LoadGen, where what runs are made in has another one."""
         wanted = _loadgen_of(cell)
         path = f"envs/{LOADGEN}-{wanted}.lock"
-        if role != "engine" or self._pinned(made_of) in (None, wanted):
+        if role != "engine" or self._pinned(made_of, LOADGEN_PACKAGE) in (None, wanted):
             return {}
         return {LOADGEN: path} if (self._root / path).is_file() else {}
 
-    def _pinned(self, made_of: Mapping[str, str]) -> str | None:
-        """The version of LoadGen in the locks of an environment or image; None without one."""
-        found = [self._root / made_of[role] for role in (LOADGEN, "lock") if role in made_of]
-        return packages(found[0]).get(LOADGEN_PACKAGE) if found and found[0].is_file() else None
+    def _pinned(self, made_of: Mapping[str, str], package: str) -> str | None:
+        """A package's version in the locks of an environment or image; None without one."""
+        path = made_of.get(LOADGEN) or made_of.get("lock")
+        if path is None:
+            return None
+        if path not in self._packages:
+            lock = self._root / path
+            self._packages[path] = packages(lock) if lock.is_file() else {}
+        return self._packages[path].get(package)
 
     def _other_loadgen(self, cell: Scope, step: str) -> str | None:
         """LoadGen's seeds and limits are compiled in: each round has its own version."""
         made = cell.made.get("environment/engine")
         if STEPS[step].stage != "runs" or made is None:
             return None
-        wanted, pinned = _loadgen_of(cell), self._pinned(made.inputs)
+        wanted, pinned = _loadgen_of(cell), self._pinned(made.inputs, LOADGEN_PACKAGE)
         if pinned in (None, wanted):
             return None
         return (
@@ -300,9 +305,8 @@ class Planner:
                 audited["loadgen"] = timed
             judged = {**check, "test": test, "rule": rule}
             if rule["bounds"]:
-                described = cell.subtrees["cell"]["packages"][-1]["official"]
-                scorer = cell.subtrees["accuracy_check"]["scorer"]
-                judged |= {"official": described, "scorer": scorer}
+                judged["official"] = cell.subtrees["cell"]["packages"][-1]["official"]
+                judged["scorer"] = cell.subtrees["accuracy_check"]["scorer"]
             scored = test == SCORED_ALIKE and scores is not None
             if scored:
                 judged["scores"] = scores
@@ -386,13 +390,10 @@ class Planner:
         made = cell.made.get("environment/prepare")
         if step != "quantize" or subtree["tool"] != "quark" or made is None:
             return None
-        lock = made.inputs.get("lock")
-        text = (self._root / lock).read_text(encoding="utf-8") if lock else ""
-        pinned = re.search(r"^amd-quark==(\S+)", text, re.MULTILINE)
-        wanted = subtree["options"].get("version")
-        if pinned is None or pinned[1] == wanted:
+        wanted, pinned = subtree["options"].get("version"), self._pinned(made.inputs, "amd-quark")
+        if pinned in (None, wanted):
             return None
-        return f"{lock} has AMD Quark {pinned[1]}, and the options are for {wanted}"
+        return f"{made.inputs['lock']} has AMD Quark {pinned}, and the options are for {wanted}"
 
     def _require_taken(self, cell: Scope, config: BaseModel) -> None:
         """What the engine of a step is given, it has to take: by the list of the environment or

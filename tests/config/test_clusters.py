@@ -134,6 +134,20 @@ def test_a_node_that_uses_seven_accelerators_has_seven_engines() -> None:
     assert requirement.accelerators == 15
 
 
+def test_pictures_are_drawn_on_fewer_accelerators_by_as_many_engines() -> None:
+    groups = "cluster.groups=[{hardware: mi325x, nodes: 1, accelerators: 7}]"
+    (run,) = runs(planned("experiment=sdxl-diffusers", "scenario=Offline", groups))
+    found = PerformanceRunConfig.model_validate_json(run.config).engine.placement
+    assert (found.engines_per_node, len(found.seats)) == (8, 7)
+
+
+def test_a_node_with_too_few_accelerators_for_one_engine_is_named() -> None:
+    one_engine = ("experiment=vllm", "system=amd-mi355x-open-v6.0", "scenario=Interactive")
+    groups = "cluster.groups=[{hardware: mi355x, nodes: 1, accelerators: 4}]"
+    with pytest.raises(UserError, match="the 4 of a node of mi355x are too few for one; take"):
+        planned(*one_engine, groups)
+
+
 def test_three_kinds_in_one_system() -> None:
     groups = "[{hardware: mi325x, nodes: 1}, {hardware: mi300x, nodes: 2}]"
     base = ("experiment=supermicro-mangoboost-v5.1", "system=supermicro-mangoboost-mi325x-mi300x")
@@ -141,9 +155,8 @@ def test_three_kinds_in_one_system() -> None:
     plan = planned(*base, "engine=vllm", f"cluster.groups={uneven}")
     placement = PerformanceRunConfig.model_validate_json(runs(plan)[0].config).engine.placement
     assert len(placement.seats) == 8 + 16 + 6
-    assert [placement.kind(node).hardware for node in range(4)] == [  # type: ignore[union-attr]
-        *("mi325x", "mi300x", "mi300x", "mi300x")
-    ]
+    kinds = [placement.kind(node) for node in range(4)]
+    assert [kind.hardware for kind in kinds if kind] == ["mi325x", *["mi300x"] * 3]
 
 
 def test_engines_of_two_builds_are_no_cluster() -> None:

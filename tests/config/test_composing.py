@@ -1,6 +1,7 @@
 """Compositions are Hydra's, to the last value; files are read once, and again when they change."""
 
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +15,14 @@ from hydra.errors import HydraException
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from omegaconf._utils import get_yaml_loader
 from omegaconf.errors import OmegaConfBaseException
 
 import steps.config.compose
+from steps.base.errors import UserError
+from steps.base.yaml_text import mapping_of, value_of
 from steps.config import composing
-from steps.config.composing import Composer, load
+from steps.config.composing import Composer
 from tests.conftest import ROOT
 
 CONF = ROOT / "conf"
@@ -81,16 +85,19 @@ VALUES = st.recursive(
 )
 
 
-@given(st.lists(st.dictionaries(KEYS, VALUES, max_size=3), min_size=2, max_size=4))
-def test_any_files_are_merged_as_hydra_does_it(files: list[dict[str, Any]]) -> None:
-    import tempfile
+PLACES = st.sampled_from(["", "# @package _global_\n", "# @package a\n", "# @package a.b\n"])
+"""Where a file is put: without a header at the name of its folder."""
 
+
+@given(
+    st.lists(st.tuples(PLACES, st.dictionaries(KEYS, VALUES, max_size=3)), min_size=2, max_size=4)
+)
+def test_any_files_are_merged_as_hydra_does_it(files: list[tuple[str, dict[str, Any]]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         (home / "part").mkdir()
-        for number, content in enumerate(files):
-            package = "# @package _global_\n" if number % 2 else ""
-            text = package + yaml.safe_dump(content)
+        for number, (package, content) in enumerate(files):
+            text = package + (yaml.safe_dump(content) if content else "")
             (home / f"part/p{number}.yaml").write_text(text, encoding="utf-8")
         listed = [f"part/p{number}" for number in range(len(files))]
         primary = yaml.safe_dump({"defaults": [*listed, "_self_"], "own": 1})
@@ -112,11 +119,11 @@ def outcome(compose: Any) -> Any:
 def test_compositions_read_a_file_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
 
-    def counted(path: Path) -> Any:
+    def counted(path: Path, **options: bool) -> Any:
         read.append(path)
-        return load(path)
+        return mapping_of(path, **options)
 
-    monkeypatch.setattr(composing, "load", counted)
+    monkeypatch.setattr(composing, "mapping_of", counted)
     found = steps.config.compose.compose(project / "conf", ["precision=bf16,fp8"])
     assert len(found.cells) > 1
     assert len(read) > 10 and len(read) == len(set(read))
@@ -148,17 +155,27 @@ TEXTS: Mapping[str, str] = {
 def test_a_file_is_read_as_omegaconf_reads_it(tmp_path: Path, name: str) -> None:
     path = tmp_path / "a.yaml"
     path.write_text(TEXTS[name], encoding="utf-8")
-    found, theirs = load(path), written(OmegaConf.load(path))
-    assert (found or {}) == (theirs or {})
+    found, theirs = value_of(TEXTS[name], "a.yaml"), written(OmegaConf.load(path))
     assert repr(found or {}) == repr(theirs or {})
 
 
+@given(st.from_regex(r"[-+]?[0-9._]{1,5}([eE][-+]?[0-9]{1,3})?", fullmatch=True))
+def test_a_number_is_read_as_omegaconf_reads_it(text: str) -> None:
+    line = f"a: {text}\n"
+    try:
+        theirs = yaml.load(line, get_yaml_loader())
+    except ValueError:  # a number to PyYAML, and none to Python
+        with pytest.raises(UserError):
+            value_of(line, "")
+    else:
+        assert repr(value_of(line, "")) == repr(theirs)
+
+
 @pytest.mark.parametrize("text", ["a: 1\na: 2\n", "a: [1\n", "a: *x\n", "a: !!python/none x\n"])
-def test_what_omegaconf_refuses_is_refused_in_its_words(tmp_path: Path, text: str) -> None:
+def test_what_omegaconf_refuses_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "a.yaml"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(yaml.YAMLError) as theirs:
+    with pytest.raises(yaml.YAMLError):
         OmegaConf.load(path)
-    with pytest.raises(yaml.YAMLError) as ours:
-        load(path)
-    assert str(ours.value) == str(theirs.value)
+    with pytest.raises(UserError, match="a.yaml can't be read: .*line"):
+        value_of(text, "a.yaml")

@@ -218,6 +218,16 @@ def test_what_takes_a_setting_out_may_be_typed() -> None:
     assert f"benchmark.{ANSWERS}=false has no effect: {out} takes it out" in refused(*FP8, out)
 
 
+def test_a_refused_setting_leaves_no_other_behind() -> None:
+    """Compositions are shared by all commands of a process."""
+    same = ["experiment=null-engine", "scenario=Offline"]
+    with pytest.raises(UserError, match=r"this cell has no finetune.seed"):
+        compose(CONF, [*same, "set.id=another", "set.engine.seed=5", "set.finetune.seed=3"])
+    (cell,) = compose(CONF, same).cells
+    assert cell.values["system"]["id"] != "another"
+    assert cell.values["effective"]["engine"]["arguments"]["seed"] != 5
+
+
 def test_a_value_of_an_override_is_not_repeated_where_it_may_be_a_token() -> None:
     assert "secret-value" not in refused("benchmark.nowhere.password_file=secret-value")
     assert "secret-value" not in refused("+system.id=secret-value")

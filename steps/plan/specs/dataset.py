@@ -1,17 +1,15 @@
 """The prompts of a benchmark."""
 
-from steps.config.artifacts import DatasetConfig, RemoteDatasetConfig
+from typing import get_args
+
+from steps.config.artifacts import DatasetConfig, GeneratedRecipe, RemoteDatasetConfig
 from steps.plan.rates import PLACE
 from steps.plan.spec import UNKNOWN, Config, Cost, Facts, StepSpec, short
 
 READY = ("open-orca", "mixtral-15k", "llama3.1-405b", "cnn-dailymail")
 """Recipes of steps/prepare/ready.py."""
 
-GENERATED = (
-    *("rehearsal", "rehearsal-mixed", "shapes"),
-    *("choices-low", "choices-high", "choices-letters"),
-)
-"""Recipes of steps/prepare/rehearsal."""
+GENERATED = get_args(GeneratedRecipe)
 
 CAPTIONS = "coco-2014"
 """The recipe of steps/prepare/captions.py."""

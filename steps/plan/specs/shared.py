@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from steps.config.axes import AXES
 from steps.config.runs import PlannedRunConfig
+from steps.plan.rates import PLACE
 from steps.plan.spec import Config, Cost, Facts, StepSpec
 
 WEIGHTS = ("benchmark", "compression", "precision")
@@ -36,6 +37,13 @@ ENGINES = ("vllm", "vllm-rocm", "null", "diffusers")
 def environment_cost(key: str, config: Config, facts: Facts) -> Cost:
     """`key` names a lock; of one that was never measured, the largest."""
     return Cost(*ENVIRONMENTS.get(key, ENVIRONMENTS["cpu"]))
+
+
+def rewritten(facts: Facts, read_gb: float, written_gb: float) -> Cost:
+    """Weights made of others on one disk."""
+    moved = read_gb + written_gb
+    basis = f"{moved:.0f} GB read and written at {facts.rates.disk_mb_s:g} MB/s ({PLACE})"
+    return Cost(facts.rates.disk_s(moved), written_gb, basis=basis, rough=True)
 
 
 def answer_bytes(generation: Config) -> float:

@@ -1,9 +1,8 @@
 """A mixture of experts made of dense weights."""
 
 from steps.config.compression import UpcycleConfig
-from steps.plan.rates import PLACE
 from steps.plan.spec import Config, Cost, Facts, StepSpec, short
-from steps.plan.specs.shared import WEIGHTS_NEEDS
+from steps.plan.specs.shared import WEIGHTS_NEEDS, rewritten
 
 
 def cost(key: str, config: Config, facts: Facts) -> Cost:
@@ -11,9 +10,7 @@ def cost(key: str, config: Config, facts: Facts) -> Cost:
     size = facts.weights_gb
     if size is None:
         return short(key, config, facts)
-    made = size * config["experts"]
-    basis = f"{size + made:.0f} GB read and written at {facts.rates.disk_mb_s:g} MB/s ({PLACE})"
-    return Cost(facts.rates.disk_s(size + made), made, basis=basis, rough=True)
+    return rewritten(facts, size, size * config["experts"])
 
 
 SPEC = StepSpec(
