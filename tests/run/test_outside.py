@@ -73,8 +73,9 @@ def test_what_is_asked_over_the_socket_is_answered_and_ends_with_it(
 ) -> None:
     """Here that the cluster's nodes can't be asked: this isn't a job of Slurm."""
     output, log = tmp_path / "run/manifest.json", tmp_path / "log.txt"
-    settings = run_of(planned(*CLUSTER, HOSTS)).container
-    waiting = [sys.executable, "-c", "input()", "--log", str(log)]
+    job = run_of(planned(*CLUSTER, HOSTS))
+    settings = job.container
+    waiting = [sys.executable, "-c", "input()", "--config", job.config, "--log", str(log)]
     outside = [sys.executable, "-m", "steps.run.placing.outside"]
     process = subprocess.Popen(
         [*outside, str(output), str(image), settings, "--", *waiting],
@@ -95,6 +96,20 @@ def test_what_is_asked_over_the_socket_is_answered_and_ends_with_it(
     process.communicate(b"\n", timeout=LIMIT_S)
     assert process.returncode == 0
     assert not path.exists()
+
+
+def test_the_log_of_nodes_keeps_no_token_and_no_host(image: Path, tmp_path: Path) -> None:
+    """What engines print on the nodes, after their process has ended."""
+    config = json.dumps({"engine": {"placement": {"hosts": ["canary-node17"]}}})
+    log = tmp_path / "run.log"
+    nodes = tmp_path / "run.nodes.log"
+    nodes.write_text("canary-node17: hf_canaryCanaryCanaryCanary\n", encoding="utf-8")
+    settings = run_of(planned(*CLUSTER, HOSTS)).container
+    command = [sys.executable, "-c", "", "--config", config, "--log", str(log)]
+    here = str(tmp_path / "run/manifest.json"), str(image), settings
+    words = [sys.executable, "-m", "steps.run.placing.outside", *here, "--", *command]
+    assert subprocess.run(words, cwd=ROOT, timeout=LIMIT_S).returncode == 0
+    assert nodes.read_text(encoding="utf-8") == "REDACTED_HOST: REDACTED_TOKEN\n"
 
 
 def _line(client: Outside) -> str:

@@ -7,21 +7,27 @@ process that places engines (steps/run/placing/nodes.py), whose stdin and stdout
 """
 
 import contextlib
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import FrameType
 
 from steps import ROOT
 from steps.base import processes
+from steps.base.confidential.logs import scrub
 from steps.config.runtime import ContainerSettings
 from steps.run.placing.launch import socket_of
 
 NODES = "steps.run.placing.nodes"
+
+END_S = 15.0
+"""How long what places engines may take to end after the command; it ends agents in 10 s."""
 
 
 def main(arguments: list[str]) -> int:
@@ -29,7 +35,8 @@ def main(arguments: list[str]) -> int:
     processes.die_with_parent(signal.SIGTERM)
     split = arguments.index("--")
     (output, manifest, settings), command = arguments[:split], arguments[split + 1 :]
-    log = Path(command[command.index("--log") + 1])
+    log = Path(_after(command, "--log"))
+    nodes = log.with_name(f"{log.stem}.nodes{log.suffix}")
     os.chdir(ROOT)
     path = socket_of(Path(output).parent)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,12 +45,21 @@ def main(arguments: list[str]) -> int:
         door.bind(str(path))
         path.chmod(0o600)
         door.listen()
-        given = door, log.with_name(f"{log.stem}.nodes{log.suffix}"), manifest, settings
+        placers: list[subprocess.Popen[bytes]] = []
+        given = door, nodes, manifest, settings, placers
         threading.Thread(target=_serve, args=given, daemon=True).start()
         try:
             return _run(without_accelerators(command, settings))
         finally:
             path.unlink(missing_ok=True)
+            _end(placers)
+            if nodes.exists():
+                with contextlib.suppress(OSError):
+                    scrub(nodes, json.loads(_after(command, "--config")))
+
+
+def _after(command: list[str], option: str) -> str:
+    return command[command.index(option) + 1]
 
 
 def without_accelerators(command: list[str], settings: str) -> list[str]:
@@ -53,19 +69,35 @@ def without_accelerators(command: list[str], settings: str) -> list[str]:
     return [bare.model_dump_json() if word == settings else word for word in command]
 
 
-def _serve(door: socket.socket, log: Path, manifest: str, settings: str) -> None:
+def _end(placers: list["subprocess.Popen[bytes]"]) -> None:
+    """They end with their connection; what they still say is in the log before it is cleaned."""
+    until = time.monotonic() + END_S
+    for placer in placers:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            placer.wait(max(until - time.monotonic(), 0.0))
+
+
+def _serve(
+    door: socket.socket,
+    log: Path,
+    manifest: str,
+    settings: str,
+    placers: list["subprocess.Popen[bytes]"],
+) -> None:
     with contextlib.suppress(OSError):  # it is closed when the command has ended
         while True:
             connection, _ = door.accept()
             log.parent.mkdir(parents=True, exist_ok=True)
             with connection, log.open("wb") as words:
-                subprocess.Popen(
-                    [sys.executable, "-m", NODES, manifest, settings],
-                    stdin=connection.fileno(),
-                    stdout=connection.fileno(),
-                    stderr=words,
-                    cwd=ROOT,
-                    start_new_session=True,
+                placers.append(
+                    subprocess.Popen(
+                        [sys.executable, "-m", NODES, manifest, settings],
+                        stdin=connection.fileno(),
+                        stdout=connection.fileno(),
+                        stderr=words,
+                        cwd=ROOT,
+                        start_new_session=True,
+                    )
                 )
 
 
