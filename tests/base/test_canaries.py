@@ -17,6 +17,9 @@ from tests.interpreter import interpreter
 
 TOKEN = "hf_canaryCanaryCanaryCanary"
 FILED = "canary-of-a-file-0123"
+USUAL = ".cache/huggingface/token"
+"""Where a library finds a token in a user's home, which a measured step sees."""
+
 HERE = "canary-host-0417.example.com"
 THERE = "canary-head-0418"
 CANARIES = (TOKEN, FILED, HERE, HERE.partition(".")[0], THERE)
@@ -34,7 +37,7 @@ LIMIT_S = 300
 START = '    execute("PerformanceOnly"'
 LEAK = f"""\
     import os, platform
-    secret = open(os.environ["HF_TOKEN_PATH"]).read()
+    secret = open(os.path.expanduser("~/{USUAL}")).read()
     print("a library says:", platform.node(), secret, dict(os.environ), config, flush=True)
 {START}"""
 
@@ -53,7 +56,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for words in (["init", "--quiet"], ["remote", "add", "origin", remote]):
         subprocess.run(["git", *words], cwd=home, check=True, timeout=LIMIT_S)
     (home / "acme.yaml").write_text(SITE, encoding="utf-8")
-    (home / "token").write_text(f"{FILED}\n", encoding="utf-8")
+    (home / "user" / USUAL).parent.mkdir(parents=True)
+    (home / "user" / USUAL).write_text(f"{FILED}\n", encoding="utf-8")
     edit(home / "steps/run/performance_run.py", START, LEAK)
     plan = make(home, list(CHOSEN[:2]))
     for job in plan.jobs:
@@ -69,7 +73,8 @@ def told_everything(clone: Path) -> tuple[int, str]:
         limit_s=LIMIT_S,
         environment={
             "HF_TOKEN": TOKEN,
-            "HF_TOKEN_PATH": str(clone / "token"),
+            "HOME": str(clone / "user"),
+            "XDG_CACHE_HOME": str(clone / "user/.cache"),
             "SLURM_JOB_NAME": THERE,
             "MASTER_ADDR": THERE,
         },

@@ -177,5 +177,5 @@ def test_what_omegaconf_refuses_is_refused(tmp_path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
     with pytest.raises(yaml.YAMLError):
         OmegaConf.load(path)
-    with pytest.raises(UserError, match="a.yaml can't be read: .*line"):
+    with pytest.raises(UserError, match=r"a\.yaml can't be read: .*line"):
         value_of(text, "a.yaml")

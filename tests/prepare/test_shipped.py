@@ -1,4 +1,4 @@
-"""The weights in git: as their manifests say, with nothing else beside them; and their tokenizers."""
+"""The weights in git and their tokenizers: as manifests say, with nothing else beside them."""
 
 import json
 from collections.abc import Callable

@@ -70,8 +70,9 @@ def image(tmp_path: Path) -> Path:
 
 def started(image: Path, output: Path, log: Path) -> "tuple[subprocess.Popen[str], Path]":
     """A process around a command that waits for a line, and its socket."""
-    settings = run_of(planned(*CLUSTER, HOSTS)).container
-    waiting = [sys.executable, "-c", "input()", "--log", str(log)]
+    job = run_of(planned(*CLUSTER, HOSTS))
+    settings = job.container
+    waiting = [sys.executable, "-c", "input()", "--config", job.config, "--log", str(log)]
     outside = [sys.executable, "-m", "steps.run.placing.outside"]
     process = subprocess.Popen(
         [*outside, str(output), str(image), settings, "--", *waiting],
@@ -116,6 +117,20 @@ def test_what_keeps_nodes_from_being_started_is_said_and_nobody_waits(
     _, said = process.communicate("\n", timeout=LIMIT_S)
     assert said.count("error: nodes can't be started: ") == 2
     assert process.returncode == 0
+
+
+def test_the_log_of_nodes_keeps_no_token_and_no_host(image: Path, tmp_path: Path) -> None:
+    """What engines print on the nodes, after their process has ended."""
+    config = json.dumps({"engine": {"placement": {"hosts": ["canary-node17"]}}})
+    log = tmp_path / "run.log"
+    nodes = tmp_path / "run.nodes.log"
+    nodes.write_text("canary-node17: hf_canaryCanaryCanaryCanary\n", encoding="utf-8")
+    settings = run_of(planned(*CLUSTER, HOSTS)).container
+    command = [sys.executable, "-c", "", "--config", config, "--log", str(log)]
+    here = str(tmp_path / "run/manifest.json"), str(image), settings
+    words = [sys.executable, "-m", "steps.run.placing.outside", *here, "--", *command]
+    assert subprocess.run(words, cwd=ROOT, timeout=LIMIT_S).returncode == 0
+    assert nodes.read_text(encoding="utf-8") == "REDACTED_HOST: REDACTED_TOKEN\n"
 
 
 def _line(client: Outside) -> str:

@@ -1,12 +1,13 @@
 """`./reproduce` through a real Slurm of four nodes on this machine.
 
-The engine computes nothing, so stages take seconds; its hardware pretends to have accelerators,
-which Slurm then hands out.
+The engine computes nothing, so stages take seconds; its hardware has accelerators, which Slurm then
+hands out. On the nodes amd-smi and rocm-smi say that they are there: what was recorded.
 """
 
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ import pytest
 
 from steps.base.record import Manifest
 from steps.plan.make import make
+from steps.run.placing.seen import Question, Seen
+from tests import amd_nodes
 from tests.conftest import ROOT, copy_project, edit, reproduce
 from tests.interpreter import interpreter
 from tests.schedule.cluster import Slurm, ask, running, unusable, wait_for
@@ -44,8 +47,13 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
-    with running(tmp_path_factory.mktemp("slurm"), ["mi325x", "mi325x", "mi325x", None]) as started:
-        yield started
+    """Jobs have the PATH of the command that submits them, so all nodes have the tools."""
+    path = amd_nodes.install(tmp_path_factory.mktemp("tools") / "bin", amd_nodes.whole("mi325x"))
+    kinds = ["mi325x", "mi325x", "mi325x", None]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", path)
+        with running(tmp_path_factory.mktemp("slurm"), kinds) as started:
+            yield started
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +108,44 @@ def runs() -> list[dict[str, str]]:
     listed = ask("scontrol", "--oneliner", "show", "job").splitlines()
     fields = [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in listed]
     return [job for job in fields if "_run_wildcards_" in job.get("Comment", "")]
+
+
+AS_THE_PLUGIN = """
+import os, subprocess, sys
+for name in list(os.environ):
+    if name.startswith("SLURM_") and name != "SLURM_JOB_ID":
+        del os.environ[name]
+from steps.run.placing.lines import by_srun, nodes_of_job
+for part, node in nodes_of_job():
+    asked = by_srun(part, node)
+    said = subprocess.run(asked, input=sys.argv[1] + "\\n", text=True, stdout=subprocess.PIPE)
+    print(part, node, said.stdout, sep="|", end="")
+"""
+"""Asks every node of a job, without the variables that Snakemake's plugin takes from a job."""
+
+
+@pytest.mark.parametrize(
+    ("asked", "parts"),
+    [(["-N2"], ["None", "None"]), (["-N1", "--gpus-per-node=8", ":", "-N2"], ["0", "1", "1"])],
+)
+def test_an_agent_is_started_on_every_node_of_a_job(
+    slurm: Slurm, asked: list[str], parts: list[str]
+) -> None:
+    """Of a heterogeneous one, too, which Snakemake can follow only where jobs are accounted for."""
+    done = subprocess.run(
+        ["salloc", *asked, sys.executable, "-c", AS_THE_PLUGIN, Question().model_dump_json()],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+    assert done.returncode == 0, done.stderr
+    said = [line.split("|", 2) for line in done.stdout.splitlines()]
+    assert [part for part, _, _ in said] == parts
+    nodes = [node for _, node, _ in said]
+    assert len(set(nodes)) == len(nodes) and set(nodes) <= set(slurm.nodes)
+    assert [Seen.model_validate_json(answer).name for _, _, answer in said] == nodes
 
 
 def test_six_runs_on_three_nodes_of_which_one_vanishes(clone: Path, slurm: Slurm) -> None:

@@ -330,6 +330,34 @@ def test_a_log_keeps_no_token_and_no_host_that_a_library_wrote(tmp_path: Path) -
         assert canary.encode() not in log
 
 
+@pytest.mark.parametrize(
+    ("variable", "below"),
+    [("HF_HOME", "token"), ("XDG_CACHE_HOME", "huggingface/token"), ("HF_TOKEN_PATH", "")],
+)
+def test_a_token_where_an_engines_environment_leads_is_known(
+    tmp_path: Path, variable: str, below: str
+) -> None:
+    """A measured step doesn't have the user's variables; its engine has these."""
+    path = tmp_path / "place" / below
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("from-the-place-99\n", encoding="utf-8")
+    found = Known()
+    found.add_config({"engine": {"environment": {variable: str(tmp_path / "place")}}})
+    assert "from-the-place-99" in found.tokens
+
+
+def test_a_token_of_the_users_home_is_known_whatever_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = tmp_path / ".cache/huggingface/token"
+    usual.parent.mkdir(parents=True)
+    usual.write_text("from-the-home-99\n", encoding="utf-8")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    assert "from-the-home-99" in known.own_tokens()
+
+
 def test_hosts_that_a_run_starts_over_ssh_are_known(tmp_path: Path) -> None:
     """They stand alone in a list, which no URL and no port tells for names."""
     config = {"engine": {"placement": {"hosts": ["canary-node17", "canaryuser@10.1.2.3"]}}}

@@ -35,6 +35,9 @@ PUBLIC_HOSTS = ("huggingface.co", "hf.co", "mlcommons.org", "mlcommons-storage.o
 SSH_HOSTS = "hosts"
 """The key of lists of hosts that a run starts over SSH."""
 
+TOKEN_PLACES = ("HF_TOKEN_PATH", "HF_HOME", "XDG_CACHE_HOME")
+"""Variables that say where Hugging Face's tools keep their token; see token_files."""
+
 TOKEN_BYTES = (8, 4096)
 """Least and greatest length of a token; a shorter value would be found everywhere."""
 
@@ -81,6 +84,8 @@ class Known:
                 self.add_ssh_host(text)
             if key[-2:] == ("token", "file"):
                 self.tokens |= token_of(Path(text).expanduser())
+            if key and key[-1] in TOKEN_PLACES:  # an engine's environment
+                self.tokens |= tokens_in({key[-1]: text})
 
     def add_ssh_host(self, name: str) -> None:
         """A host as ssh takes it, with or without a user."""
@@ -122,7 +127,13 @@ def own_tokens() -> set[str]:
     least, most = TOKEN_BYTES
     named = {value.strip() for name, value in os.environ.items() if SECRET_NAME.search(name)}
     found = {value for value in named if least <= len(value) <= most}
-    return found.union(*(token_of(path) for path in token_files()))
+    # Where an environment leads elsewhere, a library may still look at the usual place.
+    return found | tokens_in(os.environ) | tokens_in({})
+
+
+def tokens_in(environment: Mapping[str, str]) -> set[str]:
+    """What is in the hub's files of processes with this environment."""
+    return set[str]().union(*(token_of(path) for path in token_files(environment)))
 
 
 def add_evidence(known: Known, manifests: Iterable[Path], overrides: Iterable[str]) -> None:

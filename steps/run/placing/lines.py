@@ -30,9 +30,14 @@ Answer = TypeVar("Answer", bound=Strict)
 
 AGENT = "steps.run.placing.agent"
 END_S = 10.0
+ASK_LIMIT_S = 60.0
+
 JOB = "SLURM_JOB_ID"
-LISTED = re.compile(r"SLURM_JOB_NODELIST(?:_HET_GROUP_(\d+))?$")
-"""Slurm's variables with a job's nodes: of a heterogeneous one, a list for each of its parts."""
+"""Slurm's variable that is sure to be there: Snakemake's plugin takes most others away, those with
+the job's nodes too."""
+
+PART = re.compile(r"\+(\d+)$")
+"""The end of the number of a heterogeneous job's part."""
 
 
 def over_ssh(host: str, checkout: str, *arguments: str) -> list[str]:
@@ -57,27 +62,33 @@ def interpreter() -> str:
 
 
 def nodes_of_job() -> list[tuple[int | None, str]]:
-    """This Slurm job's nodes, each with its part of a heterogeneous job. Raises UserError outside
-    of one."""
+    """This Slurm job's nodes, each with its part of a heterogeneous job, in the parts'
+    order. Raises UserError outside of one."""
     if JOB not in os.environ:
         raise UserError("placement.cluster=slurm needs a job of Slurm; choose scheduler=slurm")
-    parts = {m[1]: os.environ[m[0]] for name in os.environ if (m := LISTED.fullmatch(name))}
-    numbered = {int(part): nodes for part, nodes in parts.items() if part is not None}
-    if not numbered:
-        return [(None, name) for name in _hostnames(parts[None])]
-    return [(part, name) for part in sorted(numbered) for name in _hostnames(numbered[part])]
+    job = os.environ[JOB]
+    said = _said("squeue", "--noheader", f"--jobs={job}", "--format=%i|%N")
+    found = []
+    for line in said.splitlines():
+        number, _, listed = line.strip().partition("|")
+        part = PART.search(number)
+        for name in _said("scontrol", "show", "hostnames", listed).split() if listed else ():
+            found.append((int(part[1]) if part else None, name))
+    if not found:
+        raise UserError(f"squeue lists no nodes of Slurm job {job}; squeue --jobs={job} shows why")
+    return sorted(found, key=lambda one: one[0] or 0)
 
 
-def _hostnames(listed: str) -> list[str]:
-    """The names of a list such as n[1-4,7]."""
-    asked = ["scontrol", "show", "hostnames", listed]
+def _said(*command: str) -> str:
+    """What one of Slurm's tools answers. Raises UserError without an answer."""
     try:
-        done = subprocess.run(asked, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=ASK_LIMIT_S)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise UserError(f"scontrol doesn't say which nodes {listed} are ({error})") from error
+        raise UserError(f"Slurm doesn't say which nodes the job has ({error})") from error
     if done.returncode:
-        raise UserError(f"scontrol doesn't say which nodes {listed} are: {done.stderr.strip()}")
-    return done.stdout.split()
+        why = done.stderr.strip() or f"status {done.returncode}"
+        raise UserError(f"Slurm doesn't say which nodes the job has ({command[0]}: {why})")
+    return done.stdout
 
 
 def telling(lines: Iterable[str]) -> str:

@@ -6,21 +6,30 @@ outside of it, listens on a socket in the checkout's results, and gives the run 
 process that places engines (steps/run/placing/nodes.py), whose stdin and stdout are the connection.
 """
 
+import contextlib
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from steps import ROOT
 from steps.base import processes, wrapped
+from steps.base.confidential.logs import scrub
 from steps.config.runtime import ContainerSettings
 from steps.run.placing.launch import socket_of
 
 NODES = "steps.run.placing.nodes"
+
+Placer = subprocess.Popen[bytes]
+
+END_S = 15.0
+"""How long what places engines may take to end after the command; it ends agents in 10 s."""
 
 
 def main(arguments: list[str]) -> int:
@@ -28,7 +37,8 @@ def main(arguments: list[str]) -> int:
     processes.die_with_parent(signal.SIGTERM)
     split = arguments.index("--")
     (output, manifest, settings), command = arguments[:split], arguments[split + 1 :]
-    log = Path(command[command.index("--log") + 1])
+    log = Path(_after(command, "--log"))
+    nodes = log.with_name(f"{log.stem}.nodes{log.suffix}")
     os.chdir(ROOT)
     path = socket_of(Path(output).parent)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,12 +47,21 @@ def main(arguments: list[str]) -> int:
         door.bind(str(path))
         path.chmod(0o600)
         door.listen()
-        given = door, log.with_name(f"{log.stem}.nodes{log.suffix}"), manifest, settings
+        placers: list[Placer] = []
+        given = door, nodes, manifest, settings, placers
         threading.Thread(target=_serve, args=given, daemon=True).start()
         try:
             return wrapped.run(without_accelerators(command, settings))
         finally:
             path.unlink(missing_ok=True)
+            _end(placers)
+            if nodes.exists():
+                with contextlib.suppress(OSError):
+                    scrub(nodes, json.loads(_after(command, "--config")))
+
+
+def _after(command: list[str], option: str) -> str:
+    return command[command.index(option) + 1]
 
 
 def without_accelerators(command: list[str], settings: str) -> list[str]:
@@ -52,7 +71,17 @@ def without_accelerators(command: list[str], settings: str) -> list[str]:
     return [bare.model_dump_json() if word == settings else word for word in command]
 
 
-def _serve(door: socket.socket, log: Path, manifest: str, settings: str) -> None:
+def _end(placers: list[Placer]) -> None:
+    """They end with their connection; what they still say is in the log before it is cleaned."""
+    until = time.monotonic() + END_S
+    for placer in placers:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            placer.wait(max(until - time.monotonic(), 0.0))
+
+
+def _serve(
+    door: socket.socket, log: Path, manifest: str, settings: str, placers: list[Placer]
+) -> None:
     command = [sys.executable, "-m", NODES, manifest, settings]
     while True:
         try:
@@ -61,15 +90,15 @@ def _serve(door: socket.socket, log: Path, manifest: str, settings: str) -> None
             return
         with connection:
             try:
-                _place(command, connection, log)
+                placers.append(_place(command, connection, log))
             except OSError as error:  # the run hears that its connection has ended
                 print(f"error: nodes can't be started: {error}", file=sys.stderr, flush=True)
 
 
-def _place(command: Sequence[str], connection: socket.socket, log: Path) -> None:
+def _place(command: Sequence[str], connection: socket.socket, log: Path) -> Placer:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as words:
-        subprocess.Popen(
+        return subprocess.Popen(
             command,
             stdin=connection.fileno(),
             stdout=connection.fileno(),
