@@ -39,7 +39,7 @@ from steps.prepare import samples
 from steps.prepare.samples import LATENTS
 from steps.run.engines import accelerators, caches, pinning
 from steps.run.engines.engine import require_taken
-from steps.run.journal import beside
+from steps.run.journal import client
 from steps.run.placing.launch import socket_of
 from steps.run.sut import user_conf
 from steps.run.sut.book import Book
@@ -136,7 +136,7 @@ def execute(
         device = loop.backend.identity()["device"]
         with (
             loop.beside_engine(),
-            beside.kept(
+            client.kept(
                 folder, config.journal, config.engine, device, cpus, console.say
             ) as journal,
         ):
@@ -343,7 +343,7 @@ def _test(
     folder: Path,
     audit_file: Path,
     trial: Trial | None,
-    journal: beside.Keeper,
+    journal: client.Keeper,
 ) -> tuple[float, float]:
     """Run LoadGen's test; returns its seconds and the processor seconds of all threads during it.
 
