@@ -36,8 +36,8 @@ def _quark(options: Mapping[str, Any]) -> str | None:
     unread = [name for name in OF_AMDS_SCRIPT if options.get(name) is not None]
     if unread and options["version"] != QUARK[0]:
         return (
-            f"AMD Quark {options['version']} is run without {' and '.join(unread)}, options of "
-            f"AMD's script for {QUARK[0]}; set them to null"
+            f"AMD Quark {options['version']} would not get {' and '.join(unread)}, which only "
+            f"AMD's script for {QUARK[0]} takes; set it to null"
         )
     return None
 
