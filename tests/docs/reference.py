@@ -220,8 +220,9 @@ def _table(model: type[BaseModel]) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    """Text that a table shows as it is; backticks do so themselves."""
-    parts = re.split(r"(`[^`]*`)", text.replace("|", "\\|"))
+    """Text that a table shows as it is, with YAML's word for None; backticks do so themselves."""
+    text = re.sub(r"\bNone\b", "null", text.replace("|", "\\|"))
+    parts = re.split(r"(`[^`]*`)", text)
     return "".join(
         part if part.startswith("`") else part.replace("*", "\\*").replace("<", "\\<")
         for part in parts
