@@ -27,6 +27,7 @@ from steps.base.strict import Strict
 from steps.base.version import Version
 from steps.config.runtime import ContainerSettings
 from steps.machine.probes.machine import Prober, of_vendor
+from steps.run.placing import node_clocks
 from steps.run.placing.seen import Began, Begin, Question, Seen
 from steps.run.placing.starter import handed
 
@@ -51,6 +52,8 @@ def main() -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.argv[1:] == ["--load"]:
         sys.exit(_load())
+    if sys.argv[1:] == [node_clocks.HOLD]:
+        sys.exit(node_clocks.hold(ROOT))
     question = Question.model_validate_json(sys.stdin.readline())
     mine = _node_is_ours()
     _say(seen(question, held=mine is None))

@@ -63,7 +63,7 @@ class Agents:
     def __init__(self, order: Order, contained: Contained | None = None) -> None:
         self._order = order
         self._contained = contained
-        self._commands = dict(commands(order))
+        self._commands = dict(commands(order.address, order.hosts, order.checkout))
         self._lines = [
             Line(name, start(), order.checkout) for name, start in self._commands.items()
         ]
