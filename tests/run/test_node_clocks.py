@@ -29,7 +29,7 @@ from tests.hosts import Host
 from tests.running import command_of
 
 HOSTS = {"node-g": Host("mi300x"), "node-h": Host("mi325x")}
-LIMIT_S = 60
+LIMIT_S = 180
 AT_300X = ["rocm-smi --setperfdeterminism 1300", "amd-smi set --soc-pstate 0 -g all"]
 UNDO_300X = ["rocm-smi --setperfdeterminism 1400", "amd-smi set --soc-pstate 1 -g all"]
 """The recorded MI300X are at 1400 MHz and SoC policy 1, the MI325X at their default and 0."""
