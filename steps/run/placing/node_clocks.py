@@ -40,7 +40,7 @@ class OfKind(Strict):
 
 
 class Wanted(Strict):
-    """What a node is told: the clocks of all kinds, of which it is one."""
+    """What a node gets: the clocks of all kinds, of which it is one."""
 
     kinds: tuple[OfKind, ...]
 
@@ -63,7 +63,7 @@ class Held(Strict):
 
 
 def hold(root: Path) -> int:
-    """Set this node's clocks, and reset them when stdin ends or this process is told to end."""
+    """Set this node's clocks, and reset them when stdin ends or a signal ends this process."""
     signal.signal(signal.SIGTERM, _end)
     wanted = Wanted.model_validate_json(sys.stdin.readline())
     if said := clocks.restore(root):
