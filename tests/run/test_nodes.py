@@ -242,6 +242,14 @@ def test_engines_of_hosts_have_the_accelerators_of_their_kind(
     ]
     assert sum(engine["samples"] for engine in engines) == 256
     assert running.manifest().result["exposed"] == []
+    nodes = running.manifest().result["accelerators"]["nodes"]
+    assert [node["listed"] for node in nodes] == [
+        "8 × AMD Instinct MI325X",
+        "8 × AMD Instinct MI300X",
+    ]
+    for node in nodes:
+        assert node["before"]["compute_partition"] == "SPX" and node["before"]["power_cap_w"] > 0
+        assert node["after"] == node["before"]
 
 
 REFUSED = {

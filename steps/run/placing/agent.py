@@ -74,7 +74,8 @@ def main() -> NoReturn:
         sys.exit(1 if error else 0)
     ending = threading.Event()
     threading.Thread(target=_watched, args=(engines, ending), daemon=True).start()
-    sys.stdin.read()
+    for line in sys.stdin:
+        _say(seen(Question.model_validate_json(line), held=False))
     ending.set()
     _end(engines)
     sys.stdout.flush()
