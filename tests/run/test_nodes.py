@@ -172,6 +172,7 @@ KNOWN = {
     "node-d": Host("mi300x", count=7),
     "node-e": Host("mi325x", driver="6.12.12"),
     "node-f": Host("mi325x"),
+    "node-t": Host("mi300x", taken=2),
 }
 
 
@@ -260,6 +261,10 @@ REFUSED = {
     ),
     "another driver": (["node-a", "node-e"], ["node-e: driver 6.12.12 on AMD Instinct MI325X"]),
     "7 of 8": (["node-a", "node-d"], ["0 of 1 nodes", "node-d: there are 7 × AMD Instinct MI300X"]),
+    "taken": (
+        ["node-a", "node-t"],
+        ["node-t: something else has memory of 2 of 8 accelerators in use: 0000:05:00.0 (90000"],
+    ),
     "twice": (["node-b", "node-b.site"], ["node-b and node-b.site are one machine"]),
 }
 

@@ -50,16 +50,24 @@ def require(
     limit = clock() + FREED_S
     while True:
         found = _named(placement, prober)
-        held = [one for one in found if (one.used_mib or 0) > TAKEN_MIB]
-        if not held:
+        said = taken(found)
+        if not said:
             return found
         if clock() >= limit:
-            shown = ", ".join(f"{one.bus or one.model} ({one.used_mib} MiB)" for one in held)
-            raise UserError(
-                f"something else has memory of {len(held)} of {len(found)} accelerators in use: "
-                f"{shown}; end it ({NAMES_USERS[held[0].vendor]} names it); nothing was measured"
-            )
+            raise UserError(f"{said}; nothing was measured")
         sleep(ASKED_AGAIN_S)
+
+
+def taken(found: Sequence[Accelerator]) -> str:
+    """A sentence about those of which something else has memory in use; "" if all are free."""
+    held = [one for one in found if (one.used_mib or 0) > TAKEN_MIB]
+    if not held:
+        return ""
+    shown = ", ".join(f"{one.bus or one.model} ({one.used_mib} MiB)" for one in held)
+    return (
+        f"something else has memory of {len(held)} of {len(found)} accelerators in use: {shown}; "
+        f"end it ({NAMES_USERS[held[0].vendor]} names it)"
+    )
 
 
 def _named(placement: Placement, prober: Prober | None) -> tuple[Accelerator, ...]:

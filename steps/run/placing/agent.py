@@ -27,6 +27,8 @@ from steps.base.strict import Strict
 from steps.base.version import Version
 from steps.config.runtime import ContainerSettings
 from steps.machine.probes.machine import Prober, of_vendor
+from steps.machine.probes.values import Accelerator
+from steps.run.engines.accelerators import ASKED_AGAIN_S, FREED_S, taken
 from steps.run.placing import node_clocks
 from steps.run.placing.seen import Began, Begin, Question, Seen
 from steps.run.placing.starter import handed
@@ -89,7 +91,7 @@ def _say(answer: Strict) -> None:
 def seen(question: Question, held: bool, prober: Prober | None = None) -> Seen:
     """What this node is."""
     asked = prober or Prober()
-    known = (of_vendor(vendor, asked) for vendor in question.vendors)
+    listed = _freed(question, asked)
     image, complaint = _image(question)
     version = Version.of(ROOT)
     results = ROOT / "results"
@@ -98,7 +100,7 @@ def seen(question: Question, held: bool, prober: Prober | None = None) -> Seen:
         identity=f"{_name()} {_boot()}",
         peer=os.environ.get(PEER, "").partition(" ")[0],
         held=held,
-        accelerators=next(filter(None, known), ()),
+        accelerators=listed,
         problems=tuple(asked.problems),
         image=image,
         engine=complaint,
@@ -108,6 +110,18 @@ def seen(question: Question, held: bool, prober: Prober | None = None) -> Seen:
         clock_s=time.time(),
         free_gb=shutil.disk_usage(results if results.exists() else ROOT).free / 1e9,
     )
+
+
+def _freed(question: Question, asked: Prober) -> tuple[Accelerator, ...]:
+    """The accelerators; for a run, once what has just ended has freed their memory, or can't have
+    been what holds it."""
+    until = time.monotonic() + FREED_S
+    while True:
+        known = (of_vendor(vendor, asked) for vendor in question.vendors)
+        found = next(filter(None, known), ())
+        if not question.hold or not taken(found) or time.monotonic() >= until:
+            return found
+        time.sleep(ASKED_AGAIN_S)
 
 
 def _name() -> str:

@@ -113,7 +113,7 @@ class Agents:
         """What accelerators the serving nodes have and what they are set to now, in the nodes'
         order; {} of one that gives no answer."""
         lines = {line.name: line for line in self._lines}
-        question = Question(vendors=self._vendors())
+        question = Question(hold=False, vendors=self._vendors())
         for name in self._serving:
             lines[name].tell(question)
         until = time.monotonic() + ASK_LIMIT_S
