@@ -113,8 +113,8 @@ def seen(question: Question, held: bool, prober: Prober | None = None) -> Seen:
 
 
 def _freed(question: Question, asked: Prober) -> tuple[Accelerator, ...]:
-    """The accelerators; for a run, once what has just ended has freed their memory, or can't have
-    been what holds it."""
+    """The accelerators; for a run, once what has just ended has freed their memory, or has had the
+    time to."""
     until = time.monotonic() + FREED_S
     while True:
         known = (of_vendor(vendor, asked) for vendor in question.vendors)
