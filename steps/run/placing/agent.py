@@ -27,6 +27,9 @@ from steps.base.strict import Strict
 from steps.base.version import Version
 from steps.config.runtime import ContainerSettings
 from steps.machine.probes.machine import Prober, of_vendor
+from steps.machine.probes.values import Accelerator
+from steps.run.engines.accelerators import ASKED_AGAIN_S, FREED_S, taken
+from steps.run.placing import node_clocks
 from steps.run.placing.seen import Began, Begin, Question, Seen
 from steps.run.placing.starter import handed
 
@@ -51,6 +54,8 @@ def main() -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.argv[1:] == ["--load"]:
         sys.exit(_load())
+    if sys.argv[1:] == [node_clocks.HOLD]:
+        sys.exit(node_clocks.hold(ROOT))
     question = Question.model_validate_json(sys.stdin.readline())
     mine = _node_is_ours()
     _say(seen(question, held=mine is None))
@@ -71,7 +76,8 @@ def main() -> NoReturn:
         sys.exit(1 if error else 0)
     ending = threading.Event()
     threading.Thread(target=_watched, args=(engines, ending), daemon=True).start()
-    sys.stdin.read()
+    for line in sys.stdin:
+        _say(seen(Question.model_validate_json(line), held=False))
     ending.set()
     _end(engines)
     sys.stdout.flush()
@@ -85,7 +91,7 @@ def _say(answer: Strict) -> None:
 def seen(question: Question, held: bool, prober: Prober | None = None) -> Seen:
     """What this node is."""
     asked = prober or Prober()
-    known = (of_vendor(vendor, asked) for vendor in question.vendors)
+    listed = _freed(question, asked)
     image, complaint = _image(question)
     version = Version.of(ROOT)
     results = ROOT / "results"
@@ -94,7 +100,7 @@ def seen(question: Question, held: bool, prober: Prober | None = None) -> Seen:
         identity=f"{_name()} {_boot()}",
         peer=os.environ.get(PEER, "").partition(" ")[0],
         held=held,
-        accelerators=next(filter(None, known), ()),
+        accelerators=listed,
         problems=tuple(asked.problems),
         image=image,
         engine=complaint,
@@ -104,6 +110,18 @@ def seen(question: Question, held: bool, prober: Prober | None = None) -> Seen:
         clock_s=time.time(),
         free_gb=shutil.disk_usage(results if results.exists() else ROOT).free / 1e9,
     )
+
+
+def _freed(question: Question, asked: Prober) -> tuple[Accelerator, ...]:
+    """The accelerators; for a run, once what has just ended has freed their memory, or has had the
+    time to."""
+    until = time.monotonic() + FREED_S
+    while True:
+        known = (of_vendor(vendor, asked) for vendor in question.vendors)
+        found = next(filter(None, known), ())
+        if not question.hold or not taken(found) or time.monotonic() >= until:
+            return found
+        time.sleep(ASKED_AGAIN_S)
 
 
 def _name() -> str:

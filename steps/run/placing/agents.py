@@ -13,16 +13,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from steps import ROOT
 from steps.base.errors import UserError
 from steps.base.record import sha256_file
 from steps.base.version import Version
+from steps.config.accelerators import Vendor
 from steps.config.engine import NodeKind
 from steps.config.runtime import ContainerSettings
 from steps.machine.probes.differs import unfit
 from steps.machine.runtime.image import Image
+from steps.run.engines.accelerators import settings, summary
 from steps.run.placing.agent import Loaded
 from steps.run.placing.choosing import chosen
 from steps.run.placing.launch import SLURM, Door, Order, Reply
@@ -63,11 +65,12 @@ class Agents:
     def __init__(self, order: Order, contained: Contained | None = None) -> None:
         self._order = order
         self._contained = contained
-        self._commands = dict(commands(order))
+        self._commands = dict(commands(order.address, order.hosts, order.checkout))
         self._lines = [
             Line(name, start(), order.checkout) for name, start in self._commands.items()
         ]
         self._ending = threading.Event()
+        self._serving: list[str] = []
 
     def place(self, door: Door) -> Reply:
         """Look at every node, choose those that serve, start their engines. Raises UserError."""
@@ -83,6 +86,7 @@ class Agents:
         self._send_image([name for name in names if heard.answers[name].image is False])
         host = address(self._order.address, [heard.answers[name].peer for name in names])
         counts = dict(zip(names, self._order.engines, strict=True))
+        self._serving = names
         if failed := self.begun(counts, host or platform.node(), door(host)):
             raise UserError("; ".join(f"{name}: {why}" for name, why in failed.items()))
         return Reply(addresses=tuple(names), notes=tuple(one.text for one in found))
@@ -105,6 +109,19 @@ class Agents:
             heard.skew_s[line.name] = skew(asked_at, seen.clock_s, line.heard_s)
         return heard
 
+    def described(self) -> tuple[dict[str, Any], ...]:
+        """What accelerators the serving nodes have and what they are set to now, in the nodes'
+        order; {} of one that gives no answer."""
+        lines = {line.name: line for line in self._lines}
+        question = Question(hold=False, vendors=self._vendors())
+        for name in self._serving:
+            lines[name].tell(question)
+        until = time.monotonic() + ASK_LIMIT_S
+        return tuple(_described(lines[name], until) for name in self._serving)
+
+    def _vendors(self) -> tuple[Vendor, ...]:
+        return tuple(sorted({kind.accelerator.vendor for kind in self._order.kinds}))
+
     def watch(self, say: Callable[[Reply], None]) -> None:
         """Say it once when an agent has ended, from now on."""
         threading.Thread(target=self._watched, args=(say,), daemon=True).start()
@@ -123,10 +140,9 @@ class Agents:
 
     def _question(self, hold: bool) -> Question:
         contained, weights = self._contained, self._order.weights
-        vendors = sorted({kind.accelerator.vendor for kind in self._order.kinds})
         return Question(
             hold=hold,
-            vendors=tuple(vendors),
+            vendors=self._vendors(),
             image=contained.image if contained else None,
             container=contained.settings if contained else "",
             weights={weights: sha256_file(ROOT / weights)} if weights else {},
@@ -182,6 +198,14 @@ class Agents:
             if error:
                 failed[name] = error
         return failed
+
+
+def _described(line: Line, until: float) -> dict[str, Any]:
+    try:
+        found = line.hear(Seen, until).accelerators
+    except UserError:
+        return {}
+    return {**summary(found), "settings": settings(found)} if found else {}
 
 
 def skew(before: float, said: float, after: float) -> float:

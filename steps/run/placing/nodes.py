@@ -31,7 +31,7 @@ from steps.machine.probes.values import Accelerator
 from steps.machine.runtime.image import Image
 from steps.run.placing.agents import Agents, Contained
 from steps.run.placing.choosing import chosen
-from steps.run.placing.launch import LOCAL, SLURM, Door, Order, Reply, connecting
+from steps.run.placing.launch import AGAIN, LOCAL, SLURM, Door, Order, Reply, connecting
 from steps.run.placing.protection import MODE, REFUSED, TOKEN_FILE, exposed, protect
 
 POLL_S = 0.2
@@ -271,8 +271,14 @@ def main() -> None:
         for kept in _KEPT:
             if isinstance(kept, Agents) and not reply.error:
                 kept.watch(say)  # of engines that haven't connected yet LoadGen's process hears it
-        sys.stdin.read()
+        for line in sys.stdin:
+            if line.strip() == AGAIN:
+                say(Reply(nodes=_described()))
     _end()
+
+
+def _described() -> tuple[dict[str, Any], ...]:
+    return tuple(one for kept in _KEPT if isinstance(kept, Agents) for one in kept.described())
 
 
 def _end() -> None:

@@ -14,6 +14,7 @@ from steps.config.accelerators import Vendor
 from steps.machine.probes.differs import listing
 from steps.machine.probes.values import Accelerator
 from steps.machine.runtime.image import Image
+from steps.run.engines.accelerators import taken
 
 CLOCK_SKEW_S = 30.0
 """Clocks that differ by more put a node's log lines, and the times of its files, elsewhere."""
@@ -125,6 +126,8 @@ def _twice(answers: Mapping[str, Seen]) -> list[list[str]]:
 
 
 def _alone(name: str, seen: Seen) -> Iterator[Complaint]:
+    if said := taken(seen.accelerators):
+        yield Complaint(True, f"{name}: {said}")
     if seen.engine:
         yield Complaint(True, f"{name}: {seen.engine}")
     for path, wrong in seen.weights.items():

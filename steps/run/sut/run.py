@@ -134,6 +134,7 @@ def execute(
         wait_until_ready(loop, config.engine.start_limit_s)
         _check_devices(there, loop.backend.report().engines)
         device = loop.backend.identity()["device"]
+        nodes_before = loop.backend.nodes()
         with (
             loop.beside_engine(),
             client.kept(
@@ -141,6 +142,7 @@ def execute(
             ) as journal,
         ):
             duration_s, cpu_s = _test(mode, config, loop, folder, audit_file, trial, journal)
+        nodes_after = loop.backend.nodes()
     except TrialEnded:
         _write_samples(folder / SAMPLES_FILE, loop)
         raise
@@ -173,6 +175,7 @@ def execute(
         cpus={name: pinning.listed(cpus) for name, cpus in loop.cpus._asdict().items()},
         **loop.backend.report().given(),
         **_accelerators(there, after),
+        **_of_nodes(nodes_before, nodes_after),
         loadgen_version=config.rules.loadgen_version,
         dropped_variables=variables.dropped(),
         resolved=resolved,
@@ -211,6 +214,22 @@ def _accelerators(before: Sequence[Accelerator], after: Sequence[Accelerator]) -
         return {}
     settings = {"before": accelerators.settings(before), "after": accelerators.settings(after)}
     return {"accelerators": {**accelerators.summary(before), **settings}}
+
+
+def _of_nodes(before: Sequence[Any], after: Sequence[Any]) -> dict[str, Any]:
+    """The same of each node of a cluster, in the nodes' order."""
+    if not before:
+        return {}
+    later = after or [{}] * len(before)
+    nodes = [
+        {
+            **{name: value for name, value in one.items() if name != "settings"},
+            "before": one.get("settings"),
+            "after": then.get("settings"),
+        }
+        for one, then in zip(before, later, strict=True)
+    ]
+    return {"accelerators": {"nodes": nodes}}
 
 
 def _image(inputs: Mapping[str, Path]) -> dict[str, str]:
