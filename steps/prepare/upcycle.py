@@ -150,7 +150,7 @@ class Upcycling:
     def _noises(
         self, source: np.random.Generator, shape: tuple[int, ...], *, opposed: bool
     ) -> NDArray[np.float32]:
-        """Of each expert of a team, in deviations of its weights."""
+        """A team's, one per expert, in deviations of its weights."""
         team = self.options.experts_per_token
         noises = source.standard_normal((team, *shape), np.float32)
         if opposed and team > 1:
