@@ -25,7 +25,7 @@ class UpcycleConfig(Strict):
     experts: Positive
     experts_per_token: Positive
     noise: Annotated[float, Field(ge=0, le=1)]
-    opposed_noise: Annotated[float, Field(ge=0, le=4)]
+    opposed_noise: Annotated[float, Field(ge=0, le=8)]
     router: PositiveNumber
     seed: NotNegative
 
