@@ -14,25 +14,30 @@ from steps.config.results import Result
 
 
 class UpcycleConfig(Strict):
-    """A mixture of experts made of dense weights.
+    """A mixture of experts made of dense weights. Experts stand in teams of `experts_per_token`,
+    which work on a token together.
 
-    `experts`: of each layer. `experts_per_token`: so many of them work on a token. `noise`: of each
-    expert's weights, as a share of their standard deviation. `router`: the standard deviation of
-    the router's weights, which are drawn. `seed`: of both.
+    `noise`: of each expert's gate_proj and up_proj, as a share of their standard deviation.
+    `opposed_noise`: of down_proj, the same, but it sums to zero in a team. `router`: the standard
+    deviation of the router's weights, which are drawn; a team's are the same. `seed`: of all.
     """
 
     experts: Positive
     experts_per_token: Positive
     noise: Annotated[float, Field(ge=0, le=1)]
+    opposed_noise: Annotated[float, Field(ge=0, le=8)]
     router: PositiveNumber
     seed: NotNegative
 
     @model_validator(mode="after")
-    def there_are_enough_experts(self) -> Self:
-        if self.experts_per_token > self.experts:
+    def experts_stand_in_whole_teams(self) -> Self:
+        if self.experts % self.experts_per_token:
             raise ValueError(
-                f"a token can't take {self.experts_per_token} of {self.experts} experts"
+                f"{self.experts} experts aren't whole teams of {self.experts_per_token}, which "
+                "work on a token together"
             )
+        if self.experts_per_token == 1 and self.opposed_noise:
+            raise ValueError("opposed_noise needs experts_per_token above 1: one sums to nothing")
         return self
 
 
