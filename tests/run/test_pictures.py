@@ -156,6 +156,21 @@ def test_amds_row_can_be_planned_with_diffusers() -> None:
     assert not any(job.limitation for job in jobs)
 
 
+def test_the_long_rehearsal_has_the_lengths_and_pictures_of_the_round() -> None:
+    plan = planned("experiment=rehearsal-sdxl-full", "scenario=Offline")
+    configs = {job.step: json.loads(job.config) for job in plan.jobs}
+    assert configs["dataset"]["evaluation_count"] == 5000
+    rules = configs["performance_run"]["rules"]
+    assert rules["min_duration_ms"] == 600_000 and rules["performance_sample_count"] == 5000
+    assert configs["performance_run"]["loadgen"]["min_duration_ms"] is None
+    assert len(configs["accuracy_check"]["kept"]["images"]) == 10
+    assert "2747" in configs["accuracy_check"]["kept"]["images"]
+    short = planned("experiment=rehearsal-sdxl", "scenario=Offline")
+    (check,) = (json.loads(job.config) for job in short.jobs if job.step == "accuracy_check")
+    assert check["kept"]["images"] == [str(number) for number in range(10)]
+    assert check["gates"] != configs["accuracy_check"]["gates"]
+
+
 def test_closed_pictures_have_the_rounds_size() -> None:
     with pytest.raises(UserError, match="a picture has 3,145,728 bytes, and one of 512 pixels"):
         planned(*AMD, "benchmark.generation.size=512")
