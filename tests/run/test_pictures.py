@@ -14,6 +14,7 @@ from steps.base.errors import UserError
 from steps.config.engine import DiffusersEngine as Settings
 from steps.config.generation import ImageGeneration
 from steps.config.runs import RunConfig
+from steps.run.engines import diffusers_engine
 from steps.run.engines import engine as engines
 from steps.run.engines.diffusers_engine import DiffusersEngine
 from steps.run.engines.engine import Events, News
@@ -133,6 +134,7 @@ def test_a_device_that_fails_is_no_fault_of_the_weights(
     for name in ("EulerDiscreteScheduler", "StableDiffusionXLPipeline"):
         setattr(installed, name, Pipeline)
     monkeypatch.setitem(sys.modules, "diffusers", installed)
+    monkeypatch.setattr(diffusers_engine, "_require_whole", lambda pipeline, home: None)
     (tmp_path / "model_index.json").touch()
     (tmp_path / "scheduler").mkdir()
     (tmp_path / "scheduler/scheduler_config.json").touch()
