@@ -62,7 +62,8 @@ class Reply(Strict):
     """First `host`, the address that the nodes use for this machine: LoadGen's process listens
     there and answers with its port, in a line. Then `addresses` of the nodes, in order, once their
     engines are started. `exposed`: sentences about what others on the network can reach. `notes`:
-    of what differs between nodes and keeps no run from starting. Or the error.
+    of what differs between nodes and keeps no run from starting. Or the error. `working`: it goes
+    on, and what takes so long.
     """
 
     host: str | None = None
@@ -70,6 +71,7 @@ class Reply(Strict):
     exposed: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     error: str | None = None
+    working: str = ""
 
 
 def engines_of(placement: Placement) -> tuple[int, ...]:
