@@ -29,7 +29,7 @@ class Parcel(Strict):
     """Weights; the bytes of `files` follow, one file after the other.
 
     `path`: of their manifest in the checkout. `sha256`: its digest. `manifest`, `record`: the texts
-    of both. `files`: bytes by name.
+    of both. `files`: how many bytes each has.
     """
 
     path: str
@@ -87,7 +87,7 @@ def _home(parcel: Parcel, root: Path) -> Path:
 
 
 def _remove_left_over(home: Path) -> None:
-    """Of agents of this machine that were killed; several nodes may share the disk."""
+    """What killed agents of this machine left; several nodes may share the disk."""
     for path in home.parent.glob(f".{home.name}.{platform.node()}-*.tmp"):
         number = path.name.removesuffix(".tmp").rpartition("-")[2]
         if not Path(f"/proc/{number}").exists():
