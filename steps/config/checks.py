@@ -9,6 +9,7 @@ from steps.base.strict import Name, Positive, PositiveNumber, Scenario, Strict
 from steps.config.languages import Language
 from steps.config.loadgen import Loadgen, Rules
 from steps.config.runs import ComplianceTest
+from steps.config.scale import Mark
 from steps.config.window import WindowBounds
 
 
@@ -42,7 +43,13 @@ class QuickCheckConfig(Strict):
     minimum: Annotated[float, Field(ge=0, le=1)]
 
 
-class PerformanceCheckConfig(Strict):
+class Judged(Strict):
+    """`rehearsal`: the run is of small weights and data, for which no submission takes it."""
+
+    rehearsal: Mark | None = None
+
+
+class PerformanceCheckConfig(Judged):
     scenario: Scenario
     rules: Rules
     loadgen: Loadgen
@@ -75,7 +82,7 @@ class ImageWeights(Strict):
     side_pixels: Positive
 
 
-class AccuracyCheckConfig(Strict):
+class AccuracyCheckConfig(Judged):
     """`required` names the gate that must hold; the others are reported.
 
     Required "none": the open division asks for no score, and a model that was pruned is shown with
@@ -136,7 +143,7 @@ class ScoredAlike(Strict):
     weights: ImageWeights
 
 
-class ComplianceCheckConfig(Strict):
+class ComplianceCheckConfig(Judged):
     """`answer_type` is that of the elements of a logged answer; `eos_token_id` None: no tokens.
     `official`, `scorer`: of tests that have bounds for the benchmark; TEST07 is scored.
     `scores`: of TEST01 alone; None: both runs have to answer alike."""

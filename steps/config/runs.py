@@ -11,18 +11,21 @@ from steps.config.engine_planned import PlannedEngine
 from steps.config.generation import Generation, ImageGeneration
 from steps.config.journal import JournalSettings
 from steps.config.loadgen import MOST_QUERIES, Loadgen, RunRules
+from steps.config.scale import Mark
 
 ComplianceTest = Literal["TEST01", "TEST04", "TEST06", "TEST07", "TEST09"]
 """Those that steps/judge/compliance judges."""
 
 
 class RunSettings(Strict):
-    """What every LoadGen run has, whichever engine serves it."""
+    """What every LoadGen run has, whichever engine serves it. `rehearsal`: of small weights and
+    data, for which no submission takes it."""
 
     scenario: Scenario
     rules: RunRules
     loadgen: Loadgen
     journal: JournalSettings
+    rehearsal: Mark | None = None
 
     @model_validator(mode="after")
     def loadgen_can_keep_its_samples(self) -> Self:

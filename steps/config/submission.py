@@ -6,6 +6,7 @@ from pydantic import ConfigDict
 
 from steps.base.strict import Division, Name, NotNegative, Scenario, Strict
 from steps.config.results import Result
+from steps.config.scale import StandIn
 
 
 class Measurement(Strict):
@@ -37,7 +38,8 @@ class Cell(Strict):
 
     `system_id` names it in the submission tree, `packages` are the benchmarks that its one set of
     runs is submitted as. `departures` lists, in words, where the cell leaves the rules of its
-    round; a tree with any may not be submitted.
+    round; a tree with any may not be submitted. `replaced`: what stands in for what in a dress
+    rehearsal; empty: it is none.
     """
 
     system: Name
@@ -53,6 +55,7 @@ class Cell(Strict):
     emulated: bool
     compliance_tests: tuple[Name, ...]
     departures: tuple[str, ...]
+    replaced: tuple[StandIn, ...] = ()
 
     @property
     def key(self) -> str:
