@@ -10,6 +10,9 @@ ADDRESS: Literal["http://mirror.localhost"] = "http://mirror.localhost"
 """Stands for the mirror in configurations, whichever port it has: a name that no resolver may know
 as anything but this machine (RFC 6761, section 6.3)."""
 
+SERVED = "served"
+"""The folder of the mirror's step whose paths are those of the addresses."""
+
 
 class MirroredModel(Strict):
     """Small weights in the place of a model's.

@@ -16,11 +16,10 @@ from urllib.parse import urlsplit
 from steps.base.console import Console
 from steps.base.record import Workspace, digest_of, sha256_file
 from steps.base.step import main
-from steps.config.mirror import ADDRESS, MirrorConfig, MirroredDataset, MirroredModel
+from steps.config.mirror import ADDRESS, SERVED, MirrorConfig, MirroredDataset, MirroredModel
 from steps.prepare import embedded
 from steps.prepare.checkpoint.layout import open_checkpoint
 from steps.prepare.checkpoint.stream import rewrite
-from steps.prepare.fetch.loopback import SERVED
 from steps.prepare.ready import PROTOCOL
 from steps.prepare.rehearsal import dataset as notes
 from steps.prepare.rehearsal.mixed import dataset as mixed

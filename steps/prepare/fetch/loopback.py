@@ -16,11 +16,8 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from steps.base.record import Manifest
-from steps.config.mirror import ADDRESS
+from steps.config.mirror import ADDRESS, SERVED
 from steps.prepare.fetch.client import Session
-
-SERVED = "served"
-"""The folder of the mirror's step whose paths are those of the addresses."""
 
 
 @contextmanager
