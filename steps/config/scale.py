@@ -30,13 +30,13 @@ DRESS: Mark = "dress rehearsal"
 
 
 class StandIn(Strict):
-    """`what` is replaced, `by` what, and `why`. `keys`: of the settings that it changes, by the
+    """`what` is replaced, `by` what, and `why`. `settings`: those that it changes, by the
     names that `show` prints, each with all below it."""
 
     what: str
     by: str
     why: str
-    keys: tuple[str, ...]
+    settings: tuple[str, ...]
 
 
 class Scale(Strict):

@@ -37,7 +37,7 @@ def below(key: str, names: list[str]) -> bool:
 
 def listed(cell: ComposedCell) -> list[str]:
     replaced = cell.values["scale"]["replaced"].values()
-    return [key for one in replaced for key in one["keys"]]
+    return [key for one in replaced for key in one["settings"]]
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
