@@ -507,10 +507,10 @@ def _said(cell: Cell) -> dict[str, Any]:
 
 
 def _marked(subtrees: dict[str, Any], scale: Scale) -> dict[str, Any]:
-    """Runs and verdicts of a dress rehearsal say so themselves."""
+    """Runs, verdicts and the description of a dress rehearsal say so themselves."""
     if not scale.rehearsed:
         return subtrees
-    marked = {step: {**subtrees[step], "rehearsal": DRESS} for step in PER_CELL}
+    marked = {step: {**subtrees[step], "rehearsal": DRESS} for step in (*PER_CELL, "describe")}
     return {**subtrees, **marked}
 
 

@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from steps.base.console import Console
 from steps.base.errors import UserError
+from steps.base.record import Workspace
+from steps.config.artifacts import DescribeConfig
 from steps.plan.plan import Plan
+from steps.run import describe
 from steps.submit.submission.verdicts import gather
 from tests import synthetic
 from tests.conftest import planned
@@ -46,6 +50,17 @@ def test_the_tree_has_the_systems_own_names_and_says_what_stands_in(home: Path) 
     fields = json.loads(system.read_text(encoding="utf-8"))
     assert fields["sw_notes"].startswith("Dress rehearsal")
     assert fields["accelerator_model_name"].startswith("AMD Instinct MI300X")
+
+
+def test_a_system_is_described_on_a_machine_that_it_is_not(plan: Plan, tmp_path: Path) -> None:
+    (job,) = (job for job in plan.jobs if job.step == "describe")
+    config = DescribeConfig.model_validate_json(job.config)
+    workspace, console = Workspace(tmp_path), Console(tmp_path / "log")
+    describe.step(config, {}, workspace, console)
+    fields = json.loads((tmp_path / "system.json").read_text(encoding="utf-8"))
+    assert (fields["accelerators_per_node"], fields["host_processor_core_count"]) == ("8", "64")
+    with pytest.raises(UserError, match="describes another machine"):
+        describe.step(config.model_copy(update={"rehearsal": None}), {}, workspace, console)
 
 
 def test_the_page_lists_what_is_replaced(plan: Plan, home: Path) -> None:
