@@ -11,6 +11,7 @@ from steps.base.strict import Name, Positive, Strict
 from steps.config.compression import ContainerConfig
 from steps.config.container import ImageConfig
 from steps.config.fetch import Commit, FetchSettings, Md5, Sha256
+from steps.config.scale import Mark
 from steps.mlperf.rounds import COUNTS, DIVISIONS, MAY_BE_EMPTY, STATUSES, SYSTEM_TYPES
 
 
@@ -273,12 +274,13 @@ class DescribeConfig(Strict):
 
     `name`: of the system. `fields`: values by MLCommons' names; they win over what is probed, which
     is kept beside them. `required`: the fields that the round demands, in the order they are
-    written.
+    written. `rehearsal`: the system is another one than this machine, which stands in for it.
     """
 
     name: Name
     fields: dict[str, str]
     required: tuple[str, ...]
+    rehearsal: Mark | None = None
 
     @model_validator(mode="after")
     def the_checker_takes_the_fields(self) -> Self:

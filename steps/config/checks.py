@@ -9,6 +9,7 @@ from steps.base.strict import Name, Positive, PositiveNumber, Scenario, Strict
 from steps.config.languages import Language
 from steps.config.loadgen import Loadgen, Rules
 from steps.config.runs import ComplianceTest
+from steps.config.scale import Mark
 from steps.config.window import WindowBounds
 
 
@@ -48,7 +49,13 @@ class QuickCheckConfig(Strict):
     minimum: Annotated[float, Field(ge=0, le=1)]
 
 
-class PerformanceCheckConfig(Strict):
+class Judged(Strict):
+    """`rehearsal`: the run is of small weights and data, for which no submission takes it."""
+
+    rehearsal: Mark | None = None
+
+
+class PerformanceCheckConfig(Judged):
     """What a performance run is judged by.
 
     `scenario`: of the run. `rules`: the round's. `loadgen`: the settings that the log has to show.
@@ -88,7 +95,7 @@ class ImageWeights(Strict):
     side_pixels: Positive
 
 
-class AccuracyCheckConfig(Strict):
+class AccuracyCheckConfig(Judged):
     """What an accuracy run is judged by.
 
     `scenario`: of the run. `dataset_size`: samples that have to be answered. `reference_samples`:
@@ -158,7 +165,7 @@ class ScoredAlike(Strict):
     weights: ImageWeights
 
 
-class ComplianceCheckConfig(Strict):
+class ComplianceCheckConfig(Judged):
     """What a compliance run is judged by.
 
     `scenario`: of the run. `test`: which one. `answer_type`: of the elements of a logged answer.

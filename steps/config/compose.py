@@ -31,6 +31,7 @@ from steps.config.overrides import NARROWING, Typed, key_of, narrowing, read
 from steps.config.points import base_of, points_of, require_matrix
 from steps.config.remembered import remember
 from steps.config.resolvers import OF_HARDWARE, RESOLVERS, Known, our_resolvers
+from steps.config.scale import SCALE, require_scaled
 from steps.config.site import PACKAGE, absent, site_text
 from steps.config.top_layer import Placing, require_settings
 from steps.config.tracing import trace, written
@@ -110,6 +111,7 @@ def _composition(
         points = points_of(home, base, typed, systems, site)
         if not points:
             raise UserError("the experiment has no cell; give each of its axes a value")
+        require_scaled(home, typed.fixed, points)
         cells_of = _Cells(home, typed, composer, shared, known, site, probe)
         cells = [
             cells_of.cell(point if stand_in is None else {**point, "system": stand_in})
@@ -117,7 +119,8 @@ def _composition(
         ]
         cells_of.placing.require_all_held([cell.names for cell in cells])
     found = _of_rows(cells, typed.rows) if typed.rows else cells
-    return Composition(str(base["experiment_name"]), tuple(found), typed)
+    name = str(base["experiment_name"]) + str(cells[0].values[SCALE]["suffix"])
+    return Composition(name, tuple(found), typed)
 
 
 def _replaced_by(site: Path, systems: Sequence[str] | None) -> str:

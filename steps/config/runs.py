@@ -11,6 +11,7 @@ from steps.config.engine_planned import PlannedEngine
 from steps.config.generation import Generation, ImageGeneration
 from steps.config.journal import JournalSettings
 from steps.config.loadgen import MOST_QUERIES, Loadgen, RunRules
+from steps.config.scale import Mark
 
 ComplianceTest = Literal["TEST01", "TEST04", "TEST06", "TEST07", "TEST09"]
 """Those that steps/judge/compliance judges."""
@@ -21,13 +22,14 @@ class RunSettings(Strict):
 
     `scenario`: LoadGen runs Interactive as Server, with limits of its own. `rules`: what of the
     round the run itself depends on. `loadgen`: what its user.conf says. `journal`: what is noted
-    beside it.
+    beside it. `rehearsal`: small weights and data, for which no submission takes the run.
     """
 
     scenario: Scenario
     rules: RunRules
     loadgen: Loadgen
     journal: JournalSettings
+    rehearsal: Mark | None = None
 
     @model_validator(mode="after")
     def loadgen_can_keep_its_samples(self) -> Self:

@@ -6,6 +6,7 @@ from pydantic import ConfigDict
 
 from steps.base.strict import Division, Name, NotNegative, Scenario, Strict
 from steps.config.results import Result
+from steps.config.scale import StandIn
 
 
 class Measurement(Strict):
@@ -54,6 +55,7 @@ class Cell(Strict):
     it. `quantization`: what made its weights. `emulated`: its format was computed by software, not
     by the accelerator. `compliance_tests`: those whose runs it needs. `departures`: in words, where
     the cell leaves the rules of its round; a tree with any may not be submitted.
+    `replaced`: what stands in for what in a dress rehearsal; empty: it is none.
     """
 
     system: Name
@@ -69,6 +71,7 @@ class Cell(Strict):
     emulated: bool
     compliance_tests: tuple[Name, ...]
     departures: tuple[str, ...]
+    replaced: tuple[StandIn, ...] = ()
 
     @property
     def key(self) -> str:

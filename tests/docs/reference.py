@@ -31,11 +31,13 @@ from steps.config.journal import JournalSettings
 from steps.config.layers import SELECTORS
 from steps.config.loadgen import Loadgen
 from steps.config.runtime import Runtime
+from steps.config.scale import Scale
 from steps.config.scheduler import Scheduler
 from steps.config.window import WindowBounds
 from steps.mlperf.rounds import load, names
 from steps.plan.registry import STEPS
 from steps.report.comparison.tolerances import Tolerances
+from tests.docs import replaced
 
 PAGE = ROOT / "docs/reference/configuration.md"
 SCHEMA = ROOT / "docs/reference/system.schema.json"
@@ -88,6 +90,7 @@ SECTIONS = (
     Section("Runtime", "`conf/runtime/NAME.yaml`", (Runtime,)),
     Section("Scheduler", "`conf/scheduler/NAME.yaml`", (Scheduler,)),
     Section("Fetching", "`conf/fetch.yaml`", (FetchSettings,)),
+    Section("Scale", "`conf/scale/NAME.yaml`, and below it by benchmark and compression", (Scale,)),
     Section("Tune", "`conf/tune.yaml`", (TuneConfig,)),
     Section("Journal", "`conf/journal.yaml`", (JournalSettings,)),
     Section("Window", "`conf/window.yaml`", (WindowBounds,)),
@@ -425,9 +428,10 @@ def schema_text() -> str:
 
 
 def main() -> None:
-    """Write both files."""
+    """Write all three files."""
     PAGE.write_text(page(), encoding="utf-8")
     SCHEMA.write_text(schema_text(), encoding="utf-8")
+    replaced.PAGE.write_text(replaced.page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

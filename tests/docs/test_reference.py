@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from steps import ROOT
+from tests.docs import replaced
 from tests.docs.reference import PAGE, SCHEMA, descriptions, listed, page, schema_text
 
 TUTORIAL = ROOT / "docs/tutorial/partner-rerun.md"
@@ -28,6 +29,10 @@ def validator() -> jsonschema.Draft202012Validator:
 def test_both_files_are_what_the_types_say() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "run make reference"
     assert SCHEMA.read_text(encoding="utf-8") == schema_text(), "run make reference"
+
+
+def test_the_table_of_the_dress_rehearsal_is_that_of_its_files() -> None:
+    assert replaced.PAGE.read_text(encoding="utf-8") == replaced.page(), "run make reference"
 
 
 def test_every_key_of_every_type_has_a_row() -> None:
