@@ -35,6 +35,7 @@ from tests.submit.validate.damages import (
     move,
     powered,
     replace,
+    whole_log,
     write,
 )
 from tests.submit.validate.trees import CLOSED, OFFLINE, OPEN, SDXL, SERVER, SYSTEM, record
@@ -202,6 +203,25 @@ HOLDS: Mapping[str, Damage] = {
     ),
 }
 STILL: Mapping[str, tuple[Damage, str]] = {
+    "a whole log in CRLF under another hash": (
+        each(whole_log(f"{OFFLINE}/accuracy/{ANSWERS}"), crlf(f"{OFFLINE}/accuracy/{ANSWERS}")),
+        "accuracy-hash-wrong",
+    ),
+    "a whole log under two other hashes": (
+        each(
+            whole_log(f"{OFFLINE}/accuracy/{ANSWERS}"),
+            append(f"{OFFLINE}/accuracy/{SCORES}", f"\nhash={'a' * 64}\n"),
+        ),
+        "accuracy-hash-wrong",
+    ),
+    "a second hash that is none": (
+        append(f"{OFFLINE}/accuracy/{SCORES}", "\nhash=xyz\n"),
+        "accuracy-hash-format",
+    ),
+    "a key of a measurement twice, at last empty": (
+        replace(f"{SERVER_CONF}/{SYSTEM}.json", "}", ', "retraining": ""}'),
+        "measurement-field",
+    ),
     "a test that logged no answer": (
         write(f"{TEST06}/accuracy/{ANSWERS}", "[\n]\n"),
         "compliance-log",
