@@ -276,6 +276,7 @@ def run_label(result: Result) -> str:
 
 
 def _accelerators(result: Result) -> str:
-    """ "11 × MI355X" of eleven nodes."""
-    nodes = f"{result.nodes} × " if (result.nodes or 1) > 1 else ""
-    return f"{nodes}{result.gpu or result.platform}"
+    """ "87 × MI355X" of several nodes."""
+    of = result.gpu or result.platform
+    several = (result.nodes or 1) > 1 and result.accelerators
+    return f"{result.accelerators} × {of}" if several else of

@@ -107,9 +107,9 @@ def test_every_run_of_amd_has_a_label_of_its_own(round_name: str) -> None:
 def test_accuracy_of_v6_has_every_run_with_a_reference(made_v6: Path) -> None:
     text = (made_v6 / "summary.md").read_text(encoding="utf-8")
     section = text.partition("## Accuracy, precision and pruning")[2].partition("\n## ")[0]
-    for of in ("11 × MI355X llama2-70b-99.9 Server", "MI355X llama2-70b-99.9 Server"):
+    for of in ("87 × MI355X llama2-70b-99.9 Server", "MI355X llama2-70b-99.9 Server"):
         assert f" {of} " in section
-    for of in ("12 × MI355X gpt-oss-120b Offline", "MI355X llama3.1-405b Interactive"):
+    for of in ("94 × MI355X gpt-oss-120b Offline", "MI355X llama3.1-405b Interactive"):
         assert f" {of} " in section
 
 
