@@ -59,6 +59,10 @@ SAMPLE_COLUMNS = (
 AUDIT_WARNING = "Found Audit Config file"
 """LoadGen 5.1.2's log line when it applies an audit.config."""
 
+ISSUED_ONCE = "performance_issue_unique"
+"""A test with this one issues each loaded sample once; with fewer of them than are to be loaded
+LoadGen's Offline makes no query and ends in a segmentation fault (6.0.15, GenerateQueries)."""
+
 
 ACCURACY_COUNT = "accuracy_sample_count_override"
 """LoadGen 6's setting: how many samples an accuracy run takes, where its mlperf.conf says it. A
@@ -105,7 +109,8 @@ def execute(
     weights = Manifest.read(inputs["model"])
     weights.require_whole()
     prompts = samples.load(inputs["dataset"], stops=config.generation.stop_sequences)
-    _check_prompts(config, prompts, console.say, whole=mode == "PerformanceOnly" and not audit)
+    whole = mode == "PerformanceOnly" and (not audit or bool(audit.get(ISSUED_ONCE)))
+    _check_prompts(config, prompts, console.say, whole=whole)
     folder = workspace.directory
     audit_file = folder / AUDIT_CONFIG
     if audit is not None:
@@ -309,8 +314,8 @@ def _check_prompts(
 ) -> None:
     """Raises UserError if LoadGen or the engine would fail on the dataset in mid-run.
 
-    `whole`: the dataset has at least the samples that LoadGen loads at a time, as a performance
-    run's; an accuracy run's, or a test's, may be smaller.
+    `whole`: the dataset must have at least the samples that LoadGen loads at a time, as a
+    performance run's; an accuracy run's, or a test's that may repeat samples, may be smaller.
 
     AMD's configurations let vLLM cut answers at max_model_len: those are kept, and it is said.
     """
