@@ -10,6 +10,7 @@ from steps.config.languages import Language
 from steps.config.loadgen import Loadgen, Rules
 from steps.config.runs import ComplianceTest
 from steps.config.window import WindowBounds
+from steps.mlperf.compliance import Test
 
 
 class Bounds(Strict):
@@ -114,16 +115,6 @@ class AccuracyCheckConfig(Strict):
         return self
 
 
-class TestRule(Strict):
-    """A compliance test of a round as data; steps.mlperf.rounds.Test gives it its meaning."""
-
-    min_samples: Positive
-    audit: dict[str, int]
-    speed: dict[Literal["minimum", "maximum", "below"], PositiveNumber]
-    delta_percent: dict[str, PositiveNumber | dict[str, PositiveNumber]]
-    bounds: dict[str, dict[Literal["minimum", "maximum", "samples"], PositiveNumber]]
-
-
 class ScoredAlike(Strict):
     """TEST01 of a benchmark whose answers may differ if their scores don't.
 
@@ -145,7 +136,7 @@ class ComplianceCheckConfig(Strict):
     test: ComplianceTest
     answer_type: Literal["byte", "float32", "int32", "int64"]
     eos_token_id: int | tuple[int, ...] | None
-    rule: TestRule
+    rule: Test
     window: WindowBounds
     official: Name | None = None
     scorer: Name | None = None
