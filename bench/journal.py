@@ -51,7 +51,7 @@ def run(config: Any, watched: bool, home: Path, console: Console) -> tuple[float
         measured = subjects.run(config, inputs, home, console)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     spent_s = used.ru_utime + used.ru_stime
-    return measured.samples_per_second, spent_s / measured.result["duration_s"]
+    return measured.samples_per_second, spent_s / measured.result.duration_s
 
 
 def main() -> None:

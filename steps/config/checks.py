@@ -11,6 +11,7 @@ from steps.config.loadgen import Loadgen, Rules
 from steps.config.runs import ComplianceTest
 from steps.config.scale import Mark
 from steps.config.window import WindowBounds
+from steps.mlperf.compliance import Test
 
 
 class Bounds(Strict):
@@ -136,23 +137,6 @@ class AccuracyCheckConfig(Judged):
         return self
 
 
-class TestRule(Strict):
-    """A compliance test of a round as data; steps.mlperf.rounds.Test gives it its meaning.
-
-    `min_samples`: answers that the run has to log. `audit`: its audit.config. `speed`: bounds on
-    the run's speed as a share of the performance run's; `minimum` and `maximum` are inclusive,
-    `below` is not. `delta_percent`: how far metrics may move, by benchmark and metric; "*" is any
-    other one, and "*-99.9" any other of 99.9 %. `bounds`: by benchmark, what the test's count has
-    to be within, and how many samples it needs.
-    """
-
-    min_samples: Positive
-    audit: dict[str, int]
-    speed: dict[Literal["minimum", "maximum", "below"], PositiveNumber]
-    delta_percent: dict[str, PositiveNumber | dict[str, PositiveNumber]]
-    bounds: dict[str, dict[Literal["minimum", "maximum", "samples"], PositiveNumber]]
-
-
 class ScoredAlike(Strict):
     """TEST01 of a benchmark whose answers may differ if their scores don't.
 
@@ -179,7 +163,7 @@ class ComplianceCheckConfig(Judged):
     test: ComplianceTest
     answer_type: Literal["byte", "float32", "int32", "int64"]
     eos_token_id: int | tuple[int, ...] | None
-    rule: TestRule
+    rule: Test
     window: WindowBounds
     official: Name | None = None
     scorer: Name | None = None

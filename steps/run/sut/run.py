@@ -22,7 +22,7 @@ from steps.config.environments import ImageResult
 from steps.config.generation import Generation, ImageGeneration
 from steps.config.resolved import RESOLVED_FILE
 from steps.config.results import result_of
-from steps.config.run_results import EngineIdentity, EngineReport, RunResult
+from steps.config.run_results import EngineIdentity, EngineReport, RunAccelerators, RunResult
 from steps.config.runs import RunConfig
 from steps.config.weights import WeightsResult
 from steps.machine.probes.values import Accelerator
@@ -218,7 +218,8 @@ def _accelerators(before: Sequence[Accelerator], after: Sequence[Accelerator]) -
     if not before:
         return {}
     settings = {"before": accelerators.settings(before), "after": accelerators.settings(after)}
-    return {"accelerators": {**accelerators.summary(before), **settings}}
+    said = canonical_json({**accelerators.summary(before), **settings})
+    return {"accelerators": RunAccelerators.model_validate_json(said)}
 
 
 def _of_nodes(before: Sequence[Any], after: Sequence[Any]) -> dict[str, Any]:
