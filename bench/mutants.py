@@ -61,6 +61,8 @@ FILES = ("Snakefile", "pyproject.toml", "reproduce", "Makefile", "README.md", "C
 OPTIONS = (
     *("-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0"),
     *("-m", f"not ({' or '.join(REAL)})"),
+    # Pytest doesn't rewrite the assertions of a plugin that is imported already.
+    *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
 )
 LIMIT_S = 300
 

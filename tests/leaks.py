@@ -3,7 +3,7 @@
 Looked for are processes, sockets that listen, temporary files and folders, containers and mounts.
 Only what is certainly the command's counts, so that others may work on the same machine meanwhile:
 the command has a temporary folder of its own, its processes have a mark, its containers have
-Reprise's label. In folders that everybody shares, names count that the engines are known to make.
+Reprise's label. What it writes elsewhere, as below /dev/shm, isn't seen.
 """
 
 import ctypes
@@ -23,12 +23,6 @@ from steps import ROOT
 
 MARK = "REPRISE_LEAK_CHECK"
 """Whatever the command starts has this variable, with a value of its own."""
-
-SHARED = {
-    Path("/tmp"): ("vllm*", "torch*", "reprise*", "ray_*", "pymp-*", "triton*"),
-    Path("/dev/shm"): ("vllm*", "torch*", "reprise*", "psm_*", "sem.mp-*", "nccl-*", "ray*"),
-}
-"""By folder that everybody shares, the names that count."""
 
 KEPT = {
     "ray": "Ray keeps its logs of earlier sessions",
@@ -129,10 +123,6 @@ def entries(own: Path) -> Iterator[tuple[str, str]]:
     for path in own.iterdir():
         if not any(path.match(name) for name in KEPT):
             yield str(path), str(path)
-    for folder, names in SHARED.items():
-        for path in folder.iterdir() if folder.is_dir() else ():
-            if path != own and any(path.match(name) for name in names):
-                yield str(path), str(path)
 
 
 def containers() -> Iterator[tuple[str, str]]:
