@@ -11,7 +11,8 @@ CHECKED = $(BIN)/python -m tests.leaks $(BIN)/python -m pytest --reviewed
 TOGETHER := --dist loadfile --no-loadscope-reorder
 
 .PHONY: test test-commands test-engines test-real lint format bench rounds locks reference
-unexport PYTHONPATH PYTHONHOME
+# Workers and the processes of tests share compiled modules.
+unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
 
 # Many tests of logic wait for processes, so three at once share two cores.
 test: lint

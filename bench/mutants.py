@@ -216,7 +216,10 @@ class Tests:
 def testing(home: Path, tests: tuple[str, ...]) -> Iterator[Tests]:
     command = [sys.executable, "-c", FORKS, str(LIMIT_S)]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=home, stdin=pipe, stdout=pipe, text=True) as server:
+    known = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    with subprocess.Popen(
+        command, cwd=home, stdin=pipe, stdout=pipe, text=True, env=known
+    ) as server:
         yield Tests(home, tests, server)
         assert server.stdin is not None
         server.stdin.close()
