@@ -10,6 +10,7 @@ the tests of each mutant.
 import argparse
 import ast
 import json
+import os
 import random
 import shutil
 import subprocess
