@@ -30,8 +30,11 @@ DRESS: Mark = "dress rehearsal"
 
 
 class StandIn(Strict):
-    """`what` is replaced, `by` what, and `why`. `settings`: those that it changes, by the
-    names that `show` prints, each with all below it."""
+    """One thing that is replaced.
+
+    `what`: in words. `by`: what stands in for it. `why`: what a CPU lacks. `settings`: those that
+    it changes, by the names that `show` prints, each with all below it.
+    """
 
     what: str
     by: str
@@ -40,7 +43,7 @@ class StandIn(Strict):
 
 
 class Scale(Strict):
-    """`suffix`: of the experiment's name, so that its results lie beside those of the machine that
+    """`name`: of the scale. `suffix`: of the experiment's name, so that its results lie beside those of the machine that
     is rehearsed for. `replaced`: each has a name; empty: nothing is, and it is no rehearsal."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
