@@ -186,7 +186,8 @@ CLUSTERS: dict[str, Nodes] = {
     "12 nodes, 94 engines": Nodes((EIGHT,) * 10 + (SEVEN,) * 2),
     "12 nodes, one lost": Nodes((EIGHT,) * 10 + (SEVEN,) * 2, lost=3),
 }
-"""Published ones. v5.1: eight nodes of MI355X, four of MI300X with two of MI325X. v6.0: 94 accelerators."""
+"""Published ones. v5.1: eight nodes of MI355X, four of MI300X with two of MI325X. v6.0: 94
+accelerators."""
 
 WORKER = "steps.run.engines.worker"
 KILLED_AT = 0.5

@@ -43,8 +43,9 @@ class StandIn(Strict):
 
 
 class Scale(Strict):
-    """`name`: of the scale. `suffix`: of the experiment's name, so that its results lie beside those of the machine that
-    is rehearsed for. `replaced`: each has a name; empty: nothing is, and it is no rehearsal."""
+    """`name`: of the scale. `suffix`: of the experiment's name, so that its results lie beside
+    those of the machine that is rehearsed for. `replaced`: each has a name; empty: nothing is, and
+    it is no rehearsal."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
