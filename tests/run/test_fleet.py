@@ -13,7 +13,7 @@ import pytest
 
 from steps.base.record import Manifest
 from steps.config.layers import merged
-from steps.judge.window import window_of
+from steps.judge.disturbances import window_of
 from steps.mlperf.detail import read_detail
 from steps.mlperf.loadgen_log import read_answers
 from tests.conftest import planned
