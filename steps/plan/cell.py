@@ -107,6 +107,7 @@ class Steps(_Part):
     compliance_run: _ComplianceRun
     cell: _Described
     describe: dict[str, Any]
+    mirror: dict[str, Any] | None
     dataset_files: dict[str, Any] | None
     training_sets: dict[str, Any] | None
     accuracy_run: dict[str, Any]
