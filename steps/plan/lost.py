@@ -207,7 +207,8 @@ def refuse_beaten(found: Composition) -> None:
         own = cell.files.name(f"system/{cell.values['system']['name']}")
         for row in cell.rows:
             mine = next((source for source in row.over if source.file == own), None)
-            if mine is None or row.source.file in (own, TYPED, ""):
+            base = row.source.file.startswith("conf/system/") and row.source.file != own
+            if mine is None or not base:
                 continue
             raise UserError(
                 f"{own} ({mine.path}) has no effect at {cell.key}: {_where(row.source)} is "
