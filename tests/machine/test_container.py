@@ -52,7 +52,7 @@ IMAGE: dict[str, Any] = {
 }
 LIMIT_S = 30
 RECIPE = ROOT / "containers/python/Dockerfile"
-AMD = ("experiment=amd-v5.1", "scenario=Offline")
+AMD = ("experiment=amd-v5.1",)
 LOCK = "big.package==1.0\nother==2.0\nthird==3.0\n"
 
 
@@ -92,7 +92,10 @@ def test_engines_and_their_weights_come_from_containers(engine: str) -> None:
 
 
 def test_accelerators_bring_their_devices() -> None:
-    plan = planned("experiment=amd-v5.1", "hardware=mi325x", "scenario=Server")
+    plan = planned(
+        *("experiment=amd-v5.1", "system=amd-mi325x", "benchmark=llama2-70b-99.9"),
+        "scenario=Server",
+    )
     job = next(job for job in plan.jobs if job.step == "performance_run")
     given = ContainerSettings.model_validate_json(job.container)
     assert given.devices == ("/dev/kfd", "/dev/dri")

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from steps.config.axes import AXES
+from steps.config.mirror import ADDRESS
 from steps.config.runs import PlannedRunConfig
 from steps.plan.rates import PLACE
 from steps.plan.spec import Config, Cost, Facts, StepSpec
@@ -37,6 +38,11 @@ ENGINES = ("vllm", "vllm-rocm", "null", "diffusers")
 def environment_cost(key: str, config: Config, facts: Facts) -> Cost:
     """`key` names a lock; of one that was never measured, the largest."""
     return Cost(*ENVIRONMENTS.get(key, ENVIRONMENTS["cpu"]))
+
+
+def mirrored(config: Config) -> bool:
+    """What it takes comes from a mirror on this machine, which has small weights and data."""
+    return bool(config.get("fetch") and config["fetch"]["endpoint"] == ADDRESS)
 
 
 def rewritten(facts: Facts, read_gb: float, written_gb: float) -> Cost:

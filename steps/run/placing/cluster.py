@@ -130,9 +130,9 @@ class Cluster:
     def links(self) -> list[Link]:
         """A connection to every engine of every node, in order. Raises UserError."""
         key = secrets.token_bytes(32)
-        limit = time.monotonic() + self._limit_s
         self._begin(key)
         door = self._door(self._reply().host or "", key)
+        limit = time.monotonic() + self._limit_s  # what nodes lacked took its own time
         try:
             self._tell(f"{door.port}")
             reply = self._reply()
@@ -179,7 +179,8 @@ class Cluster:
             self._placer.tell(line)
 
     def _reply(self) -> Reply:
-        reply = Reply.model_validate_json(self._line())
+        while (reply := Reply.model_validate_json(self._line())).working:
+            print(reply.working, file=sys.stderr, flush=True)
         if reply.error:
             raise UserError(reply.error)
         return reply

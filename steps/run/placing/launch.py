@@ -66,7 +66,7 @@ class Reply(Strict):
     there and answers with its port, in a line. Then `addresses` of the nodes, in order, once their
     engines are started. `exposed`: sentences about what others on the network can reach. `notes`:
     of what differs between nodes and keeps no run from starting. Or the error. `nodes`: the answer
-    to AGAIN, node by node.
+    to AGAIN, node by node. `working`: it goes on, and what takes so long.
     """
 
     host: str | None = None
@@ -75,6 +75,7 @@ class Reply(Strict):
     notes: tuple[str, ...] = ()
     nodes: tuple[dict[str, JsonValue], ...] = ()
     error: str | None = None
+    working: str = ""
 
 
 def engines_of(placement: Placement) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +51,15 @@ class Agent:
         self._engines = [connecting(first + n, host, port, key, home) for n in range(count)]
 
 
-def place(order: Order, door: Door, contained: Contained | None = None) -> Reply:
-    """Start the engines of all nodes. Raises UserError."""
+def place(
+    order: Order, door: Door, say: Callable[[Reply], None], contained: Contained | None = None
+) -> Reply:
+    """Start the engines of all nodes. Raises UserError. `say`: called from time to time while that
+    takes long."""
     if order.address in (SSH, SLURM):
         agents = Agents(order, contained)
         _KEPT.append(agents)
-        return agents.place(door)
+        return agents.place(door, say)
     if order.address == LOCAL:
         protect()
     import ray
@@ -258,7 +262,7 @@ def main() -> None:
         return int(sys.stdin.readline())
 
     try:
-        reply = place(order, door, contained)
+        reply = place(order, door, say, contained)
     except UserError as error:
         reply = Reply(error=str(error))
     except ImportError as error:
