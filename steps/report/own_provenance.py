@@ -1,5 +1,6 @@
 """The last sections of the page of own results: how it was made, and where it leaves the rules."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import get_args
@@ -28,6 +29,7 @@ FEW_SYSTEMS = 3
 """Their descriptions fit a comment in a pull request."""
 
 DIGITS = 16
+COMMIT = re.compile(rf"\b([0-9a-f]{{{DIGITS}}})[0-9a-f]{{24}}\b")
 """Digits of a digest on the page; summary.json has all."""
 
 
@@ -110,6 +112,33 @@ def departures_section(summary: Summary, points: Points) -> Section:
     return Section("departures", "Departures from the rules", lead, [Text(items or ["None."])])
 
 
+def rehearsal_section(summary: Summary) -> Section:
+    """What stands in for what in a dress rehearsal."""
+    count = len(summary.states)
+    columns = (
+        *(Column("what", wide=True), Column("replaced by", wide=True), Column("why", wide=True)),
+        *(Column("settings", wide=True), Column("results", numeric=True)),
+    )
+    rows = [
+        [
+            *(Cell(one.what), Cell(one.by), Cell(one.why), Cell(", ".join(one.settings))),
+            Cell(f"{len(one.cells)} of {count}", len(one.cells)),
+        ]
+        for one in summary.replaced
+    ]
+    lead = (
+        "Cells, names, scenarios, tests, what is done to the weights, scorers and tree are the "
+        "submission's, and every step was run but those that are replaced. This stands in for "
+        "what a CPU can't do. Speeds and scores say nothing of the system."
+    )
+    return Section(
+        "rehearsal",
+        "A dress rehearsal",
+        lead,
+        [Table("replaced", "One row for each thing that is replaced.", columns, rows)],
+    )
+
+
 def confidential_section(summary: Summary) -> Section:
     """What the submission's documents leave out, and where."""
     columns = (Column("document", wide=True), Column("kind"), Column("places", numeric=True))
@@ -151,7 +180,7 @@ def _provenance(traces: tuple[Trace, ...]) -> Details:
             Cell(f"{trace.key} {trace.image}" if trace.image else trace.key),
             Cell(trace.manifest_sha256[:DIGITS], href=trace.manifest),
             Cell(trace.code_sha256[:DIGITS]),
-            Cell(trace.version or "a version that isn't recorded"),
+            Cell(COMMIT.sub(r"\1", trace.version) or "a version that isn't recorded"),
             Cell(trace.started[:19].replace("T", " ")),
             number(trace.seconds, 0),
         ]
@@ -159,8 +188,9 @@ def _provenance(traces: tuple[Trace, ...]) -> Details:
     ]
     table = Table("provenance-table", "One row a result of a step", columns, rows, page_only=True)
     words = (
-        f"Digests are sha256 of manifests and of the code that made them, shortened to {DIGITS} "
-        "digits here and whole in summary.json. `./reproduce verify` checks them all; "
+        "Digests are sha256 of manifests and of the code that made them. They and commits are "
+        f"shortened to {DIGITS} digits here and whole in summary.json. `./reproduce verify` checks "
+        "all digests; "
         "`provenance/provenance.json` is the statement that leaves with the submission."
     )
     return Details("provenance", "Provenance of every result", words, tables=[table])
