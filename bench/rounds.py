@@ -212,11 +212,21 @@ def told(found: Verdicts, known: dict[Entry, list[Judged]], unknown: list[Judged
             kinds[item.where] = "unknown"
     for kind, count in sorted(Counter(kinds.values()).items()):
         yield f"{count:>6} results: {kind}"
+    yield _alone(where for where in kinds if kinds[where] != "miss")
     by_code: dict[tuple[str, str], set[str]] = defaultdict(set)
     for item in (*(item for items in known.values() for item in items), *unknown):
         by_code[item.code, "trees" if item.tree else "results"].add(item.where)
     for (code, what), places in sorted(by_code.items(), key=lambda pair: -len(pair[1])):
         yield f"{len(places):>6} {what:<7} {code}"
+
+
+def _alone(results: Iterable[str]) -> str:
+    """How many results only Reprise refuses; one submitter may have most of them."""
+    homes = Counter("/".join(result.split("/")[:2]) for result in results)
+    text = f"{homes.total():>6} results are refused by Reprise alone"
+    for home, count in homes.most_common(1):
+        text += f", {homes.total() - count} without {home}"
+    return text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -165,7 +165,7 @@ class Detail:
 
     def span(self) -> tuple[datetime, datetime] | None:
         """When queries were issued and when the last was answered (UTC); None if not logged."""
-        begin, end = (_time(self.text(key)) for key in ("power_begin", "power_end"))
+        begin, end = (utc_time(self.text(key)) for key in ("power_begin", "power_end"))
         return None if begin is None or end is None else (begin, end)
 
 
@@ -280,7 +280,7 @@ def _keep_interval(detail: Detail, number: int, record: Record) -> None:
 
 
 def _before(one: Any, other: str) -> bool:
-    begin, end = _time(str(one)), _time(other)
+    begin, end = utc_time(str(one)), utc_time(other)
     return begin is not None and end is not None and begin < end
 
 
@@ -297,7 +297,7 @@ _TIME = re.compile(
 )
 
 
-def _time(text: str) -> datetime | None:
+def utc_time(text: str) -> datetime | None:
     """A time as LoadGen writes it for power meters, in UTC (strptime takes long to import)."""
     found = _TIME.fullmatch(text)
     if found is None:

@@ -318,6 +318,8 @@ class Planner:
             audited = {**run, "test": test, "audit": rule["audit"]}
             if rule["speed"]:
                 audited["loadgen"] = timed
+            if own := (cell.subtrees["other_datasets"] or {}).get(test):
+                audited["loadgen"] = _whole(audited["loadgen"], own["evaluation_count"])
             judged = {**check, "test": test, "rule": rule}
             if rule["bounds"]:
                 judged["official"] = cell.subtrees["cell"]["packages"][-1]["official"]
@@ -618,3 +620,12 @@ def _validated(config_class: type[Config], subtree: Any, where: str) -> Config:
         return config_class.model_validate_json(canonical_json(subtree))
     except ValidationError as error:
         raise UserError(f"{where}: {explain(error)}; fix it in conf/ or the override") from error
+
+
+def _whole(loadgen: Mapping[str, Any], samples: int) -> dict[str, Any]:
+    """LoadGen loads a test's own dataset at once, whatever mlperf.conf says of the benchmark's.
+
+    With performance_issue_unique its Offline query has as many samples as LoadGen believes loaded,
+    and it ends in a segmentation fault if they aren't there (6.0.15, GenerateQueries).
+    """
+    return {**loadgen, "performance_sample_count_override": samples}

@@ -41,7 +41,7 @@ def gates(measured: Mapping[str, Mapping[str, float]]) -> Chart | None:
     labels = list(measured)[::-1]
     values = [100 * value for shares in measured.values() for value in shares.values()]
     plot = plain_figure(
-        "of the reference, %",
+        "% of the reference",
         "",
         y_range=labels,
         x_range=Range1d(min(98.5, *values) - 0.3, max(100.5, *values) + 0.3),

@@ -266,10 +266,17 @@ def headroom(results: Sequence[Result]) -> Chart | None:
 
 
 def system_label(result: Result) -> str:
-    nodes = f"{result.nodes} × " if (result.nodes or 1) > 1 else ""
-    return f"{nodes}{result.gpu or result.platform} {result.model} {result.precision[:SHORT]}"
+    return f"{_accelerators(result)} {result.model} {result.precision[:SHORT]}"
 
 
 def run_label(result: Result) -> str:
+    """Tells all of a submitter's runs of a round apart, but for one that was submitted twice."""
     suffix = result.platform[-2:] if result.platform[-2:-1] == "_" else ""
-    return f"{result.gpu or result.platform}{suffix} {result.model} {result.scenario}"
+    return f"{_accelerators(result)}{suffix} {result.model} {result.scenario}"
+
+
+def _accelerators(result: Result) -> str:
+    """ "87 × MI355X" of several nodes."""
+    of = result.gpu or result.platform
+    several = (result.nodes or 1) > 1 and result.accelerators
+    return f"{result.accelerators} × {of}" if several else of

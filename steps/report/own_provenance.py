@@ -1,5 +1,6 @@
 """The last sections of the page of own results: how it was made, and where it leaves the rules."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import get_args
@@ -28,6 +29,7 @@ FEW_SYSTEMS = 3
 """Their descriptions fit a comment in a pull request."""
 
 DIGITS = 16
+COMMIT = re.compile(rf"\b([0-9a-f]{{{DIGITS}}})[0-9a-f]{{24}}\b")
 """Digits of a digest on the page; summary.json has all."""
 
 
@@ -178,7 +180,7 @@ def _provenance(traces: tuple[Trace, ...]) -> Details:
             Cell(f"{trace.key} {trace.image}" if trace.image else trace.key),
             Cell(trace.manifest_sha256[:DIGITS], href=trace.manifest),
             Cell(trace.code_sha256[:DIGITS]),
-            Cell(trace.version or "a version that isn't recorded"),
+            Cell(COMMIT.sub(r"\1", trace.version) or "a version that isn't recorded"),
             Cell(trace.started[:19].replace("T", " ")),
             number(trace.seconds, 0),
         ]
@@ -186,8 +188,9 @@ def _provenance(traces: tuple[Trace, ...]) -> Details:
     ]
     table = Table("provenance-table", "One row a result of a step", columns, rows, page_only=True)
     words = (
-        f"Digests are sha256 of manifests and of the code that made them, shortened to {DIGITS} "
-        "digits here and whole in summary.json. `./reproduce verify` checks them all; "
+        "Digests are sha256 of manifests and of the code that made them. They and commits are "
+        f"shortened to {DIGITS} digits here and whole in summary.json. `./reproduce verify` checks "
+        "all digests; "
         "`provenance/provenance.json` is the statement that leaves with the submission."
     )
     return Details("provenance", "Provenance of every result", words, tables=[table])

@@ -204,3 +204,15 @@ def test_a_cluster_uses_no_more_than_its_nodes_have() -> None:
     groups = "[{hardware:mi355x,nodes:1,accelerators:9}]"
     with pytest.raises(UserError, match="have 8 accelerators each, and can't use 9"):
         planned("experiment=amd-v6.0", f"cluster.groups={groups}", "system=amd-mi355x-v6.0")
+
+
+def test_test07_loads_its_own_prompts(plan: Plan) -> None:
+    """990 at once, as AMD's log has them in its query; mlperf.conf has 6,396."""
+    loaded = {
+        job.key.rsplit("/", 1)[1]: json.loads(job.config)["loadgen"][
+            "performance_sample_count_override"
+        ]
+        for job in plan.jobs
+        if job.step == "compliance_run" and "gpt-oss-120b" in job.key
+    }
+    assert loaded == {"TEST07": 990, "TEST09": None}

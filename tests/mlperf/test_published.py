@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steps.base.errors import UserError
+from steps.mlperf import rounds
 from steps.mlperf.published import table
 from steps.mlperf.published.importing import import_tables
 from steps.mlperf.published.logs import LOG, run_facts
@@ -280,3 +281,28 @@ def test_any_accuracy_text_is_read_without_an_error(text: str) -> None:
 def test_a_result_is_named_as_the_command_line_takes_it() -> None:
     row: Result = table.load("v5.1")[0]
     assert row.name == "5.1-0001/llama2-70b-99/Interactive"
+
+
+@pytest.mark.parametrize("round_name", table.rounds())
+def test_reference_scores_are_those_of_the_rules(round_name: str) -> None:
+    """A gate is 99 or 99.9 % of the reference model's score; both are copied from one file."""
+    rules = rounds.load(round_name).benchmarks
+    found = {
+        (name, metric): minimum / score
+        for name, benchmark in rules.items()
+        for metric, score in table.reference_scores(round_name, name).items()
+        if isinstance(minimum := benchmark.accuracy_min.get(metric), float)
+    }
+    assert found
+    assert {key: share for key, share in found.items() if not 0.98999 < share < 0.99901} == {}
+
+
+@pytest.mark.parametrize("round_name", table.rounds())
+def test_what_amd_published_has_reference_scores(round_name: str) -> None:
+    """But for images, whose limits are absolute."""
+    without = {
+        row.benchmark
+        for row in table.load(round_name)
+        if row.submitter == "AMD" and not table.accuracy_shares(row)
+    }
+    assert without <= {"stable-diffusion-xl"}

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from steps.mlperf.published import table
 from steps.report import published
 from steps.report.claims import model
 from steps.report.comparison import tolerances
+from steps.report.comparison.partner import without_twins
+from steps.report.comparison_charts import run_label
 from steps.report.page import render
 from tests import browser
 from tests.conftest import ROOT
@@ -91,6 +94,23 @@ def test_amds_19_results_of_v6_are_on_its_page(made_v6: Path) -> None:
     assert scaled == {16, 24, 87, 94}
     assert "87/8 × 103,480 AMD" in text.text
     assert summary["claims"] == []
+
+
+@pytest.mark.parametrize("round_name", table.rounds())
+def test_every_run_of_amd_has_a_label_of_its_own(round_name: str) -> None:
+    """Charts have one row a label: systems of one and of eleven nodes were one row."""
+    shown = without_twins([row for row in table.load(round_name) if row.submitter == "AMD"])
+    labels = Counter(map(run_label, shown))
+    assert {label: count for label, count in labels.items() if count > 1} == {}
+
+
+def test_accuracy_of_v6_has_every_run_with_a_reference(made_v6: Path) -> None:
+    text = (made_v6 / "summary.md").read_text(encoding="utf-8")
+    section = text.partition("## Accuracy, precision and pruning")[2].partition("\n## ")[0]
+    for of in ("87 × MI355X llama2-70b-99.9 Server", "MI355X llama2-70b-99.9 Server"):
+        assert f" {of} " in section
+    for of in ("94 × MI355X gpt-oss-120b Offline", "MI355X llama3.1-405b Interactive"):
+        assert f" {of} " in section
 
 
 def test_the_page_is_self_contained_and_its_links_lead_somewhere(made: Path) -> None:

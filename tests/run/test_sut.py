@@ -363,6 +363,23 @@ def test_a_small_dataset_is_refused(
     assert "the dataset has 64 samples, LoadGen loads 65" in done.stderr
 
 
+def test_a_dataset_that_loadgen_would_crash_on_is_refused(
+    run: Run, configs: dict[tuple[str, str], dict[str, Any]]
+) -> None:
+    """A test that issues each loaded sample once, as TEST07: LoadGen's Offline ends in SIGSEGV."""
+    loadgen = configs["compliance_run", "Offline"]["loadgen"]
+    audit = {"mode": 2, "min_query_count": 64, "min_duration": 0, "performance_issue_unique": 1}
+    for loaded, status in ((65, 1), (64, 0)):
+        done = run(
+            "compliance_run",
+            "Offline",
+            audit=audit,
+            loadgen={**loadgen, "performance_sample_count_override": loaded},
+        )
+        assert done.returncode == status, done.stderr
+        assert ("LoadGen loads 65" in done.stderr) == bool(status)
+
+
 def test_a_changed_dataset_is_never_unpickled(
     run: Run, artifacts: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -390,6 +407,23 @@ def test_a_dataset_of_another_kind_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=words):
         samples.load(dataset_of(tmp_path / "dataset", pandas.DataFrame(table)))
+
+
+@pytest.mark.parametrize(
+    ("stops", "words"),
+    [
+        ([[9], []], "tok_stop_sequence .sample 1 has no tokens"),
+        ([[9], [9, -1]], "tok_stop_sequence .sample 1 has a token -1"),
+        ([[9], None], "tok_stop_sequence"),
+        (None, "tok_stop_sequence"),
+    ],
+)
+def test_an_empty_stop_sequence_is_refused(tmp_path: Path, stops: Any, words: str) -> None:
+    table = {"tok_input": [[1, 2], [3]], **({"tok_stop_sequence": stops} if stops else {})}
+    manifest = dataset_of(tmp_path / "dataset", pandas.DataFrame(table))
+    assert samples.load(manifest).stops == []
+    with pytest.raises(UserError, match=words):
+        samples.load(manifest, stops=True)
 
 
 @given(st.integers(0, 10_000))

@@ -26,13 +26,11 @@ from steps.mlperf.timed_run import (
 )
 from steps.submit.validate import inferred
 from steps.submit.validate.findings import Findings, Severity
+from steps.submit.validate.power import METER_LOG, POWER, RANGING, check_power
 from steps.submit.validate.summary import check_summary
 from steps.submit.validate.tree import Place, Tree
 
 TOLERATED_FILES = (TRACE, "results.json")
-POWER_LOG = "spl.txt"
-"""Samples of the power meter (REQUIRED_PERF_POWER_FILES of the checkers)."""
-
 EMPTY_ANSWERS_BYTES = 16
 """A performance run logs no answers: its accuracy log holds two brackets."""
 
@@ -113,18 +111,19 @@ def check_performance(judge: Judge) -> Performed:
     folder = f"{parent}/run_1"
     findings = judge.findings
     for name in judge.tree.directories(parent):
-        if name == "power":
-            findings.add("power-not-checked", f"{parent}/power", "power was measured")
-        elif name not in ("run_1", "ranging"):
+        if name not in ("run_1", POWER, RANGING):
             findings.add("performance-extra-run", f"{parent}/{name}", "only run_1 counts")
     if not judge.tree.is_directory(folder):
         findings.add("performance-missing", folder, "the directory is missing")
         return Performed(judge, None, None)
-    power = (POWER_LOG,) if judge.tree.is_directory(f"{parent}/power") else ()
-    if not check_files(judge, folder, "performance-files", ANSWERS, *power):
-        return Performed(judge, None, None)
+    measured = judge.tree.is_directory(f"{parent}/{POWER}")
+    there = check_files(judge, folder, "performance-files", ANSWERS, *((METER_LOG,) * measured))
     path = f"{folder}/{DETAIL}"
-    detail = examined(judge.tree.at(path))
+    detail = examined(judge.tree.at(path)) if there else None
+    if measured:
+        check_power(judge.tree, parent, folder, detail, findings)
+    if detail is None:
+        return Performed(judge, None, None)
     ran = inferred.source(judge.scenario, detail, edge=judge.edge)
     judge = replace(judge, inferred_from=ran)
     result = check_measured(judge, detail, folder)

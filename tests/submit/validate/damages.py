@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from tests.submit.validate.trees import (
 
 Damage = Callable[[Path], None]
 
+POWER_TIME = "%m-%d-%Y %H:%M:%S.%f"
 PERFORMANCE = "performance/run_1"
 DETAIL, SUMMARY = "mlperf_log_detail.txt", "mlperf_log_summary.txt"
 ANSWERS, SCORES = "mlperf_log_accuracy.json", "accuracy.txt"
@@ -96,6 +98,23 @@ def each(*damages: Damage) -> Damage:
     def damage(root: Path) -> None:
         for one in damages:
             one(root)
+
+    return damage
+
+
+def powered(result: str) -> Damage:
+    """A power measurement beside a performance run, whose meter logged at its begin and later."""
+
+    def damage(root: Path) -> None:
+        parent = root / result / "performance"
+        text = (parent / "run_1" / DETAIL).read_text(encoding="utf-8")
+        begin = datetime.strptime(text.split('"power_begin", "value": "')[1][:23], POWER_TIME)
+        times = (begin + timedelta(seconds=second) for second in (0, 1, 2))
+        lines = "".join(f"Time,{at:%m-%d-%Y %H:%M:%S}.500,Watts,2884.0,Volts,211\n" for at in times)
+        trees.write(parent / "run_1" / "spl.txt", f"Some,Other\n{lines}")
+        shutil.copytree(parent / "run_1", parent / "ranging")
+        for name in ("client.json", "client.log", "ptd_logs.txt", "server.json", "server.log"):
+            trees.write(parent / "power" / name, "{}")
 
     return damage
 
@@ -219,7 +238,12 @@ DAMAGES: Mapping[str, Damage] = {
     "scenario-not-allowed": copy(OFFLINE, OFFLINE.replace("Offline", "SingleStream")),
     "scenario-missing": delete(OFFLINE),
     "scenario-one-of": each(delete(SERVER), delete(INTERACTIVE)),
-    "power-not-checked": write(f"{OFFLINE}/performance/power/client.json", "{}"),
+    "power-files": each(powered(OFFLINE), delete(f"{OFFLINE}/performance/power/ptd_logs.txt")),
+    "power-samples": each(
+        powered(OFFLINE),
+        write(f"{OFFLINE}/{PERFORMANCE}/spl.txt", "Time,07-30-2025 07:00:00.000,Watts,10.0\n"),
+    ),
+    "power-not-checked": powered(OFFLINE),
     "measurement-missing": delete(MEASUREMENT),
     "measurement-file-missing": delete(f"{MEASUREMENT}/README.md"),
     "measurement-file-empty": write(f"{MEASUREMENT}/user.conf", ""),

@@ -49,7 +49,9 @@ OFFICIAL: tuple[tuple[str, str, str], ...] = (
     ("check_measurement_dir", "a damaged <system>*.json (traceback)", "measurement-json-damaged"),
     ("check_measurement_dir", "a missing or empty field", "measurement-field"),
     ("check_measurement_dir", "no code of the model", "code-missing"),
-    ("check_power_dir", "power measurements", "power-not-checked"),
+    ("check_power_dir", "other files than a power measurement's", "power-files"),
+    ("get_power_metric", "no sample of the meter in the run's time", "power-samples"),
+    ("check_power_more", "a fault in the meter (a warning: not judged)", "power-not-checked"),
     ("check_results_dir", "no performance/run_1", "performance-missing"),
     ("check_results_dir", "other files than a run's in run_1", "performance-files"),
     ("MLPerfLog", "a record that is no JSON, or not UTF-8", "log-damaged"),
@@ -152,7 +154,8 @@ The rules of a round are data (`conf/round/`). The checks of v5.1.1 apply to eve
 checker of v6.0 and v6.1 dropped many of them, and accepts INVALID results. Only what it permits on
 purpose is no error there: other files beside the logs, and no calibration document.
 
-It doesn't judge power measurements and v6.1's endpoint submissions; it reports them as errors. A
+It doesn't judge v6.1's endpoint submissions, and reports them as errors. Of a power measurement it
+judges the files and the times, and warns that the meter has to be judged by `--official`. A
 result of an edge system that is inferred from another scenario is judged by that scenario's runs.
 For TEST08 it accepts what was printed, and warns.
 Without the full accuracy log the hash of a truncated one can't be checked; its form can, and so can

@@ -22,6 +22,7 @@ from tests.submit.validate.damages import (
     DETAIL,
     OFFLINE_LOG,
     PERFORMANCE,
+    POWER_TIME,
     SCORES,
     TEST06,
     Damage,
@@ -32,13 +33,14 @@ from tests.submit.validate.damages import (
     link,
     log,
     move,
+    powered,
     replace,
+    whole_log,
     write,
 )
 from tests.submit.validate.trees import CLOSED, OFFLINE, OPEN, SDXL, SERVER, SYSTEM, record
 
 SERVER_CONF = f"{CLOSED}/measurements/{SYSTEM}/llama2-70b-99/Server"
-POWER = "%m-%d-%Y %H:%M:%S.%f"
 
 
 def errors(root: Path, round_name: str = "v5.1") -> list[Finding]:
@@ -59,7 +61,7 @@ def began_elsewhere(path: str, hours: float, loading_s: float = 0) -> Damage:
     """LoadGen prints local time as test_datetime, and loads samples before the queries begin."""
 
     def damage(root: Path) -> None:
-        begin = datetime.strptime(str(values(root, path)["power_begin"][0]), POWER)
+        begin = datetime.strptime(str(values(root, path)["power_begin"][0]), POWER_TIME)
         local = begin + timedelta(hours=hours, seconds=-loading_s)
         log(path, "test_datetime", f"{local:%FT%TZ}")(root)
         shifted(path, loading_s)(root)
@@ -85,7 +87,7 @@ def sets(path: str, *spans: tuple[float, float]) -> Damage:
     """power_begin and power_end once for every loaded set, in seconds from the first begin."""
 
     def damage(root: Path) -> None:
-        begin = datetime.strptime(str(values(root, path)["power_begin"][0]), POWER)
+        begin = datetime.strptime(str(values(root, path)["power_begin"][0]), POWER_TIME)
         lines = [
             line
             for line in (root / path).read_text(encoding="utf-8").splitlines(keepends=True)
@@ -152,7 +154,7 @@ def moved(path: Path, seconds: float) -> None:
     for at, line in enumerate(lines):
         entry = json.loads(line.removeprefix(":::MLLOG "))
         if entry["key"].startswith("power_"):
-            time = datetime.strptime(entry["value"], POWER) + timedelta(seconds=seconds)
+            time = datetime.strptime(entry["value"], POWER_TIME) + timedelta(seconds=seconds)
             lines[at] = record(entry["key"], f"{time:%m-%d-%Y %H:%M:%S.000}", entry["time_ms"])
         elif entry["key"] == "test_datetime":
             time = datetime.fromisoformat(entry["value"]) + timedelta(seconds=seconds)
@@ -201,6 +203,25 @@ HOLDS: Mapping[str, Damage] = {
     ),
 }
 STILL: Mapping[str, tuple[Damage, str]] = {
+    "a whole log in CRLF under another hash": (
+        each(whole_log(f"{OFFLINE}/accuracy/{ANSWERS}"), crlf(f"{OFFLINE}/accuracy/{ANSWERS}")),
+        "accuracy-hash-wrong",
+    ),
+    "a whole log under two other hashes": (
+        each(
+            whole_log(f"{OFFLINE}/accuracy/{ANSWERS}"),
+            append(f"{OFFLINE}/accuracy/{SCORES}", f"\nhash={'a' * 64}\n"),
+        ),
+        "accuracy-hash-wrong",
+    ),
+    "a second hash that is none": (
+        append(f"{OFFLINE}/accuracy/{SCORES}", "\nhash=xyz\n"),
+        "accuracy-hash-format",
+    ),
+    "a key of a measurement twice, at last empty": (
+        replace(f"{SERVER_CONF}/{SYSTEM}.json", "}", ', "retraining": ""}'),
+        "measurement-field",
+    ),
     "a test that logged no answer": (
         write(f"{TEST06}/accuracy/{ANSWERS}", "[\n]\n"),
         "compliance-log",
@@ -463,11 +484,43 @@ def test_expected_latencies_are_no_limits(edge: Path) -> None:
     assert "user-conf-open-only" in {item.code for item in errors(edge)}
 
 
-def test_power_has_its_log(fresh_tree: Callable[[], Path]) -> None:
+def test_a_power_measurement_is_no_error(fresh_tree: Callable[[], Path]) -> None:
     root = fresh_tree()
-    write(f"{SERVER}/{PERFORMANCE}/spl.txt", "Time")(root)
-    write(f"{SERVER}/performance/power/client.json", "{}")(root)
-    assert {item.code for item in errors(root)} == {"power-not-checked"}
+    powered(SERVER)(root)
+    assert errors(root) == []
+    path = f"{SERVER}/performance/power"
+    assert [
+        (item.severity, item.path)
+        for item in validate(root, "v5.1", processes=1).findings
+        if item.code == "power-not-checked"
+    ] == [(Severity.WARNING, path)]
+
+
+METER = f"{SERVER}/{PERFORMANCE}/spl.txt"
+
+
+@pytest.mark.parametrize(
+    ("damage", "code", "place"),
+    [
+        (delete(f"{SERVER}/performance/power/server.log"), "power-files", "power/server.log"),
+        (write(f"{SERVER}/performance/power/more.csv", ""), "power-files", "power/more.csv"),
+        (delete(f"{SERVER}/performance/ranging"), "power-files", "ranging/spl.txt"),
+        (delete(METER), "power-files", "run_1/spl.txt"),
+        (write(METER, ""), "power-samples", "run_1/spl.txt"),
+        (replace(METER, "2884.0", "0.0"), "power-samples", "run_1/spl.txt"),
+        (replace(METER, "2884.0", "nan"), "power-samples", "run_1/spl.txt"),
+        (replace(METER, "Watts,2884.0", "Watts"), "power-samples", "run_1/spl.txt"),
+        (replace(METER, ",0", ",x"), "power-samples", "run_1/spl.txt"),
+    ],
+)
+def test_a_power_measurement_that_shows_nothing_is_found(
+    fresh_tree: Callable[[], Path], damage: Callable[[Path], None], code: str, place: str
+) -> None:
+    root = fresh_tree()
+    each(powered(SERVER), damage)(root)
+    found = {(item.code, item.path.partition("performance/")[2]) for item in errors(root)}
+    assert (code, place) in found
+    assert {one for one, _ in found} == {code}
 
 
 @pytest.mark.parametrize(
