@@ -130,6 +130,14 @@ def test_a_mistake_in_a_sites_file_is_found_all_the_same(tmp_path: Path) -> None
         make(ROOT, ["experiment=amd-v5.1", DRESS], site)
 
 
+def test_a_mistake_in_what_is_replaced_is_found_too(tmp_path: Path) -> None:
+    """The engine of the machine is no part of a rehearsal, so its own plan is made as well."""
+    site = tmp_path / "acme-mi325x.yaml"
+    site.write_text(f"{ACME_SITE}  engine: {{arguments: {{blok_size: 16}}}}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"what is rehearsed for is refused: .*blok_size"):
+        make(ROOT, ["experiment=amd-v5.1", DRESS], site)
+
+
 def test_a_sites_file_is_planned(tmp_path: Path) -> None:
     site = tmp_path / "acme-mi325x.yaml"
     site.write_text(ACME_SITE, encoding="utf-8")

@@ -73,6 +73,8 @@ def test_the_page_lists_what_is_replaced(plan: Plan, home: Path) -> None:
     }
     assert len(summary["cells"]) == 1
     assert [one["difference"] for one in summary["partners"]] == [None]
+    (hours,) = (seconds / 3600 for seconds in summary["expected_s"].values())
+    assert 0.5 < hours < 2 and "machine-hours, estimated" in text
     assert summary["claims"] == summary["scaling"] == []
 
 
