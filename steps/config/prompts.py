@@ -52,7 +52,7 @@ class Digests(Result):
 
 
 class CaptionsResult(Result):
-    """`files`: digests of MLCommons' files that it was made from, by name."""
+    """`files`: digests of MLCommons' files that it was made from, by their names."""
 
     evaluation: CaptionsPart
     calibration: CaptionsPart
