@@ -6,14 +6,21 @@ BIN := $(DEV)/bin
 
 # What `make test` leaves to `make test-real`: engines, Docker, Slurm, browsers, whole rehearsals.
 REAL := engine or e2e or long or system or command
+# Fails for a skip or a warning that isn't listed, and for what is left behind.
+CHECKED = $(BIN)/python -m tests.leaks $(BIN)/python -m pytest --reviewed
 TOGETHER := --dist loadfile --no-loadscope-reorder
 
-.PHONY: test test-engines test-real lint format bench rounds locks reference
-unexport PYTHONPATH PYTHONHOME
+.PHONY: test test-commands test-engines test-real lint format bench rounds locks reference
+# Workers and the processes of tests share compiled modules.
+unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
 
 # Many tests of logic wait for processes, so three at once share two cores.
 test: lint
-	$(BIN)/python -m pytest $(PYTEST) -n 3 $(TOGETHER) -m "not ($(REAL))"
+	$(CHECKED) $(PYTEST) -n 3 $(TOGETHER) -m "not ($(REAL))"
+
+# Of what is left, what needs nothing but Debian and a package index.
+test-commands: $(DEV)/complete
+	$(CHECKED) $(PYTEST) -n 2 $(TOGETHER) -m "command and not (engine or system or long or e2e)"
 
 # Of what is left, all that needs no minutes and nothing that isn't here. Tests share both cores;
 # what measures itself has them alone.

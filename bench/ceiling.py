@@ -95,7 +95,7 @@ def ours(config: Any, home: Path, console: Console) -> Found:
     """The same with the harness."""
     inputs = subjects.artifacts(home / "artifacts", SAMPLES)
     measured = subjects.run(config, inputs, home, console)
-    return _found(config, home, measured.result["loadgen_process_cpu_s"])
+    return _found(config, home, measured.result.loadgen_process_cpu_s)
 
 
 def _found(config: Any, home: Path, cpu_s: float) -> Found:

@@ -30,6 +30,8 @@ NEAR = 0.25
 """A near tie: log-probabilities that differ by no more. Logits are bfloat16, whose step is 0.125 at
 16 to 32, and each of the two has been rounded."""
 
+LEAST_EQUAL = 0.95
+
 STOPPED, SEQUENCE = 96, slice(5, 8)
 """So many prompts are asked again, to stop at these tokens of their answers."""
 
@@ -77,24 +79,31 @@ def compare(options: argparse.Namespace, home: Path) -> None:
         older["config"]["engine"]["environment"] |= SCHEDULER
         above = str(overlaid(options.source, options.v0, home / "amds"))
     v0 = asked(options.v0 / "bin/python", older, home, above)
+    wrong = 0
     for name, found in (("V1", v1), ("V0", v0)):
         right = sum(a == b for a, b in zip(found["answers"], truth, strict=True))
         print(f"{name}: {found['identity']}, {right} of {len(truth)} as in the dataset")
         print(f"{name}: {found['steps']} steps, from {found['source']}")
-        print("{}: {} of {} end with their stop sequence".format(name, *found["stopped"]))
+        stopped, asked_to = found["stopped"]
+        print(f"{name}: {stopped} of {asked_to} end with their stop sequence")
+        wrong += asked_to - stopped
         if task["first_tokens"]:
-            wrong = sum(a != b[0] for a, b in zip(found["first"], found["answers"], strict=True))
-            print(f"{name}: {wrong} first tokens that aren't the answer's")
+            pairs = zip(found["first"], found["answers"], strict=True)
+            others = sum(first != answer[0] for first, answer in pairs)
+            print(f"{name}: {others} first tokens that aren't the answer's")
+            wrong += others
     parted = list(partings(v0["answers"], v1["answers"]))
     equal = len(truth) - len(parted)
     print(f"equal token for token: {equal} of {len(truth)} ({equal / len(truth):.1%})")
+    far = 0
     if parted:
         gaps = asked(today, {**task, "parted": parted}, home, "")["gaps"]
         for (number, before, old, new), gap in zip(parted, gaps, strict=True):
             word = "a near tie" if gap <= NEAR else "NOT a near tie"
             print(f"prompt {number}: parts after {len(before)} tokens at {old} and {new}: V1's "
                   f"log-probabilities differ by {gap:.3f}, {word}")  # fmt: skip
-        sys.exit(any(gap > NEAR for gap in gaps) or equal < 0.95 * len(truth))
+        far = sum(gap > NEAR for gap in gaps)
+    sys.exit(bool(wrong or far) or equal < LEAST_EQUAL * len(truth))
 
 
 SCHEDULER = {

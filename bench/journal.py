@@ -21,7 +21,7 @@ from bench import ceiling, ratios, subjects
 from bench.forks import forked
 from steps.base.console import Console
 from steps.run.engines.pace import Slow
-from steps.run.journal import beside
+from steps.run.journal import client
 
 QPS = 100.0
 KINDS = {"in LoadGen's process": None, "2 processes": 2}
@@ -46,12 +46,12 @@ def run(config: Any, watched: bool, home: Path, console: Console) -> tuple[float
     """Samples per second, and processor time of the journal in s per s of the test; with engines in
     LoadGen's process, since it is that of all children."""
     inputs = subjects.artifacts(home / "artifacts", ceiling.SAMPLES)
-    kept = beside.kept if watched else unwatched
-    with mock.patch.object(beside, "kept", kept):
+    kept = client.kept if watched else unwatched
+    with mock.patch.object(client, "kept", kept):
         measured = subjects.run(config, inputs, home, console)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     spent_s = used.ru_utime + used.ru_stime
-    return measured.samples_per_second, spent_s / measured.result["duration_s"]
+    return measured.samples_per_second, spent_s / measured.result.duration_s
 
 
 def main() -> None:

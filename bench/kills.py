@@ -30,6 +30,8 @@ from bench import subjects
 from steps import ROOT
 from steps.base.record import MANIFEST, Manifest
 from steps.base.strict import Scenario
+from steps.config.results import result_of
+from steps.config.run_results import RunResult
 from steps.mlperf.loadgen import SAMPLES_FILE
 from steps.plan.plan import environment_directory
 
@@ -169,8 +171,8 @@ def judged(trial: Trial, status: int, text: str, seconds: float, output: Path) -
     with manifest.file(SAMPLES_FILE).open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     answered = sum(1 for row in rows if row["completed_s"])
-    given = sum(int(engine["samples"]) for engine in manifest.result["engines"])
-    failures = manifest.result["failures"]
+    ran = result_of(manifest, RunResult)
+    given, failures = sum(engine.samples for engine in ran.engines), ran.failures
     if answered != len(rows) or given != len(rows):
         return Outcome(f"{len(rows)} asked, {answered} answered, {given} given", seconds, words)
     if trial.on_failure == "fail" and not failures:

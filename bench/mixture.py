@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,17 @@ Weights = dict[str, bytes]
 Found = dict[str, np.ndarray]
 """Values by metric, one a sample that it applies to."""
 
+Ran = dict[tuple[str, str, str], bool]
+"""Whether a program passed, by its sample's id and tests, and the answer."""
 
-def exchanged(weights: Weights) -> Weights:
-    """Experts 0 and 1 of every layer in each other's place."""
-    names = {name: name.replace(".experts.0.", ".experts.1.") for name in weights}
-    pairs = {one: other for one, other in names.items() if one != other}
-    other_way = {other: one for one, other in pairs.items()}
-    return {name: weights[{**pairs, **other_way}.get(name, name)] for name in weights}
+
+def exchanged(weights: Weights, one: int, other: int, layers: str = "") -> Weights:
+    """Two experts in each other's place: in every layer, or where the name has `layers`."""
+    first, second = f".experts.{one}.", f".experts.{other}."
+    there = {name: name.replace(first, second) for name in weights if layers in name}
+    pairs = {name: place for name, place in there.items() if name != place}
+    back = {place: name for name, place in pairs.items()}
+    return {name: weights[{**pairs, **back}.get(name, name)] for name in weights}
 
 
 def shifted(weights: Weights) -> Weights:
@@ -75,7 +80,11 @@ def dropped(weights: Weights) -> Weights:
 
 
 BROKEN: Mapping[str, Callable[[Weights], Weights]] = {
-    "experts 0 and 1 exchanged in every layer": exchanged,
+    "experts 0 and 2 exchanged in every layer": partial(exchanged, one=0, other=2),
+    f"the same in layer {LAYER} alone": partial(
+        exchanged, one=0, other=2, layers=f".layers.{LAYER}."
+    ),
+    "experts 0 and 1, which are a team, exchanged": partial(exchanged, one=0, other=1),
     "routers off by one": shifted,
     f"w1 and w3 of one expert crossed, layer {LAYER}": crossed,
     "expert 0 of every layer adds nothing": dropped,
@@ -113,8 +122,9 @@ def compare(options: argparse.Namespace, home: Path) -> None:
     if options.fp8:
         tried.append(("FP8", options.fp8, "fp8", right))
     reference: Found | None = None
+    ran: Ran = {}
     for name, weights, precision, stops in tried:
-        found = scored(frame, answers(plan, precision, weights, frame, stops, home))
+        found = scored(frame, answers(plan, precision, weights, frame, stops, home), ran)
         reference = reference or found
         print(f"| {name} | {' | '.join(shown(found, reference, gate(plan)))} |", flush=True)
 
@@ -180,28 +190,31 @@ def answer(path: Path) -> None:
     path.with_suffix(".found").write_text(json.dumps(found), encoding="utf-8")
 
 
-def scored(frame: Any, given: list[list[int]]) -> Found:
-    """As the official scorer judges each answer."""
+def scored(frame: Any, given: list[list[int]], ran: Ran) -> Found:
+    """As the official scorer judges each answer. Programs that are in `ran` aren't run again."""
     from steps.mlperf.rouge import Rouge  # whose libraries the engine's environment lacks
 
     rouge, sandbox = Rouge(), Sandbox.find()
     rows = list(zip(frame.to_dict("records"), map(VOCABULARY.decode, given), strict=True))
-
-    def passed(row: Mapping[str, Any], text: str) -> float:
-        return 100.0 * code.passes(row["id"], row["gt_output"], text, sandbox)
 
     notes = [(row["gt_output"], text) for row, text in rows if row["dataset"] == "OpenOrca"]
     rouges = np.array([rouge.score(ROUGES, truth, text) for truth, text in notes]) * 100
     numbers = [
         gsm8k_match(row["gt_output"], text) for row, text in rows if row["dataset"] == "GSM8K"
     ]
+    programs = [
+        (row["id"], row["gt_output"], text) for row, text in rows if row["dataset"] == "MBXP"
+    ]
+    new = [program for program in dict.fromkeys(programs) if program not in ran]
     with ThreadPoolExecutor(2) as pool:
-        programs = [pair for pair in rows if pair[0]["dataset"] == "MBXP"]
-        ran = list(pool.map(lambda pair: passed(*pair), programs))
+        ended = pool.map(
+            lambda program: code.passes(program[0], program[1], program[2], sandbox), new
+        )
+        ran.update(zip(new, ended, strict=True))
     return {
         **{name: rouges[:, column] for column, name in enumerate(ROUGES)},
         "gsm8k": np.array(numbers),
-        "mbxp": np.array(ran),
+        "mbxp": np.array([100.0 * ran[program] for program in programs]),
         "tokens_per_sample": np.array([float(len(ids)) for ids in given]),
     }
 

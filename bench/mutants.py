@@ -1,13 +1,16 @@
 """Mutants of what judges runs, knows MLCommons' rules and plans: does a test notice each change?
 
-`python -m bench.mutants mlperf --sample 60 --seed 1` changes one place at a time in a copy of the
-checkout, runs the tests of that part, and prints a table of those that none noticed. Mutation
-frameworks want to import the code under another path or to run one suite for all of it; here each
-part has tests of its own, some of which start processes that have to see the change too.
+`python -m bench.mutants rules --sample 60 --seed 1` changes one place at a time in a copy of the
+checkout, runs the tests of that part, and prints a table of those that none noticed. mutmut and
+cosmic-ray start pytest again for each mutant, or change code that is imported already, which the
+processes that tests start don't see. Here a fork of a process that has the libraries imported runs
+the tests of each mutant.
 """
 
 import argparse
 import ast
+import json
+import os
 import random
 import shutil
 import subprocess
@@ -15,22 +18,76 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from steps import ROOT
 from tests.ending import REAL
 
-TESTS = {
-    "judge": ("tests/judge", "tests/submit/test_submission.py", "tests/submit/test_provenance.py"),
-    "mlperf": ("tests/mlperf", "tests/judge", "tests/submit/validate", "tests/plan"),
-    "plan": ("tests/plan", "tests/config", "tests/commands", "tests/schedule"),
+
+@dataclass(frozen=True)
+class Part:
+    """`files`: patterns of what is changed; `tests`: what has to notice, nearest first."""
+
+    files: tuple[str, ...]
+    tests: tuple[str, ...]
+
+
+PARTS = {
+    "rules": Part(
+        ("steps/mlperf/timed_run.py", "steps/mlperf/early_stopping.py", "steps/mlperf/rounds.py"),
+        (
+            *("tests/mlperf", "tests/judge/test_performance_check.py"),
+            *("tests/judge/test_compliance_check.py", "tests/judge/test_accuracy_check.py"),
+            "tests/submit/validate/test_published_traps.py",
+        ),
+    ),
+    "judge": Part(
+        ("steps/judge/*_check.py", "steps/judge/window.py"),
+        (
+            *("tests/judge/test_performance_check.py", "tests/judge/test_accuracy_check.py"),
+            *("tests/judge/test_compliance_check.py", "tests/judge/test_mixed_gate.py"),
+            *("tests/judge/test_quick_check.py", "tests/run/test_journal.py"),
+        ),
+    ),
+    "plan": Part(
+        ("steps/plan/planner.py",),
+        ("tests/plan/test_plan.py", "tests/plan/test_specs.py", "tests/plan/test_cell.py"),
+    ),
 }
-"""By layer of steps/: the tests that have to notice, nearest first."""
 
 COPIED = ("bench", "conf", "containers", "docs", "envs", "steps", "tests", "workflow")
 FILES = ("Snakefile", "pyproject.toml", "reproduce", "Makefile", "README.md", "CONTRIBUTING.md")
-LIMIT_S = 600
+OPTIONS = (
+    *("-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0"),
+    *("-m", f"not ({' or '.join(REAL)})"),
+    # Pytest doesn't rewrite the assertions of a plugin that is imported already.
+    *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
+)
+LIMIT_S = 300
+
+FORKS = """\
+import json, os, signal, sys
+import hydra, hypothesis, numpy, pydantic, pytest, yaml  # what the tests' own imports cost
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        silent = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(silent, stream)
+        os.setpgid(0, 0)
+        signal.alarm(int(sys.argv[1]))
+        sys.path.insert(0, os.getcwd())
+        os._exit(int(pytest.main(json.loads(line))))
+    _, status = os.waitpid(child, 0)
+    try:
+        os.killpg(child, signal.SIGKILL)  # what a mutant's tests have left
+    except ProcessLookupError:
+        pass
+    print(os.waitstatus_to_exitcode(status), flush=True)
+"""
+"""A line of arguments for pytest as JSON in, its exit status out."""
 
 COMPARED: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE,
@@ -127,34 +184,53 @@ def _first(text: str) -> str:
     return text.splitlines()[0][:90].replace("|", "\\|")
 
 
-def killed(mutant: Mutant, home: Path, tests: tuple[str, ...]) -> bool:
-    """Whether a test fails, or doesn't end, on the mutant."""
-    target = home / mutant.path
-    sound = target.read_text(encoding="utf-8")
-    target.write_text(mutant.text, encoding="utf-8")
-    try:
-        return not _passes(home, tests)
-    finally:
-        target.write_text(sound, encoding="utf-8")
+class Tests:
+    """Runs tests of a copy of the checkout."""
+
+    def __init__(self, home: Path, tests: tuple[str, ...], server: "subprocess.Popen[str]") -> None:
+        self._home, self._tests, self._server = home, tests, server
+
+    def kill(self, mutant: Mutant) -> bool:
+        """Whether one fails, or doesn't end, on the mutant."""
+        target = self._home / mutant.path
+        sound = target.read_text(encoding="utf-8")
+        self._write(target, mutant.text)
+        try:
+            return not self.passed()
+        finally:
+            self._write(target, sound)
+
+    def passed(self) -> bool:
+        assert self._server.stdin is not None and self._server.stdout is not None
+        self._server.stdin.write(json.dumps([*OPTIONS, *self._tests]) + "\n")
+        self._server.stdin.flush()
+        return self._server.stdout.readline().strip() == "0"
+
+    def _write(self, target: Path, text: str) -> None:
+        """Python tells a compiled file's age by second and size, which two mutants may share."""
+        for compiled in (target.parent / "__pycache__").glob(f"{target.stem}.*"):
+            compiled.unlink()
+        target.write_text(text, encoding="utf-8")
 
 
-def _passes(home: Path, tests: tuple[str, ...]) -> bool:
-    marks = f"not ({' or '.join(REAL)})"
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", marks, "-p", "no:cacheprovider"]
-    try:
-        done = subprocess.run(
-            [*command, *tests], cwd=home, capture_output=True, timeout=LIMIT_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return False
-    return done.returncode == 0
+@contextmanager
+def testing(home: Path, tests: tuple[str, ...]) -> Iterator[Tests]:
+    command = [sys.executable, "-c", FORKS, str(LIMIT_S)]
+    pipe = subprocess.PIPE
+    known = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    with subprocess.Popen(
+        command, cwd=home, stdin=pipe, stdout=pipe, text=True, env=known
+    ) as server:
+        yield Tests(home, tests, server)
+        assert server.stdin is not None
+        server.stdin.close()
 
 
-def chosen(layer: str, sample: int, seed: int) -> list[Mutant]:
-    files = sorted((ROOT / "steps" / layer).rglob("*.py"))
+def chosen(part: Part, sample: int, seed: int) -> list[Mutant]:
+    files = sorted(path for pattern in part.files for path in ROOT.glob(pattern))
     paths = [path.relative_to(ROOT) for path in files]
     every = [m for p in paths for m in mutants(p, (ROOT / p).read_text(encoding="utf-8"))]
-    print(f"{layer}: {len(every):,} mutants, {min(sample, len(every)):,} tried", flush=True)
+    print(f"{len(every):,} mutants, {min(sample, len(every)):,} tried", flush=True)
     return random.Random(seed).sample(every, min(sample, len(every)))
 
 
@@ -176,26 +252,27 @@ def table(survivors: list[Mutant]) -> str:
 
 def main(given: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.mutants", description=__doc__)
-    parser.add_argument("layer", choices=sorted(TESTS))
+    parser.add_argument("part", choices=sorted(PARTS))
     parser.add_argument("--sample", type=int, default=100, metavar="N")
     parser.add_argument("--seed", type=int, default=1, metavar="N")
-    parser.add_argument("--tests", nargs="+", default=None, help="instead of the layer's")
     arguments = parser.parse_args(given)
-    tests = tuple(arguments.tests or TESTS[arguments.layer])
+    part = PARTS[arguments.part]
     survivors: list[Mutant] = []
     with tempfile.TemporaryDirectory() as folder:
         home = copied(Path(folder) / "checkout")
-        if not _passes(home, tests):
-            print("error: the tests fail without any mutant", file=sys.stderr)
-            return 1
-        tried = chosen(arguments.layer, arguments.sample, arguments.seed)
-        for number, mutant in enumerate(tried, 1):
-            begun = time.monotonic()
-            dead = killed(mutant, home, tests)
-            survivors += [] if dead else [mutant]
-            word = "killed" if dead else "SURVIVES"
-            seconds = time.monotonic() - begun
-            print(f"{number} {mutant.path}:{mutant.line} {word} ({seconds:.0f} s)", flush=True)
+        with testing(home, part.tests) as tests:
+            if not tests.passed():
+                subprocess.run([sys.executable, "-m", "pytest", *OPTIONS, *part.tests], cwd=home)
+                print("error: the tests fail without any mutant", file=sys.stderr)
+                return 1
+            tried = chosen(part, arguments.sample, arguments.seed)
+            for number, mutant in enumerate(tried, 1):
+                begun = time.monotonic()
+                dead = tests.kill(mutant)
+                survivors += [] if dead else [mutant]
+                word = "killed" if dead else f"SURVIVES {mutant.before} -> {mutant.after}"
+                seconds = time.monotonic() - begun
+                print(f"{number} {mutant.path}:{mutant.line} {word} ({seconds:.0f} s)", flush=True)
     share = 100 * (1 - len(survivors) / max(1, len(tried)))
     print(f"{share:.0f} % of {len(tried)} killed\n\n{table(survivors)}")
     return 0

@@ -17,6 +17,8 @@ from pathlib import Path
 
 from steps import ROOT
 from steps.base.record import Manifest
+from steps.config.results import result_of
+from steps.config.run_results import EngineReport, RunResult
 from steps.mlperf.detail import read_detail
 from steps.mlperf.loadgen import ANSWERS, DETAIL
 from steps.plan.frozen import frozen_plan
@@ -32,7 +34,7 @@ class Found:
 
     entries: list[bytes]
     tokens_per_second: float
-    engines: list[dict[str, object]]
+    engines: tuple[EngineReport, ...]
 
 
 def measured(system: str) -> Found:
@@ -46,7 +48,7 @@ def measured(system: str) -> Found:
     return Found(
         entries_of(answers.file(LOG)),
         float(speed.get("result_tokens_per_second")),
-        answers.result["engines"],
+        result_of(answers, RunResult).engines,
     )
 
 
@@ -60,7 +62,7 @@ def main() -> None:
     system = parser.parse_args().system
     one, several = measured(ONE), measured(system)
     for engine in several.engines:
-        print(f"{engine['name']}: {engine['samples']} answers, {engine['device']}")
+        print(f"{engine.name}: {engine.samples} answers, {engine.device}")
     print(
         f"Offline tokens/s: {ONE} {one.tokens_per_second:,.0f}, {system} "
         f"{several.tokens_per_second:,.0f}, {several.tokens_per_second / one.tokens_per_second:.2f}"

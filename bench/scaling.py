@@ -9,7 +9,11 @@ routing is bench.routing's subject.
 import argparse
 import os
 import random
+import signal
+import threading
+import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -17,7 +21,8 @@ from typing import Any
 
 from bench import ratios, subjects
 from bench.forks import forked
-from bench.subjects import Measured
+from bench.kills import descendants
+from bench.subjects import OUTPUT_TOKENS, Measured
 from steps.base.console import Console
 from steps.config.layers import merged
 from steps.config.runs import PerformanceRunConfig
@@ -35,6 +40,9 @@ DATASET = 256
 """LoadGen rounds a query up to whole copies of it."""
 
 PLACES = 32
+
+ANSWERS_PER_SECOND = 15.0
+"""As of Llama 2 70B on one accelerator: 4,307 tokens/s of MI325X (v5.1) are 14.7 answers."""
 
 
 def static(weights: Sequence[float]) -> type[Dispatcher]:
@@ -159,18 +167,106 @@ def ordered(queries: int, tpot_ms: float, rounds: int) -> None:
     ratios.keep("offline-order", "tokens/s, longest prompts first over as issued", 1.0, found)
 
 
+@dataclass(frozen=True)
+class Nodes:
+    """`nodes`: each with the speeds of its engines. `lost`: the one that is killed half-way."""
+
+    nodes: tuple[tuple[float, ...], ...]
+    lost: int | None = None
+
+    @property
+    def speeds(self) -> tuple[float, ...]:
+        return tuple(speed for node in self.nodes for speed in node)
+
+
+EIGHT, FASTER, SEVEN = (1.0,) * 8, (1.24,) * 8, (1.0,) * 7
+CLUSTERS: dict[str, Nodes] = {
+    "8 nodes": Nodes((EIGHT,) * 8),
+    "4 and 2 nodes": Nodes((EIGHT,) * 4 + (FASTER,) * 2),
+    "12 nodes, 94 engines": Nodes((EIGHT,) * 10 + (SEVEN,) * 2),
+    "12 nodes, one lost": Nodes((EIGHT,) * 10 + (SEVEN,) * 2, lost=3),
+}
+"""Published ones. v5.1: eight nodes of MI355X, four of MI300X with two of MI325X. v6.0: 94
+accelerators."""
+
+WORKER = "steps.run.engines.worker"
+KILLED_AT = 0.5
+
+
+def clusters(seconds: float, rounds: int) -> None:
+    """Engines answer at the pace of accelerators, so that two cores are no bottleneck."""
+    tpot_ms = 1000 * PLACES / (OUTPUT_TOKENS * ANSWERS_PER_SECOND)
+    queries = round(seconds * ANSWERS_PER_SECOND)
+    print(
+        f"Offline, {queries:,} samples per engine at {ANSWERS_PER_SECOND:g} a second, each engine ±"
+        f"{JITTER:.0%} for good and from second to second; work done over the sum of the parts"
+    )
+    found: dict[str, list[float]] = {name: [] for name in CLUSTERS}
+    for number in range(1, rounds + 1):
+        part = offline([1.0], queries, tpot_ms)
+        for name, cluster in CLUSTERS.items():
+            speeds = speeds_of(cluster.speeds, number)
+            wanted = part * sum(speeds)
+            total = round(queries * sum(speeds))
+            if cluster.lost is None:
+                found[name].append(offline(speeds, total, tpot_ms) / wanted)
+            else:
+                first = sum(map(len, cluster.nodes[: cluster.lost]))
+                lost = range(first, first + len(cluster.nodes[cluster.lost]))
+                found[name].append(_without(speeds, lost, total, tpot_ms, seconds, wanted))
+        columns = [f"{name} {values[-1]:.3f}" for name, values in found.items()]
+        print(f"{number}: {'; '.join(columns)}; load {os.getloadavg()[0]:.1f}", flush=True)
+    ratios.keep("offline-clusters", "work done over the sum of the parts'", 0.97, found)
+
+
+def _without(
+    speeds: Sequence[float],
+    lost: range,
+    queries: int,
+    tpot_ms: float,
+    seconds: float,
+    wanted: float,
+) -> float:
+    """Over what the engines that are left could do in the time that is left."""
+    config = settings(speeds, queries, tpot_ms, placement={"on_failure": "redispatch"})
+    after_s = KILLED_AT * seconds
+
+    def killing(home: Path, console: Console) -> Measured:
+        threading.Thread(target=_kill, args=(os.getpid(), lost, home, after_s), daemon=True).start()
+        return measure(config, None, home, console)
+
+    done = forked(killing)
+    if len(done.result.failures) != len(lost):
+        raise SystemExit(f"{len(done.result.failures)} engines were lost, not {len(lost)}")
+    left = 1 - sum(speeds[n] for n in lost) / sum(speeds)
+    whole_s = min(after_s, done.seconds)
+    return done.tokens / (wanted * (whole_s + left * (done.seconds - whole_s)))
+
+
+def _kill(pid: int, lost: range, home: Path, after_s: float) -> None:
+    """From LoadGen's first moment on."""
+    while not list(home.glob("**/mlperf_log_detail.txt")):
+        time.sleep(0.05)
+    time.sleep(after_s)
+    workers = [child for child, line in descendants(pid) if WORKER in line]
+    for number in lost:
+        os.kill(workers[number], signal.SIGKILL)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.scaling")
     parser.add_argument("part", nargs="*", default=["mixed", "equal", "ordered"])
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--queries", type=int, default=24_576)
     parser.add_argument("--tpot-ms", type=float, default=0.4)
+    parser.add_argument("--seconds", type=float, default=60, help="of a run of clusters")
     arguments = parser.parse_args()
     parts: dict[str, Any] = {
         "mixed": lambda: mixed(arguments.queries, arguments.tpot_ms, arguments.rounds),
         "equal": lambda: equal(
             arguments.queries // 6, arguments.tpot_ms, (2, 4, 8), arguments.rounds
         ),
+        "clusters": lambda: clusters(arguments.seconds, arguments.rounds),
         "ordered": lambda: ordered(arguments.queries // 4, arguments.tpot_ms, arguments.rounds),
     }
     for part in arguments.part:

@@ -17,7 +17,9 @@ from steps.base.console import Console
 from steps.base.record import MANIFEST, Workspace, publish
 from steps.base.strict import Scenario
 from steps.config.layers import merged
+from steps.config.run_results import RunResult
 from steps.config.runs import PerformanceRunConfig
+from steps.config.weights import WeightsResult
 from steps.mlperf.detail import read_detail
 from steps.mlperf.loadgen import DETAIL, P99, SAMPLES_FILE, TTFT_KEY
 from steps.plan.make import make
@@ -43,14 +45,14 @@ class Measured:
     valid: bool
     ttft_p90_ms: float | None
     ttft_p99_ms: float | None
-    result: dict[str, Any]
+    result: RunResult
 
 
 def artifacts(home: Path, samples: int) -> dict[str, Path]:
     """A model of one byte and that many prompts; the manifests by role."""
     with publish(home / "model", step="model", config={}, inputs={}, code="") as workspace:
         (workspace.directory / "model.safetensors").write_bytes(b"x")
-        workspace.result = {"name": "tiny", "simulated": False}
+        workspace.result = WeightsResult(name="tiny", simulated=False).dumped()
     draw = random.Random(0)
     mu = math.log(PROMPT_TOKENS) - PROMPT_SIGMA**2 / 2
     prompts = []
@@ -104,11 +106,10 @@ def run(
 ) -> Measured:
     """One LoadGen run in this process."""
     workspace = Workspace(home)
-    execute("PerformanceOnly", settings, inputs, workspace, console)
-    return read(home, workspace.result)
+    return read(home, execute("PerformanceOnly", settings, inputs, workspace, console))
 
 
-def read(home: Path, result: dict[str, Any]) -> Measured:
+def read(home: Path, result: RunResult) -> Measured:
     """Values from LoadGen's log and samples.csv. Seconds from first issue to last answer."""
     detail = read_detail(home / DETAIL)
     with (home / SAMPLES_FILE).open(encoding="utf-8", newline="") as stream:

@@ -1,5 +1,6 @@
 """A copy of the project that a test may edit or run in; how a run of the tests ends."""
 
+import gc
 import hashlib
 import os
 import pickle
@@ -77,8 +78,6 @@ LONGEST = (
     "tests/commands/tune/test_command.py",
     "tests/plan/test_accepted.py",
     "tests/config/test_published_systems.py",
-    "tests/commands/tune/test_journal.py",
-    "tests/run/test_fleet.py",
     "tests/run/test_sut.py",
     "tests/run/test_journal.py",
     "tests/schedule/test_supervisor.py",
@@ -113,6 +112,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     slow = {item.path for item in items if item.get_closest_marker("engine")}
     slow |= {ROOT / name for name in LONGEST}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported and collected lasts: the garbage collector needn't look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 def copy_project(destination: Path) -> Path:

@@ -34,13 +34,15 @@ def unusable() -> str | None:
 @dataclass(frozen=True)
 class Host:
     """`model`: of its accelerators, None for none; `count`: how many its tools list; `driver`: of
-    them, "" for the recorded one. `slow_s`: how long its tool takes.
+    them, "" for the recorded one. `slow_s`: how long its tool takes. `taken`: how many of them
+    somebody else has.
     """
 
     model: str | None
     count: int = 8
     driver: str = ""
     slow_s: int = 0
+    taken: int = 0
 
 
 def tools(home: Path, host: Host) -> str:
@@ -54,7 +56,9 @@ def tools(home: Path, host: Host) -> str:
         for device in devices:
             device["driver"]["version"] = host.driver or device["driver"]["version"]
         (home / "static.json").write_text(json.dumps(recorded), encoding="utf-8")
-        listed = f"sleep {host.slow_s}; cat {shlex.quote(str(home / 'static.json'))}"
+        used = [{"mem_usage": {"used_vram": 90000 if n < host.taken else 283}} for n in range(8)]
+        (home / "metric.json").write_text(json.dumps(used[: host.count]), encoding="utf-8")
+        listed = f'sleep {host.slow_s}; cat {shlex.quote(str(home))}/"$1".json'
     for name, text in {"amd-smi": listed, "rocm-smi": "exit 1"}.items():
         (home / name).write_text(f"#!/bin/sh\n{text}\n", encoding="ascii")
         (home / name).chmod(0o755)

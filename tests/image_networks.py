@@ -120,7 +120,8 @@ def picture(number: int) -> bytes:
 
 
 def write(directory: Path) -> None:
-    """captions.tsv, statistics.npz, inception.pth, clip/ and log.json, in an order of its own."""
+    """captions.tsv, statistics.npz, inception.pth, clip/ and log.json, in an order of its own;
+    broken.pth is an inception.pth of no numbers."""
     directory.mkdir(parents=True, exist_ok=True)
     rows = [f"{n}\t{n}\t{caption}\n" for n, caption in enumerate(CAPTIONS)]
     text = "id\timage_id\tcaption\n" + "".join(rows)
@@ -130,6 +131,8 @@ def write(directory: Path) -> None:
     mean = 0.5 + 0.2 * noise(6, FEATURES).double().numpy()
     numpy.savez(directory / "statistics.npz", mu=mean, sigma=covariance)
     torch.save(inception(), directory / "inception.pth")
+    broken = {name: value.fill_(float("nan")) for name, value in inception().items()}
+    torch.save(broken, directory / "broken.pth")
     write_clip(directory / "clip")
     entries = [
         f'{{ "seq_id" : {at}, "qsl_idx" : {n}, "data" : "{picture(n).hex().upper()}" }}'

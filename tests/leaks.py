@@ -1,16 +1,17 @@
 """Runs a command and fails if it leaves something behind: `python -m tests.leaks COMMAND...`
 
-Looked for are processes, sockets that listen, files and folders of the shared temporary folders,
-containers and mounts. Files, containers and mounts that others make meanwhile on the same machine
-count too, so a machine that somebody works on may give false alarms.
+Looked for are processes, sockets that listen, temporary files and folders, containers and mounts.
+Only what is certainly the command's counts, so that others may work on the same machine meanwhile:
+the command has a temporary folder of its own, its processes have a mark, its containers have
+Reprise's label. What it writes elsewhere, as below /dev/shm, isn't seen.
 """
 
 import ctypes
 import os
-import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Collection, Iterator, Mapping
@@ -18,21 +19,25 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from steps import ROOT
+
 MARK = "REPRISE_LEAK_CHECK"
 """Whatever the command starts has this variable, with a value of its own."""
 
-FOLDERS = (Path("/tmp"), Path("/dev/shm"))
-
 KEPT = {
-    "pytest-of-*": "pytest keeps the folders of its last three runs",
     "ray": "Ray keeps its logs of earlier sessions",
     "hsperfdata_*": "Java's, empty",
-    "libpod_lock": "podman's own, which this check asks too",
 }
-"""Names that may stay in a temporary folder, and why."""
+"""Names that may stay in the command's own temporary folder, and why."""
+
+PYTESTS = "PYTEST_DEBUG_TEMPROOT"
+"""Where pytest keeps the folders of its last three runs: no leak, and short names for sockets."""
 
 SETTLE_S = 10.0
 """What was told to end gets this long."""
+
+CHECKOUT = "org.reprise.checkout"
+"""The label that every container of Reprise has; imported, it would need Docker's package."""
 
 PR_SET_CHILD_SUBREAPER = 36
 ENGINES = ("docker", "podman")
@@ -55,15 +60,16 @@ class Seen:
         }
 
 
-def look(mark: str, folders: tuple[Path, ...] = FOLDERS) -> Seen:
+def look(mark: str, own: Path) -> Seen:
+    """`own`: the command's temporary folder."""
     ours = dict(processes(mark))
     return Seen(
         {
             "process": ours,
             "socket": dict(sockets(ours.keys())),
-            "temporary": dict(entries(folders)),
+            "temporary": dict(entries(own)),
             "container": dict(containers()),
-            "mount": dict(mounts()),
+            "mount": dict(mounts(own)),
         }
     )
 
@@ -85,59 +91,59 @@ def processes(mark: str) -> Iterator[tuple[str, str]]:
 
 
 def sockets(ours: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Addresses that one of our processes listens at, or nobody that is known."""
-    owners = _holders()
-
-    def others(number: str) -> bool:
-        holders = owners.get(f"socket:[{number}]", set())
-        return bool(holders) and not holders & set(ours)
+    """Addresses that one of our processes listens at."""
+    owners = _holders(ours)
 
     for name in ("tcp", "tcp6"):
         for line in _lines(Path("/proc/net") / name)[1:]:
             _, local, _, state, _, _, _, _, _, number, *_ = line.split()
-            if state == "0A" and not others(number):  # it listens
+            if state == "0A" and f"socket:[{number}]" in owners:  # it listens
                 port = int(local.rpartition(":")[2], 16)
                 yield f"{name} {local}", f"port {port} ({name})"
     for line in _lines(Path("/proc/net/unix"))[1:]:
         fields = line.split()
-        if len(fields) == 8 and int(fields[3], 16) & 0x10000 and not others(fields[6]):
+        listens = len(fields) == 8 and int(fields[3], 16) & 0x10000
+        if listens and f"socket:[{fields[6]}]" in owners:
             yield fields[7], f"unix {fields[7]}"
 
 
-def _holders() -> dict[str, set[str]]:
-    """By what a descriptor is, the processes that have one."""
-    found: dict[str, set[str]] = {}
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has ended, or is another user's
-            for descriptor in os.listdir(process / "fd"):
+def _holders(ours: Collection[str]) -> set[str]:
+    """What descriptors of our processes are."""
+    found = set()
+    for process in ours:
+        folder = Path("/proc") / process / "fd"
+        with suppress(OSError):  # it has ended
+            for descriptor in os.listdir(folder):
                 with suppress(OSError):
-                    target = os.readlink(process / "fd" / descriptor)
-                    found.setdefault(target, set()).add(process.name)
+                    found.add(os.readlink(folder / descriptor))
     return found
 
 
-def entries(folders: tuple[Path, ...]) -> Iterator[tuple[str, str]]:
-    for folder in folders:
-        for path in folder.iterdir() if folder.is_dir() else ():
-            if not any(path.match(name) for name in KEPT):
-                yield str(path), str(path)
+def entries(own: Path) -> Iterator[tuple[str, str]]:
+    for path in own.iterdir():
+        if not any(path.match(name) for name in KEPT):
+            yield str(path), str(path)
 
 
 def containers() -> Iterator[tuple[str, str]]:
-    """Containers of every engine that is here and answers."""
+    """Reprise's, of every engine that is here and answers."""
     for engine in ENGINES:
         if shutil.which(engine) is None:
             continue
-        asked = [engine, "ps", "--all", "--format", "{{.ID}} {{.Image}} {{.Names}}"]
+        shown = "{{.ID}} {{.Image}} {{.Names}}"
+        asked = [engine, "ps", "--all", "--filter", f"label={CHECKOUT}", "--format", shown]
         done = subprocess.run(asked, capture_output=True, text=True, timeout=LIMIT_S, check=False)
         for line in done.stdout.splitlines() if done.returncode == 0 else ():
             yield f"{engine} {line.split()[0]}", f"{engine}: {line}"
 
 
-def mounts() -> Iterator[tuple[str, str]]:
+def mounts(own: Path) -> Iterator[tuple[str, str]]:
+    """Those in the command's folder, in pytest's, and in the checkout."""
     for line in _lines(Path("/proc/self/mountinfo")):
         fields = line.split()
-        yield f"{fields[0]} {fields[4]}", re.sub(r"\\040", " ", fields[4])
+        path = fields[4].replace("\\040", " ")
+        if any(place in path for place in (str(own), "/pytest-of-", str(ROOT))):
+            yield f"{fields[0]} {path}", path
 
 
 def _lines(path: Path) -> list[str]:
@@ -147,22 +153,42 @@ def _lines(path: Path) -> list[str]:
         return []
 
 
-def run(
-    command: list[str], folders: tuple[Path, ...] = FOLDERS
-) -> tuple[int, dict[str, list[str]]]:
-    """The command's exit status, and what it left behind, by kind."""
+def run(command: list[str]) -> tuple[int, dict[str, list[str]]]:
+    """The command's exit status, and what it left behind, by kind.
+
+    Its temporary folder is removed if it left nothing there.
+    """
     # Orphans become this process's children, also those that cleared their environment.
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     mark = uuid.uuid4().hex
-    before = look(mark, folders)
-    status = subprocess.run(command, env={**os.environ, MARK: mark}, check=False).returncode
-    limit = time.monotonic() + SETTLE_S
+    own = Path(tempfile.mkdtemp(prefix="tests-"))
+    before = look(mark, own)
+    environment = {PYTESTS: tempfile.gettempdir(), **os.environ, MARK: mark, "TMPDIR": str(own)}
+    status = _ended(subprocess.Popen(command, env=environment))
+    limit, clean = time.monotonic() + SETTLE_S, 0
     while True:
         _reap()
-        left = {kind: new for kind, new in look(mark, folders).since(before).items() if new}
-        if not left or time.monotonic() > limit:
+        left = {kind: new for kind, new in look(mark, own).since(before).items() if new}
+        clean = 0 if left else clean + 1
+        # A process that another started while they were listed is found by the second look.
+        if clean == 2 or time.monotonic() > limit:
+            if "temporary" not in left:
+                shutil.rmtree(own, ignore_errors=True)
             return status, left
         time.sleep(0.5)
+
+
+def _ended(process: "subprocess.Popen[bytes]") -> int:
+    """Its exit status; orphans that end before it are reaped, as the machine's first process does.
+
+    An interrupt at a terminal is the command's too, which ends by it.
+    """
+    while process.returncode is None:
+        with suppress(KeyboardInterrupt):
+            one, status = os.waitpid(-1, 0)
+            if one == process.pid:
+                process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode
 
 
 def _reap() -> None:

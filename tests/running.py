@@ -88,11 +88,19 @@ class Running:
         while not list(self.home.glob(".out.*/mlperf_log_detail.txt")):
             assert time.monotonic() < limit
             assert self.process.poll() is None, self.process.communicate()[1]
+            self._look_for_engines()
             time.sleep(0.02)
-        self.engines = [
-            pid for pid in below(self.process.pid) if "steps.run.engines.worker" in command_of(pid)
-        ]
+        self._look_for_engines()
         assert len(self.engines) == self._expected
+
+    def _look_for_engines(self) -> None:
+        """All are there before LoadGen begins; a short run may be over when this looks again."""
+        if len(self.engines) < self._expected:
+            self.engines = [
+                pid
+                for pid in below(self.process.pid)
+                if "steps.run.engines.worker" in command_of(pid)
+            ]
 
     def first_engine(self) -> int:
         """As soon as its process is there, long before it is ready."""
@@ -123,12 +131,12 @@ def below(pid: int) -> list[int]:
 def command_of(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return ""
 
 
 def alive(pid: int) -> bool:
     try:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False

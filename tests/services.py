@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.programs import PATH
 
 PACKAGES = (
-    *("docker.io", "podman", "mmdebstrap", "iptables"),
+    *("docker.io", "podman", "catatonit", "mmdebstrap", "iptables"),
     *("slurm-wlm", "munge", "openssh-server", "openssh-client"),
     *("chromium", "chromium-driver", "zsh", "libnuma1"),
 )
@@ -25,6 +25,7 @@ PACKAGES = (
 PROGRAMS = {
     "docker.io": "dockerd",
     "podman": "podman",
+    "catatonit": "catatonit",
     "mmdebstrap": "mmdebstrap",
     "iptables": "iptables",
     "slurm-wlm": "slurmctld",

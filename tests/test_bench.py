@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import deaths, kills, ratios, routing
+from bench import deaths, kills, mixture, ratios, routing
 from bench.scaling import GENERATIONS
 from steps.run.sut.dispatch import Dispatcher
 
@@ -63,3 +63,19 @@ def test_deaths_are_counted_by_kind() -> None:
     lines = deaths.table(outcomes).splitlines()
     assert len(lines) == 2 + len(trials)
     assert "| step | SIGKILL | 2 | 1 | 90.5 | 180.0 |" in lines
+
+
+def test_experts_change_places_in_the_layers_named_alone() -> None:
+    names = [
+        f"model.layers.{layer}.block_sparse_moe.experts.{expert}.w1.weight"
+        for layer in (7, 17)
+        for expert in range(4)
+    ]
+    weights = {name: name.encode() for name in names}
+    everywhere = mixture.exchanged(weights, 0, 2)
+    assert [list(everywhere.values()).index(weights[name]) for name in names] == [
+        *(2, 1, 0, 3),
+        *(6, 5, 4, 7),
+    ]
+    one = mixture.exchanged(weights, 0, 2, ".layers.7.")
+    assert [list(one.values()).index(weights[name]) for name in names] == [2, 1, 0, 3, 4, 5, 6, 7]

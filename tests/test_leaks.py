@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -24,33 +25,31 @@ PLANTED = {
         "if os.fork(): os._exit(0)\n"
         "time.sleep(300)"
     ),
-    "temporary": "import os; os.mkdir('vllm_dist_0123')",
+    "temporary": "import tempfile; tempfile.mkdtemp(prefix='vllm_dist_')",
 }
 
 
 def ran(code: str, home: Path) -> tuple[int, dict[str, list[str]]]:
-    """The check of one command in a folder of its own, which is the only temporary one.
+    """The check of one command.
 
     In a process of its own: it adopts orphans, of which pytest has others.
     """
     program = (
         "import json, sys; from pathlib import Path; from tests import leaks; "
         "leaks.SETTLE_S = 1.0; home = Path(sys.argv[2]); "
-        "found = leaks.run([sys.executable, '-c', sys.argv[1]], (home,)); "
-        "home.with_name('found').write_text(json.dumps(found))"
+        "found = leaks.run([sys.executable, '-c', sys.argv[1]]); "
+        "(home / 'found').write_text(json.dumps(found))"
     )
-    home = home / "temporary"
-    home.mkdir()
-    moved = f"import os; os.chdir({str(home)!r})\n{code}"
     # Without pipes, which what is left behind would hold open.
     subprocess.run(
-        [sys.executable, "-c", program, moved, str(home)],
+        [sys.executable, "-c", program, code, str(home)],
         cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(home)},
         stdout=subprocess.DEVNULL,
         check=True,
         timeout=LIMIT_S,
     )
-    status, left = json.loads((home.with_name("found")).read_text())
+    status, left = json.loads((home / "found").read_text())
     return status, left
 
 
@@ -60,7 +59,8 @@ def test_what_a_command_leaves_is_found(what: str, tmp_path: Path) -> None:
     try:
         assert status == 0
         if what == "temporary":
-            assert left["temporary"] == [str(tmp_path / "temporary/vllm_dist_0123")]
+            (path,) = left["temporary"]
+            assert Path(path).name.startswith("vllm_dist_") and Path(path).is_dir()
         else:
             assert len(left["process"]) == 1
         if what == "socket":
@@ -70,10 +70,32 @@ def test_what_a_command_leaves_is_found(what: str, tmp_path: Path) -> None:
             os.kill(int(words.partition(":")[0]), signal.SIGKILL)
 
 
+def test_what_others_do_meanwhile_is_no_leak(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert str(os.fstat(server.fileno()).st_ino) in Path("/proc/net/tcp").read_text()
+        port = server.getsockname()[1]
+        seen = leaks.look("no process has this mark", tmp_path)
+    assert f"port {port} (tcp)" not in seen.things["socket"].values()
+    assert "/" not in seen.things["mount"].values()
+
+
 def test_what_ends_and_is_removed_is_no_leak(tmp_path: Path) -> None:
-    code = "import subprocess; open('x', 'w').close(); os.unlink('x')\n"
+    code = "import subprocess, tempfile; tempfile.TemporaryDirectory().cleanup()\n"
     status, left = ran(f"{code}subprocess.Popen(['sleep', '0.3'])", tmp_path)
-    assert status == 0 and not {"process", "temporary"} & left.keys()
+    assert (status, left) == (0, {})
+    assert not list(tmp_path.glob("tests-*")), "its temporary folder is gone too"
+
+
+def test_an_orphan_that_ends_is_gone_at_once(tmp_path: Path) -> None:
+    """Tests wait until a process's folder in /proc is gone."""
+    code = (
+        "import subprocess, time\nfrom pathlib import Path\n"
+        "words = ['sh', '-c', 'sleep 0.2 & echo $!']\n"
+        "orphan = Path('/proc', subprocess.check_output(words, text=True).strip())\n"
+        "limit = time.monotonic() + 20\n"
+        "while orphan.exists(): assert time.monotonic() < limit; time.sleep(0.05)\n"
+    )
+    assert ran(code, tmp_path) == (0, {})
 
 
 def test_a_container_and_a_mount_are_new_things() -> None:

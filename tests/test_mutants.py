@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from bench import mutants
+from tests.conftest import ROOT
 
 SOURCE = '''"""A module."""
 
@@ -41,17 +42,19 @@ def test_a_mutant_that_a_test_notices_is_killed_and_another_survives(tmp_path: P
     (tmp_path / "steps").mkdir()
     (tmp_path / PATH).write_text(SOURCE, encoding="utf-8")
     (tmp_path / "pytest.ini").write_text(
-        "[pytest]\nmarkers =\n  engine\n  e2e\n  long\n  system\n", encoding="utf-8"
+        "[pytest]\nmarkers =\n  engine\n  e2e\n  long\n  system\n  command\n", encoding="utf-8"
     )
     (tmp_path / "test_x.py").write_text(
         "from steps.x import holds\ndef test(): assert holds(1.5) and not holds(9)\n",
         encoding="utf-8",
     )
-    verdicts = {
-        mutant.after: mutants.killed(mutant, tmp_path, ("test_x.py",))
-        for mutant in mutants.mutants(PATH, SOURCE)
-        if mutant.after in ("return value * 2 < limit + 1", "return value / 2 <= limit + 1")
-    }
+    with mutants.testing(tmp_path, ("test_x.py",)) as tests:
+        assert tests.passed()
+        verdicts = {
+            mutant.after: tests.kill(mutant)
+            for mutant in mutants.mutants(PATH, SOURCE)
+            if mutant.after in ("return value * 2 < limit + 1", "return value / 2 <= limit + 1")
+        }
     assert verdicts == {
         "return value * 2 < limit + 1": True,
         "return value / 2 <= limit + 1": False,
@@ -64,3 +67,9 @@ def test_the_table_has_a_row_for_each_survivor_and_room_for_its_reason() -> None
     assert mutants.table([survivor]).splitlines()[-1] == (
         "| steps/x.py:7 | `if a | b:` | `if a & b:` | |"
     )
+
+
+def test_every_parts_files_and_tests_are_there() -> None:
+    for part in mutants.PARTS.values():
+        assert all(list(ROOT.glob(pattern)) for pattern in part.files)
+        assert all((ROOT / name).exists() for name in part.tests)

@@ -73,22 +73,31 @@ def value_of(text: str, name: str) -> Any:
 
 def value_at(path: Path) -> Any:
     """What a file stands for. Raises UserError for a file that can't be read."""
+    return value_of(text_at(path), str(path))
+
+
+def text_at(path: Path) -> str:
+    """Raises UserError for a file that can't be read."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise UserError(f"{path} can't be read: {reason_of(error)}; restore it") from error
-    return value_of(text, str(path))
 
 
 def mapping_of(path: Path, *, or_nothing: bool = False) -> dict[str, Any]:
     """The keys and values that a file holds. Raises UserError for a file that can't be read, or
     that holds something else; with `or_nothing`, a file of nothing has none.
     """
-    found = value_at(path)
+    return mapping_in(text_at(path), str(path), or_nothing=or_nothing)
+
+
+def mapping_in(text: str, name: str, *, or_nothing: bool = False) -> dict[str, Any]:
+    """As `mapping_of`, of the text of a file that sentences call `name`."""
+    found = value_of(text, name)
     if or_nothing and found is None:
         return {}
     if not isinstance(found, dict):
-        raise UserError(f"{path} can't be read: it has no keys with values; restore it")
+        raise UserError(f"{name} can't be read: it has no keys with values; restore it")
     return found
 
 

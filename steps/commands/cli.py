@@ -10,7 +10,6 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from steps import ROOT
@@ -23,8 +22,8 @@ from steps.schedule import supervisor
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit statuses, as docs/reference/commands.md states them."""
 
-CLOCKS = Path("results/clocks.json")
-"""steps.run.clocks.STATE, which is imported only if it is there."""
+CLOCKS = "results/clocks*.json"
+"""steps.run.clocks.STATES, which is imported only if there are some."""
 
 PROGRAM = "./reproduce"
 HELP = ("-h", "--help")
@@ -151,7 +150,7 @@ def unusable(error: OSError) -> str:
 
 def _reset_clocks() -> None:
     """What a run that was killed had set on this machine (steps/run/clocks.py)."""
-    if not (ROOT / CLOCKS).exists():
+    if not any(ROOT.glob(CLOCKS)):
         return
     from steps.run.clocks import restore
 

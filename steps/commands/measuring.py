@@ -14,8 +14,9 @@ from steps.config import verdicts
 from steps.config.runs import PerformanceRunConfig
 from steps.config.verdicts import Verdict
 from steps.plan.changes import REMADE
-from steps.plan.due import Reason, due, earlier_in, unsettled, wanted
-from steps.plan.frozen import FORCES, RUNS_NOTHING, UNTIL
+from steps.plan.due import Reason, due, earlier_in, packaged, unsettled, wanted
+from steps.plan.frozen import RUNS_NOTHING
+from steps.plan.passed_on import PassedOn, understood
 from steps.plan.plan import Job
 from steps.plan.registry import AFTER_PERFORMANCE, STEPS
 from steps.plan.states import CellState, Part, Trouble, below, selected, troubles, word_for
@@ -46,7 +47,7 @@ def run(asked: Asked, passed_on: Sequence[str]) -> int:
 
 def _measure(asked: Asked) -> int:
     """All runs and verdicts, then the tree if every cell is valid; snakemake's last status."""
-    reasons, status = settled(asked)
+    reasons, status = settled(asked, wanted(asked.plan, asked.here()))
     if status >= 128:
         return status
     measured = bool(reasons.keys() & asked.here())
@@ -69,12 +70,14 @@ def _measure(asked: Asked) -> int:
     return status
 
 
-def settled(asked: Asked) -> tuple[dict[str, Reason], int]:
-    """What is due, by output, and the last status. Artifacts that results wait for are made first,
-    since those results stay if they come out as they were; a failure is met again by what needs
-    them.
+def settled(
+    asked: Asked, needed: Collection[str], options: Sequence[str] = ()
+) -> tuple[dict[str, Reason], int]:
+    """What is due, by output, and the last status. Artifacts of `needed` that results wait for are
+    made first, since those results stay if they come out as they were; a failure is met again by
+    what needs them. `options`: Snakemake's.
     """
-    needed, tried, status = wanted(asked.plan, asked.here()), set[str](), 0
+    tried, status = set[str](), 0
     while True:
         reasons = due(asked.plan, asked.root)
         found = [path for path in unsettled(asked.plan, reasons) if path in needed]
@@ -82,30 +85,32 @@ def settled(asked: Asked) -> tuple[dict[str, Reason], int]:
         if status or tried.issuperset(found):
             return reasons, status
         tried.update(found)
-        status = asked.execute(found)
+        status = asked.execute([*found, *options])
 
 
 def _as_told(asked: Asked, passed_on: Sequence[str]) -> int:
     """With snakemake's arguments: only what they ask for, and which of it isn't valid."""
-    before = due(asked.plan, asked.root).keys()
-    status = asked.execute(passed_on)
-    words = {word.partition("=")[0] for word in passed_on}
-    # With --until, Snakemake leaves out what needs an artifact that it has only just made.
-    while status == 0 and words & UNTIL and not words & FORCES:
-        now = due(asked.plan, asked.root).keys()
-        if not (now < before and _artifacts(asked, before - now)):
-            break
-        before, status = now, asked.execute(passed_on)
+    told = understood(passed_on, asked.plan, asked.judged() if asked.left else ())
+    status = asked.execute(passed_on) if told is None else _due_of(asked, told)
     found = [cell for cell in asked.cells() if cell.state in ("invalid", "damaged", "failed")]
     for line in lines(found, asked):
         print(line, flush=True)
     return status or min(len(found), 1)
 
 
-def _artifacts(asked: Asked, outputs: Collection[str]) -> bool:
-    """Whether any of these is an artifact's."""
-    jobs = (job for job in asked.plan.jobs if job.output in outputs)
-    return any(STEPS[job.step].stage == "artifacts" for job in jobs)
+def _due_of(asked: Asked, told: PassedOn) -> int:
+    """Run what is due of it; no Snakemake is started for nothing."""
+    needed = wanted(asked.plan, told.outputs or packaged(asked.plan))
+    reasons, status = settled(asked, needed, told.options)
+    if status >= 128:
+        return status
+    # What is gone and nothing needs isn't due; here it is asked for by its name.
+    gone = any(not (asked.root / path).exists() for path in told.outputs)
+    if gone or reasons.keys() & needed:
+        return asked.execute([*told.outputs, *told.options]) or status
+    if not status:
+        print(f"{asked.plan.experiment}: nothing to do", flush=True)
+    return status
 
 
 def _interrupted(asked: Asked, status: int) -> int:
@@ -200,4 +205,4 @@ def remake(asked: Asked) -> None:
 
 
 def _judges(job: Job) -> bool:
-    return job.step.endswith("_check")
+    return job.step in verdicts.CLASSES

@@ -26,6 +26,7 @@ from steps.schedule import supervisor
 
 if TYPE_CHECKING:
     from steps.commands import results
+    from steps.plan.plan import Plan
 
 
 def declare(parser: Parser) -> None:
@@ -89,6 +90,7 @@ def command(given: argparse.Namespace) -> int:
     missing = missing_of(asked.plan)
     if reason := refusal(path, ROOT, missing):
         raise UserError(reason)
+    _require_clocks(asked.plan)
     _require_true(replace(asked, left=left(path, ROOT, missing)))
     supervisor.lock(ROOT)
     if (open_ended := revisions.unresolved(path)) and not _runs_nothing(given):
@@ -104,6 +106,14 @@ def command(given: argparse.Namespace) -> int:
     if given.command == "again":
         return measuring.again(asked, words)
     return measuring.run(asked, given.passed_on)
+
+
+def _require_clocks(plan: "Plan") -> None:
+    """Raises UserError where the site allows clocks to be set and nothing can set them."""
+    from steps.schedule.launching import unclocked
+
+    if said := next(filter(None, (unclocked(job, plan) for job in plan.jobs)), ""):
+        raise UserError(said)
 
 
 def _runs_nothing(given: argparse.Namespace) -> bool:

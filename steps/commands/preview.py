@@ -34,8 +34,9 @@ from steps.schedule.looking import missing_here
 class StepCost(Strict):
     """The jobs of one step: how many there are, how many would run, why, and in how many seconds.
 
-    `seconds` is None if that is not known; `why` counts reasons, in words, over jobs. `gigabytes`
-    of disk; `basis`: what time and disk follow from, where that isn't the configuration alone.
+    `seconds` is None if that is not known of any; `unknown`: of how many it isn't. `why` counts
+    reasons, in words, over jobs. `gigabytes` of disk; `basis`: what time and disk follow from,
+    where that isn't the configuration alone.
     """
 
     step: str
@@ -44,6 +45,7 @@ class StepCost(Strict):
     why: dict[str, int]
     waits: bool
     seconds: float | None
+    unknown: int
     gigabytes: float
     basis: tuple[str, ...]
 
@@ -66,7 +68,7 @@ class PlannedCell(Strict):
 
 
 class Preview(Strict):
-    """What a plan would do; `seconds` of machine time, without the steps whose cost isn't known.
+    """What a plan would do; `seconds` of machine time, without the jobs whose time isn't known.
 
     `why`: what differs between what is there and the plan, with the jobs; `wrong`: what is there
     and doesn't hold, a sentence each; `departures`: those from the rules, with the number of their
@@ -135,8 +137,8 @@ def previewed(path: Path, root: Path, typed: Sequence[str] = ()) -> Preview:
             cost(job, facts[job.output], nodes.get(job.key.split("/")[0], 1), root)
             for job in to_run
         ]
-        seconds = sum(c.seconds or 0 for c in costs)
-        total_s += seconds
+        known = [c.seconds for c in costs if c.seconds is not None]
+        total_s += sum(known)
         gigabytes += sum(c.gigabytes for c in costs)
         found = Counter(_in_table(reasons[job.output]) for job in to_run)
         found += Counter(wrong.of_job[job.output] for job in jobs if job.output in wrong.of_job)
@@ -147,7 +149,8 @@ def previewed(path: Path, root: Path, typed: Sequence[str] = ()) -> Preview:
                 due=len(to_run),
                 why=dict(found),
                 waits=wrong.results and step in WAITING,
-                seconds=seconds if all(c.seconds is not None for c in costs) else None,
+                seconds=sum(known) if known or not costs else None,
+                unknown=len(costs) - len(known),
                 gigabytes=sum(c.gigabytes for c in costs),
                 basis=tuple(dict.fromkeys(c.basis for c in costs if c.basis)),
             )
@@ -182,7 +185,7 @@ def previewed(path: Path, root: Path, typed: Sequence[str] = ()) -> Preview:
 def rendered(found: Preview) -> str:
     """The plan as a table, one line per step, with departures from the rules below it."""
     rows = [
-        [one.step, one.jobs, one.due, _why(one), _about(one.seconds), _size(one.gigabytes)]
+        [one.step, one.jobs, one.due, _why(one), _about(one), _size(one.gigabytes)]
         for one in found.steps
     ]
     headers = ["step", "jobs", "to run", "why", "about", "disk"]
@@ -241,8 +244,10 @@ def _why(one: StepCost) -> str:
     return reasons or ("waits for valid results" if one.waits else "holds")
 
 
-def _about(seconds: float | None) -> str:
-    return "not known" if seconds is None else _duration(seconds)
+def _about(one: StepCost) -> str:
+    if one.seconds is None:
+        return "not known"
+    return _duration(one.seconds) + (f", {one.unknown} not known" if one.unknown else "")
 
 
 def _size(gigabytes: float) -> str:
@@ -263,9 +268,9 @@ def _total(found: Preview) -> str:
     spent = _duration(found.seconds) + (" of machine time" if found.nodes > 1 else "")
     total = f"{found.due} of {found.jobs} jobs would run: about {spent} "
     total += f"and {found.gigabytes:.1f} GB of disk"
-    unknown = [one.step for one in found.steps if one.seconds is None]
+    unknown = [f"{one.unknown} of {one.step}" for one in found.steps if one.unknown]
     if unknown:
-        total += f", without {', '.join(unknown)}, whose cost is unknown"
+        total += f", without {', '.join(unknown)}, whose time isn't known"
     return total
 
 

@@ -28,7 +28,7 @@ from steps.plan.states import (
     word_for,
 )
 from steps.plan.unsupported import Standing
-from steps.report.pages import bring_up_to_date
+from steps.report.refresh import bring_up_to_date
 from steps.schedule import supervisor
 
 
@@ -74,7 +74,7 @@ class Asked:
         if (name := scheduler(self.path)) == "local":
             command = [*snakemake(self.path), *passed_on]
             return supervisor.supervise(command, self.root, self.plan.stop_limit_s)
-        found = {"slurm": "steps.schedule.run", "kubernetes": "steps.schedule.kubernetes.run"}
+        found = {"slurm": "steps.schedule.slurm_run", "kubernetes": "steps.schedule.kubernetes.run"}
         module = importlib.import_module(found[name])
         return int(module.run(self.path, list(passed_on), self.root))
 

@@ -32,7 +32,11 @@ class Accelerator(Strict):
 
 
 class Modes(Strict):
-    """Partition modes that a run has its accelerators in."""
+    """Partition modes that a run has its accelerators in.
+
+    `compute`: how many devices an accelerator is split into: 1 in SPX, 2 in DPX, 3 in TPX, 4 in
+    QPX, 8 in CPX. `memory`: how many parts its memory is split into: 4 in NPS4.
+    """
 
     compute: Literal["SPX", "DPX", "TPX", "QPX", "CPX"] = "SPX"
     memory: Literal["NPS1", "NPS2", "NPS4", "NPS8"] = "NPS1"

@@ -11,18 +11,25 @@ from steps.base.strict import Name, Positive, Strict
 from steps.config.compression import ContainerConfig
 from steps.config.container import ImageConfig
 from steps.config.fetch import Commit, FetchSettings, Md5, Sha256
+from steps.config.scale import Mark
 from steps.mlperf.rounds import COUNTS, DIVISIONS, MAY_BE_EMPTY, STATUSES, SYSTEM_TYPES
 
 
 class EnvironmentConfig(Strict):
-    """A native environment made from `envs/<name>.lock`; `probes` are imported to prove it."""
+    """A native environment.
+
+    `name`: of its lock, `envs/<name>.lock`. `probes`: modules that are imported to prove it.
+    """
 
     name: Name
     probes: tuple[str, ...]
 
 
 class EmbeddedModel(Strict):
-    """Source weights. `embedded` is a directory of the repository that carries a manifest."""
+    """Source weights in this repository.
+
+    `name`: of the model. `embedded`: a directory of the repository that carries a manifest.
+    """
 
     name: Name
     embedded: str
@@ -31,10 +38,11 @@ class EmbeddedModel(Strict):
 class HubModel(Strict):
     """Weights on a Hugging Face hub.
 
-    Without a `revision` the head of `main` is looked up once, before the first run, and kept in
-    results/revisions.json; `branch` then says that `revision` is from there. `format`: of weights
-    that are quantized already, null for source weights. `first_shard_md5`: of the first file of
-    weights, where that is published.
+    `name`: of the model; `conf/capacity.yaml` knows its size by it. `repository`: its OWNER/NAME on
+    the hub. `revision`: a commit; null: the head of `main` is looked up once, before the first run,
+    and kept in results/revisions.json. `branch`: says that `revision` is from there. `fetch`: how
+    it is fetched. `format`: of weights that are quantized already, null for source weights.
+    `first_shard_md5`: of the first file of weights, where that is published.
     """
 
     name: Name
@@ -48,8 +56,12 @@ class HubModel(Strict):
 
 
 class StoredModel(Strict):
-    """Source weights in MLCommons' storage: `repository` is the path in its bucket, `uri` the
-    address of the .uri file that leads there; without one they can be planned only."""
+    """Source weights in MLCommons' storage.
+
+    `name`: of the model; `conf/capacity.yaml` knows its size by it. `repository`: the path in its
+    bucket. `uri`: the address of the .uri file that leads there; null: they can be planned only.
+    `fetch`: how they are fetched.
+    """
 
     name: Name
     source: Literal["mlcommons"]
@@ -59,7 +71,12 @@ class StoredModel(Strict):
 
 
 class LocalModel(Strict):
-    """Source weights in a directory of this machine; `repository` says what they are a copy of."""
+    """Source weights in a directory of this machine.
+
+    `name`: of the model; `conf/capacity.yaml` knows its size by it. `repository`: says what they
+    are a copy of. `path`: of the directory. `fetch`: as for other sources; a directory needs
+    nothing of it.
+    """
 
     name: Name
     source: Literal["local"]
@@ -108,7 +125,12 @@ GeneratedRecipe = Literal[
 
 
 class GeneratedDataset(Strict):
-    """Prompts of a generated benchmark, by its recipe; counts are numbers of prompts."""
+    """Prompts of a generated benchmark.
+
+    `name`: of the benchmark that they are for. `recipe`: what generates them
+    (steps/prepare/rehearsal). `evaluation_count`: prompts that runs answer. `calibration_count`:
+    prompts that warm engines up and calibrate weights.
+    """
 
     name: Name
     recipe: GeneratedRecipe
@@ -119,10 +141,11 @@ class GeneratedDataset(Strict):
 class CaptionDataset(Strict):
     """Captions that MLCommons publishes as text, with what their pictures are made and judged by.
 
-    `path`: a directory of this machine, and of folders below it, that has the files, as
-    text_to_image/ of MLCommons' repository has; null: they can be planned only. `files`: md5 of
-    each, null to take any. `evaluation_count`: the first captions of them. `calibration_count`: as
-    often the one that engines warm up with.
+    `name`: of the model that they are for. `recipe`: says that they are MLCommons'. `path`: a
+    directory of this machine, and of folders below it, that has the files, as text_to_image/ of
+    MLCommons' repository has; null: they can be planned only. `files`: md5 of each, null to take
+    any. `evaluation_count`: the first captions of them. `calibration_count`: as often the one that
+    engines warm up with.
     """
 
     name: Name
@@ -154,14 +177,23 @@ class DatasetFile(Strict):
 
 
 class FileSource(Strict):
-    """Where one file of a ready-made dataset is fetched from, as in DatasetFile."""
+    """Where one file of a ready-made dataset is fetched from.
+
+    `uri`: the .uri file that leads to it. `names`: what it may be called there, MLCommons' own name
+    first.
+    """
 
     uri: str
     names: tuple[str, ...]
 
 
 class DatasetFilesConfig(Strict):
-    """The files of a ready-made dataset, fetched as they are."""
+    """The files of a ready-made dataset, fetched as they are.
+
+    `name`: of the model that they are for; messages name it. `recipe`: the dataset's form.
+    `evaluation`: the file that runs are on. `calibration`: the file that weights are calibrated on.
+    `fetch`: how both are fetched.
+    """
 
     name: Name
     recipe: str
@@ -173,9 +205,11 @@ class DatasetFilesConfig(Strict):
 class ReadyDataset(Strict):
     """A dataset that MLCommons publishes tokenized.
 
-    `path`: a directory of this machine, and of folders below it, that has the files; null: they are
-    fetched. The first `evaluation_count` evaluation samples are used, and at most
-    `calibration_count` of the others.
+    `name`: of the model that it is for. `recipe`: its columns and their checks
+    (steps/prepare/ready.py). `evaluation_count`: the first so many evaluation samples are used.
+    `calibration_count`: at most so many of the others. `path`: a directory of this machine, and of
+    folders below it, that has the files; null: they are fetched. `evaluation`: the file that runs
+    are on. `calibration`: the file that weights are calibrated on. `fetch`: how both are fetched.
     """
 
     name: Name
@@ -221,8 +255,12 @@ VALUES: Mapping[str, tuple[str, ...]] = {
 
 
 class RemoteDatasetConfig(Strict):
-    """A dataset that can be planned only; `files` maps the name of each file to its md5, null if
-    unknown."""
+    """A dataset that can be planned only.
+
+    `name`: of the model that it is for. `recipe`: whose columns aren't published.
+    `evaluation_count`: samples that runs would answer. `calibration_count`: samples that weights
+    would be calibrated on. `files`: md5 of each, null if unknown.
+    """
 
     name: Name
     recipe: Literal["gpt-oss-120b"]
@@ -232,14 +270,17 @@ class RemoteDatasetConfig(Strict):
 
 
 class DescribeConfig(Strict):
-    """The fields of a system description that a probe can't know; the probe fills the rest.
+    """The description of a system: what a probe can't know; the probe fills the rest.
 
-    `required`: the fields that the round demands, in the order they are written.
+    `name`: of the system. `fields`: values by MLCommons' names; they win over what is probed, which
+    is kept beside them. `required`: the fields that the round demands, in the order they are
+    written. `rehearsal`: the system is another one than this machine, which stands in for it.
     """
 
     name: Name
     fields: dict[str, str]
     required: tuple[str, ...]
+    rehearsal: Mark | None = None
 
     @model_validator(mode="after")
     def the_checker_takes_the_fields(self) -> Self:

@@ -9,11 +9,16 @@ from steps.base.strict import Name, Positive, PositiveNumber, Scenario, Strict
 from steps.config.languages import Language
 from steps.config.loadgen import Loadgen, Rules
 from steps.config.runs import ComplianceTest
+from steps.config.scale import Mark
 from steps.config.window import WindowBounds
+from steps.mlperf.compliance import Test
 
 
 class Bounds(Strict):
-    """Accuracy bounds of a round, by the checker's names of the metrics."""
+    """Accuracy bounds of a round, both inclusive, by the checker's names of the metrics.
+
+    `minimum`: what a metric has to reach. `maximum`: what it may not exceed.
+    """
 
     minimum: dict[str, PositiveNumber]
     maximum: dict[str, PositiveNumber]
@@ -22,8 +27,10 @@ class Bounds(Strict):
 class Gates(Strict):
     """Accuracy gate of one benchmark: reference scores times a factor, tokens within a band.
 
-    `reference` maps a metric ("rouge1", "rouge2", "rougeL", 0-100) to the score of the reference
-    model on the same dataset; `tokens_per_sample` is that model's mean output length in tokens.
+    `factor`: 0.99 or 0.999, as the gate is called. `reference`: by metric ("rouge1", "rouge2",
+    "rougeL", 0-100) the score of the reference model on the same dataset. `tokens_per_sample`: that
+    model's mean output length in tokens. `tokens_per_sample_tolerance`: how far the mean may be
+    from it, as a share.
     """
 
     factor: Annotated[float, Field(gt=0, le=1)]
@@ -33,16 +40,29 @@ class Gates(Strict):
 
 
 class QuickCheckConfig(Strict):
-    """`minimum`: the share of the source's score that a step has to leave; 0 only measures.
+    """What a step may cost in accuracy, before runs are started.
 
-    The flow stops when the upper end of the 95 % interval misses it.
+    `after`: the step that changed the weights. `minimum`: the share of the source's score that it
+    has to leave; 0 only measures. The flow stops when the upper end of the 95 % interval misses it.
     """
 
     after: Literal["upcycle", "prune", "finetune", "quantize"]
     minimum: Annotated[float, Field(ge=0, le=1)]
 
 
-class PerformanceCheckConfig(Strict):
+class Judged(Strict):
+    """`rehearsal`: the run is of small weights and data, for which no submission takes it."""
+
+    rehearsal: Mark | None = None
+
+
+class PerformanceCheckConfig(Judged):
+    """What a performance run is judged by.
+
+    `scenario`: of the run. `rules`: the round's. `loadgen`: the settings that the log has to show.
+    `window`: which disturbances of the machine the verdict names.
+    """
+
     scenario: Scenario
     rules: Rules
     loadgen: Loadgen
@@ -53,9 +73,10 @@ NO_GATE = "none"
 
 
 class ScorerWeights(Strict):
-    """A network of a scorer on this machine; null: the user has to name it.
+    """A network of a scorer on this machine.
 
-    `sha256`, or its beginning: of the file of weights. Null: any.
+    `path`: of its directory or file; null: the user has to name it. `sha256`: of the file of
+    weights, whole or its beginning; null: any.
     """
 
     path: str | None
@@ -75,15 +96,17 @@ class ImageWeights(Strict):
     side_pixels: Positive
 
 
-class AccuracyCheckConfig(Strict):
-    """`required` names the gate that must hold; the others are reported.
+class AccuracyCheckConfig(Judged):
+    """What an accuracy run is judged by.
 
-    Required "none": the open division asks for no score, and a model that was pruned is shown with
-    the one it has. `scorer`: whose script's metrics are counted. `weights`: of the networks that it
-    judges with. `nltk_data`: where sentences count, a directory with tokenizers/punkt_tab. `kept`:
-    samples whose pictures a submission carries, by the directory's name. `languages`: of the code
-    that is run to score it. `reference_samples`: on how many prompts the reference scores were
-    measured. Scores of another number of prompts are no reference.
+    `scenario`: of the run. `dataset_size`: samples that have to be answered. `reference_samples`:
+    on how many prompts the reference scores were measured; scores of another number are no
+    reference. `scorer`: whose script's metrics are counted. `languages`: of the code that is run to
+    score it. `weights`: of the networks that it judges with. `nltk_data`: where sentences count, a
+    directory with tokenizers/punkt_tab. `kept`: samples whose pictures a submission carries, by the
+    directory's name. `gates`: what is compared; all of them are reported. `required`: the gate that
+    must hold; "none": the open division asks for no score, and a model that was pruned is shown
+    with the one it has. `window`: which disturbances of the machine the verdict names.
     """
 
     scenario: Scenario
@@ -114,16 +137,6 @@ class AccuracyCheckConfig(Strict):
         return self
 
 
-class TestRule(Strict):
-    """A compliance test of a round as data; steps.mlperf.rounds.Test gives it its meaning."""
-
-    min_samples: Positive
-    audit: dict[str, int]
-    speed: dict[Literal["minimum", "maximum", "below"], PositiveNumber]
-    delta_percent: dict[str, PositiveNumber | dict[str, PositiveNumber]]
-    bounds: dict[str, dict[Literal["minimum", "maximum", "samples"], PositiveNumber]]
-
-
 class ScoredAlike(Strict):
     """TEST01 of a benchmark whose answers may differ if their scores don't.
 
@@ -136,16 +149,21 @@ class ScoredAlike(Strict):
     weights: ImageWeights
 
 
-class ComplianceCheckConfig(Strict):
-    """`answer_type` is that of the elements of a logged answer; `eos_token_id` None: no tokens.
-    `official`, `scorer`: of tests that have bounds for the benchmark; TEST07 is scored.
-    `scores`: of TEST01 alone; None: both runs have to answer alike."""
+class ComplianceCheckConfig(Judged):
+    """What a compliance run is judged by.
+
+    `scenario`: of the run. `test`: which one. `answer_type`: of the elements of a logged answer.
+    `eos_token_id`: the token, or tokens, that end an answer; None: no tokens. `rule`: the round's.
+    `window`: which disturbances of the machine the verdict names. `official`: the benchmark whose
+    bounds a test has; None: it has none. `scorer`: what TEST07 is scored by. `scores`: of TEST01
+    alone; None: both runs have to answer alike.
+    """
 
     scenario: Scenario
     test: ComplianceTest
     answer_type: Literal["byte", "float32", "int32", "int64"]
     eos_token_id: int | tuple[int, ...] | None
-    rule: TestRule
+    rule: Test
     window: WindowBounds
     official: Name | None = None
     scorer: Name | None = None

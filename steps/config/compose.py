@@ -1,7 +1,7 @@
 """Composition: overrides in, one resolved configuration per cell out, each value with its origin.
 
-Beside composing.py, overrides.py, placing.py, points.py, resolvers.py and tracing.py nothing knows
-Hydra and OmegaConf.
+Beside composing.py, overrides.py, points.py, resolvers.py, top_layer.py and tracing.py nothing
+knows Hydra and OmegaConf.
 """
 
 import os
@@ -28,11 +28,12 @@ from steps.config.composing import Composer, Place
 from steps.config.groups import System
 from steps.config.origins import TYPED, Files, leaves, origin_of, plain
 from steps.config.overrides import NARROWING, Typed, key_of, narrowing, read
-from steps.config.placing import Placing, require_settings
 from steps.config.points import base_of, points_of, require_matrix
 from steps.config.remembered import remember
 from steps.config.resolvers import OF_HARDWARE, RESOLVERS, Known, our_resolvers
+from steps.config.scale import SCALE, require_scaled
 from steps.config.site import PACKAGE, absent, site_text
+from steps.config.top_layer import Placing, require_settings
 from steps.config.tracing import trace, written
 from steps.config.view import certainly_read
 from steps.config.view import rows as short_rows
@@ -61,7 +62,7 @@ def compose(
     An experiment names a `matrix` (every combination of its axes) or a list of `cells`. An override
     of an axis (`precision=bf16,fp8`, `scenario=glob(*)`) replaces that axis of a matrix and chooses
     among cells, `row` chooses by the name of a result; any other override applies to all cells.
-    `set.NAME=VALUE` is the top layer (placing.py). `site` is a system file outside `conf/` that
+    `set.NAME=VALUE` is the top layer (top_layer.py). `site` is a system file outside `conf/` that
     takes the place of the system that it builds on; `stand_in` names a system that takes the place
     of whichever was chosen. `probe`: one more override of Hydra's, after all others. Raises
     UserError for anything that can't be read or that Hydra refuses.
@@ -110,6 +111,7 @@ def _composition(
         points = points_of(home, base, typed, systems, site)
         if not points:
             raise UserError("the experiment has no cell; give each of its axes a value")
+        require_scaled(home, typed.fixed, points)
         cells_of = _Cells(home, typed, composer, shared, known, site, probe)
         cells = [
             cells_of.cell(point if stand_in is None else {**point, "system": stand_in})
@@ -117,7 +119,8 @@ def _composition(
         ]
         cells_of.placing.require_all_held([cell.names for cell in cells])
     found = _of_rows(cells, typed.rows) if typed.rows else cells
-    return Composition(str(base["experiment_name"]), tuple(found), typed)
+    name = str(base["experiment_name"]) + str(cells[0].values[SCALE]["suffix"])
+    return Composition(name, tuple(found), typed)
 
 
 def _replaced_by(site: Path, systems: Sequence[str] | None) -> str:

@@ -6,6 +6,7 @@ mappings into each other is left to it.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -21,7 +22,8 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from steps.base.yaml_text import mapping_of
+from steps.base.errors import UserError
+from steps.base.yaml_text import mapping_in, text_at
 from steps.config.origins import leaves
 from steps.config.remembered import TEXTS
 
@@ -53,11 +55,17 @@ def _content(
     path: Path, written: tuple[int, int, int]
 ) -> tuple[dict[str, Any], dict[str, str | None]]:
     """What a file says, interpolations as they are written, and its header; nothing changes it."""
-    content = mapping_of(path, or_nothing=True)
-    header: dict[str, str | None] = ConfigSource._get_header_dict(
-        path.read_text(encoding="utf-8")[:512]
-    )
-    return content, header
+    text = text_at(path)
+    header: dict[str, str | None] = ConfigSource._get_header_dict(text[:512])
+    with suppress(UserError):
+        return _keys(text), header
+    return mapping_in(text, str(path), or_nothing=True), header  # says in which file it can't be
+
+
+@lru_cache(FILES)
+def _keys(text: str) -> dict[str, Any]:
+    """A copy of a file, as each checkout has one, isn't parsed again."""
+    return mapping_in(text, "a file", or_nothing=True)
 
 
 class Repository(CachingConfigRepository):
@@ -178,11 +186,11 @@ def _merge(below: dict[Any, Any], over: Mapping[Any, Any]) -> None:
     what an interpolation stands for."""
     for key, value in over.items():
         there = below.get(key)
+        if value == "???" or {type(value), type(there)} == {dict, list}:
+            raise _NotPlain
         if isinstance(value, dict):
             if not isinstance(there, dict):
                 there = below[key] = {}
             _merge(there, value)
-        elif value == "???" or (isinstance(value, list) and isinstance(there, dict)):
-            raise _NotPlain
         else:
             below[key] = value

@@ -16,23 +16,29 @@ from steps.config.results import Result
 class UpcycleConfig(Strict):
     """A mixture of experts made of dense weights.
 
-    `experts`: of each layer. `experts_per_token`: so many of them work on a token. `noise`: of each
-    expert's weights, as a share of their standard deviation. `router`: the standard deviation of
-    the router's weights, which are drawn. `seed`: of both.
+    `experts`: of each layer. `experts_per_token`: how many of them work on a token together; they
+    stand in teams of so many. `noise`: of each expert's gate_proj and up_proj, as a share of their
+    standard deviation. `opposed_noise`: of down_proj, the same, but it sums to zero in a team.
+    `router`: the standard deviation of the router's weights, which are drawn; a team's are the
+    same. `seed`: of all that is drawn.
     """
 
     experts: Positive
     experts_per_token: Positive
     noise: Annotated[float, Field(ge=0, le=1)]
+    opposed_noise: Annotated[float, Field(ge=0, le=8)]
     router: PositiveNumber
     seed: NotNegative
 
     @model_validator(mode="after")
-    def there_are_enough_experts(self) -> Self:
-        if self.experts_per_token > self.experts:
+    def experts_stand_in_whole_teams(self) -> Self:
+        if self.experts % self.experts_per_token:
             raise ValueError(
-                f"a token can't take {self.experts_per_token} of {self.experts} experts"
+                f"{self.experts} experts aren't whole teams of {self.experts_per_token}, which "
+                "work on a token together"
             )
+        if self.experts_per_token == 1 and self.opposed_noise:
+            raise ValueError("opposed_noise needs experts_per_token above 1: one sums to nothing")
         return self
 
 
@@ -43,9 +49,18 @@ class NoOptions(Strict):
 class QuarkOptions(Strict):
     """Options of AMD Quark's quantize_quark.py, by its names without dashes.
 
-    `exclude_layers` are patterns of layers that keep their precision; `num_calib_data` counts
-    samples of the calibration set, `seq_len` is in tokens. `calibrate_answers` is ours: samples go
-    on with their true answers, since static scales of prompts alone don't fit what is generated.
+    `version`: of the wheel amd-quark; the step refuses another that is installed. `quant_scheme`:
+    the format of weights and activations. `kv_cache_dtype`: of the KV cache, whose scales are
+    static. `exclude_layers`: patterns of layers that keep their precision. `seq_len`: tokens that a
+    sample of calibration is cut to, or, for an algorithm, has. `data_type`: what the weights are
+    loaded in; "auto" or null: what they are stored in. `quant_algo`: what adapts weights before
+    they are rounded; null: nothing. `group_size`: weights that share a scale: MXFP4's 32.
+    `num_calib_data`: samples of the calibration set; null: all. `min_kv_scale`: the least scale of
+    the KV cache; null: 0. `custom_mode`: "fp8" exports in vLLM's own form of FP8, which Quark 0.9
+    can; null: Quark's form. `model_attn_implementation`: transformers' attention while Quark 0.9
+    calibrates; null: eager. `batch_size`: samples that Quark 0.9 calibrates on together; null: 1.
+    `calibrate_answers`: ours: samples go on with their true answers, since static scales of prompts
+    alone don't fit what is generated.
     """
 
     version: str
@@ -55,7 +70,7 @@ class QuarkOptions(Strict):
     seq_len: Positive
     data_type: Literal["float16", "bfloat16", "float32", "auto"] | None = None
     quant_algo: Literal["autosmoothquant", "gptq"] | None = None
-    group_size: Positive | None = None
+    group_size: Literal[32] | None = None
     num_calib_data: Positive | None = None
     min_kv_scale: PositiveNumber | None = None
     custom_mode: Literal["fp8"] | None = None
@@ -70,7 +85,14 @@ class QuarkOptions(Strict):
 
 
 class BrevitasOptions(Strict):
-    """Options of quant_sdxl.py; `skipped` are parts of the names of layers left as they are."""
+    """Options of AMD's quant_sdxl.py, by its names. Reprise plans this tool and doesn't run it.
+
+    `revision`: of Brevitas. `calibration_steps`: of denoising, for each prompt.
+    `calibration_prompts`: how many captions. `guidance_scale`: how much the caption counts
+    meanwhile. `quantize_sdp`: the product of attention is quantized too.
+    `activation_equalization_alpha`: how much of the activations' range moves into the weights.
+    `skipped`: parts of the names of layers left as they are.
+    """
 
     revision: str
     calibration_steps: Positive
@@ -84,10 +106,12 @@ class BrevitasOptions(Strict):
 class StreamingOptions(Strict):
     """MXFP4 weights made shard by shard, without calibration.
 
-    `activations` are quantized by the engine as it runs, or not at all. `exclude` holds glob
-    patterns of modules that stay as they are ("lm_head", "*.gate"). `rounded` stores the rounded
-    values in the source's dtype, for engines without the format. `workers`: shards rewritten at
-    once; each takes a thread and a few megabytes.
+    `rounded`: stores the rounded values in the source's dtype, for engines without the format.
+    `activations`: quantized by the engine as it runs, or not at all. `scale_calculation_mode`: how
+    a group's scale follows from its largest magnitude; "floor" is the specification's, "even"
+    rounds the magnitude first, so that nothing is clipped, as AMD's v5.1 weights do. `exclude`:
+    glob patterns of modules that stay as they are ("lm_head", "*.gate"). `workers`: shards
+    rewritten at once; each takes a thread and a few megabytes.
     """
 
     rounded: bool
@@ -106,8 +130,10 @@ class StreamingOptions(Strict):
 class QuantizeConfig(Strict):
     """Weights in another precision.
 
-    Format "none" keeps the source weights, and no job is planned. Tool "simulated" quantizes and
-    dequantizes back to bf16; "streaming" is Reprise's own, for models larger than memory.
+    `model`: the benchmark whose weights they are. `tool`: what makes them: "simulated" quantizes
+    and dequantizes back to bf16; "streaming" is Reprise's own, for models larger than memory.
+    `format`: of the weights; "none" keeps the source weights, and no job is planned. `options`: the
+    tool's own.
     """
 
     model: Name
@@ -129,7 +155,10 @@ class QuantizeConfig(Strict):
 
 
 class GivenBlock(Strict):
-    """Layers `first` to `last`, both included, counted from 0."""
+    """Layers that are named, counted from 0.
+
+    `first`: the first one that is dropped. `last`: the last one, which is dropped too.
+    """
 
     by: Literal["layers"]
     first: NotNegative
@@ -141,7 +170,13 @@ class GivenBlock(Strict):
 
 
 class LeastImportantBlock(Strict):
-    """The `count` neighbouring layers that do least on the first `samples` calibration prompts."""
+    """The neighbouring layers that do least on calibration prompts.
+
+    `by`: what a layer's importance is (steps/prepare/prune/importance.py): the sum of the absolute
+    outputs of its feed-forward network, as AMD chose, or how much the block turns the hidden state.
+    `count`: how many layers are dropped. `samples`: how many of the first calibration prompts are
+    run. `dtype`: what transformers computes in. `device`: "auto" spreads the layers over all GPUs.
+    """
 
     by: Literal["ffn_output", "angular_distance"]
     count: Positive
@@ -151,10 +186,11 @@ class LeastImportantBlock(Strict):
 
 
 class PruneConfig(Strict):
-    """Depth pruning of a model that has `layers` layers.
+    """Depth pruning: a block of neighbouring decoder layers is dropped.
 
-    `when`: the 21 % model was quantized first, the 33 % model is pruned in bf16, fine-tuned and
-    then quantized. `workers`: shards rewritten at once; each takes a thread and a few megabytes.
+    `layers`: how many the model has; another number is refused. `block`: which ones go. `when`: the
+    21 % model was quantized first, the 33 % model is pruned in bf16, fine-tuned and then quantized.
+    `workers`: shards rewritten at once; each takes a thread and a few megabytes.
     """
 
     layers: Positive
@@ -180,7 +216,11 @@ class PruneConfig(Strict):
 
 
 class NotesData(Strict):
-    """The first prompts of the rehearsal's training stream that no evaluation prompt is in."""
+    """The first prompts of the rehearsal's training stream that no evaluation prompt is in.
+
+    `training_samples`: how many are trained on. `validation_samples`: how many of those that follow
+    the validation loss is of.
+    """
 
     kind: Literal["notes"]
     training_samples: Positive
@@ -188,20 +228,28 @@ class NotesData(Strict):
 
 
 class Haystack(Strict):
-    """The text that needles are hidden in, as RULER's own script writes it; without a `path` that
-    script downloads it."""
+    """The text that needles are hidden in, as RULER's own script writes it.
+
+    `path`: a PaulGrahamEssays.json on this machine; null: RULER's script downloads it. `sha256`:
+    what the file has to have; null: any.
+    """
 
     path: str | None
     sha256: Sha256 | None
 
 
 class TrainingSetsConfig(Strict):
-    """RULER's `niah_multivalue` sets, one for each of `lengths` (tokens) by `needles`.
+    """RULER's `niah_multivalue` sets: generated, or taken from a directory.
 
-    Made by the generator in the git repository `generator` at `commit`, `samples` each, `values` in
-    the form of its prompt template `template`; or taken from `directory`, a file each, named as
-    `digests` names them. `nltk_data`: a directory with tokenizers/punkt_tab; null: NLTK downloads
-    it. `processes` generate at once, each for at most `limit_s`. `offline`: nothing is fetched.
+    `generator`: RULER's git repository, or a path to a clone. `commit`: of that repository.
+    `lengths`: tokens of a sample, at most; there is a set for each of them by each of `needles`.
+    `needles`: values that are hidden in a sample. `samples`: of each set. `values`: the kind of
+    value that is hidden. `template`: a name of RULER's prompt templates. `seed`: of the generator.
+    `haystack`: the text that needles are hidden in. `nltk_data`: a directory with
+    tokenizers/punkt_tab; null: NLTK downloads it. `directory`: has the sets, a file each, named as
+    `digests` names them; null: they are generated. `digests`: sha256 of each file of `directory`.
+    `processes`: sets that are generated at once. `limit_s`: how long one may take. `offline`:
+    nothing is fetched.
     """
 
     generator: str
@@ -242,8 +290,9 @@ class TrainingSetsResult(Result):
 class RulerData(Strict):
     """RULER's sets, made by the step training_sets.
 
-    Of each set the first samples are trained on and the last ones are for validation. `end` follows
-    the answers, which are joined by line ends.
+    `training_samples_per_set`: the first ones of each, which are trained on.
+    `validation_samples_per_set`: the last ones of each, which the validation loss is of. `end`:
+    follows the answers, which are joined by line ends.
     """
 
     kind: Literal["ruler"]
@@ -253,7 +302,11 @@ class RulerData(Strict):
 
 
 class LoraConfig(Strict):
-    """Low-rank adapters on every linear layer but the head; on a mixture's attention only."""
+    """Low-rank adapters on every linear layer but the head; on a mixture's attention only.
+
+    `rank`: of the two factors, peft's r. `alpha`: what they add to a weight is multiplied by
+    `alpha` / `rank`.
+    """
 
     rank: Positive
     alpha: Positive
@@ -262,10 +315,19 @@ class LoraConfig(Strict):
 class FinetuneConfig(Strict):
     """Supervised training of LoRA adapters by transformers' Trainer and peft, merged afterwards.
 
-    `cutoff_len` in tokens: longer samples are cut. `dtype` is that of the weights while adapters
-    are trained beside them. `processes`: one per accelerator; with a `deepspeed_zero_stage` they
-    share the model, else each holds it. `checkpoint_step`: training ends there and its adapters are
-    merged; None: at the end of the last epoch. Without a step done within `stall_limit_s` it counts
+    `seed`: of the adapters' first factors and of the samples' order. `data`: what is trained on.
+    `lora`: the adapters. `learning_rate`: its highest, after the warm-up. `epochs`: how often all
+    samples are seen. `lr_scheduler`: how the rate falls. `warmup_ratio`: share of all steps in
+    which it rises. `max_grad_norm`: what gradients are clipped to. `cutoff_len`: in tokens; longer
+    samples are cut, and one whose answer is cut off whole is left out.
+    `per_device_train_batch_size`: samples of a process at once. `gradient_accumulation_steps`: such
+    batches before the weights change. `gradient_checkpointing`: activations are computed again,
+    which saves memory. `dtype`: of the weights while adapters are trained beside them. `processes`:
+    one per accelerator; without a `deepspeed_zero_stage` each holds the whole model.
+    `deepspeed_zero_stage`: what DeepSpeed shares out between processes: 2, gradients and optimizer;
+    3, the weights too; null: no DeepSpeed. `save_steps`: steps between two checkpoints, from which
+    a killed training continues. `checkpoint_step`: training ends there and its adapters are merged;
+    None: at the end of the last epoch. `stall_limit_s`: without a step done for so long it counts
     as hung. `merge_workers`: shards that adapters are merged into at once.
     """
 
@@ -291,9 +353,12 @@ class FinetuneConfig(Strict):
 
 
 class ContainerConfig(Strict):
-    """A container image: what it is built on and which sources and patches are added to it.
+    """An image that Reprise plans and has no recipe for: what is known of it.
 
-    `components` maps a source to its revision. A base without a digest may change under its tag.
+    `name`: what plans and messages call it. `tag`: its name without the architecture. `base`:
+    the image that it is built on; without a digest it may change under its tag. `architecture`:
+    what it is built for, as compilers name it (gfx942). `components`: sources that are added, each
+    with its revision. `patches`: what is changed in them.
     """
 
     name: Name

@@ -18,8 +18,11 @@ Inside = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)
 
 
 class BaseImage(Strict):
-    """One of the images that lead to a base: `dockerfile` is a path in the checkout. From the
-    second on, the one before it is its BASE_IMAGE."""
+    """One of the images that lead to a base. From the second on, the one before it is its
+    BASE_IMAGE.
+
+    `dockerfile`: its path in the checkout of `source`. `arguments`: its build arguments.
+    """
 
     dockerfile: Inside
     arguments: dict[Argument, Value]
@@ -28,8 +31,9 @@ class BaseImage(Strict):
 class Fallback(Strict):
     """How a base is made that can't be pulled any more.
 
-    `source`: a git repository. `revision`: of it. `images`: built one on the other; the last one is
-    the base. `edits`: words that are replaced before, by file of the checkout.
+    `source`: a git repository. `revision`: a commit of it. `images`: built one on the other; the
+    last one is the base. `edits`: words that are replaced before, by file of the checkout.
+    `build_limit_s`: how long all of them may take.
     """
 
     source: Source
@@ -52,12 +56,15 @@ class ReadyMade(Strict):
 class ImageConfig(Strict):
     """An image by `containers/<stack>/Dockerfile`: the packages of `envs/<lock>.lock` on a base.
 
-    `python` is the version that steps run in there. `arguments` are the Dockerfile's own. `first`
-    names the packages of the lock that are installed in a layer of their own, below the others:
-    large ones that seldom change. `probes` are imported to prove the image. A `base` without a
-    digest may change under its name; the image is then built again. `ready` is tried before it,
-    `fallback` makes it where it can't be pulled. `notes`: what a reader of results has to know of
-    it; they stand on the page.
+    `name`: what the image is called, below `reprise/`. `stack`: the folder of `containers/` with
+    its Dockerfile. `base`: the image that it is built on; without a digest it may change under its
+    name, and the image is then built again. `python`: the version that steps run in there.
+    `arguments`: the Dockerfile's own. `lock`: the lock of `envs/` that is installed. `first`: the
+    packages of the lock that are installed in a layer of their own, below the others: large ones
+    that seldom change. `probes`: modules that are imported to prove the image. `build_limit_s`: how
+    long a build may take. `host`: the container engine that builds and keeps it. `ready`: what is
+    tried before `base`. `fallback`: how the base is made where it can't be pulled; null: that is an
+    error. `notes`: what a reader of results has to know of it; they stand on the page.
     """
 
     name: Name

@@ -23,12 +23,12 @@ class VllmArguments(BaseModel):
     These are the ones that Reprise reads or forbids. Any other that the engine's build takes is
     passed on as it is (steps/config/options.py).
 
-    `max_model_len`: tokens of a prompt and its answer.
-    `max_num_seqs`: requests that an engine works on at a time; it is given a quarter more.
-    `tensor_parallel_size`: accelerators of each engine. `pipeline_parallel_size`,
-    `data_parallel_size`: 1, for an engine is one copy of the weights on `tensor_parallel_size`
-    accelerators, and placement says how many engines there are. `enable_prefix_caching`: false, by
-    MLPerf's rules. `load_format`: never "dummy", whose weights are random.
+    `max_model_len`: tokens of a prompt and its answer. `max_num_seqs`: requests that an engine
+    works on at a time; it is given a quarter more. `tensor_parallel_size`: accelerators of each
+    engine. `pipeline_parallel_size`, `data_parallel_size`: 1, for an engine is one copy of the
+    weights on `tensor_parallel_size` accelerators, and placement says how many engines there are.
+    `enable_prefix_caching`: false, by MLPerf's rules. `load_format`: never "dummy", whose weights
+    are random.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
@@ -95,9 +95,13 @@ def _numbers(name: str, bounds: Any) -> list[int]:
 
 
 class Sampling(Strict):
-    """How the next token is chosen: greedily, by temperature 0 or the one most likely token; only
-    gpt-oss-120b has a `top_k` of -1, every token. What is None isn't passed to vLLM. vLLM draws
-    slower with a `seed`."""
+    """How the next token is chosen: by vLLM's SamplingParams, with its names. What is null isn't
+    passed on, and vLLM's default applies.
+
+    `temperature`: 0 takes the most likely token. `top_p`: the share of probability that is drawn
+    from. `top_k`: how many of the most likely tokens are drawn from; 1 is greedy too, and -1, every
+    token, is gpt-oss-120b's. `seed`: of the draws; vLLM draws slower with one.
+    """
 
     temperature: Annotated[float, Field(ge=0)] = 0.0
     top_p: Fraction | None = None
@@ -106,14 +110,26 @@ class Sampling(Strict):
 
 
 class Sorting(Strict):
-    """Order and split of an Offline query over the engines; `buckets` in percent per engine."""
+    """Order and split of an Offline query over the engines in AMD's harness; recorded only.
+
+    `strategy`: the harness's name of it; "ignore" keeps LoadGen's order. `buckets`: percent of the
+    samples for each engine, with the strategy "buckets"; otherwise empty.
+    """
 
     strategy: Literal["ignore", "buckets", "modulo_desc", "batchpacking"]
     buckets: tuple[PositiveNumber, ...]
 
 
 class Dispatch(Strict):
-    """How AMD's harness spreads samples over `device_count` independent engines of a node."""
+    """How AMD's harness spread samples over the independent engines of a node. Recorded only.
+
+    `engine_version`: "sync" steps vLLM V0, "async" drives V1. `device_count`: accelerators of the
+    node, which the harness divides by those of an engine. `schedule_algo`: which engine gets a
+    sample of Server; "shortest_queue_with_tokens" adds prompt lengths to the queue's length.
+    `load_balance_token_weight`: weight of these lengths. `load_balance_window_size`: of how many of
+    an engine's latest prompts they are the sum. `enable_warmup`: samples before LoadGen starts;
+    ours are `warmup_samples`. `sorting`: order and split of an Offline query.
+    """
 
     engine_version: Literal["sync", "async"]
     device_count: Positive
@@ -125,7 +141,12 @@ class Dispatch(Strict):
 
 
 class Power(Strict):
-    """Clocks that are set before a run; a perf_determinism_mhz of 0 resets to the default."""
+    """Clocks that a run sets on every accelerator and resets after (steps/run/clocks.py).
+
+    `perf_determinism_mhz`: highest clock in MHz, by `rocm-smi --setperfdeterminism`; 0 resets it to
+    the default. `soc_pstate`: the SoC's pstate, as `amd-smi` numbers it; virtual machines have
+    none.
+    """
 
     perf_determinism_mhz: NotNegative
     soc_pstate: NotNegative
@@ -134,12 +155,17 @@ class Power(Strict):
 class NullArguments(Strict):
     """Timing of an engine that computes nothing.
 
-    It works on `max_num_seqs` samples at a time; each has its first token `ttft_ms` and
-    `prompt_token_ms` per token of its prompt after it got its place, and one more every `tpot_ms`.
-    All of them are divided by the engine's own speed: engine n has
-    `speeds[n % len(speeds)]`, times a factor drawn from 1 ± `jitter` every `jitter_period_s`.
-    Lengths of answers are log-normal with this mean and this standard deviation of the logarithm
-    (0: all alike), cut to what the benchmark allows; a prompt has the same one on every engine.
+    A sample has its first token `ttft_ms` and `prompt_token_ms` per token of its prompt after it
+    got its place, and one more every `tpot_ms`. Lengths of answers are log-normal and cut to what
+    the benchmark allows; a prompt has the same one on every engine.
+
+    `max_model_len`: tokens of a prompt and its answer. `max_num_seqs`: samples that an engine works
+    on at a time. `ttft_ms`: ms to the first token. `prompt_token_ms`: ms more for each token of the
+    prompt. `tpot_ms`: ms between tokens. `speeds`: what all these times are divided by; engine n
+    has `speeds[n % len(speeds)]`. `jitter`: the speed is multiplied by a factor drawn from 1 ±
+    this. `jitter_period_s`: how often it is drawn again. `output_tokens_mean`: mean length of an
+    answer in tokens. `output_tokens_sigma`: standard deviation of the length's logarithm; 0: all
+    alike. `seed`: of the lengths and of the jitter.
     """
 
     max_model_len: Positive
@@ -166,9 +192,13 @@ SSH = "ssh"
 
 
 class NodeKind(Strict):
-    """So many nodes with these accelerators. `modes`: how they are partitioned; None: they can't
-    be. `engines`: on each, where these nodes use another number of accelerators than the system's
-    hardware has; None: placement.engines_per_node."""
+    """Nodes with one kind of accelerators.
+
+    `hardware`: a name of `conf/hardware/`. `nodes`: how many there are. `accelerator`: what each
+    has to have, which is checked before engines start. `modes`: how accelerators are partitioned;
+    None: they can't be. `engines`: on each, where these nodes use another number of accelerators
+    than the system's hardware has; None: placement.engines_per_node.
+    """
 
     hardware: Name
     nodes: Positive
@@ -198,17 +228,18 @@ class Placement(Strict):
     process has the idlest, one per thread, and LoadGen's threads the others. `device_variable`:
     what names an engine's accelerators to it; `tensor_parallel_size` of them each, in order.
     `prompt_token_weight`: the work of a prompt's token over that of an answer's, for routing.
-    `on_failure` "redispatch" gives a dead engine's samples to the others and continues without one
+    `on_failure`: "redispatch" gives a dead engine's samples to the others and continues without one
     that can't start. `silence_limit_s`: an engine process without a sign of life for so long is
     dead. `degraded_below`: results name engines that are slower than this share of the median of
     those on the same device. `nodes_loading`: on how many nodes engines load weights at once, where
     all read them from one disk; None: on all.
 
     `cluster`: "none", this machine alone; "slurm", the nodes of the Slurm job that the run is;
-    "local", so many nodes of Ray on this machine; "ssh", `hosts`, on which the run starts them
-    in `checkout` (None: the path that it has here); else the address of a running Ray cluster,
-    HOST:PORT, or "auto" for the one that this machine belongs to. `kinds`: what nodes with
-    accelerators have to have, one as well as several; engines are numbered in this order.
+    "local", so many nodes of Ray on this machine; "ssh", `hosts`, on which the run starts them;
+    else the address of a running Ray cluster, HOST:PORT, or "auto" for the one that this machine
+    belongs to. `hosts`: names that ssh knows, one for each node; for the cluster "ssh" alone.
+    `checkout`: path of the checkout on these hosts; None: the same as here. `kinds`: what nodes
+    with accelerators have to have, one as well as several; engines are numbered in this order.
     """
 
     cluster: Annotated[str, Field(pattern=r"^(none|slurm|local|ssh|auto|[A-Za-z0-9._-]+:[0-9]+)$")]
@@ -353,10 +384,14 @@ class EngineSettings(Strict):
 
 
 class _Vllm(EngineSettings):
-    """vLLM of any generation. `threads` of arithmetic on the CPU, of each engine. `build`: a name
-    of `conf/options/`, whose arguments and variables count until the environment or image is there.
-    `unread`: variables of `environment` that this build doesn't read, each with the reason why it
-    is kept. `arguments_on`, `environment_on`: of engines on another hardware of a mixed cluster."""
+    """vLLM of any generation.
+
+    `build`: a name of `conf/options/`, whose arguments and variables count until the environment or
+    image is there. `unread`: variables of `environment` that this build doesn't read, each with the
+    reason why it is kept. `threads`: of arithmetic on the CPU, of each engine. `arguments`: vLLM's
+    own. `arguments_on`: in the place of `arguments`, for engines on another hardware of a mixed
+    cluster. `sampling`: how tokens are chosen.
+    """
 
     build: Name
     unread: dict[str, str] = Field(default_factory=dict)
@@ -386,9 +421,11 @@ class VllmEngine(_Vllm):
 
 
 class RocmVllmEngine(_Vllm):
-    """AMD's own vLLM of v5.1. `dispatch`, and variables that begin with HARNESS_, are settings of
-    AMD's harness and are recorded only: our fleet starts the engines. `power` are clocks, which a
-    run sets where the site allows it; `power_on`: of another hardware of a mixed cluster.
+    """AMD's own vLLM of v5.1.
+
+    `dispatch`: settings of AMD's harness, recorded only, as variables that begin with HARNESS_ are:
+    our fleet starts the engines. `power`: clocks, which a run sets where the site allows it.
+    `power_on`: clocks of another hardware of a mixed cluster.
     """
 
     kind: Literal["vllm-rocm"]
@@ -398,7 +435,11 @@ class RocmVllmEngine(_Vllm):
 
 
 class NullEngine(EngineSettings):
-    """Token counts and timing only: what it serves measures the harness and nothing else."""
+    """Token counts and timing only: what it serves measures the harness and nothing else.
+
+    `threads`: 0, for it computes nothing. `arguments`: its timing. `arguments_on`: in their place,
+    for engines on another hardware of a mixed cluster.
+    """
 
     kind: Literal["null"]
     threads: Literal[0] = 0
@@ -428,7 +469,11 @@ class DiffusersArguments(Strict):
 
 class DiffusersEngine(EngineSettings):
     """Hugging Face's diffusers: one engine on each accelerator (ROCm's PyTorch calls its own `cuda`
-    too), or on a CPU. `threads` of arithmetic on the CPU, of each engine."""
+    too), or on a CPU.
+
+    `threads`: of arithmetic on the CPU, of each engine. `arguments`: the pipeline's settings.
+    `arguments_on`: in their place, for engines on another hardware of a mixed cluster.
+    """
 
     kind: Literal["diffusers"]
     threads: Positive

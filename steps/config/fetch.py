@@ -24,7 +24,11 @@ VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 
 class Secret(Strict):
-    """A token by reference: an environment variable or a file whose content it is."""
+    """A token by reference: one of the two, and the other null.
+
+    `environment`: the name of a variable that holds it. `file`: the path of a file whose content it
+    is.
+    """
 
     environment: str | None = None
     file: str | None = None
@@ -144,9 +148,10 @@ class FetchSettings(Strict):
     but a local source is allowed, and no connection is opened. `hub_cache`: a cache of Hugging
     Face's tools on this machine ($HF_HOME/hub): what it has whole and undamaged is taken there.
 
-    `connections`: files fetched at once. `stall_limit_s`: a connection that brings less than
-    1 KiB/s for so long is given up. `attempts`: how often in a row a file may fail without a byte
-    gained; before the n-th, `retry_wait_s` times 2^n pass, or what the server asks for.
+    `connections`: files fetched at once. `stall_limit_s`: a connection that brings less than 1
+    KiB/s for so long is given up. `attempts`: how often in a row a file may fail without a byte
+    gained. `retry_wait_s`: before the n-th new attempt this times 2^n passes, or what the server
+    asks for.
     """
 
     offline: bool

@@ -17,6 +17,7 @@ CHANNELS = 3
 class Generation(Strict):
     """How long an answer is, and what ends it; counts include the token or sequence that does.
 
+    `min_tokens`: before these no token ends an answer. `max_tokens`: an answer is cut there.
     `eos_token_id`: the end-of-sequence token, or several, as generation_config.json has them.
     `stop_sequences`: each sample has a sequence of tokens of its own that ends its answer too, in
     the dataset's column tok_stop_sequence; the answer ends with it, as MLCommons' reference of

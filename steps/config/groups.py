@@ -22,6 +22,7 @@ from steps.config.engine import Host
 from steps.config.fetch import FetchSettings
 from steps.config.generation import CHANNELS
 from steps.config.layers import merged, selections
+from steps.config.scale import scale_of
 
 Group = TypeVar("Group", bound=Strict)
 
@@ -184,8 +185,10 @@ def check(composed: Mapping[str, Any], conf: Path) -> Requirement:
             f"system {system.name} runs on {hardware.name}, but cluster {cluster.name} has none "
             "of it; override /hardware or /cluster in its file"
         )
+    scale = scale_of(composed)
     _check_division(system, composed["compression"], composed["benchmark"])
-    _check_pictures(system, composed)
+    if not scale.rehearsed:
+        _check_pictures(system, composed)
     precision = str(composed["precision"]["name"])
     if precision not in hardware.precisions:
         raise UserError(
@@ -199,6 +202,8 @@ def check(composed: Mapping[str, Any], conf: Path) -> Requirement:
                 "delete the line"
             )
     accelerator = hardware.accelerator
+    if scale.rehearsed:
+        return _of_a_cpu(system, hardware)
     return Requirement(
         system=system.name,
         hardware=hardware.name if len({g.hardware for g in cluster.groups}) == 1 else None,
@@ -209,6 +214,21 @@ def check(composed: Mapping[str, Any], conf: Path) -> Requirement:
         nodes=cluster.nodes,
         kinds=tuple(_kind(group, hardware, conf) for group in cluster.groups),
         idle=composed["length"]["name"] in system.idle,
+    )
+
+
+def _of_a_cpu(system: System, hardware: Hardware) -> Requirement:
+    """What a dress rehearsal of a system needs, however many nodes the system has."""
+    kind = NodeKind(hardware=hardware.name, nodes=1, architecture=None, accelerators=0)
+    return Requirement(
+        system=system.name,
+        hardware=None,
+        model=None,
+        architecture=None,
+        memory_gb=None,
+        count_per_node=0,
+        nodes=1,
+        kinds=(kind,),
     )
 
 

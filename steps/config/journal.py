@@ -16,8 +16,11 @@ class Tools(Strict):
 
 
 class Cache(Strict):
-    """A directory of compiled kernels, or a file: at the path in `variable` of the engine's
-    environment, else the `usual` one, if set and engines compute on accelerators.
+    """A directory of compiled kernels, or one file, that a run looks for new files in.
+
+    `name`: what messages call it. `variable`: of the engine's environment, whose value is its path.
+    `usual`: its path where that isn't set, if engines compute on accelerators; null: nothing is
+    looked at then.
     """
 
     name: str
@@ -26,8 +29,11 @@ class Cache(Strict):
 
 
 class JournalSettings(Strict):
-    """`share`: of a core that a look at processes, sensors or caches may cost on average.
-    `passing`: ends of names that a cache makes and removes again.
+    """What the journal of a run reads, and how often it may.
+
+    `share`: of a core that a look at processes, sensors or caches may cost on average. `tools`: how
+    accelerators are asked. `caches`: where compiled kernels appear. `passing`: ends of names that a
+    cache makes and removes again.
     """
 
     share: Fraction

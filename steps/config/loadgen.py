@@ -4,7 +4,12 @@ from steps.base.strict import Name, Positive, PositiveNumber, Rate, Strict
 
 
 class Seeds(Strict):
-    """LoadGen's seeds of a round, as 64-bit integers."""
+    """LoadGen's seeds of a round, as 64-bit integers. LoadGen has them compiled in; the check
+    compares.
+
+    `qsl_rng_seed`: which samples are loaded. `sample_index_rng_seed`: which of them a query asks
+    for. `schedule_rng_seed`: when queries of Server arrive.
+    """
 
     qsl_rng_seed: int
     sample_index_rng_seed: int
@@ -12,10 +17,18 @@ class Seeds(Strict):
 
 
 class Rules(Strict):
-    """What a round demands of one benchmark in one scenario (`conf/round/`).
+    """What a round demands of one benchmark in one scenario (`conf/round/`). The check judges by
+    these.
 
-    Limits are of the p99, `latency_ms` of whole samples where tokens aren't timed. `equal_issue`:
-    only whole copies of the dataset are issued.
+    `round`: its name. `loadgen_version`: the LoadGen that its seeds are of. `seeds`: what the log
+    has to have. `min_duration_ms`: the least duration, where the run's `loadgen` has none.
+    `performance_sample_count`: samples that LoadGen loads. `dataset_size`: samples of the dataset;
+    a cell with fewer departs from the rules. `offline_min_samples`: the least samples of Offline,
+    which the validator demands of a tree. `ttft_ms`: limit of the p99 of the time to the first
+    token; null: none. `tpot_ms`: limit of the p99 of the time per token after it; null: none.
+    `latency_ms`: limit of the p99 of whole samples, where tokens aren't timed. `token_latencies`:
+    LoadGen times tokens, and throughput is in tokens. `equal_issue`: only whole copies of the
+    dataset are issued. `compliance_tests`: those that the benchmark owes.
     """
 
     round: Name
@@ -34,7 +47,12 @@ class Rules(Strict):
 
 
 class RunRules(Strict):
-    """The rules that a run itself depends on: a changed limit re-judges, it doesn't re-run."""
+    """The rules that a run itself depends on: a changed limit re-judges, it doesn't re-run.
+
+    `round`: its name, for messages. `loadgen_version`: what has to be installed; its seeds are
+    compiled in. `min_duration_ms`: the least duration, where `loadgen` has none.
+    `performance_sample_count`: samples that LoadGen loads, where `loadgen` overrides none.
+    """
 
     round: Name
     loadgen_version: str

@@ -1,5 +1,7 @@
 """The results of the steps that fetch and write prompts."""
 
+from pydantic import Field
+
 from steps.base.strict import Positive
 from steps.config.results import Result
 
@@ -35,3 +37,23 @@ class DatasetResult(Result):
     evaluation: PromptsResult
     calibration: PromptsResult
     official: bool = False
+
+
+class CaptionsPart(Result):
+    """`longest_tokens`: of the longest caption, by the encoder that takes the most for it."""
+
+    samples: Positive
+    longest_tokens: Positive
+
+
+class Digests(Result):
+    md5: str
+    sha256: str
+
+
+class CaptionsResult(Result):
+    """`files`: digests of MLCommons' files that it was made from, by their names."""
+
+    evaluation: CaptionsPart
+    calibration: CaptionsPart
+    files: dict[str, Digests] = Field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field
 
 from steps.base.strict import NotNegative, Positive, Scenario, Strict
 from steps.config.resolved import Resolved
@@ -74,6 +74,34 @@ class Report(Result):
         return {name: getattr(self, name) for name in self.model_fields_set}
 
 
+Alike = str | int | float | None | tuple[str | int | float | None, ...]
+"""What all accelerators of a run have, or what each has where they differ."""
+
+
+class AcceleratorSettings(Result):
+    """What a run's accelerators are set to; None: no tool says it."""
+
+    performance_level: Alike = None
+    max_clock_mhz: Alike = None
+    soc_pstate: Alike = None
+    power_cap_w: Alike = None
+    compute_partition: Alike = None
+    memory_partition: Alike = None
+
+
+class RunAccelerators(Result):
+    """`listed`: how many of which model, in words. `bus`: the PCI address of each. `before` and
+    `after` the run."""
+
+    listed: str
+    architecture: Alike = None
+    driver: Alike = None
+    memory_mib: Alike = None
+    bus: tuple[str | None, ...] = ()
+    before: AcceleratorSettings = Field(default_factory=AcceleratorSettings)
+    after: AcceleratorSettings = Field(default_factory=AcceleratorSettings)
+
+
 class Kept(Strict):
     """What a journal doesn't say of its run: how many CPUs it could use, and how long it took."""
 
@@ -86,17 +114,17 @@ class RunResult(Report):
     that LoadGen ran in.
 
     `cpus`: which of them LoadGen, the harness and engines had, as lists like "0-3,8".
-    `accelerators`: what they are, and what they were set to before and after the run. `resolved`:
-    what the first engine made of its settings; its whole configuration is in a file beside.
-    `dropped_variables`: how many of the shell's the run didn't see. `tries`: this one and those
-    before it with the same settings. `journal`: None if none was kept.
+    `accelerators`: None for a CPU's. `resolved`: what the first engine made of its settings; its
+    whole configuration is in a file beside. `dropped_variables`: how many of the shell's the run
+    didn't see. `tries`: this one and those before it with the same settings. `journal`: None if
+    none was kept.
     """
 
     mode: Literal["PerformanceOnly", "AccuracyOnly"]
     scenario: Scenario
     engine: EngineIdentity
     cpus: dict[str, str] = Field(default_factory=dict)
-    accelerators: dict[str, JsonValue] | None = None
+    accelerators: RunAccelerators | None = None
     loadgen_version: str
     dropped_variables: NotNegative = 0
     resolved: Resolved | None = None

@@ -11,18 +11,25 @@ from steps.config.engine_planned import PlannedEngine
 from steps.config.generation import Generation, ImageGeneration
 from steps.config.journal import JournalSettings
 from steps.config.loadgen import MOST_QUERIES, Loadgen, RunRules
+from steps.config.scale import Mark
 
 ComplianceTest = Literal["TEST01", "TEST04", "TEST06", "TEST07", "TEST09"]
 """Those that steps/judge/compliance judges."""
 
 
 class RunSettings(Strict):
-    """What every LoadGen run has, whichever engine serves it."""
+    """What every LoadGen run has, whichever engine serves it.
+
+    `scenario`: LoadGen runs Interactive as Server, with limits of its own. `rules`: what of the
+    round the run itself depends on. `loadgen`: what its user.conf says. `journal`: what is noted
+    beside it. `rehearsal`: small weights and data, for which no submission takes the run.
+    """
 
     scenario: Scenario
     rules: RunRules
     loadgen: Loadgen
     journal: JournalSettings
+    rehearsal: Mark | None = None
 
     @model_validator(mode="after")
     def loadgen_can_keep_its_samples(self) -> Self:
@@ -36,7 +43,10 @@ class RunSettings(Strict):
 
 
 class RunConfig(RunSettings):
-    """Shared by the three LoadGen runs of a scenario."""
+    """Shared by the three LoadGen runs of a scenario.
+
+    `generation`: what an answer is. `engine`: what answers, and on how many accelerators.
+    """
 
     generation: Generation | ImageGeneration
     engine: Engine
@@ -55,7 +65,11 @@ class RunConfig(RunSettings):
 
 
 class PlannedRunConfig(RunSettings):
-    """A run by an engine that Reprise plans but doesn't start; `test` and `audit` of compliance."""
+    """A run by an engine that Reprise plans but doesn't start.
+
+    `generation`: what an answer is. `engine`: settings that are checked and shown. `test`: a
+    compliance run's test; null: any other run. `audit`: that test's audit.config.
+    """
 
     generation: Generation | ImageGeneration
     engine: PlannedEngine
@@ -72,14 +86,22 @@ class AccuracyRunConfig(RunConfig):
 
 
 class ComplianceRunConfig(RunConfig):
-    """A compliance test: LoadGen overridden by the test's audit.config, given here as values."""
+    """A compliance test: LoadGen overridden by the test's audit.config, given here as values.
+
+    `test`: which one. `audit`: values by LoadGen's keys, written as audit.config for every model
+    and scenario; LoadGen reads it last.
+    """
 
     test: ComplianceTest
     audit: dict[str, int]
 
 
 class QuickRunConfig(Strict):
-    """The first `samples` evaluation prompts, answered without LoadGen."""
+    """A few evaluation prompts, answered without LoadGen.
+
+    `samples`: how many of the first ones. `generation`: what an answer is. `engine`: settings of
+    the one engine that is started, in the step's own process.
+    """
 
     samples: Positive
     generation: Generation

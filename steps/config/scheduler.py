@@ -21,16 +21,17 @@ class Local(Strict):
 
 
 class Share(Strict):
-    """What a job takes of a node that it shares. `cpus`: cores. `memory_gb`: in GB."""
+    """What a job takes of a shared node. `cpus`: how many cores. `memory_gb`: how many GB."""
 
     cpus: Positive
     memory_gb: Positive
 
 
 class TimeLimit(Strict):
-    """A job may take `factor` times what is expected of it and the allowance, in minutes.
+    """Limits of jobs: `factor` times what a job is expected to take, and the allowance.
 
-    `unknown_min`: of jobs of which nothing is known.
+    `factor`: of the plan's estimate. `allowance_min`: minutes on top of it. `unknown_min`: minutes
+    for jobs of which nothing is known.
     """
 
     factor: Annotated[float, Field(ge=1)]
@@ -72,8 +73,12 @@ Registry = Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]
 
 
 class Volume(Strict):
-    """What pods see the checkout on: a claim, whose content this machine has at `mounted_at`, or,
-    without one, the nodes' own file system, where it lies at the same path."""
+    """What pods see the checkout on.
+
+    `claim`: a PersistentVolumeClaim of the namespace; null: the nodes' own file system, where the
+    checkout lies at the same path as here. `mounted_at`: where this machine has the claim's
+    content; null without a claim.
+    """
 
     claim: Label | None
     mounted_at: AbsolutePath | None
@@ -86,7 +91,10 @@ class Volume(Strict):
 
 
 class User(Strict):
-    """The user and group of a pod's processes, as numbers."""
+    """The user and group of a pod's processes.
+
+    `uid`: the user's number; root's isn't taken. `gid`: the group's number.
+    """
 
     uid: Positive
     gid: Positive

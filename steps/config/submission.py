@@ -6,10 +6,16 @@ from pydantic import ConfigDict
 
 from steps.base.strict import Division, Name, NotNegative, Scenario, Strict
 from steps.config.results import Result
+from steps.config.scale import StandIn
 
 
 class Measurement(Strict):
-    """The five fields of a measurement's JSON that the round's checker requires."""
+    """The five fields of a measurement's JSON that the round's checker requires, as texts.
+
+    `input_data_types`: of what the engine is given. `retraining`: "Yes" or "No".
+    `starting_weights_filename`: where the source weights are from. `weight_data_types`: of the
+    weights that run. `weight_transformations`: what was done to them.
+    """
 
     input_data_types: str
     retraining: str
@@ -19,14 +25,21 @@ class Measurement(Strict):
 
 
 class Quantization(Strict):
-    """The tool that made the weights of a precision, and its options."""
+    """What made the weights of a precision.
+
+    `tool`: the benchmark's quantizer. `options`: what it was given; texts of the submission quote
+    it.
+    """
 
     tool: Name
     options: dict[str, Any]
 
 
 class Package(Strict):
-    """A benchmark's name in the submission tree, and the official one that it stands for."""
+    """A benchmark in the submission tree.
+
+    `name`: of its folder. `official`: the benchmark of the round that it stands for.
+    """
 
     name: Name
     official: Name
@@ -35,9 +48,14 @@ class Package(Strict):
 class Cell(Strict):
     """One point of the matrix: what the submission and the report say about it.
 
-    `system_id` names it in the submission tree, `packages` are the benchmarks that its one set of
-    runs is submitted as. `departures` lists, in words, where the cell leaves the rules of its
-    round; a tree with any may not be submitted.
+    `system`: a name of `conf/system/`. `benchmark`: a name of `conf/benchmark/`. `compression`: a
+    name of `conf/compression/`. `precision`: a name of `conf/precision/`. `scenario`: of its runs.
+    `system_id`: names it in the submission tree. `division`: where it is submitted. `packages`: the
+    benchmarks that its one set of runs is submitted as. `measurement`: fields of the JSON beside
+    it. `quantization`: what made its weights. `emulated`: its format was computed by software, not
+    by the accelerator. `compliance_tests`: those whose runs it needs. `departures`: in words, where
+    the cell leaves the rules of its round; a tree with any may not be submitted.
+    `replaced`: what stands in for what in a dress rehearsal; empty: it is none.
     """
 
     system: Name
@@ -53,6 +71,7 @@ class Cell(Strict):
     emulated: bool
     compliance_tests: tuple[Name, ...]
     departures: tuple[str, ...]
+    replaced: tuple[StandIn, ...] = ()
 
     @property
     def key(self) -> str:
@@ -70,7 +89,11 @@ class Cell(Strict):
 
 
 class SubmissionConfig(Strict):
-    """One submitter's tree, of both divisions if its cells are."""
+    """One submitter's tree, of both divisions if its cells are.
+
+    `experiment`: its name. `round`: whose layout and rules the tree has. `submitter`: its folder in
+    the tree. `overrides`: what was typed, as it was typed. `cells`: what is in it.
+    """
 
     experiment: Name
     round: Name
@@ -101,7 +124,11 @@ class SubmissionResult(Result):
 
 
 class ProvenanceConfig(Strict):
-    """What a submission was asked for; the rest is in its inputs."""
+    """What a submission was asked for; the rest is in its inputs.
+
+    `experiment`: its name. `round`: of the rules that it follows. `submitter`: its folder in the
+    tree. `overrides`: what was typed, as it was typed.
+    """
 
     experiment: Name
     round: Name

@@ -47,14 +47,15 @@ class Disturbance(Strict):
 class WindowBounds(Strict):
     """From where on what the journal holds is a disturbance: conf/window.yaml.
 
-    Shares of the cores that the run may use, taken by other `processes`, and taken by the
-    hypervisor (`steal`); `memory`: share of a second in which every process waited for it.
-    `swap_mb`: in and out in a second. `least_s`: how long the first three have to go on;
-    `bridge_s`: two of a kind with so little between them are one; `still_s`: between two lines of
-    the journal. `harmless`: reasons that slow an accelerator by its settings or at its full power,
-    not by a fault. `step_times`: medians from which on a step counts as a disturbance's cost;
-    `alone_times`: medians from which on it is one by itself, if it took `alone_s`. `most`:
-    disturbances; of more the longest are kept.
+    `processes`: share of the run's cores that other processes take. `steal`: share of them that the
+    hypervisor takes. `memory`: share of a second in which every process waited for it. `swap_mb`:
+    MB swapped in and out in a second. `least_s`: seconds that `processes`, `steal` and `memory`
+    have to go on. `bridge_s`: two of a kind with fewer seconds between them are one. `still_s`:
+    seconds between two lines of the journal, from which on nothing ran on the machine. `harmless`:
+    reasons that slow an accelerator by its settings or at its full power, not by a fault.
+    `step_times`: medians from which on a step counts as a disturbance's cost. `alone_times`:
+    medians from which on a step is one by itself, if it took `alone_s`. `alone_s`: seconds that
+    such a step takes at least. `most`: how many are kept; of more, the longest.
     """
 
     processes: Fraction

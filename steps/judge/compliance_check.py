@@ -14,10 +14,10 @@ from steps.config.verdicts import Complaint, ComplianceVerdict, as_result
 from steps.judge.compliance import tokens, verify
 from steps.judge.scoring.whole import samples_of
 from steps.judge.window import differences_of, window_of
+from steps.mlperf.compliance import Test
 from steps.mlperf.detail import read_detail
 from steps.mlperf.loadgen import ANSWERS, DETAIL
 from steps.mlperf.loadgen_log import read_answers
-from steps.mlperf.rounds import Test
 
 
 def step(
@@ -46,7 +46,7 @@ def step(
 def _timed(
     config: ComplianceCheckConfig, run: Manifest, inputs: Mapping[str, Path], folder: Path
 ) -> ComplianceVerdict:
-    rule = Test(**config.rule.model_dump())
+    rule = config.rule
     performance = _whole(inputs["performance"])
     texts, complaints = verify.speed(config.test, rule, performance.directory, run.directory)
     if config.test == "TEST01":
@@ -161,7 +161,7 @@ def _bounded(
     config: ComplianceCheckConfig, run: Manifest, inputs: Mapping[str, Path], folder: Path
 ) -> ComplianceVerdict:
     """TEST07 and TEST09: what the test counts is within the round's bounds."""
-    rule, official = Test(**config.rule.model_dump()), config.official
+    rule, official = config.rule, config.official
     if official is None or official not in rule.bounds:
         raise UserError(
             f"{config.test} has no bounds for {official}; add them to compliance.{config.test} of "

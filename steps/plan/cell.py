@@ -12,10 +12,10 @@ from steps.base.errors import UserError, explain
 from steps.base.record import canonical_json
 from steps.base.strict import Name, Positive, Strict
 from steps.config.artifacts import HubModel, ModelConfig
-from steps.config.checks import TestRule
 from steps.config.compression import FinetuneConfig, PruneConfig, UpcycleConfig
 from steps.config.runtime import Runtime
 from steps.config.scheduler import Scheduler
+from steps.mlperf.compliance import Test
 
 
 class _Part(Strict):
@@ -76,7 +76,7 @@ class _ComplianceRun(_Run):
 
     rules: dict[str, Any]
     tests: tuple[str, ...]
-    audits: dict[str, TestRule]
+    audits: dict[str, Test]
     loadgen: dict[str, Any]
     timed_loadgen: dict[str, Any]
 
@@ -107,6 +107,7 @@ class Steps(_Part):
     compliance_run: _ComplianceRun
     cell: _Described
     describe: dict[str, Any]
+    mirror: dict[str, Any] | None
     dataset_files: dict[str, Any] | None
     training_sets: dict[str, Any] | None
     accuracy_run: dict[str, Any]

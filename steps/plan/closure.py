@@ -7,11 +7,13 @@ that ends in a dot stands for all modules below it.
 
 import ast
 import re
-from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache, lru_cache
 from pathlib import Path
 
 PACKAGE = "steps"
+FILES = 1024
+"""So many are remembered in a process, by their text: several times what `steps/` has."""
 
 PLUMBING: Mapping[str, str] = {
     "steps/base/step.py": "hands on configuration and inputs, and both are recorded as they are",
@@ -41,7 +43,7 @@ class Closures:
         found = sorted(path.relative_to(root) for path in root.glob(f"{PACKAGE}/**/*.py"))
         self._files = {_module(path): path.as_posix() for path in found}
         self._needs: Callable[[str], frozenset[str]] = cache(
-            lambda module: frozenset(self._below(_mentioned(root / self._files[module])))
+            lambda module: frozenset(self._below(_mentioned(_text(root / self._files[module]))))
         )
 
     def of(self, module: str) -> tuple[str, ...]:
@@ -55,7 +57,7 @@ class Closures:
             due.extend(self._needs(one))
         return tuple(sorted(self._files[one] for one in seen))
 
-    def _below(self, mentioned: Iterator[tuple[str, bool]]) -> Iterator[str]:
+    def _below(self, mentioned: Iterable[tuple[str, bool]]) -> Iterator[str]:
         for name, started in mentioned:
             if name.endswith("."):
                 yield from (module for module in self._files if module.startswith(name))
@@ -77,9 +79,17 @@ def _module(path: Path) -> str:
     return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
 
 
-def _mentioned(path: Path) -> Iterator[tuple[str, bool]]:
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+@lru_cache(FILES)
+def _mentioned(text: str) -> tuple[tuple[str, bool], ...]:
     """Names of ours in a file, and whether each is only a text, by which a module is started."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return tuple(_mentions(ast.parse(text)))
+
+
+def _mentions(tree: ast.Module) -> Iterator[tuple[str, bool]]:
     unread = {id(node) for node in _unread(tree)}
     for node in ast.walk(tree):
         if id(node) in unread:

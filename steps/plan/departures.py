@@ -2,9 +2,11 @@
 
 from steps.config.checks import PerformanceCheckConfig
 
+REHEARSED = "dress rehearsal: small weights and data stand in for the benchmark's"
+
 
 def departures(
-    check: PerformanceCheckConfig, evaluation_count: int, *, emulated: bool
+    check: PerformanceCheckConfig, evaluation_count: int, *, emulated: bool, rehearsed: bool = False
 ) -> tuple[str, ...]:
     """One phrase each, with the value here and the value of the rules; empty if none."""
     rules, loadgen = check.rules, check.loadgen
@@ -17,7 +19,8 @@ def departures(
         ),
         ("dataset size", evaluation_count, rules.dataset_size),
     )
-    found = [
+    found = [REHEARSED] if rehearsed else []
+    found += [
         f"{name} is {value:,} instead of {minimum:,}"
         for name, value, minimum in limits
         if value is not None and value < minimum

@@ -46,7 +46,7 @@ def facts_of(jobs: Iterable[Job]) -> dict[str, Facts]:
     def left_by(output: str) -> tuple[float | None, float]:
         """Billions of weights that a job leaves, and the bytes of each."""
         job, config = by_output[output], configs[output]
-        if job.step == "model":
+        if job.step == "model" and "mirror" not in job.inputs:
             model = models.get(config["name"])
             size = known.bytes_per_weight[config.get("format") or "none"]
             return (None if model is None else model.billions), size

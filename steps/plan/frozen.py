@@ -20,10 +20,6 @@ RUNS_NOTHING = (
 )
 """What snakemake is asked without running anything."""
 
-UNTIL = frozenset(("--until", "-U"))
-FORCES = frozenset(("--forcerun", "-R", "--forceall", "-F", "--force", "-f"))
-"""Snakemake's arguments that stop early, and that run what is there already."""
-
 ORIGINS = Path("results/plans/origins")
 """Where the values of each plan come from, by the name of its index."""
 

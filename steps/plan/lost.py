@@ -198,3 +198,18 @@ def _below(cell: ComposedCell, path: str) -> list[tuple[str, Any]]:
     for key in path.split(".") if path else ():
         node = node.get(key, {}) if isinstance(node, dict) else {}
     return list(below(node, path)) if isinstance(node, dict) and node else []
+
+
+def refuse_beaten(found: Composition) -> None:
+    """Raises UserError for a setting of a system's own file that a file which it builds on says
+    more narrowly: who wrote it can't see that file's setting, and would take it for theirs."""
+    for cell in found.cells:
+        own = cell.files.name(f"system/{cell.values['system']['name']}")
+        for row in cell.rows:
+            mine = next((source for source in row.over if source.file == own), None)
+            if mine is None or row.source.file in (own, TYPED, ""):
+                continue
+            raise UserError(
+                f"{own} ({mine.path}) has no effect at {cell.key}: {_where(row.source)} is "
+                f"narrower, {row.key} stays {hydra(row.value)}; say {row.source.path} there too"
+            )

@@ -10,7 +10,7 @@ from steps.config.compose import compose
 from steps.config.composed import ComposedCell, Composition
 from steps.config.scheduler import GROUP
 from steps.plan import revisions
-from steps.plan.lost import refuse_lost
+from steps.plan.lost import refuse_beaten, refuse_lost
 from steps.plan.plan import Plan
 from steps.plan.planner import Planner
 from steps.plan.registry import STEPS
@@ -49,6 +49,7 @@ def made(root: Path, overrides: list[str], site: Path | None = None) -> Made:
     if site is not None:
         given += ["--site", site.name]
     found = compose(root / "conf", overrides, site)
+    refuse_beaten(found)
     plan = _planned(root, found, given)
 
     def again(other: Sequence[str], probe: str | None) -> Plan:

@@ -20,6 +20,7 @@ from steps.config.checks import PerformanceCheckConfig
 from steps.config.engine import RocmVllmEngine, VllmEngine
 from steps.config.groups import Requirement
 from steps.config.runtime import Runtime
+from steps.config.scale import DRESS, Scale, scale_of
 from steps.config.scheduler import Scheduler
 from steps.config.submission import Cell
 from steps.plan import capacity
@@ -40,6 +41,12 @@ from steps.plan.spec import StepSpec
 
 PURPOSE = {"accuracy_run": "accuracy", "accuracy_check": "accuracy"}
 """Steps for which a benchmark may have prompts of their own; those of a test are named by it."""
+
+MIRRORED = ("huggingface", "mlcommons")
+"""Sources of weights that a mirror on this machine can stand in for."""
+
+OPTIONAL = ("mirror",)
+"""What only some cells make."""
 
 TENSOR_PARALLEL = "tensor_parallel_size"
 """vLLM's name for the accelerators of one engine; other engines take one."""
@@ -104,7 +111,8 @@ class Planner:
         self._requirements[needed.system] = needed
         self._sudo = groups.site(composed).sudo
         self._schedule(read.scheduler, where)
-        subtrees: dict[str, Any] = composed["steps"]
+        scale = scale_of(composed)
+        subtrees: dict[str, Any] = _marked(composed["steps"], scale)
         runtime = read.effective.runtime
         containers = {
             kind: canonical_json(given.model_dump(mode="json"))
@@ -116,6 +124,8 @@ class Planner:
         }
         cell = Scope(where, subtrees, read.steps, point, containers)
         self._environments(cell, composed, runtime)
+        if mirror := subtrees["mirror"]:
+            cell.made["mirror"] = self._add_step(cell, "mirror", mirror)
         self._source(cell)
         if files := subtrees["dataset_files"]:
             cell.made["dataset_files"] = self._add_step(cell, "dataset_files", files)
@@ -128,8 +138,11 @@ class Planner:
             if spec.every_cell:
                 cell.made[step] = self._add_step(cell, step, subtrees[step])
         self._compliance(cell)
-        self._require_fit(composed, read.steps, where)
-        described = {**subtrees["cell"], "departures": self._departures(subtrees)}
+        if not scale.rehearsed:
+            self._require_fit(composed, read.steps, where)
+        departures = self._departures(subtrees, scale)
+        replaced = [one.model_dump(mode="json") for one in scale.replaced.values()]
+        described = {**subtrees["cell"], "departures": departures, "replaced": replaced}
         return _validated(Cell, described, f"{where}: steps.cell")
 
     def _schedule(self, chosen: Scheduler, where: str) -> None:
@@ -247,6 +260,8 @@ class Planner:
     def _source(self, cell: Scope) -> None:
         model = cell.subtrees["model"]
         source = {"source": f"{model['embedded']}/manifest.json"} if "embedded" in model else {}
+        if "mirror" in cell.made and model.get("source") in MIRRORED:
+            source["mirror"] = cell.made["mirror"].output
         # Weights that are fetched quantized are of one precision, source weights of all.
         axes = ("benchmark", "precision") if cell.read.prequantized else ("benchmark",)
         key = "/".join(cell.point[axis] for axis in axes)
@@ -320,10 +335,11 @@ class Planner:
                 gates = (cell.made["performance_check"].output,) if waits else ()
                 cell.made[step] = self._add_step(cell, step, subtree, below, compared, gates)
 
-    def _departures(self, subtrees: Mapping[str, Any]) -> tuple[str, ...]:
+    def _departures(self, subtrees: Mapping[str, Any], scale: Scale) -> tuple[str, ...]:
         check = _validated(PerformanceCheckConfig, subtrees["performance_check"], "")
         emulated = bool(subtrees["cell"]["emulated"])
-        return departures(check, subtrees["dataset"]["evaluation_count"], emulated=emulated)
+        count = subtrees["dataset"]["evaluation_count"]
+        return departures(check, count, emulated=emulated, rehearsed=scale.rehearsed)
 
     def _add_step(
         self,
@@ -340,7 +356,7 @@ class Planner:
         inputs = {
             role: made[needed].output
             for role, needed in {**spec.needs, **compared}.items()
-            if _reads(step, role, subtree)
+            if _reads(step, role, subtree) and (needed in made or needed not in OPTIONAL)
         }
         return self._add(cell, step, key, subtree, inputs, gates)
 
@@ -455,7 +471,7 @@ class Planner:
                 f"the systems name different submitters ({', '.join(sorted(submitters))}); "
                 "run one experiment for each"
             )
-        described_cells = [cell.model_dump(mode="json") for cell in cells]
+        described_cells = [_said(cell) for cell in cells]
         analysis = self._jobs["environment", "analysis"]
         whole = Scope(
             "the experiment", {}, Steps.model_construct(), made={"environment/analysis": analysis}
@@ -485,6 +501,19 @@ class Planner:
         statement = {key: submission[key] for key in ("experiment", "round", "submitter")}
         stated = {**_stated(inputs), **self._locks()}
         self._add(whole, "provenance", "", {**statement, "overrides": overrides}, stated)
+
+
+def _said(cell: Cell) -> dict[str, Any]:
+    """As it was said before there were rehearsals, if it is none."""
+    return cell.model_dump(mode="json", exclude=None if cell.replaced else {"replaced"})
+
+
+def _marked(subtrees: dict[str, Any], scale: Scale) -> dict[str, Any]:
+    """Runs, verdicts and the description of a dress rehearsal say so themselves."""
+    if not scale.rehearsed:
+        return subtrees
+    marked = {step: {**subtrees[step], "rehearsal": DRESS} for step in (*PER_CELL, "describe")}
+    return {**subtrees, **marked}
 
 
 def _decisive(config: str) -> str:

@@ -10,7 +10,7 @@ from importlib import import_module
 from steps.plan.spec import Stage, StepSpec
 
 _ORDER = (
-    *("environment", "container", "model", "upcycle", "quantize", "prune"),
+    *("environment", "container", "mirror", "model", "upcycle", "quantize", "prune"),
     *("training_sets", "finetune"),
     *("dataset_files", "dataset", "quick_run", "quick_check", "describe"),
     *("performance_run", "accuracy_run", "compliance_run"),

@@ -14,8 +14,9 @@ from tokenizers.models import BPE
 from tokenizers.processors import RobertaProcessing
 
 from steps.base.errors import UserError
-from steps.base.record import Manifest, Workspace
+from steps.base.record import Manifest
 from steps.config.artifacts import CaptionDataset, GeneratedDataset
+from steps.config.prompts import CaptionsPart, CaptionsResult, Digests
 from steps.prepare import frames, pipeline
 from steps.prepare.rehearsal import dataset
 from steps.prepare.rehearsal.shapes import world
@@ -35,7 +36,9 @@ PIECES = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 PROTOCOL = 4
 
 
-def write(config: CaptionDataset | GeneratedDataset, model: Path, workspace: Workspace) -> None:
+def write(
+    config: CaptionDataset | GeneratedDataset, model: Path, directory: Path
+) -> CaptionsResult:
     """Writes evaluation.pkl, calibration.pkl, captions_source.tsv, latents.pt and the statistics.
 
     `model`: the manifest of the weights. `tok_input` of a row has the ids for one encoder and then
@@ -44,25 +47,30 @@ def write(config: CaptionDataset | GeneratedDataset, model: Path, workspace: Wor
     """
     weights = Manifest.read(model).directory
     words = [Words.read(pipeline.home(weights) / name) for name in pipeline.TOKENIZERS]
+    files: dict[str, Digests] = {}
     if isinstance(config, CaptionDataset):
-        evaluation = _published(config, workspace)
+        files = _copied_whole(config, directory)
+        evaluation = _read_source(directory / SOURCE)
         calibration = [WARM_UP] * config.calibration_count
     else:
         evaluation = [scene.caption for scene in world.evaluation()]
         calibration = [scene.caption for scene in world.calibration()[: config.calibration_count]]
-        _copied(weights / LATENTS, workspace.directory / LATENTS)
+        _copied(weights / LATENTS, directory / LATENTS)
     if len(evaluation) < config.evaluation_count:
         raise UserError(
             f"{config.evaluation_count} captions are wanted, {config.recipe} has "
             f"{len(evaluation)}; lower the number"
         )
     evaluation = evaluation[: config.evaluation_count]
-    write_source(evaluation, workspace.directory / SOURCE)
+    write_source(evaluation, directory / SOURCE)
+    parts = {}
     for name, captions in (("evaluation", evaluation), ("calibration", calibration)):
         table = _table(captions, words, whole=name == "evaluation")
-        table.to_pickle(workspace.directory / f"{name}.pkl", protocol=PROTOCOL)
+        table.to_pickle(directory / f"{name}.pkl", protocol=PROTOCOL)
         longest = max(int(value) for value in table["tok_length"])
-        workspace.result[name] = {"samples": len(table), "longest_tokens": longest}
+        parts[name] = CaptionsPart(samples=len(table), longest_tokens=longest)
+    made = CaptionsResult(evaluation=parts["evaluation"], calibration=parts["calibration"])
+    return made.model_copy(update={"files": files}) if files else made
 
 
 class Words:
@@ -145,8 +153,8 @@ def _table(captions: Sequence[str], words: Sequence[Words], *, whole: bool) -> "
     return dataset.table(rows, ("id", "caption", "tok_input", "tok_length"))
 
 
-def _published(config: CaptionDataset, workspace: Workspace) -> list[str]:
-    """The captions of MLCommons' file; its others are copied, all of them checked."""
+def _copied_whole(config: CaptionDataset, directory: Path) -> dict[str, Digests]:
+    """Copies MLCommons' files, each checked; digests by their names."""
     home = Path(config.path or "").expanduser()
     if config.path is None or not home.is_dir():
         raise UserError(f"{home} isn't a directory; correct benchmark.dataset.path")
@@ -154,17 +162,18 @@ def _published(config: CaptionDataset, workspace: Workspace) -> list[str]:
     for path in sorted(home.rglob("*")):
         if path.is_file():
             there.setdefault(path.name, path)
+    found: dict[str, Digests] = {}
     for name, md5 in config.files.items():
         if name not in there:
             raise UserError(f"{home} has no {name}; correct benchmark.dataset.path")
-        digests = frames.unzipped(there[name], workspace.directory / name)
-        if md5 is not None and digests["md5"] != md5:
+        digests = Digests(**frames.unzipped(there[name], directory / name))
+        if md5 is not None and digests.md5 != md5:
             raise UserError(
-                f"{there[name]} isn't MLCommons' {name}: its md5 is {digests['md5']}, not {md5}; "
+                f"{there[name]} isn't MLCommons' {name}: its md5 is {digests.md5}, not {md5}; "
                 "fetch it again"
             )
-        workspace.result[name] = digests
-    return _read_source(workspace.directory / SOURCE)
+        found[name] = digests
+    return found
 
 
 def _read_source(path: Path) -> list[str]:

@@ -44,7 +44,7 @@ def step(
         workspace.result = made.dumped()
         return
     if isinstance(chosen, CaptionDataset) or chosen.recipe == "shapes":
-        captions.write(chosen, inputs["model"], workspace)
+        workspace.result = captions.write(chosen, inputs["model"], workspace.directory).dumped()
         return
     counts = {"evaluation": chosen.evaluation_count, "calibration": chosen.calibration_count}
     columns = LENGTHS.get(chosen.recipe, USUAL)

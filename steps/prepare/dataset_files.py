@@ -11,7 +11,7 @@ from steps.base.step import main
 from steps.config.artifacts import DatasetFilesConfig
 from steps.config.fetch import MlcommonsSource
 from steps.config.prompts import DatasetFilesResult, FetchedFile
-from steps.prepare.fetch import sources
+from steps.prepare.fetch import loopback, sources
 from steps.prepare.fetch.client import Client
 from steps.prepare.fetch.download import Item, check_names, download
 from steps.prepare.fetch.fetch import Counter
@@ -28,7 +28,16 @@ def step(
             f"{config.name} comes from a network and offline=true; fetch it elsewhere and give its "
             "directory as benchmark.dataset.path"
         )
-    client = Client(settings.stall_limit_s, settings.attempts, settings.retry_wait_s)
+    with loopback.session(inputs.get("mirror")) as session:
+        client = Client(
+            settings.stall_limit_s, settings.attempts, settings.retry_wait_s, session=session
+        )
+        workspace.result = _fetched(config, client, workspace, console).dumped()
+
+
+def _fetched(
+    config: DatasetFilesConfig, client: Client, workspace: Workspace, console: Console
+) -> DatasetFilesResult:
     parts = {"evaluation": config.evaluation, "calibration": config.calibration}
     wanted: dict[str, list[str]] = {}
     for part in parts.values():
@@ -42,12 +51,11 @@ def step(
     }
     partial = workspace.partial or partial_directory(workspace.directory)
     counter = Counter(console, f"fetch {config.name}")
-    connections = settings.connections
     files = list(chosen.values())
-    download(files, partial, client, connections, counter.add, counter.total)
+    download(files, partial, client, config.fetch.connections, counter.add, counter.total)
     os.replace(partial, workspace.directory)
     got = {name: FetchedFile(file=item.name) for name, item in chosen.items()}
-    workspace.result = DatasetFilesResult(**got).dumped()
+    return DatasetFilesResult(**got)
 
 
 def _listed(uri: str, names: list[str], client: Client) -> list[Item]:

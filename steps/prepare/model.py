@@ -1,19 +1,16 @@
 """Source weights as an artifact: embedded in the repository, or fetched."""
 
-import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from steps import ROOT
 from steps.base.console import Console
 from steps.base.errors import UserError
-from steps.base.record import MANIFEST, Workspace, sha256_file
+from steps.base.record import Workspace
 from steps.base.step import main
 from steps.config.artifacts import EmbeddedModel, HubModel, LocalModel, ModelConfig, StoredModel
 from steps.config.fetch import FetchConfig, HubSource, LocalSource, MlcommonsSource
 from steps.config.weights import WeightsResult
-from steps.prepare import prequantized
+from steps.prepare import embedded, prequantized
 from steps.prepare.checkpoint.whole import check_whole
 from steps.prepare.fetch.fetch import fetch
 from steps.prepare.fetch.revisions import refuse_another
@@ -27,13 +24,15 @@ def step(
     """
     model = config.root
     if isinstance(model, EmbeddedModel):
-        _take_embedded(model, workspace)
+        recipe = embedded.copy(model.embedded, workspace.directory)
+        made = WeightsResult(name=model.name, simulated=False)
+        workspace.result = made.but(recipe=recipe).dumped()
         return
     if isinstance(model, LocalModel) and (home := Path(model.path).expanduser()).is_dir():
         check_whole(home)
     if isinstance(model, HubModel):
         refuse_another(model)
-    made = fetch(_order(model), workspace, console)
+    made = fetch(_order(model), workspace, console, inputs.get("mirror"))
     if isinstance(model, HubModel):
         prequantized.check(model, workspace.directory)
         made = made.but(revision=model.revision)
@@ -80,29 +79,6 @@ def _source(
         exclude=model.fetch.exclude,
         token=model.fetch.token,
     )
-
-
-def _take_embedded(model: EmbeddedModel, workspace: Workspace) -> None:
-    """Raises UserError naming the first file that is missing or doesn't match the manifest."""
-    source = ROOT / model.embedded
-    try:
-        shipped = json.loads((source / MANIFEST).read_text(encoding="utf-8"))
-        files: dict[str, dict[str, str]] = shipped["files"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{source / MANIFEST} is missing or damaged ({error}); restore it with git checkout"
-        ) from error
-    for name, entry in files.items():
-        if not (source / name).is_file() or sha256_file(source / name) != entry["sha256"]:
-            raise UserError(
-                f"{source / name} is missing or differs from {MANIFEST}; "
-                "restore it with git checkout"
-            )
-        target = workspace.directory / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / name, target)
-    made = WeightsResult(name=model.name, simulated=False)
-    workspace.result = made.but(recipe=shipped["recipe"]).dumped()
 
 
 if __name__ == "__main__":

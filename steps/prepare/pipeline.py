@@ -9,6 +9,11 @@ PIPELINE, SCHEDULER = "checkpoint_pipe", "checkpoint_scheduler"
 
 INDEX, SCHEDULING = "model_index.json", "scheduler_config.json"
 
+HALF = ".fp16"
+"""What names of weights in half precision have, where others may lie beside them."""
+
+NETWORKS = ("text_encoder", "text_encoder_2", "unet", "vae")
+
 TOKENIZERS = ("tokenizer", "tokenizer_2")
 """The two text encoders' own, in the order in which their hidden states lie side by side."""
 
@@ -39,4 +44,11 @@ def scheduling(pipeline: Path) -> Path:
 def variant(pipeline: Path) -> str | None:
     """The ending of the names of weights, where every name has one."""
     names = [path.name for path in (pipeline / "unet").glob("*.safetensors")]
-    return "fp16" if names and all(".fp16" in name for name in names) else None
+    return HALF.removeprefix(".") if names and all(HALF in name for name in names) else None
+
+
+def files(pipeline: Path, network: str) -> list[Path]:
+    """The weights of a network that diffusers reads: those of `variant`."""
+    half = variant(pipeline) is not None
+    found = sorted((pipeline / network).glob("*.safetensors"))
+    return [path for path in found if (HALF in path.name) == half] or found

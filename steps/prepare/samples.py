@@ -65,6 +65,9 @@ def _tokens(path: Path, name: str) -> list[list[int]]:
         raise _unusable(path, name, "it has no rows")
     if [] in rows:
         raise _unusable(path, name, f"sample {rows.index([])} has no tokens")
+    for number, row in enumerate(rows):
+        if min(row) < 0:
+            raise _unusable(path, name, f"sample {number} has a token {min(row)}")
     return rows
 
 

@@ -1,8 +1,10 @@
 """Makes a mixture of experts of dense weights: every expert is a copy of the feed-forward layers,
-with small noise of its own, below a router that is drawn.
+with noise, below a router that is drawn.
 
-Two experts with weights that sum to one then answer as the dense layer does (Komatsuzaki et al.,
-"Sparse Upcycling", 2023). The noise makes experts differ, so that a wrong routing is seen.
+Experts with weights that sum to one then answer as the dense layer does (Komatsuzaki et al.,
+"Sparse Upcycling", 2023). Experts that work on a token together, a team, have the same row in the
+router, so they weigh the same. What they write has large noise that sums to zero within the team:
+the right experts answer as the dense layer does, and any others don't.
 """
 
 import zlib
@@ -135,14 +137,30 @@ class Upcycling:
 
     def _made(self, tensor: Tensor, weight: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
         """In the order of the targets. A tensor's own generator: shards are made at once."""
-        seed = [self.options.seed, zlib.crc32(tensor.name.encode())]
-        source = np.random.default_rng(seed)
-        spread = np.float32(self.options.noise) * weight.std()
-        for _ in range(self.options.experts):
-            yield weight + spread * source.standard_normal(weight.shape, np.float32)
-        if _projection(tensor.name) == "gate_proj":
-            drawn = source.standard_normal((self.options.experts, tensor.shape[1]), np.float32)
-            yield np.float32(self.options.router) * drawn
+        options, projection = self.options, _projection(tensor.name)
+        source = np.random.default_rng([options.seed, zlib.crc32(tensor.name.encode())])
+        for _ in range(self._teams):
+            noises = self._noises(source, weight.shape, opposed=projection == "down_proj")
+            for noise in noises:
+                yield weight + weight.std() * noise
+        if projection == "gate_proj":
+            drawn = source.standard_normal((self._teams, tensor.shape[1]), np.float32)
+            yield np.float32(options.router) * drawn.repeat(options.experts_per_token, axis=0)
+
+    def _noises(
+        self, source: np.random.Generator, shape: tuple[int, ...], *, opposed: bool
+    ) -> NDArray[np.float32]:
+        """A team's, one per expert, in deviations of its weights."""
+        team = self.options.experts_per_token
+        noises = source.standard_normal((team, *shape), np.float32)
+        if opposed and team > 1:
+            spread = np.float32(self.options.opposed_noise * (team / (team - 1)) ** 0.5)
+            return spread * (noises - noises.mean(axis=0))
+        return np.float32(self.options.noise) * noises
+
+    @property
+    def _teams(self) -> int:
+        return self.options.experts // self.options.experts_per_token
 
 
 def _projection(name: str) -> str | None:

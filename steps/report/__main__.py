@@ -1,6 +1,6 @@
 """`python -m steps.report PLAN DIGEST`: page, Markdown, CSV and JSON of a plan's existing results.
 
-Run by steps/report/pages.py in the analysis environment.
+Run by steps/report/refresh.py in the analysis environment.
 """
 
 import sys
@@ -13,7 +13,7 @@ from steps.report import own_page, own_report
 from steps.report.claims import model
 from steps.report.markdown import to_markdown
 from steps.report.page import render
-from steps.report.pages import PAGE, folder_of, replace
+from steps.report.refresh import PAGE, folder_of, replace
 from steps.report.summary import roles, summarize
 
 

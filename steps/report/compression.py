@@ -66,7 +66,7 @@ def _table(checks: list[Check]) -> Table:
     ]
     rows = [
         [
-            Cell(check.weights),
+            Cell(check.weights or "–"),
             Cell(check.result.after),
             *(share(getattr(check.result, name) / 100, 2) for name in ("ratio", "low", "high")),
             share(check.result.minimum / 100, 2) if check.result.minimum else Cell("any"),

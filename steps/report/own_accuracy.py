@@ -10,10 +10,18 @@ WORDS = {
     "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L",
     "exact_match": "exact match, %",
+    "gsm8k": "GSM8K, %",
+    "mbxp": "MBXP, %",
     "tokens_per_sample": "tokens per sample",
     "CLIP_SCORE": "CLIP",
     "FID_SCORE": "FID",
+    "gen_len": "characters",
+    "gen_num": "answers",
+    "gen_tok_len": "tokens",
 }
+
+COUNTS = ("gen_len", "gen_num", "gen_tok_len")
+"""What the round's scripts count beside what they score."""
 
 
 def accuracy_section(points: Points) -> Section:
@@ -31,7 +39,7 @@ def accuracy_section(points: Points) -> Section:
     rows = [
         [
             *points.row(cell),
-            *(number(cell.scores.get(name), 4, href=cell.evidence["accuracy"]) for name in metrics),
+            *(_score(cell, name) for name in metrics),
             *(_gate(cell, name) for name in gates),
             *(_test(cell, test) for test in tests),
         ]
@@ -49,6 +57,11 @@ def accuracy_section(points: Points) -> Section:
             *(chart for chart in charts if chart),
         ],
     )
+
+
+def _score(cell: CellResult, name: str) -> Cell:
+    digits = 0 if name in COUNTS else 4
+    return number(cell.scores.get(name), digits, href=cell.evidence["accuracy"])
 
 
 def _ratios(cell: CellResult) -> dict[str, float]:

@@ -10,7 +10,12 @@ from steps.report.compression import compression_section
 from steps.report.ledger import ledger_section
 from steps.report.own_accuracy import accuracy_section
 from steps.report.own_performance import performance_section, unfinished_section
-from steps.report.own_provenance import confidential_section, departures_section, made_section
+from steps.report.own_provenance import (
+    confidential_section,
+    departures_section,
+    made_section,
+    rehearsal_section,
+)
 from steps.report.own_report import OwnReport
 from steps.report.own_states import states_section
 from steps.report.pictures import pictures_section
@@ -30,6 +35,7 @@ def build(report: OwnReport, inputs: Mapping[str, Path], source: str) -> Page:
     points = Points(report.cells)
     compression = compression_section(inputs)
     sections = [
+        *([rehearsal_section(report)] if report.replaced else []),
         states_section(report),
         *(_results(points, report, inputs) if report.cells else []),
         *unfinished_section(report, inputs),
@@ -44,7 +50,8 @@ def build(report: OwnReport, inputs: Mapping[str, Path], source: str) -> Page:
     return Page(
         title=report.experiment,
         subtitle=f"MLPerf Inference {report.round}, {divisions} division, "
-        f"{report.submitter} · {', '.join(systems)} · not verified by MLCommons",
+        f"{report.submitter} · {', '.join(systems)} · "
+        f"{'dress rehearsal' if report.replaced else 'not verified by MLCommons'}",
         banner=_banner(report),
         cards=_cards(points, report.partners),
         sections=sections,

@@ -112,6 +112,33 @@ def departures_section(summary: Summary, points: Points) -> Section:
     return Section("departures", "Departures from the rules", lead, [Text(items or ["None."])])
 
 
+def rehearsal_section(summary: Summary) -> Section:
+    """What stands in for what in a dress rehearsal."""
+    count = len(summary.states)
+    columns = (
+        *(Column("what", wide=True), Column("replaced by", wide=True), Column("why", wide=True)),
+        *(Column("settings", wide=True), Column("results", numeric=True)),
+    )
+    rows = [
+        [
+            *(Cell(one.what), Cell(one.by), Cell(one.why), Cell(", ".join(one.settings))),
+            Cell(f"{len(one.cells)} of {count}", len(one.cells)),
+        ]
+        for one in summary.replaced
+    ]
+    lead = (
+        "Cells, names, scenarios, tests, what is done to the weights, scorers and tree are the "
+        "submission's, and every step was run but those that are replaced. This stands in for "
+        "what a CPU can't do. Speeds and scores say nothing of the system."
+    )
+    return Section(
+        "rehearsal",
+        "A dress rehearsal",
+        lead,
+        [Table("replaced", "One row for each thing that is replaced.", columns, rows)],
+    )
+
+
 def confidential_section(summary: Summary) -> Section:
     """What the submission's documents leave out, and where."""
     columns = (Column("document", wide=True), Column("kind"), Column("places", numeric=True))

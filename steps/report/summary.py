@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from steps.config.environments import ImageResult
 from steps.config.resolved import Resolved
 from steps.config.results import result_of
 from steps.config.run_results import RunResult
+from steps.config.scale import StandIn
 from steps.config.submission import Cell, Redaction, SubmissionResult
 from steps.config.verdicts import (
     AccuracyVerdict,
@@ -144,10 +145,17 @@ class CellResult(Strict):
     """Summaries made before these were measured lack them."""
 
 
+class Replaced(StandIn):
+    """What stands in for what in a dress rehearsal, and in which cells, by their keys."""
+
+    cells: tuple[str, ...]
+
+
 class Summary(Strict):
     """An experiment's own results, without what they are compared with.
 
-    `states` has every cell of the plan, `cells` those that are valid.
+    `states` has every cell of the plan, `cells` those that are valid. `replaced`: empty if this is
+    no dress rehearsal.
     """
 
     experiment: str
@@ -161,6 +169,7 @@ class Summary(Strict):
     cells: tuple[CellResult, ...]
     provenance: tuple[Trace, ...]
     overrides: tuple[str, ...] = ()
+    replaced: tuple[Replaced, ...] = ()
     states: tuple[CellState, ...] = ()
     """Summaries of whole experiments only, as they were made before, lack these."""
 
@@ -208,8 +217,18 @@ def summarize(plan: Plan, root: Path, folder: Path) -> Summary:
             trace for role, path in inputs.items() if (trace := _trace(role, path, folder))
         ),
         overrides=config.overrides,
+        replaced=_replaced(config.cells),
         states=cells,
     )
+
+
+def _replaced(cells: Sequence[Cell]) -> tuple[Replaced, ...]:
+    """Each once, in the order in which cells have them."""
+    found: dict[StandIn, list[str]] = {}
+    for cell in cells:
+        for one in cell.replaced:
+            found.setdefault(one, []).append(cell.key)
+    return tuple(Replaced(**one.model_dump(), cells=tuple(keys)) for one, keys in found.items())
 
 
 def _cell(cell: Cell, inputs: Mapping[str, Path], folder: Path) -> CellResult:

@@ -5,6 +5,7 @@ each printed and logged. What will undo them is written down before the first on
 next ./reproduce of any kind resets them and says so.
 """
 
+import contextlib
 import os
 import platform
 import signal
@@ -25,7 +26,9 @@ from steps.config.engine import Power
 from steps.machine.probes.machine import Prober, of_vendor
 from steps.machine.probes.values import Accelerator
 
-STATE = Path("results/clocks.json")
+STATES = "clocks*.json"
+"""In results/: a file for each machine, since several may share them."""
+
 LOG = Path("results/clocks.log")
 LIMIT_S = 60.0
 """How long one command may take on eight accelerators."""
@@ -34,6 +37,10 @@ DETERMINISM = "perf_determinism"
 """rocm-smi's name of the performance level at which the clock is bounded."""
 
 Command = tuple[str, ...]
+
+
+def state_of(root: Path, host: str) -> Path:
+    return root / f"results/clocks-{host}.json"
 
 
 class Changed(Strict):
@@ -86,9 +93,9 @@ def set_for_run(power: Power, root: Path) -> Changed | None:
     """What was set, if anything had to be. Raises UserError where sudo or a tool refuses, after
     undoing what was set before.
     """
-    if (held := read(root)) is not None:
+    for path, held in here(root):
         raise UserError(
-            f"{root / STATE} still says what resets the clocks of {held.host}: run a command there "
+            f"{path} still says what resets the clocks of {held.host}: run a command there "
             f"(or type {held.typed}, and delete it), or set site.sudo=false"
         )
     asked = Prober()
@@ -107,10 +114,12 @@ def set_for_run(power: Power, root: Path) -> Changed | None:
     if not commands:
         return None
     changed = Changed(mark=processes.identity(os.getpid()), host=platform.node(), undo=undo)
-    write_atomically(root / STATE, changed.model_dump_json(indent=1) + "\n")
+    path = state_of(root, changed.host)
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, changed.model_dump_json(indent=1) + "\n")
     for number, command in enumerate(commands):
         if complaint := _done(command, root):
-            left = reset(changed.model_copy(update={"undo": undo[:number]}), root)
+            left = reset(changed.model_copy(update={"undo": undo[:number]}), root, path)
             after = f"what was set before stays ({left})" if left else "none is changed"
             raise UserError(
                 f"the clocks can't be set, and {after}: {complaint}; allow these commands without "
@@ -119,18 +128,22 @@ def set_for_run(power: Power, root: Path) -> Changed | None:
     return changed
 
 
-def reset(changed: Changed, root: Path) -> str:
-    """Undo what was set; returns what went wrong, and then what was set stays written down."""
+def reset(changed: Changed, root: Path, path: Path | None = None) -> str:
+    """Undo what was set; returns what went wrong, and then what was set stays written down.
+
+    `path`: where it is; None: where it is by now (earlier versions had one file for all).
+    """
     complaints = list(filter(None, [_done(command, root) for command in changed.undo]))
     if not complaints:
-        (root / STATE).unlink(missing_ok=True)
+        (path or state_of(root, changed.host)).unlink(missing_ok=True)
     return "; ".join(complaints)
 
 
 def _done(command: Command, root: Path) -> str:
     """Run one command as root, print and log it; returns why it failed, or ""."""
     words = ("sudo", "-n", *command)
-    print(f"clocks: {' '.join(words)}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # of a connection that has ended: it is done all the same
+        print(f"clocks: {' '.join(words)}", file=sys.stderr, flush=True)
     try:
         done = subprocess.run(
             words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT_S
@@ -147,16 +160,19 @@ def _done(command: Command, root: Path) -> str:
     return why
 
 
-def read(root: Path) -> Changed | None:
-    """What is set; None if nothing is. Raises UserError for a file that isn't ours."""
-    path = root / STATE
+def here(root: Path) -> list[tuple[Path, Changed]]:
+    """What is set on this machine, and where it is written down. Raises UserError for a file that
+    isn't ours."""
+    found = [(path, _read(path)) for path in sorted((root / "results").glob(STATES))]
+    return [(path, one) for path, one in found if one.host == platform.node()]
+
+
+def _read(path: Path) -> Changed:
     try:
         return Changed.model_validate_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
     except (OSError, ValidationError, UnicodeDecodeError) as error:
         raise UserError(
-            f"{path} should say what resets this machine's clocks and can't be read; reset them "
+            f"{path} should say what resets a machine's clocks and can't be read; reset them "
             "(sudo rocm-smi --resetperfdeterminism; sudo amd-smi set --soc-pstate 0 -g all) and "
             "delete it"
         ) from error
@@ -164,13 +180,15 @@ def read(root: Path) -> Changed | None:
 
 def restore(root: Path) -> str:
     """Reset what a run that was killed had set on this machine; a sentence about it, or ""."""
-    changed = read(root)
-    if changed is None or changed.runs or changed.host != platform.node():
-        return ""
-    said = "the last ./reproduce was killed before it had reset this machine's clocks"
-    if complaint := reset(changed, root):
-        return f"{said}, and they can't be reset now ({complaint}); type: {changed.typed}"
-    return f"{said}: they are reset now"
+    own = "the last run was killed before it had reset this machine's clocks"
+    said = []
+    for path, changed in here(root):
+        if changed.runs:
+            continue
+        complaint = reset(changed, root, path)
+        how = f", and they can't be reset now ({complaint}); type: {changed.typed}"
+        said.append(own + (how if complaint else ": they are reset now"))
+    return "\n".join(said)
 
 
 def main(arguments: Sequence[str]) -> int:

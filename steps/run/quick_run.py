@@ -39,7 +39,7 @@ def step(
     if len(prompts) < config.samples:
         raise UserError(
             f"a quick check needs {config.samples} prompts, the dataset has {len(prompts)}; lower "
-            "benchmark.quick.samples"
+            "benchmark.quick_samples"
         )
     if config.engine.placement.kinds:
         place = pinning.take_place(config.engine, 0)

@@ -2,10 +2,13 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from steps import ROOT
 from steps.base.record import canonical_json
-from steps.config.engine import SSH
+from steps.config.engine import SSH, Placement
 from steps.config.scheduler import Kubernetes
 from steps.plan.plan import Job, Plan
 from steps.plan.registry import STEPS
@@ -19,13 +22,13 @@ def launcher(job: Job, plan: Plan, path: Path, python: str = sys.executable) -> 
     where it needs none of these. `python`: the driver environment's."""
     gates = [python, "-m", "steps.run.gate", job.step, job.log, *job.gates, "--"]
     looked_at = gates if job.gates else []
+    clocks = _with_clocks(job, plan, python) if plan.scheduler.name == "local" else []
+    first = [*looked_at, *clocks]
     if outside(job):
         there = job.output, job.inputs["environment"], job.container
-        return [*looked_at, python, "-m", "steps.run.placing.outside", *there, "--"]
-    if plan.sudo and plan.scheduler.name == "local" and (power := power_of(job)):
-        return [*looked_at, python, "-m", "steps.run.clocks", power, "--"]
+        return [*first, python, "-m", "steps.run.placing.outside", *there, "--"]
     if not isinstance(plan.scheduler, Kubernetes) or not placed(job):
-        return looked_at
+        return first
     return [*looked_at, python, "-m", "steps.schedule.kubernetes.place", str(path)]
 
 
@@ -51,10 +54,52 @@ def _cluster(job: Job) -> str:
     return str(placement.get("cluster", "none"))
 
 
-def power_of(job: Job) -> str:
-    """The clocks that a measured run was submitted with, as JSON; "" if it names none, or if its
-    engines are on several nodes: clocks are set on the machine that the run is on."""
-    if STEPS[job.step].stage != "runs" or _cluster(job) != "none":
+def _with_clocks(job: Job, plan: Plan, python: str) -> list[str]:
+    """What sets clocks for a measured run: on its machine, or on the nodes of its engines by the
+    interpreter that starts these; nothing, where the site doesn't allow it or no clocks are
+    named."""
+    if not plan.sudo or STEPS[job.step].stage != "runs":
+        return []
+    engine = json.loads(job.config)["engine"]
+    if not (power := engine.get("power")):
+        return []
+    if _cluster(job) == "none":
+        return [python, "-m", "steps.run.clocks", canonical_json(power), "--"]
+    there = python if job.container else f"{job.environment}/bin/python"
+    return [there, "-m", "steps.run.placing.node_clocks", _order(engine), "--"]
+
+
+def _order(engine: Mapping[str, Any]) -> str:
+    """A steps.run.placing.node_clocks.Order, as JSON."""
+    placement = Placement.model_validate_json(canonical_json(engine["placement"]))
+    others = engine.get("power_on", {})
+    order = {
+        "kinds": [
+            {
+                "kind": kind.model_dump(mode="json"),
+                "power": others.get(kind.hardware, engine["power"]),
+            }
+            for kind in placement.kinds
+        ],
+        "address": placement.cluster,
+        "hosts": placement.hosts,
+        "checkout": placement.checkout or str(ROOT),
+    }
+    return canonical_json(order)
+
+
+def unclocked(job: Job, plan: Plan) -> str:
+    """Why a run's clocks can't be set though the site allows it; "" if they can, or needn't be."""
+    if not _with_clocks(job, plan, ""):
         return ""
-    power = json.loads(job.config)["engine"].get("power")
-    return canonical_json(power) if power else ""
+    if (name := plan.scheduler.name) != "local":
+        return (
+            f"site.sudo=true sets clocks of runs that ./reproduce starts itself, and {name} starts "
+            "these: set clocks in its prolog, and set site.sudo=false"
+        )
+    if (cluster := _cluster(job)) not in ("none", SSH, SLURM):
+        return (
+            "site.sudo=true sets clocks on this machine and on nodes that cluster.hosts names, and "
+            f"not on those of a Ray cluster ({cluster}): name them, or set site.sudo=false"
+        )
+    return ""

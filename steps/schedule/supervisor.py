@@ -29,7 +29,7 @@ MARK = "REPRISE_RUN"
 
 SLURM_JOB = "SLURM_JOB_ID"
 """sbatch hands the mark on to the jobs that are submitted, and this one tells them apart: they
-outlive ./reproduce, and the next one waits for them (steps/schedule/run.py).
+outlive ./reproduce, and the next one waits for them (steps/schedule/slurm_run.py).
 """
 
 INCOMPLETE = Path(".snakemake/incomplete")

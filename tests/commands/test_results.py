@@ -335,7 +335,7 @@ def test_snakemake_s_own_arguments_get_what_they_ask_for(
         assert measuring.run(told, words) == 0
         assert capsys.readouterr().out == "", "nothing was run, so nothing comes after it"
     assert measuring.run(told, ("--until", "performance_check")) == 1
-    assert capsys.readouterr().out.startswith("Server INVALID")
+    assert capsys.readouterr().out.startswith("rehearsal: nothing to do\nServer INVALID")
 
 
 def test_a_damaged_or_older_verdict_is_judged_again_and_no_run_is(
@@ -362,35 +362,95 @@ def first(plan: Plan, step: str) -> str:
     return next(job.output for job in plan.jobs if job.step == step)
 
 
-@pytest.mark.parametrize(
-    ("words", "made", "starts"),
-    [
-        (["--until", "dataset"], ["model", "dataset"], 3),
-        (["--until=dataset"], ["model"], 2),
-        (["--until", "dataset"], [], 1),
-        (["--until", "dataset", "-R", "performance_run"], ["model"], 1),
-        (["--forceall"], ["model"], 1),
-        (["--cores", "1"], ["model"], 1),
-    ],
+NOT_UNDERSTOOD = (
+    *(["--forceall"], ["-R", "performance_run"], ["--until", "dataset", "-F"], ["--touch"]),
+    *(["--omit-from", "dataset"], ["--config", "a=b"], ["-j4"], ["results/not-of-the-plan"]),
 )
-def test_until_goes_on_with_what_waited_for_a_new_artifact_and_forces_nothing_twice(
-    asked: Asked, monkeypatch: pytest.MonkeyPatch, words: list[str], made: list[str], starts: int
+
+
+@pytest.mark.parametrize("words", NOT_UNDERSTOOD, ids=" ".join)
+def test_what_only_snakemake_understands_it_gets_as_it_was_typed(
+    told: Told, words: list[str]
 ) -> None:
-    """Each start makes the next of `made`."""
-    steps = ("model", "dataset", "performance_run")
-    left = {first(asked.plan, step): MISSING for step in steps}
-    waiting, begun = list(made), []
+    measuring.run(told, words)
+    assert told.asked_for == [tuple(words)]
+
+
+UNDERSTOOD = (
+    ["--until", "dataset"],
+    ["--until=dataset", "--keep-going"],
+    ["-U", "performance_run", "accuracy_check", "--cores", "2"],
+    ["judged", "--quiet", "host"],
+    ["all", "-k"],
+    ["--resources", "gpu=1", "--until", "performance_check"],
+)
+
+
+@pytest.mark.parametrize("words", UNDERSTOOD, ids=" ".join)
+def test_no_snakemake_is_started_where_nothing_that_is_asked_for_is_due(
+    told: Told, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert measuring.run(told, words) == 0
+    assert told.asked_for == []
+    assert capsys.readouterr().out == "rehearsal: nothing to do\n"
+
+
+def test_until_asks_for_the_outputs_of_its_steps_and_for_nothing_behind_them(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone(told.plan, told.root, "performance_run", "Server")
+    left = {job_of(told.plan, "performance_run", "Server").output: MISSING}
+    monkeypatch.setattr(measuring, "due", lambda *_: left)
+    assert measuring.run(told, ["--until", "dataset"]) == 0
+    assert told.asked_for == [], "a run is behind its dataset"
+    measuring.run(told, ["--until", "performance_run", "--keep-going"])
+    runs = [job.output for job in told.plan.jobs if job.step == "performance_run"]
+    assert told.asked_for == [(*runs, "--keep-going")]
+
+
+def test_what_is_gone_is_made_where_it_is_asked_for_by_name(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that needed the model is there: by itself, nothing would bring it back."""
+    gone(told.plan, told.root, "model", "")
+    monkeypatch.setattr(measuring, "due", lambda *_: {})
+    assert measuring.run(told, ["--until", "performance_run"]) == 0
+    assert told.asked_for == []
+    measuring.run(told, ["--until", "model"])
+    models = [job.output for job in told.plan.jobs if job.step == "model"]
+    assert told.asked_for == [tuple(models)]
+
+
+def test_until_makes_artifacts_first_that_results_wait_for(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, run = first(asked.plan, "model"), first(asked.plan, "performance_run")
+    left = {model: MISSING, run: Reason("its input model is made again", derived=True)}
+    begun: list[Sequence[str]] = []
 
     def execute(self: Asked, passed_on: Sequence[str]) -> int:
         begun.append(passed_on)
-        if waiting:
-            left.pop(first(asked.plan, waiting.pop(0)))
+        left.clear()  # the model came out as it was
         return 0
 
     monkeypatch.setattr(Asked, "execute", execute)
     monkeypatch.setattr(measuring, "due", lambda *_: dict(left))
-    measuring._as_told(asked, words)
-    assert len(begun) == starts
+    measuring._as_told(asked, ["--until", "performance_run", "--quiet", "host"])
+    assert begun == [[model, "--quiet", "host"]]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--until", "performance_chek"], "no such step; did you mean performance_check"),
+        (["--until", "finetune"], "no such step"),
+        (["--until", "accuracy_check", "nothing"], "--until nothing: "),
+    ],
+)
+def test_a_step_that_the_plan_lacks_is_refused(told: Told, words: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        measuring.run(told, words)
+    assert told.asked_for == []
 
 
 def test_artifacts_that_are_due_in_turns_are_not_made_for_ever(
@@ -407,7 +467,7 @@ def test_artifacts_that_are_due_in_turns_are_not_made_for_ever(
     monkeypatch.setattr(Asked, "execute", execute)
     monkeypatch.setattr(measuring, "due", lambda *_: dict.fromkeys(turns, MISSING))
     monkeypatch.setattr(measuring, "unsettled", lambda *_: [turns[len(begun) % 2]])
-    _, status = measuring.settled(asked)
+    _, status = measuring.settled(asked, turns)
     assert status == 0 and begun == [[turns[0]], [turns[1]]]
 
 

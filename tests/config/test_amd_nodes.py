@@ -6,16 +6,22 @@ environment, devices, CPUs, memory, mounts and image of each of a node's engines
 
 import json
 import re
+import shutil
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas
 import pytest
 
 from steps.base.errors import UserError
+from steps.base.record import Workspace, publish
 from steps.commands.cli import main
+from steps.commands.preview import wheres
+from steps.config import options
 from steps.config.artifacts import DescribeConfig
+from steps.config.engine import RocmVllmEngine
 from steps.config.runs import PerformanceRunConfig
 from steps.config.runtime import ContainerSettings
 from steps.machine.look import Look
@@ -25,9 +31,12 @@ from steps.machine.runtime.image import Image
 from steps.plan.make import make
 from steps.plan.plan import Job, Plan, freeze
 from steps.plan.unsupported import refusal, standings
+from steps.prepare.samples import PROMPTS, STOPS
 from steps.run.describe import require_true
 from steps.run.engines import accelerators, caches
 from steps.run.engines.pinning import place_of
+from steps.run.sut.harness import EngineLoop
+from steps.run.sut.run import execute
 from tests.amd_nodes import WRONG, Printed, install, split, whole
 from tests.amd_nodes import printing as printing_of
 from tests.conftest import ROOT, planned
@@ -136,6 +145,69 @@ def test_a_row_passes_every_check_up_to_the_start_of_its_engines(
     assert own(key, tmp_path) == golden[key]
 
 
+class Started(Exception):
+    """Raised where the processes of engines would be started."""
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Artifacts of the real ones' form: weights of no size, and as many prompts as the largest
+    dataset has, of two tokens each."""
+    home = tmp_path_factory.mktemp("artifacts")
+    with publish(home / "model", step="model", config={}, inputs={}, code="") as workspace:
+        (workspace.directory / "config.json").write_text("{}", encoding="utf-8")
+        workspace.result = {"name": "none", "simulated": False}
+    with publish(home / "dataset", step="dataset", config={}, inputs={}, code="") as workspace:
+        for name, rows in (("evaluation", 24576), ("calibration", 16)):
+            frame = pandas.DataFrame({PROMPTS: [[1, 2]] * rows, STOPS: [[2]] * rows})
+            frame.to_pickle(workspace.directory / f"{name}.pkl")
+    return {role: home / role / "manifest.json" for role in ("model", "dataset")}
+
+
+@pytest.mark.parametrize("number", range(ROWS))
+def test_the_run_of_a_row_comes_to_the_start_of_its_engines_on_its_machine_alone(
+    number: int, inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run itself, with its own checks: LoadGen's version, the engine's list of what it takes,
+    accelerators, weights, prompts, user.conf."""
+    key = sorted(jobs())[number]
+    own, begun = HARDWARE[key.split("/")[0]], []
+    config = PerformanceRunConfig.model_validate_json(jobs()[key].config)
+    assert isinstance(config.engine, RocmVllmEngine)
+    build = config.engine.build
+    environment = tmp_path / "image/manifest.json"
+    environment.parent.mkdir()
+    shutil.copy(ROOT / f"conf/options/{build}.json", environment.with_name(options.FILE))
+
+    def start(loop: EngineLoop) -> None:
+        begun.append(loop)
+        raise Started
+
+    monkeypatch.setattr(EngineLoop, "start", start)
+    monkeypatch.setattr(accelerators, "FREED_S", 0.0)
+    console: Any = SimpleNamespace(say=lambda text: None, progress=lambda label, of: None)
+
+    def run_on(model: str) -> Path:
+        folder = tmp_path / model
+        monkeypatch.setenv("PATH", install(folder / "tools", whole(model)))
+        out = folder / "out"
+        out.mkdir()
+        found = {**inputs, "environment": environment}
+        execute("PerformanceOnly", config, found, Workspace(out), console)
+        return out
+
+    with pytest.raises(Started):
+        run_on(own)
+    assert len(begun) == 1 and len(begun[0].prompts) == 24576
+    assert bool(begun[0].stops) == ("mixtral" in key)
+    conf = (tmp_path / own / "out/user.conf").read_text(encoding="utf-8")
+    assert f"target_qps = {config.loadgen.target_qps:g}" in conf
+    for other in set(MODELS) - {own}:
+        with pytest.raises(UserError, match=f"there are 8 × .*{other.upper()}; nothing was meas"):
+            run_on(other)
+    assert len(begun) == 1
+
+
 @pytest.mark.parametrize("hardware", sorted(set(HARDWARE.values())))
 def test_on_each_machine_its_own_cells_run_and_no_others(hardware: str, tmp_path: Path) -> None:
     plan = json.loads(planned("experiment=amd-v5.1").model_dump_json())
@@ -146,6 +218,37 @@ def test_on_each_machine_its_own_cells_run_and_no_others(hardware: str, tmp_path
         assert (one.machine == "") == (own == hardware), (key, one.machine)
         if own != hardware:
             assert "needs 8 × AMD Instinct" in one.machine and "\n" not in one.machine
+
+
+SHARK = "amd-mi325x-epyc-9655/stable-diffusion-xl/"
+
+
+@pytest.mark.parametrize("token", ["", "hf_" + 34 * "x"])
+def test_a_plan_says_of_every_cell_which_of_three_states_it_is_in(
+    token: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine without accelerators, with and without a token of the hub."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    plan = planned("experiment=amd-v5.1")
+    nothing = Look(Prober(run=printing({}), root=tmp_path))
+    standing = standings(json.loads(plan.model_dump_json()), tmp_path, nothing.missing)
+    found = wheres(plan, standing, {"HF_TOKEN": token, "HOME": str(tmp_path)})
+    assert found.keys() >= jobs().keys() and len(found) == ROWS + 2
+    for key, (where, says) in found.items():
+        hardware = HARDWARE.get(key.split("/")[0], "").upper()
+        if key.startswith(SHARK):
+            assert where == "never" and says.startswith("can't be executed: ")
+            assert "this version can't start engine shark" in says
+            continue
+        gated = "mixtral" not in key
+        if where == "elsewhere":
+            assert says == f"runs on a node with 8 × AMD Instinct {hardware}"
+            assert token or not gated
+        else:  # Mixtral's scorer wants programs that this machine may lack
+            assert where == "brings" and says.startswith("needs something that you bring: ")
+            assert says.endswith(f"; then it runs on a node with 8 × AMD Instinct {hardware}")
+            assert ("set HF_TOKEN, or fetch.token to" if gated else "(apt-get install ") in says
+            assert not (gated and token)
 
 
 SYSTEMS = {**HARDWARE, "amd-mi325x-epyc-9655": "mi325x"}

@@ -14,7 +14,7 @@ from steps.config.compose import compose
 from steps.config.composed import ComposedCell, Row
 from steps.config.origins import TYPED
 from steps.plan.frozen import frozen_plan
-from steps.plan.lost import hydra, reason, unread
+from steps.plan.lost import _content, hydra, reason, unread
 from steps.plan.make import make
 from steps.plan.plan import Job
 from tests.conftest import ACME_SITE, ROOT, copy_project, edit, planned
@@ -302,6 +302,60 @@ def test_a_site_takes_the_place_of_its_base_only(tmp_path: Path) -> None:
     assert "add experiment=amd-v5.1" in message and "acme-mi325x.yaml builds on" in message
 
 
+ON_ASUS = """\
+# @package _global_
+defaults: [asustek-mi325x, _self_]
+system:
+  name: acme-mi325x
+  id: 8xMI325X_Acme
+  submitter: Acme
+"""
+OFFLINE = ("experiment=asustek-v5.1", "benchmark=llama2-70b-99.9", "scenario=Offline")
+
+
+@pytest.mark.parametrize(
+    ("said", "path"),
+    [
+        ("  loadgen: {target_qps: 30}", "loadgen.target_qps"),
+        ("  loadgen: {by_scenario: {Offline: {target_qps: 30}}}", "by_scenario.Offline.target_qps"),
+        ("  loadgen: {by_model: {llama2-70b: {target_qps: 30}}}", "by_model.llama2-70b.target_qps"),
+        (
+            "  engine: {dispatch: {sorting: {strategy: buckets}}}",
+            "system.engine.dispatch.sorting.strategy",
+        ),
+        (
+            "  engine: {by_model: {llama2-70b: {dispatch: {sorting: {strategy: buckets}}}}}",
+            "system.engine.by_model.llama2-70b.dispatch.sorting.strategy",
+        ),
+    ],
+)
+def test_a_sites_setting_that_its_base_says_more_narrowly_is_refused(
+    tmp_path: Path, said: str, path: str
+) -> None:
+    """Who writes a file expects it to win over the one that it builds on."""
+    site = tmp_path / "acme-mi325x.yaml"
+    site.write_text(f"{ON_ASUS}{said}\n", encoding="utf-8")
+    message = refused(*OFFLINE, site=site)
+    assert message.startswith("--site acme-mi325x.yaml (system."), message
+    assert f"{path}) has no effect at acme-mi325x/llama2-70b-99.9" in message
+    assert "conf/system/asustek-mi325x.yaml (system." in message
+    narrower = message.rpartition("; say ")[2].removesuffix(" there too")
+    assert narrower != path and narrower.startswith("system.")
+
+
+def test_what_a_site_says_as_narrowly_as_its_base_holds(tmp_path: Path) -> None:
+    site = tmp_path / "acme-mi325x.yaml"
+    rates = "  loadgen:\n    target_qps: 30\n    by_model: {llama2-70b: {by_scenario: RATES}}\n"
+    rates = rates.replace("RATES", "{Offline: {target_qps: 31}, Server: {target_qps: 29}}")
+    site.write_text(f"{ON_ASUS}{rates}", encoding="utf-8")
+    plan = make(ROOT, list(OFFLINE), site)
+    (run,) = [job for job in plan.jobs if job.step == "performance_run"]
+    assert _config(run)["loadgen"]["target_qps"] == 31
+    typed = make(ROOT, [*OFFLINE, "set.target_qps=32"], site)
+    (run,) = [job for job in typed.jobs if job.step == "performance_run"]
+    assert _config(run)["loadgen"]["target_qps"] == 32
+
+
 def test_a_system_of_ones_own_in_conf_has_its_bases_cells(tmp_path: Path) -> None:
     home = copy_project(tmp_path)
     path = home / "conf/system/acme-mi325x.yaml"
@@ -445,6 +499,33 @@ def test_no_override_is_lost(count: int) -> None:
             else:
                 assert "takes it out" in said or "it is for" in said, said
     assert acting + lost == count and min(acting, lost) > count / 7, (acting, lost)
+
+
+WINNERS = ("wins, ", "takes it out (null)", "it is for ", "there is no key", "after it")
+
+
+@pytest.mark.long
+def test_each_of_two_hundred_changes_the_plan_or_is_refused_with_the_winner() -> None:
+    """Each alone, through what a user calls."""
+    changed, refused_ones = 0, 0
+    for system, bundle in generated(seed=21, count=200):
+        chosen = [*PLACES[system], f"system={system}"]
+        before = _content(make(ROOT, chosen))
+        for key, place, value in bundle:
+            text = f"{place}={hydra(value)}"
+            try:
+                plan = make(ROOT, [*chosen, text])
+            except UserError as error:
+                refused_ones += 1
+                # Else it is one that a typed model or the engine's build doesn't take.
+                words = [key.rpartition(".")[2]] if place.startswith("set.") else WINNERS
+                assert any(word in str(error) for word in words), (text, str(error))
+                assert not place.startswith("set.") or "no effect" not in str(error), text
+                continue
+            changed += 1
+            assert _content(plan) != before, text
+    assert changed + refused_ones == 200
+    assert min(changed, refused_ones) > 30, (changed, refused_ones)
 
 
 # ---- the documentation --------------------------------------------------------------------------

@@ -62,6 +62,23 @@ def test_results_of_earlier_and_later_versions_are_read() -> None:
     assert (probed.ended, probed.lasted_s) == ("complete", 600.0)
 
 
+def test_accelerators_are_read_back_each_with_its_own_or_all_with_one() -> None:
+    said = {
+        "listed": "2 × AMD Instinct MI325X",
+        "architecture": "gfx942",
+        "driver": None,
+        "memory_mib": [262128, None],
+        "bus": ["0000:05:00.0", None],
+        "before": {"power_cap_w": 1000.0, "compute_partition": ["SPX", "CPX"], "soc_pstate": 1},
+        "after": {},
+    }
+    ran = result_of(replace(RUN, result=run_result(accelerators=said)), RunResult)
+    assert ran.accelerators is not None and ran.accelerators.memory_mib == (262128, None)
+    assert ran.dumped()["accelerators"] == said
+    with pytest.raises(UserError, match=r"accelerators\.listed"):
+        result_of(replace(RUN, result=run_result(accelerators={"bus": []})), RunResult)
+
+
 def test_a_result_is_written_as_it_was_said() -> None:
     """What a step left out stands nowhere, and what engines say stands whole: the form of records
     is that of before results had types."""
@@ -116,32 +133,51 @@ def test_weights_keep_what_was_said_of_those_that_they_were_made_from(tmp_path: 
     }
 
 
-def test_nothing_reads_a_manifests_result_but_through_its_type() -> None:
+def test_nothing_reads_or_writes_a_result_but_through_its_type() -> None:
     """`manifest.result["duration_s"]` finds out in a user's hands that the key is another one."""
     readers = ("steps/config/results.py", "steps/config/verdicts.py", "steps/base/record.py")
     found = [
         f"{path.relative_to(ROOT)}:{line}"
-        for path in sorted((ROOT / "steps").rglob("*.py"))
+        for folder in ("steps", "bench")
+        for path in sorted((ROOT / folder).rglob("*.py"))
         if path.relative_to(ROOT).as_posix() not in readers
         for line in _raw(ast.parse(path.read_text(encoding="utf-8")))
     ]
     assert not found, found
     planted = (
-        "a = run.result['x']\nb = run.result.get('y')\nc = 'z' in run.result\nd = {**m.result}"
+        "a = run.result['x']\nb = run.result.get('y')\nc = 'z' in run.result\nd = {**m.result}\n"
+        "w.result['x'] = 1\nw.result = {'x': 1}\nw.result.update(x=1)\nw.result |= {'x': 1}"
     )
-    assert sorted(_raw(ast.parse(planted))) == [1, 2, 3, 4]
+    assert sorted(_raw(ast.parse(planted))) == [1, 2, 3, 4, 5, 6, 7, 8]
+    typed = "w.result = made.dumped()\nw.result = as_result(verdict)\nw.result |= probed.dumped()"
+    assert list(_raw(ast.parse(typed))) == []
+
+
+LOOKS = ("get", "update", "setdefault", "pop", "items", "keys", "values")
 
 
 def _raw(tree: ast.Module) -> Iterator[int]:
-    """Lines that take a part of something's `result`, or look into it, as of a dictionary."""
+    """Lines that take or set a part of something's `result`, or look into it, as of a dictionary;
+    and those that make one of anything but a typed result."""
     for node in ast.walk(tree):
         parts: list[ast.expr] = []
-        if isinstance(node, ast.Subscript | ast.Attribute) and isinstance(node.ctx, ast.Load):
-            parts = [node.value] if isinstance(node, ast.Subscript) or node.attr == "get" else []
+        if isinstance(node, ast.Subscript) or (
+            isinstance(node, ast.Attribute) and node.attr in LOOKS
+        ):
+            parts = [node.value]
         elif isinstance(node, ast.Compare):
             parts = node.comparators
         elif isinstance(node, ast.Dict):
             parts = [value for key, value in zip(node.keys, node.values, strict=True) if not key]
+        elif isinstance(node, ast.Assign | ast.AugAssign) and not _is_typed(node.value):
+            parts = node.targets if isinstance(node, ast.Assign) else [node.target]
         for part in parts:
             if isinstance(part, ast.Attribute) and part.attr == "result":
                 yield node.lineno
+
+
+def _is_typed(value: ast.expr) -> bool:
+    """A call of `dumped` or of `as_result`."""
+    called = value.func if isinstance(value, ast.Call) else None
+    name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+    return name in ("dumped", "as_result")

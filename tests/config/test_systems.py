@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from steps.base.errors import UserError
 from steps.base.locks import Entry, entries
 from steps.commands import describe
 from steps.commands.cli import main
 from steps.commands.diff import _short, difference
-from steps.config.compression import PruneConfig
+from steps.config.compression import PruneConfig, QuarkOptions
 from steps.config.layers import merged
 from steps.config.points import base_of
 from steps.config.submission import SubmissionConfig
@@ -379,6 +380,26 @@ def test_amds_quark_recipes_are_planned_and_those_of_our_lock_are_run() -> None:
     assert of("0.8", None) == "this version runs AMD Quark 0.9 and 0.13, not 0.8"
     algorithms = (None, "gptq", "autosmoothquant")
     assert {of(version, name) for version in ("0.9", "0.13") for name in algorithms} == {"None"}
+
+
+@pytest.mark.parametrize("name, value", [("batch_size", 4), ("model_attn_implementation", "sdpa")])
+def test_an_option_that_a_quark_would_not_read_is_said(name: str, value: object) -> None:
+    def of(version: str, options: dict[str, object]) -> str:
+        whole = {"tool": "quark", "format": "fp8", "options": {"version": version, **options}}
+        return str(STEPS["quantize"].limitation(whole))
+
+    assert name in of("0.13", {name: value})
+    assert of("0.13", {name: None}) == of("0.9", {name: value}) == "None"
+
+
+def test_mxfp4_has_one_size_of_groups() -> None:
+    given = {
+        **{"version": "0.9", "quant_scheme": "w_mxfp4_a_mxfp4", "kv_cache_dtype": "fp8"},
+        **{"exclude_layers": (), "seq_len": 8},
+    }
+    assert QuarkOptions.model_validate({**given, "group_size": 32}).group_size == 32
+    with pytest.raises(ValidationError):
+        QuarkOptions.model_validate({**given, "group_size": 64})
 
 
 def test_diff_shows_what_differs_and_where(site: Path) -> None:

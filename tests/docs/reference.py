@@ -31,11 +31,13 @@ from steps.config.journal import JournalSettings
 from steps.config.layers import SELECTORS
 from steps.config.loadgen import Loadgen
 from steps.config.runtime import Runtime
+from steps.config.scale import Scale
 from steps.config.scheduler import Scheduler
 from steps.config.window import WindowBounds
 from steps.mlperf.rounds import load, names
 from steps.plan.registry import STEPS
 from steps.report.comparison.tolerances import Tolerances
+from tests.docs import replaced
 
 PAGE = ROOT / "docs/reference/configuration.md"
 SCHEMA = ROOT / "docs/reference/system.schema.json"
@@ -88,6 +90,7 @@ SECTIONS = (
     Section("Runtime", "`conf/runtime/NAME.yaml`", (Runtime,)),
     Section("Scheduler", "`conf/scheduler/NAME.yaml`", (Scheduler,)),
     Section("Fetching", "`conf/fetch.yaml`", (FetchSettings,)),
+    Section("Scale", "`conf/scale/NAME.yaml`, and below it by benchmark and compression", (Scale,)),
     Section("Tune", "`conf/tune.yaml`", (TuneConfig,)),
     Section("Journal", "`conf/journal.yaml`", (JournalSettings,)),
     Section("Window", "`conf/window.yaml`", (WindowBounds,)),
@@ -139,7 +142,18 @@ def descriptions(model: type[BaseModel]) -> Mapping[str, str]:
     for base in reversed(model.__mro__):
         if issubclass(base, BaseModel) and base.__module__.startswith("steps."):
             found |= _in_docstring(base) | _below_fields(base)
-    return {key: text for key, text in found.items() if key in model.model_fields}
+    chosen = {key: CHOSEN for key in CHOOSES if _has_one_value(model, key)}
+    return {key: text for key, text in (chosen | found).items() if key in model.model_fields}
+
+
+CHOOSES = ("kind", "by", "source", "name")
+"""Keys that say which of several types a mapping is of, where a type has one value of them."""
+CHOSEN = "this value chooses the keys of this table."
+
+
+def _has_one_value(model: type[BaseModel], key: str) -> bool:
+    field = model.model_fields.get(key)
+    return field is not None and len(get_args(field.annotation)) == 1
 
 
 def _in_docstring(model: type[BaseModel]) -> dict[str, str]:
@@ -209,8 +223,9 @@ def _table(model: type[BaseModel]) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    """Text that a table shows as it is; backticks do so themselves."""
-    parts = re.split(r"(`[^`]*`)", text.replace("|", "\\|"))
+    """Text that a table shows as it is, with YAML's word for None; backticks do so themselves."""
+    text = re.sub(r"\bNone\b", "null", text.replace("|", "\\|"))
+    parts = re.split(r"(`[^`]*`)", text)
     return "".join(
         part if part.startswith("`") else part.replace("*", "\\*").replace("<", "\\<")
         for part in parts
@@ -413,9 +428,10 @@ def schema_text() -> str:
 
 
 def main() -> None:
-    """Write both files."""
+    """Write all three files."""
     PAGE.write_text(page(), encoding="utf-8")
     SCHEMA.write_text(schema_text(), encoding="utf-8")
+    replaced.PAGE.write_text(replaced.page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

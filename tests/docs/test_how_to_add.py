@@ -26,7 +26,7 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "add-a-scorer.md": ("2 passed", '\\"scorer\\":\\"acme-qa\\"'),
     "add-a-benchmark.md": ("the rehearsal model", '\\"max_tokens\\":64'),
     "add-a-scheduler.md": ("performance_run", '"name":"acme"'),
-    "add-a-step.md": ("1 passed", "performance_run --> pace_check", "pace_check --> submission"),
+    "add-a-step.md": ("2 passed", "performance_run --> pace_check", "pace_check --> submission"),
 }
 """By page: texts that its commands print, or that are in the plans that they make."""
 

@@ -1,6 +1,8 @@
 """What the documentation says is there: links, anchors, paths, modules, commands."""
 
 import re
+import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from steps.base.arguments import is_override
 from steps.commands.cli import main, parsed
 from steps.commands.table import COMMANDS, ON_A_PLAN
 from steps.plan.make import make
-from tests.conftest import planned
+from tests.conftest import copy_project, planned, reproduce
 from tests.docs.pages import MODULE, ROOT, SOURCE_PATH, SOURCES, Page, pages
 
 PAGES = pages()
@@ -147,3 +149,72 @@ def test_commands_can_be_typed(words: tuple[str, ...], sites: Path) -> None:
         overrides = tuple(word for word in words_of if isinstance(word, str) and is_override(word))
         plan = make(ROOT, list(overrides), given.site) if given.site else planned(*overrides)
         assert plan.jobs
+
+
+# ---- the same, run ------------------------------------------------------------------------------
+
+WHOLE = (
+    *("ls", "capacity", "explain", "diff", "completion", "plan", "show", "--version"),
+    *("status", "report"),
+)
+"""Commands that need nothing but the checkout: they end well."""
+
+OF_A_MACHINE = ("doctor", "describe", "manifests", "import-round", "migrate", "collect")
+OF_RESULTS = ("verify", "seal", "bundle", "unseal", "unbundle", "again")
+"""Commands that need another machine, files or results: a sentence says which, if they aren't
+there."""
+
+MEASURES = ("tune",)
+"""Commands that measure at once; tests/commands/tune has them."""
+
+
+def kind_of(words: tuple[str, ...]) -> str:
+    first = words[0] if words else "run"
+    if "--help" in words or first in WHOLE:
+        return "whole"
+    if first in MEASURES:
+        return "measures"
+    return "named" if first in (*OF_A_MACHINE, *OF_RESULTS) else "run"
+
+
+@pytest.fixture(scope="module")
+def checkout(sites: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy where the tutorial's files lie, and nothing was measured."""
+    home = copy_project(tmp_path_factory.mktemp("checkout"))
+    (home / ".envs").symlink_to(ROOT / ".envs")
+    for site in sites.iterdir():
+        shutil.copy(site, home)
+    return home
+
+
+def test_every_command_of_the_pages_is_of_a_kind() -> None:
+    kinds = Counter(map(kind_of, typed()))
+    assert set(kinds) == {"whole", "run", "named", "measures"} and min(kinds.values()) > 4, kinds
+
+
+@pytest.mark.command
+@pytest.mark.parametrize("words", typed(), ids=" ".join)
+def test_commands_are_run_as_they_are_printed(words: tuple[str, ...], checkout: Path) -> None:
+    """What would measure is asked what it would run: all that comes before is done."""
+    kind = kind_of(words)
+    if kind == "measures":
+        return
+    filled = [re.sub(r"\b[A-Z]+\b", lambda m: PLACEHOLDERS.get(m[0], m[0]), one) for one in words]
+    if kind == "run":
+        filled += ["--dry-run"] if "--" in filled else ["--", "--dry-run"]
+    status, text = reproduce(checkout, *filled, limit_s=120)
+    if kind == "whole":
+        assert status == 0, text
+        assert text.strip() and "error" not in text.splitlines()[0]
+    elif status:
+        assert status == 1, text
+        (sentence,) = [line for line in text.splitlines() if line.startswith("error: ")]
+        assert any(word in sentence for word in SAID), text
+
+
+SAID = (
+    *("accelerator", "Docker", "docker", "podman", "AMD Instinct"),  # that this machine lacks
+    *("not a file", "isn't there", "there is no", "no results", "no such file", "./reproduce"),
+    *("kubeconfig", "Slurm", "node1", "n1", "No such file", "nothing", "missing", "not made"),
+)
+"""What a sentence says is missing here."""

@@ -21,7 +21,6 @@ from tests import hosts
 from tests.conftest import ROOT, copy_project, reproduce
 from tests.e2e.test_container_engines import BASE, require_base
 from tests.hosts import Host
-from tests.programs import PATH
 
 pytestmark = pytest.mark.e2e
 
@@ -71,16 +70,12 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (home / f"conf/hardware/{name}.yaml").write_text(text, encoding="utf-8")
     (home / "conf/system/acme.yaml").write_text(SYSTEM, encoding="utf-8")
     (home / "conf/cluster/acme.yaml").write_text(CLUSTER, encoding="utf-8")
-    with hosts.serving(tmp_path_factory.mktemp("ssh"), KNOWN):
+    with (
+        hosts.serving(tmp_path_factory.mktemp("ssh"), KNOWN) as environment,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("PATH", environment["PATH"])
         yield home
-
-
-@pytest.fixture
-def ssh(
-    clone: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (client,) = tmp_path_factory.getbasetemp().glob("ssh*/bin")
-    monkeypatch.setenv("PATH", f"{client}{os.pathsep}{PATH}")
 
 
 def asked(*names: str, scenario: str = "Offline") -> list[str]:
@@ -99,7 +94,7 @@ def containers(home: Path) -> list[dict[str, Any]]:
         return [dict(one.attrs) for one in found]
 
 
-def test_every_nodes_container_is_as_on_one_node(clone: Path, ssh: None) -> None:
+def test_every_nodes_container_is_as_on_one_node(clone: Path) -> None:
     """The same image, devices, mounts, limits and user, for LoadGen's and for each node's."""
     longer = "length.min_duration_ms=20000"
     running = subprocess.Popen(
@@ -142,7 +137,7 @@ def test_every_nodes_container_is_as_on_one_node(clone: Path, ssh: None) -> None
     )
 
 
-def test_a_node_with_seven_of_eight_is_named_before_loadgen_starts(clone: Path, ssh: None) -> None:
+def test_a_node_with_seven_of_eight_is_named_before_loadgen_starts(clone: Path) -> None:
     status, text = reproduce(
         clone, *asked("node-a", "node-c", scenario="Server"), *UNTIL, limit_s=LIMIT_S
     )

@@ -129,7 +129,11 @@ def test_a_test_is_scored_on_its_own_samples(said: dict[str, str]) -> None:
         ("no clip", "isn't a file"),
         ("clip without a tensor", "tensors are missing"),
         ("clip damaged", "doesn't hold CLIP"),
+        ("clip of no numbers", "clip finds values in pictures that aren't numbers"),
+        ("clip of other words", "ids up to 50000, and the model beside it knows 49408 words"),
+        ("clip of other sizes", "doesn't hold CLIP"),
         ("inception damaged", "doesn't hold Inception-v3"),
+        ("inception of no numbers", "inception.pth finds values in pictures that aren't numbers"),
         ("inception of another network", "doesn't hold Inception-v3"),
         ("statistics damaged", "holds no mu and sigma"),
         ("statistics of another width", "use val2014.npz"),
@@ -159,6 +163,21 @@ def _log(home: Path, change: Callable[[bytes], bytes]) -> None:
     _put(path, change(path.read_bytes()))
 
 
+def _not_numbers(home: Path) -> None:
+    path = home / "clip/model.safetensors"
+    _put(path, path.read_bytes()[:-64] + 16 * b"\x00\x00\xc0\x7f")  # ends with a projection
+
+
+def _other_words(home: Path) -> None:
+    path = home / "clip/tokenizer.json"
+    _put(path, path.read_bytes().replace(b"2368", b"50000"))
+
+
+def _other_sizes(home: Path) -> None:
+    path = home / "clip/config.json"
+    _put(path, path.read_bytes().replace(b'"patch_size": 8', b'"patch_size": 16'))
+
+
 def _other_width(home: Path) -> None:
     import numpy
 
@@ -171,7 +190,11 @@ FAULTS: dict[str, Callable[[Path], object]] = {
     "no clip": lambda home: (home / "clip/model.safetensors").unlink(),
     "clip without a tensor": _without_a_tensor,
     "clip damaged": lambda home: _put(home / "clip/model.safetensors", b"none"),
+    "clip of no numbers": _not_numbers,
+    "clip of other words": _other_words,
+    "clip of other sizes": _other_sizes,
     "inception damaged": lambda home: _put(home / "inception.pth", b"none"),
+    "inception of no numbers": lambda home: (home / "broken.pth").replace(home / "inception.pth"),
     "inception of another network": lambda home: _put(
         home / "inception.pth", (home / "clip/model.safetensors").read_bytes()
     ),

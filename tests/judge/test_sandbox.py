@@ -4,6 +4,7 @@ import os
 import platform
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -135,6 +136,24 @@ def test_a_solution_passes_if_its_tests_run_through(
     walls: Sandbox, sample: str, tests: str, answer: str, passed: bool
 ) -> None:
     assert code.passes(sample, tests, answer, walls) is passed
+
+
+@pytest.mark.parametrize(
+    ("sample", "tests", "answer"),
+    [
+        ("python_add", PYTHON_TESTS, "while True:\n    pass\n"),
+        ("python_add", PYTHON_TESTS, "while True:\n    print('on' * 10_000)\n"),
+        ("python_add", PYTHON_TESTS, "import sys\nwhile True:\n    sys.stderr.write('on')\n"),
+        ("cpp_add", CPP_TESTS, 'int add(int a, int b) { for (;;) __builtin_puts("on"); }\n'),
+    ],
+)
+def test_a_program_that_never_ends_has_not_passed(
+    walls: Sandbox, monkeypatch: pytest.MonkeyPatch, sample: str, tests: str, answer: str
+) -> None:
+    monkeypatch.setattr(code, "RUN_LIMIT_S", 1)
+    begun = time.monotonic()
+    assert code.passes(sample, tests, answer, walls) is False
+    assert time.monotonic() - begun < code.COMPILE_LIMIT_S
 
 
 def test_typescript_counts_where_the_compiler_complains_and_writes(

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from unittest.mock import MagicMock, create_autospec
 
 import docker
@@ -52,7 +52,7 @@ IMAGE: dict[str, Any] = {
 }
 LIMIT_S = 30
 RECIPE = ROOT / "containers/python/Dockerfile"
-AMD = ("experiment=amd-v5.1", "scenario=Offline")
+AMD = ("experiment=amd-v5.1",)
 LOCK = "big.package==1.0\nother==2.0\nthird==3.0\n"
 
 
@@ -92,7 +92,10 @@ def test_engines_and_their_weights_come_from_containers(engine: str) -> None:
 
 
 def test_accelerators_bring_their_devices() -> None:
-    plan = planned("experiment=amd-v5.1", "hardware=mi325x", "scenario=Server")
+    plan = planned(
+        *("experiment=amd-v5.1", "system=amd-mi325x", "benchmark=llama2-70b-99.9"),
+        "scenario=Server",
+    )
     job = next(job for job in plan.jobs if job.step == "performance_run")
     given = ContainerSettings.model_validate_json(job.container)
     assert given.devices == ("/dev/kfd", "/dev/dri")
@@ -275,8 +278,8 @@ class _DiesWhileBuilding(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
 
-    def answer(self, fields: Mapping[str, str], body: bytes) -> None:
-        self.send_response(200)
+    def answer(self, fields: Mapping[str, str], body: bytes, status: int = 200) -> None:
+        self.send_response(status)
         for key, value in fields.items():
             self.send_header(key, value)
         self.end_headers()
@@ -302,6 +305,51 @@ def test_an_engine_that_is_killed_while_it_builds_is_named(tmp_path: Path) -> No
             host.connected(address) as client,
         ):
             list(client.api.build(fileobj=io.BytesIO(), custom_context=True, decode=True))
+        engine.shutdown()
+
+
+class _WithoutInit(_DiesWhileBuilding):
+    """What podman 4.3 answers to a container with an init that it can't find (recorded)."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_POST(self) -> None:
+        path = self.path.partition("?")[0].rpartition("/")[2]
+        self.asked.append(path)
+        text, status = '{"stream": "Successfully built 0123456789ab"}', 200
+        if path == "create":
+            status = 500
+            text = (
+                '{"cause": "no such file or directory", "response": 500, "message": "container '
+                "create: container-init binary not found on the host: stat "
+                '/usr/libexec/podman/catatonit: no such file or directory"}'
+            )
+        self.answer({"Content-Length": str(len(text))}, text.encode(), status)
+
+    def do_DELETE(self) -> None:
+        self.asked.append("removed")
+        self.answer({"Content-Length": "2"}, b"[]")
+
+
+def test_podman_without_an_init_is_named_before_anything_is_built(tmp_path: Path) -> None:
+    path = tmp_path / "without.sock"
+    _WithoutInit.asked.clear()
+    with socketserver.ThreadingUnixStreamServer(str(path), _WithoutInit) as engine:
+        threading.Thread(target=engine.serve_forever, daemon=True).start()
+        address = EngineAddress(engine="podman", socket=f"unix://{path}")
+        with (
+            pytest.raises(
+                UserError, match=r"^podman has no init .*: install catatonit, or"
+            ) as said,
+            host.connected(address) as client,
+        ):
+            host.require_init(client, address)
+        assert "\n" not in str(said.value)
+        assert _WithoutInit.asked == ["build", "create", "removed"]
+        docker = EngineAddress(engine="docker", socket=f"unix://{path}")
+        with host.connected(docker) as client:
+            host.require_init(client, docker)  # it brings one along
+        assert _WithoutInit.asked == ["build", "create", "removed"]
         engine.shutdown()
 
 

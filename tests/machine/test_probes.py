@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from steps.base.errors import UserError
 from steps.machine.probes import accelerators, devices, host, tools
 from steps.machine.probes.losses import Losses
-from steps.machine.probes.machine import Prober, probe
+from steps.machine.probes.machine import Prober, of_vendor, probe
+from steps.machine.probes.tools import MissingTool
 from steps.machine.probes.values import Accelerator
 from tests.conftest import ROOT
 
@@ -31,6 +32,7 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "amd-smi-static-8xmi300x.json": accelerators.amd_smi,
     "amd-smi-static-8xmi355x.json": accelerators.amd_smi,
     "amd-smi-static-warning.txt": accelerators.amd_smi,
+    "amd-smi-mem-usage-8xmi300x.json": accelerators.amd_smi_used,
     "rocm-smi-errors.txt": accelerators.rocm_smi,
     "nvidia-smi-inforom.txt": accelerators.nvidia_smi,
     "dmidecode-flash.txt": host.dmidecode,
@@ -172,10 +174,38 @@ def test_topology_rocminfo_and_nvidia_smi() -> None:
         power_limit_w=700.0,
         power_cap_w=700.0,
         max_clock_mhz=1980,
+        bus="0000:1b:00.0",
+        used_mib=1,
     )
     (unsure,) = accelerators.nvidia_smi(recorded("nvidia-smi-na.csv"))
     assert (unsure.memory_mib, unsure.pcie, unsure.power_limit_w) == (None, None, None)
     assert accelerators.nvidia_smi("No devices were found\n") == ()
+
+
+def test_memory_in_use_is_amd_smis_where_there_is_no_rocm_smi(tmp_path: Path) -> None:
+    """ROCm 7's packages have no rocm-smi; what else a device lacks stays as it is."""
+    said = json.loads(recorded("amd-smi-mem-usage-8xmi300x.json"))
+    said[3]["mem_usage"]["used_vram"] = "N/A"
+    tools = {
+        "static": recorded("amd-smi-static-8xmi300x.json"),
+        "metric": json.dumps({"gpu_data": said}),
+    }
+
+    def run(command: Sequence[str]) -> str:
+        if command[0] == "amd-smi":
+            return tools[command[1]]
+        raise MissingTool(f"{command[0]} is not installed")
+
+    def used() -> list[int | None]:
+        return [one.used_mib for one in of_vendor("AMD", Prober(run=run, root=tmp_path))]
+
+    assert used() == [283, 283, 283, None, 283, 283, 284, 283]
+    tools["metric"] = recorded("amd-smi-mem-usage-8xmi300x.json")
+    assert used() == [283] * 6 + [284, 283]
+    tools["metric"] = json.dumps(said[:7])  # of other devices than these
+    assert used() == [None] * 8
+    tools["metric"] = "amd-smi: error: unrecognized arguments"
+    assert used() == [None] * 8
 
 
 def test_network_leaves_out_what_is_no_card() -> None:

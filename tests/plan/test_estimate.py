@@ -52,6 +52,12 @@ def test_sizes_follow_from_parameters_and_formats(amd: Plan) -> None:
     )
 
 
+def test_small_pictures_are_scored_sooner() -> None:
+    found = costs(planned("experiment=rehearsal-sdxl-full", "scenario=Offline"))
+    _, one = found["accuracy_check", "rehearsal-sdxl-cpu/rehearsal-sdxl/none/fp32/Offline"]
+    assert one.seconds is not None and one.seconds < 120 and "small images" in one.basis
+
+
 def test_stable_diffusions_logs_are_of_its_pixels(amd: Plan) -> None:
     found = costs(amd)
     of: dict[str, list[Cost]] = {"accuracy_run": [], "compliance_run": [], "performance_run": []}

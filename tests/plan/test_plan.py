@@ -70,6 +70,8 @@ def test_only_the_full_length_has_no_departure() -> None:
     short, full = planned(), planned("experiment=rehearsal-full")
     assert all(len(cell.departures) == 3 for cell in cells(short))
     assert all(cell.departures == () for cell in cells(full))
+    mixture = planned("experiment=rehearsal-mixtral-full")
+    assert [cell.departures for cell in cells(mixture)] == [(), ()]
     emulated = cells(planned("experiment=rehearsal-full", "precision=fp8"))
     assert all("emulated" in cell.departures[0] for cell in emulated)
 

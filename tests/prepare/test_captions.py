@@ -15,7 +15,16 @@ from steps.base.record import Manifest, publish
 from steps.config.artifacts import DatasetConfig
 from steps.prepare import captions, samples
 from steps.prepare.dataset import step
-from steps.prepare.pipeline import INDEX, PIPELINE, SCHEDULER, TOKENIZERS, home, scheduling, variant
+from steps.prepare.pipeline import (
+    INDEX,
+    PIPELINE,
+    SCHEDULER,
+    TOKENIZERS,
+    files,
+    home,
+    scheduling,
+    variant,
+)
 from steps.prepare.rehearsal.shapes import tokenizer, world
 
 QUIET: Any = SimpleNamespace(say=lambda text: None)
@@ -184,5 +193,9 @@ def test_half_precision_files_are_read_where_there_are_no_others(tmp_path: Path)
     folder.mkdir()
     (folder / "diffusion_pytorch_model.fp16.safetensors").touch()
     assert variant(tmp_path) == "fp16"
-    (folder / "diffusion_pytorch_model.safetensors").touch()
-    assert variant(tmp_path) is None
+    assert [path.name for path in files(tmp_path, "unet")] == [
+        path.name for path in folder.iterdir()
+    ]
+    whole = folder / "diffusion_pytorch_model.safetensors"
+    whole.touch()
+    assert variant(tmp_path) is None and files(tmp_path, "unet") == [whole]

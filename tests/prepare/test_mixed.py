@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from steps.config.checks import AccuracyCheckConfig, Gates
 from steps.prepare.ready import RECIPES
 from steps.prepare.rehearsal.mixed import dataset, tasks
 from steps.prepare.rehearsal.mixed.tasks import STOP, VOCABULARY, Task
 from steps.prepare.rehearsal.tokenizer import END, NOTES, UNKNOWN
+from tests.conftest import planned
 
 MODEL = Path(tasks.__file__).parent / "model"
 EVALUATION = 15_000
@@ -56,16 +58,29 @@ def test_splits_share_no_prompt(evaluation: list[Task]) -> None:
 
 
 def test_a_number_is_the_notes_or_the_sum(evaluation: list[Task]) -> None:
+    said = "The answer is"
     for task in evaluation:
         if task.part != "GSM8K":
             continue
-        assert task.answer.endswith(f"The answer is {task.truth} .")
         if task.kind == "sum":
             one, other = (int(word) for word in task.prompt.split() if word.isdecimal())
             assert one + other == int(task.truth)
+            assert task.answer.endswith(f"{one} + {other} = {task.truth} . {said} {task.truth} .")
         else:
-            fact = task.answer.split(" . ")[0]
+            fact = task.answer.removeprefix(f"{said} ")
             assert fact in task.prompt and fact.split()[3] == task.truth
+
+
+def test_the_gate_at_the_rules_length_asks_for_the_true_answers_lengths(
+    evaluation: list[Task],
+) -> None:
+    plan = planned("experiment=rehearsal-mixtral-full")
+    (job, *_) = (job for job in plan.jobs if job.step == "accuracy_check")
+    gate = AccuracyCheckConfig.model_validate_json(job.config).gates["99"]
+    assert isinstance(gate, Gates)
+    ends = sum(task.part != "MBXP" for task in evaluation)
+    tokens = sum(len(VOCABULARY.encode(task.answer)) for task in evaluation) + ends
+    assert gate.tokens_per_sample == round(tokens / EVALUATION, 1)
 
 
 def test_only_programs_go_on_after_their_stop_sequence(evaluation: list[Task]) -> None:

@@ -13,20 +13,22 @@ pytestmark = pytest.mark.engine
 
 LIMIT_S = 600.0
 SCRIPT = """
-import json, sys
+import json, shutil, sys
 from pathlib import Path
-from steps.judge.scoring.narrow import study
+import numpy
+from steps.judge.scoring.images import Measured
+from steps.judge.scoring.narrow import drawn, study
 from steps.prepare import captions, pipeline
 from steps.prepare.rehearsal.shapes import world
 from steps.run.engines.diffusers_engine import DiffusersEngine
 from steps.run.engines.engine import Start
 from steps.base.errors import UserError
-from steps.config.generation import ImageGeneration
+from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
 scratch = Path(sys.argv[1])
 found = {}
-home = pipeline.home(study.WEIGHTS)
+home = pipeline.home(drawn.WEIGHTS)
 texts = [scene.caption for scene in world.scenes()[::97]] + ["Zebras, 3 of them!", "an It's  x"]
 ours = [captions.Words.read(home / name) for name in pipeline.TOKENIZERS]
 theirs = [CLIPTokenizer.from_pretrained(home / name) for name in pipeline.TOKENIZERS]
@@ -35,28 +37,27 @@ found["tokens"] = all(
     == other(text, padding="max_length", max_length=one.length, truncation=True).input_ids
     for one, other in zip(ours, theirs) for text in texts
 )
-generation = ImageGeneration(
-    steps=20, guidance_scale=8, size=32, negative_prompt=study.tokenizer.NEGATIVE
-)
-settings = study._settings(study.REFERENCE)
-noise = study.WEIGHTS / "latents.pt"
+generation = drawn.generation(study.REFERENCE)
+settings = drawn.settings(study.REFERENCE)
+noise = drawn.WEIGHTS / "latents.pt"
 
-def started(weights=study.WEIGHTS, generation=generation, noise=noise):
+def started(weights=drawn.WEIGHTS, generation=generation, noise=noise):
     engine = DiffusersEngine()
     engine.start(Start(weights, settings, generation, first_tokens=False, noise=noise))
     return engine
 
 engine = started()
-rows = [[t for one in ours for t in one.ids(scene.caption)[0]] for scene in world.evaluation()[:24]]
+rows = drawn.prompts(24)
 
-def drawn(order):
+def answered(order):
     engine.submit([(number, rows[number], ()) for number in order])
     answers = {}
     while len(answers) < len(order):
         answers.update({number: answer.tobytes() for number, answer in engine.step().completed})
     return answers
 
-plain, turned, alone = drawn(range(24)), drawn(list(reversed(range(24)))), drawn([5])
+plain, turned = answered(range(24)), answered(list(reversed(range(24))))
+alone = answered([5])
 found["bytes"] = sorted({len(one) for one in plain.values()})
 found["company"] = plain == turned and alone[5] == plain[5]
 found["different"] = len(set(plain.values()))
@@ -75,6 +76,38 @@ found["shape"] = refused(generation=wider)
 (scratch / "damaged.pt").write_bytes(b"no tensor")
 found["damaged"] = refused(noise=scratch / "damaged.pt")
 found["empty"] = refused(weights=scratch)
+for name in pipeline.NETWORKS:
+    copied = scratch / f"without-{name}"
+    shutil.copytree(drawn.WEIGHTS, copied)
+    (path,) = pipeline.files(pipeline.home(copied), name)
+    tensors = load_file(path)
+    del tensors[sorted(tensors)[-1]]
+    save_file(tensors, path, metadata={"format": "pt"})
+    found[f"without-{name}"] = refused(weights=copied)
+
+chance = numpy.random.default_rng(0)
+mean, covariance = numpy.zeros(3), numpy.eye(3)
+
+def scored(clip, shift):
+    features = chance.standard_normal((64, 3)) + shift
+    measured = Measured(numpy.full(64, clip), features, mean, covariance)
+    return drawn.Drawn(measured, numpy.zeros((64, 12), numpy.uint8))
+
+usual, other = scored(80.0, 1.0), scored(40.0, 9.0)
+other.pictures[:3, 5] = 7
+fid = study.values(usual.measured)[1]
+allowed = {"CLIP_SCORE": (79.0, 81.0), "FID_SCORE": (0.9 * fid, 1.1 * fid)}
+found["same"] = study.row(study.REFERENCE, usual, usual, usual, allowed)
+found["other"] = study.row(study.Variant("x"), other, usual, usual, allowed)
+variants = (study.REFERENCE, study.Variant("x", alike=True), study.Variant("y"))
+found["spread"] = study.spread(
+    {one.name: drawing for one, drawing in zip(variants, (usual, other, usual))}, variants, allowed
+)
+found["bounds"] = study.bounds(512)["CLIP_SCORE"]
+try:
+    study.bounds(7)
+except UserError as error:
+    found["no bounds"] = str(error)
 print("FOUND" + json.dumps(found))
 """
 
@@ -120,9 +153,32 @@ def test_the_engine_says_what_it_is(found: dict[str, object]) -> None:
         ("shape", "and pictures of 64 pixels start from (1, 4, 8, 8); give the latents of this"),
         ("damaged", "doesn't hold latents"),
         ("empty", "has no model_index.json, so no pipeline of diffusers"),
+        ("without-text_encoder", "/text_encoder has "),
+        ("without-text_encoder_2", "/text_encoder_2 has "),
+        ("without-unet", "/unet has "),
+        ("without-vae", "/vae has "),
     ],
 )
 def test_what_does_not_fit_is_refused_in_a_sentence(
     found: dict[str, object], what: str, words: str
 ) -> None:
     assert words in str(found[what])
+
+
+def test_the_study_says_which_gates_hold_and_which_pictures_differ(
+    found: dict[str, object],
+) -> None:
+    same, other = str(found["same"]), str(found["other"])
+    assert same.endswith("| hold | none |") and same.count("+0.0000 % [+0.000, +0.000]") == 2
+    assert other.endswith("| CLIP and FID missed | 3, by at most 7 |")
+    assert "| 40.0000 [40.000, 40.000] | -50.0000 % [-50.000, -50.000] |" in other
+
+
+def test_the_study_measures_the_spread_of_what_should_draw_alike(found: dict[str, object]) -> None:
+    said = str(found["spread"])
+    assert "(1 rows): CLIP lies within 50.00000 %, and its gate is 2.5 % wide" in said
+
+
+def test_the_study_judges_by_the_benchmarks_own_bounds(found: dict[str, object]) -> None:
+    assert found["bounds"] == [83.80745053, 84.14335213]
+    assert "has no bounds for 7 samples; choose a length that has" in str(found["no bounds"])

@@ -24,6 +24,7 @@ SETTINGS: dict[str, Any] = {
     "experts": 4,
     "experts_per_token": 2,
     "noise": 0.1,
+    "opposed_noise": 1.0,
     "router": 0.5,
     "seed": 3,
 }
@@ -59,36 +60,49 @@ def values(tensors: checkpoints.Tensors, name: str) -> np.ndarray:
 
 
 @settings(max_examples=12)
-@given(st.sampled_from(["BF16", "F16", "F32"]), st.integers(1, 3), st.integers(2, 5))
-def test_every_expert_is_the_dense_layer_with_noise_of_its_own(
-    tmp_path_factory: pytest.TempPathFactory, dtype: str, shards: int, experts: int
+@given(
+    st.sampled_from(["BF16", "F16", "F32"]), st.integers(1, 3), st.integers(1, 3), st.integers(2, 3)
+)
+def test_a_team_of_experts_is_the_dense_layer_and_no_other_is(
+    tmp_path_factory: pytest.TempPathFactory, dtype: str, shards: int, teams: int, team: int
 ) -> None:
     home, source = tmp_path_factory.mktemp("upcycle"), dense(dtype)
     config = {"dtype": checkpoints.NAMES[dtype]}
     checkpoints.write(home / "dense", source, shards=shards, config=config)
-    found = checkpoints.read(made(home / "out", home / "dense", experts=experts))
+    experts = teams * team
+    directory = made(home / "out", home / "dense", experts=experts, experts_per_token=team)
+    found = checkpoints.read(directory)
     kept = [name for name in source if ".mlp." not in name]
     assert {name: found[name] for name in kept} == {name: source[name] for name in kept}
     assert len(found) == len(kept) + 2 * (3 * experts + 1)
     for layer in range(2):
         moe = f"model.layers.{layer}.block_sparse_moe"
-        assert found[f"{moe}.gate.weight"][1] == (experts, HIDDEN)
+        router = values(found, f"{moe}.gate.weight").reshape(teams, team, HIDDEN)
+        assert np.ptp(router, axis=1).max() == 0
+        assert len(np.unique(router[:, 0], axis=0)) == teams
         for dense_name, expert_name in PROJECTIONS.items():
             weight = values(source, f"model.layers.{layer}.mlp.{dense_name}.weight")
-            copies = [
-                values(found, f"{moe}.experts.{number}.{expert_name}.weight")
-                for number in range(experts)
-            ]
-            for copy in copies:
-                assert 0.08 < (copy - weight).std() / weight.std() < 0.12
-            assert not np.array_equal(copies[0], copies[1])
+            copies = np.array(
+                [
+                    values(found, f"{moe}.experts.{number}.{expert_name}.weight")
+                    for number in range(experts)
+                ]
+            ).reshape(teams, team, *weight.shape)
+            wanted = 1.0 if dense_name == "down_proj" else 0.1
+            shares = (copies - weight).std(axis=(2, 3)) / weight.std()
+            assert np.all(np.abs(shares / wanted - 1) < 0.2)
+            assert not np.array_equal(copies[0, 0], copies[0, 1])
+            if dense_name == "down_proj":
+                off = np.abs(copies.mean(axis=1) - weight)
+                assert off.max() < 2.0**-7 * np.abs(copies).max()
 
 
 def test_without_noise_every_expert_is_the_dense_layer_bit_for_bit(tmp_path: Path) -> None:
     """Of weights that are longer than what is read at a time."""
     source = dense("BF16", wide=40_000, layers=1)
     checkpoints.write(tmp_path / "dense", source)
-    found = checkpoints.read(made(tmp_path / "out", tmp_path / "dense", noise=0.0))
+    directory = made(tmp_path / "out", tmp_path / "dense", noise=0.0, opposed_noise=0.0)
+    found = checkpoints.read(directory)
     for dense_name, expert_name in PROJECTIONS.items():
         expected = source[f"model.layers.0.mlp.{dense_name}.weight"]
         for number in range(4):
@@ -147,9 +161,17 @@ def test_layers_of_other_names_and_types_are_refused(tmp_path: Path) -> None:
         made(tmp_path / "out", tmp_path / "odd")
 
 
-def test_more_experts_a_token_than_there_are_is_no_configuration() -> None:
-    with pytest.raises(ValidationError, match="can't take 5 of 4 experts"):
-        UpcycleConfig(**{**SETTINGS, "experts_per_token": 5})
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"experts_per_token": 5}, "4 experts aren't whole teams of 5"),
+        ({"experts_per_token": 3}, "4 experts aren't whole teams of 3"),
+        ({"experts_per_token": 1}, "opposed_noise needs experts_per_token above 1"),
+    ],
+)
+def test_teams_that_are_not_whole_are_no_configuration(changes: dict[str, int], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        UpcycleConfig(**{**SETTINGS, **changes})
 
 
 @given(st.lists(st.floats(-(2.0**127), 2.0**127, width=32), max_size=20))

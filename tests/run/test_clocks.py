@@ -5,6 +5,7 @@ The tools are scripts that print what is recorded; sudo is a script that notes w
 
 import json
 import os
+import platform
 import shlex
 import signal
 import subprocess
@@ -69,15 +70,19 @@ def asked(home: Path) -> list[str]:
     return path.read_text(encoding="ascii").splitlines() if path.exists() else []
 
 
+def state(home: Path) -> Path:
+    return clocks.state_of(home, platform.node())
+
+
 def test_clocks_are_set_before_the_run_and_reset_after_it(checkout: Path) -> None:
-    seen = f"cp {checkout / clocks.STATE} {checkout / 'during'}; exit 3"
+    seen = f"cp {state(checkout)} {checkout / 'during'}; exit 3"
     process = begun(checkout, "sh", "-c", seen)
     _, said = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 3, said
     assert asked(checkout) == SET + UNDO
     during = json.loads((checkout / "during").read_text(encoding="utf-8"))
     assert [" ".join(command) for command in during["undo"]] == UNDO
-    assert not (checkout / clocks.STATE).exists()
+    assert not (state(checkout)).exists()
     log = (checkout / clocks.LOG).read_text(encoding="utf-8").splitlines()
     assert [line.partition(" sudo -n ")[2] for line in log] == SET + UNDO
     assert [line for line in said.splitlines() if line.startswith("clocks: sudo -n ")]
@@ -89,7 +94,7 @@ def test_a_refusal_of_sudo_is_one_sentence_and_nothing_runs(checkout: Path) -> N
     _, said = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 1 and "site.sudo=false" in said, said
     assert not (checkout / "ran").exists()
-    assert not (checkout / clocks.STATE).exists()
+    assert not (state(checkout)).exists()
 
 
 def test_after_a_kill_the_next_command_resets_them_and_says_so(
@@ -103,18 +108,33 @@ def test_after_a_kill_the_next_command_resets_them_and_says_so(
     assert clocks.restore(checkout) == ""  # it runs
     process.send_signal(signal.SIGKILL)
     process.wait(LIMIT_S)
-    assert asked(checkout) == SET and (checkout / clocks.STATE).exists()
+    assert asked(checkout) == SET and (state(checkout)).exists()
     monkeypatch.setenv("PATH", f"{checkout / 'tools'}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(cli, "ROOT", checkout)
     (checkout / "tools/sudo.status").write_text("1", encoding="ascii")
     cli.main(["ls"])
     said = capsys.readouterr().err
     assert "they can't be reset now" in said and f"type: sudo {UNDO[0]}" in said
-    assert (checkout / clocks.STATE).exists()
+    assert (state(checkout)).exists()
     (checkout / "tools/sudo.status").write_text("0", encoding="ascii")
     cli.main(["ls"])
-    assert "the last ./reproduce was killed before it had reset" in capsys.readouterr().err
-    assert asked(checkout)[-2:] == UNDO and not (checkout / clocks.STATE).exists()
+    assert "the last run was killed before it had reset" in capsys.readouterr().err
+    assert asked(checkout)[-2:] == UNDO and not (state(checkout)).exists()
+
+
+def test_what_an_earlier_version_wrote_down_is_reset_too(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One file for all machines, as of before there was one for each."""
+    monkeypatch.setenv("PATH", f"{checkout / 'tools'}{os.pathsep}{os.environ['PATH']}")
+    undo = tuple(tuple(line.split()) for line in UNDO)
+    older = checkout / "results/clocks.json"
+    for host, there in (("another-node", True), (platform.node(), False)):
+        held = clocks.Changed(mark="1-0", host=host, undo=undo)
+        older.write_text(held.model_dump_json(), encoding="utf-8")
+        assert bool(clocks.restore(checkout)) is not there
+        assert older.exists() is there
+    assert asked(checkout) == UNDO
 
 
 def test_an_end_by_signal_ends_the_run_first_and_then_resets(checkout: Path) -> None:

@@ -20,6 +20,8 @@ from tests.conftest import planned
 from tests.run.test_journal import BOUNDS
 from tests.running import Running, alive, artifacts_of
 
+pytestmark = pytest.mark.command
+
 SAMPLES = 64
 ENGINES = 3
 

@@ -172,6 +172,7 @@ KNOWN = {
     "node-d": Host("mi300x", count=7),
     "node-e": Host("mi325x", driver="6.12.12"),
     "node-f": Host("mi325x"),
+    "node-t": Host("mi300x", taken=2),
 }
 
 
@@ -242,6 +243,14 @@ def test_engines_of_hosts_have_the_accelerators_of_their_kind(
     ]
     assert sum(engine["samples"] for engine in engines) == 256
     assert running.manifest().result["exposed"] == []
+    nodes = running.manifest().result["accelerators"]["nodes"]
+    assert [node["listed"] for node in nodes] == [
+        "8 × AMD Instinct MI325X",
+        "8 × AMD Instinct MI300X",
+    ]
+    for node in nodes:
+        assert node["before"]["compute_partition"] == "SPX" and node["before"]["power_cap_w"] > 0
+        assert node["after"] == node["before"]
 
 
 REFUSED = {
@@ -252,6 +261,10 @@ REFUSED = {
     ),
     "another driver": (["node-a", "node-e"], ["node-e: driver 6.12.12 on AMD Instinct MI325X"]),
     "7 of 8": (["node-a", "node-d"], ["0 of 1 nodes", "node-d: there are 7 × AMD Instinct MI300X"]),
+    "taken": (
+        ["node-a", "node-t"],
+        ["node-t: something else has memory of 2 of 8 accelerators in use: 0000:05:00.0 (90000"],
+    ),
     "twice": (["node-b", "node-b.site"], ["node-b and node-b.site are one machine"]),
 }
 

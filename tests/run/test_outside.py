@@ -46,8 +46,12 @@ def test_a_run_in_an_image_is_started_from_outside_of_it_where_it_starts_its_nod
 def test_clocks_of_one_machine_are_not_set_for_a_cluster() -> None:
     plan = planned("experiment=dell-mangoboost-v5.1", "engine=llama2-70b", "site.sudo=true")
     by_system = {job.key.split("/")[0]: job for job in plan.jobs if job.step == "performance_run"}
-    assert launching.power_of(by_system["dell-mangoboost-mi300x"])
-    assert not launching.power_of(by_system["dell-mangoboost-mi300x-2-nodes"])
+
+    def words(system: str) -> list[str]:
+        return launching.launcher(by_system[system], plan, Path("results/plans/x.json"))
+
+    assert "steps.run.clocks" in words("dell-mangoboost-mi300x")
+    assert "steps.run.clocks" not in words("dell-mangoboost-mi300x-2-nodes")
 
 
 def test_loadgens_own_container_has_no_accelerator() -> None:

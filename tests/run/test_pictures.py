@@ -14,6 +14,7 @@ from steps.base.errors import UserError
 from steps.config.engine import DiffusersEngine as Settings
 from steps.config.generation import ImageGeneration
 from steps.config.runs import RunConfig
+from steps.run.engines import diffusers_engine
 from steps.run.engines import engine as engines
 from steps.run.engines.diffusers_engine import DiffusersEngine
 from steps.run.engines.engine import Events, News
@@ -133,6 +134,7 @@ def test_a_device_that_fails_is_no_fault_of_the_weights(
     for name in ("EulerDiscreteScheduler", "StableDiffusionXLPipeline"):
         setattr(installed, name, Pipeline)
     monkeypatch.setitem(sys.modules, "diffusers", installed)
+    monkeypatch.setattr(diffusers_engine, "_require_whole", lambda pipeline, home: None)
     (tmp_path / "model_index.json").touch()
     (tmp_path / "scheduler").mkdir()
     (tmp_path / "scheduler/scheduler_config.json").touch()
@@ -154,6 +156,21 @@ def test_amds_row_can_be_planned_with_diffusers() -> None:
     (kind,) = found["engine"]["placement"]["kinds"]
     assert kind["modes"] == {"compute": "SPX", "memory": "NPS1"}
     assert not any(job.limitation for job in jobs)
+
+
+def test_the_long_rehearsal_has_the_lengths_and_pictures_of_the_round() -> None:
+    plan = planned("experiment=rehearsal-sdxl-full", "scenario=Offline")
+    configs = {job.step: json.loads(job.config) for job in plan.jobs}
+    assert configs["dataset"]["evaluation_count"] == 5000
+    rules = configs["performance_run"]["rules"]
+    assert rules["min_duration_ms"] == 600_000 and rules["performance_sample_count"] == 5000
+    assert configs["performance_run"]["loadgen"]["min_duration_ms"] is None
+    assert len(configs["accuracy_check"]["kept"]["images"]) == 10
+    assert "2747" in configs["accuracy_check"]["kept"]["images"]
+    short = planned("experiment=rehearsal-sdxl", "scenario=Offline")
+    (check,) = (json.loads(job.config) for job in short.jobs if job.step == "accuracy_check")
+    assert check["kept"]["images"] == [str(number) for number in range(10)]
+    assert check["gates"] != configs["accuracy_check"]["gates"]
 
 
 def test_closed_pictures_have_the_rounds_size() -> None:

@@ -15,6 +15,7 @@ from steps.config.engine import Placement, Seat
 from steps.config.resolved import Resolved
 from steps.config.run_results import EngineReport
 from steps.machine.probes.machine import Prober
+from steps.machine.probes.tools import MissingTool
 from steps.prepare.samples import Samples
 from steps.run.engines import accelerators, caches, wire
 from steps.run.engines.pinning import Place, place_of
@@ -22,7 +23,7 @@ from steps.run.sut.fleet import Fleet
 from steps.run.sut.run import _check_devices, warmup
 from tests import amd_nodes
 from tests.conftest import ROOT
-from tests.recorded_machine import printing
+from tests.recorded_machine import RECORDED, printing
 
 ALL = range(256)
 NODES = {0: "0-63,128-191", 1: "64-127,192-255"}
@@ -329,6 +330,54 @@ def test_accelerators_that_somebody_else_has_are_waited_for_and_then_named(
     for_ever = amd_nodes.printing(whole._replace(cards=held))
     with pytest.raises(UserError, match=r"of 2 of 8 accelerators in use: .*MiB\); end it"):
         required(Prober(run=for_ever, root=tmp_path))
+
+
+@pytest.mark.parametrize("tool", ["amd-smi", "nvidia-smi"])
+def test_memory_that_somebody_has_is_seen_by_each_vendors_own_tool(
+    tool: str, tmp_path: Path
+) -> None:
+    """Without rocm-smi. An engine of another's holds most of accelerator 5."""
+    kind, wanted = dict(KIND), dict(KIND["accelerator"])  # type: ignore[call-overload]
+    texts = {
+        "amd-smi static": (RECORDED / "amd-smi-static-8xmi300x.json").read_text(encoding="utf-8"),
+        "amd-smi metric": (RECORDED / "amd-smi-mem-usage-8xmi300x.json").read_text(
+            encoding="utf-8"
+        ),
+        "nvidia-smi --query": (RECORDED / "nvidia-smi-8xh100.csv").read_text(encoding="utf-8"),
+    }
+    if tool == "nvidia-smi":
+        wanted |= {"model": "NVIDIA H100", "memory_gb": 80, "architecture": "sm_90"}
+        kind["modes"] = None
+    placement = {**PLACEMENT, "kinds": [{**kind, "accelerator": wanted}]}
+
+    def run(command: Sequence[str]) -> str:
+        known = (name for name in texts if " ".join(command).startswith(name))
+        if (name := next(known, None)) is None:
+            raise MissingTool(f"{command[0]} is not installed")
+        return texts[name]
+
+    now = [0.0]
+
+    def required() -> Any:
+        typed = Placement.model_validate_json(json.dumps(placement))
+        prober = Prober(run=run, root=tmp_path)
+        return accelerators.require(
+            typed, prober, lambda: now[0], lambda seconds: now.__setitem__(0, now[0] + seconds)
+        )
+
+    assert len(required()) == 8
+    devices = json.loads(texts["amd-smi metric"])
+    devices[5]["mem_usage"]["used_vram"]["value"] = 176543
+    texts["amd-smi metric"] = json.dumps(devices)
+    texts["nvidia-smi --query"] = texts["nvidia-smi --query"].replace(
+        "00000000:C3:00.0, 1 MiB", "00000000:C3:00.0, 70123 MiB"
+    )
+    says = {
+        "amd-smi": r"1 of 8 .* 0000:55:00.0 \(176543 MiB\); end it \(amd-smi process names it\)",
+        "nvidia-smi": r"1 of 8 .* 0000:c3:00.0 \(70123 MiB\); end it \(nvidia-smi names it\)",
+    }
+    with pytest.raises(UserError, match=says[tool]):
+        required()
 
 
 def test_what_an_engine_compiles_has_a_place_of_its_own(

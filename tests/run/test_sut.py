@@ -409,6 +409,23 @@ def test_a_dataset_of_another_kind_is_refused(
         samples.load(dataset_of(tmp_path / "dataset", pandas.DataFrame(table)))
 
 
+@pytest.mark.parametrize(
+    ("stops", "words"),
+    [
+        ([[9], []], "tok_stop_sequence .sample 1 has no tokens"),
+        ([[9], [9, -1]], "tok_stop_sequence .sample 1 has a token -1"),
+        ([[9], None], "tok_stop_sequence"),
+        (None, "tok_stop_sequence"),
+    ],
+)
+def test_an_empty_stop_sequence_is_refused(tmp_path: Path, stops: Any, words: str) -> None:
+    table = {"tok_input": [[1, 2], [3]], **({"tok_stop_sequence": stops} if stops else {})}
+    manifest = dataset_of(tmp_path / "dataset", pandas.DataFrame(table))
+    assert samples.load(manifest).stops == []
+    with pytest.raises(UserError, match=words):
+        samples.load(manifest, stops=True)
+
+
 @given(st.integers(0, 10_000))
 def test_a_truncated_pickle_is_refused(kept: int) -> None:
     whole = pickle.dumps(pandas.DataFrame({"tok_input": [[1, 2, 3]] * 4}))

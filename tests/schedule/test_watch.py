@@ -18,7 +18,7 @@ from steps.plan.plan import Plan, freeze
 from steps.plan.unsupported import left
 from steps.schedule import slurm
 from steps.schedule.looking import missing_of
-from steps.schedule.run import POLL_S, Watch, asked_for
+from steps.schedule.slurm_run import POLL_S, Watch, asked_for
 from tests.conftest import ROOT, planned
 
 TOOLS = ("squeue", "scancel", "sinfo", "scontrol")
@@ -183,12 +183,12 @@ from pathlib import Path
 from steps.base.errors import UserError
 from steps.plan.plan import Plan, freeze
 from steps.plan.unsupported import left
-from steps.schedule import run, supervisor
+from steps.schedule import slurm_run, supervisor
 home, code = sys.argv[1:]
-run.POLL_S = supervisor.POLL_S = 0.1
+slurm_run.POLL_S = supervisor.POLL_S = 0.1
 plan = Plan.model_validate_json((Path(home) / "plan.json").read_text())
 scheduler = plan.scheduler.model_copy(update={"silence_limit_min": 0.01})
-watch = run.Watch(plan, scheduler, Path(home), "reprise-1")
+watch = slurm_run.Watch(plan, scheduler, Path(home), "reprise-1")
 try:
     words = [sys.executable, "-c", code]
     raise SystemExit(supervisor.supervise(words, Path(home), 0.0, queue=watch))

@@ -35,7 +35,7 @@ except UserError as error:
     raise WorkflowError(str(error))
 
 JOBS = {job.output: job for job in PLAN.jobs}
-# Of what a scheduler is asked for (steps/schedule/run.py); empty: all of the plan's.
+# Of what a scheduler is asked for (steps/schedule/slurm_run.py); empty: all of the plan's.
 RESOURCES = scheduling.Resources(
     PLAN, filter(None, config.get("systems", "").split(","))
 )

@@ -16,8 +16,8 @@ from steps.prepare.fetch.hub import address
 ENGINES = {
     "docker": "sudo apt-get install docker.io; sudo systemctl start docker; "
     "sudo usermod -a -G docker $USER, then log in again",
-    "podman": "sudo apt-get install podman; sudo systemctl enable --now podman.socket; its socket "
-    "is root's: as another user systemctl --user enable --now podman.socket, and "
+    "podman": "sudo apt-get install podman catatonit; sudo systemctl enable --now podman.socket; "
+    "its socket is root's: as another user systemctl --user enable --now podman.socket, and "
     "runtime.socket=unix:///run/user/$UID/podman/podman.sock",
 }
 """How to install each."""

@@ -110,6 +110,9 @@ def _found(
     for name, seen in heard.answers.items():
         if seen.image is False:
             yield Finding("warn", "nodes", f"{name}: the image is missing; a run sends it once")
+        if None in seen.weights.values():
+            says = f"{name}: the weights are missing; a run sends them once"
+            yield Finding("warn", "nodes", says)
         for kind in placement.kinds:
             if not unfit(kind.accelerator, kind.modes, seen.accelerators):
                 yield from _clocks(name, seen.accelerators, clocks)

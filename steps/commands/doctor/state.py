@@ -50,10 +50,11 @@ class State(Strict):
 
 def answer(address: EngineAddress) -> Answer:
     """Asked in the same way as by a run."""
-    from steps.machine.runtime.host import connected
+    from steps.machine.runtime.host import connected, require_init
 
     try:
         with connected(address) as client:
+            require_init(client, address)
             return Answer(version=str(client.version().get("Version", "")), complaint="")
     except UserError as error:
         return Answer(version=None, complaint=f"{error}")

@@ -21,11 +21,13 @@ class SearchSettings(Strict):
     """How rates are searched.
 
     `tolerance`: the allowed distance below the limit, as a share of the rate. `explore_s`: length
-    of the first probes; `refine_s`: lengths among which later ones choose, in s of schedule.
-    `explore_limit` and `confirm_limit`: how many of each at most. `idle_running`: an engine with
-    fewer requests at a time is as good as idle, and a limit it misses then is missed at any rate.
-    `caution`: how many deviations below the expected limit a run is tried, though only a little
-    below it unless chance decides which runs are valid.
+    of the first probes, in s of schedule. `refine_s`: lengths among which later ones choose, in s
+    of schedule. `explore_limit`: how many of the first probes at most. `refine_limit`: how many of
+    the later ones. `confirm_limit`: how many runs of the rules' length. `idle_running`: an engine
+    with fewer requests at a time is as good as idle, and a limit it misses then is missed at any
+    rate. `caution`: how many deviations below the expected limit a run is tried, though only a
+    little below it unless chance decides which runs are valid. `caution_last`: the same for the
+    only run that the budget still has time for, while none was valid.
     """
 
     tolerance: Fraction
@@ -46,7 +48,8 @@ Setting = Annotated[str, Field(pattern=r"^(arguments|environment)\.[A-Za-z0-9_]+
 class Space(Strict):
     """The values to try for one kind of engine; configured ones are tried too.
 
-    `rising`: settings of which none may be larger than the next.
+    `values`: by the setting's place in the engine's configuration; at least two of each. `rising`:
+    settings of which none may be larger than the next.
     """
 
     values: Annotated[dict[Setting, tuple[Positive, ...]], Field(min_length=1)]
@@ -70,8 +73,9 @@ class Space(Strict):
 class SettingsSearch(Strict):
     """How an engine's settings are searched.
 
-    `trials` at most, the first `at_random`, from `seed`; `budget_share` of --budget goes into them,
-    the rest into the rate. `spaces` by kind of engine.
+    `trials`: how many at most. `at_random`: how many of them are drawn before Optuna learns from
+    them. `seed`: of Optuna's sampler. `budget_share`: what part of --budget goes into them; the
+    rest goes into the rate. `spaces`: what is tried, by kind of engine.
     """
 
     trials: Positive
@@ -82,7 +86,11 @@ class SettingsSearch(Strict):
 
 
 class TuneConfig(Strict):
-    """`offline_share`: a run that reaches it, of an endless run's throughput, is long enough."""
+    """All of `conf/tune.yaml`.
+
+    `offline_share`: a run that reaches it, of an endless run's throughput, is long enough.
+    `search`: how rates are searched. `settings`: how --settings searches an engine's settings.
+    """
 
     offline_share: Fraction
     search: SearchSettings

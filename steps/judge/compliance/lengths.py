@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from math import sqrt
 
 from steps.config.verdicts import Complaint
+from steps.mlperf.compliance import Test
 from steps.mlperf.loadgen_log import Answer
-from steps.mlperf.rounds import Test
 
 LENGTHS = "verify_output_len.txt"
 MEAN = "Mean output tokens"

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from steps.base.errors import UserError
+from steps.mlperf.compliance import Test
 from steps.mlperf.detail import Detail, read_detail
 from steps.mlperf.loadgen import DETAIL
-from steps.mlperf.rounds import Test
 
 RATES: Mapping[str, str] = {
     "Offline": "result_samples_per_second",

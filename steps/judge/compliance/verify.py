@@ -13,10 +13,10 @@ from steps.judge.compliance.answers import compare
 from steps.judge.compliance.speed import IncomparableError, compare_speeds
 from steps.judge.scoring.whole import samples_of
 from steps.mlperf.accuracy_text import read_scores
+from steps.mlperf.compliance import Test
 from steps.mlperf.detail import read_detail
 from steps.mlperf.loadgen import ANSWERS, DETAIL, RUN_FILES
 from steps.mlperf.loadgen_log import read_answers
-from steps.mlperf.rounds import Test
 from steps.mlperf.truncate import truncated
 
 SPEED, ACCURACY = "verify_performance.txt", "verify_accuracy.txt"

@@ -61,7 +61,19 @@ class Clip:
                 f"{directory / WEIGHTS} has no {absent[0]} ({len(absent)} tensors are missing); "
                 "download it again"
             )
+        clip._require_own_words(directory)
         return clip
+
+    def _require_own_words(self, directory: Path) -> None:
+        """Raises UserError for a tokenizer of another model, at whose captions it would fail."""
+        largest = max(self._tokenizer.get_vocab().values())
+        known = int(self._model.config.text_config.vocab_size)
+        if largest >= known:
+            raise UserError(
+                f"{directory / FILES[2]} has ids up to {largest}, and the model beside it knows "
+                f"{known} words: they are of two models; name a download of "
+                "openai/clip-vit-base-patch32"
+            )
 
     def score(self, caption: str, picture: Image.Image) -> float:
         """100 x the cosine between a square picture and its caption."""

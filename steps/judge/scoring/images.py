@@ -177,7 +177,18 @@ def measure(
             f"{features.shape[1]}; use val2014.npz of the round"
         )
     values = numpy.array([value for value, _ in found], dtype=numpy.float64)
+    _require_numbers(values, files.clip)
+    _require_numbers(features, files.inception)
     return Measured(values, features, mean, covariance)
+
+
+def _require_numbers(values: Vector | Matrix, weights: Path) -> None:
+    """Raises UserError: damaged weights of the right shape say nothing of any picture."""
+    if not numpy.isfinite(values).all():
+        raise UserError(
+            f"{weights} finds values in pictures that aren't numbers: its weights are damaged; get "
+            "it again"
+        )
 
 
 def frechet_distance(one: tuple[Matrix, Matrix], other: tuple[Matrix, Matrix]) -> float:

@@ -13,7 +13,7 @@ from steps.config import options
 from steps.config.container import ImageConfig
 from steps.config.environments import ImageResult
 from steps.machine.container import build, carried
-from steps.machine.runtime.host import PYTHON, connected
+from steps.machine.runtime.host import PYTHON, connected, require_init
 
 
 def step(
@@ -26,6 +26,7 @@ def step(
     doesn't answer, a base that can't be pulled, a failed build or import.
     """
     with connected(config.host, config.build_limit_s) as client:
+        require_init(client, config.host)
         lock = _lock(inputs, workspace.directory)
         attributes = build.image(client, config, lock, inputs["recipe"], ROOT, console)
         identity = str(attributes["Id"])

@@ -28,7 +28,7 @@ BY_POWER: Mapping[tuple[str, float], str] = {
 
 NVIDIA_QUERY = (
     "name,memory.total,driver_version,power.max_limit,power.limit,clocks.max.sm,"
-    "pcie.link.gen.max,pcie.link.width.max,compute_cap,pci.bus_id"
+    "pcie.link.gen.max,pcie.link.width.max,compute_cap,pci.bus_id,memory.used"
 )
 MIB = {"B": 2**-20, "KB": 2**-10, "MB": 1, "GB": 2**10}
 """amd-smi writes MB and means 2^20 bytes: an MI300X has 196592."""
@@ -110,6 +110,40 @@ def _amd(device: Mapping[str, Any], lost: Losses) -> Accelerator:
         ),
         firmware=_firmware(device),
     )
+
+
+@parser("amd-smi")
+def amd_smi_used(text: str, lost: Losses) -> tuple[int | None, ...]:
+    """`amd-smi metric --mem-usage --json`: MiB of memory in use, device by device; None where the
+    tool doesn't say, as for all but the first partition of a card."""
+    found = json_in(text, "amd-smi", "'mem_usage'", _is_metric)
+    devices = found["gpu_data"] if isinstance(found, dict) else found
+    usage = [record_of(record_of(device).get("mem_usage")) for device in devices]
+    return tuple(_used_mib(one.get("used_vram")) for one in usage)
+
+
+def _is_metric(value: Any) -> bool:
+    devices: Any = value.get("gpu_data") if isinstance(value, dict) else value
+    return are_records(devices) and any("mem_usage" in record_of(device) for device in devices)
+
+
+def with_used(
+    found: tuple[Accelerator, ...], used: Sequence[int | None]
+) -> tuple[Accelerator, ...]:
+    """The memory in use beside each; nothing where the tools count differently."""
+    if len(found) != len(used):
+        return found
+    return tuple(
+        one.model_copy(update={"used_mib": mib}) if one.used_mib is None else one
+        for one, mib in zip(found, used, strict=True)
+    )
+
+
+def _used_mib(value: Any) -> int | None:
+    """Says nothing where the tool doesn't: no field of a description needs it. 0 is a reading."""
+    said = value.get("value") if isinstance(value, dict) else value
+    match = re.fullmatch(r"(\d{1,9})( ?(MB|MiB))?", str(said).strip())
+    return int(match[1]) if match else None
 
 
 def _firmware(device: Mapping[str, Any]) -> str | None:
@@ -381,6 +415,7 @@ def _nvidia(row: Mapping[str, str], lost: Losses) -> Accelerator:
         bus=bus_address(row.get("pci.bus_id")),
         model=lost.read(row, "name", _model, FIELDS["model"]),
         memory_mib=lost.read(row, "memory.total", whole, FIELDS["memory_mib"]),
+        used_mib=_used_mib(row.get("memory.used")),
         architecture=capability,
         driver=lost.read(row, "driver_version", words, FIELDS["driver"]),
         pcie=_pcie(row, "pcie.link.gen.max", "pcie.link.width.max", lost),

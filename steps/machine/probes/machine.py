@@ -16,6 +16,7 @@ from steps.machine.probes.values import Accelerator, Card, Containers, Link, Nod
 Value = TypeVar("Value")
 
 AMD_SMI = ("amd-smi", "static", "--json")
+AMD_SMI_USED = ("amd-smi", "metric", "--mem-usage", "--json")
 ROCM_SMI = (
     *("rocm-smi", "--showproductname", "--showmeminfo", "vram", "--showdriverversion"),
     *("--showmaxpower", "--showperflevel", "--showsclkrange"),
@@ -204,7 +205,8 @@ def of_vendor(vendor: Vendor, asked: Prober) -> tuple[Accelerator, ...]:
 
 
 def _amd(asked: Prober) -> tuple[tuple[Accelerator, ...], str | None]:
-    """amd-smi first; rocm-smi adds partitions, performance level and clocks."""
+    """amd-smi first; rocm-smi adds partitions, performance level, clocks and memory in use, which
+    amd-smi says by another command."""
     lost, more = Losses(), Losses()
     by_amd = asked.read_as(AMD_SMI, accelerators.amd_smi, "accelerator_model_name", lost)
     modes = "partition and performance level of accelerators"
@@ -219,6 +221,9 @@ def _amd(asked: Prober) -> tuple[tuple[Accelerator, ...], str | None]:
     except UserError as error:
         asked.problems.append(str(error))
         found = by_amd or ()
+    if any(one.used_mib is None for one in found):
+        used = asked.quietly(AMD_SMI_USED, accelerators.amd_smi_used)
+        found = accelerators.with_used(found, used or ())
     if not found:
         found = asked.quietly(["rocminfo"], accelerators.rocminfo) or ()
     asked.name(accelerators.unsaid((*lost.counts, *more.counts), found))

@@ -1,5 +1,6 @@
 """A container engine, and its errors as sentences."""
 
+import io
 import os
 import re
 from collections.abc import Iterator
@@ -75,6 +76,11 @@ def _sentence(address: EngineAddress, path: Path, error: Exception) -> str:
             f"{address.engine} refuses you at {path}: no permission; join its group "
             "(usermod -aG docker USER, then log in again), or set runtime.socket to your own"
         )
+    if NO_INIT.search(text):
+        return (
+            f"{address.engine} has no init for containers ({text:.200}): install catatonit, or "
+            "name another one (tini) as init_path below [engine] in /etc/containers/containers.conf"
+        )
     if "no space left" in text.lower():
         return (
             f"{address.engine} has no space left ({text:.200}); free some with "
@@ -86,6 +92,31 @@ def _sentence(address: EngineAddress, path: Path, error: Exception) -> str:
             f"({START[address.engine]}), and run again"
         )
     return f"{address.engine} says: {text:.400}"
+
+
+NO_INIT = re.compile("init binary", re.IGNORECASE)
+"""In what podman says of a container whose first process it can't find on its machine."""
+
+TRIED = "reprise/no-init"
+
+
+def require_init(client: docker.DockerClient, address: EngineAddress) -> None:
+    """Raises UserError if the engine can't give containers a first process of its own (`--init`).
+
+    Docker brings one along; podman takes another package's, and says that it is missing when a
+    container is created. So an empty one is, and removed.
+    """
+    if address.engine != "podman":
+        return
+    text = b"FROM scratch\nLABEL org.reprise.tried=init\n"
+    image, _ = client.images.build(fileobj=io.BytesIO(text), tag=TRIED, rm=True, forcerm=True)
+    try:
+        made = client.api.create_container(
+            image.id, ["/none"], host_config=client.api.create_host_config(init=True)
+        )
+        client.api.remove_container(made["Id"])
+    finally:
+        client.images.remove(image.id, force=True)
 
 
 def image_id(client: docker.DockerClient, name: str) -> str | None:

@@ -21,6 +21,9 @@ SANDBOXED = ("mixtral-8x7b",)
 NETWORKS = ("clip", "inception")
 """What pictures are scored with, and whose weights the user brings."""
 
+WHOLE_PIXELS = 224
+"""The side of what CLIP ViT-B/32 looks at: only small networks score smaller pictures."""
+
 BY_SENTENCES = ("llama3.1-8b",)
 """Benchmarks scored by ROUGE-Lsum, which the round bounds."""
 
@@ -72,10 +75,17 @@ def cost(key: str, config: Config, facts: Facts) -> Cost:
     scorer, rates = config["scorer"], facts.rates.scored_per_s
     if scorer == "rehearsal":
         return short(key, config, facts)
-    kind = "images" if config["weights"] else "code" if scorer in SANDBOXED else "text"
+    kind = _kind(config)
     count = facts.samples / 3 if kind == "code" else facts.samples  # a third of them is code
     basis = f"{scorer}: {rates[kind]:g} answers of {kind} scored in a second ({PLACE})"
     return Cost(count / rates[kind], 0.01, basis=basis, rough=True)
+
+
+def _kind(config: Config) -> str:
+    """What kind of answer is scored: conf/estimates.yaml says how many of it in a second."""
+    if weights := config["weights"]:
+        return "small images" if weights["side_pixels"] < WHOLE_PIXELS else "images"
+    return "code" if config["scorer"] in SANDBOXED else "text"
 
 
 SPEC = StepSpec(

@@ -5,6 +5,7 @@ from typing import get_args
 from steps.config.artifacts import DatasetConfig, GeneratedRecipe, RemoteDatasetConfig
 from steps.plan.rates import PLACE
 from steps.plan.spec import UNKNOWN, Config, Cost, Facts, StepSpec, short
+from steps.plan.specs.shared import mirrored
 
 READY = ("open-orca", "mixtral-15k", "llama3.1-405b", "cnn-dailymail")
 """Recipes of steps/prepare/ready.py."""
@@ -39,7 +40,7 @@ def brings(config: Config) -> str | None:
 
 
 def cost(key: str, config: Config, facts: Facts) -> Cost:
-    if config["recipe"] in (*GENERATED, CAPTIONS):
+    if config["recipe"] in (*GENERATED, CAPTIONS) or mirrored(config):
         return short(key, config, facts)
     if config["recipe"] not in READY:
         return UNKNOWN

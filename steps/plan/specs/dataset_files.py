@@ -2,7 +2,8 @@
 
 from steps.config.artifacts import DatasetFilesConfig
 from steps.plan.rates import PLACE
-from steps.plan.spec import Config, Cost, Facts, StepSpec
+from steps.plan.spec import Config, Cost, Facts, StepSpec, short
+from steps.plan.specs.shared import mirrored
 
 
 def brings(config: Config) -> str | None:
@@ -15,6 +16,8 @@ def brings(config: Config) -> str | None:
 
 
 def cost(key: str, config: Config, facts: Facts) -> Cost:
+    if mirrored(config):
+        return short(key, config, facts)
     size = facts.rates.dataset_gb
     seconds = facts.rates.download_s(size) + facts.rates.disk_s(size)
     return Cost(seconds, size, basis=f"{size:g} GB each, assumed ({PLACE})", rough=True)
@@ -28,6 +31,7 @@ SPEC = StepSpec(
     environment="driver",
     place="here",
     axes=("benchmark",),
+    needs={"mirror": "mirror"},
     brings=brings,
     cost=cost,
 )

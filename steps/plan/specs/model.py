@@ -3,6 +3,7 @@
 from steps.config.artifacts import ModelConfig
 from steps.plan.rates import PLACE
 from steps.plan.spec import SHORT_S, Config, Cost, Facts, StepSpec
+from steps.plan.specs.shared import mirrored
 
 
 def brings(config: Config) -> str | None:
@@ -18,7 +19,7 @@ def brings(config: Config) -> str | None:
 
 
 def cost(key: str, config: Config, facts: Facts) -> Cost:
-    if "embedded" in config:
+    if "embedded" in config or mirrored(config):
         return Cost(SHORT_S, 0.01)
     size = facts.weights_gb
     if size is None:

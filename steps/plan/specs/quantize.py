@@ -15,6 +15,9 @@ QUARK = ("0.9", "0.13")
 """Versions of AMD Quark that are driven: AMD's own for v5.1, in containers, and that of
 envs/compress.lock."""
 
+OF_AMDS_SCRIPT = ("batch_size", "model_attn_implementation")
+"""Options that steps/prepare/quantize reads for AMD's version alone."""
+
 QUARK_S = 60.0
 
 
@@ -30,6 +33,12 @@ def limitation(config: Config) -> str | None:
 def _quark(options: Mapping[str, Any]) -> str | None:
     if options.get("version") not in QUARK:
         return f"this version runs AMD Quark {' and '.join(QUARK)}, not {options.get('version')}"
+    unread = [name for name in OF_AMDS_SCRIPT if options.get(name) is not None]
+    if unread and options["version"] != QUARK[0]:
+        return (
+            f"AMD Quark {options['version']} would not get {' and '.join(unread)}, which only "
+            f"AMD's script for {QUARK[0]} takes; set it to null"
+        )
     return None
 
 

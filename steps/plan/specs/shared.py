@@ -1,11 +1,12 @@
 """What the specs of several steps share: axes, inputs, and what a LoadGen run costs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import BaseModel
 
 from steps.config.axes import AXES
+from steps.config.mirror import ADDRESS
 from steps.config.runs import PlannedRunConfig
 from steps.plan.rates import PLACE
 from steps.plan.spec import Config, Cost, Facts, StepSpec
@@ -37,6 +38,11 @@ ENGINES = ("vllm", "vllm-rocm", "null", "diffusers")
 def environment_cost(key: str, config: Config, facts: Facts) -> Cost:
     """`key` names a lock; of one that was never measured, the largest."""
     return Cost(*ENVIRONMENTS.get(key, ENVIRONMENTS["cpu"]))
+
+
+def mirrored(config: Config) -> bool:
+    """What it takes comes from a mirror on this machine, which has small weights and data."""
+    return bool(config.get("fetch") and config["fetch"]["endpoint"] == ADDRESS)
 
 
 def rewritten(facts: Facts, read_gb: float, written_gb: float) -> Cost:
@@ -80,12 +86,23 @@ def performance_cost(key: str, config: Config, facts: Facts, logged: float = 0) 
     return run_cost(config, facts, max(due, loadgen["min_query_count"] or 0), logged)
 
 
+NOT_DRIVEN: Mapping[str, str] = {
+    "llmboost": "closed software of MangoBoost's; engine=vllm, or engine=llama2-70b on MI300X and "
+    "MI325X, runs the row as another software",
+    "unpublished": "its submitter published neither settings nor image",
+    "shark": "AMD's shark-ai compiles for its accelerators by forks of its own; "
+    "experiment=sdxl-diffusers runs the row as another software",
+}
+"""Why a kind of engine is only planned, and what can be run in its place."""
+
+
 def engine_limitation(config: Config) -> str | None:
     """Engines of other kinds, and placements of those that can be started."""
     engine = config["engine"]
     kind, placement = engine.get("kind", ENGINES[0]), engine.get("placement", {})
     if kind not in ENGINES:
-        return f"this version can't start engine {kind}"
+        why = f" ({NOT_DRIVEN[kind]})" if kind in NOT_DRIVEN else ""
+        return f"this version can't start engine {kind}{why}"
     if placement.get("kinds") and placement["cluster"] == "local":
         return (
             "placement.cluster=local has all nodes on this machine, and so none for engines that "

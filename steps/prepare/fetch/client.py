@@ -86,7 +86,7 @@ def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
-class _Session(requests.Session):
+class Session(requests.Session):
     """Never sends credentials of ~/.netrc, not even to the host of a redirect."""
 
     def rebuild_auth(
@@ -105,7 +105,7 @@ class Client:
     attempts: int
     retry_wait_s: float
     stop: threading.Event = field(default_factory=threading.Event)
-    session: requests.Session = field(default_factory=_Session)
+    session: requests.Session = field(default_factory=Session)
 
     @contextmanager
     def open(

@@ -14,7 +14,7 @@ from steps.base.errors import UserError
 from steps.base.record import Workspace, partial_directory
 from steps.config.fetch import FetchConfig, HubSource, LocalSource
 from steps.config.weights import WeightsResult
-from steps.prepare.fetch import cache, hub, local, sources
+from steps.prepare.fetch import cache, hub, local, loopback, sources
 from steps.prepare.fetch.client import Client, shown
 from steps.prepare.fetch.download import download
 
@@ -44,10 +44,13 @@ def step(
     workspace.result = fetch(config, workspace, console).dumped()
 
 
-def fetch(config: FetchConfig, workspace: Workspace, console: Console) -> WeightsResult:
+def fetch(
+    config: FetchConfig, workspace: Workspace, console: Console, mirror: Path | None = None
+) -> WeightsResult:
     """UserError if offline and the source isn't local: before a name is looked up.
 
-    The result says which hub was asked: HF_ENDPOINT may replace the one in the configuration.
+    `mirror`: the manifest of what a mirror on this machine serves. The result says which hub was
+    asked: HF_ENDPOINT may replace the one in the configuration.
     """
     counter = Counter(console, f"fetch {config.name}")
     made = WeightsResult(name=config.name, simulated=False)
@@ -69,9 +72,10 @@ def fetch(config: FetchConfig, workspace: Workspace, console: Console) -> Weight
         )
     if isinstance(config.source, HubSource):
         made = made.but(fetched_from=shown(hub.address(config.source.endpoint)))
-    client = Client(config.stall_limit_s, config.attempts, config.retry_wait_s)
-    items = sources.items(config.source, client)
     partial = workspace.partial or partial_directory(workspace.directory)
-    download(items, partial, client, config.connections, counter.add, counter.total)
+    with loopback.session(mirror) as session:
+        client = Client(config.stall_limit_s, config.attempts, config.retry_wait_s, session=session)
+        items = sources.items(config.source, client)
+        download(items, partial, client, config.connections, counter.add, counter.total)
     os.replace(partial, workspace.directory)
     return made

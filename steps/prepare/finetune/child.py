@@ -176,7 +176,7 @@ def _padded(rows: list[list[int]], filler: int) -> torch.Tensor:
     return torch.tensor([row + [filler] * (longest - len(row)) for row in rows])
 
 
-class Reporting(TrainerCallback):  # type: ignore[misc]
+class Reporting(TrainerCallback):
     """Reports every step; ends at the last one wanted, and at a loss that isn't finite."""
 
     def __init__(self, end: int | None) -> None:

@@ -16,14 +16,22 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class ClaimTolerances(Strict):
-    """What "parity" and "linear" mean in numbers."""
+    """What the claims ledger takes words without a number for, as shares.
+
+    `parity`: "parity" is within this share of 100 %. `linear`: "linear scaling" is within this
+    share of the sum of the parts.
+    """
 
     parity: Share
     linear: Share
 
 
 class Tolerances(Strict):
-    """Shares. `partner` is by round and accelerator; `other` is for those without a line there."""
+    """How far a result may be from a published one before it is worth a second look, as shares.
+
+    `partner`: by round and accelerator. `other`: for those without a line there. `claims`: for
+    words of the claims ledger.
+    """
 
     partner: dict[str, dict[str, Share]]
     other: Share

@@ -4,11 +4,12 @@ machine, and which of them a process got.
 
 import ctypes
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from steps.base.errors import UserError
+from steps.config.accelerators import Vendor
 from steps.config.engine import Placement
 from steps.machine.probes.accelerators import bus_address
 from steps.machine.probes.differs import listing, unfit
@@ -25,6 +26,9 @@ ADDRESS_BYTES = 64
 
 TAKEN_MIB = 4096
 """An accelerator with more memory in use is somebody's: an idle one has some 300 MiB in use."""
+
+NAMES_USERS: Mapping[Vendor, str] = {"AMD": "amd-smi process", "NVIDIA": "nvidia-smi"}
+"""The command that lists processes with an accelerator's memory."""
 
 FREED_S = 20.0
 """How long the memory of a process that has just ended may take to be free."""
@@ -46,16 +50,24 @@ def require(
     limit = clock() + FREED_S
     while True:
         found = _named(placement, prober)
-        held = [one for one in found if (one.used_mib or 0) > TAKEN_MIB]
-        if not held:
+        said = taken(found)
+        if not said:
             return found
         if clock() >= limit:
-            shown = ", ".join(f"{one.bus or one.model} ({one.used_mib} MiB)" for one in held)
-            raise UserError(
-                f"something else has memory of {len(held)} of {len(found)} accelerators in use: "
-                f"{shown}; end it (rocm-smi --showpids names it); nothing was measured"
-            )
+            raise UserError(f"{said}; nothing was measured")
         sleep(ASKED_AGAIN_S)
+
+
+def taken(found: Sequence[Accelerator]) -> str:
+    """A sentence about those of which something else has memory in use; "" if all are free."""
+    held = [one for one in found if (one.used_mib or 0) > TAKEN_MIB]
+    if not held:
+        return ""
+    shown = ", ".join(f"{one.bus or one.model} ({one.used_mib} MiB)" for one in held)
+    return (
+        f"something else has memory of {len(held)} of {len(found)} accelerators in use: {shown}; "
+        f"end it ({NAMES_USERS[held[0].vendor]} names it)"
+    )
 
 
 def _named(placement: Placement, prober: Prober | None) -> tuple[Accelerator, ...]:

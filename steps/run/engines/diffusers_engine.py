@@ -145,6 +145,7 @@ class DiffusersEngine:
             raise UserError(
                 f"diffusers can't load {home}: {_said(error)}; delete {weights} and re-run"
             ) from error
+        _require_whole(pipeline, home)
         device = self._arguments.device
         try:
             pipeline.to(device)
@@ -247,6 +248,23 @@ class DiffusersEngine:
                 "another dtype"
             )
         return [(number, array("i", pictures[at].tobytes())) for at, number in enumerate(numbers)]
+
+
+def _require_whole(pipeline: Any, home: Path) -> None:
+    """Raises UserError for a network that lacks tensors: transformers draws those at random."""
+    from safetensors import safe_open
+
+    for name in layout.NETWORKS:
+        there = 0
+        for path in layout.files(home, name):
+            with safe_open(path, "pt") as stored:
+                there += len(stored.keys())
+        wanted = len(getattr(pipeline, name).state_dict())
+        if there < wanted:
+            raise UserError(
+                f"{home / name} has {there} tensors, and its network {wanted}: what is missing "
+                "would be random; get the whole checkpoint"
+            )
 
 
 def _said(error: Exception) -> str:

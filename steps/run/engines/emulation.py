@@ -53,7 +53,7 @@ numerics or take sixty times as long.
 logger = init_logger("vllm.reprise.emulation")
 
 
-class EmulatedFp8Kernel(FP8ScaledMMLinearKernel):  # type: ignore[misc]
+class EmulatedFp8Kernel(FP8ScaledMMLinearKernel):
     """Per-tensor scales of weights and activations, as in Quark's w_fp8_a_fp8."""
 
     @classmethod
@@ -88,7 +88,7 @@ class EmulatedFp8Kernel(FP8ScaledMMLinearKernel):  # type: ignore[misc]
         return product.to(out_dtype).view(*output_shape)
 
 
-class EmulatedMxfp4Kernel(MxFp4LinearKernel):  # type: ignore[misc]
+class EmulatedMxfp4Kernel(MxFp4LinearKernel):
     """MXFP4 weights, and activations in MXFP4 or unquantized."""
 
     @classmethod
@@ -156,7 +156,7 @@ class _Fp8Experts(_EmulatedExperts):
         return (product * (scale * getattr(layer, f"{name}_weight_scale")[expert])).to(x.dtype)
 
 
-class EmulatedFp8Experts(_Fp8Experts, quark_moe.QuarkW8A8Fp8MoEMethod):  # type: ignore[misc]
+class EmulatedFp8Experts(_Fp8Experts, quark_moe.QuarkW8A8Fp8MoEMethod):
     """In Quark's form of a checkpoint."""
 
     def __init__(
@@ -172,7 +172,7 @@ class EmulatedFp8Experts(_Fp8Experts, quark_moe.QuarkW8A8Fp8MoEMethod):  # type:
             setattr(layer, name, Parameter(getattr(layer, name).float(), requires_grad=False))
 
 
-class EmulatedOwnFp8Experts(_Fp8Experts, fp8.Fp8MoEMethod):  # type: ignore[misc]
+class EmulatedOwnFp8Experts(_Fp8Experts, fp8.Fp8MoEMethod):
     """In vLLM's own form of a checkpoint, which Quark 0.9 writes by `custom_mode`."""
 
     def __init__(self, quant_config: fp8.Fp8Config, layer: torch.nn.Module) -> None:
@@ -188,7 +188,7 @@ class EmulatedOwnFp8Experts(_Fp8Experts, fp8.Fp8MoEMethod):  # type: ignore[misc
             setattr(layer, name, Parameter(values.data.float(), requires_grad=False))
 
 
-class EmulatedMxfp4Experts(_EmulatedExperts, quark_moe.QuarkOCP_MX_MoEMethod):  # type: ignore[misc]
+class EmulatedMxfp4Experts(_EmulatedExperts, quark_moe.QuarkOCP_MX_MoEMethod):
     """MXFP4 weights, and activations in MXFP4 or unquantized."""
 
     def __init__(

@@ -23,7 +23,7 @@ from steps.run.engines import emulated
 logger = init_logger("vllm.reprise.emulation")
 
 
-class EmulatedFp8LinearMethod(fp8.Fp8LinearMethod):  # type: ignore[misc]
+class EmulatedFp8LinearMethod(fp8.Fp8LinearMethod):
     """Static scales per tensor."""
 
     def __init__(self, quant_config: fp8.Fp8Config) -> None:
@@ -47,7 +47,7 @@ class EmulatedFp8LinearMethod(fp8.Fp8LinearMethod):  # type: ignore[misc]
         return product.to(x.dtype)
 
 
-class EmulatedMxfp4(QuarkW4A4MXFP4):  # type: ignore[misc]
+class EmulatedMxfp4(QuarkW4A4MXFP4):
     """vLLM's own emulation needs AMD Quark and a GPU."""
 
     def process_weights_after_loading(self, layer: torch.nn.Module) -> None:

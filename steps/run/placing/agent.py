@@ -15,8 +15,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
 from steps import ROOT
 from steps.base import variables
@@ -27,6 +28,10 @@ from steps.base.strict import Strict
 from steps.base.version import Version
 from steps.config.runtime import ContainerSettings
 from steps.machine.probes.machine import Prober, of_vendor
+from steps.machine.probes.values import Accelerator
+from steps.run.engines.accelerators import ASKED_AGAIN_S, FREED_S, taken
+from steps.run.placing import node_clocks
+from steps.run.placing.parcels import LOAD, TAKE, Taken, load, take
 from steps.run.placing.seen import Began, Begin, Question, Seen
 from steps.run.placing.starter import handed
 
@@ -40,17 +45,17 @@ REACH_LIMIT_S = 10.0
 END_S = 8.0
 
 
-class Loaded(Strict):
-    """The answer to an image that was sent."""
-
-    error: str | None = None
+USES = {LOAD: load, TAKE: take}
+"""What an agent does with what it is sent."""
 
 
 def main() -> NoReturn:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the end of stdin says it as well
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.argv[1:] == ["--load"]:
-        sys.exit(_load())
+    if sys.argv[1:] == [node_clocks.HOLD]:
+        sys.exit(node_clocks.hold(ROOT))
+    if sys.argv[1:]:
+        sys.exit(_given(USES[sys.argv[1]]))
     question = Question.model_validate_json(sys.stdin.readline())
     mine = _node_is_ours()
     _say(seen(question, held=mine is None))
@@ -71,7 +76,8 @@ def main() -> NoReturn:
         sys.exit(1 if error else 0)
     ending = threading.Event()
     threading.Thread(target=_watched, args=(engines, ending), daemon=True).start()
-    sys.stdin.read()
+    for line in sys.stdin:
+        _say(seen(Question.model_validate_json(line), held=False))
     ending.set()
     _end(engines)
     sys.stdout.flush()
@@ -85,7 +91,7 @@ def _say(answer: Strict) -> None:
 def seen(question: Question, held: bool, prober: Prober | None = None) -> Seen:
     """What this node is."""
     asked = prober or Prober()
-    known = (of_vendor(vendor, asked) for vendor in question.vendors)
+    listed = _freed(question, asked)
     image, complaint = _image(question)
     version = Version.of(ROOT)
     results = ROOT / "results"
@@ -94,7 +100,7 @@ def seen(question: Question, held: bool, prober: Prober | None = None) -> Seen:
         identity=f"{_name()} {_boot()}",
         peer=os.environ.get(PEER, "").partition(" ")[0],
         held=held,
-        accelerators=next(filter(None, known), ()),
+        accelerators=listed,
         problems=tuple(asked.problems),
         image=image,
         engine=complaint,
@@ -104,6 +110,18 @@ def seen(question: Question, held: bool, prober: Prober | None = None) -> Seen:
         clock_s=time.time(),
         free_gb=shutil.disk_usage(results if results.exists() else ROOT).free / 1e9,
     )
+
+
+def _freed(question: Question, asked: Prober) -> tuple[Accelerator, ...]:
+    """The accelerators; for a run, once what has just ended has freed their memory, or has had the
+    time to."""
+    until = time.monotonic() + FREED_S
+    while True:
+        known = (of_vendor(vendor, asked) for vendor in question.vendors)
+        found = next(filter(None, known), ())
+        if not question.hold or not taken(found) or time.monotonic() >= until:
+            return found
+        time.sleep(ASKED_AGAIN_S)
 
 
 def _name() -> str:
@@ -145,13 +163,13 @@ def _image(question: Question) -> tuple[bool | None, str]:
         return False, shown(str(error))
 
 
-def _weights(path: str, digest: str) -> str:
-    """What is wrong with an artifact's copy here; "" if nothing is. Files are read where they were
-    written after their manifest; of others the size has to be right.
+def _weights(path: str, digest: str) -> str | None:
+    """What is wrong with an artifact's copy here; "" if nothing is, None if there is none. Files
+    are read where they were written after their manifest; of others the size has to be right.
     """
     manifest = ROOT / path
-    if not manifest.is_file():
-        return "isn't there; copy it from the machine that made it (rsync -a), or share results/"
+    if not manifest.parent.exists():
+        return None
     try:
         if sha256_file(manifest) != digest:
             return "is another than here; copy it again (rsync -a)"
@@ -161,19 +179,15 @@ def _weights(path: str, digest: str) -> str:
     return f"is damaged: {wrong[0]}" if wrong else ""
 
 
-def _load() -> int:
-    """An image from stdin, into the container engine whose settings its first line says."""
-    from steps.machine.runtime.host import connected
-
-    settings = ContainerSettings.model_validate_json(sys.stdin.buffer.readline())
+def _given(use: Callable[[IO[bytes]], None]) -> int:
+    """Use what comes through stdin, and say whether that went well."""
     try:
-        with connected(settings, limit_s=3600) as client:
-            client.images.load(sys.stdin.buffer)
-        _say(Loaded())
-        return 0
+        use(sys.stdin.buffer)
     except UserError as error:
-        _say(Loaded(error=shown(str(error))))
+        _say(Taken(error=shown(str(error))))
         return 1
+    _say(Taken())
+    return 0
 
 
 def _started(begin: Begin, question: Question) -> "subprocess.Popen[bytes]":

@@ -6,38 +6,31 @@ doesn't start.
 import contextlib
 import platform
 import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from steps import ROOT
 from steps.base.errors import UserError
 from steps.base.record import sha256_file
 from steps.base.version import Version
+from steps.config.accelerators import Vendor
 from steps.config.engine import NodeKind
-from steps.config.runtime import ContainerSettings
 from steps.machine.probes.differs import unfit
 from steps.machine.runtime.image import Image
-from steps.run.placing.agent import Loaded
+from steps.run.engines.accelerators import settings, summary
 from steps.run.placing.choosing import chosen
 from steps.run.placing.launch import SLURM, Door, Order, Reply
-from steps.run.placing.lines import Commands, Line, close_all, commands
+from steps.run.placing.lines import Line, close_all, commands
 from steps.run.placing.seen import Began, Begin, Question, Seen, complaints
+from steps.run.placing.sending import Shipment, image_of, send, weights_of
 
 ASK_LIMIT_S = 60.0
 """How long a node may take to say what it is: tools of eight accelerators take seconds."""
 
 WATCH_S = 0.5
-SEND_LIMIT_S = 3600.0
-"""How long an image may take, from its first byte until it is loaded."""
-
-SENT_AT_ONCE = 2
-"""Nodes that an image is sent to at the same time: it leaves this machine by one network card."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +56,16 @@ class Agents:
     def __init__(self, order: Order, contained: Contained | None = None) -> None:
         self._order = order
         self._contained = contained
-        self._commands = dict(commands(order))
+        self._commands = dict(commands(order.address, order.hosts, order.checkout))
         self._lines = [
             Line(name, start(), order.checkout) for name, start in self._commands.items()
         ]
         self._ending = threading.Event()
+        self._serving: list[str] = []
 
-    def place(self, door: Door) -> Reply:
-        """Look at every node, choose those that serve, start their engines. Raises UserError."""
+    def place(self, door: Door, say: Callable[[Reply], None]) -> Reply:
+        """Look at every node, choose those that serve, send them what they lack, start their
+        engines. Raises UserError. `say`: called from time to time while it goes on."""
         heard = self.asked(min(ASK_LIMIT_S, self._order.limit_s))
         if heard.silent:
             raise UserError("; ".join(heard.silent.values()))
@@ -80,9 +75,14 @@ class Agents:
         names, lacking = self.chosen(heard.answers)
         if lacking:
             raise UserError(lacking)
-        self._send_image([name for name in names if heard.answers[name].image is False])
+        send(
+            list(self._lacking({name: heard.answers[name] for name in names})),
+            self._commands,
+            lambda working: say(Reply(working=working)),
+        )
         host = address(self._order.address, [heard.answers[name].peer for name in names])
         counts = dict(zip(names, self._order.engines, strict=True))
+        self._serving = names
         if failed := self.begun(counts, host or platform.node(), door(host)):
             raise UserError("; ".join(f"{name}: {why}" for name, why in failed.items()))
         return Reply(addresses=tuple(names), notes=tuple(one.text for one in found))
@@ -105,6 +105,19 @@ class Agents:
             heard.skew_s[line.name] = skew(asked_at, seen.clock_s, line.heard_s)
         return heard
 
+    def described(self) -> tuple[dict[str, Any], ...]:
+        """What accelerators the serving nodes have and what they are set to now, in the nodes'
+        order; {} of one that gives no answer."""
+        lines = {line.name: line for line in self._lines}
+        question = Question(hold=False, vendors=self._vendors())
+        for name in self._serving:
+            lines[name].tell(question)
+        until = time.monotonic() + ASK_LIMIT_S
+        return tuple(_described(lines[name], until) for name in self._serving)
+
+    def _vendors(self) -> tuple[Vendor, ...]:
+        return tuple(sorted({kind.accelerator.vendor for kind in self._order.kinds}))
+
     def watch(self, say: Callable[[Reply], None]) -> None:
         """Say it once when an agent has ended, from now on."""
         threading.Thread(target=self._watched, args=(say,), daemon=True).start()
@@ -123,10 +136,9 @@ class Agents:
 
     def _question(self, hold: bool) -> Question:
         contained, weights = self._contained, self._order.weights
-        vendors = sorted({kind.accelerator.vendor for kind in self._order.kinds})
         return Question(
             hold=hold,
-            vendors=tuple(vendors),
+            vendors=self._vendors(),
             image=contained.image if contained else None,
             container=contained.settings if contained else "",
             weights={weights: sha256_file(ROOT / weights)} if weights else {},
@@ -148,20 +160,14 @@ class Agents:
 
         return chosen(self._order.kinds, names, wrong, str)
 
-    def _send_image(self, names: Sequence[str]) -> None:
-        """To nodes that lack it, from this machine. Raises UserError naming those that can't have
-        it."""
-        if not names:
-            return
-        assert self._contained is not None
-        image, settings = self._contained.image, self._contained.settings
-        with ThreadPoolExecutor(SENT_AT_ONCE) as pool:
-            sending = [
-                pool.submit(_send, name, self._commands[name], image, settings) for name in names
-            ]
-            failed = [why for one in sending if (why := one.result())]
-        if failed:
-            raise UserError("; ".join(failed))
+    def _lacking(self, chosen: Mapping[str, Seen]) -> Iterator[tuple[str, Shipment]]:
+        """What nodes are sent. Raises UserError for weights that can't be read here."""
+        for name, seen in chosen.items():
+            if seen.image is False and self._contained is not None:
+                yield name, image_of(self._contained.image, self._contained.settings)
+            for path, wrong in seen.weights.items():
+                if wrong is None:
+                    yield name, weights_of(path)
 
     def begun(self, counts: Mapping[str, int], host: str, port: int) -> dict[str, str]:
         """Start so many engines on nodes, which are numbered in this order; none: a node only tries
@@ -182,6 +188,14 @@ class Agents:
             if error:
                 failed[name] = error
         return failed
+
+
+def _described(line: Line, until: float) -> dict[str, Any]:
+    try:
+        found = line.hear(Seen, until).accelerators
+    except UserError:
+        return {}
+    return {**summary(found), "settings": settings(found)} if found else {}
 
 
 def skew(before: float, said: float, after: float) -> float:
@@ -218,44 +232,3 @@ def _is_own(host: str) -> bool:
             return True
     except OSError:
         return False
-
-
-def _send(name: str, start: Commands, image: Image, settings: str) -> str:
-    """Save the image here and load it there; returns why that failed, or ""."""
-    from steps.machine.runtime.host import connected
-
-    print(f"{name}: image {image.identity:.19} is sent", file=sys.stderr, flush=True)
-    process = subprocess.Popen(
-        start("--load"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert process.stdin is not None and process.stdout is not None
-    typed = ContainerSettings.model_validate_json(settings)
-    late = threading.Event()
-
-    def cut() -> None:
-        late.set()
-        process.kill()
-
-    limit = threading.Timer(SEND_LIMIT_S, cut)
-    limit.daemon = True
-    limit.start()
-    try:
-        with connected(typed, limit_s=SEND_LIMIT_S) as client, contextlib.suppress(BrokenPipeError):
-            process.stdin.write(settings.encode() + b"\n")
-            for chunk in client.images.get(image.identity).save(named=True):
-                process.stdin.write(chunk)
-        said, complained = process.communicate(timeout=SEND_LIMIT_S)
-        if late.is_set():
-            raise UserError(f"it wasn't loaded there within {SEND_LIMIT_S:g} s; look at its disk")
-        last = said.decode(errors="replace").strip().splitlines()
-        error = Loaded.model_validate_json(last[-1]).error if last else ""
-        if last and not error:
-            return ""
-        why = error or complained.decode(errors="replace").strip()[-200:]
-        return f"{name}: image {image.identity:.19} can't be loaded there: {why}"
-    except (UserError, subprocess.TimeoutExpired, ValueError) as error:
-        return f"{name}: image {image.identity:.19} can't be sent: {error}"
-    finally:
-        limit.cancel()
-        process.kill()
-        process.wait()

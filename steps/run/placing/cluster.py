@@ -15,13 +15,14 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from steps import ROOT
 from steps.base.errors import UserError
-from steps.config.engine import Placement
+from steps.config.engine import SSH, Placement
 from steps.run.engines.link import Link
 from steps.run.placing.door import Door
-from steps.run.placing.launch import Order, Reply, engines_of
+from steps.run.placing.launch import AGAIN, SLURM, Order, Reply, engines_of
 
 JOIN_SHARE = 0.75
 """Share of the time for a start; a missing node must be reported before the engines are late."""
@@ -29,6 +30,9 @@ JOIN_SHARE = 0.75
 END_S = 10.0
 """How long the cluster's side may take to end; a local one stops every node."""
 
+
+NODES_S = 90.0
+"""How long all nodes' tools may take to say what accelerators are set to."""
 
 LISTEN_S = 0.5
 """How long engines are waited for before it is asked whether their nodes still are there."""
@@ -126,9 +130,9 @@ class Cluster:
     def links(self) -> list[Link]:
         """A connection to every engine of every node, in order. Raises UserError."""
         key = secrets.token_bytes(32)
-        limit = time.monotonic() + self._limit_s
         self._begin(key)
         door = self._door(self._reply().host or "", key)
+        limit = time.monotonic() + self._limit_s  # what nodes lacked took its own time
         try:
             self._tell(f"{door.port}")
             reply = self._reply()
@@ -137,6 +141,18 @@ class Cluster:
             return self._connected(door, reply.addresses, limit)
         finally:
             door.close()
+
+    def nodes(self) -> tuple[dict[str, Any], ...]:
+        """What accelerators the nodes have and what they are set to now, node by node; nothing of a
+        CPU's and of a cluster of Ray. Never raises: an answer that doesn't come costs no result."""
+        if self._placement.cluster not in (SSH, SLURM) or not self._placement.kinds:
+            return ()
+        self._tell(AGAIN)
+        try:
+            line = self._line(limit_s=NODES_S)
+        except UserError:
+            return ()
+        return Reply.model_validate_json(line).nodes if line else ()
 
     def close(self) -> None:
         """End what was started on the nodes; engines have ended with their connections."""
@@ -163,7 +179,8 @@ class Cluster:
             self._placer.tell(line)
 
     def _reply(self) -> Reply:
-        reply = Reply.model_validate_json(self._line())
+        while (reply := Reply.model_validate_json(self._line())).working:
+            print(reply.working, file=sys.stderr, flush=True)
         if reply.error:
             raise UserError(reply.error)
         return reply

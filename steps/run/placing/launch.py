@@ -11,7 +11,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from steps import ROOT
 from steps.base import variables
@@ -25,6 +25,9 @@ LOCAL = "local"
 SLURM = "slurm"
 """Address of the cluster that is the Slurm job in which the run is."""
 
+
+AGAIN = "again"
+"""A line to the process that places engines: what are the nodes' accelerators set to now?"""
 
 Door = Callable[[str], int]
 """Takes the address that the nodes use for this machine; returns the port on which LoadGen's
@@ -62,14 +65,17 @@ class Reply(Strict):
     """First `host`, the address that the nodes use for this machine: LoadGen's process listens
     there and answers with its port, in a line. Then `addresses` of the nodes, in order, once their
     engines are started. `exposed`: sentences about what others on the network can reach. `notes`:
-    of what differs between nodes and keeps no run from starting. Or the error.
+    of what differs between nodes and keeps no run from starting. Or the error. `nodes`: the answer
+    to AGAIN, node by node. `working`: it goes on, and what takes so long.
     """
 
     host: str | None = None
     addresses: tuple[str, ...] = ()
     exposed: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    nodes: tuple[dict[str, JsonValue], ...] = ()
     error: str | None = None
+    working: str = ""
 
 
 def engines_of(placement: Placement) -> tuple[int, ...]:

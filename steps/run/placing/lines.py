@@ -24,7 +24,7 @@ from steps import ROOT
 from steps.base.errors import UserError
 from steps.base.strict import Strict
 from steps.machine.probes.remote import UNREACHABLE, unreachable, words
-from steps.run.placing.launch import SLURM, Order
+from steps.run.placing.launch import SLURM
 
 Answer = TypeVar("Answer", bound=Strict)
 
@@ -210,10 +210,10 @@ class Line:
 Commands = Callable[..., list[str]]
 
 
-def commands(order: Order) -> list[tuple[str, Commands]]:
+def commands(address: str, hosts: Sequence[str], checkout: str) -> list[tuple[str, Commands]]:
     """Every node's name, and what starts an agent there with these arguments."""
-    if order.address != SLURM:
-        return [(host, _ssh(host, order.checkout)) for host in order.hosts]
+    if address != SLURM:
+        return [(host, _ssh(host, checkout)) for host in hosts]
     return [(node, _srun(part, node)) for part, node in nodes_of_job()]
 
 

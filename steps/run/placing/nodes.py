@@ -18,6 +18,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from steps.machine.probes.values import Accelerator
 from steps.machine.runtime.image import Image
 from steps.run.placing.agents import Agents, Contained
 from steps.run.placing.choosing import chosen
-from steps.run.placing.launch import LOCAL, SLURM, Door, Order, Reply, connecting
+from steps.run.placing.launch import AGAIN, LOCAL, SLURM, Door, Order, Reply, connecting
 from steps.run.placing.protection import MODE, REFUSED, TOKEN_FILE, exposed, protect
 
 POLL_S = 0.2
@@ -50,12 +51,15 @@ class Agent:
         self._engines = [connecting(first + n, host, port, key, home) for n in range(count)]
 
 
-def place(order: Order, door: Door, contained: Contained | None = None) -> Reply:
-    """Start the engines of all nodes. Raises UserError."""
+def place(
+    order: Order, door: Door, say: Callable[[Reply], None], contained: Contained | None = None
+) -> Reply:
+    """Start the engines of all nodes. Raises UserError. `say`: called from time to time while that
+    takes long."""
     if order.address in (SSH, SLURM):
         agents = Agents(order, contained)
         _KEPT.append(agents)
-        return agents.place(door)
+        return agents.place(door, say)
     if order.address == LOCAL:
         protect()
     import ray
@@ -258,7 +262,7 @@ def main() -> None:
         return int(sys.stdin.readline())
 
     try:
-        reply = place(order, door, contained)
+        reply = place(order, door, say, contained)
     except UserError as error:
         reply = Reply(error=str(error))
     except ImportError as error:
@@ -271,8 +275,14 @@ def main() -> None:
         for kept in _KEPT:
             if isinstance(kept, Agents) and not reply.error:
                 kept.watch(say)  # of engines that haven't connected yet LoadGen's process hears it
-        sys.stdin.read()
+        for line in sys.stdin:
+            if line.strip() == AGAIN:
+                say(Reply(nodes=_described()))
     _end()
+
+
+def _described() -> tuple[dict[str, Any], ...]:
+    return tuple(one for kept in _KEPT if isinstance(kept, Agents) for one in kept.described())
 
 
 def _end() -> None:

@@ -14,6 +14,7 @@ from steps.config.accelerators import Vendor
 from steps.machine.probes.differs import listing
 from steps.machine.probes.values import Accelerator
 from steps.machine.runtime.image import Image
+from steps.run.engines.accelerators import taken
 
 CLOCK_SKEW_S = 30.0
 """Clocks that differ by more put a node's log lines, and the times of its files, elsewhere."""
@@ -43,8 +44,8 @@ class Seen(Strict):
     `peer`: the address by which it knows the machine that asks; "" if nothing says. `held`: whether
     another run has the node. `image`: whether it is there; None: none was asked for. `engine`: why
     the container engine can't be used, or "". `weights`: what is wrong with them, by path, "" if
-    nothing. `commit`, `changed`: of the checkout. `clock_s`: its time, of the epoch. `free_gb`: of
-    the checkout's results.
+    nothing, None if they aren't there. `commit`, `changed`: of the checkout. `clock_s`: its time,
+    of the epoch. `free_gb`: of the checkout's results.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Seen(Strict):
     problems: tuple[str, ...]
     image: bool | None
     engine: str
-    weights: dict[str, str]
+    weights: dict[str, str | None]
     commit: str | None
     changed: bool | None
     clock_s: float
@@ -125,6 +126,8 @@ def _twice(answers: Mapping[str, Seen]) -> list[list[str]]:
 
 
 def _alone(name: str, seen: Seen) -> Iterator[Complaint]:
+    if said := taken(seen.accelerators):
+        yield Complaint(True, f"{name}: {said}")
     if seen.engine:
         yield Complaint(True, f"{name}: {seen.engine}")
     for path, wrong in seen.weights.items():
@@ -194,7 +197,7 @@ def in_a_line(seen: Seen, skew_s: float) -> Sequence[str]:
         _one({one.firmware for one in found}),
         {None: "", True: "there", False: "missing"}[seen.image],
         "" if seen.commit is None else seen.commit[:8] + ("*" if seen.changed else ""),
-        "damaged" if any(seen.weights.values()) else ("whole" if seen.weights else ""),
+        _state(seen.weights),
         f"{skew_s:+.1f} s",
         f"{seen.free_gb:.0f} GB",
     )
@@ -204,6 +207,12 @@ HEADERS = (
     *("accelerators", "modes", "clocks", "driver", "firmware", "image", "checkout"),
     *("weights", "clock", "free"),
 )
+
+
+def _state(weights: Mapping[str, str | None]) -> str:
+    if None in weights.values():
+        return "missing"
+    return "damaged" if any(weights.values()) else ("whole" if weights else "")
 
 
 def _clock(one: Accelerator) -> str:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from steps.config.resolved import Resolved
 from steps.config.run_results import Report
@@ -67,6 +67,10 @@ class Backend(Protocol):
     def report(self) -> Report:
         """For the result: the engines and their problems."""
 
+    def nodes(self) -> tuple[dict[str, Any], ...]:
+        """What accelerators other nodes have and what they are set to now, node by node; none for
+        engines on this machine. Any one thread may call this, not during a test."""
+
     def close(self) -> None:
         """Leave no process behind. Any thread may call this."""
 
@@ -121,6 +125,9 @@ class InProcess:
 
     def report(self) -> Report:
         return Report(engines=(), failures=(), degraded=())
+
+    def nodes(self) -> tuple[dict[str, Any], ...]:
+        return ()
 
     def close(self) -> None:
         """The engine ends with the process."""

@@ -371,6 +371,9 @@ class Fleet:
             **exposed,
         )
 
+    def nodes(self) -> tuple[dict[str, Any], ...]:
+        return self._cluster.nodes() if self._cluster else ()
+
     def _degraded(self) -> list[str]:
         """Over the whole run: engines slower than their equals, dead or absent; a sentence each."""
         replicas = self._dispatcher.replicas

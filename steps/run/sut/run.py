@@ -22,7 +22,7 @@ from steps.config.environments import ImageResult
 from steps.config.generation import Generation, ImageGeneration
 from steps.config.resolved import RESOLVED_FILE
 from steps.config.results import result_of
-from steps.config.run_results import EngineIdentity, EngineReport, RunResult
+from steps.config.run_results import EngineIdentity, EngineReport, RunAccelerators, RunResult
 from steps.config.runs import RunConfig
 from steps.config.weights import WeightsResult
 from steps.machine.probes.values import Accelerator
@@ -39,7 +39,7 @@ from steps.prepare import samples
 from steps.prepare.samples import LATENTS
 from steps.run.engines import accelerators, caches, pinning
 from steps.run.engines.engine import require_taken
-from steps.run.journal import beside
+from steps.run.journal import client
 from steps.run.placing.launch import socket_of
 from steps.run.sut import user_conf
 from steps.run.sut.book import Book
@@ -139,13 +139,15 @@ def execute(
         wait_until_ready(loop, config.engine.start_limit_s)
         _check_devices(there, loop.backend.report().engines)
         device = loop.backend.identity()["device"]
+        nodes_before = loop.backend.nodes()
         with (
             loop.beside_engine(),
-            beside.kept(
+            client.kept(
                 folder, config.journal, config.engine, device, cpus, console.say
             ) as journal,
         ):
             duration_s, cpu_s = _test(mode, config, loop, folder, audit_file, trial, journal)
+        nodes_after = loop.backend.nodes()
     except TrialEnded:
         _write_samples(folder / SAMPLES_FILE, loop)
         raise
@@ -178,6 +180,7 @@ def execute(
         cpus={name: pinning.listed(cpus) for name, cpus in loop.cpus._asdict().items()},
         **loop.backend.report().given(),
         **_accelerators(there, after),
+        **_of_nodes(nodes_before, nodes_after),
         loadgen_version=config.rules.loadgen_version,
         dropped_variables=variables.dropped(),
         resolved=resolved,
@@ -215,7 +218,24 @@ def _accelerators(before: Sequence[Accelerator], after: Sequence[Accelerator]) -
     if not before:
         return {}
     settings = {"before": accelerators.settings(before), "after": accelerators.settings(after)}
-    return {"accelerators": {**accelerators.summary(before), **settings}}
+    said = canonical_json({**accelerators.summary(before), **settings})
+    return {"accelerators": RunAccelerators.model_validate_json(said)}
+
+
+def _of_nodes(before: Sequence[Any], after: Sequence[Any]) -> dict[str, Any]:
+    """The same of each node of a cluster, in the nodes' order."""
+    if not before:
+        return {}
+    later = after or [{}] * len(before)
+    nodes = [
+        {
+            **{name: value for name, value in one.items() if name != "settings"},
+            "before": one.get("settings"),
+            "after": then.get("settings"),
+        }
+        for one, then in zip(before, later, strict=True)
+    ]
+    return {"accelerators": {"nodes": nodes}}
 
 
 def _image(inputs: Mapping[str, Path]) -> dict[str, str]:
@@ -348,7 +368,7 @@ def _test(
     folder: Path,
     audit_file: Path,
     trial: Trial | None,
-    journal: beside.Keeper,
+    journal: client.Keeper,
 ) -> tuple[float, float]:
     """Run LoadGen's test; returns its seconds and the processor seconds of all threads during it.
 

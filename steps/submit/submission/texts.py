@@ -183,6 +183,10 @@ def not_for_submission(config: SubmissionConfig) -> str:
         "",
     ]
     lines += [f"- {what} ({_listed(cells)})" for what, cells in departures.items()]
+    replaced = dict.fromkeys(one for cell in config.cells for one in cell.replaced)
+    if replaced:
+        lines += ["", "What stands in for what in this dress rehearsal:", ""]
+        lines += [f"- {one.what}: {one.by}, because {one.why}" for one in replaced]
     return "\n".join(lines) + "\n"
 
 

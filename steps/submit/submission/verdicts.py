@@ -50,7 +50,8 @@ class Evidence:
 
 
 def gather(cell: Cell, inputs: Mapping[str, Path]) -> Evidence:
-    """Raises UserError if a verdict is on another run or not valid, or an engine is null."""
+    """Raises UserError if a verdict is on another run or not valid, an engine is null, or a run is
+    of a dress rehearsal and this is none."""
     digests: dict[str, str] = {}
 
     def verdict(subject: str, test: str = "") -> Verdict:
@@ -64,6 +65,11 @@ def gather(cell: Cell, inputs: Mapping[str, Path]) -> Evidence:
             raise UserError(
                 f"no tree is made with a result that isn't valid: {cell.key} {test or subject}: "
                 f"{why}"
+            )
+        if run.config.get("rehearsal") and not cell.replaced:
+            raise UserError(
+                f"{run.directory} was made in a {run.config['rehearsal']}, on small weights and "
+                "data, and no submission takes it; measure it again without scale="
             )
         engine = result_of(run, RunResult).engine.name
         if engine not in SUBMITTABLE_ENGINES:

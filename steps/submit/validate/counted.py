@@ -5,9 +5,9 @@ import json
 from steps.base.untrusted import Damaged, lines_in, text_of
 from steps.judge.compliance.lengths import LENGTHS, MEAN
 from steps.mlperf.accuracy_text import LABELS
+from steps.mlperf.compliance import Test
 from steps.mlperf.loadgen import ANSWERS
 from steps.mlperf.loadgen_log import entries_of, sample_of, token_bytes
-from steps.mlperf.rounds import Test
 from steps.submit.validate.accuracy import is_shortened
 from steps.submit.validate.performance import Judge
 

@@ -17,7 +17,7 @@ from steps.run.engines.engine import Events, Request, Start
 
 SLOTS = 8
 TOKENS = 8
-STEP_S = 0.02
+STEP_S = 0.01
 
 
 class SlotEngine:

@@ -19,6 +19,8 @@ from steps.plan.code import sources
 from tests.conftest import ROOT, planned
 from tests.running import artifacts_of
 
+pytestmark = pytest.mark.command
+
 LIMIT_S = 180
 START_S = 20.0
 """Of the process that searches, on a busy machine."""
@@ -32,7 +34,7 @@ def jobs() -> dict[str, str]:
 
 @pytest.fixture
 def request_path(tmp_path: Path, jobs: dict[str, str]) -> Path:
-    """A search of Server from 40 queries a second; the engine's limit is near 50."""
+    """A search of Server from 80 queries a second; the engine's limit is near 100."""
     artifacts_of(tmp_path, 64)
     run, check = (json.loads(jobs[step]) for step in ("performance_run", "performance_check"))
     for config in (run, check):
@@ -45,7 +47,7 @@ def request_path(tmp_path: Path, jobs: dict[str, str]) -> Path:
         "inputs": {role: str(tmp_path / role / "manifest.json") for role in ("model", "dataset")},
         "launcher": [sys.executable, "-m", "tests.commands.tune.slot_engine"],
         "code": sources("performance_run", ROOT),
-        "guess": 40.0,
+        "guess": 80.0,
         "guessed_from": "the test",
         "budget_s": None,
         "answers": None,
@@ -97,11 +99,11 @@ def test_a_killed_search_repeats_no_probe(request_path: Path) -> None:
 
 
 def test_a_search_keeps_to_its_budget_and_gives_the_best_run_in_it(request_path: Path) -> None:
-    """From 5 queries a second, at which a run alone would take twice the budget."""
-    budget_s = 60.0
+    """From 12 queries a second, at which a run alone would take twice the budget."""
+    budget_s = 20.0
     fields = json.loads(request_path.read_text(encoding="utf-8"))
-    fields |= {"guess": 5.0, "budget_s": budget_s}
-    fields["settings"] |= {"explore_s": 40.0}
+    fields |= {"guess": 12.0, "budget_s": budget_s}
+    fields["settings"] |= {"explore_s": 13.0}
     request_path.write_text(json.dumps(fields), encoding="utf-8")
     begun = time.monotonic()
     status = searching(request_path).wait(LIMIT_S)
@@ -124,7 +126,7 @@ def test_a_run_that_goes_to_its_end_is_the_performance_run(request_path: Path) -
     request = Request.model_validate_json(request_path.read_text(encoding="utf-8"))
     journal = Journal(ROOT, request)
     seed = request.check.rules.seeds.schedule_rng_seed
-    probe = Probe(number=1, seed=seed, rate=30.0, queries=512, final=True, allowed_misses=0)
+    probe = Probe(number=1, seed=seed, rate=60.0, queries=512, final=True, allowed_misses=0)
     measured = journal.measure(probe)
     assert measured.ended == "complete"
     assert measured.valid
@@ -132,7 +134,7 @@ def test_a_run_that_goes_to_its_end_is_the_performance_run(request_path: Path) -
     manifest = Manifest.read(journal.directory(probe) / RUN / "manifest.json")
     assert manifest.step == "performance_run"
     assert manifest.config == json.loads(journal.configuration(probe))
-    assert manifest.config["loadgen"]["target_qps"] == 30.0
+    assert manifest.config["loadgen"]["target_qps"] == 60.0
     assert manifest.result["engine"]["name"] == "slots"
     again = Journal(ROOT, request.model_copy(update={"launcher": ("/nowhere",)})).measure(probe)
     assert again.samples.completed.tolist() == measured.samples.completed.tolist()
@@ -142,7 +144,7 @@ def test_a_run_that_cant_be_valid_ends_early_and_is_no_result(request_path: Path
     request = Request.model_validate_json(request_path.read_text(encoding="utf-8"))
     journal = Journal(ROOT, request)
     seed = request.check.rules.seeds.schedule_rng_seed
-    probe = Probe(number=1, seed=seed, rate=200.0, queries=1024, final=True, allowed_misses=0)
+    probe = Probe(number=1, seed=seed, rate=400.0, queries=1024, final=True, allowed_misses=0)
     measured = journal.measure(probe)
     assert measured.ended == "futile"
     assert measured.valid is None

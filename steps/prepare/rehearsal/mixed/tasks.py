@@ -19,11 +19,16 @@ Part = Literal["OpenOrca", "GSM8K", "MBXP"]
 PARTS: tuple[Part, ...] = get_args(Part)
 """MLCommons' names, in the order of the samples: every third one is of the same part."""
 
+TRAINED: tuple[Part, ...] = (*PARTS, "GSM8K")
+"""Numbers take longest to learn."""
+
 FENCE = "```"
 STOP = f"{LINE_END} {FENCE} {LINE_END}"
 """Ends a program, as words; MLCommons' is the same three, in four tokens."""
 
-LARGEST_ADDEND = 9
+LARGEST_ADDEND = 5
+"""Sums are learned by heart; up to 9, 85 % of them were right after as much training."""
+
 MAX_COUNTED_FACTS = 12
 """Facts of a note whose numbers are asked for: few, so that a part takes about a third."""
 
@@ -92,7 +97,7 @@ def training(seed: int, facts: tuple[int, int] | None) -> Iterator[Task]:
     source = Random(f"mixed training {seed}")
     described = notes.prompts("training", seed)
     while True:
-        part = source.choice(PARTS)
+        part = source.choice(TRAINED)
         if part != "OpenOrca":
             yield _drawn(part, source, "training", facts)
         elif facts is None:
@@ -119,13 +124,13 @@ def _note(prompt: notes.Prompt) -> Task:
 
 
 def _counted(source: Random, split: Split, facts: tuple[int, int] | None) -> Task:
-    """The number of one fact of a note; the answer repeats the fact first."""
+    """The number of one fact of a note; the answer repeats the fact, where it is the only one."""
     size = source.randint(*facts) if facts else notes.skewed(source, MAX_COUNTED_FACTS)
     note = notes.make(source, split, "named", size, 1)
     name, _, _, number, *_ = note.answer.split()
     question = f"How many of {name} ? Count of"
     prompt = f"{notes.SYSTEM} {' '.join(note.facts)} {question}"
-    return Task("GSM8K", "counted", "", prompt, f"{note.answer} {_said(number)}", number)
+    return Task("GSM8K", "counted", "", prompt, f"The answer is {note.answer}", number)
 
 
 def _sum(source: Random, split: Split) -> Task:
@@ -138,13 +143,9 @@ def _sum(source: Random, split: Split) -> Task:
         kind="sum",
         name="",
         prompt=f"{name} has {story} How many in all ? Count has",
-        answer=f"{story} {one} + {other} = {number} . {_said(number)}",
+        answer=f"{story} {one} + {other} = {number} . The answer is {number} .",
         truth=number,
     )
-
-
-def _said(number: str) -> str:
-    return f"The answer is {number} ."
 
 
 def _program(source: Random, split: Split) -> Task:

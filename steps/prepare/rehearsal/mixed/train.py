@@ -23,7 +23,7 @@ SOURCE = Path(dense.__file__).parent / "model"
 
 MIXED = Recipe(
     seed=7,
-    phases=(Phase(300_000, (1, 8)), Phase(800_000)),
+    phases=(Phase(300_000, (1, 6)), Phase(1_200_000)),
     adam_rate=2e-3,
     muon_rate=0.005,
     decay_share=0.6,
