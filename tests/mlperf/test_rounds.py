@@ -106,3 +106,15 @@ def test_a_bound_of_a_test_is_a_benchmark_of_its_round() -> None:
         for test, rule in found.compliance.items():
             for benchmark in rule.bounds:
                 assert test in found.benchmarks[benchmark].compliance_tests
+
+
+def test_accuracy_is_measured_on_the_samples_of_performance_unless_the_round_says_a_number() -> (
+    None
+):
+    benchmarks = rounds.load("v6.1").benchmarks
+    several, other = benchmarks["qwen3-vl-235b-a22b"], benchmarks["gpt-oss-120b"]
+    assert several.accuracy_samples("Interactive") == 8000
+    assert several.one_dataset("Offline") is True
+    assert several.one_dataset("Interactive") is False
+    assert other.one_dataset("Server") is False
+    assert benchmarks["deepseek-r1"].one_dataset("Server") is True
