@@ -40,6 +40,7 @@ PARTS = {
         (
             *("tests/mlperf", "tests/judge/test_performance_check.py"),
             *("tests/judge/test_compliance_check.py", "tests/judge/test_accuracy_check.py"),
+            "tests/commands/tune/test_early_stopping.py",
             "tests/submit/validate/test_published_traps.py",
         ),
     ),
