@@ -18,6 +18,7 @@ def departures(
             rules.performance_sample_count,
         ),
         ("dataset size", evaluation_count, rules.dataset_size),
+        ("samples of Offline's query", _offline_samples(check), rules.offline_min_samples),
     )
     found = [REHEARSED] if rehearsed else []
     found += [
@@ -28,3 +29,17 @@ def departures(
     if emulated:
         found.append("precision is emulated, not executed by the accelerator")
     return tuple(found)
+
+
+SLACK = 1.1
+"""LoadGen's: Offline's query has so many times the samples that target_qps promises for the least
+duration, if min_query_count isn't more."""
+
+
+def _offline_samples(check: PerformanceCheckConfig) -> int | None:
+    """None: LoadGen's own minimum, which is the round's."""
+    loadgen = check.loadgen
+    if check.scenario != "Offline" or loadgen.min_query_count is None:
+        return None
+    promised = SLACK * loadgen.target_qps * loadgen.least_ms(check.rules) / 1000
+    return max(loadgen.min_query_count, int(promised))

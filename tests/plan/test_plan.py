@@ -1,6 +1,7 @@
 """What `./reproduce plan` refuses and what it freezes."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,7 @@ def test_sweep_syntax_of_hydra_chooses_axis_values() -> None:
 
 def test_only_the_full_length_has_no_departure() -> None:
     short, full = planned(), planned("experiment=rehearsal-full")
-    assert all(len(cell.departures) == 3 for cell in cells(short))
+    assert [len(cell.departures) for cell in cells(short)] == [4, 3, 3], "Offline's query, too"
     assert all(cell.departures == () for cell in cells(full))
     mixture = planned("experiment=rehearsal-mixtral-full")
     assert [cell.departures for cell in cells(mixture)] == [(), ()]
@@ -182,6 +183,31 @@ def test_departures_name_both_values() -> None:
         PerformanceCheckConfig.model_validate_json(check.config), 1024, emulated=False
     )
     assert "min_duration_ms is 1,000 instead of 600,000" in found
+
+
+@pytest.mark.parametrize(
+    ("scenario", "changes", "found"),
+    [
+        ("Offline", {"min_query_count": 1000, "target_qps": 0.5}, 1000),
+        ("Offline", {"min_query_count": 1000, "target_qps": 10}, 6600),
+        ("Offline", {"min_query_count": 1000, "target_qps": 100}, None),
+        ("Offline", {"min_query_count": 24_576, "target_qps": 0.5}, None),
+        ("Offline", {"min_query_count": None, "target_qps": 0.5}, None),
+        ("Server", {"min_query_count": 1000, "target_qps": 0.5}, None),
+    ],
+)
+def test_an_offline_query_of_too_few_samples_is_a_departure(
+    scenario: str, changes: dict[str, object], found: int | None
+) -> None:
+    """Known before the run: the checker would say it after hours."""
+    plan = planned(f"scenario={scenario}")
+    config = json.loads(next(j.config for j in plan.jobs if j.step == "performance_check"))
+    config["loadgen"] |= {"min_duration_ms": None, **changes}
+    assert config["rules"]["offline_min_samples"] == 24_576
+    check = PerformanceCheckConfig.model_validate_json(json.dumps(config))
+    said = [one for one in departures(check, 24_576, emulated=False) if "query" in one]
+    wanted = f"samples of Offline's query is {found:,} instead of 24,576" if found else None
+    assert said == ([wanted] if wanted else [])
 
 
 def test_a_value_that_isnt_there_gets_those_that_are() -> None:
