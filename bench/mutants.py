@@ -45,7 +45,7 @@ PARTS = {
         ),
     ),
     "judge": Part(
-        ("steps/judge/*_check.py", "steps/judge/window.py"),
+        ("steps/judge/*_check.py", "steps/judge/disturbances.py"),
         (
             *("tests/judge/test_performance_check.py", "tests/judge/test_accuracy_check.py"),
             *("tests/judge/test_compliance_check.py", "tests/judge/test_mixed_gate.py"),

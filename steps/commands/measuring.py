@@ -5,10 +5,10 @@ why, and how to fix them.
 
 import sys
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 
 from steps.base import earlier
 from steps.base.errors import UserError
-from steps.base.record import Manifest
 from steps.commands.results import Asked, lines, present
 from steps.config import verdicts
 from steps.config.runs import PerformanceRunConfig
@@ -19,7 +19,7 @@ from steps.plan.frozen import RUNS_NOTHING
 from steps.plan.passed_on import PassedOn, understood
 from steps.plan.plan import Job
 from steps.plan.registry import AFTER_PERFORMANCE, STEPS
-from steps.plan.states import CellState, Part, Trouble, below, selected, troubles, word_for
+from steps.plan.states import CellState, Part, Trouble, below, damage, selected, troubles, word_for
 
 KINDS = {"performance_run": "performance", "accuracy_run": "accuracy"}
 """Other names of the results that `again` measures: the steps'."""
@@ -134,10 +134,12 @@ def disturbed(asked: Asked) -> Iterator[CellState]:
 
 def again(asked: Asked, words: Sequence[str]) -> int:
     """Measure again what failed, or what the words name: cells (Server, bf16/Server), results
-    (performance, accuracy, TEST06), steps whose results are damaged."""
+    (performance, accuracy, TEST06), steps whose results are damaged. A run whose verdict alone is
+    damaged stays, and is judged again."""
+    remade = remake(asked)
     parts = list(chosen(asked.cells(), words))
     artifacts = [t.job for t in troubles(asked.plan, asked.root) if _artifact(t, words)]
-    if not parts and not artifacts:
+    if not parts and not artifacts and not remade:
         raise UserError(
             "none of the named results was measured and isn't valid; to measure a valid one once "
             "more, name it: ./reproduce again performance, accuracy or a test"
@@ -171,7 +173,8 @@ def chosen(cells: Sequence[CellState], words: Sequence[str]) -> Iterator[Part]:
         }
         if "performance" in picked:  # these are compared with its speed
             picked |= set(AFTER_PERFORMANCE)
-        yield from (part for part in cell.parts if part.name in picked and part.tries)
+        there = (part for part in cell.parts if part.tries or part.state == "damaged")
+        yield from (part for part in there if part.name in picked)
 
 
 def _artifact(trouble: Trouble, words: Sequence[str]) -> bool:
@@ -185,23 +188,28 @@ def _aside(asked: Asked, part: Part, reason: str) -> None:
     earlier.set_aside((asked.root / part.run).parent, reason)
 
 
-def remake(asked: Asked) -> None:
-    """Remove damaged verdicts and packages, and verdicts of other versions: their inputs exist."""
+def remake(asked: Asked) -> bool:
+    """Remove damaged verdicts and packages, and verdicts of other versions: their inputs exist.
+    Returns whether there were any."""
+    found = False
     for job in asked.plan.jobs:
         path = asked.root / job.output
         if not path.is_file() or (STEPS[job.step].stage not in REMADE and not _judges(job)):
             continue
-        try:
-            manifest = Manifest.read(path)
-            if _judges(job):
-                verdicts.of(manifest, Verdict)
-            complaints = manifest.altered()
-        except UserError as error:
-            complaints = [str(error)]
-        if complaints:
-            words = below(complaints[0], asked.root)
+        if complaint := damage(path) or (_of_another_version(path) if _judges(job) else ""):
+            words = below(complaint, asked.root)
             print(f"{job.step} {job.key}".strip() + f": {words}; it is made again", flush=True)
             path.unlink()
+            found = True
+    return found
+
+
+def _of_another_version(verdict: Path) -> str:
+    try:
+        verdicts.read(verdict, Verdict)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def _judges(job: Job) -> bool:

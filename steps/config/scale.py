@@ -30,11 +30,8 @@ DRESS: Mark = "dress rehearsal"
 
 
 class StandIn(Strict):
-    """One thing that is replaced.
-
-    `what`: in words. `by`: what stands in for it. `why`: what a CPU lacks. `settings`: those that
-    it changes, by the names that `show` prints, each with all below it.
-    """
+    """`what`: is replaced. `by`: what stands in for it. `why`: a CPU can't have it. `settings`:
+    those that it changes, by the names that `show` prints, each with all below it."""
 
     what: str
     by: str
@@ -43,9 +40,9 @@ class StandIn(Strict):
 
 
 class Scale(Strict):
-    """`name`: of the scale. `suffix`: of the experiment's name, so that its results lie beside
-    those of the machine that is rehearsed for. `replaced`: each has a name; empty: nothing is, and
-    it is no rehearsal."""
+    """`name`: the file's name. `suffix`: of the experiment's name, so that its results lie beside
+    those of the machine that is rehearsed for. `replaced`: what stands in for what; empty: it is no
+    rehearsal."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 

@@ -159,8 +159,8 @@ class States:
             return part.model_copy(update={"state": unmade.state, "why": unmade.why})
         tries = result_of(manifest, RunResult).tries
         part = part.model_copy(update={"tries": tries})
-        if damage := manifest.altered():
-            return part.model_copy(update={"state": "damaged", "why": damage[0]})
+        if altered := manifest.altered():
+            return part.model_copy(update={"state": "damaged", "why": altered[0]})
         try:
             verdict = verdicts.of(self._current(check), Verdict)
         except _Unmade as unmade:
@@ -352,12 +352,20 @@ def troubles(plan: Plan, root: Path) -> list[Trouble]:
         path = root / job.output
         if not path.is_file():
             continue
-        try:
-            complaints = Manifest.read(path).altered()
-        except UserError as error:
-            complaints = [str(error)]
-        found += [Trouble(job, below(complaints[0], root))] if complaints else []
+        if words := damage(path):
+            found.append(Trouble(job, below(words, root)))
     return found
+
+
+def damage(output: Path) -> str:
+    """What is wrong with a result and its record, "" if nothing is; files that are older than it
+    aren't read."""
+    try:
+        complaints = Manifest.read(output).altered()
+        Record.read(output)
+    except UserError as error:
+        return str(error)
+    return next(iter(complaints), "")
 
 
 def below(words: str, root: Path) -> str:

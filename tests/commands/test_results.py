@@ -22,7 +22,7 @@ from steps.commands.seal import _require_held
 from steps.commands.verify import verify
 from steps.plan.due import MISSING, Reason
 from steps.plan.plan import Plan, freeze
-from steps.plan.states import CellState, States, selected, word_for
+from steps.plan.states import CellState, States, selected, troubles, word_for
 from tests import synthetic
 from tests.conftest import planned
 from tests.synthetic import LATE, gone, invalid, job_of, made_otherwise
@@ -217,6 +217,42 @@ def test_again_takes_what_failed_or_what_is_named(asked: Asked) -> None:
     assert names("Offline") == []
     with pytest.raises(UserError, match="'Sever' names no cell of the plan"):
         names("Sever")
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "record.json"])
+def test_again_measures_a_run_of_which_nothing_can_be_read(told: "Told", name: str) -> None:
+    run = (told.root / job_of(told.plan, "accuracy_run", "Server").output).parent
+    (run / name).write_bytes(b"\0" * 99)
+    cell = by_scenario(told)["Server"]
+    assert cell.state == "damaged" and not cell.parts[1].tries
+    (line,) = results.lines([cell], told)
+    assert line.endswith("./reproduce again Server")
+    measuring.again(told, ["Server"])
+    assert not run.exists() and (earlier.home(run) / "1" / name).exists()  # type: ignore[operator]
+    assert told.asked_for == [("judged",)]
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "record.json"])
+@pytest.mark.parametrize("words", [[], ["Server"]], ids=str)
+def test_again_measures_no_run_because_its_verdict_is_damaged(
+    told: "Told", name: str, words: list[str]
+) -> None:
+    check = told.root / job_of(told.plan, "performance_check", "Server").output
+    check.with_name(name).write_bytes(b"\0" * 99)
+    before = {path: sha256_file(path) for path in told.root.glob("results/*/runs/**/*.json")}
+    measuring.again(told, words)
+    assert {path: sha256_file(path) for path in before} == before
+    assert not check.exists() and told.asked_for == [("judged",)]
+
+
+@pytest.mark.parametrize("step", ["performance_run", "model", "submission", "accuracy_check"])
+@pytest.mark.parametrize("name", ["manifest.json", "record.json"])
+def test_damage_of_any_record_is_trouble(asked: Asked, step: str, name: str) -> None:
+    assert troubles(asked.plan, asked.root) == []
+    path = (asked.root / first(asked.plan, step)).with_name(name)
+    path.write_bytes(path.read_bytes()[:-9])
+    (one,) = troubles(asked.plan, asked.root)
+    assert one.job.step == step and name in one.words
 
 
 def test_a_performance_run_takes_the_tests_of_its_speed_along() -> None:

