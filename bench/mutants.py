@@ -40,11 +40,12 @@ PARTS = {
         (
             *("tests/mlperf", "tests/judge/test_performance_check.py"),
             *("tests/judge/test_compliance_check.py", "tests/judge/test_accuracy_check.py"),
+            "tests/commands/tune/test_early_stopping.py",
             "tests/submit/validate/test_published_traps.py",
         ),
     ),
     "judge": Part(
-        ("steps/judge/*_check.py", "steps/judge/window.py"),
+        ("steps/judge/*_check.py", "steps/judge/disturbances.py"),
         (
             *("tests/judge/test_performance_check.py", "tests/judge/test_accuracy_check.py"),
             *("tests/judge/test_compliance_check.py", "tests/judge/test_mixed_gate.py"),

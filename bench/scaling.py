@@ -42,7 +42,7 @@ DATASET = 256
 PLACES = 32
 
 ANSWERS_PER_SECOND = 15.0
-"""Of Llama 2 70B on one accelerator: 4,307 tokens/s of MI325X (v5.1) are 14.7 answers."""
+"""As of Llama 2 70B on one accelerator: 4,307 tokens/s of MI325X (v5.1) are 14.7 answers."""
 
 
 def static(weights: Sequence[float]) -> type[Dispatcher]:
@@ -186,7 +186,8 @@ CLUSTERS: dict[str, Nodes] = {
     "12 nodes, 94 engines": Nodes((EIGHT,) * 10 + (SEVEN,) * 2),
     "12 nodes, one lost": Nodes((EIGHT,) * 10 + (SEVEN,) * 2, lost=3),
 }
-"""Of v5.1: eight nodes of MI355X, four of MI300X with two of MI325X. Of v6.0: 94 accelerators."""
+"""Published ones. v5.1: eight nodes of MI355X, four of MI300X with two of MI325X. v6.0: 94
+accelerators."""
 
 WORKER = "steps.run.engines.worker"
 KILLED_AT = 0.5
@@ -235,8 +236,8 @@ def _without(
         return measure(config, None, home, console)
 
     done = forked(killing)
-    if len(done.result["failures"]) != len(lost):
-        raise SystemExit(f"{len(done.result['failures'])} engines were lost, not {len(lost)}")
+    if len(done.result.failures) != len(lost):
+        raise SystemExit(f"{len(done.result.failures)} engines were lost, not {len(lost)}")
     left = 1 - sum(speeds[n] for n in lost) / sum(speeds)
     whole_s = min(after_s, done.seconds)
     return done.tokens / (wanted * (whole_s + left * (done.seconds - whole_s)))

@@ -5,6 +5,7 @@ Heavy modules are imported where they are used (steps/plan/frozen.py says why).
 
 import argparse
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,6 +92,7 @@ def command(given: argparse.Namespace) -> int:
     if reason := refusal(path, ROOT, missing):
         raise UserError(reason)
     _require_clocks(asked.plan)
+    _say_what_is_seen_late(asked.plan)
     _require_true(replace(asked, left=left(path, ROOT, missing)))
     supervisor.lock(ROOT)
     if (open_ended := revisions.unresolved(path)) and not _runs_nothing(given):
@@ -114,6 +116,13 @@ def _require_clocks(plan: "Plan") -> None:
 
     if said := next(filter(None, (unclocked(job, plan) for job in plan.jobs)), ""):
         raise UserError(said)
+
+
+def _say_what_is_seen_late(plan: "Plan") -> None:
+    from steps.schedule.launching import seen_late
+
+    for said in sorted({seen_late(job) for job in plan.jobs} - {""}):
+        print(f"warning: {said}", file=sys.stderr, flush=True)
 
 
 def _runs_nothing(given: argparse.Namespace) -> bool:

@@ -272,9 +272,10 @@ class RemoteDatasetConfig(Strict):
 class DescribeConfig(Strict):
     """The description of a system: what a probe can't know; the probe fills the rest.
 
-    `name`: of the system. `fields`: values by MLCommons' names; they win over what is probed, which
-    is kept beside them. `required`: the fields that the round demands, in the order they are
-    written. `rehearsal`: the system is another one than this machine, which stands in for it.
+    `name`: of the system. `fields`: values by MLCommons' names; they win over what is probed, but
+    those of another machine are refused. `required`: the fields that the round demands, in the
+    order they are written. `rehearsal`: the system is another one than this machine, which stands
+    in for it.
     """
 
     name: Name

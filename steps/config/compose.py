@@ -1,6 +1,6 @@
 """Composition: overrides in, one resolved configuration per cell out, each value with its origin.
 
-Beside composing.py, overrides.py, points.py, resolvers.py, top_layer.py and tracing.py nothing
+Beside merging.py, overrides.py, points.py, resolvers.py, top_layer.py and tracing.py nothing
 knows Hydra and OmegaConf.
 """
 
@@ -24,8 +24,8 @@ from steps.base.errors import UserError, shown
 from steps.base.yaml_text import mapping_of
 from steps.config.axes import AXES
 from steps.config.composed import ComposedCell, Composition, row
-from steps.config.composing import Composer, Place
 from steps.config.groups import System
+from steps.config.merging import Composer, Place
 from steps.config.origins import TYPED, Files, leaves, origin_of, plain
 from steps.config.overrides import NARROWING, Typed, key_of, narrowing, read
 from steps.config.points import base_of, points_of, require_matrix

@@ -14,12 +14,13 @@ from steps.config.results import Result
 
 
 class UpcycleConfig(Strict):
-    """A mixture of experts made of dense weights. Experts stand in teams of `experts_per_token`,
-    which work on a token together.
+    """A mixture of experts made of dense weights.
 
-    `noise`: of each expert's gate_proj and up_proj, as a share of their standard deviation.
-    `opposed_noise`: of down_proj, the same, but it sums to zero in a team. `router`: the standard
-    deviation of the router's weights, which are drawn; a team's are the same. `seed`: of all.
+    `experts`: of each layer. `experts_per_token`: how many of them work on a token together; they
+    stand in teams of so many. `noise`: of each expert's gate_proj and up_proj, as a share of their
+    standard deviation. `opposed_noise`: of down_proj, the same, but it sums to zero in a team.
+    `router`: the standard deviation of the router's weights, which are drawn; a team's are the
+    same. `seed`: of all that is drawn.
     """
 
     experts: Positive

@@ -30,7 +30,8 @@ class MirroredModel(Strict):
 
 
 class MirroredFile(Strict):
-    """A table of prompts: the .uri file that leads to it, its name and its rows."""
+    """A table of prompts. `uri`: the address of the .uri file that leads to it. `name`: of its
+    file. `rows`: how many prompts it has."""
 
     uri: str
     name: str
@@ -38,7 +39,8 @@ class MirroredFile(Strict):
 
 
 class MirroredDataset(Strict):
-    """Prompts in the columns of a recipe of ReadyDataset."""
+    """`recipe`: of ReadyDataset, whose columns the prompts have. `evaluation`, `calibration`: the
+    files that have them."""
 
     recipe: Literal["open-orca", "mixtral-15k", "llama3.1-405b"]
     evaluation: MirroredFile
@@ -47,7 +49,7 @@ class MirroredDataset(Strict):
 
 class MirrorConfig(Strict):
     """`name`: of the model whose weights it serves. `address`: where they are fetched from.
-    `dataset`: its prompts; null: they aren't fetched."""
+    `model`: the small weights. `dataset`: the model's prompts; null: they aren't fetched."""
 
     name: Name
     address: Literal["http://mirror.localhost"]

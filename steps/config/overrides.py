@@ -12,8 +12,8 @@ from hydra.errors import HydraException
 from steps.base.arguments import nearest
 from steps.base.errors import UserError
 from steps.config.axes import AXES
-from steps.config.composing import parsed
 from steps.config.groups import choices, models
+from steps.config.merging import parsed
 from steps.config.origins import leaves, plain
 
 ROW = "row"

@@ -52,7 +52,7 @@ class Digests(Result):
 
 
 class CaptionsResult(Result):
-    """`files`: MLCommons' files that it was made from."""
+    """`files`: digests of MLCommons' files that it was made from, by their names."""
 
     evaluation: CaptionsPart
     calibration: CaptionsPart

@@ -30,8 +30,8 @@ DRESS: Mark = "dress rehearsal"
 
 
 class StandIn(Strict):
-    """`what` is replaced, `by` what, and `why`. `settings`: those that it changes, by the
-    names that `show` prints, each with all below it."""
+    """`what`: is replaced. `by`: what stands in for it. `why`: a CPU can't have it. `settings`:
+    those that it changes, by the names that `show` prints, each with all below it."""
 
     what: str
     by: str
@@ -40,8 +40,9 @@ class StandIn(Strict):
 
 
 class Scale(Strict):
-    """`suffix`: of the experiment's name, so that its results lie beside those of the machine that
-    is rehearsed for. `replaced`: each has a name; empty: nothing is, and it is no rehearsal."""
+    """`name`: the file's name. `suffix`: of the experiment's name, so that its results lie beside
+    those of the machine that is rehearsed for. `replaced`: what stands in for what; empty: it is no
+    rehearsal."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 

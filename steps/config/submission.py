@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import ConfigDict
 
-from steps.base.strict import Division, Name, NotNegative, Scenario, Strict
+from steps.base.strict import Division, Name, NotNegative, PositiveNumber, Scenario, Strict
 from steps.config.results import Result
 from steps.config.scale import StandIn
 
@@ -55,7 +55,9 @@ class Cell(Strict):
     it. `quantization`: what made its weights. `emulated`: its format was computed by software, not
     by the accelerator. `compliance_tests`: those whose runs it needs. `departures`: in words, where
     the cell leaves the rules of its round; a tree with any may not be submitted.
-    `replaced`: what stands in for what in a dress rehearsal; empty: it is none.
+    `replaced`: what stands in for what in a dress rehearsal; empty: it is none. `expected_s`:
+    machine-seconds of its runs on the system that is rehearsed for, as they are estimated; null:
+    not known.
     """
 
     system: Name
@@ -72,6 +74,7 @@ class Cell(Strict):
     compliance_tests: tuple[Name, ...]
     departures: tuple[str, ...]
     replaced: tuple[StandIn, ...] = ()
+    expected_s: PositiveNumber | None = None
 
     @property
     def key(self) -> str:

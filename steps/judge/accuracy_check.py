@@ -17,7 +17,7 @@ from steps.config.verdicts import (
     as_result,
     plain,
 )
-from steps.judge.window import differences_of, window_of
+from steps.judge.disturbances import differences_of, window_of
 from steps.mlperf.accuracy_text import read_scores
 from steps.mlperf.detail import Detail, read_detail
 from steps.mlperf.loadgen import ANSWERS, DETAIL, loadgen_scenario

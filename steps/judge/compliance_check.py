@@ -12,8 +12,8 @@ from steps.base.step import main
 from steps.config.checks import ComplianceCheckConfig, ScoredAlike
 from steps.config.verdicts import Complaint, ComplianceVerdict, as_result
 from steps.judge.compliance import tokens, verify
+from steps.judge.disturbances import differences_of, window_of
 from steps.judge.scoring.whole import samples_of
-from steps.judge.window import differences_of, window_of
 from steps.mlperf.compliance import Test
 from steps.mlperf.detail import read_detail
 from steps.mlperf.loadgen import ANSWERS, DETAIL

@@ -11,7 +11,7 @@ from steps.base.step import main
 from steps.config.checks import PerformanceCheckConfig
 from steps.config.verdicts import Complaint, Limits, PerformanceVerdict, as_result, plain
 from steps.config.window import Window
-from steps.judge.window import differences_of, window_of
+from steps.judge.disturbances import differences_of, window_of
 from steps.mlperf.detail import Detail, read_detail
 from steps.mlperf.early_stopping import allowed_misses
 from steps.mlperf.loadgen import DETAIL, LATENCY_KEY, P99, TPOT_KEY, TTFT_KEY, loadgen_scenario

@@ -6,8 +6,9 @@ from steps.base.strict import Positive, PositiveNumber, Strict
 
 
 class Test(Strict):
-    """A compliance test: its audit.config by LoadGen's keys, and what it must show.
+    """A compliance test of a round, and what it must show.
 
+    `min_samples`: answers that its run has to log. `audit`: its audit.config, by LoadGen's keys.
     `speed` bounds the speed of its run over the performance run's, by "minimum", "maximum" (both
     inclusive) and "below". `delta_percent`: how far metrics may move where answers may differ.
     `bounds`: by benchmark, "minimum" and "maximum" (both inclusive) of what the test counts, and

@@ -15,6 +15,7 @@ from steps.config.layers import SELECTORS
 from steps.config.origins import TYPED
 from steps.config.origins import leaves as below
 from steps.config.overrides import Leaf, Setting
+from steps.config.scale import SCALE
 from steps.plan.plan import Plan
 
 APART = ("experiment", "matrix", "cells", "experiment_name", "fetch", "site")
@@ -202,15 +203,22 @@ def _below(cell: ComposedCell, path: str) -> list[tuple[str, Any]]:
 
 def refuse_beaten(found: Composition) -> None:
     """Raises UserError for a setting of a system's own file that a file which it builds on says
-    more narrowly: who wrote it can't see that file's setting, and would take it for theirs."""
+    more narrowly: who wrote it can't see that file's setting, and would take it for theirs. What a
+    scale puts in their place isn't compared (conf/scale/)."""
     for cell in found.cells:
         own = cell.files.name(f"system/{cell.values['system']['name']}")
         for row in cell.rows:
             mine = next((source for source in row.over if source.file == own), None)
-            base = row.source.file.startswith("conf/system/") and row.source.file != own
-            if mine is None or not base:
+            if mine is None:
+                continue
+            winner = next(one for one in (row.source, *row.over) if one == mine or not _scaled(one))
+            if not winner.file.startswith("conf/system/") or winner.file == own:
                 continue
             raise UserError(
-                f"{own} ({mine.path}) has no effect at {cell.key}: {_where(row.source)} is "
-                f"narrower, {row.key} stays {hydra(row.value)}; say {row.source.path} there too"
+                f"{own} ({mine.path}) has no effect at {cell.key}: {_where(winner)} is narrower, "
+                f"{row.key} stays {hydra(winner.value)}; say {winner.path} there too"
             )
+
+
+def _scaled(one: Source) -> bool:
+    return one.path.partition(".")[0] == SCALE or one.file.startswith(f"conf/{SCALE}/")

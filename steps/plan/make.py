@@ -1,19 +1,27 @@
 """From `conf/` and overrides to a plan; code that only reads plans needn't load Hydra."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from steps.base.confidential.tokens import refuse_typed
 from steps.base.errors import UserError
+from steps.config.axes import AXES
 from steps.config.compose import compose
 from steps.config.composed import ComposedCell, Composition
+from steps.config.overrides import SET
+from steps.config.scale import SCALE, scale_of
 from steps.config.scheduler import GROUP
 from steps.plan import revisions
+from steps.plan.estimate import computed_cost, facts_of
 from steps.plan.lost import refuse_beaten, refuse_lost
 from steps.plan.plan import Plan
 from steps.plan.planner import Planner
 from steps.plan.registry import STEPS
+
+OF_IT = (SCALE, SET.rstrip("."))
+"""Beginnings of overrides that are of a rehearsal alone."""
 
 OWN_FOLDERS = (
     *("artifacts", "caches", "clocks", "logs", "nodes"),
@@ -50,19 +58,48 @@ def made(root: Path, overrides: list[str], site: Path | None = None) -> Made:
         given += ["--site", site.name]
     found = compose(root / "conf", overrides, site)
     refuse_beaten(found)
-    plan = _planned(root, found, given)
+    rehearsed = scale_of(found.cells[0].values).rehearsed
+    expected = _expected(root, overrides, site) if rehearsed else {}
+    plan = _planned(root, found, given, expected)
 
     def again(other: Sequence[str], probe: str | None) -> Plan:
-        return _planned(root, compose(root / "conf", other, site, probe=probe), given)
+        return _planned(root, compose(root / "conf", other, site, probe=probe), given, expected)
 
     refuse_lost(found, overrides, plan, again)
     return Made(plan, found.cells)
 
 
-def _planned(root: Path, found: Composition, overrides: list[str]) -> Plan:
+def _expected(root: Path, overrides: list[str], site: Path | None) -> Mapping[str, float]:
+    """Machine-seconds of each cell's runs on what it is rehearsed for, where they are known.
+
+    Raises UserError where that plan is refused: a mistake in what is replaced is found too. What is
+    set or scaled is meant for the rehearsal.
+    """
+    kept = [
+        text for text in overrides if text.lstrip("+~").split("=")[0].split(".")[0] not in OF_IT
+    ]
+    try:
+        plan = make(root, kept, site)
+    except UserError as error:
+        raise UserError(f"what is rehearsed for is refused: {error}") from error
+    facts = facts_of(plan.jobs)
+    nodes = {needed.system: needed.nodes for needed in plan.requirements}
+    found: dict[str, float] = {}
+    for job in plan.jobs:
+        if STEPS[job.step].stage == "runs":
+            system, *others = job.key.split("/")[: len(AXES)]
+            seconds = computed_cost(job, facts[job.output]).seconds
+            key = "/".join((system, *others))
+            found[key] = found.get(key, 0.0) + (seconds or math.nan) * nodes[system]
+    return {key: seconds for key, seconds in found.items() if math.isfinite(seconds)}
+
+
+def _planned(
+    root: Path, found: Composition, overrides: list[str], expected: Mapping[str, float]
+) -> Plan:
     cells = revisions.pinned([dict(cell.values) for cell in found.cells], root)
     _require_free(found.experiment, [str(cell["system"]["name"]) for cell in cells])
-    return Planner(root, found.experiment).plan(cells, overrides)
+    return Planner(root, found.experiment, expected).plan(cells, overrides)
 
 
 def _require_free(experiment: str, systems: list[str]) -> None:

@@ -45,6 +45,9 @@ PURPOSE = {"accuracy_run": "accuracy", "accuracy_check": "accuracy"}
 MIRRORED = ("huggingface", "mlcommons")
 """Sources of weights that a mirror on this machine can stand in for."""
 
+OF_REHEARSALS = {"replaced", "expected_s"}
+"""Keys of a cell that only a dress rehearsal has."""
+
 OPTIONAL = ("mirror",)
 """What only some cells make."""
 
@@ -78,8 +81,12 @@ class Scope:
 class Planner:
     """Turns composed cells into jobs; a job that several cells share appears once."""
 
-    def __init__(self, root: Path, experiment: str) -> None:
+    def __init__(
+        self, root: Path, experiment: str, expected: Mapping[str, float] = MappingProxyType({})
+    ) -> None:
+        """`expected`: machine-seconds of the runs of cells on what they are rehearsed for."""
         self._root = root
+        self._expected = expected
         self._experiment = experiment
         self._jobs: dict[tuple[str, str], Job] = {}
         self._requirements: dict[str, Requirement] = {}
@@ -143,6 +150,7 @@ class Planner:
         departures = self._departures(subtrees, scale)
         replaced = [one.model_dump(mode="json") for one in scale.replaced.values()]
         described = {**subtrees["cell"], "departures": departures, "replaced": replaced}
+        described["expected_s"] = self._expected.get("/".join(point.values()))
         return _validated(Cell, described, f"{where}: steps.cell")
 
     def _schedule(self, chosen: Scheduler, where: str) -> None:
@@ -505,7 +513,7 @@ class Planner:
 
 def _said(cell: Cell) -> dict[str, Any]:
     """As it was said before there were rehearsals, if it is none."""
-    return cell.model_dump(mode="json", exclude=None if cell.replaced else {"replaced"})
+    return cell.model_dump(mode="json", exclude=None if cell.replaced else OF_REHEARSALS)
 
 
 def _marked(subtrees: dict[str, Any], scale: Scale) -> dict[str, Any]:

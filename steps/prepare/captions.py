@@ -154,7 +154,7 @@ def _table(captions: Sequence[str], words: Sequence[Words], *, whole: bool) -> "
 
 
 def _copied_whole(config: CaptionDataset, directory: Path) -> dict[str, Digests]:
-    """Copies MLCommons' files, each checked; their names and digests."""
+    """Copies MLCommons' files, each checked; digests by their names."""
     home = Path(config.path or "").expanduser()
     if config.path is None or not home.is_dir():
         raise UserError(f"{home} isn't a directory; correct benchmark.dataset.path")

@@ -7,6 +7,7 @@ router, so they weigh the same. What they write has large noise that sums to zer
 the right experts answer as the dense layer does, and any others don't.
 """
 
+import math
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -152,11 +153,13 @@ class Upcycling:
     ) -> NDArray[np.float32]:
         """A team's, one per expert, in deviations of its weights."""
         team = self.options.experts_per_token
-        noises = source.standard_normal((team, *shape), np.float32)
+        noises: NDArray[np.float32] = source.standard_normal((team, *shape), np.float32)
+        spread = self.options.noise
         if opposed and team > 1:
-            spread = np.float32(self.options.opposed_noise * (team / (team - 1)) ** 0.5)
-            return spread * (noises - noises.mean(axis=0))
-        return np.float32(self.options.noise) * noises
+            noises -= noises.mean(axis=0)
+            spread = self.options.opposed_noise * math.sqrt(team / (team - 1))
+        noises *= np.float32(spread)
+        return noises
 
     @property
     def _teams(self) -> int:

@@ -5,7 +5,8 @@ from steps.report.summary import CellResult, Latency, Summary
 
 
 def results(summary: Summary) -> tuple[Result, ...]:
-    """One for each cell. What the system description doesn't tell is None or empty."""
+    """One for each cell. What the system description doesn't tell is None or empty, and so are the
+    accelerators that a CPU stands in for, so that nothing is compared with them."""
     return tuple(_result(cell, summary) for cell in summary.cells)
 
 
@@ -17,6 +18,7 @@ def clock(summary: Summary, cell: CellResult) -> str:
 def _result(cell: CellResult, summary: Summary) -> Result:
     fields = summary.systems.get(cell.system, {})
     value, problems = judged(cell.value, cell.unit)
+    real = not summary.replaced
     return Result(
         source="own",
         round=summary.round,
@@ -31,8 +33,8 @@ def _result(cell: CellResult, summary: Summary) -> Result:
         model=cell.model,
         scenario=cell.scenario,
         nodes=_count(fields.get("number_of_nodes")),
-        accelerators_per_node=_count(fields.get("accelerators_per_node")),
-        accelerator=fields.get("accelerator_model_name", ""),
+        accelerators_per_node=_count(fields.get("accelerators_per_node")) if real else None,
+        accelerator=fields.get("accelerator_model_name", "") if real else "",
         processor=fields.get("host_processor_model_name", ""),
         processors_per_node=_count(fields.get("host_processors_per_node")),
         software="; ".join(filter(None, (fields.get("framework", ""), cell.engine))),

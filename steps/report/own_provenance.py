@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import get_args
 
+from steps.config.axes import AXES
 from steps.config.resolved import Resolved
 from steps.plan.registry import STEPS
 from steps.plan.spec import Stage
@@ -131,12 +132,35 @@ def rehearsal_section(summary: Summary) -> Section:
         "submission's, and every step was run but those that are replaced. This stands in for "
         "what a CPU can't do. Speeds and scores say nothing of the system."
     )
-    return Section(
-        "rehearsal",
-        "A dress rehearsal",
-        lead,
-        [Table("replaced", "One row for each thing that is replaced.", columns, rows)],
+    replaced = Table("replaced", "One row for each thing that is replaced.", columns, rows)
+    return Section("rehearsal", "A dress rehearsal", lead, [_rehearsed(summary), replaced])
+
+
+def _rehearsed(summary: Summary) -> Table:
+    """Machine-hours of each cell's runs beside what its rehearsal took."""
+    took: dict[str, float] = {}
+    for trace in summary.provenance:
+        if STEPS[trace.step].stage == "runs":
+            key = "/".join(trace.key.split("/")[: len(AXES)])
+            took[key] = took.get(key, 0.0) + trace.seconds
+    rows = [
+        [
+            *(Cell(cell.key), Cell(cell.state)),
+            number(_over(summary.expected_s.get(cell.key), 3600)),
+            number(_over(took.get(cell.key), 60)),
+        ]
+        for cell in summary.states
+    ]
+    columns = (
+        *(Column("cell", wide=True), Column("state")),
+        *(Column("machine-hours, estimated", numeric=True), Column("minutes here", numeric=True)),
     )
+    caption = "The three kinds of runs of each cell: on its system, and rehearsed."
+    return Table("rehearsed", caption, columns, rows, page_only=too_long(rows))
+
+
+def _over(seconds: float | None, unit: int) -> float | None:
+    return None if seconds is None else seconds / unit
 
 
 def confidential_section(summary: Summary) -> Section:

@@ -7,6 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from steps.base.errors import UserError
 from steps.base.record import Manifest, Record, sha256_file
 from steps.base.strict import Strict
@@ -155,7 +157,8 @@ class Summary(Strict):
     """An experiment's own results, without what they are compared with.
 
     `states` has every cell of the plan, `cells` those that are valid. `replaced`: empty if this is
-    no dress rehearsal.
+    no dress rehearsal. `expected_s`: machine-seconds of the runs of a rehearsed cell on its system,
+    by its key, where they are known.
     """
 
     experiment: str
@@ -170,6 +173,7 @@ class Summary(Strict):
     provenance: tuple[Trace, ...]
     overrides: tuple[str, ...] = ()
     replaced: tuple[Replaced, ...] = ()
+    expected_s: dict[str, float] = Field(default_factory=dict)
     states: tuple[CellState, ...] = ()
     """Summaries of whole experiments only, as they were made before, lack these."""
 
@@ -218,6 +222,7 @@ def summarize(plan: Plan, root: Path, folder: Path) -> Summary:
         ),
         overrides=config.overrides,
         replaced=_replaced(config.cells),
+        expected_s={c.key: c.expected_s for c in config.cells if c.expected_s is not None},
         states=cells,
     )
 

@@ -88,6 +88,19 @@ def _order(engine: Mapping[str, Any]) -> str:
     return canonical_json(order)
 
 
+def seen_late(job: Job) -> str:
+    """A sentence about accelerators of nodes that only a cluster of Ray can be asked for, by what
+    the plan itself makes; "" for any other run."""
+    if STEPS[job.step].stage != "runs" or (cluster := _cluster(job)) in ("none", SSH, SLURM):
+        return ""
+    if not json.loads(job.config)["engine"]["placement"].get("kinds"):
+        return ""
+    return (
+        f"the nodes of the Ray cluster {cluster} are looked at right before LoadGen starts, after "
+        "weights and images are made; hosts that cluster.hosts names are asked before anything"
+    )
+
+
 def unclocked(job: Job, plan: Plan) -> str:
     """Why a run's clocks can't be set though the site allows it; "" if they can, or needn't be."""
     if not _with_clocks(job, plan, ""):

@@ -515,6 +515,15 @@ def test_the_rehearsal_needs_disk_memory_and_two_environments(tmp_path: Path) ->
     assert need.disk_gb > 3
 
 
+def test_a_dress_rehearsal_needs_neither_accelerators_nor_a_hub(tmp_path: Path) -> None:
+    asked = ["experiment=amd-v5.1", "scale=dress"]
+    composed = [dict(cell.values) for cell in compose(ROOT / "conf", asked).cells]
+    need = needs(planned(*asked), composed, tmp_path, SETTINGS, CAPACITY)
+    assert (need.nodes, need.accelerators, need.clocks, need.repositories) == (1, (), {}, ())
+    assert need.memory_gb == SETTINGS.memory_floor_gb
+    assert need.disk_gb < 30 and not need.containers
+
+
 def test_accelerators_bring_partitions_clocks_and_the_other_kinds_of_a_cluster(
     tmp_path: Path,
 ) -> None:

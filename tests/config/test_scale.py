@@ -9,12 +9,13 @@ import pytest
 from steps.base.errors import UserError
 from steps.config.compose import compose
 from steps.config.composed import ComposedCell
+from steps.plan.make import make
 from steps.plan.plan import Plan
 from steps.plan.registry import PER_CELL
 from tests.conftest import ACME_SITE, ROOT, planned
 
 DRESS = "scale=dress"
-EXPERIMENTS = ("amd-v5.1", "dell-v5.1", "vultr-v5.1")
+EXPERIMENTS = ("amd-v5.1", "dell-v5.1", "vultr-v5.1", "krai-v5.1")
 
 
 def cells(*overrides: str, site: Path | None = None) -> list[ComposedCell]:
@@ -114,11 +115,41 @@ def test_what_is_set_acts_on_its_cell_alone() -> None:
     }
 
 
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_partners_submissions_are_planned_with_nothing_refused(experiment: str) -> None:
+    """Though rates that they say are replaced."""
+    plan = planned(f"experiment={experiment}", DRESS)
+    assert not [job.key for job in plan.jobs if job.limitation or job.brings]
+
+
+def test_a_mistake_in_a_sites_file_is_found_all_the_same(tmp_path: Path) -> None:
+    site = tmp_path / "acme-mi325x.yaml"
+    written = ACME_SITE.replace("engine:", "engin:").replace("fields:", "felds:")
+    site.write_text(written, encoding="utf-8")
+    with pytest.raises(UserError, match="no such key"):
+        make(ROOT, ["experiment=amd-v5.1", DRESS], site)
+
+
+def test_a_mistake_in_what_is_replaced_is_found_too(tmp_path: Path) -> None:
+    """The engine of the machine is no part of a rehearsal, so its own plan is made as well."""
+    site = tmp_path / "acme-mi325x.yaml"
+    site.write_text(f"{ACME_SITE}  engine: {{arguments: {{blok_size: 16}}}}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"what is rehearsed for is refused: .*blok_size"):
+        make(ROOT, ["experiment=amd-v5.1", DRESS], site)
+
+
+def test_a_sites_file_is_planned(tmp_path: Path) -> None:
+    site = tmp_path / "acme-mi325x.yaml"
+    site.write_text(ACME_SITE, encoding="utf-8")
+    plan = make(ROOT, ["experiment=amd-v5.1", DRESS], site)
+    assert len(runs(plan, "performance_run")) == 4
+
+
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
         (("experiment=rehearsal",), "has nothing small for benchmark rehearsal"),
-        (("experiment=amd-v6.0",), "has nothing small for benchmark gpt-oss-120b"),
+        (("experiment=amd-v6.0",), "has nothing small for benchmark gpt-oss-120b:"),
         (("experiment=amd-v5.1", "fetch.endpoint=https://hub.example"), "steps.mirror: address"),
         (("experiment=amd-v5.1", "length=rule"), "length=rule has no effect"),
     ],

@@ -21,14 +21,15 @@ def page() -> str:
 def table() -> str:
     lines = ["| where | what | by | why |", "|---|---|---|---|"]
     for where, one in _entries():
-        lines.append(f"| {where} | {one['what']} | {one['by']} | {one.get('why', 'the same')} |")
+        said = [one.get(key, "the same") for key in ("what", "by", "why")]
+        lines.append(f"| {' | '.join((where, *said))} |")
     return "\n".join(lines) + "\n"
 
 
 def _entries() -> Iterator[tuple[str, dict[str, Any]]]:
     home = ROOT / "conf/scale"
     for path in (home / "dress.yaml", *sorted(home.glob("*/dress/*.yaml"))):
-        found = mapping_of(path).get("scale", {}).get("replaced", {})
+        found = mapping_of(path).get("scale", {}).get("replaced", {})  # on what it builds on
         where = "every cell" if path.parent == home else _name(path)
         yield from ((where, one) for one in found.values())
 

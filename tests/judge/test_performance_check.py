@@ -14,8 +14,8 @@ from steps.config import verdicts
 from steps.config.checks import PerformanceCheckConfig
 from steps.config.verdicts import PerformanceVerdict, Verdict, as_result
 from steps.config.window import Disturbance, Window
+from steps.judge.disturbances import differences_of
 from steps.judge.performance_check import complaints, judge, metrics
-from steps.judge.window import differences_of
 from steps.mlperf.detail import read_detail
 from steps.mlperf.loadgen_log import MARKER
 from tests.conftest import planned

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +107,32 @@ def test_a_bound_of_a_test_is_a_benchmark_of_its_round() -> None:
         for test, rule in found.compliance.items():
             for benchmark in rule.bounds:
                 assert test in found.benchmarks[benchmark].compliance_tests
+
+
+def test_accuracy_is_measured_on_the_samples_of_performance_unless_the_round_says_a_number() -> (
+    None
+):
+    benchmarks = rounds.load("v6.1").benchmarks
+    several, other = benchmarks["qwen3-vl-235b-a22b"], benchmarks["gpt-oss-120b"]
+    assert several.accuracy_samples("Interactive") == 8000
+    assert several.one_dataset("Offline") is True
+    assert several.one_dataset("Interactive") is False
+    assert other.one_dataset("Server") is False
+    assert benchmarks["deepseek-r1"].one_dataset("Server") is True
+
+
+def test_a_model_is_official_by_its_own_name_or_by_an_alias() -> None:
+    found = rounds.load("v5.1")
+    (alias, model), *_ = found.model_aliases.items()
+    assert found.official("llama2-70b-99") == "llama2-70b-99"
+    assert found.official(alias) == model
+    assert found.official("nobodys-model") is None
+    gone = replace(found, benchmarks={})
+    assert gone.official(alias) is None, "no longer part of the round"
+
+
+def test_an_open_models_benchmark_is_inferred_from_a_part_of_its_name() -> None:
+    found = rounds.load("v5.1")
+    (part, model), *_ = found.model_parts.items()
+    assert found.inferred(f"our-{part}-pruned") == found.official(model) is not None
+    assert found.inferred("nobodys-model") is None

@@ -8,7 +8,7 @@ import pytest
 
 from steps.base.record import Manifest, publish
 from steps.config.window import Window
-from steps.judge.window import window_of
+from steps.judge.disturbances import window_of
 from steps.report.blocks import Banner, Chart, Page, Section, Text
 from steps.report.page import render
 from steps.report.window_charts import window_blocks

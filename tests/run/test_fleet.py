@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import pytest
 
 from steps.base.record import Manifest
 from steps.config.layers import merged
-from steps.judge.window import window_of
+from steps.judge.disturbances import window_of
 from steps.mlperf.detail import read_detail
 from steps.mlperf.loadgen_log import read_answers
 from tests.conftest import planned
@@ -142,6 +143,16 @@ def test_a_dead_engine_ends_the_run_at_once_by_name(
     assert "the run is void" in text
     assert "Traceback" not in text
     assert time.monotonic() - begun < 15
+    assert not (running.home / "out").exists()
+
+
+def test_a_batch_that_takes_longer_than_the_limit_ends_the_run_by_name(start: Start) -> None:
+    running = start("performance_run", "Offline", arguments={"ttft_ms": 3000}, stall_limit_s=1.0)
+    status, text = running.ended()
+    assert status == 1
+    assert re.search(r"engine( \d)? made no progress for [1-9] s", text)
+    assert "the run is void" in text
+    assert "Traceback" not in text
     assert not (running.home / "out").exists()
 
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from steps.base.errors import UserError
 from steps.base.record import Manifest, publish
 from steps.config.window import Window, WindowBounds
-from steps.judge.window import window, window_of
+from steps.judge.disturbances import window, window_of
 from steps.plan.code import sources
 from steps.run.journal import __main__ as writer
 from steps.run.journal import accelerators
@@ -443,7 +443,7 @@ def test_another_bound_judges_the_same_run_otherwise(tmp_path: Path) -> None:
     for step in ("performance_run", "accuracy_run", "compliance_run", "quick_run"):
         assert not set(sources(step, ROOT)) & {
             "steps/config/window.py",
-            "steps/judge/window.py",
+            "steps/judge/disturbances.py",
             "conf/window.yaml",
         }
 

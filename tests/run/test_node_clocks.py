@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +134,7 @@ class Nodes:
     def states(self) -> list[str]:
         return sorted(path.name for path in (self.checkout / "results").glob("clocks-*.json"))
 
-    def begun(self, *command: str) -> "subprocess.Popen[str]":
+    def begun(self, *command: str, names: Sequence[str] = tuple(HOSTS)) -> "subprocess.Popen[str]":
         kinds = [
             {"kind": kind_of(name), "power": {"perf_determinism_mhz": mhz, "soc_pstate": 0}}
             for name, mhz in (("mi300x", 1300), ("mi325x", 1800))
@@ -142,7 +142,7 @@ class Nodes:
         order = {
             "kinds": kinds,
             "address": "ssh",
-            "hosts": list(HOSTS),
+            "hosts": names,
             "checkout": str(self.checkout),
         }
         python = self.checkout / Path(sys.executable).relative_to(ROOT)
@@ -163,7 +163,7 @@ def nodes(tmp_path: Path) -> Iterator[Nodes]:
     checkout = copy_project(tmp_path / "checkout")
     (checkout / "results").mkdir()
     (checkout / ".envs").symlink_to(ROOT / ".envs")
-    with hosts.serving(tmp_path / "ssh", HOSTS) as environment:
+    with hosts.serving(tmp_path / "ssh", HOSTS, ["node-z"]) as environment:
         yield Nodes(tmp_path / "ssh", checkout, environment)
 
 
@@ -208,6 +208,17 @@ def test_one_node_that_refuses_keeps_the_run_from_starting_and_the_others_are_re
     assert not (nodes.checkout / "ran").exists()
     assert nodes.asked("node-g") == AT_300X + UNDO_300X
     assert nodes.states() == []
+
+
+@pytest.mark.system
+def test_a_host_that_cannot_be_reached_keeps_the_run_from_starting(nodes: Nodes) -> None:
+    ran = nodes.checkout / "ran"
+    status, said = ended(nodes.begun("touch", str(ran), names=("node-g", "node-z")))
+    errors = [line for line in said.splitlines() if line.startswith("error:")]
+    assert status == 1 and len(errors) == 1, said
+    assert errors[0].startswith("error: host node-z can't be reached: ")
+    assert not ran.exists() and nodes.states() == []
+    assert nodes.asked("node-g") == AT_300X + UNDO_300X
 
 
 @pytest.mark.system

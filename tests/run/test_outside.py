@@ -54,6 +54,15 @@ def test_clocks_of_one_machine_are_not_set_for_a_cluster() -> None:
     assert "steps.run.clocks" not in words("dell-mangoboost-mi300x-2-nodes")
 
 
+def test_nodes_that_only_ray_can_be_asked_for_are_said_to_be_seen_late() -> None:
+    said = {launching.seen_late(job) for job in planned(*CLUSTER).jobs} - {""}
+    assert len(said) == 1
+    assert "Ray cluster auto are looked at right before LoadGen starts" in said.pop()
+    local = ("system=rehearsal-cpu-nodes", "scenario=Offline")
+    for other in ((*CLUSTER, HOSTS), (*CLUSTER, "scheduler=slurm"), local, ("scenario=Offline",)):
+        assert not any(launching.seen_late(job) for job in planned(*other).jobs)
+
+
 def test_loadgens_own_container_has_no_accelerator() -> None:
     job = run_of(planned(*CLUSTER, HOSTS))
     command = ["python", "-m", "steps.machine.runtime", "manifest", job.container, "-m", "x"]

@@ -18,6 +18,8 @@ CONFIGURATION = Path("/etc/slurm/slurm.conf")
 NEEDED = ("slurmctld", "slurmd", "sbatch", "squeue", "srun", "scontrol")
 LIMIT_S = 180.0
 ACCELERATORS = 8
+CONTROLLER = 16817
+"""The port of the controller; those of the nodes follow it."""
 
 
 def unusable() -> str | None:
@@ -40,6 +42,10 @@ class Slurm:
         self.nodes = {f"n{number}": kind for number, kind in enumerate(types, 1)}
 
     def start(self) -> None:
+        for port in (CONTROLLER, *self._ports().values()):
+            with socket.socket() as client:
+                left = client.connect_ex(("127.0.0.1", port)) == 0
+            assert not left, f"port {port} is taken: end the Slurm that another run left"
         for folder in ("state", "run", "gpu", *(f"spool/{node}" for node in self.nodes)):
             (self.home / folder).mkdir(parents=True)
         self.log = logs_of("slurm", self.home)
@@ -98,7 +104,7 @@ class Slurm:
         settings = {
             "ClusterName": "bed",
             "SlurmctldHost": f"{host}(127.0.0.1)",
-            "SlurmctldPort": 16817,
+            "SlurmctldPort": CONTROLLER,
             "SlurmUser": "root",
             "SlurmdUser": "root",
             "AuthType": "auth/none",
@@ -126,14 +132,18 @@ class Slurm:
             "LaunchParameters": "disable_send_gids",
         }
         lines = [f"{key}={value}" for key, value in settings.items()]
-        for number, (node, kind) in enumerate(self.nodes.items(), 1):
+        ports = self._ports()
+        for node, kind in self.nodes.items():
             has = f"Gres=gpu:{kind}:{ACCELERATORS} " if kind else ""
             lines.append(
-                f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={17000 + number} "
+                f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[node]} "
                 f"CPUs=8 RealMemory=4000 {has}State=UNKNOWN"
             )
         lines.append("PartitionName=main Nodes=ALL Default=YES MaxTime=2-00:00:00 State=UP")
         return "\n".join(lines) + "\n"
+
+    def _ports(self) -> dict[str, int]:
+        return {node: CONTROLLER + number for number, node in enumerate(self.nodes, 1)}
 
     def _accelerators(self) -> str:
         return "".join(

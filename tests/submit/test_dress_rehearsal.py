@@ -71,6 +71,11 @@ def test_the_page_lists_what_is_replaced(plan: Plan, home: Path) -> None:
     assert {one["cells"][0] for one in summary["replaced"]} == {
         "amd-mi300x/llama2-70b-99.9/none/fp8/Offline"
     }
+    assert len(summary["cells"]) == 1
+    assert [one["difference"] for one in summary["partners"]] == [None]
+    (hours,) = (seconds / 3600 for seconds in summary["expected_s"].values())
+    assert 0.5 < hours < 2 and "machine-hours, estimated" in text
+    assert summary["claims"] == summary["scaling"] == []
 
 
 def test_no_submission_takes_a_run_of_one(plan: Plan, home: Path) -> None:

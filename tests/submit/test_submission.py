@@ -3,7 +3,9 @@
 import hashlib
 import json
 import subprocess
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,6 +21,7 @@ from steps.submit.validate.findings import Severity
 from steps.submit.validate.submission import validate
 from tests import synthetic
 from tests.conftest import ROOT, copy_project, planned
+from tests.submit.validate import trees
 
 
 def config_of(plan: Plan) -> SubmissionConfig:
@@ -121,6 +124,24 @@ def test_a_tree_with_departures_says_so_and_one_without_does_not(
     result = assembled(full, home)
     assert not (result.directory / "submission" / "NOT-FOR-SUBMISSION.md").exists()
     assert result.result["may_be_submitted"] is True
+
+
+@pytest.mark.parametrize(("hours", "submitted"), [(5.5, True), (-8, True), (5.6, False)])
+def test_a_time_zone_keeps_no_result_from_being_submitted(
+    hours: float, submitted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LoadGen writes local time as test_datetime; 5.6 hours from UTC are no zone."""
+    of_utc = trees.log_values
+
+    def log_values(*of: Any, **settings: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        before, after = of_utc(*of, **settings)
+        began = datetime.fromisoformat(before["test_datetime"]) + timedelta(hours=hours)
+        return {**before, "test_datetime": f"{began:%FT%TZ}"}, after
+
+    monkeypatch.setattr(trees, "log_values", log_values)
+    full = planned("experiment=rehearsal-full")
+    synthetic.build(full, tmp_path)
+    assert assembled(full, tmp_path).result["may_be_submitted"] is submitted
 
 
 def test_a_slow_engine_is_named_in_the_system_description(short: Plan, tmp_path: Path) -> None:

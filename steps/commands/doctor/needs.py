@@ -13,6 +13,7 @@ from steps.commands.doctor.settings import Clock, Settings
 from steps.config.accelerators import Accelerator, Modes
 from steps.config.fetch import Secret, Url
 from steps.config.runtime import EngineAddress
+from steps.config.scale import SCALE, scale_of
 from steps.plan.capacity import Capacity
 from steps.plan.estimate import computed_cost, facts_of
 from steps.plan.plan import Job, Plan
@@ -21,6 +22,8 @@ from steps.plan.specs.shared import ENVIRONMENTS
 from steps.schedule.launching import starts_nodes
 
 HUB = "huggingface"
+MIRROR = "mirror"
+REHEARSED_ON = "cpu"
 WORK = ("model", "upcycle", "quantize", "prune", "finetune")
 """Steps that read or write weights."""
 
@@ -160,6 +163,8 @@ def needs(
         )
     (hardware,) = (cell.hardware for cell in kinds.values())
     due = [job for job in plan.jobs if not (root / job.output).is_file()]
+    if any(job.step == MIRROR for job in plan.jobs):  # its weights are small, whatever their names
+        due = [job for job in due if job.step not in WORK]
     found = [cell.effective.partitions for cell in read]
     partitions = {Modes.model_validate(modes) for modes in found if modes}
     clocks = {
@@ -182,8 +187,10 @@ def needs(
 
 
 def _cell(composed: Mapping[str, Any]) -> _Cell:
+    known = {key: composed[key] for key in _Cell.model_fields if key in composed}
+    if SCALE in composed and scale_of(composed).rehearsed:  # here, whatever the system has
+        known |= {"hardware": {"name": REHEARSED_ON}, "cluster": None}
     try:
-        known = {key: composed[key] for key in _Cell.model_fields if key in composed}
         return _Cell.model_validate_json(canonical_json(known))
     except ValidationError as error:
         raise UserError(f"{explain(error)}; fix it in conf/") from error

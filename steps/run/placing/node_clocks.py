@@ -130,7 +130,8 @@ def _begun(order: Order, lines: list[Line]) -> list[str]:
         lines.append(Line(name, start(HOLD), order.checkout))
     for line in lines:
         line.tell(wanted)
-    return _heard(lines, time.monotonic() + SET_LIMIT_S)
+    until = time.monotonic() + SET_LIMIT_S
+    return _all(lambda line: _error(line, until), lines)
 
 
 def _ended(lines: Sequence[Line]) -> list[str]:
@@ -138,21 +139,23 @@ def _ended(lines: Sequence[Line]) -> list[str]:
     for line in lines:
         line.close()
     until = time.monotonic() + SET_LIMIT_S
-    complaints = _heard(lines, until)
+
+    def left(line: Line) -> str:
+        try:
+            return _error(line, until)
+        except UserError:  # as by Ctrl-C, which ends ssh too
+            return f"{line.name}: its connection ended first; it resets its clocks by itself"
+
+    complaints = _all(left, lines)
     for line in lines:
         line.wait(until)
     return complaints
 
 
-def _heard(lines: Sequence[Line], until: float) -> list[str]:
-    def why(line: Line) -> str:
-        try:
-            error = line.hear(Held, until).error
-        except UserError as complaint:
-            error = str(complaint)
-        return f"{line.name}: {error}" if error else ""
-
-    return _all(why, lines)
+def _error(line: Line, until: float) -> str:
+    """Raises UserError without an answer."""
+    error = line.hear(Held, until).error
+    return f"{line.name}: {error}" if error else ""
 
 
 def _all(ask: Callable[[Line], str], lines: Sequence[Line]) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steps.mlperf.early_stopping import allowed_misses
+from steps.mlperf.early_stopping import allowed_misses, needed_share
 
 # The least number of queries that holds with so many misses: what LoadGen 5.1.2 says of its runs.
 LEAST = {0: 459, 1: 662, 2: 838, 5: 1307, 10: 2010, 50: 6898, 100: 12571, 200: 23527}
@@ -39,3 +39,8 @@ def test_by_its_definition_in_exact_arithmetic(queries: int) -> None:
     allowed = allowed_misses(queries)
     assert at_most(allowed) < Fraction(1, 100) if allowed >= 0 else True
     assert at_most(allowed + 1) >= Fraction(1, 100)
+
+
+@pytest.mark.parametrize(("queries", "share"), [(24576, 0.9915), (8313, 0.9925), (458, 1.0)])
+def test_the_share_that_must_keep_a_limit(queries: int, share: float) -> None:
+    assert needed_share(queries) == pytest.approx(share, abs=5e-5)

@@ -22,8 +22,8 @@ from omegaconf.errors import OmegaConfBaseException
 import steps.config.compose
 from steps.base.errors import UserError
 from steps.base.yaml_text import text_at, value_of
-from steps.config import composing
-from steps.config.composing import Composer
+from steps.config import merging
+from steps.config.merging import Composer
 from tests.conftest import ROOT
 
 CONF = ROOT / "conf"
@@ -65,7 +65,7 @@ def test_hydras_own_merge_is_not_needed_for_any_file_of_conf(
     def refuse(*given: object, **named: object) -> None:
         raise AssertionError("merged by OmegaConf")
 
-    monkeypatch.setattr(composing, "hydra_compose", refuse)
+    monkeypatch.setattr(merging, "hydra_compose", refuse)
     groups = ("system", "benchmark", "compression", "round", "cluster", "scheduler")
     choices = [[f"{name}={path.stem}" for path in (CONF / name).glob("*.yaml")] for name in groups]
     with within(CONF) as composer:
@@ -130,7 +130,7 @@ def test_compositions_read_a_file_once(project: Path, monkeypatch: pytest.Monkey
         read.append(path)
         return text_at(path)
 
-    monkeypatch.setattr(composing, "text_at", counted)
+    monkeypatch.setattr(merging, "text_at", counted)
     found = steps.config.compose.compose(project / "conf", ["precision=bf16,fp8"])
     assert len(found.cells) > 1
     assert len(read) > 10 and len(read) == len(set(read))
