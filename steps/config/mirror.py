@@ -5,6 +5,7 @@ from typing import Literal
 from steps.base.strict import Name, Positive, Strict
 from steps.config.compression import UpcycleConfig
 from steps.config.fetch import Commit
+from steps.config.results import Result
 
 ADDRESS: Literal["http://mirror.localhost"] = "http://mirror.localhost"
 """Stands for the mirror in configurations, whichever port it has: a name that no resolver may know
@@ -55,3 +56,10 @@ class MirrorConfig(Strict):
     address: Literal["http://mirror.localhost"]
     model: MirroredModel
     dataset: MirroredDataset | None
+
+
+class MirrorResult(Result):
+    """`name`: of the model. `files`: how many are served."""
+
+    name: Name
+    files: Positive

@@ -16,7 +16,14 @@ from urllib.parse import urlsplit
 from steps.base.console import Console
 from steps.base.record import Workspace, digest_of, sha256_file
 from steps.base.step import main
-from steps.config.mirror import ADDRESS, SERVED, MirrorConfig, MirroredDataset, MirroredModel
+from steps.config.mirror import (
+    ADDRESS,
+    SERVED,
+    MirrorConfig,
+    MirroredDataset,
+    MirroredModel,
+    MirrorResult,
+)
 from steps.prepare import embedded
 from steps.prepare.checkpoint.layout import open_checkpoint
 from steps.prepare.checkpoint.stream import rewrite
@@ -45,7 +52,8 @@ def step(
             _storage(config.model.place, files, home)
         if config.dataset is not None:
             _prompts(config.dataset, Path(folder), home)
-    workspace.result = {"name": config.name, "files": len(_files(home))}
+    made = MirrorResult(name=config.name, files=len(_files(home)))
+    workspace.result = made.dumped()
 
 
 def _files(folder: Path) -> list[Path]:

@@ -3,7 +3,6 @@
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +188,7 @@ def tests_of_v6(fresh_tree: Callable[[], Path], tmp_path: Path, monkeypatch: Any
     rules = load("v6.0").compliance
     for test, bounds in BOUNDS.items():
         asked = {"gpt-oss-120b": {**bounds, "samples": 100}}
-        monkeypatch.setitem(rules, test, replace(rules[test], bounds=asked))
+        monkeypatch.setitem(rules, test, rules[test].model_copy(update={"bounds": asked}))
     return root
 
 
