@@ -32,6 +32,7 @@ from steps.submit.validate.submission import Report, validate
 TABLE = Path(__file__).with_name("differences.yaml")
 KINDS = ("miss", "true find", "stricter on purpose", "laxer on purpose", "false alarm")
 LOGS = (f"performance/run_1/{DETAIL}", f"accuracy/{DETAIL}")
+METER = "performance/power/ptd_logs.txt"
 OPTIONS = ("--skip-extra-files-in-root-check", "--skip-extra-accuracy-files-check")
 """For the official checker: a published repository has other files in its root, and no images."""
 
@@ -101,7 +102,8 @@ def judge(checkout: Path, official: Path, round_name: str, scratch: Path) -> Ver
 def linked(checkout: Path, target: Path) -> tuple[Path, int]:
     """The divisions of a checkout as hard links, without the results whose logs aren't there.
 
-    Stored copies of a repository lack its largest files, the logs of rgat among them.
+    Stored copies of a repository lack its largest files, the logs of rgat among them, and of power
+    meters.
     """
     left_out = 0
     for division in DIVISIONS:
@@ -110,7 +112,8 @@ def linked(checkout: Path, target: Path) -> tuple[Path, int]:
                 checkout / division, target / division, symlinks=True, copy_function=_link
             )
     for result in sorted(target.glob("*/*/results/*/*/*")):
-        if (result / "performance").is_dir() and not all((result / log).exists() for log in LOGS):
+        logs = (*LOGS, METER) if (result / METER).parent.is_dir() else LOGS
+        if (result / "performance").is_dir() and not all((result / log).exists() for log in logs):
             shutil.rmtree(result)
             left_out += 1
             for parent in (result.parent, result.parent.parent):
