@@ -17,7 +17,7 @@ from steps.base.record import Manifest, publish
 from steps.config import verdicts
 from steps.config.checks import ComplianceCheckConfig
 from steps.config.verdicts import ComplianceVerdict
-from steps.judge.compliance.tokens import BAD_END, BAD_FIRST, BAD_LENGTH, examine
+from steps.judge.compliance.tokens import BAD_END, BAD_FIRST, BAD_LENGTH, examine, unended
 from steps.judge.compliance_check import early, step
 from steps.mlperf.loadgen_log import Answer
 from steps.plan.plan import Job, Plan
@@ -62,6 +62,16 @@ def test_an_answer_cut_at_its_limit_passes_but_does_not_count(body: list[int]) -
     found = examine([answer(body)], {EOS}, timed=True)
     assert found.faults == {}
     assert found.terminated == 0
+
+
+@given(st.lists(BODY, min_size=2))
+def test_answers_of_several_lengths_without_an_end_show_wrong_ids(bodies: list[list[int]]) -> None:
+    """Those of one length were all cut at the limit, and no rule asks them for an end."""
+    found = examine(map(answer, bodies), {EOS}, timed=True)
+    said = [one.code for one in unended(found, "TEST06", [EOS])]
+    assert said == (["end"] if len(set(map(len, bodies))) > 1 else [])
+    ended = examine(map(answer, [*bodies, [3, EOS]]), {EOS}, timed=True)
+    assert list(unended(ended, "TEST06", [EOS])) == []
 
 
 @given(BODY)
