@@ -27,6 +27,7 @@ MARK = "REPRISE_LEAK_CHECK"
 KEPT = {
     "ray": "Ray keeps its logs of earlier sessions",
     "hsperfdata_*": "Java's, empty",
+    "uv-setuptools-*.lock": "uv leaves its lock of a package that it built",
     "reprise-*": "that of a ./reproduce that a test killed: it goes when the next one begins",
 }
 """Names that may stay in the command's own temporary folder, and why."""

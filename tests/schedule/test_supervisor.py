@@ -260,7 +260,7 @@ def test_after_our_own_death_the_next_one_says_what_was_cut_short(
     time.sleep(0.2)
     begun = time.monotonic()
     status, text = Reproduce(home, "sys.exit(0)").ended()
-    assert status == 0 and time.monotonic() - begun < 5
+    assert status == 0 and time.monotonic() - begun < LIMIT_S / 2
     what = "was stopped and is ended now" if number == signal.SIGSTOP else "was killed"
     assert f"the last ./reproduce (process {run.process.pid}) {what}; cut short: " in text
     assert "results/demo/runs/a/b/performance_run; going on from what is finished" in text
