@@ -144,10 +144,10 @@ def test_a_run_that_cant_be_valid_ends_early_and_is_no_result(request_path: Path
     request = Request.model_validate_json(request_path.read_text(encoding="utf-8"))
     journal = Journal(ROOT, request)
     seed = request.check.rules.seeds.schedule_rng_seed
-    probe = Probe(number=1, seed=seed, rate=400.0, queries=1024, final=True, allowed_misses=0)
+    probe = Probe(number=1, seed=seed, rate=400.0, queries=4096, final=True, allowed_misses=0)
     measured = journal.measure(probe)
     assert measured.ended == "futile"
     assert measured.valid is None
     assert not (journal.directory(probe) / RUN).exists()
     unanswered = sum(measured.samples.tokens == 0)
-    assert 0 < unanswered < 1024
+    assert 0 < unanswered < 4096
