@@ -102,6 +102,12 @@ class RunAccelerators(Result):
     after: AcceleratorSettings = Field(default_factory=AcceleratorSettings)
 
 
+class NodesAccelerators(Result):
+    """Those of each node, in the nodes' order; None of one that gave no answer."""
+
+    nodes: tuple[RunAccelerators | None, ...]
+
+
 class Kept(Strict):
     """What a journal doesn't say of its run: how many CPUs it could use, and how long it took."""
 
@@ -124,7 +130,7 @@ class RunResult(Report):
     scenario: Scenario
     engine: EngineIdentity
     cpus: dict[str, str] = Field(default_factory=dict)
-    accelerators: RunAccelerators | None = None
+    accelerators: RunAccelerators | NodesAccelerators | None = None
     loadgen_version: str
     dropped_variables: NotNegative = 0
     resolved: Resolved | None = None

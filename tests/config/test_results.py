@@ -13,7 +13,7 @@ from steps.base.record import Manifest, publish
 from steps.config.environments import EnvironmentResult, ImageResult
 from steps.config.resolved import Resolved
 from steps.config.results import Result, result_of
-from steps.config.run_results import EngineIdentity, ProbeResult, Report, RunResult
+from steps.config.run_results import EngineIdentity, ProbeResult, Report, RunAccelerators, RunResult
 from steps.config.submission import ProvenanceResult
 from steps.config.weights import WeightsResult
 from tests.conftest import ROOT
@@ -73,9 +73,13 @@ def test_accelerators_are_read_back_each_with_its_own_or_all_with_one() -> None:
         "after": {},
     }
     ran = result_of(replace(RUN, result=run_result(accelerators=said)), RunResult)
-    assert ran.accelerators is not None and ran.accelerators.memory_mib == (262128, None)
+    assert isinstance(ran.accelerators, RunAccelerators)
+    assert ran.accelerators.memory_mib == (262128, None)
     assert ran.dumped()["accelerators"] == said
-    with pytest.raises(UserError, match=r"accelerators\.listed"):
+    several = {"nodes": [said, None]}
+    ran = result_of(replace(RUN, result=run_result(accelerators=several)), RunResult)
+    assert ran.dumped()["accelerators"] == several
+    with pytest.raises(UserError, match=r"accelerators\.RunAccelerators\.listed"):
         result_of(replace(RUN, result=run_result(accelerators={"bus": []})), RunResult)
 
 

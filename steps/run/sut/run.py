@@ -22,7 +22,13 @@ from steps.config.environments import ImageResult
 from steps.config.generation import Generation, ImageGeneration
 from steps.config.resolved import RESOLVED_FILE
 from steps.config.results import result_of
-from steps.config.run_results import EngineIdentity, EngineReport, RunAccelerators, RunResult
+from steps.config.run_results import (
+    EngineIdentity,
+    EngineReport,
+    NodesAccelerators,
+    RunAccelerators,
+    RunResult,
+)
 from steps.config.runs import RunConfig
 from steps.config.weights import WeightsResult
 from steps.machine.probes.values import Accelerator
@@ -217,9 +223,8 @@ def _accelerators(before: Sequence[Accelerator], after: Sequence[Accelerator]) -
     """What the run was on, and what it was set to before and after; nothing for a CPU's."""
     if not before:
         return {}
-    settings = {"before": accelerators.settings(before), "after": accelerators.settings(after)}
-    said = canonical_json({**accelerators.summary(before), **settings})
-    return {"accelerators": RunAccelerators.model_validate_json(said)}
+    settings = accelerators.settings(before), accelerators.settings(after)
+    return {"accelerators": _typed(accelerators.summary(before), *settings)}
 
 
 def _of_nodes(before: Sequence[Any], after: Sequence[Any]) -> dict[str, Any]:
@@ -227,15 +232,19 @@ def _of_nodes(before: Sequence[Any], after: Sequence[Any]) -> dict[str, Any]:
     if not before:
         return {}
     later = after or [{}] * len(before)
-    nodes = [
-        {
-            **{name: value for name, value in one.items() if name != "settings"},
-            "before": one.get("settings"),
-            "after": then.get("settings"),
-        }
+    nodes = tuple(
+        _typed(one, one["settings"], then.get("settings", {})) if one else None
         for one, then in zip(before, later, strict=True)
-    ]
-    return {"accelerators": {"nodes": nodes}}
+    )
+    return {"accelerators": NodesAccelerators(nodes=nodes)}
+
+
+def _typed(
+    what: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]
+) -> RunAccelerators:
+    said = {name: value for name, value in what.items() if name != "settings"}
+    text = canonical_json({**said, "before": before, "after": after})
+    return RunAccelerators.model_validate_json(text)
 
 
 def _image(inputs: Mapping[str, Path]) -> dict[str, str]:
