@@ -187,7 +187,7 @@ from steps.schedule import slurm_run, supervisor
 home, code = sys.argv[1:]
 slurm_run.POLL_S = supervisor.POLL_S = 0.1
 plan = Plan.model_validate_json((Path(home) / "plan.json").read_text())
-scheduler = plan.scheduler.model_copy(update={"silence_limit_min": 0.01})
+scheduler = plan.scheduler.model_copy(update={"silence_limit_min": 0.1})
 watch = slurm_run.Watch(plan, scheduler, Path(home), "reprise-1")
 try:
     words = [sys.executable, "-c", code]
@@ -222,6 +222,7 @@ class Supervised:
         limit = time.monotonic() + LIMIT_S
         while not (begun := bench.home / "begun").exists() or not begun.read_text():
             assert time.monotonic() < limit
+            assert self.process.poll() is None, self.ended()
             time.sleep(0.02)
         self.snakemake = int(begun.read_text())
         bench.shows("RUNNING", nodes="n2")
@@ -269,7 +270,7 @@ def test_what_waits_in_vain_is_ended(bench: Bench, plan: Plan) -> None:
     run = Supervised(bench, plan)
     (bench.home / "silent").touch()
     status, text = run.ended()
-    assert status == 1 and "error: Slurm hasn't answered for 0.01 min" in text
+    assert status == 1 and "error: Slurm hasn't answered for 0.1 min" in text
     assert processes.state(run.snakemake) in processes.GONE
 
 
