@@ -1,6 +1,7 @@
 """Where a cell leaves the rules of its round. A tree with any departure may not be submitted."""
 
 from steps.config.checks import PerformanceCheckConfig
+from steps.plan.specs.shared import SPARE
 
 REHEARSED = "dress rehearsal: small weights and data stand in for the benchmark's"
 
@@ -31,15 +32,12 @@ def departures(
     return tuple(found)
 
 
-SLACK = 1.1
-"""LoadGen's: Offline's query has so many times the samples that target_qps promises for the least
-duration, if min_query_count isn't more."""
-
-
 def _offline_samples(check: PerformanceCheckConfig) -> int | None:
-    """None: LoadGen's own minimum, which is the round's."""
+    """What target_qps promises for the least duration, or min_query_count if that is more. None:
+    LoadGen's own minimum, which is the round's.
+    """
     loadgen = check.loadgen
     if check.scenario != "Offline" or loadgen.min_query_count is None:
         return None
-    promised = SLACK * loadgen.target_qps * loadgen.least_ms(check.rules) / 1000
+    promised = SPARE * loadgen.target_qps * loadgen.least_ms(check.rules) / 1000
     return max(loadgen.min_query_count, int(promised))
