@@ -38,8 +38,9 @@ class PassedOn:
 
 
 def understood(words: Sequence[str], plan: Plan, here: Sequence[str] = ()) -> PassedOn | None:
-    """None for a word that only Snakemake understands. `here`: what is asked for where the words
-    name no target, if it isn't the whole plan. Raises UserError for a step that isn't in it."""
+    """None for words that only Snakemake understands, or refuses. `here`: what is asked for where
+    they name no target, if it isn't the whole plan. Raises UserError for a step that isn't in it.
+    """
     options, steps, targets = list[str](), list[str](), list[str]()
     left = list(words)
     while left:
@@ -48,7 +49,10 @@ def understood(words: Sequence[str], plan: Plan, here: Sequence[str] = ()) -> Pa
         if not word.startswith("-"):
             targets.append(word)
         elif name in UNTIL:
-            steps += [value] if is_assigned else _values(left)
+            named = [value] if is_assigned else _values(left)
+            if not named:
+                return None
+            steps += named
         elif name in FLAGS and not is_assigned:
             options.append(word)
         elif name in ONE_VALUE:

@@ -401,6 +401,7 @@ def first(plan: Plan, step: str) -> str:
 NOT_UNDERSTOOD = (
     *(["--forceall"], ["-R", "performance_run"], ["--until", "dataset", "-F"], ["--touch"]),
     *(["--omit-from", "dataset"], ["--config", "a=b"], ["-j4"], ["results/not-of-the-plan"]),
+    *(["--until"], ["-U", "--cores", "2"]),
 )
 
 
