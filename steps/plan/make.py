@@ -87,10 +87,10 @@ def _expected(root: Path, overrides: list[str], site: Path | None) -> Mapping[st
     found: dict[str, float] = {}
     for job in plan.jobs:
         if STEPS[job.step].stage == "runs":
-            system, *others = job.key.split("/")[: len(AXES)]
+            point = job.key.split("/")[: len(AXES)]
             seconds = computed_cost(job, facts[job.output]).seconds
-            key = "/".join((system, *others))
-            found[key] = found.get(key, 0.0) + (seconds or math.nan) * nodes[system]
+            key = "/".join(point)
+            found[key] = found.get(key, 0.0) + (seconds or math.nan) * nodes[point[0]]
     return {key: seconds for key, seconds in found.items() if math.isfinite(seconds)}
 
 
