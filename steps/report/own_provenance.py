@@ -30,8 +30,9 @@ FEW_SYSTEMS = 3
 """Their descriptions fit a comment in a pull request."""
 
 DIGITS = 16
-COMMIT = re.compile(rf"\b([0-9a-f]{{{DIGITS}}})[0-9a-f]{{24}}\b")
 """Digits of a digest on the page; summary.json has all."""
+
+COMMIT = re.compile(rf"\b([0-9a-f]{{{DIGITS}}})[0-9a-f]{{24}}\b")
 
 
 def made_section(summary: Summary, points: Points) -> Section:
