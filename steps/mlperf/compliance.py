@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from steps.base.errors import UserError
 from steps.base.strict import Positive, PositiveNumber, Strict
 
 
@@ -50,14 +51,19 @@ class Test(Strict):
         return f"{self.speed['minimum']:.0%} to {self.speed['maximum']:.0%}"
 
     def delta(self, official: str, metric: str) -> float:
-        """By how many percent a metric may differ; `official` is the benchmark."""
+        """By how many percent a metric may differ; `official` is the benchmark. Raises UserError if
+        the round doesn't say."""
         level = "*-99.9" if official.endswith("-99.9") else "*"
-        own = self.delta_percent.get(official)
-        if isinstance(own, dict) and metric in own:
-            return own[metric]
-        general = self.delta_percent[level]
-        assert isinstance(general, float)
-        return general
+        for name in (official, level):
+            found = self.delta_percent.get(name)
+            if isinstance(found, dict):
+                found = found.get(metric)
+            if found is not None:
+                return found
+        raise UserError(
+            f"the round says for neither {official} nor {level!r} how far {metric} may move; add "
+            "it to the test's delta_percent"
+        )
 
     def moved(self, official: str, metric: str, before: float, after: float) -> str:
         """Which metric moved too far from the accuracy run's, as a message; "" if none."""

@@ -30,8 +30,9 @@ FEW_SYSTEMS = 3
 """Their descriptions fit a comment in a pull request."""
 
 DIGITS = 16
-COMMIT = re.compile(rf"\b([0-9a-f]{{{DIGITS}}})[0-9a-f]{{24}}\b")
 """Digits of a digest on the page; summary.json has all."""
+
+COMMIT = re.compile(rf"\b([0-9a-f]{{{DIGITS}}})[0-9a-f]{{24}}\b")
 
 
 def made_section(summary: Summary, points: Points) -> Section:
@@ -129,8 +130,8 @@ def rehearsal_section(summary: Summary) -> Section:
     ]
     lead = (
         "Cells, names, scenarios, tests, what is done to the weights, scorers and tree are the "
-        "submission's, and every step was run but those that are replaced. This stands in for "
-        "what a CPU can't do. Speeds and scores say nothing of the system."
+        "submission's. The second table lists what stands in for what a CPU can't do. Speeds and "
+        "scores say nothing of the system."
     )
     replaced = Table("replaced", "One row for each thing that is replaced.", columns, rows)
     return Section("rehearsal", "A dress rehearsal", lead, [_rehearsed(summary), replaced])

@@ -21,18 +21,30 @@ def page() -> str:
 def table() -> str:
     lines = ["| where | what | by | why |", "|---|---|---|---|"]
     for where, one in _entries():
-        said = [one.get(key, "the same") for key in ("what", "by", "why")]
-        lines.append(f"| {' | '.join((where, *said))} |")
+        lines.append(f"| {' | '.join((where, *(one[key] for key in ('what', 'by', 'why'))))} |")
     return "\n".join(lines) + "\n"
 
 
 def _entries() -> Iterator[tuple[str, dict[str, Any]]]:
+    """What each file says anew; one that changes only the settings of an entry says nothing."""
     home = ROOT / "conf/scale"
     for path in (home / "dress.yaml", *sorted(home.glob("*/dress/*.yaml"))):
-        found = mapping_of(path).get("scale", {}).get("replaced", {})  # on what it builds on
-        where = "every cell" if path.parent == home else _name(path)
-        yield from ((where, one) for one in found.values())
+        where = "every cell" if path.parent == home else f"`{path.stem}`"
+        whole = _whole(path)
+        for name, one in _own(path).items():
+            if one.keys() - {"settings"}:
+                yield where, whole[name]
 
 
-def _name(path: Path) -> str:
-    return f"`{path.stem}`"
+def _own(path: Path) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = mapping_of(path).get("scale", {}).get("replaced", {})
+    return found
+
+
+def _whole(path: Path) -> dict[str, dict[str, Any]]:
+    """With what the files that it builds on say of the same."""
+    found: dict[str, dict[str, Any]] = {}
+    for base in mapping_of(path).get("defaults", []):
+        if isinstance(base, str) and base.startswith("/"):
+            found |= _whole(ROOT / f"conf{base}.yaml")
+    return found | {name: found.get(name, {}) | one for name, one in _own(path).items()}

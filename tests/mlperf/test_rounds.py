@@ -136,3 +136,20 @@ def test_an_open_models_benchmark_is_inferred_from_a_part_of_its_name() -> None:
     (part, model), *_ = found.model_parts.items()
     assert found.inferred(f"our-{part}-pruned") == found.official(model) is not None
     assert found.inferred("nobodys-model") is None
+
+
+@pytest.mark.parametrize(
+    ("own", "delta"),
+    [(3.0, 3.0), ({"CLIP_SCORE": 3.0}, 3.0), ({"FID_SCORE": 3.0}, 1.0), (None, 1.0)],
+)
+def test_how_far_a_metric_may_move_is_the_benchmarks_own_bound_or_the_general_one(
+    own: float | dict[str, float] | None, delta: float
+) -> None:
+    bounds = {"*": 1.0, "other": own} if own else {"*": 1.0}
+    test = rounds.load("v5.1").compliance["TEST01"].model_copy(update={"delta_percent": bounds})
+    assert test.delta("other", "CLIP_SCORE") == delta
+
+
+def test_a_metric_without_a_bound_is_named() -> None:
+    with pytest.raises(UserError, match=r"neither llama2-70b-99 nor '\*' how far rouge1 may move"):
+        rounds.load("v5.1").compliance["TEST06"].delta("llama2-70b-99", "rouge1")

@@ -15,12 +15,8 @@ from steps.mlperf.loadgen_log import entries_of, sample_of
 from steps.submit.validate.accuracy import SCORES, check_answers, is_shortened
 from steps.submit.validate.counted import PRINTED, SHORTENED, check_counted
 from steps.submit.validate.findings import Severity
-from steps.submit.validate.performance import (
-    TOLERATED_FILES,
-    Judge,
-    check_files,
-    check_measured,
-)
+from steps.submit.validate.performance import Judge, check_files, check_measured
+from steps.submit.validate.tree import TOLERATED_FILES
 
 VERIFY_ACCURACY, VERIFY_PERFORMANCE = "verify_accuracy.txt", "verify_performance.txt"
 PASSED = "TEST PASS"

@@ -10,7 +10,6 @@ from steps.mlperf.loadgen import (
     DETAIL,
     RUN_FILES,
     SUMMARY,
-    TRACE,
     loadgen_scenario,
 )
 from steps.mlperf.rounds import Benchmark, Round, round_of_seeds
@@ -28,9 +27,8 @@ from steps.submit.validate import inferred
 from steps.submit.validate.findings import Findings, Severity
 from steps.submit.validate.power import METER_LOG, POWER, RANGING, check_power
 from steps.submit.validate.summary import check_summary
-from steps.submit.validate.tree import Place, Tree
+from steps.submit.validate.tree import TOLERATED_FILES, Place, Tree
 
-TOLERATED_FILES = (TRACE, "results.json")
 EMPTY_ANSWERS_BYTES = 16
 """A performance run logs no answers: its accuracy log holds two brackets."""
 

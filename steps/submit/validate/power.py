@@ -11,7 +11,7 @@ from steps.base.untrusted import Damaged, lines_of
 from steps.mlperf.detail import Detail, utc_time
 from steps.mlperf.loadgen import ANSWERS, RUN_FILES
 from steps.submit.validate.findings import Findings
-from steps.submit.validate.tree import Tree
+from steps.submit.validate.tree import TOLERATED_FILES, Tree
 
 POWER, RANGING = "power", "ranging"
 METER_LOG = "spl.txt"
@@ -48,7 +48,7 @@ def _check_files(
     files = set(tree.files(folder))
     for name in sorted(set(wanted) - files):
         findings.add("power-files", f"{folder}/{name}", f"{name} is missing")
-    for name in sorted(files - {*wanted, *optional}):
+    for name in sorted(files - {*wanted, *TOLERATED_FILES, *optional}):
         findings.add("power-files", f"{folder}/{name}", f"{name} does not belong here")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from steps.mlperf.loadgen import TRACE
 from steps.mlperf.rounds import DIVISIONS, Layout, layouts
 
 SCENARIO_SPELLINGS: Mapping[str, str] = {
@@ -16,6 +17,9 @@ SCENARIO_SPELLINGS: Mapping[str, str] = {
     "multistream": "MultiStream",
 }
 """Lower-case directory names that the official checker takes too (SCENARIO_MAPPING, v5.1.1)."""
+
+TOLERATED_FILES = (TRACE, "results.json")
+"""Files that may lie beside those of any run (files_diff of the checkers)."""
 
 
 @dataclass(frozen=True)

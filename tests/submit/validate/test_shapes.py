@@ -496,6 +496,15 @@ def test_a_power_measurement_is_no_error(fresh_tree: Callable[[], Path]) -> None
     ] == [(Severity.WARNING, path)]
 
 
+@pytest.mark.parametrize("folder", ["run_1", "ranging", "power"])
+def test_a_trace_may_lie_beside_the_files_of_a_power_measurement(
+    fresh_tree: Callable[[], Path], folder: str
+) -> None:
+    root = fresh_tree()
+    each(powered(SERVER), write(f"{SERVER}/performance/{folder}/mlperf_log_trace.json", ""))(root)
+    assert errors(root) == []
+
+
 METER = f"{SERVER}/{PERFORMANCE}/spl.txt"
 
 
