@@ -67,10 +67,14 @@ def require_scaled(
     conf: Path, overrides: Sequence[str], points: Sequence[Mapping[str, str]]
 ) -> None:
     """Raises UserError for a cell that has nothing to be rehearsed on."""
+    there = sorted(path.stem for path in (conf / SCALE).glob("*.yaml"))
     chosen = [text.partition("=")[2] for text in overrides if text.startswith(f"{SCALE}=")]
     for name in chosen:
-        if name != NONE:
-            _refuse_groups(name, overrides)
+        if name == NONE:
+            continue
+        if name not in there:
+            raise UserError(f"there is no scale {name!r}; there are {', '.join(there)}")
+        _refuse_groups(name, overrides)
         for axis in ("benchmark", "compression"):
             _require(conf / SCALE / axis / name, name, axis, points)
 
@@ -87,7 +91,7 @@ def _refuse_groups(name: str, overrides: Sequence[str]) -> None:
 def _require(folder: Path, name: str, axis: str, points: Sequence[Mapping[str, str]]) -> None:
     there = sorted(path.stem for path in folder.glob("*.yaml"))
     lacking = sorted({point[axis] for point in points} - {*there, "none"})
-    if name != NONE and lacking:
+    if lacking:
         raise UserError(
             f"scale={name} has nothing small for {axis} {', '.join(lacking)}: conf/scale/{axis}/"
             f"{name}/ has {', '.join(there)}; choose among the cells with {axis}=NAME"

@@ -19,7 +19,7 @@ def departures(
             rules.performance_sample_count,
         ),
         ("dataset size", evaluation_count, rules.dataset_size),
-        ("samples of Offline's query", _offline_samples(check), rules.offline_min_samples),
+        ("Offline's sample count", _offline_samples(check), rules.offline_min_samples),
     )
     found = [REHEARSED] if rehearsed else []
     found += [
@@ -33,11 +33,14 @@ def departures(
 
 
 def _offline_samples(check: PerformanceCheckConfig) -> int | None:
-    """What target_qps promises for the least duration, or min_query_count if that is more. None:
-    LoadGen's own minimum, which is the round's.
+    """What target_qps promises for the least duration, or min_query_count if that is more; with
+    equal issue as many whole copies of the sample set. None: LoadGen's own minimum, which is the
+    round's.
     """
-    loadgen = check.loadgen
+    loadgen, rules = check.loadgen, check.rules
     if check.scenario != "Offline" or loadgen.min_query_count is None:
         return None
-    promised = SPARE * loadgen.target_qps * loadgen.least_ms(check.rules) / 1000
-    return max(loadgen.min_query_count, int(promised))
+    promised = SPARE * loadgen.target_qps * loadgen.least_ms(rules) / 1000
+    issued = max(loadgen.min_query_count, int(promised))
+    copy = loadgen.sample_count(rules) if rules.equal_issue else 1
+    return -(-issued // copy) * copy

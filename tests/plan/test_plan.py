@@ -188,8 +188,17 @@ def test_departures_name_both_values() -> None:
 @pytest.mark.parametrize(
     ("scenario", "changes", "found"),
     [
-        ("Offline", {"min_query_count": 1000, "target_qps": 0.5}, 1000),
-        ("Offline", {"min_query_count": 1000, "target_qps": 10}, 6600),
+        ("Offline", {"min_query_count": 1000, "target_qps": 0.5}, 1324),  # two copies of 662
+        ("Offline", {"min_query_count": 1000, "target_qps": 10}, 6620),
+        (
+            "Offline",
+            {
+                "min_query_count": 1000,
+                "target_qps": 0.5,
+                "performance_sample_count_override": None,  # one copy is the whole dataset
+            },
+            None,
+        ),
         ("Offline", {"min_query_count": 1000, "target_qps": 100}, None),
         ("Offline", {"min_query_count": 24_576, "target_qps": 0.5}, None),
         ("Offline", {"min_query_count": None, "target_qps": 0.5}, None),
@@ -205,8 +214,8 @@ def test_an_offline_query_of_too_few_samples_is_a_departure(
     config["loadgen"] |= {"min_duration_ms": None, **changes}
     assert config["rules"]["offline_min_samples"] == 24_576
     check = PerformanceCheckConfig.model_validate_json(json.dumps(config))
-    said = [one for one in departures(check, 24_576, emulated=False) if "query" in one]
-    wanted = f"samples of Offline's query is {found:,} instead of 24,576" if found else None
+    said = [one for one in departures(check, 24_576, emulated=False) if "sample count" in one]
+    wanted = f"Offline's sample count is {found:,} instead of 24,576" if found else None
     assert said == ([wanted] if wanted else [])
 
 
