@@ -112,14 +112,18 @@ class Sending:
         return f"{self._name} can't be sent {self._shipment.what}: {why}" if why else ""
 
     def _pass_on(self) -> None:
-        stream = self._process.stdin
-        assert stream is not None
         with contextlib.suppress(BrokenPipeError):  # its answer says why it takes no more
-            stream.write(self._shipment.head.encode() + b"\n")
+            self._write(self._shipment.head.encode() + b"\n")
             for chunk in self._shipment.chunks():
-                stream.write(chunk)
+                self._write(chunk)
                 self._sent += len(chunk)
-                self._limit_s = time.monotonic() + STALL_S
+
+    def _write(self, data: bytes) -> None:
+        """Only the node is held to STALL_S: a container engine may pack an image for longer
+        before its first byte comes."""
+        assert self._process.stdin is not None
+        self._limit_s = time.monotonic() + STALL_S
+        self._process.stdin.write(data)
         self._limit_s = time.monotonic() + ANSWER_LIMIT_S
 
     def _watch(self) -> None:
