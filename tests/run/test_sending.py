@@ -215,6 +215,7 @@ sys.exit(agent._given(lambda stream: parcels.take(stream, Path({str(there)!r})))
     waited: list[str] = []
     commands = {"n1": lambda *_: [sys.executable, "-c", program]}
     send([("n1", weights_of(PATH, here))], commands, waited.append)
+    assert waited[0] == "1 of 1 shipments to nodes are on their way"
     assert Manifest.read(there / PATH).damage() == []
 
 

@@ -9,8 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple
 
@@ -170,7 +170,8 @@ def send(
 ) -> None:
     """Each shipment to its node. Raises UserError naming nodes that can't have theirs.
 
-    `starts`: what starts an agent, by node. `working`: called every REPORT_S until they are there.
+    `starts`: what starts an agent, by node. `working`: called at once and every REPORT_S until they
+    are there: who waits for an answer may not wait long for the first word.
     """
     if not shipments:
         return
@@ -180,8 +181,10 @@ def send(
 
     with ThreadPoolExecutor(SENT_AT_ONCE) as pool:
         sending = [pool.submit(failed_of, name, one) for name, one in shipments]
-        while left := wait(sending, REPORT_S).not_done:
+        left: Collection[Future[str]] = sending
+        while left:
             working(f"{len(left)} of {len(sending)} shipments to nodes are on their way")
+            left = wait(left, REPORT_S).not_done
         failed = [why for one in sending if (why := one.result())]
     if failed:
         raise UserError("; ".join(failed))
