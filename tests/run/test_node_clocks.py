@@ -106,6 +106,28 @@ def test_a_node_takes_the_clocks_of_its_own_kind(tmp_path: Path) -> None:
         node_clocks.power_of(wanted, other)
 
 
+def test_a_node_that_cannot_read_what_resets_its_clocks_says_so(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/clocks-node-x.json").write_text("{", encoding="ascii")
+    program = f"""
+import sys
+from pathlib import Path
+from steps.run.placing import node_clocks
+sys.exit(node_clocks.hold(Path({str(tmp_path)!r})))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        input=node_clocks.Wanted(kinds=()).model_dump_json() + "\n",
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+    held = node_clocks.Held.model_validate_json(done.stdout)
+    assert done.returncode == 1 and done.stderr == ""
+    assert "clocks-node-x.json should say what resets a machine's clocks" in (held.error or "")
+
+
 # ---- over SSH ------------------------------------------------------------------------------------
 
 
