@@ -256,7 +256,7 @@ def test_after_a_kill_nodes_reset_themselves_and_one_whose_agent_was_killed_next
     (nodes.checkout / "running").unlink()
     process = nodes.begun("sh", "-c", "touch running; exec sleep 60")
     until((nodes.checkout / "running").exists)
-    for pid in holding():
+    for pid in holding(nodes.checkout):
         os.kill(pid, signal.SIGKILL)
     process.send_signal(signal.SIGKILL)
     ended(process)
@@ -271,9 +271,10 @@ def test_after_a_kill_nodes_reset_themselves_and_one_whose_agent_was_killed_next
     assert nodes.asked("node-g")[-8:] == AT_300X + UNDO_300X + AT_300X + UNDO_300X
 
 
-def holding() -> list[int]:
-    """Agents on the hosts that hold clocks, and no ssh to one."""
+def holding(checkout: Path) -> list[int]:
+    """Agents on the hosts that hold clocks, and no ssh to one; none of another checkout's."""
     pids = (int(path.name) for path in Path("/proc").glob("[0-9]*"))
     words = ((pid, command_of(pid).split()) for pid in pids)
     agent = ["-m", "steps.run.placing.agent", node_clocks.HOLD]
-    return [pid for pid, said in words if said[1:] == agent and "python" in said[0]]
+    found = [pid for pid, said in words if said[1:] == agent and "python" in said[0]]
+    return [pid for pid in found if Path(f"/proc/{pid}/cwd").resolve() == checkout.resolve()]
