@@ -141,7 +141,7 @@ def _without_marlin() -> None:
     anyway: with that off their values can be read."""
     from vllm.model_executor.layers.quantization import fp8
 
-    class Plain(fp8.Fp8MoEMethod):  # type: ignore[misc]
+    class Plain(fp8.Fp8MoEMethod):
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
             self.use_marlin = False

@@ -115,7 +115,6 @@ def set_for_run(power: Power, root: Path) -> Changed | None:
         return None
     changed = Changed(mark=processes.identity(os.getpid()), host=platform.node(), undo=undo)
     path = state_of(root, changed.host)
-    path.parent.mkdir(exist_ok=True)
     write_atomically(path, changed.model_dump_json(indent=1) + "\n")
     for number, command in enumerate(commands):
         if complaint := _done(command, root):
@@ -163,13 +162,16 @@ def _done(command: Command, root: Path) -> str:
 def here(root: Path) -> list[tuple[Path, Changed]]:
     """What is set on this machine, and where it is written down. Raises UserError for a file that
     isn't ours."""
-    found = [(path, _read(path)) for path in sorted((root / "results").glob(STATES))]
-    return [(path, one) for path, one in found if one.host == platform.node()]
+    read = ((path, _read(path)) for path in sorted((root / "results").glob(STATES)))
+    return [(path, one) for path, one in read if one and one.host == platform.node()]
 
 
-def _read(path: Path) -> Changed:
+def _read(path: Path) -> Changed | None:
+    """None if it is gone: another machine that shares results/ has just reset its own."""
     try:
         return Changed.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
     except (OSError, ValidationError, UnicodeDecodeError) as error:
         raise UserError(
             f"{path} should say what resets a machine's clocks and can't be read; reset them "

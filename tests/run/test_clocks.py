@@ -137,6 +137,13 @@ def test_what_an_earlier_version_wrote_down_is_reset_too(
     assert asked(checkout) == UNDO
 
 
+def test_what_another_machine_has_just_reset_is_no_complaint(checkout: Path) -> None:
+    """Its file is listed and then gone, where several share results/."""
+    (checkout / "results/clocks-another-node.json").symlink_to("gone")
+    assert clocks.here(checkout) == []
+    assert clocks.restore(checkout) == ""
+
+
 def test_an_end_by_signal_ends_the_run_first_and_then_resets(checkout: Path) -> None:
     process = begun(checkout, "sh", "-c", f"touch {checkout / 'running'}; exec sleep 60")
     until = time.monotonic() + LIMIT_S

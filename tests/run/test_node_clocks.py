@@ -106,6 +106,28 @@ def test_a_node_takes_the_clocks_of_its_own_kind(tmp_path: Path) -> None:
         node_clocks.power_of(wanted, other)
 
 
+def test_a_node_that_cannot_read_what_resets_its_clocks_says_so(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/clocks-node-x.json").write_text("{", encoding="ascii")
+    program = f"""
+import sys
+from pathlib import Path
+from steps.run.placing import node_clocks
+sys.exit(node_clocks.hold(Path({str(tmp_path)!r})))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        input=node_clocks.Wanted(kinds=()).model_dump_json() + "\n",
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+    held = node_clocks.Held.model_validate_json(done.stdout)
+    assert done.returncode == 1 and done.stderr == ""
+    assert "clocks-node-x.json should say what resets a machine's clocks" in (held.error or "")
+
+
 # ---- over SSH ------------------------------------------------------------------------------------
 
 
@@ -234,7 +256,7 @@ def test_after_a_kill_nodes_reset_themselves_and_one_whose_agent_was_killed_next
     (nodes.checkout / "running").unlink()
     process = nodes.begun("sh", "-c", "touch running; exec sleep 60")
     until((nodes.checkout / "running").exists)
-    for pid in holding():
+    for pid in holding(nodes.checkout):
         os.kill(pid, signal.SIGKILL)
     process.send_signal(signal.SIGKILL)
     ended(process)
@@ -249,9 +271,10 @@ def test_after_a_kill_nodes_reset_themselves_and_one_whose_agent_was_killed_next
     assert nodes.asked("node-g")[-8:] == AT_300X + UNDO_300X + AT_300X + UNDO_300X
 
 
-def holding() -> list[int]:
-    """Agents on the hosts that hold clocks, and no ssh to one."""
+def holding(checkout: Path) -> list[int]:
+    """Agents on the hosts that hold clocks, and no ssh to one; none of another checkout's."""
     pids = (int(path.name) for path in Path("/proc").glob("[0-9]*"))
     words = ((pid, command_of(pid).split()) for pid in pids)
     agent = ["-m", "steps.run.placing.agent", node_clocks.HOLD]
-    return [pid for pid, said in words if said[1:] == agent and "python" in said[0]]
+    found = [pid for pid, said in words if said[1:] == agent and "python" in said[0]]
+    return [pid for pid in found if Path(f"/proc/{pid}/cwd").resolve() == checkout.resolve()]

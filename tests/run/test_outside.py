@@ -1,6 +1,7 @@
 """A run in a container reaches what places its engines by a socket in the checkout's results."""
 
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -13,9 +14,9 @@ import pytest
 from steps.base.record import publish
 from steps.config.runtime import ContainerSettings
 from steps.plan.plan import Job, Plan
+from steps.run.placing import outside
 from steps.run.placing.cluster import Outside, _outside
 from steps.run.placing.launch import Order, Reply, socket_of
-from steps.run.placing.outside import without_accelerators
 from steps.schedule import launching
 from tests.conftest import ROOT, planned
 
@@ -66,7 +67,7 @@ def test_nodes_that_only_ray_can_be_asked_for_are_said_to_be_seen_late() -> None
 def test_loadgens_own_container_has_no_accelerator() -> None:
     job = run_of(planned(*CLUSTER, HOSTS))
     command = ["python", "-m", "steps.machine.runtime", "manifest", job.container, "-m", "x"]
-    found = without_accelerators(command, job.container)
+    found = outside.without_accelerators(command, job.container)
     assert found[:4] == command[:4] and found[5:] == command[5:]
     bare = ContainerSettings.model_validate_json(found[4])
     given = ContainerSettings.model_validate_json(job.container)
@@ -86,9 +87,9 @@ def started(image: Path, output: Path, log: Path) -> "tuple[subprocess.Popen[str
     job = run_of(planned(*CLUSTER, HOSTS))
     settings = job.container
     waiting = [sys.executable, "-c", "input()", "--config", job.config, "--log", str(log)]
-    outside = [sys.executable, "-m", "steps.run.placing.outside"]
+    around = [sys.executable, "-m", "steps.run.placing.outside"]
     process = subprocess.Popen(
-        [*outside, str(output), str(image), settings, "--", *waiting],
+        [*around, str(output), str(image), settings, "--", *waiting],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -144,6 +145,15 @@ def test_the_log_of_nodes_keeps_no_token_and_no_host(image: Path, tmp_path: Path
     words = [sys.executable, "-m", "steps.run.placing.outside", *here, "--", *command]
     assert subprocess.run(words, cwd=ROOT, timeout=LIMIT_S).returncode == 0
     assert nodes.read_text(encoding="utf-8") == "REDACTED_HOST: REDACTED_TOKEN\n"
+
+
+def test_what_places_engines_is_killed_if_it_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it doesn't while it sends weights to nodes."""
+    monkeypatch.setattr(outside, "END_S", 0.2)
+    sending = [sys.executable, "-c", "import time; time.sleep(600)"]
+    placer = subprocess.Popen(sending, start_new_session=True)
+    outside._end([placer])
+    assert placer.returncode == -signal.SIGKILL
 
 
 def _line(client: Outside) -> str:

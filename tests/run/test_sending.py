@@ -86,6 +86,18 @@ def test_a_node_that_takes_no_more_is_not_waited_for(
     assert said.endswith("it takes nothing any more; look at its disk and its network")
 
 
+def test_a_node_is_not_blamed_for_an_image_that_takes_long_to_be_packed(
+    image: Shipment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def packed() -> Iterator[bytes]:
+        time.sleep(2.0)
+        yield b"an image"
+
+    monkeypatch.setattr(sending, "STALL_S", 0.5)
+    program = f"import sys; sys.stdin.buffer.read(); {answer()}"
+    assert failed(program, image._replace(chunks=packed)) == ""
+
+
 def test_a_slow_node_that_still_takes_some_is_waited_for(
     image: Shipment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,6 +215,7 @@ sys.exit(agent._given(lambda stream: parcels.take(stream, Path({str(there)!r})))
     waited: list[str] = []
     commands = {"n1": lambda *_: [sys.executable, "-c", program]}
     send([("n1", weights_of(PATH, here))], commands, waited.append)
+    assert waited[0] == "1 of 1 shipments to nodes are on their way"
     assert Manifest.read(there / PATH).damage() == []
 
 

@@ -66,10 +66,10 @@ def hold(root: Path) -> int:
     """Set this node's clocks, and reset them when stdin ends or a signal ends this process."""
     signal.signal(signal.SIGTERM, _end)
     wanted = Wanted.model_validate_json(sys.stdin.readline())
-    if said := clocks.restore(root):
-        print(said, file=sys.stderr, flush=True)
     changed = None
     try:
+        if said := clocks.restore(root):
+            print(said, file=sys.stderr, flush=True)
         changed = clocks.set_for_run(power_of(wanted), root)
         _say(Held())
         sys.stdin.read()

@@ -72,11 +72,15 @@ def without_accelerators(command: list[str], settings: str) -> list[str]:
 
 
 def _end(placers: list[Placer]) -> None:
-    """They end with their connection; what they still say is in the log before it is cleaned."""
+    """They end with their connection. One that doesn't, as it still sends something to nodes, is
+    killed: nothing may reach the log once it is cleaned."""
     until = time.monotonic() + END_S
     for placer in placers:
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        try:
             placer.wait(max(until - time.monotonic(), 0.0))
+        except subprocess.TimeoutExpired:
+            os.killpg(placer.pid, signal.SIGKILL)  # a session of its own
+            placer.wait()
 
 
 def _serve(

@@ -9,8 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple
 
@@ -112,14 +112,18 @@ class Sending:
         return f"{self._name} can't be sent {self._shipment.what}: {why}" if why else ""
 
     def _pass_on(self) -> None:
-        stream = self._process.stdin
-        assert stream is not None
         with contextlib.suppress(BrokenPipeError):  # its answer says why it takes no more
-            stream.write(self._shipment.head.encode() + b"\n")
+            self._write(self._shipment.head.encode() + b"\n")
             for chunk in self._shipment.chunks():
-                stream.write(chunk)
+                self._write(chunk)
                 self._sent += len(chunk)
-                self._limit_s = time.monotonic() + STALL_S
+
+    def _write(self, data: bytes) -> None:
+        """Only the node is held to STALL_S: a container engine may pack an image for longer
+        before its first byte comes."""
+        assert self._process.stdin is not None
+        self._limit_s = time.monotonic() + STALL_S
+        self._process.stdin.write(data)
         self._limit_s = time.monotonic() + ANSWER_LIMIT_S
 
     def _watch(self) -> None:
@@ -166,7 +170,8 @@ def send(
 ) -> None:
     """Each shipment to its node. Raises UserError naming nodes that can't have theirs.
 
-    `starts`: what starts an agent, by node. `working`: called every REPORT_S until they are there.
+    `starts`: what starts an agent, by node. `working`: called at once and every REPORT_S until they
+    are there: who waits for an answer may not wait long for the first word.
     """
     if not shipments:
         return
@@ -176,8 +181,10 @@ def send(
 
     with ThreadPoolExecutor(SENT_AT_ONCE) as pool:
         sending = [pool.submit(failed_of, name, one) for name, one in shipments]
-        while left := wait(sending, REPORT_S).not_done:
+        left: Collection[Future[str]] = sending
+        while left:
             working(f"{len(left)} of {len(sending)} shipments to nodes are on their way")
+            left = wait(left, REPORT_S).not_done
         failed = [why for one in sending if (why := one.result())]
     if failed:
         raise UserError("; ".join(failed))
