@@ -24,7 +24,7 @@ def run(command: Sequence[str]) -> int:
     for number in processes.ENDS:
         signal.signal(number, pass_on)
     child = subprocess.Popen(command, preexec_fn=processes.die_with_parent)
-    for number in early:
-        pass_on(number, None)
+    for came in early:
+        pass_on(came, None)
     status = child.wait()
     return status if status >= 0 else 128 - status

@@ -11,9 +11,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas
@@ -30,7 +32,7 @@ from steps.mlperf.detail import read_detail
 from steps.mlperf.loadgen_log import read_answers
 from steps.mlperf.rounds import load
 from steps.prepare import samples
-from steps.run.sut.harness import EngineLoop
+from steps.run.sut.harness import EngineLoop, wait_until_ready
 from steps.run.sut.user_conf import render_audit_config, render_user_conf
 from tests.conftest import ROOT, planned
 
@@ -477,3 +479,13 @@ def test_user_conf_has_plain_numbers(qps: float, duration: int | None, scenario:
 def test_an_audit_config_holds_for_every_model_and_scenario() -> None:
     text = render_audit_config({"mode": 2, "min_query_count": 100})
     assert text == "*.*.mode = 2\n*.*.min_query_count = 100\n"
+
+
+def test_what_nodes_are_sent_is_not_counted_as_their_start() -> None:
+    """The limit begins again as long as they are sent something, and then it ends the wait."""
+    begun = time.monotonic()
+    sent: Any = SimpleNamespace(sent_s=begun + 1.0)
+    loop: Any = SimpleNamespace(ready=threading.Event(), backend=sent, error=None)
+    with pytest.raises(UserError, match="not ready within start_limit_s"):
+        wait_until_ready(loop, 0.3)
+    assert 1.2 < time.monotonic() - begun < 10

@@ -126,6 +126,8 @@ class Cluster:
         """Sentences for the result about what others on the network could reach."""
         self.notes: tuple[str, ...] = ()
         """Sentences about nodes that differ in what keeps no run from starting."""
+        self.sent_s = 0.0
+        """When nodes were last sent something that they lack, of time.monotonic."""
 
     def links(self) -> list[Link]:
         """A connection to every engine of every node, in order. Raises UserError."""
@@ -180,6 +182,7 @@ class Cluster:
 
     def _reply(self) -> Reply:
         while (reply := Reply.model_validate_json(self._line())).working:
+            self.sent_s = time.monotonic()
             print(reply.working, file=sys.stderr, flush=True)
         if reply.error:
             raise UserError(reply.error)

@@ -39,6 +39,10 @@ class Backend(Protocol):
     depth: int | None
     """The most samples that it takes; None: it keeps its own queue."""
 
+    @property
+    def sent_s(self) -> float:
+        """When nodes were last sent something that they lack, of time.monotonic; 0.0: never."""
+
     def start(self) -> None:
         """Be ready for samples. Raises UserError, which names the engine, if that fails."""
 
@@ -77,6 +81,8 @@ class Backend(Protocol):
 
 class InProcess:
     """One engine in this process: nothing is between it and LoadGen."""
+
+    sent_s = 0.0
 
     def __init__(self, job: Job) -> None:
         self.depth: int | None = depth(job.start.config)

@@ -125,6 +125,10 @@ class Fleet:
         if self._cluster:
             self._cluster.close()
 
+    @property
+    def sent_s(self) -> float:
+        return self._cluster.sent_s if self._cluster else 0.0
+
     def _launched(self) -> list[Link]:
         if self._cluster:
             links = self._cluster.links()

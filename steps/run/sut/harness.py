@@ -288,12 +288,15 @@ def watch(loop: EngineLoop, test: threading.Thread, look: Callable[[], None] | N
 
 
 def wait_until_ready(loop: EngineLoop, limit_s: float) -> None:
-    """Raises UserError if the engine fails to start or takes longer than its limit."""
-    if not loop.ready.wait(limit_s):
-        raise UserError(
-            f"the engine was not ready within start_limit_s = {limit_s:.0f} s; "
-            "see the log for how far it got, or raise the limit"
-        )
+    """Raises UserError if the engine fails to start or takes longer than its limit, which begins
+    when nodes have what they are sent."""
+    begun = time.monotonic()
+    while not loop.ready.wait(min(limit_s, POLL_S)):
+        if time.monotonic() > max(begun, loop.backend.sent_s) + limit_s:
+            raise UserError(
+                f"the engine was not ready within start_limit_s = {limit_s:.0f} s; "
+                "see the log for how far it got, or raise the limit"
+            )
     if loop.error is not None:
         raise _explained(loop.error, "at start")
 
