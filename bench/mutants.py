@@ -205,7 +205,10 @@ class Tests:
         assert self._server.stdin is not None and self._server.stdout is not None
         self._server.stdin.write(json.dumps([*OPTIONS, *self._tests]) + "\n")
         self._server.stdin.flush()
-        return self._server.stdout.readline().strip() == "0"
+        status = self._server.stdout.readline().strip()
+        if not status:
+            raise SystemExit("the process that forks for each mutant has ended")
+        return status == "0"
 
     def _write(self, target: Path, text: str) -> None:
         """Python tells a compiled file's age by second and size, which two mutants may share."""

@@ -215,9 +215,11 @@ def told(found: Verdicts, known: dict[Entry, list[Judged]], unknown: list[Judged
             kinds[item.where] = "unknown"
     for kind, count in sorted(Counter(kinds.values()).items()):
         yield f"{count:>6} results: {kind}"
-    yield _alone(where for where in kinds if kinds[where] != "miss")
+    every = [*(item for items in known.values() for item in items), *unknown]
+    refused = [item for item in every if item.code not in (NOTHING, UNSEEN, OTHERWISE)]
+    yield _alone(dict.fromkeys(item.where for item in refused if not item.tree))
     by_code: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for item in (*(item for items in known.values() for item in items), *unknown):
+    for item in every:
         by_code[item.code, "trees" if item.tree else "results"].add(item.where)
     for (code, what), places in sorted(by_code.items(), key=lambda pair: -len(pair[1])):
         yield f"{len(places):>6} {what:<7} {code}"

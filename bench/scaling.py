@@ -26,6 +26,7 @@ from bench.subjects import OUTPUT_TOKENS, Measured
 from steps.base.console import Console
 from steps.config.layers import merged
 from steps.config.runs import PerformanceRunConfig
+from steps.mlperf.loadgen import DETAIL
 from steps.run.sut import fleet
 from steps.run.sut.dispatch import Dispatcher, Samples
 
@@ -245,7 +246,7 @@ def _without(
 
 def _kill(pid: int, lost: range, home: Path, after_s: float) -> None:
     """From LoadGen's first moment on."""
-    while not list(home.glob("**/mlperf_log_detail.txt")):
+    while not list(home.glob(f"**/{DETAIL}")):
         time.sleep(0.05)
     time.sleep(after_s)
     workers = [child for child, line in descendants(pid) if WORKER in line]

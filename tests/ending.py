@@ -1,8 +1,7 @@
 """How a run of the tests ends: what was skipped and why, and nothing that isn't in the list.
 
-`tests/reviewed.yaml` lists skips and warnings that may be. With `--reviewed`, which
-`make test-real` gives, one that isn't listed there fails the run; without it, the table only
-marks it.
+`tests/reviewed.yaml` lists skips and warnings that may be. With `--reviewed`, a skip that isn't
+listed there fails the run; without it, the table only marks it.
 """
 
 import fnmatch

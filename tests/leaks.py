@@ -1,9 +1,9 @@
 """Runs a command and fails if it leaves something behind: `python -m tests.leaks COMMAND...`
 
 Looked for are processes, sockets that listen, temporary files and folders, containers and mounts.
-Only what is certainly the command's counts, so that others may work on the same machine meanwhile:
-the command has a temporary folder of its own, its processes have a mark, its containers have
-Reprise's label. What it writes elsewhere, as below /dev/shm, isn't seen.
+Others may work on the same machine meanwhile: the command has a temporary folder of its own, its
+processes have a mark, and of containers only those with Reprise's label count, another checkout's
+among them. What it writes elsewhere, as below /dev/shm, isn't seen.
 """
 
 import ctypes

@@ -34,7 +34,7 @@ def main() -> int:
     shutil.rmtree(LOGS, ignore_errors=True)
     LOGS.mkdir(parents=True)
     services.install()
-    failed = []
+    failed, tested = [], False
     with services.running(LOGS):
         base_image.provide(services.ENGINES, LOGS)
         for name, arguments in PARTS.items():
@@ -43,6 +43,7 @@ def main() -> int:
             command = [*python, "tests.leaks", *python, "pytest", "--reviewed", *arguments]
             environment = {**os.environ, "PATH": PATH, SERVICE_LOGS: str(LOGS)}
             done = subprocess.run([*command, *sys.argv[1:]], cwd=ROOT, env=environment, check=False)
+            tested |= done.returncode != NOTHING
             if done.returncode not in (0, NOTHING if sys.argv[1:] else 0):
                 failed.append(name)
             print(f"{name}: {time.monotonic() - begun:.0f} s", flush=True)
@@ -50,6 +51,9 @@ def main() -> int:
         print(f"failed: {', '.join(failed)}; logs of services are in {LOGS}", file=sys.stderr)
         return 1
     shutil.rmtree(LOGS)
+    if not tested:
+        print("nothing that was named has a test of a part", file=sys.stderr)
+        return NOTHING
     return 0
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from steps.machine.runtime import host
 from tests import leaks
 from tests.conftest import ROOT
 
@@ -96,6 +97,10 @@ def test_an_orphan_that_ends_is_gone_at_once(tmp_path: Path) -> None:
         "while orphan.exists(): assert time.monotonic() < limit; time.sleep(0.05)\n"
     )
     assert ran(code, tmp_path) == (0, {})
+
+
+def test_containers_are_told_by_a_label_that_they_get() -> None:
+    assert leaks.CHECKOUT in host.owned(ROOT)
 
 
 def test_a_container_and_a_mount_are_new_things() -> None:

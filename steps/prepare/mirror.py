@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from steps.base.console import Console
-from steps.base.record import Workspace, digest_of, sha256_file
+from steps.base.record import Workspace, digest_of, sha256_file, write_atomically
 from steps.base.step import main
 from steps.config.mirror import (
     ADDRESS,
@@ -81,9 +81,9 @@ def _hub(model: MirroredModel, weights: Path, home: Path) -> None:
         name = path.relative_to(weights).as_posix()
         entries.append(_entry(path, name))
         _move(path, home / f"{model.place}/resolve/{model.revision}/{name}")
-    _write(home / f"api/models/{model.place}/tree/{model.revision}", json.dumps(entries))
+    write_atomically(home / f"api/models/{model.place}/tree/{model.revision}", json.dumps(entries))
     said = json.dumps({"id": model.place, "sha": model.revision})
-    _write(home / f"api/models/{model.place}/revision/main", said)
+    write_atomically(home / f"api/models/{model.place}/revision/main", said)
 
 
 def _entry(path: Path, name: str) -> dict[str, Any]:
@@ -104,14 +104,14 @@ def _storage(uri: str, files: Mapping[str, Path], home: Path) -> None:
     """Adds files to what a .uri file leads to, and their md5 to the list beside it."""
     place = urlsplit(uri).path.lstrip("/").removesuffix(".uri")
     held = f"held/{Path(place).name}"
-    _write(home / f"{place}.uri", f"{ADDRESS}/{held}\n")
+    write_atomically(home / f"{place}.uri", f"{ADDRESS}/{held}\n")
     listed = home / f"{place}.md5"
     lines = listed.read_text(encoding="utf-8") if listed.is_file() else ""
     for name, path in files.items():
         with path.open("rb") as stream:
             lines += f"{digest_of(stream, hashlib.md5(usedforsecurity=False))}  ./{name}\n"
         _move(path, home / held / name)
-    _write(listed, lines)
+    write_atomically(listed, lines)
 
 
 def _prompts(dataset: MirroredDataset, folder: Path, home: Path) -> None:
@@ -153,11 +153,6 @@ FRAMES: Mapping[str, Mapping[str, Frame]] = {
 def _move(path: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(path, target)
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

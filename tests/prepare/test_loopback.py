@@ -118,7 +118,7 @@ def test_without_a_dress_rehearsal_nothing_answers_by_that_address(tmp_path: Pat
     config = config_of(job)
     config["fetch"] |= {"attempts": 1, "retry_wait_s": 0.01, "stall_limit_s": 2.0}
     with (
-        pytest.raises(UserError),
+        pytest.raises(UserError, match=r"mirror\.localhost"),
         publish(tmp_path / "m", step="model", config=config, inputs={}, code="c") as w,
     ):
         model.step(

@@ -12,8 +12,8 @@ from transformers.utils import logging
 
 from steps.base.errors import UserError
 
-WEIGHTS = "model.safetensors"
-FILES = ("config.json", WEIGHTS, "tokenizer.json")
+WEIGHTS, TOKENIZER = "model.safetensors", "tokenizer.json"
+FILES = ("config.json", WEIGHTS, TOKENIZER)
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 """Mean and deviation of CLIP's training pixels, from 0 to 1, by channel (OpenAI's preprocessing).
@@ -47,7 +47,7 @@ class Clip:
             model, report = CLIPModel.from_pretrained(
                 directory, local_files_only=True, dtype=torch.float32, output_loading_info=True
             )
-            clip = cls(model.eval(), Tokenizer.from_file(str(directory / FILES[2])))
+            clip = cls(model.eval(), Tokenizer.from_file(str(directory / TOKENIZER)))
             clip.score("a port", Image.new("RGB", (8, 8)))
         except Exception as error:  # whatever three libraries find in a stranger's files
             reason = " ".join(str(error).split())[:120]
@@ -70,7 +70,7 @@ class Clip:
         known = int(self._model.config.text_config.vocab_size)
         if largest >= known:
             raise UserError(
-                f"{directory / FILES[2]} has ids up to {largest}, and the model beside it knows "
+                f"{directory / TOKENIZER} has ids up to {largest}, and the model beside it knows "
                 f"{known} words: they are of two models; name a download of "
                 "openai/clip-vit-base-patch32"
             )

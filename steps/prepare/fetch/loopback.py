@@ -4,7 +4,7 @@ Configurations name it by an address without a port, so that what they make does
 """
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -58,5 +58,5 @@ class _Loopback(HTTPAdapter):
         parts = urlsplit(request.url or "")
         here = f"127.0.0.1:{self._port}"
         request.url = str(urlunsplit((parts.scheme, here, parts.path, parts.query, "")))
-        none: Mapping[str, str] = {}
-        return super().send(request, *given, **{**more, "proxies": none})
+        more["proxies"] = {}
+        return super().send(request, *given, **more)

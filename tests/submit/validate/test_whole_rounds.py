@@ -115,6 +115,16 @@ def test_a_result_counts_as_the_gravest_of_its_kinds(fresh_tree: Callable[[], Pa
     assert f"1 results are refused by Reprise alone, 0 without {CLOSED}" in lines[3]
 
 
+def test_what_reprise_accepts_is_not_refused_by_it_alone(valid_tree: Path) -> None:
+    accepted = dict(verdicts(valid_tree).official.accepted)
+    accepted[SERVER] = ("1.0", *accepted[SERVER][1:])
+    del accepted[OFFLINE]
+    found = verdicts(valid_tree, accepted=accepted)
+    unknown = list(differing(found))
+    assert {item.code for item in unknown} == {NOTHING, OTHERWISE}
+    assert "     0 results are refused by Reprise alone" in told(found, {}, unknown)
+
+
 def test_what_a_checkout_lacks_is_left_out_of_both(
     fresh_tree: Callable[[], Path], tmp_path: Path
 ) -> None:

@@ -239,7 +239,8 @@ def save(model: Mixture, directory: Path) -> None:
 
 
 def main() -> None:
-    save(train(Recipe()), output_of("steps.prepare.rehearsal.choices.train"))
+    output = output_of("steps.prepare.rehearsal.choices.train")
+    save(train(Recipe()), output)
 
 
 if __name__ == "__main__":

@@ -124,7 +124,7 @@ def _note(prompt: notes.Prompt) -> Task:
 
 
 def _counted(source: Random, split: Split, facts: tuple[int, int] | None) -> Task:
-    """The number of one fact of a note; the answer repeats the fact, where it is the only one."""
+    """The number of one fact of a note; the answer repeats the fact, which has no other number."""
     size = source.randint(*facts) if facts else notes.skewed(source, MAX_COUNTED_FACTS)
     note = notes.make(source, split, "named", size, 1)
     name, _, _, number, *_ = note.answer.split()
