@@ -143,7 +143,10 @@ def _ended(lines: Sequence[Line]) -> list[str]:
     def left(line: Line) -> str:
         try:
             return _error(line, until)
-        except UserError:  # as by Ctrl-C, which ends ssh too
+        except UserError as error:
+            if not line.ended():
+                return str(error)
+            # As by Ctrl-C, which ends ssh too.
             return f"{line.name}: its connection ended first; it resets its clocks by itself"
 
     complaints = _all(left, lines)
