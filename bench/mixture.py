@@ -207,7 +207,9 @@ def scored(frame: Any, given: list[list[int]], ran: Ran) -> Found:
     ]
     new = [program for program in dict.fromkeys(programs) if program not in ran]
     with ThreadPoolExecutor(2) as pool:
-        ended = pool.map(lambda program: code.passes(program[0], program[1], program[2], sandbox), new)
+        ended = pool.map(
+            lambda program: code.passes(program[0], program[1], program[2], sandbox), new
+        )
         ran.update(zip(new, ended, strict=True))
     return {
         **{name: rouges[:, column] for column, name in enumerate(ROUGES)},
