@@ -185,7 +185,7 @@ def nodes(tmp_path: Path) -> Iterator[Nodes]:
     checkout = copy_project(tmp_path / "checkout")
     (checkout / "results").mkdir()
     (checkout / ".envs").symlink_to(ROOT / ".envs")
-    with hosts.serving(tmp_path / "ssh", HOSTS, ["node-z"]) as environment:
+    with hosts.serving(tmp_path / "ssh", HOSTS, ["node-y", "node-z"]) as environment:
         yield Nodes(tmp_path / "ssh", checkout, environment)
 
 
@@ -240,6 +240,31 @@ def test_a_host_that_cannot_be_reached_keeps_the_run_from_starting(nodes: Nodes)
     assert status == 1 and len(errors) == 1, said
     assert errors[0].startswith("error: host node-z can't be reached: ")
     assert not ran.exists() and nodes.states() == []
+    assert nodes.asked("node-g") == AT_300X + UNDO_300X
+
+
+@pytest.mark.system
+def test_every_host_that_cannot_be_reached_is_named(nodes: Nodes) -> None:
+    ran = nodes.checkout / "ran"
+    status, said = ended(nodes.begun("touch", str(ran), names=("node-y", "node-z")))
+    errors = [line for line in said.splitlines() if line.startswith("error:")]
+    assert status == 1 and len(errors) == 2, said
+    for host, error in zip(("node-y", "node-z"), errors, strict=True):
+        assert error.startswith(f"error: host {host} can't be reached: ")
+    assert not ran.exists()
+
+
+@pytest.mark.system
+def test_a_break_while_clocks_are_set_resets_them_without_a_traceback(nodes: Nodes) -> None:
+    asked = nodes.checkout / "asked-h"
+    nodes.tool("node-h", "sudo", f"touch {asked}; sleep 2; exit 0")
+    process = nodes.begun("touch", str(nodes.checkout / "ran"))
+    until(asked.exists)
+    process.send_signal(signal.SIGINT)
+    status, said = ended(process)
+    assert status == 130 and "Traceback" not in said, said
+    assert not (nodes.checkout / "ran").exists()
+    until(lambda: nodes.states() == [])
     assert nodes.asked("node-g") == AT_300X + UNDO_300X
 
 

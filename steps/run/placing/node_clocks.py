@@ -116,6 +116,8 @@ def main(arguments: Sequence[str]) -> int:
         status = 1 if complaints else wrapped.run(command)
     except UserError as error:
         complaints, status = [str(error)], 1
+    except KeyboardInterrupt:  # while clocks are set; later the command gets it
+        complaints, status = [], 128 + signal.SIGINT
     finally:
         left = _ended(lines)
     for complaint in complaints or left:
@@ -124,14 +126,22 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _begun(order: Order, lines: list[Line]) -> list[str]:
-    """Have all nodes set theirs, at once; returns what went wrong. Raises UserError."""
+    """Have all nodes set theirs, at once; returns what went wrong. Raises UserError if no node can
+    be asked."""
     wanted = Wanted(kinds=order.kinds)
     for name, start in commands(order.address, order.hosts, order.checkout):
         lines.append(Line(name, start(HOLD), order.checkout))
     for line in lines:
         line.tell(wanted)
     until = time.monotonic() + SET_LIMIT_S
-    return _all(lambda line: _error(line, until), lines)
+
+    def missing(line: Line) -> str:
+        try:
+            return _error(line, until)
+        except UserError as error:
+            return str(error)
+
+    return _all(missing, lines)
 
 
 def _ended(lines: Sequence[Line]) -> list[str]:
