@@ -144,7 +144,7 @@ def _winner(leaf: Leaf, found: Composition) -> str:
                     f"set.{row.key}={_shown(leaf)} wins over every file"
                 )
     for cell in found.cells:
-        if source := _taking_out(leaf, cell):
+        if source := _taking_out(leaf.path, cell):
             return (
                 f"{_where(source)} takes it out (null) at {cell.key}; set.NAME=VALUE wins over "
                 "every file"
@@ -182,16 +182,19 @@ def _setting(path: str) -> tuple[str, ...]:
     return tuple(parts)
 
 
-def _taking_out(leaf: Leaf, cell: ComposedCell) -> Source | None:
+def _taking_out(setting: str, cell: ComposedCell) -> Source | None:
     """A null of another layer for the same setting."""
     for group in LAYERED:
         for path, value in _below(cell, group):
-            applies = all(name in _names(cell) for _, name in _selected(path))
-            same = _setting(path) == _setting(leaf.path) != ()
-            if value is None and applies and same:
+            same = _setting(path) == _setting(setting) != ()
+            if value is None and same and _applies(path, cell):
                 file, said = (cell.files.of(path) or [("", None)])[-1]
                 return Source(path, cell.files.name(file) if file else "conf/", said)
     return None
+
+
+def _applies(path: str, cell: ComposedCell) -> bool:
+    return all(name in _names(cell) for _, name in _selected(path))
 
 
 def _below(cell: ComposedCell, path: str) -> list[tuple[str, Any]]:
@@ -207,6 +210,7 @@ def refuse_beaten(found: Composition) -> None:
     scale puts in their place isn't compared (conf/scale/)."""
     for cell in found.cells:
         own = cell.files.name(f"system/{cell.values['system']['name']}")
+        _refuse_taken_out(own, cell)
         for row in cell.rows:
             mine = next((source for source in row.over if source.file == own), None)
             if mine is None:
@@ -217,6 +221,22 @@ def refuse_beaten(found: Composition) -> None:
             raise UserError(
                 f"{own} ({mine.path}) has no effect at {cell.key}: {_where(winner)} is narrower, "
                 f"{row.key} stays {hydra(winner.value)}; say {winner.path} there too"
+            )
+
+
+def _refuse_taken_out(own: str, cell: ComposedCell) -> None:
+    """The same where the narrower setting is a null, and so no row is left."""
+    shown = {source.path for row in cell.rows for source in (row.source, *row.over)}
+    for path, value in _below(cell, "system"):
+        said = cell.files.of(path)
+        mine = bool(said) and cell.files.name(said[-1][0]) == own
+        if value is None or not mine or path in shown or not _applies(path, cell):
+            continue
+        by = _taking_out(path, cell)
+        if by is not None and by.file.startswith("conf/system/") and by.file != own:
+            raise UserError(
+                f"{own} ({path}) has no effect at {cell.key}: {_where(by)} is narrower and takes "
+                f"it out (null); say {by.path} there too"
             )
 
 

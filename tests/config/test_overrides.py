@@ -343,6 +343,27 @@ def test_a_sites_setting_that_its_base_says_more_narrowly_is_refused(
     assert narrower != path and narrower.startswith("system.")
 
 
+VARIABLE = "HIPBLASLT_TUNING_OVERRIDE_FILE"
+ON_VULTR = ON_ASUS.replace("asustek-mi325x", "vultr-mi325x-epyc-9554")
+LLAMA = ("experiment=vultr-v5.1", "benchmark=llama2-70b-99.9")
+
+
+def test_a_sites_setting_that_its_base_takes_out_more_narrowly_is_refused(tmp_path: Path) -> None:
+    """Vultr's base has null for this variable in Server, below the hardware and the scenario."""
+    site = tmp_path / "acme-mi325x.yaml"
+    said = f"  engine: {{environment: {{{VARIABLE}: /tuned.txt}}}}\n"
+    site.write_text(f"{ON_VULTR}{said}", encoding="utf-8")
+    message = refused(*LLAMA, "scenario=Server", site=site)
+    assert message.startswith(f"--site acme-mi325x.yaml (system.engine.environment.{VARIABLE}) has")
+    assert "conf/system/vultr-mi325x-epyc-9554.yaml (system.engine." in message
+    narrower = message.rpartition("; say ")[2].removesuffix(" there too")
+    assert "takes it out (null)" in message and narrower.endswith(f"Server.environment.{VARIABLE}")
+    # Where nothing takes it out, it acts; and so it does if the file says it as narrowly.
+    plan = make(ROOT, [*LLAMA, "scenario=Offline"], site)
+    (run,) = [job for job in plan.jobs if job.step == "performance_run"]
+    assert _config(run)["engine"]["environment"][VARIABLE] == "/tuned.txt"
+
+
 def test_a_benchmark_that_says_its_own_rate_is_no_base() -> None:
     """rehearsal-cpu has rates of the usual benchmark, and this one has others."""
     plan = make(ROOT, ["experiment=rehearsal-gpt-oss", "scenario=Offline"])
