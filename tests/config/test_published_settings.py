@@ -7,7 +7,7 @@ import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from bench import settings as published
 from tests.conftest import ROOT, planned, planned_alone
 
 TABLE = ROOT / "docs/reference/published-settings.md"
@@ -69,6 +70,12 @@ def row_of(setting: str) -> Row:
     return next(row for row in rows() if fnmatchcase(setting, row.setting))
 
 
+def unlisted(names: Iterable[str]) -> list[str]:
+    """Settings that the table says nothing of."""
+    known = rows()
+    return [name for name in names if not any(fnmatchcase(name, row.setting) for row in known)]
+
+
 @cache
 def configs() -> dict[tuple[str, ...], dict[str, Any]]:
     unpublished = (
@@ -90,10 +97,77 @@ def configs() -> dict[tuple[str, ...], dict[str, Any]]:
 def test_every_setting_has_a_row_and_every_row_a_setting() -> None:
     counts = Counter(setting["benchmark"] for setting in settings())
     assert counts == {"llama2-70b": 404, "mixtral-8x7b": 168, "llama3.1-405b": 130}
+    assert unlisted(setting["setting"] for setting in settings()) == []
     used = {row_of(setting["setting"]).setting for setting in settings()}
     assert used == {row.setting for row in rows()}
     assert {row.becomes for row in rows()} == {"passed", "replaced", "recorded"}
     assert all(row.because for row in rows() if row.becomes == "recorded" or row.where == "always")
+
+
+FILE = """
+benchmark_name: tiny
+vllm_env_config: {VLLM_TINY: 1}
+vllm_engine_config: {block_size: 32}
+vllm_sampling_config: {temperature: 0.0, min_p: 0.1}
+harness_config:
+  sorting: {buckets: [60, 40]}
+  preload: True
+ray_config: {nodes: 2}
+"""
+"""In the form of AMD's files, with three settings that none of them has."""
+
+
+def test_a_setting_that_the_table_lacks_is_found() -> None:
+    read = published.settings(FILE)
+    assert read == {
+        "benchmark_name": "tiny",
+        "env.VLLM_TINY": "1",
+        "engine.block_size": "32",
+        "sampling.temperature": "0.0",
+        "sampling.min_p": "0.1",
+        "harness.sorting.buckets": "60 40",
+        "harness.preload": "True",
+        "ray_config.nodes": "2",
+    }
+    assert unlisted(read) == ["sampling.min_p", "harness.preload", "ray_config.nodes"]
+
+
+def test_what_the_golden_table_lacks_has_too_much_or_has_otherwise_is_named() -> None:
+    read = {("tiny", "offline", name): value for name, value in published.settings(FILE).items()}
+    lines = ["benchmark,file,setting,value", *(",".join((*key, read[key])) for key in read)]
+    table = dict(published.tabled("\n".join(lines)))
+    assert list(published.differences(read, table)) == []
+    table["tiny", "offline", "engine.block_size"] = "16"
+    table["tiny", "x", "y"] = "1"
+    del table["tiny", "offline", "harness.preload"]
+    assert list(published.differences(read, table)) == [
+        "tiny offline engine.block_size: published '32', in the table '16'",
+        "tiny offline harness.preload: published 'True', in the table None",
+        "tiny x y: published None, in the table '1'",
+    ]
+
+
+POWER: Mapping[tuple[str, str], tuple[int, int]] = {
+    ("llama2-70b", "offline_mi300x"): (1400, 1),
+    ("llama2-70b", "server_mi300x"): (1300, 1),
+    ("llama2-70b", "interactive_mi300x"): (2000, 0),
+    ("llama2-70b", "offline_mi325x"): (1700, 0),
+    ("llama2-70b", "server_mi325x"): (1600, 0),
+    ("llama2-70b", "interactive_mi325x"): (1700, 0),
+    ("mixtral-8x7b", "offline_mi300x"): (1500, 0),
+    ("mixtral-8x7b", "server_mi300x"): (1500, 0),
+    ("mixtral-8x7b", "offline_mi325x"): (1500, 0),
+    ("mixtral-8x7b", "server_mi325x"): (1500, 0),
+}
+"""The clock in MHz and the pstate that AMD's scripts/power_settings.sh sets before a scenario; on
+MI355X it sets none."""
+
+
+@pytest.mark.parametrize("file", CELLS)
+def test_clocks_are_those_of_amds_script(file: tuple[str, str]) -> None:
+    power = configs()[CELLS[file]]["engine"]["power"]
+    mhz, pstate = POWER.get(file, (0, 0))
+    assert power == {"perf_determinism_mhz": mhz, "soc_pstate": pstate}
 
 
 def test_the_harness_variables_of_amd_are_never_said_to_act() -> None:
