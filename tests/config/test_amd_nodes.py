@@ -164,6 +164,50 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {role: home / role / "manifest.json" for role in ("model", "dataset")}
 
 
+class Rehearsed:
+    """Performance runs of a cell, on machines whose tools print what is recorded, up to the start
+    of the engine processes. `begun`: the engines that would have been started."""
+
+    def __init__(self, job: Job, inputs: dict[str, Path], home: Path, patch: Any) -> None:
+        self.config = PerformanceRunConfig.model_validate_json(job.config)
+        self.begun: list[EngineLoop] = []
+        self._home, self._patch = home, patch
+        assert isinstance(self.config.engine, RocmVllmEngine)
+        environment = home / "image/manifest.json"
+        environment.parent.mkdir(parents=True)
+        listed = ROOT / f"conf/options/{self.config.engine.build}.json"
+        shutil.copy(listed, environment.with_name(options.FILE))
+        self._inputs = {**inputs, "environment": environment}
+
+        def start(loop: EngineLoop) -> None:
+            self.begun.append(loop)
+            raise Started
+
+        patch.setattr(EngineLoop, "start", start)
+        patch.setattr(accelerators, "FREED_S", 0.0)
+
+    def on(self, model: str) -> None:
+        folder = self._home / model
+        self._patch.setenv("PATH", install(folder / "tools", whole(model)))
+        (folder / "out").mkdir()
+        console: Any = SimpleNamespace(say=lambda text: None, progress=lambda label, of: None)
+        out = Workspace(folder / "out")
+        execute("PerformanceOnly", self.config, self._inputs, out, console)
+
+    def require_start_on(self, own: str) -> None:
+        """There, and on no other machine."""
+        with pytest.raises(Started):
+            self.on(own)
+        assert len(self.begun) == 1 and len(self.begun[0].prompts) == 24576
+        conf = (self._home / own / "out/user.conf").read_text(encoding="utf-8")
+        assert f"target_qps = {self.config.loadgen.target_qps:g}" in conf
+        for other in set(MODELS) - {own}:
+            said = f"there are 8 × .*{other.upper()}; nothing was meas"
+            with pytest.raises(UserError, match=said):
+                self.on(other)
+        assert len(self.begun) == 1
+
+
 @pytest.mark.parametrize("number", range(ROWS))
 def test_the_run_of_a_row_comes_to_the_start_of_its_engines_on_its_machine_alone(
     number: int, inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -171,41 +215,9 @@ def test_the_run_of_a_row_comes_to_the_start_of_its_engines_on_its_machine_alone
     """The run itself, with its own checks: LoadGen's version, the engine's list of what it takes,
     accelerators, weights, prompts, user.conf."""
     key = sorted(jobs())[number]
-    own, begun = HARDWARE[key.split("/")[0]], []
-    config = PerformanceRunConfig.model_validate_json(jobs()[key].config)
-    assert isinstance(config.engine, RocmVllmEngine)
-    build = config.engine.build
-    environment = tmp_path / "image/manifest.json"
-    environment.parent.mkdir()
-    shutil.copy(ROOT / f"conf/options/{build}.json", environment.with_name(options.FILE))
-
-    def start(loop: EngineLoop) -> None:
-        begun.append(loop)
-        raise Started
-
-    monkeypatch.setattr(EngineLoop, "start", start)
-    monkeypatch.setattr(accelerators, "FREED_S", 0.0)
-    console: Any = SimpleNamespace(say=lambda text: None, progress=lambda label, of: None)
-
-    def run_on(model: str) -> Path:
-        folder = tmp_path / model
-        monkeypatch.setenv("PATH", install(folder / "tools", whole(model)))
-        out = folder / "out"
-        out.mkdir()
-        found = {**inputs, "environment": environment}
-        execute("PerformanceOnly", config, found, Workspace(out), console)
-        return out
-
-    with pytest.raises(Started):
-        run_on(own)
-    assert len(begun) == 1 and len(begun[0].prompts) == 24576
-    assert bool(begun[0].stops) == ("mixtral" in key)
-    conf = (tmp_path / own / "out/user.conf").read_text(encoding="utf-8")
-    assert f"target_qps = {config.loadgen.target_qps:g}" in conf
-    for other in set(MODELS) - {own}:
-        with pytest.raises(UserError, match=f"there are 8 × .*{other.upper()}; nothing was meas"):
-            run_on(other)
-    assert len(begun) == 1
+    rehearsed = Rehearsed(jobs()[key], inputs, tmp_path, monkeypatch)
+    rehearsed.require_start_on(HARDWARE[key.split("/")[0]])
+    assert bool(rehearsed.begun[0].stops) == ("mixtral" in key)
 
 
 @pytest.mark.parametrize("hardware", sorted(set(HARDWARE.values())))
@@ -322,27 +334,46 @@ def files() -> set[Path]:
     return found | set((ROOT / ".envs").iterdir())
 
 
+SITE = """
+# @package _global_
+defaults: [{base}, _self_]
+system: {{name: acme, submitter: Acme, id: acme-8}}
+"""
+"""Two values of a machine of one's own, besides its name."""
+
+
 @pytest.mark.parametrize(
-    ("edited", "hardware"),
+    ("experiment", "base", "more", "hardware"),
     [
-        (("experiment=dell-v5.1",), "mi300x"),
-        (("experiment=vultr-v5.1",), "mi325x"),
+        ("dell-v5.1", "dell-mi300x", (), "mi300x"),
+        ("vultr-v5.1", "vultr-mi325x-epyc-9554", (), "mi325x"),
         # Its own engine is closed software: AMD's takes its place.
-        (("experiment=supermicro-v5.1", "engine=llama2-70b"), "mi325x"),
+        ("supermicro-v5.1", "supermicro-mi325x", ("engine=llama2-70b",), "mi325x"),
     ],
 )
-def test_a_row_of_a_partner_passes_with_two_edited_values_at_most(
-    edited: tuple[str, ...], hardware: str, tmp_path: Path
+def test_a_row_of_a_partner_comes_to_the_start_of_its_engines_with_two_edited_values(
+    experiment: str,
+    base: str,
+    more: tuple[str, ...],
+    hardware: str,
+    inputs: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert len(edited) <= 2
-    plan = planned(*edited, "benchmark=llama2-70b-99.9", "scenario=Offline")
-    job = next(job for job in plan.jobs if job.step == "performance_run")
-    assert job.limitation is None
+    site = tmp_path / "acme.yaml"
+    site.write_text(SITE.format(base=base), encoding="utf-8")
+    cell = ("benchmark=llama2-70b-99.9", "scenario=Offline")
+    plan = make(ROOT, [f"experiment={experiment}", *more, *cell], site)
+    (job,) = (job for job in plan.jobs if job.step == "performance_run")
+    assert job.limitation is None and job.key.startswith("acme/")
     found = described(job, plan, hardware, tmp_path)
     assert [engine["HIP_VISIBLE_DEVICES"] for engine in found["engines"]] == list("01234567")
+    Rehearsed(job, inputs, tmp_path / "run", monkeypatch).require_start_on(hardware)
 
 
-def test_the_tutorials_machine_passes_with_the_file_that_it_shows(tmp_path: Path) -> None:
+def test_the_tutorials_machine_passes_with_the_file_that_it_shows(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = (ROOT / "docs/tutorial/partner-rerun.md").read_text(encoding="utf-8")
     example = next(
         part for part in re.findall(r"```yaml\n(.*?)```", text, re.S) if "acme-mi" in part
@@ -357,6 +388,7 @@ def test_the_tutorials_machine_passes_with_the_file_that_it_shows(tmp_path: Path
         home = tmp_path / str(number)
         home.mkdir()
         assert len(described(job, plan, "mi325x", home)["engines"]) == 8
+        Rehearsed(job, inputs, home / "run", monkeypatch).require_start_on("mi325x")
     described_as = next(job for job in plan.jobs if job.step == "describe")
     config = DescribeConfig.model_validate_json(described_as.config)
     require_true(config, machine(tmp_path / "machine"))
