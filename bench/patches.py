@@ -1,11 +1,11 @@
 """`python -m bench.patches`: do AMD's published patches still apply to their public commits?
 
-For each image of AMD's v5.1 submission whose vLLM is in a public repository: the patches that the
-plan names, in their order, read from the published submission, on the commit that the plan names.
-Nothing is checked out: git applies them to an index. Repositories come from GitHub, or from local
-ones that have these commits:
+For each image of AMD's v5.1 and v6.0 submissions whose vLLM is in a public repository: the patches
+that the plan names, in their order, read from the published submission, on the commit that the plan
+names. Nothing is checked out: git applies them to an index. Repositories come from GitHub, or are
+local ones that have these commits:
 
-    python -m bench.patches --published DIR --vllm DIR
+    python -m bench.patches --local DIR DIR
 
 With `--tree DIR` the patched Python source of the first image, Llama 2 70B's on MI300X and MI325X,
 is written there, for bench.generations.
@@ -19,26 +19,31 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from steps import ROOT
 from steps.plan.frozen import frozen_plan
 from steps.plan.plan import load
 
-PUBLISHED = "https://github.com/mlcommons/inference_results_v5.1"
+EXPERIMENTS = ("amd-v5.1", "amd-v6.0")
 FOLDER = "closed/AMD/setup/vllm_patches"
+"""Where v5.1's are; images of v6.0 name their own folder."""
+
+FULL = 40
+"""Digits of a commit's whole name."""
+
 LIMIT_S = 1800
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--published", default=PUBLISHED, help="repository or directory")
-    parser.add_argument("--vllm", help="repository or directory; else each image's own")
+    parser.add_argument("--local", type=Path, nargs="*", default=[], help="repositories here")
     parser.add_argument("--tree", type=Path, help="where the first image's vllm/ is written")
     options = parser.parse_args()
-    plan = load(frozen_plan(ROOT, ["experiment=amd-v5.1"]))
-    images = [json.loads(job.config) for job in plan.jobs if job.step == "container"]
+    plans = [load(frozen_plan(ROOT, [f"experiment={name}"])) for name in EXPERIMENTS]
+    jobs = [job for plan in plans for job in plan.jobs if job.step == "container"]
+    images = [json.loads(job.config) for job in jobs]
     failed = False
     with tempfile.TemporaryDirectory() as folder:
         for image in images:
@@ -48,16 +53,22 @@ def main() -> None:
             if "VLLM" not in given or not given["VLLM_SOURCE"].startswith("https://"):
                 print(f"{image['name']}: its vLLM is only in the base image, nothing to try")
                 continue
-            failed |= not tried(image["name"], given, options, Path(folder))
+            try:
+                whole = tried(image["name"], given, options, Path(folder) / image["name"])
+            except LookupError as error:
+                print(f"{image['name']}: NOT TRIED: {error}")
+                whole = False
+            failed |= not whole
     sys.exit(failed)
 
 
 def tried(name: str, given: Mapping[str, str], options: argparse.Namespace, home: Path) -> bool:
     """Whether all patches of an image apply; says so, one line each."""
-    published = having(options.published, given["PUBLISHED"], home / "published")
-    source = having(options.vllm or given["VLLM_SOURCE"], given["VLLM"], home / "vllm")
+    submission, folder = given["PUBLISHED"], given.get("PATCHES", FOLDER)
+    published = having(given["PUBLISHED_SOURCE"], submission, options.local, home / "published")
+    source = having(given["VLLM_SOURCE"], given["VLLM"], options.local, home / "vllm")
     objects = home / "objects"  # of patched files: the repository may be read-only
-    objects.mkdir(exist_ok=True)
+    objects.mkdir(parents=True)
     theirs = git(source, "rev-parse", "--absolute-git-dir").decode().strip()
     index = {
         **os.environ,
@@ -68,7 +79,7 @@ def tried(name: str, given: Mapping[str, str], options: argparse.Namespace, home
     git(source, "read-tree", given["VLLM"], environment=index)
     whole, tree = True, options.tree
     for patch in given["VLLM_PATCHES"].split():
-        text = git(published, "show", f"{given['PUBLISHED']}:{FOLDER}/{patch}.patch")
+        text = git(published, "show", f"{submission}:{folder}/{patch}.patch")
         done = subprocess.run(
             ["git", "-C", str(source), "apply", "--cached", "-"],
             input=text,
@@ -94,18 +105,24 @@ def written(source: Path, index: Mapping[str, str], tree: Path) -> None:
     subprocess.run(["tar", "-x", "-C", str(tree)], input=packed, check=True, timeout=LIMIT_S)
 
 
-def having(repository: str, commit: str, home: Path) -> Path:
+def having(repository: str, commit: str, local: Sequence[Path], home: Path) -> Path:
     """A repository on this machine that has the commit, without files if it had to be fetched."""
-    if Path(repository).is_dir():
-        return Path(repository)
-    if not home.is_dir():
-        subprocess.run(["git", "init", "--quiet", "--bare", str(home)], check=True)
-        git(home, "remote", "add", "origin", repository)
-    fetch = ("fetch", "--quiet", "--depth", "1", "--filter=blob:none", "origin")
+    for one in local:
+        known = ["git", "-C", str(one), "cat-file", "-e", f"{commit}^{{commit}}"]
+        if subprocess.run(known, stderr=subprocess.DEVNULL, timeout=LIMIT_S).returncode == 0:
+            return one
+    subprocess.run(["git", "init", "--quiet", "--bare", str(home)], check=True)
+    git(home, "remote", "add", "origin", repository)
+    # A commit that is named in short can't be asked for alone.
+    depth = ("--depth", "1") if len(commit) == FULL else ()
+    wanted = (commit,) if depth else ()
     try:
-        git(home, *fetch, commit)
+        git(home, "fetch", "--quiet", *depth, "--filter=blob:none", "origin", *wanted)
+        git(home, "cat-file", "-e", f"{commit}^{{commit}}")
     except subprocess.CalledProcessError:
-        sys.exit(f"{repository} can't be reached, or has no commit {commit}; name a local one")
+        raise LookupError(
+            f"{repository} can't be reached, or has no commit {commit}; name a local one"
+        ) from None
     git(home, "config", "remote.origin.promisor", "true")
     return home
 

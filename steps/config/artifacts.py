@@ -257,7 +257,7 @@ VALUES: Mapping[str, tuple[str, ...]] = {
 class RemoteDatasetConfig(Strict):
     """A dataset that can be planned only.
 
-    `name`: of the model that it is for. `recipe`: whose columns aren't published.
+    `name`: of the model that it is for. `recipe`: that this version doesn't read.
     `evaluation_count`: samples that runs would answer. `calibration_count`: samples that weights
     would be calibrated on. `files`: md5 of each, null if unknown.
     """

@@ -3,17 +3,23 @@
 import csv
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from steps.base.errors import UserError
+from steps.commands.preview import wheres
 from steps.config.engine import VllmArguments
 from steps.config.loadgen import Loadgen
 from steps.config.submission import Cell, SubmissionConfig
+from steps.machine.look import Look
+from steps.machine.probes.machine import Prober
 from steps.plan.plan import Job, Plan
+from steps.plan.unsupported import standings
 from steps.run.sut.user_conf import render_user_conf
 from tests.conftest import ROOT, planned
+from tests.recorded_machine import printing
 
 GOLDEN = ROOT / "tests/golden"
 WAN = "wan-2.2-t2v-a14b"
@@ -198,6 +204,46 @@ def test_gpt_oss_has_prompts_for_accuracy_and_for_test07(cells: Cells) -> None:
     scored = jobs["accuracy_run"].inputs["dataset"]
     assert jobs["accuracy_check"].inputs["dataset"] == scored != prompts
     assert "/gpt-oss-120b/accuracy-" in scored
+
+
+@pytest.mark.parametrize("token", ["", "hf_" + 34 * "x"])
+def test_a_plan_says_of_every_cell_where_it_runs(
+    plan: Plan, token: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine without accelerators, with and without a token of the hub."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    nothing = Look(Prober(run=printing({}), root=tmp_path))
+    standing = standings(json.loads(plan.model_dump_json()), tmp_path, nothing.missing)
+    found = wheres(plan, standing, {"HF_TOKEN": token, "HOME": str(tmp_path)})
+    assert len(found) == 12
+    for key, (where, says) in found.items():
+        nodes = {"amd-mi355x-87-v6.0": "11 nodes, each", "amd-mi355x-94-v6.0": "12 nodes, each"}
+        runs = f"runs on {nodes.get(key.split('/')[0], 'a node')} with 8 × AMD Instinct MI355X"
+        if "gpt-oss-120b" in key:
+            assert where == "never" and "LiveCodeBench" in says and "image" not in says
+        elif token:
+            assert (where, says) == ("elsewhere", runs)
+        else:
+            assert where == "brings" and "set HF_TOKEN" in says and says.endswith(f"it {runs}")
+
+
+def test_the_405b_has_an_image_for_each_of_its_scenarios(plan: Plan) -> None:
+    """AMD built the engines of both from other commits, and its description names both."""
+    jobs = {job.output: job for job in plan.jobs}
+    built = {}
+    for job in plan.jobs:
+        if job.step == "performance_run" and "405b" in job.key:
+            image = json.loads(jobs[job.inputs["environment"]].config)
+            built[job.key.rpartition("/")[2]] = (image["base"], image["arguments"])
+    for scenario, (vllm, aiter) in {
+        "Offline": ("11b6af528", "6af8b6874"),
+        "Interactive": ("ec38a7368", "b3a5f7225f54c4ebd55c4a60bab43a68c1a901f4"),
+    }.items():
+        _, given = built[scenario]
+        assert (given["VLLM"], given["AITER"]) == (vllm, aiter)
+        assert given["PATCHES"] == "open/AMD/setup/llama3.1-405b/patches"
+        assert "AITER_PATCHES" not in given
+    assert built["Offline"][0] != built["Interactive"][0]
 
 
 def test_a_cluster_uses_no_more_than_its_nodes_have() -> None:

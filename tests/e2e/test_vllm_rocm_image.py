@@ -149,7 +149,7 @@ def test_the_recipe_builds_what_the_plan_says(
         for key, value in planned_arguments.items()
     }
     config |= {"name": f"test-{name}", "base": STAND_IN, "python": "3.11", "probes": ["vllm"]}
-    config |= {"arguments": arguments, "host": ENGINE.model_dump()}
+    config |= {"arguments": arguments, "host": ENGINE.model_dump(), "ready": None}
     inputs = {
         "lock": ROOT / "envs/vllm-rocm.lock",
         "recipe": ROOT / "containers/vllm-rocm/Dockerfile",

@@ -16,8 +16,8 @@ CAPTIONS = "coco-2014"
 """The recipe of steps/prepare/captions.py."""
 
 UNREAD = {
-    "gpt-oss-120b": "neither columns nor digests of MLCommons' parquet files are public, and most "
-    "samples for accuracy are programs for LiveCodeBench's tests, which aren't in them",
+    "gpt-oss-120b": "MLCommons' parquet files aren't read, and most samples for accuracy are "
+    "programs for LiveCodeBench's tests, which aren't in them",
 }
 """Why others have no recipe, where it is known."""
 
