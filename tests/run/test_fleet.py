@@ -193,6 +193,19 @@ def test_an_engine_that_cannot_start_is_done_without_if_so_configured(
         assert running.manifest().result["degraded"][0] == "engine 0 of node 0 could not start"
 
 
+def test_one_engine_of_eight_that_does_not_come_up_is_one_sentence_before_loadgen_starts(
+    configs: dict[tuple[str, str], dict[str, Any]], artifacts: dict[str, Path], tmp_path: Path
+) -> None:
+    eight = {"placement": {"engines_per_node": 8}, "arguments": {"speeds": [1] * 8}}
+    config = merged(configs["performance_run", "Offline"], {"engine": eight})
+    running = Running("performance_run", config, artifacts, tmp_path, engines=8)
+    os.kill(running.first_engine(), signal.SIGKILL)
+    status, text = running.ended()
+    (error,) = [line for line in text.splitlines() if line.startswith("error:")]
+    assert status == 1 and "engine 0 was killed by SIGKILL at start" in error
+    assert not list(tmp_path.rglob("mlperf_log_*")), "LoadGen never began"
+
+
 @pytest.mark.parametrize("on_failure", ["fail", "redispatch"])
 def test_an_engine_that_is_stopped_at_start_is_not_waited_for(
     start: Start, on_failure: str
