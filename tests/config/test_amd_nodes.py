@@ -145,6 +145,30 @@ def test_a_row_passes_every_check_up_to_the_start_of_its_engines(
     assert own(key, tmp_path) == golden[key]
 
 
+@pytest.mark.parametrize(
+    ("cell", "devices"),
+    [
+        ("amd-mi355x-v6.0/llama2-70b-99.9/none/mxfp4/Server", list("01234567")),
+        (
+            "amd-mi355x-open-v6.0/llama3.1-405b-v6.0/depth-pruned-25/mxfp4/Offline",
+            ["0,1", "2,3", "4,5", "6,7"],
+        ),
+        (
+            "amd-mi355x-open-v6.0/llama3.1-405b-v6.0/depth-pruned-21/mxfp4/Interactive",
+            ["0,1,2,3,4,5,6,7"],
+        ),
+    ],
+)
+def test_a_cell_of_v6_has_an_engine_on_each_of_its_groups_of_accelerators(
+    cell: str, devices: list[str], tmp_path: Path
+) -> None:
+    plan = planned("experiment=amd-v6.0")
+    (job,) = (job for job in plan.jobs if (job.step, job.key) == ("performance_run", cell))
+    found = described(job, plan, "mi355x", tmp_path)
+    assert [engine["HIP_VISIBLE_DEVICES"] for engine in found["engines"]] == devices
+    assert len({engine["numa_node"] for engine in found["engines"]}) == min(len(devices), 2)
+
+
 class Started(Exception):
     """Raised where the processes of engines would be started."""
 
