@@ -47,7 +47,7 @@ checker, v5.1.1), and those that tools/submission/generate_final_report.py turns
 class Suite(Strict):
     """The scenarios that a type of system has to be measured in, and those that it may be."""
 
-    required: list[str]
+    required: Sequence[str]
     optional: Sequence[str] = ()
 
 
@@ -91,12 +91,12 @@ class Benchmark(Strict):
     bytes_per_sample: Mapping[str, int] | None = None
 
     @cached_property
-    def required(self) -> Mapping[str, list[str]]:
+    def required(self) -> Mapping[str, Sequence[str]]:
         """Scenarios by type of system."""
         return {kind: suite.required for kind, suite in self.scenarios.items()}
 
     @cached_property
-    def optional(self) -> Mapping[str, list[str]]:
+    def optional(self) -> Mapping[str, Sequence[str]]:
         """Scenarios by type of system."""
         return {kind: suite.optional for kind, suite in self.scenarios.items()}
 
@@ -104,7 +104,7 @@ class Benchmark(Strict):
     def limits(self) -> Mapping[str, Mapping[str, int]]:
         """Bounds on tokens, by scenario."""
         return {
-            scenario: dict(limit)
+            scenario: {str(of): bound for of, bound in limit.items()}
             for scenario, limit in self.given_limits.items()
             if "latency_ms" not in limit
         }
