@@ -153,8 +153,8 @@ class ComplianceCheckConfig(Judged):
     """What a compliance run is judged by.
 
     `scenario`: of the run. `test`: which one. `answer_type`: of the elements of a logged answer.
-    `eos_token_id`: the token, or tokens, that end an answer, and `max_tokens`: where it is cut;
-    None: no tokens. `rule`: the round's.
+    `eos_token_id`: the token, or tokens, that end an answer; None: no tokens. `max_tokens`: an
+    answer is cut there; None: it isn't. `rule`: the round's.
     `window`: which disturbances of the machine the verdict names. `official`: the benchmark whose
     bounds a test has; None: it has none. `scorer`: what TEST07 is scored by. `scores`: of TEST01
     alone; None: both runs have to answer alike.

@@ -216,8 +216,10 @@ def without_indices(line: bytes) -> bytes:
     if inside.translate(None, b"0123456789,"):
         return line
     framed = b",%b," % inside
-    # JSON has neither empty places nor leading zeros. Two zeros in a row are counted as one.
-    if b",," in framed or framed.count(b",0") != framed.count(b",0,"):
+    if b",," in framed:  # JSON has neither empty places nor leading zeros
+        return line
+    apart = framed.replace(b",", b",,")
+    if apart.count(b",0") != apart.count(b",0,"):
         return line
     return line[:start] + line[end:]
 
