@@ -17,13 +17,14 @@ import shutil
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
+from steps.base.yaml_text import mapping_of
 from steps.mlperf.loadgen import DETAIL
-from steps.mlperf.rounds import DIVISIONS, names, read_yaml
+from steps.mlperf.rounds import DIVISIONS, names
 from steps.submit.validate.findings import Finding, Severity
 from steps.submit.validate.official import Official, blame, run_official, same
 from steps.submit.validate.render import place
@@ -38,6 +39,9 @@ OPTIONS = ("--skip-extra-files-in-root-check", "--skip-extra-accuracy-files-chec
 
 UNPUBLISHED = ("accuracy-images-missing", "root-file", "root-directory")
 """Reprise's findings on the same."""
+
+INCOMPLETE = ("scenario-missing", "scenario-one-of")
+"""Reprise's findings where a scenario is left out because the checkout lacks its logs."""
 
 NOTHING, UNSEEN, OTHERWISE = "no result", "not looked at", "another value"
 """Codes of differences that are no finding of ours."""
@@ -77,35 +81,39 @@ class Judged:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """The results of one round. The times are CPU seconds."""
+    """The results of one round. The times are CPU seconds. `left_out`: results of the checkout that
+    neither has seen.
+    """
 
     report: Report
     official: Official
     ours_s: float
     theirs_s: float
+    left_out: tuple[str, ...] = ()
 
 
 def table(round_name: str) -> list[Entry]:
     """The reviewed differences of a round, in the order in which they are tried."""
-    return [Entry(**fields) for fields in read_yaml(TABLE).get(round_name, [])]
+    return [Entry(**fields) for fields in mapping_of(TABLE).get(round_name, [])]
 
 
 def judge(checkout: Path, official: Path, round_name: str, scratch: Path) -> Verdicts:
     """Run both on the same tree, which is made of links below `scratch`."""
     tree, left_out = linked(checkout, scratch / "tree")
-    print(f"{left_out} results are left out: the checkout lacks their logs")
+    print(f"{len(left_out)} results are left out: the checkout lacks their logs")
     theirs, theirs_s = _timed(lambda: run_official(official, tree, round_name, scratch, OPTIONS))
     report, ours_s = _timed(lambda: validate(tree, round_name))
-    return Verdicts(report, theirs, ours_s, theirs_s)
+    return Verdicts(report, theirs, ours_s, theirs_s, left_out)
 
 
-def linked(checkout: Path, target: Path) -> tuple[Path, int]:
-    """The divisions of a checkout as hard links, without the results whose logs aren't there.
+def linked(checkout: Path, target: Path) -> tuple[Path, tuple[str, ...]]:
+    """The divisions of a checkout as hard links, and the results that are left out because their
+    logs aren't there.
 
     Stored copies of a repository lack its largest files, the logs of rgat among them, and of power
     meters.
     """
-    left_out = 0
+    left_out: list[str] = []
     for division in DIVISIONS:
         if (checkout / division).is_dir():
             shutil.copytree(
@@ -115,11 +123,11 @@ def linked(checkout: Path, target: Path) -> tuple[Path, int]:
         logs = (*LOGS, METER) if (result / METER).parent.is_dir() else LOGS
         if (result / "performance").is_dir() and not all((result / log).exists() for log in logs):
             shutil.rmtree(result)
-            left_out += 1
+            left_out.append(str(result.relative_to(target)))
             for parent in (result.parent, result.parent.parent):
                 if not any(parent.iterdir()):
                     parent.rmdir()
-    return target, left_out
+    return target, tuple(left_out)
 
 
 def _link(source: str, target: str) -> None:
@@ -144,9 +152,10 @@ def _used() -> float:
 def differing(found: Verdicts) -> Iterator[Judged]:
     """Every finding on a result or a tree that the official checker accepts, and the reverse."""
     blamed = blame(found.report)
+    incomplete = {str(PurePosixPath(path).parent) for path in found.left_out}
     seen: set[Finding] = set()
     for row in found.report.rows:
-        errors = [item for item in blamed[row.path] if item.code not in UNPUBLISHED]
+        errors = [item for item in blamed[row.path] if _judged(item, incomplete)]
         seen.update(blamed[row.path])
         if row.path not in found.official.accepted and not errors:
             yield Judged(row.path, False, NOTHING, _refusal(found.official, row.path))
@@ -163,8 +172,16 @@ def differing(found: Verdicts) -> Iterator[Judged]:
     for item in found.report.findings:
         home = "/".join(item.path.split("/")[:2])
         other = item.severity is Severity.ERROR and item not in seen
-        if other and home in accepted and item.code not in UNPUBLISHED:
+        if other and home in accepted and _judged(item, incomplete):
             yield Judged(home, True, item.code, f"{place(item)}: {item.what}")
+
+
+def _judged(item: Finding, incomplete: Container[str]) -> bool:
+    """Whether a finding says something of the submission, not of the checkout; `incomplete` are
+    the models' folders from which results are left out.
+    """
+    lacking = item.code in INCOMPLETE and item.path in incomplete
+    return item.code not in UNPUBLISHED and not lacking
 
 
 def _refusal(official: Official, path: str) -> str:

@@ -354,9 +354,10 @@ def _metrics(gate: Gates | Bounds) -> dict[str, dict[str, float | bool]]:
 
 
 def _accuracy(job: Job, benchmark: Benchmark, folder: Path) -> dict[str, Any]:
-    bounds = {**benchmark.accuracy_max, **benchmark.accuracy_min}
+    bounds = {**benchmark.accuracy.maximum, **benchmark.accuracy.minimum}
     printed = [
-        f"{LABELS[name][0]} {benchmark.accuracy_min.get(name, 0.0) + 0.001:.4f}" for name in bounds
+        f"{LABELS[name][0]} {benchmark.accuracy.minimum.get(name, 0.0) + 0.001:.4f}"
+        for name in bounds
     ]
     _text(folder / "accuracy.txt", f"\nResults\n\n{{{', '.join(printed)}}}\n")
     for kind, stems in benchmark.extra_accuracy_files.items():

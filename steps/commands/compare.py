@@ -144,7 +144,7 @@ def _pair(pair: Pair) -> list[str]:
     else:
         remark = f" ({pair.remark})" if pair.remark else ""
         head = f"{pair.title}: B {100 * (pair.ratio - 1):+.2f} % against A{remark}"
-    lines = [head, *_columns("numbers", pair.numbers, percent=True)]
+    lines = [head, *_columns("numbers", pair.numbers, percent=pair.ratio is not None)]
     if pair.configuration:
         return [*lines, *_columns("configuration, where it differs", pair.configuration)]
     return [*lines, "  configuration: no difference in keys that both state"]

@@ -153,7 +153,8 @@ class ComplianceCheckConfig(Judged):
     """What a compliance run is judged by.
 
     `scenario`: of the run. `test`: which one. `answer_type`: of the elements of a logged answer.
-    `eos_token_id`: the token, or tokens, that end an answer; None: no tokens. `rule`: the round's.
+    `eos_token_id`: the token, or tokens, that end an answer; None: no tokens. `max_tokens`: an
+    answer is cut there; None: it isn't. `rule`: the round's.
     `window`: which disturbances of the machine the verdict names. `official`: the benchmark whose
     bounds a test has; None: it has none. `scorer`: what TEST07 is scored by. `scores`: of TEST01
     alone; None: both runs have to answer alike.
@@ -163,6 +164,7 @@ class ComplianceCheckConfig(Judged):
     test: ComplianceTest
     answer_type: Literal["byte", "float32", "int32", "int64"]
     eos_token_id: int | tuple[int, ...] | None
+    max_tokens: Positive | None
     rule: Test
     window: WindowBounds
     official: Name | None = None

@@ -140,7 +140,7 @@ def _tokens(
     where = f"{config.test} of {config.scenario} fails"
     complaints = (
         *tokens.complaints(found, where, config.rule.min_samples),
-        *tokens.unended(found, where, ends),
+        *tokens.unended(found, where, ends, config.max_tokens),
     )
     if detail.get("effective_accuracy_log_sampling_target") == 0:
         words = f"{where}: the run was not under its audit.config"

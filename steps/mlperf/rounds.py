@@ -4,15 +4,20 @@ Hydra composes the same files for the plan; a test keeps the two readings equal.
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Mapping, Sequence
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
+
+from pydantic import Field, ValidationError, field_validator
 
 from steps import ROOT
-from steps.base.errors import UserError
+from steps.base.errors import UserError, explain
+from steps.base.strict import Positive, Strict
+from steps.base.yaml_text import mapping_of
 from steps.mlperf.compliance import Test
+
+Kind = TypeVar("Kind", bound=Strict)
 
 ROUNDS = ROOT / "conf/round"
 SCENARIOS = ("Offline", "Server", "Interactive", "SingleStream", "MultiStream")
@@ -39,46 +44,88 @@ checker, v5.1.1), and those that tools/submission/generate_final_report.py turns
 """
 
 
-@dataclass(frozen=True)
-class Benchmark:
-    """One benchmark of a round. Counts are samples; `limits` and `target_latency_ms` are p99.
+class Suite(Strict):
+    """The scenarios that a type of system has to be measured in, and those that it may be."""
 
-    `limits` maps scenarios to bounds on tokens (`ttft_ms`, `tpot_ms`), `target_latency_ms` to the
-    bound on the setting that LoadGen logs. `required` and `optional` map a type of system to
-    scenarios. `accuracy_min` and `accuracy_max` map metrics to inclusive bounds, or scenarios to
-    such maps. `extra_accuracy_files` maps a directory beside accuracy.txt to the stems of the files
-    it must hold. `bytes_per_sample`: what the rules count as moved "in" to the accelerators and
-    "out" of them. `mlperf_conf`: keys that LoadGen's own file sets differently from others.
+    required: Sequence[str]
+    optional: Sequence[str] = ()
+
+
+class Accuracy(Strict):
+    """Inclusive bounds by metric, or by scenario and metric."""
+
+    minimum: Mapping[str, Any]
+    maximum: Mapping[str, Any]
+
+
+class Benchmark(Strict):
+    """One benchmark of a round. Counts are samples; limits and targets are p99.
+
+    `scenarios`: by type of system. `given_limits` maps scenarios to bounds on tokens ("ttft_ms",
+    "tpot_ms") or to one on the whole answer ("latency_ms"), which LoadGen logs as a setting;
+    `given_targets` to what it logs besides. `extra_accuracy_files` maps a directory beside
+    accuracy.txt to the stems of the files it must hold. `bytes_per_sample`: what the rules count as
+    moved "in" to the accelerators and "out" of them. `mlperf_conf`: keys that LoadGen's own file
+    sets differently from others.
     """
 
-    performance_sample_count: int
-    dataset_size: int
+    performance_sample_count: Positive
+    dataset_size: Positive
     compliance_tests: list[str]
-    required: Mapping[str, list[str]]
-    optional: Mapping[str, list[str]]
-    accuracy_min: Mapping[str, Any]
-    accuracy_max: Mapping[str, Any]
-    limits: Mapping[str, Mapping[str, int]]
-    target_latency_ms: Mapping[str, int]
-    offline_min_samples: int | None = None
-    accuracy_sample_count: int | Mapping[str, int] | None = None
+    scenarios: Mapping[str, Suite]
+    accuracy: Accuracy
+    given_limits: Mapping[str, Mapping[Literal["ttft_ms", "tpot_ms", "latency_ms"], int]] = Field(
+        alias="limits"
+    )
+    given_targets: Mapping[str, int] = Field(default={}, alias="target_latency_ms")
+    offline_min_samples: Positive | None = None
+    accuracy_sample_count: Positive | Mapping[str, Positive] | None = None
     loadgen_model: str | None = None
     equal_issue: bool = False
     token_latencies: bool = False
-    result_keys: Mapping[str, str] = field(default_factory=dict)
-    units: Mapping[str, str] = field(default_factory=dict)
-    extra_accuracy_files: Mapping[str, list[str]] = field(default_factory=dict)
-    eos_token_ids: list[int] = field(default_factory=list)
-    mlperf_conf: Mapping[str, float] = field(default_factory=dict)
+    result_keys: Mapping[str, str] = {}
+    units: Mapping[str, str] = {}
+    extra_accuracy_files: Mapping[str, list[str]] = {}
+    eos_token_ids: Sequence[int] = ()
+    mlperf_conf: Mapping[str, int | float] = {}
     bytes_per_sample: Mapping[str, int] | None = None
+
+    @cached_property
+    def required(self) -> Mapping[str, Sequence[str]]:
+        """Scenarios by type of system."""
+        return {kind: suite.required for kind, suite in self.scenarios.items()}
+
+    @cached_property
+    def optional(self) -> Mapping[str, Sequence[str]]:
+        """Scenarios by type of system."""
+        return {kind: suite.optional for kind, suite in self.scenarios.items()}
+
+    @cached_property
+    def limits(self) -> Mapping[str, Mapping[str, int]]:
+        """Bounds on tokens, by scenario."""
+        return {
+            scenario: {str(of): bound for of, bound in limit.items()}
+            for scenario, limit in self.given_limits.items()
+            if "latency_ms" not in limit
+        }
+
+    @cached_property
+    def target_latency_ms(self) -> Mapping[str, int]:
+        """Bounds on the setting that LoadGen logs, by scenario."""
+        whole = {
+            scenario: limit["latency_ms"]
+            for scenario, limit in self.given_limits.items()
+            if "latency_ms" in limit
+        }
+        return {**whole, **self.given_targets}
 
     def minimum(self, scenario: str) -> Mapping[str, float]:
         """Lower bounds by metric."""
-        return _of_scenario(self.accuracy_min, scenario)
+        return _of_scenario(self.accuracy.minimum, scenario)
 
     def maximum(self, scenario: str) -> Mapping[str, float]:
         """Upper bounds by metric."""
-        return _of_scenario(self.accuracy_max, scenario)
+        return _of_scenario(self.accuracy.maximum, scenario)
 
     def accuracy_samples(self, scenario: str) -> int:
         """How many samples an accuracy run must answer."""
@@ -92,8 +139,7 @@ class Benchmark:
         return self.accuracy_samples(scenario) == self.dataset_size
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(Strict):
     """Where a submitter's files lie: names of folders beside its results/ and systems/.
 
     `measurements` and `compliance`: None where those files lie in the result's own folder.
@@ -130,8 +176,7 @@ class Layout:
         return name == first if not rest else name.startswith(first) and name.endswith(rest[-1])
 
 
-@dataclass(frozen=True)
-class Round:
+class Round(Strict):
     """One round. `result_keys` are the keys of benchmarks that name no other.
 
     `exact_files`: run_1 and accuracy/ hold no other files. `open_images`: open results too owe the
@@ -156,6 +201,12 @@ class Round:
     system_fields_network: list[str]
     system_fields_optional: list[str]
     measurement_fields: list[str]
+
+    @field_validator("benchmarks", mode="before")
+    @classmethod
+    def without_those_that_left(cls, benchmarks: object) -> object:
+        """A null removes what an earlier round has."""
+        return _without_nulls(benchmarks) if isinstance(benchmarks, Mapping) else benchmarks
 
     def official(self, model: str) -> str | None:
         """The official name of a model's directory; None without one."""
@@ -182,7 +233,7 @@ def _number(name: str) -> list[int]:
 @cache
 def usual() -> str:
     """The round of whatever names none: that of `conf/config.yaml`."""
-    groups = read_yaml(ROOT / "conf/config.yaml")["defaults"]
+    groups = mapping_of(ROOT / "conf/config.yaml")["defaults"]
     return str(next(one["round"] for one in groups if isinstance(one, Mapping) and "round" in one))
 
 
@@ -191,17 +242,12 @@ def load(name: str) -> Round:
     """Raises UserError for a round without data."""
     if name not in names():
         raise UserError(f"there are no rules of round {name!r}; choose one of {', '.join(names())}")
-    rules = table(name)
-    for key in ("accuracy_factor_99", "accuracy_factor_99_9", "tokens_per_sample_tolerance"):
-        del rules[key]  # gates of the rehearsal, which has a reference of its own
-    benchmarks = {
-        model: _benchmark(entry)
-        for model, entry in rules.pop("benchmarks").items()
-        if entry is not None
-    }
-    tests = {test: Test(**entry) for test, entry in rules.pop("compliance").items()}
-    layout = Layout(**rules.pop("layout"))
-    return Round(benchmarks=benchmarks, compliance=tests, layout=layout, **rules)
+    rules = {key: value for key, value in table(name).items() if key not in OF_REHEARSALS}
+    return _typed(Round, rules, name)
+
+
+OF_REHEARSALS = ("accuracy_factor_99", "accuracy_factor_99_9", "tokens_per_sample_tolerance")
+"""Gates of the rehearsal, which has a reference of its own."""
 
 
 @cache
@@ -212,7 +258,7 @@ def layouts() -> tuple[Layout, ...]:
 
 @cache
 def _layout(name: str) -> Layout:
-    return Layout(**table(name)["layout"])
+    return _typed(Layout, table(name).get("layout"), name, "layout")
 
 
 @cache
@@ -233,16 +279,36 @@ def table(name: str) -> dict[str, Any]:
 
 @cache
 def _file(name: str) -> Mapping[str, Any]:
-    return read_yaml(ROUNDS / f"{name}.yaml")
+    return mapping_of(ROUNDS / f"{name}.yaml")
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Reads one of our own mappings, with libyaml where PyYAML has it: ten times as fast."""
-    import yaml
+def _bases(name: str) -> list[str]:
+    """The rounds that a file names under `defaults`, and theirs, the nearest first."""
+    own = [base for base in reversed(_file(name).get("defaults", [])) if base != "_self_"]
+    return [one for base in own for one in (base, *_bases(base))]
 
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    found: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), loader)
-    return found
+
+def _typed(kind: type[Kind], value: object, name: str, *above: str) -> Kind:
+    """The value at the keys `above` of a round. Raises UserError naming the file and the key."""
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        # A misspelt key is missing too: the file is that of the wrong one.
+        first = min(error.errors(), key=lambda one: one["type"] == "missing")
+        place = tuple(map(str, (*above, *first["loc"])))
+        said = ".".join((*above, explain(error)))
+        raise UserError(f"{_file_with(name, place)}: {said}; fix it there") from error
+
+
+def _file_with(name: str, place: Sequence[str]) -> Path:
+    """The file of a round, or of those that it builds on, that sets this key; its own if none."""
+    for one in (name, *_bases(name)):
+        found: Any = _file(one)
+        for key in place:
+            found = found.get(key) if isinstance(found, Mapping) else None
+        if found is not None:
+            return ROUNDS / f"{one}.yaml"
+    return ROUNDS / f"{name}.yaml"
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -254,21 +320,6 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
             value = _merged(below, value)
         result[key] = value
     return result
-
-
-def _benchmark(entry: Mapping[str, Any]) -> Benchmark:
-    own = _without_nulls(entry)
-    suites, accuracy, limits = (own.pop(key) for key in ("scenarios", "accuracy", "limits"))
-    whole = {scenario: limit["latency_ms"] for scenario, limit in limits.items() if len(limit) == 1}
-    return Benchmark(
-        required={suite: entry["required"] for suite, entry in suites.items()},
-        optional={suite: entry["optional"] for suite, entry in suites.items() if len(entry) > 1},
-        accuracy_min=accuracy["minimum"],
-        accuracy_max=accuracy["maximum"],
-        limits={scenario: limit for scenario, limit in limits.items() if scenario not in whole},
-        target_latency_ms={**whole, **own.pop("target_latency_ms", {})},
-        **own,
-    )
 
 
 def _without_nulls(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Where a cell leaves the rules of its round. A tree with any departure may not be submitted."""
 
 from steps.config.checks import PerformanceCheckConfig
-from steps.plan.specs.shared import SPARE
+from steps.plan.specs.shared import LOADGEN_SLACK
 
 REHEARSED = "dress rehearsal: small weights and data stand in for the benchmark's"
 
@@ -40,7 +40,7 @@ def _offline_samples(check: PerformanceCheckConfig) -> int | None:
     loadgen, rules = check.loadgen, check.rules
     if check.scenario != "Offline" or loadgen.min_query_count is None:
         return None
-    promised = SPARE * loadgen.target_qps * loadgen.least_ms(rules) / 1000
+    promised = LOADGEN_SLACK * loadgen.target_qps * loadgen.least_ms(rules) / 1000
     issued = max(loadgen.min_query_count, int(promised))
     copy = loadgen.sample_count(rules) if rules.equal_issue else 1
     return -(-issued // copy) * copy

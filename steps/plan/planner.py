@@ -23,6 +23,7 @@ from steps.config.runtime import Runtime
 from steps.config.scale import DRESS, Scale, scale_of
 from steps.config.scheduler import Scheduler
 from steps.config.submission import Cell
+from steps.mlperf import rounds
 from steps.plan import capacity
 from steps.plan.cell import Steps, typed
 from steps.plan.departures import departures
@@ -469,6 +470,7 @@ class Planner:
     def _whole(self, cells: list[Cell], overrides: list[str]) -> None:
         first = self._jobs["performance_run", cells[0].key]
         round_name = str(json.loads(first.config)["rules"]["round"])
+        rounds.load(round_name)  # Hydra takes any key, and a misspelt one has no effect
         submitters = {
             str(json.loads(job.config)["fields"]["submitter"])
             for (step, _), job in self._jobs.items()

@@ -80,6 +80,7 @@ def value_cell(value: float | None, unit: str) -> Cell:
         "times": f"{value:.2f}×",
         "percent": f"{value:.2f} %",
         "percent more": f"{value:+.2f} %",
+        "billion parameters": f"{value:.4g} {unit}",
     }
     return Cell(texts.get(unit, f"{value:,.10g} {unit}"), sort=value)
 

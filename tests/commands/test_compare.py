@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,6 +96,45 @@ def test_a_metric_is_the_same_under_both_names() -> None:
 def test_another_model_is_said(model: str, remark: str) -> None:
     text = rendered(compare(own(row(100.0)), own(row(1609.0, model=model))))
     assert remark in text
+
+
+def test_a_larger_system_is_compared_by_its_parts_too() -> None:
+    pair = ["6.0-0001/llama2-70b-99.9/Offline", "6.0-0002/llama2-70b-99.9/Offline"]
+    found = compare(*map(side, pair))
+    [(node, accelerator)] = [one.numbers[1:3] for one in found.pairs]
+    assert (node.what, node.a, node.b) == ("result per node, Tokens/s", "94,737.27", "103,480.00")
+    assert (accelerator.a, accelerator.b) == ("11,978.28", "12,935.00"), "87 and 8, not 88"
+    head = "B -90.07 % against A (of 87 and 8 accelerators: +7.99 % per accelerator)"
+    assert head in rendered(found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"nodes": 2}, ["node", "accelerator"]),
+        ({"nodes": 2, "accelerators_per_node": 4}, ["node"]),
+        ({"accelerators_per_node": 4}, ["accelerator"]),
+        ({"nodes": None}, []),
+        ({"nodes": 2, "unit": "Latency (ms)"}, []),
+        ({}, []),
+    ],
+)
+def test_parts_are_shown_where_their_counts_differ_and_say_something(
+    changes: dict[str, Any], named: list[str]
+) -> None:
+    one, other = row(100.0, nodes=1, accelerators_per_node=8), {"nodes": 1, **changes}
+    if "unit" in changes:
+        one = one.model_copy(update={"unit": changes["unit"]})
+    two = row(200.0, **{"accelerators_per_node": 8, **other})
+    [pair] = compare(own(one), own(two)).pairs
+    parts = [change.what for change in pair.numbers if " per " in change.what]
+    assert parts == [f"result per {name}, Tokens/s" for name in named]
+    assert bool(named) == (" per " in pair.remark)
+
+
+def test_what_is_not_compared_has_no_percentage() -> None:
+    text = rendered(compare(own(row(100.0)), own(row(1.0, unit="Samples/s"))))
+    assert "result, Tokens/s and Samples/s" in text and " %" not in text
 
 
 def test_several_results_pair_by_precision_and_platform() -> None:

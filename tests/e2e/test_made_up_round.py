@@ -3,6 +3,7 @@ and the layout of its trees, and a new version of an engine. No file of steps/ k
 
 import json
 import shutil
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -100,9 +101,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ran(clone: Path) -> Path:
-    """The whole experiment on null engines, which only this clone submits."""
+    """The whole experiment on null engines, which only this clone submits, far from Greenwich."""
     edit(clone / "steps/submit/submission/verdicts.py", '"vllm", "diff', '"vllm", "null", "diff')
-    status, text = reproduce(clone, "experiment=seven")
+    status, text = reproduce(clone, "experiment=seven", environment={"TZ": "Asia/Kolkata"})
     assert status == 0, text
     return clone
 
@@ -178,6 +179,17 @@ def test_the_tree_lies_as_the_round_says_and_holds(ran: Path) -> None:
     assert status == 1
     assert "the tree has the layout of v7.0, not v6.0" in text
     assert "performance-seed" in text
+
+
+@pytest.mark.e2e
+def test_no_time_zone_keeps_a_tree_from_being_submitted(ran: Path) -> None:
+    """LoadGen writes local time with a Z behind it, and when queries began in UTC."""
+    log = logged(ran / RUNS / "Offline/performance_run")
+    local = datetime.fromisoformat(str(log["test_datetime"]).removesuffix("Z"))
+    begun = datetime.strptime(str(log["power_begin"]), "%m-%d-%Y %H:%M:%S.%f")
+    assert abs(local - begun - timedelta(hours=5.5)) < timedelta(minutes=5)
+    summary = json.loads((ran / HOME / "report/summary.json").read_text(encoding="utf-8"))
+    assert summary["may_be_submitted"] is True
 
 
 @pytest.mark.e2e

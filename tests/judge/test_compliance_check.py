@@ -64,14 +64,22 @@ def test_an_answer_cut_at_its_limit_passes_but_does_not_count(body: list[int]) -
     assert found.terminated == 0
 
 
-@given(st.lists(BODY, min_size=2))
-def test_answers_of_several_lengths_without_an_end_show_wrong_ids(bodies: list[list[int]]) -> None:
-    """Those of one length were all cut at the limit, and no rule asks them for an end."""
+@given(st.lists(BODY, min_size=1), st.integers(1, 20))
+def test_answers_below_the_limit_without_an_end_show_wrong_ids(
+    bodies: list[list[int]], most: int
+) -> None:
+    """Those that were cut at the limit no rule asks for an end."""
     found = examine(map(answer, bodies), {EOS}, timed=True)
-    said = [one.code for one in unended(found, "TEST06", [EOS])]
-    assert said == (["end"] if len(set(map(len, bodies))) > 1 else [])
+    said = [one.code for one in unended(found, "TEST06", [EOS], most)]
+    assert said == (["end"] if any(len(body) != most for body in bodies) else [])
     ended = examine(map(answer, [*bodies, [3, EOS]]), {EOS}, timed=True)
-    assert list(unended(ended, "TEST06", [EOS])) == []
+    assert list(unended(ended, "TEST06", [EOS], most)) == []
+
+
+def test_answers_that_were_all_cut_at_the_limit_show_no_wrong_ids() -> None:
+    found = examine([answer([3] * 160), answer([4] * 160)], {EOS}, timed=True)
+    assert list(unended(found, "TEST06", [EOS], 160)) == []
+    assert [one.code for one in unended(found, "TEST06", [EOS], 1024)] == ["end"]
 
 
 @given(BODY)

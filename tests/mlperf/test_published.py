@@ -291,7 +291,7 @@ def test_reference_scores_are_those_of_the_rules(round_name: str) -> None:
         (name, metric): minimum / score
         for name, benchmark in rules.items()
         for metric, score in table.reference_scores(round_name, name).items()
-        if isinstance(minimum := benchmark.accuracy_min.get(metric), float)
+        if isinstance(minimum := benchmark.accuracy.minimum.get(metric), float)
     }
     assert found
     assert {key: share for key, share in found.items() if not 0.98999 < share < 0.99901} == {}

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from steps.base.errors import UserError
 from steps.mlperf import rounds
+from steps.plan.make import make
 from tests.conftest import ROOT, planned
 
 GOLDEN = json.loads((ROOT / "tests/golden/rounds.json").read_text(encoding="utf-8"))
@@ -65,6 +66,77 @@ def test_rounds_are_listed_by_their_numbers(
         (tmp_path / f"{name}.yaml").touch()
     monkeypatch.setattr(rounds, "ROUNDS", tmp_path)
     assert rounds.names() == ["v6.0", "v6.1", "v10.0"]
+
+
+KEYS = """\
+defaults: [v5.1, _self_]
+name: v9.0
+"""
+
+
+def given_rounds(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """v5.1, and this text as a round that builds on it."""
+    (folder / "v5.1.yaml").write_bytes((rounds.ROUNDS / "v5.1.yaml").read_bytes())
+    (folder / "v9.0.yaml").write_text(text, encoding="utf-8")
+    monkeypatch.setattr(rounds, "ROUNDS", folder)
+    for name in ("load", "layouts", "_layout", "_file"):
+        monkeypatch.setattr(rounds, name, cache(getattr(rounds, name).__wrapped__))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("compliance: {TEST06: {min_sampels: 1}}", "compliance.TEST06.min_sampels: no such key"),
+        ("benchmarks: {resnet: {dataset_sise: 5}}", "benchmarks.resnet.dataset_sise: no such key"),
+        ("benchmarks: {resnet: {dataset_size: 0}}", "benchmarks.resnet.dataset_size: input"),
+        ("benchmarks: {resnet: {limits: {Server: 1}}}", "benchmarks.resnet.limits.Server: input"),
+        ("benchmarks: {new: {dataset_size: 5}}", "benchmarks.new.performance_sample_count: field"),
+        ("benchmarks: {resnet: {scenarios: {edge: {requird: []}}}}", "benchmarks.resnet.scenarios"),
+        ("benchmarks: []", "benchmarks: input should be"),
+        ("layout: {kode: src}", "layout.kode: no such key"),
+        ("exact_file: true", "exact_file: no such key"),
+        ("seeds: {qsl_rng_seed: abc}", "seeds.qsl_rng_seed: input should be a valid integer"),
+    ],
+)
+def test_a_fault_of_a_rounds_file_is_named(
+    text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_rounds(tmp_path, monkeypatch, f"{KEYS}{text}\n")
+    with pytest.raises(UserError) as error:
+        rounds.load("v9.0")
+    assert str(error.value).startswith(f"{tmp_path}/v9.0.yaml: {said}")
+    assert "\n" not in str(error.value)
+
+
+def test_a_fault_of_a_rounds_file_is_found_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Equal issue is off where no key says so, and the tree would be refused after the runs."""
+    given_rounds(tmp_path, monkeypatch, KEYS)
+    base = tmp_path / "v5.1.yaml"
+    base.write_text(base.read_text("utf-8").replace("equal_issue", "equal_isue"))
+    with pytest.raises(UserError, match=r"v5\.1\.yaml: .*equal_isue: no such key"):
+        make(ROOT, ["experiment=amd-v5.1", "benchmark=llama2-70b-99.9", "scenario=Offline"])
+
+
+def test_a_fault_is_in_the_file_that_has_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_rounds(tmp_path, monkeypatch, KEYS)
+    base = tmp_path / "v5.1.yaml"
+    base.write_text(base.read_text("utf-8").replace("calibration_requi", "calibration_rqui"))
+    for name in ("v5.1", "v9.0"):
+        with pytest.raises(UserError, match=r"v5\.1\.yaml: .*calibration_rquired: no such key"):
+            rounds.load(name)
+
+
+@pytest.mark.parametrize("text", ["a: [", "- a", "", "defaults: [v3.0, _self_]"])
+def test_a_file_of_no_round_is_refused_in_a_sentence(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_rounds(tmp_path, monkeypatch, text)
+    with pytest.raises(UserError, match=r"v[93]\.0\.yaml can't be read: "):
+        rounds.load("v9.0")
 
 
 def test_whatever_names_no_round_has_that_of_a_plan() -> None:
@@ -127,7 +199,7 @@ def test_a_model_is_official_by_its_own_name_or_by_an_alias() -> None:
     assert found.official("llama2-70b-99") == "llama2-70b-99"
     assert found.official(alias) == model
     assert found.official("nobodys-model") is None
-    gone = replace(found, benchmarks={})
+    gone = found.model_copy(update={"benchmarks": {}})
     assert gone.official(alias) is None, "no longer part of the round"
 
 

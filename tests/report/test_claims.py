@@ -11,6 +11,7 @@ from steps.report.claims import model
 from steps.report.claims.evaluate import ClaimResult, agrees, evaluate
 from steps.report.claims.model import Claim, Ledger, Stated
 from steps.report.comparison import tolerances
+from steps.report.ledger import value_cell
 from tests.synthetic import published_row as row
 
 TOLERANCES = tolerances.Tolerances(
@@ -302,3 +303,8 @@ def test_tolerances_are_checked(tmp_path: Path) -> None:
     path.write_text("partner: {v9.9: {MI300X: 0.03}}\n" + claims)
     with pytest.raises(UserError, match="other"):
         tolerances.load(path)
+
+
+def test_a_number_of_parameters_has_the_digits_that_it_is_known_by() -> None:
+    assert value_cell(523.6363636, "billion parameters").text == "523.6 billion parameters"
+    assert value_cell(1042110.0, "Tokens/s").text == "1,042,110 Tokens/s"

@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from steps.base.errors import UserError
+from steps.plan.specs.shared import LOADGEN_SLACK
 
 MIDDLE = (0.2, 0.7)
 """The shares of answers between which an engine counts as full."""
 
 FEWEST = 100
-LOADGEN_SLACK = 1.1
-"""LoadGen's Offline query has this many times target_qps x min_duration samples (loadgen.cc)."""
-
 SPARE = 1.02
 """The engine may be so much faster in the next run, and still be busy for the whole duration."""
 

@@ -121,7 +121,7 @@ def _scored(chosen: argparse.Namespace, rules: Round) -> verify.Scored:
     official = rules.official(chosen.benchmark)
     if official is None:
         raise UserError(f"round {rules.name} has no benchmark {chosen.benchmark!r}")
-    metrics = tuple(rules.benchmarks[official].accuracy_min)
+    metrics = tuple(rules.benchmarks[official].accuracy.minimum)
     return verify.Scored(official, metrics, tuple(chosen.scores))
 
 

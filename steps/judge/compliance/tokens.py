@@ -75,17 +75,19 @@ def complaints(found: Findings, where: str, min_samples: int) -> Iterator[Compla
         yield Complaint(code=CODES[what], words=f"{where}: sample {index} {what}")
 
 
-def unended(found: Findings, where: str, ends: Sequence[int]) -> Iterator[Complaint]:
-    """Whether no answer of a system that keeps them ends in such a token: with wrong ids the check
-    of ends could not fail. Answers that are all of one length were cut at the most that may be
-    generated, as those of weights that lost their layers are.
+def unended(
+    found: Findings, where: str, ends: Sequence[int], max_tokens: int | None
+) -> Iterator[Complaint]:
+    """Whether answers of a system that keeps them end before `max_tokens` and none in such a token:
+    with wrong ids the check of ends could not fail. Weights that lost their layers may well answer
+    until they are cut there.
     """
     named = " or ".join(map(str, ends))
-    if not found.terminated and len(found.lengths) > 1:
+    if not found.terminated and found.lengths - {max_tokens}:
         yield Complaint(
             code="end",
-            words=f"{where}: no answer ends in token {named}, so the end-of-sequence check shows "
-            "nothing",
+            words=f"{where}: no answer ends in token {named} and not all were cut at {max_tokens} "
+            "tokens, so the end-of-sequence check shows nothing",
             fix="is benchmark.generation.eos_token_id the model's?",
         )
 

@@ -13,9 +13,10 @@ from steps.base.arguments import Parser, UsageError
 from steps.base.console import plain_output
 from steps.base.errors import UserError, shown
 from steps.base.record import require_writable, unwritable, write_atomically
+from steps.base.yaml_text import mapping_of
 from steps.judge.scoring.command import IMAGES, declare
 from steps.judge.scoring.whole import samples_of
-from steps.mlperf.rounds import load, read_yaml
+from steps.mlperf.rounds import load
 from steps.prepare.samples import UNPICKLING
 
 DIGESTS = {"inception": "6726825d"}
@@ -75,7 +76,7 @@ def published() -> set[str]:
     """md5 of the tables that MLCommons publishes, as conf/benchmark/ has them."""
     found: set[str] = set()
     for path in (CONF / "benchmark").glob("*.yaml"):
-        dataset = read_yaml(path).get("benchmark", {}).get("dataset", {})
+        dataset = mapping_of(path).get("benchmark", {}).get("dataset", {})
         found |= {dataset.get(part, {}).get("md5") for part in ("evaluation", "calibration")}
     return found - {None}
 

@@ -70,15 +70,16 @@ def run_cost(config: Config, facts: Facts, samples: float, logged: float) -> Cos
     )
 
 
-SPARE = 1.1
-"""LoadGen's Offline query has so many times the samples of the least duration (LoadGen 5.1.2)."""
+LOADGEN_SLACK = 1.1
+"""LoadGen's Offline query has this many times target_qps x min_duration samples (loadgen.cc)."""
 
 
 def performance_cost(key: str, config: Config, facts: Facts, logged: float = 0) -> Cost:
     """A LoadGen run in PerformanceOnly mode: its length follows from the rules, not the dataset."""
     loadgen, rules = config["loadgen"], config["rules"]
     duration_s = (loadgen["min_duration_ms"] or rules["min_duration_ms"]) / 1000
-    due = duration_s * loadgen["target_qps"] * (SPARE if config["scenario"] == "Offline" else 1)
+    slack = LOADGEN_SLACK if config["scenario"] == "Offline" else 1
+    due = duration_s * loadgen["target_qps"] * slack
     copy = loadgen["performance_sample_count_override"] or rules["performance_sample_count"]
     if "size" not in config["generation"]:
         # Equal issue: LoadGen rounds up to whole copies of the dataset (facts of LoadGen 5.1.2).

@@ -133,7 +133,7 @@ def _pair(mine: Result, theirs: Result, a: Side, b: Side) -> Pair:
     else:
         ratio = theirs.number / mine.number
     numbers = [
-        Change(what=f"result, {mine.unit}", a=_text(mine.value), b=_text(theirs.value)),
+        Change(what=f"result, {_units(mine, theirs)}", a=_text(mine.value), b=_text(theirs.value)),
         *_rates(mine, theirs),
         *(
             Change(what=what, a=_text(_fact(mine, name)), b=_text(_fact(theirs, name)))
@@ -173,15 +173,35 @@ def _pair(mine: Result, theirs: Result, a: Side, b: Side) -> Pair:
 def _rates(mine: Result, theirs: Result) -> list[Change]:
     """Per node and per accelerator, where the two have different counts."""
     found = []
-    for what, name in (("node", "nodes"), ("accelerator", "accelerators")):
-        counts = [getattr(result, name) for result in (mine, theirs)]
-        if None not in counts and counts[0] != counts[1]:
-            a, b = (
-                None if r.value is None else r.value / n
-                for r, n in zip((mine, theirs), counts, strict=True)
-            )
-            found.append(Change(what=f"result per {what}, {mine.unit}", a=_text(a), b=_text(b)))
+    for what, name in PARTS:
+        shares = _shares(mine, theirs, name)
+        if shares is not None:
+            a, b = (_share(value) for value in shares)
+            found.append(Change(what=f"result per {what}, {mine.unit}", a=a, b=b))
     return found
+
+
+PARTS = (("node", "nodes"), ("accelerator", "accelerators"))
+"""What a system may have several of, and the property of a result that counts them."""
+
+
+def _shares(mine: Result, theirs: Result, count: str) -> tuple[float, float] | None:
+    """Both throughputs over how many each has; None where that says nothing: both have as many, one
+    doesn't say, or what was measured is a latency.
+    """
+    a, b = (getattr(result, count) for result in (mine, theirs))
+    divisible = mine.unit == theirs.unit and mine.unit.endswith("/s")
+    if not (divisible and a and b and mine.value and theirs.value) or a == b:
+        return None
+    return mine.value / a, theirs.value / b
+
+
+def _share(value: float) -> str:
+    return f"{value:,.2f}" if value >= 100 else f"{value:.6g}"
+
+
+def _units(mine: Result, theirs: Result) -> str:
+    return " and ".join(dict.fromkeys((mine.unit, theirs.unit)))
 
 
 def _accuracy(mine: Result, theirs: Result) -> list[Change]:
@@ -201,9 +221,20 @@ def _printed(metric: str) -> str:
 
 
 def _remark(mine: Result, theirs: Result) -> str:
-    """A small or pruned model may be measured under a benchmark's name."""
+    """A small or pruned model may be measured under a benchmark's name, and a larger system is
+    faster by its size.
+    """
+    found = []
     one, other = (_LEVEL.sub("", result.model.replace("_", ".")) for result in (mine, theirs))
-    return "" if one == other else f"of different models, {mine.model} and {theirs.model}"
+    if one != other:
+        found.append(f"of different models, {mine.model} and {theirs.model}")
+    for what, count in reversed(PARTS):
+        shares = _shares(mine, theirs, count)
+        if shares is not None:
+            counts = f"{getattr(mine, count)} and {getattr(theirs, count)} {what}s"
+            found.append(f"of {counts}: {100 * (shares[1] / shares[0] - 1):+.2f} % per {what}")
+            break
+    return "; ".join(found)
 
 
 _LEVEL = re.compile(r"-9\d(\.\d)?$")

@@ -7,7 +7,7 @@ from enum import Enum
 from functools import cache
 from pathlib import Path
 
-from steps.mlperf.rounds import read_yaml
+from steps.base.yaml_text import mapping_of
 
 CODES = Path(__file__).with_name("codes.yaml")
 SHOWN = 20
@@ -52,7 +52,7 @@ class Finding:
 @cache
 def codes() -> Mapping[str, Code]:
     """All codes, in the order of the table."""
-    table = read_yaml(CODES)
+    table = mapping_of(CODES)
     return {
         name: Code(name, Severity(fields.pop("severity")), **fields)
         for name, fields in table.items()

@@ -184,14 +184,15 @@ def _result(path: str, root: str) -> str:
 
 
 def _accepted(table: Path, root: str) -> dict[str, tuple[str, str, str]]:
-    if not table.is_file():
-        return {}
-    with table.open(encoding="utf-8", errors="replace", newline="") as stream:
-        return {
-            _result(row["Location"], root): (row["Result"], row["Units"], row["Accuracy"])
-            for row in csv.DictReader(stream)
-            if row.get("Location") and row.get("Units")
-        }
+    """Where power was measured too, a second row has it."""
+    found: dict[str, tuple[str, str, str]] = {}
+    if table.is_file():
+        with table.open(encoding="utf-8", errors="replace", newline="") as stream:
+            for row in csv.DictReader(stream):
+                if row.get("Location") and row.get("Units"):
+                    value = (row["Result"], row["Units"], row["Accuracy"])
+                    found.setdefault(_result(row["Location"], root), value)
+    return found
 
 
 def _crash(lines: list[str]) -> str:

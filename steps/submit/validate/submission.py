@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -300,8 +300,8 @@ def _model(
 
 def _check_required(
     path: str,
-    required: list[str],
-    optional: list[str],
+    required: Sequence[str],
+    optional: Sequence[str],
     found: set[str],
     open_division: bool,
     findings: Findings,

@@ -63,9 +63,12 @@ def said(
         (home / name).write_text(lines + program, encoding="utf-8")
 
     def run(
-        *, truncated: tuple[str, ...] = (), published: dict[str, float] | None = None
+        *,
+        truncated: tuple[str, ...] = (),
+        published: dict[str, float] | None = None,
+        power: tuple[dict[str, object], ...] = (),
     ) -> list[str]:
-        write("submission_checker.py", CHECKER, ROWS=rows)
+        write("submission_checker.py", CHECKER, ROWS=[*rows, *power])
         write("truncate_accuracy_log.py", TRUNCATION, NAMES=truncated)
         found = [
             {
@@ -92,6 +95,12 @@ def test_tools_that_agree_are_said_to(said: Callable[..., list[str]]) -> None:
         "official truncate_accuracy_log.py: 0 differences",
         "official generate_final_report.py: 0 differences",
     ]
+
+
+def test_measured_power_is_no_other_result(said: Callable[..., list[str]]) -> None:
+    """The checkers write it as a second row of the same result."""
+    row = {"Location": trees.SERVER, "Result": 10434.7, "Units": "Watts", "Accuracy": ""}
+    assert said(power=(row,))[1] == "no result is judged differently"
 
 
 def test_a_log_that_the_tool_would_shorten_is_named(said: Callable[..., list[str]]) -> None:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from steps.mlperf.detail import without_indices
@@ -593,6 +593,8 @@ def test_another_dataset_says_nothing_of_speed(fresh_v6: Path) -> None:
 
 
 @given(st.text("0123456789,] -.x", max_size=30))
+@example("0,0")
+@example("0,0,01")
 def test_a_list_of_indices_is_skipped_only_if_it_is_one(inside: str) -> None:
     line = f':::MLLOG {{"key": "loaded_qsl_set", "value": [{inside}], "time_ms": 1}}'.encode()
     short = without_indices(line)

@@ -131,10 +131,14 @@ def test_what_a_checkout_lacks_is_left_out_of_both(
     root = fresh_tree()
     (root / OFFLINE_LOG).unlink()
     tree, left_out = linked(root, tmp_path / "linked")
-    assert left_out == 1
+    assert left_out == (OFFLINE,)
     assert not (tree / OFFLINE).exists()
     assert (tree / SERVER).is_dir()
     assert (root / OFFLINE).is_dir()
+    found = verdicts(tree)
+    where = f"{Path(OFFLINE).parent}: Offline is required"
+    assert Judged(SERVER, False, "scenario-missing", where) in differing(found)
+    assert {item.code for item in differing(replace(found, left_out=left_out))} == set()
 
 
 @pytest.mark.parametrize("round_name", names())
