@@ -154,14 +154,24 @@ def gate(plan: Plan) -> Gates:
 
 
 def answers(
-    plan: Plan, precision: str, weights: Path, frame: Any, stops: list[list[int]], home: Path
+    plan: Plan,
+    precision: str,
+    weights: Path,
+    frame: Any,
+    stops: list[list[int]],
+    home: Path,
+    arguments: Mapping[str, int] | None = None,
 ) -> list[list[int]]:
-    """The engine of this precision's accuracy run answers, in its environment."""
+    """The engine of this precision's accuracy run answers, in its environment. `arguments`: of the
+    engine, in place of the run's own.
+    """
     job = next(
         job for job in plan.jobs if job.step == "accuracy_run" and f"/{precision}/" in job.key
     )
+    config = json.loads(job.config)
+    config["engine"]["arguments"] |= arguments or {}
     task = {
-        "config": json.loads(job.config),
+        "config": config,
         "weights": str(weights.resolve()),
         "prompts": [list(map(int, tokens)) for tokens in frame["tok_input"]],
         "stops": stops,

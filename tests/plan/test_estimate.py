@@ -58,6 +58,18 @@ def test_small_pictures_are_scored_sooner() -> None:
     assert one.seconds is not None and one.seconds < 120 and "small images" in one.basis
 
 
+def test_programs_in_two_quick_languages_are_scored_sooner(amd: Plan) -> None:
+    found = costs(planned("experiment=rehearsal-mixtral-full", "scenario=Offline"))
+    _, quick = found["accuracy_check", "rehearsal-mixtral-cpu/rehearsal-mixtral/none/bf16/Offline"]
+    assert quick.seconds == pytest.approx(5000 / 45) and "in C++ and Python" in quick.basis
+    slow = [
+        one
+        for (step, key), (_, one) in costs(amd).items()
+        if step == "accuracy_check" and "/mixtral-8x7b/" in key
+    ]
+    assert slow and all(one.seconds == 1000 for one in slow)
+
+
 def test_stable_diffusions_logs_are_of_its_pixels(amd: Plan) -> None:
     found = costs(amd)
     of: dict[str, list[Cost]] = {"accuracy_run": [], "compliance_run": [], "performance_run": []}

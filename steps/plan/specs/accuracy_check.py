@@ -21,6 +21,9 @@ SANDBOXED = ("mixtral-8x7b",)
 NETWORKS = ("clip", "inception")
 """What pictures are scored with, and whose weights the user brings."""
 
+QUICK = frozenset({"cpp", "python"})
+"""Languages of the embedded programs: how many a second was measured for these two alone."""
+
 WHOLE_PIXELS = 224
 """The side of what CLIP ViT-B/32 looks at: only small networks score smaller pictures."""
 
@@ -76,7 +79,8 @@ def cost(key: str, config: Config, facts: Facts) -> Cost:
     if scorer == "rehearsal":
         return short(key, config, facts)
     kind = _kind(config)
-    count = facts.samples / 3 if kind == "code" else facts.samples  # a third of them is code
+    code = scorer in SANDBOXED
+    count = facts.samples / 3 if code else facts.samples  # a third of them is code
     basis = f"{scorer}: {rates[kind]:g} answers of {kind} scored in a second ({PLACE})"
     return Cost(count / rates[kind], 0.01, basis=basis, rough=True)
 
@@ -85,7 +89,9 @@ def _kind(config: Config) -> str:
     """What kind of answer is scored: conf/estimates.yaml says how many of it in a second."""
     if weights := config["weights"]:
         return "small images" if weights["side_pixels"] < WHOLE_PIXELS else "images"
-    return "code" if config["scorer"] in SANDBOXED else "text"
+    if config["scorer"] in SANDBOXED:
+        return "code in C++ and Python" if QUICK.issuperset(config["languages"]) else "code"
+    return "text"
 
 
 SPEC = StepSpec(
