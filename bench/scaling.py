@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, pairwise
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from bench import ratios, subjects
-from bench.forks import forked
+from bench.forks import Fork, forked
 from bench.kills import descendants
 from bench.subjects import OUTPUT_TOKENS, Measured
 from steps.base.console import Console
@@ -204,7 +205,7 @@ def clusters(seconds: float, rounds: int) -> None:
     )
     found: dict[str, list[float]] = {name: [] for name in CLUSTERS}
     for number in range(1, rounds + 1):
-        part = offline([1.0], queries, tpot_ms)
+        part = _part(queries, tpot_ms)
         for name, cluster in CLUSTERS.items():
             speeds = speeds_of(cluster.speeds, number)
             wanted = part * sum(speeds)
@@ -215,9 +216,18 @@ def clusters(seconds: float, rounds: int) -> None:
                 first = sum(map(len, cluster.nodes[: cluster.lost]))
                 lost = range(first, first + len(cluster.nodes[cluster.lost]))
                 found[name].append(_without(speeds, lost, total, tpot_ms, seconds, wanted))
-        columns = [f"{name} {values[-1]:.3f}" for name, values in found.items()]
-        print(f"{number}: {'; '.join(columns)}; load {os.getloadavg()[0]:.1f}", flush=True)
+            print(
+                f"{number}: {name} {found[name][-1]:.3f}; load {os.getloadavg()[0]:.1f}", flush=True
+            )
     ratios.keep("offline-clusters", "work done over the sum of the parts'", 0.97, found)
+
+
+def _part(queries: int, tpot_ms: float) -> float:
+    """Tokens per second of one engine alone: the mean of several that run at once, as how long the
+    last answers of one take is chance."""
+    configs = [settings([1.0], queries + extra, tpot_ms) for extra in range(0, PLACES, PLACES // 4)]
+    begun = [Fork(partial(measure, config, None)) for config in configs]
+    return mean(fork.result().tokens_per_second for fork in begun)
 
 
 def _without(
@@ -249,9 +259,20 @@ def _kill(pid: int, lost: range, home: Path, after_s: float) -> None:
     while not list(home.glob(f"**/{DETAIL}")):
         time.sleep(0.05)
     time.sleep(after_s)
-    workers = [child for child, line in descendants(pid) if WORKER in line]
+    engines = in_order(child for child, line in descendants(pid) if WORKER in line)
     for number in lost:
-        os.kill(workers[number], signal.SIGKILL)
+        os.kill(engines[number], signal.SIGKILL)
+
+
+def in_order(pids: Iterable[int]) -> list[int]:
+    """Processes of this machine as they were started; /proc lists them in any order."""
+    return sorted(pids, key=_started)
+
+
+def _started(pid: int) -> tuple[int, int]:
+    """Several are started in one tick of the kernel's clock."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return int(fields[19]), pid
 
 
 def main() -> None:
