@@ -25,7 +25,13 @@ from tests.hosts import Host
 pytestmark = pytest.mark.e2e
 
 PODMAN = EngineAddress(engine="podman", socket="unix:///run/podman/podman.sock")
-KNOWN = {"node-a": Host("mi325x"), "node-b": Host("mi300x"), "node-c": Host("mi300x", count=7)}
+KNOWN = {
+    "node-a": Host("mi325x"),
+    "node-b": Host("mi300x"),
+    "node-c": Host("mi300x", count=7),
+    **{f"mi300x-{number}": Host("mi300x") for number in range(8)},
+    **{f"mi325x-{number}": Host("mi325x") for number in range(2)},
+}
 LIMIT_S = 900
 PER_NODE = 2
 
@@ -76,6 +82,15 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     ):
         patch.setenv("PATH", environment["PATH"])
         yield home
+
+
+CLUSTERS = {
+    "2 nodes": {"mi300x": 2},
+    "3 nodes": {"mi300x": 3},
+    "4 nodes": {"mi300x": 4},
+    "8 nodes": {"mi300x": 8},
+    "4 and 2 nodes": {"mi300x": 4, "mi325x": 2},
+}
 
 
 def asked(*names: str, scenario: str = "Offline") -> list[str]:
@@ -144,4 +159,26 @@ def test_a_node_with_seven_of_eight_is_named_before_loadgen_starts(clone: Path) 
     assert status != 0
     assert "node-c: there are 7 × AMD Instinct MI300X" in text
     assert "Traceback" not in text
+    assert containers(clone) == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_clusters_of_every_published_size(clone: Path, name: str) -> None:
+    """One command, both scenarios, a container on every node."""
+    counts = CLUSTERS[name]
+    names = [f"{kind}-{number}" for kind, count in counts.items() for number in range(count)]
+    groups = [f"{{hardware: acme-{kind}, nodes: {count}}}" for kind, count in counts.items()]
+    of = asked(*names, scenario="Offline,Server")
+    chosen = [*of, f"cluster.groups=[{','.join(groups)}]", "hardware=acme-mi300x"]
+    status, text = reproduce(clone, *chosen, *UNTIL, limit_s=LIMIT_S)
+    assert status == 0, text
+    for scenario in ("Offline", "Server"):
+        runs = clone.glob(f"results/null-engine/runs/acme/*/*/*/{scenario}/performance_run")
+        (newest,) = runs
+        engines = Manifest.read(newest / "manifest.json").result["engines"]
+        assert len(engines) == len(names) * PER_NODE
+        where = {engine["name"].partition("(")[2].partition(",")[0] for engine in engines}
+        assert where == set(names)
+        assert all(engine["samples"] for engine in engines) or scenario == "Server"
     assert containers(clone) == []
