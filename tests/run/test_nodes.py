@@ -175,7 +175,7 @@ KNOWN = {
     "node-g": Host("mi300x", ahead_s=240),
     "node-h": Host("mi300x", disk_gb=2),
     "node-i": Host("mi300x"),
-    "node-s": Host("mi300x", slow_s=30),
+    "node-s": Host("mi300x", slow_s=40),
     "node-t": Host("mi300x", taken=2),
 }
 
@@ -336,12 +336,12 @@ def test_a_host_that_answers_too_slowly_is_named(
 ) -> None:
     monkeypatch.setenv("PATH", ssh["PATH"])
     asked = config(made[1], cluster="ssh", hosts=["node-a", "node-s"])
-    asked["engine"]["start_limit_s"] = 16
+    asked["engine"]["start_limit_s"] = 30  # of which its agents may take three quarters
     running = Running("performance_run", asked, inputs, tmp_path, 0, python)
     status, text = running.ended()
     assert status == 1
     (line,) = [line for line in text.splitlines() if line.startswith("error: ")]
-    assert line.startswith("error: node-s gave no answer in time") and "node-a" not in line
+    assert ": node-s gave no answer in time" in line and "node-a" not in line
     assert "Traceback" not in text
     end_of(agents())
 
