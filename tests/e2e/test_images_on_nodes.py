@@ -157,7 +157,7 @@ def test_a_node_with_seven_of_eight_is_named_before_loadgen_starts(clone: Path) 
         clone, *asked("node-a", "node-c", scenario="Server"), *UNTIL, limit_s=LIMIT_S
     )
     assert status != 0
-    assert "node-c: there are 7 × AMD Instinct MI300X" in text
+    assert "8 × AMD Instinct MI300X on host node-c, but there are 7 × AMD Instinct MI300X" in text
     assert "Traceback" not in text
     assert containers(clone) == []
 
