@@ -120,10 +120,9 @@ def test_a_preempted_job_is_named_and_what_had_ended_is_kept(clone: Path) -> Non
     number = ask("sbatch", "--parsable", *urgent).strip()
     status, text = begun.ended(LIMIT_S)
     assert status != 0 and "Traceback" not in text
-    errors = [line for line in text.splitlines() if line.startswith("error: ")]
-    assert errors and all("others were preferred to it (Slurm job " in line for line in errors), (
-        text
-    )
+    *errors, last = [line for line in text.splitlines() if line.startswith("error: ")]
+    assert errors and last.startswith("error: nothing is left to wait for but jobs that"), text
+    assert all("others were preferred to it (Slurm job " in line for line in errors), text
     first = [run for run in runs() if run["JobId"] not in before]
     assert {run["JobState"] for run in first} <= {"PREEMPTED", "COMPLETED"}
     assert number not in {run["JobId"] for run in first}
