@@ -42,6 +42,7 @@ accelerator: {{model: AMD Instinct {model}, memory_gb: {memory}, architecture: g
   count_per_node: 8}}
 runtime: {{devices: [{device}], shm_size_gb: 1}}
 engine:
+  start_limit_s: 240 # of sixteen engines on two cores
   arguments: {{max_num_seqs: 16}}
   placement: {{device_variable: HIP_VISIBLE_DEVICES, on_failure: redispatch}}
 """
