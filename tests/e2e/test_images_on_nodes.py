@@ -172,6 +172,7 @@ def test_clusters_of_every_published_size(clone: Path, name: str) -> None:
     groups = [f"{{hardware: acme-{kind}, nodes: {count}}}" for kind, count in counts.items()]
     of = asked(*names, scenario="Offline,Server")
     chosen = [*of, f"cluster.groups=[{','.join(groups)}]", "hardware=acme-mi300x"]
+    chosen.append(f"set.Offline.target_qps={200 * len(names)}")  # what its engines can answer
     status, text = reproduce(clone, *chosen, *UNTIL, limit_s=LIMIT_S)
     assert status == 0, text
     for scenario in ("Offline", "Server"):
