@@ -7,7 +7,7 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from steps.base.console import Console
 from steps.base.errors import UserError
@@ -22,27 +22,36 @@ Measure = Callable[[Path, Console], Result]
 """A measurement, given an empty directory and a console whose log takes the engine's output."""
 
 
+class Fork(Generic[Result]):
+    """A measurement that has begun."""
+
+    def __init__(self, measure: Measure[Result]) -> None:
+        context = multiprocessing.get_context("fork")
+        self._receiver, sender = context.Pipe(duplex=False)
+        self._process = context.Process(target=_report, args=(measure, sender))
+        self._process.start()
+        sender.close()
+
+    def result(self) -> Result:
+        """Ends the bench with the measurement's message if it fails."""
+        try:
+            if not self._receiver.poll(LIMIT_S):
+                raise SystemExit(f"a measurement gave no result within {LIMIT_S:.0f} s")
+            failure, found = self._receiver.recv()
+        except EOFError as error:
+            raise SystemExit("a measurement ended without a result") from error
+        finally:
+            self._process.join(END_S)
+            self._process.kill()
+            self._process.join()
+        if failure:
+            raise SystemExit(failure)
+        result: Result = found
+        return result
+
+
 def forked(measure: Measure[Result]) -> Result:
-    """The result of a measurement; ends the bench with its message if it fails."""
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_report, args=(measure, sender))
-    process.start()
-    sender.close()
-    try:
-        if not receiver.poll(LIMIT_S):
-            raise SystemExit(f"a measurement gave no result within {LIMIT_S:.0f} s")
-        failure, found = receiver.recv()
-    except EOFError as error:
-        raise SystemExit("a measurement ended without a result") from error
-    finally:
-        process.join(END_S)
-        process.kill()
-        process.join()
-    if failure:
-        raise SystemExit(failure)
-    result: Result = found
-    return result
+    return Fork(measure).result()
 
 
 def _report(

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, pairwise
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from bench import ratios, subjects
-from bench.forks import forked
+from bench.forks import Fork, forked
 from bench.kills import descendants
 from bench.subjects import OUTPUT_TOKENS, Measured
 from steps.base.console import Console
@@ -194,18 +195,20 @@ WORKER = "steps.run.engines.worker"
 KILLED_AT = 0.5
 
 
-def clusters(seconds: float, rounds: int) -> None:
-    """Engines answer at the pace of accelerators, so that two cores are no bottleneck."""
+def clusters(names: Sequence[str], seconds: float, rounds: int) -> None:
+    """Engines answer at the pace of accelerators, so that two cores are no bottleneck. The
+    last answers of a short run count more than those of the rules' ten minutes."""
     tpot_ms = 1000 * PLACES / (OUTPUT_TOKENS * ANSWERS_PER_SECOND)
     queries = round(seconds * ANSWERS_PER_SECOND)
     print(
         f"Offline, {queries:,} samples per engine at {ANSWERS_PER_SECOND:g} a second, each engine ±"
         f"{JITTER:.0%} for good and from second to second; work done over the sum of the parts"
     )
-    found: dict[str, list[float]] = {name: [] for name in CLUSTERS}
+    found: dict[str, list[float]] = {name: [] for name in names}
     for number in range(1, rounds + 1):
-        part = offline([1.0], queries, tpot_ms)
-        for name, cluster in CLUSTERS.items():
+        part = _part(queries, tpot_ms)
+        for name in names:
+            cluster = CLUSTERS[name]
             speeds = speeds_of(cluster.speeds, number)
             wanted = part * sum(speeds)
             total = round(queries * sum(speeds))
@@ -215,9 +218,18 @@ def clusters(seconds: float, rounds: int) -> None:
                 first = sum(map(len, cluster.nodes[: cluster.lost]))
                 lost = range(first, first + len(cluster.nodes[cluster.lost]))
                 found[name].append(_without(speeds, lost, total, tpot_ms, seconds, wanted))
-        columns = [f"{name} {values[-1]:.3f}" for name, values in found.items()]
-        print(f"{number}: {'; '.join(columns)}; load {os.getloadavg()[0]:.1f}", flush=True)
+            print(
+                f"{number}: {name} {found[name][-1]:.3f}; load {os.getloadavg()[0]:.1f}", flush=True
+            )
     ratios.keep("offline-clusters", "work done over the sum of the parts'", 0.97, found)
+
+
+def _part(queries: int, tpot_ms: float) -> float:
+    """Tokens per second of one engine alone: the mean of several that run at once, as how long the
+    last answers of one take is chance."""
+    configs = [settings([1.0], queries + extra, tpot_ms) for extra in range(0, PLACES, PLACES // 4)]
+    begun = [Fork(partial(measure, config, None)) for config in configs]
+    return mean(fork.result().tokens_per_second for fork in begun)
 
 
 def _without(
@@ -249,9 +261,20 @@ def _kill(pid: int, lost: range, home: Path, after_s: float) -> None:
     while not list(home.glob(f"**/{DETAIL}")):
         time.sleep(0.05)
     time.sleep(after_s)
-    workers = [child for child, line in descendants(pid) if WORKER in line]
+    engines = in_order(child for child, line in descendants(pid) if WORKER in line)
     for number in lost:
-        os.kill(workers[number], signal.SIGKILL)
+        os.kill(engines[number], signal.SIGKILL)
+
+
+def in_order(pids: Iterable[int]) -> list[int]:
+    """Processes of this machine as they were started; /proc lists them in any order."""
+    return sorted(pids, key=_started)
+
+
+def _started(pid: int) -> tuple[int, int]:
+    """Several are started in one tick of the kernel's clock."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return int(fields[19]), pid
 
 
 def main() -> None:
@@ -261,13 +284,14 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=24_576)
     parser.add_argument("--tpot-ms", type=float, default=0.4)
     parser.add_argument("--seconds", type=float, default=60, help="of a run of clusters")
+    parser.add_argument("--cluster", nargs="*", default=[*CLUSTERS], choices=[*CLUSTERS])
     arguments = parser.parse_args()
     parts: dict[str, Any] = {
         "mixed": lambda: mixed(arguments.queries, arguments.tpot_ms, arguments.rounds),
         "equal": lambda: equal(
             arguments.queries // 6, arguments.tpot_ms, (2, 4, 8), arguments.rounds
         ),
-        "clusters": lambda: clusters(arguments.seconds, arguments.rounds),
+        "clusters": lambda: clusters(arguments.cluster, arguments.seconds, arguments.rounds),
         "ordered": lambda: ordered(arguments.queries // 4, arguments.tpot_ms, arguments.rounds),
     }
     for part in arguments.part:

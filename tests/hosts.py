@@ -35,7 +35,8 @@ def unusable() -> str | None:
 class Host:
     """`model`: of its accelerators, None for none; `count`: how many its tools list; `driver`: of
     them, "" for the recorded one. `slow_s`: how long its tool takes. `taken`: how many of them
-    somebody else has.
+    somebody else has. `ahead_s`: of its clock, as Python programs read it. `disk_gb`: of a disk of
+    its own for the checkout's results, 0 for none.
     """
 
     model: str | None
@@ -43,6 +44,8 @@ class Host:
     driver: str = ""
     slow_s: int = 0
     taken: int = 0
+    ahead_s: int = 0
+    disk_gb: int = 0
 
 
 def tools(home: Path, host: Host) -> str:
@@ -63,6 +66,25 @@ def tools(home: Path, host: Host) -> str:
         (home / name).write_text(f"#!/bin/sh\n{text}\n", encoding="ascii")
         (home / name).chmod(0o755)
     return f"{home}{os.pathsep}{os.environ['PATH']}"
+
+
+def clock(home: Path, host: Host) -> str:
+    """A variable for sshd by which Python's clock is ahead; "" for one that is right."""
+    if not host.ahead_s:
+        return ""
+    (home / "sitecustomize.py").write_text(
+        f"import time\nright = time.time\ntime.time = lambda: right() + {host.ahead_s}\n",
+        encoding="ascii",
+    )
+    return f" PYTHONPATH={home}"
+
+
+def disk(host: Host) -> str:
+    """The command that mounts a disk of the host's own."""
+    if not host.disk_gb:
+        return ""
+    (ROOT / "results").mkdir(exist_ok=True)
+    return f"mount -t tmpfs -o size={host.disk_gb}g none {shlex.quote(str(ROOT / 'results'))} &&"
 
 
 def free_port() -> int:
@@ -97,16 +119,19 @@ def serving(
             "StrictModes": "no",
             "UsePAM": "no",
             "MaxStartups": "100",
-            "SetEnv": f"PATH={tools(home / name, host)}",
+            "SetEnv": f"PATH={tools(home / name, host)}{clock(home / name, host)}",
         }
         (home / f"{name}.conf").write_text(
             "".join(f"{key} {value}\n" for key, value in options.items()), encoding="utf-8"
         )
         configured = shlex.quote(str(home / f"{name}.conf"))
         # An alias of a host is the same machine: what is before a dot.
-        serve = f"hostname {name.partition('.')[0]} && exec {sshd} -D -e -f {configured}"
+        serve = (
+            f"hostname {name.partition('.')[0]} && {disk(host)} exec {sshd} -D -e -f {configured}"
+        )
         with (logs_of("sshd", home) / f"{name}.log").open("wb") as stream:
-            started.append(subprocess.Popen(["unshare", "--uts", "sh", "-c", serve], stderr=stream))
+            apart = ["unshare", "--uts", *(["--mount"] if host.disk_gb else []), "sh", "-c", serve]
+            started.append(subprocess.Popen(apart, stderr=stream))
     lines += ["Host *", "  HostName 127.0.0.1", "  StrictHostKeyChecking no"]
     lines += [f"  IdentityFile {home / 'user'}", f"  UserKnownHostsFile {home / 'known'}"]
     (home / "config").write_text("\n".join(lines) + "\n", encoding="utf-8")

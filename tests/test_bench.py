@@ -1,12 +1,14 @@
 """What `make bench` keeps and draws, and its virtual Server."""
 
 import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from bench import deaths, kills, mixture, ratios, routing
-from bench.scaling import GENERATIONS
+from bench.scaling import GENERATIONS, in_order
 from steps.run.sut.dispatch import Dispatcher
 
 
@@ -26,6 +28,19 @@ def test_routing_by_speed_holds_a_rate_that_turns_do_not() -> None:
     turns = routing.misses(routing.fleet(1), in_turn, rate, queries, seed=1)
     assert routed == 0
     assert turns > queries / 50
+
+
+def test_engines_are_told_apart_by_their_start() -> None:
+    started = []
+    try:
+        for _ in range(4):
+            started.append(subprocess.Popen(["cat"], stdin=subprocess.PIPE))
+            time.sleep(0.02)
+        own = [process.pid for process in started]
+        assert in_order([own[2], own[0], own[3], own[1]]) == own
+    finally:
+        for process in started:
+            process.communicate()
 
 
 def test_kills_try_every_kind_in_turn() -> None:

@@ -33,6 +33,15 @@ from steps.schedule.waiting import SAID_FIRST_S
 
 POLL_S = 10.0
 COMPLETING = "COMPLETING"
+PREEMPTED = "PREEMPTED"
+
+QUIET_S = 60.0
+"""How long nothing may go on before only preempted jobs are left to wait for: snakemake may be
+about to submit another one."""
+
+NOTICED_S = 300.0
+"""How long snakemake may take to notice a job's end, and to find its files: its plugin asks for
+states at most 180 s apart, and the profile's latency-wait is 120."""
 
 LOGS = Path("results/logs/slurm")
 
@@ -133,7 +142,17 @@ class Watch:
                 f"snakemake has waited for {self.scheduler.silence_limit_min} min for jobs that "
                 f"Slurm no longer runs; {GO_ON}"
             )
+        if now - self._busy >= QUIET_S and self._only_preempted(entries, now):
+            return f"nothing is left to wait for but jobs that others were preferred to; {GO_ON}"
         return None
+
+    def _only_preempted(self, entries: Sequence[Entry], now: float) -> bool:
+        """Whether snakemake waits for preempted jobs alone. It expects Slurm to start them again,
+        which its profile asks Slurm not to do."""
+        others = [entry for entry in entries if entry.state != PREEMPTED]
+        return len(others) < len(entries) and all(
+            now - self._since[entry.number] >= NOTICED_S for entry in others
+        )
 
     def cancel(self) -> str:
         """Cancel what is in the queue; returns a sentence about it, "" if nothing was there."""
@@ -209,7 +228,7 @@ class Watch:
             "OUT_OF_MEMORY": f"it needed more memory than it had ({where}); a job that shares a "
             f"node has scheduler.share.memory_gb; {GO_ON}",
             "CANCELLED": f"somebody cancelled it ({where}); {GO_ON}",
-            "PREEMPTED": f"others were preferred to it ({where}); {GO_ON}",
+            PREEMPTED: f"others were preferred to it ({where}); {GO_ON}",
         }
         self._fail(f"{label}: {words.get(entry.state, f'{entry.state} ({where}); see {log}')}")
 

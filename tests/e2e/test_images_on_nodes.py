@@ -25,7 +25,13 @@ from tests.hosts import Host
 pytestmark = pytest.mark.e2e
 
 PODMAN = EngineAddress(engine="podman", socket="unix:///run/podman/podman.sock")
-KNOWN = {"node-a": Host("mi325x"), "node-b": Host("mi300x"), "node-c": Host("mi300x", count=7)}
+KNOWN = {
+    "node-a": Host("mi325x"),
+    "node-b": Host("mi300x"),
+    "node-c": Host("mi300x", count=7),
+    **{f"mi300x-{number}": Host("mi300x") for number in range(8)},
+    **{f"mi325x-{number}": Host("mi325x") for number in range(2)},
+}
 LIMIT_S = 900
 PER_NODE = 2
 
@@ -36,6 +42,7 @@ accelerator: {{model: AMD Instinct {model}, memory_gb: {memory}, architecture: g
   count_per_node: 8}}
 runtime: {{devices: [{device}], shm_size_gb: 1}}
 engine:
+  start_limit_s: 240 # of sixteen engines on two cores
   arguments: {{max_num_seqs: 16}}
   placement: {{device_variable: HIP_VISIBLE_DEVICES, on_failure: redispatch}}
 """
@@ -76,6 +83,15 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     ):
         patch.setenv("PATH", environment["PATH"])
         yield home
+
+
+CLUSTERS = {
+    "2 nodes": {"mi300x": 2},
+    "3 nodes": {"mi300x": 3},
+    "4 nodes": {"mi300x": 4},
+    "8 nodes": {"mi300x": 8},
+    "4 and 2 nodes": {"mi300x": 4, "mi325x": 2},
+}
 
 
 def asked(*names: str, scenario: str = "Offline") -> list[str]:
@@ -142,6 +158,29 @@ def test_a_node_with_seven_of_eight_is_named_before_loadgen_starts(clone: Path) 
         clone, *asked("node-a", "node-c", scenario="Server"), *UNTIL, limit_s=LIMIT_S
     )
     assert status != 0
-    assert "node-c: there are 7 × AMD Instinct MI300X" in text
+    assert "8 × AMD Instinct MI300X on host node-c, but there are 7 × AMD Instinct MI300X" in text
     assert "Traceback" not in text
+    assert containers(clone) == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_clusters_of_every_published_size(clone: Path, name: str) -> None:
+    """One command, both scenarios, a container on every node."""
+    counts = CLUSTERS[name]
+    names = [f"{kind}-{number}" for kind, count in counts.items() for number in range(count)]
+    groups = [f"{{hardware: acme-{kind}, nodes: {count}}}" for kind, count in counts.items()]
+    of = asked(*names, scenario="Offline,Server")
+    chosen = [*of, f"cluster.groups=[{','.join(groups)}]", "hardware=acme-mi300x"]
+    chosen.append(f"set.Offline.target_qps={200 * len(names)}")  # what its engines can answer
+    status, text = reproduce(clone, *chosen, *UNTIL, limit_s=LIMIT_S)
+    assert status == 0, text
+    for scenario in ("Offline", "Server"):
+        runs = clone.glob(f"results/null-engine/runs/acme/*/*/*/{scenario}/performance_run")
+        (newest,) = runs
+        engines = Manifest.read(newest / "manifest.json").result["engines"]
+        assert len(engines) == len(names) * PER_NODE
+        where = {engine["name"].partition("(")[2].partition(",")[0] for engine in engines}
+        assert where == set(names)
+        assert all(engine["samples"] for engine in engines)
     assert containers(clone) == []

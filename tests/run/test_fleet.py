@@ -175,7 +175,7 @@ def test_a_slow_engine_is_named(start: Start) -> None:
     assert status == 0, text
     assert "engine 1 is at 6" in text
     (words,) = running.manifest().result["degraded"]
-    assert words.startswith("engine 1 of node 0 ran at 6")
+    assert words.startswith("engine 1 ran at 6")
 
 
 @pytest.mark.parametrize("on_failure", ["fail", "redispatch"])
@@ -190,7 +190,7 @@ def test_an_engine_that_cannot_start_is_done_without_if_so_configured(
     assert status == (1 if on_failure == "fail" else 0)
     if not status:
         check_whole(running.manifest())
-        assert running.manifest().result["degraded"][0] == "engine 0 of node 0 could not start"
+        assert running.manifest().result["degraded"][0] == "engine 0 could not start"
 
 
 def test_one_engine_of_eight_that_does_not_come_up_is_one_sentence_before_loadgen_starts(

@@ -172,6 +172,10 @@ KNOWN = {
     "node-d": Host("mi300x", count=7),
     "node-e": Host("mi325x", driver="6.12.12"),
     "node-f": Host("mi325x"),
+    "node-g": Host("mi300x", ahead_s=240),
+    "node-h": Host("mi300x", disk_gb=2),
+    "node-i": Host("mi300x"),
+    "node-s": Host("mi300x", slow_s=40),
     "node-t": Host("mi300x", taken=2),
 }
 
@@ -266,6 +270,8 @@ REFUSED = {
         ["node-t: something else has memory of 2 of 8 accelerators in use: 0000:05:00.0 (90000"],
     ),
     "twice": (["node-b", "node-b.site"], ["node-b and node-b.site are one machine"]),
+    "another clock": (["node-a", "node-g"], ["node-g: its clock is +2", " s off this machine's"]),
+    "a full disk": (["node-a", "node-h"], ["node-h: 2.1 GB are free for results/, and engines"]),
 }
 
 
@@ -317,3 +323,104 @@ def test_two_runs_do_not_share_a_host(
     assert first.process.poll() is None
     first.process.kill()
     first.ended()
+
+
+@pytest.mark.engine
+def test_a_host_that_answers_too_slowly_is_named(
+    made: tuple[Plan, Job],
+    python: str,
+    inputs: dict[str, Path],
+    ssh: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PATH", ssh["PATH"])
+    asked = config(made[1], cluster="ssh", hosts=["node-a", "node-s"])
+    asked["engine"]["start_limit_s"] = 30  # of which its agents may take three quarters
+    running = Running("performance_run", asked, inputs, tmp_path, 0, python)
+    status, text = running.ended()
+    assert status == 1
+    (line,) = [line for line in text.splitlines() if line.startswith("error: ")]
+    assert ": node-s gave no answer in time" in line and "node-a" not in line
+    assert "Traceback" not in text
+    end_of(agents())
+
+
+# ---- nodes that aren't whole -------------------------------------------------------------------
+
+
+def equal_nodes(made: Job, hosts: list[str], **placement: Any) -> dict[str, Any]:
+    """Two nodes of one kind, MI300X."""
+    asked = config(made, cluster="ssh", hosts=hosts, **placement)
+    there = asked["engine"]["placement"]
+    there["kinds"] = [{**there["kinds"][1], "nodes": len(hosts)}]
+    there["nodes"] = len(hosts)
+    return asked
+
+
+def host_of(pid: int) -> str:
+    """The name of the machine that a process sees."""
+    done = subprocess.run(
+        ["nsenter", f"--uts=/proc/{pid}/ns/uts", "hostname"], capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("on_failure", ["redispatch", "fail"])
+def test_a_host_that_is_lost_in_mid_run_is_named(
+    on_failure: str,
+    made: tuple[Plan, Job],
+    python: str,
+    inputs: dict[str, Path],
+    ssh: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Everything there ends at once, as when its power goes. Its samples go to the other host, or
+    the run ends with one sentence."""
+    monkeypatch.setenv("PATH", ssh["PATH"])
+    asked = equal_nodes(made[1], ["node-b", "node-i"], on_failure=on_failure)
+    asked["loadgen"]["min_query_count"] = 8192
+    running = Running("performance_run", asked, inputs, tmp_path, 0, python)
+    running.wait_until_running()
+    time.sleep(0.5)
+    (agent,) = [pid for pid in agents() if host_of(pid) == "node-i"]
+    for pid in (agent, *below(agent)):
+        os.kill(pid, signal.SIGKILL)
+    status, text = running.ended()
+    assert "Traceback" not in text
+    if on_failure == "fail":
+        assert status == 1
+        (line,) = [line for line in text.splitlines() if line.startswith("error: ")]
+        assert "(node-i, mi300x)" in line and "the run is void" in line
+    else:
+        assert status == 0, text
+        result = running.manifest().result
+        assert len(result["failures"]) == PER_NODE
+        assert all("(node-i, mi300x)" in failure for failure in result["failures"])
+        assert sum(engine["samples"] for engine in result["engines"]) == 8192
+    end_of(agents())
+
+
+@pytest.mark.engine
+def test_a_host_that_is_slower_than_its_equals_is_named_in_the_result(
+    made: tuple[Plan, Job],
+    python: str,
+    inputs: dict[str, Path],
+    ssh: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PATH", ssh["PATH"])
+    asked = equal_nodes(made[1], ["node-b", "node-i"], degraded_below=0.8)
+    asked["loadgen"]["min_query_count"] = 2048
+    asked["engine"]["arguments"] |= {"speeds": [1, 1, 0.4, 0.4], "tpot_ms": 4}
+    running = Running("performance_run", asked, inputs, tmp_path, 0, python)
+    status, text = running.ended()
+    assert status == 0, text
+    result = running.manifest().result
+    assert len(result["degraded"]) == PER_NODE
+    assert all("(node-i, mi300x)" in sentence for sentence in result["degraded"])
+    samples = [engine["samples"] for engine in result["engines"]]
+    assert sum(samples) == 2048 and max(samples[PER_NODE:]) < 0.6 * min(samples[:PER_NODE])

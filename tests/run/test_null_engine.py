@@ -52,3 +52,15 @@ def test_time_follows_from_places_and_speed() -> None:
     arguments = {"output_tokens_sigma": 0, "ttft_ms": 10, "tpot_ms": 1, "jitter": 0, "speeds": [2]}
     _, seconds = answered(engine(max_num_seqs=32, **arguments), 64)
     assert seconds >= 0.037
+
+
+def test_an_engine_without_a_free_place_sleeps_until_its_next_event() -> None:
+    """On two cores there are dozens, and each step costs."""
+    given = {"output_tokens_sigma": 0, "ttft_ms": 0, "tpot_ms": 10, "jitter": 0, "speeds": [1]}
+    subject = engine(max_num_seqs=2, **given)
+    subject.submit([(number, [1, 2, number], ()) for number in range(4)])
+    steps, done = 0, 0
+    while not done:
+        done += len(subject.step().completed)
+        steps += 1
+    assert done and steps < 30, "of 270 ms"

@@ -35,10 +35,13 @@ def unusable() -> str | None:
 
 
 class Slurm:
-    """Nodes n1, n2, ... of one partition, `main`; `types`: the accelerators of each, None: none."""
+    """Nodes n1, n2, ... of one partition, `main`; `types`: the accelerators of each, None: none.
+    `urgent`: a second partition of that name, whose jobs end those of `main`.
+    """
 
-    def __init__(self, home: Path, types: list[str | None]) -> None:
+    def __init__(self, home: Path, types: list[str | None], *, urgent: bool = False) -> None:
         self.home = home
+        self._urgent = urgent
         self.nodes = {f"n{number}": kind for number, kind in enumerate(types, 1)}
 
     def start(self) -> None:
@@ -139,7 +142,11 @@ class Slurm:
                 f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[node]} "
                 f"CPUs=8 RealMemory=4000 {has}State=UNKNOWN"
             )
-        lines.append("PartitionName=main Nodes=ALL Default=YES MaxTime=2-00:00:00 State=UP")
+        whole = "Nodes=ALL MaxTime=2-00:00:00 State=UP"
+        lines.append(f"PartitionName=main Default=YES PriorityTier=1 {whole}")
+        if self._urgent:
+            lines += ["PreemptType=preempt/partition_prio", "PreemptMode=CANCEL"]
+            lines.append(f"PartitionName=urgent PriorityTier=10 {whole}")
         return "\n".join(lines) + "\n"
 
     def _ports(self) -> dict[str, int]:
@@ -155,8 +162,8 @@ class Slurm:
 
 
 @contextmanager
-def running(home: Path, types: list[str | None]) -> Iterator[Slurm]:
-    slurm = Slurm(home, types)
+def running(home: Path, types: list[str | None], *, urgent: bool = False) -> Iterator[Slurm]:
+    slurm = Slurm(home, types, urgent=urgent)
     try:
         slurm.start()
         yield slurm

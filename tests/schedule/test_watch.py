@@ -106,6 +106,7 @@ def test_a_job_is_said_to_run_and_ends_in_its_steps_own_words(bench: Bench, said
         ("TIMEOUT", "", "raise scheduler.time.allowance_min"),
         ("OUT_OF_MEMORY", "", "scheduler.share.memory_gb"),
         ("CANCELLED", "", "somebody cancelled it (Slurm job 7 on n2)"),
+        ("PREEMPTED", "", "others were preferred to it (Slurm job 7 on n2); ./reproduce goes on"),
         ("BOOT_FAIL", "", "BOOT_FAIL (Slurm job 7 on n2)"),
     ],
 )
@@ -162,6 +163,21 @@ def test_jobs_that_snakemake_has_lost_end_the_wait(bench: Bench) -> None:
     reasons = [bench.after(60) for _ in range(17)]
     assert reasons[:14] == [None] * 14
     assert "jobs that Slurm no longer runs" in str(reasons[-1])
+
+
+def test_preempted_jobs_are_not_waited_for(bench: Bench) -> None:
+    """Snakemake would wait for ever: it expects that Slurm starts them again."""
+    bench.shows("PREEMPTED", nodes="n2")
+    reasons = [bench.after(POLL_S) for _ in range(8)]
+    assert reasons[0] is None and "others were preferred to" in str(reasons[-1])
+
+
+def test_what_a_job_that_ended_beside_a_preempted_one_makes_due_is_waited_for(bench: Bench) -> None:
+    bench.shows("PREEMPTED", nodes="n2")
+    path = bench.home / "squeue.out"
+    path.write_text(path.read_text() + f"8|COMPLETED|reprise-1_y|n1|{COMMENT}|None\n")
+    reasons = [bench.after(60) for _ in range(8)]
+    assert reasons[:5] == [None] * 5 and "others were preferred to" in str(reasons[-1])
 
 
 def test_other_peoples_jobs_and_earlier_ones_are_none_of_ours(

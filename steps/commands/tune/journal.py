@@ -37,6 +37,8 @@ SPARE = 4.0
 overloaded engine takes long to answer its queue.
 """
 
+WATCH_S = 1.0
+
 
 class Entry(Strict):
     """One probe's line of the journal, written when the probe is complete."""
@@ -119,22 +121,20 @@ class Journal:
         limit_s += SPARE * max(probe.queries / probe.rate, request.run.engine.stall_limit_s)
         ended = partial_directory(home / RUN) / ENDED
         ended.unlink(missing_ok=True)  # of a process before this one
-        try:
-            done = subprocess.run(
-                command,
-                cwd=self._root,
-                env=variables.kept(),
-                timeout=limit_s,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise UserError(
-                f"the probe at {probe.rate:g} queries a second took longer than {limit_s:,.0f} s; "
-                f"see {home / 'log'}"
-            ) from error
-        if done.returncode and not ended.is_file():
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        with subprocess.Popen(
+            command, cwd=self._root, env=variables.kept(), stderr=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                said = _last_words(process, home, limit_s)
+            except subprocess.TimeoutExpired as error:
+                raise UserError(
+                    f"the probe at {probe.rate:g} queries a second took longer than {limit_s:,.0f} "
+                    f"s; see {home / 'log'}"
+                ) from error
+            finally:
+                process.kill()
+        if process.returncode and not ended.is_file():
+            last = (said.strip().splitlines() or ["no message"])[-1]
             raise UserError(f"{last.removeprefix('error: ')} ({home / 'log'})")
 
     def _entry(self, probe: Probe, home: Path, took_s: float) -> Entry:
@@ -172,6 +172,31 @@ class Journal:
         return Measurement(
             entry.probe, samples, entry.ended, entry.measured_s, entry.start_s, entry.valid
         )
+
+
+def _last_words(process: "subprocess.Popen[str]", home: Path, limit_s: float) -> str:
+    """What a probe's process said until its end. Raises TimeoutExpired.
+
+    The limit counts from the last word of its log before its test has begun: nodes may be sent
+    weights and images first, which takes as long as it takes and is reported every half minute.
+    """
+    until, known = time.monotonic() + limit_s, 0
+    while True:
+        try:
+            return process.communicate(timeout=WATCH_S)[1]
+        except subprocess.TimeoutExpired:
+            size = _size(home / "log")
+            if size != known and not list(home.glob(f".{RUN}.*/{DETAIL}")):
+                until, known = time.monotonic() + limit_s, size
+            if time.monotonic() > until:
+                raise
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _rows(path: Path) -> list[Row]:

@@ -401,8 +401,9 @@ class Search:
         return self.budget_s - self.elsewhere_s - self.between_s - self.spent_s
 
     def _start_s(self) -> float:
-        """The longest so far."""
-        return max((p.start_s for p in self.probes), default=0.0)
+        """The longest so far. The first one's engines may have compiled kernels, and been sent
+        weights, which isn't done twice."""
+        return max((p.start_s for p in self.probes[1:] or self.probes), default=0.0)
 
     def _drain_s(self) -> float:
         """The longest time for the last answers at a rate that the engine can keep up with."""

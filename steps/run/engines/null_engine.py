@@ -26,6 +26,10 @@ from steps.run.engines.engine import Answer, Events, Request, Start
 NAP_S = 0.001
 """The longest wait of a step for its next event, so that new requests are taken."""
 
+FULL_NAP_S = 0.05
+"""The same while every place is taken: a request could begin no earlier. Dozens of engines on two
+cores would otherwise spend these on waking up."""
+
 FILLER = 0
 """Token id of every answer's tokens but the last."""
 
@@ -120,9 +124,10 @@ class NullEngine:
     def _nap(self) -> None:
         """Wait for the next event, but not for long."""
         due = [queue[0][0] for queue in (self._running, self._firsts) if queue]
+        longest_s = NAP_S if self._free else FULL_NAP_S
         wait_s = min(due) - time.perf_counter() if due else NAP_S
         if wait_s > 0:
-            time.sleep(min(wait_s, NAP_S))
+            time.sleep(min(wait_s, longest_s))
 
 
 class _Answers(dict[int, "array[int]"]):

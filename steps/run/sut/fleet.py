@@ -390,9 +390,7 @@ class Fleet:
         said = {n: f"ran at {share:.0%} of the speed of its equals" for n, share in slow.items()}
         said |= {n: "died during the run" for n in self._ready if not replicas[n].alive}
         said |= dict.fromkeys(self._missing, "could not start")
-        return [
-            f"engine {n} of node {self._seats[n].node} {what}" for n, what in sorted(said.items())
-        ]
+        return [f"{self._links[n].name} {what}" for n, what in sorted(said.items())]
 
     def _slow(self, rates: Mapping[int, float]) -> dict[int, float]:
         speeds = {n: Speed(self._ready[n].device, rate) for n, rate in rates.items()}
