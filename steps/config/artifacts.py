@@ -270,8 +270,10 @@ class RemoteDatasetConfig(Strict):
 
 
 class Rehearsed(Strict):
-    """What is known of a system that another machine stands in for. `id`: its name in the
-    submission tree. `hardware`: the fields that its hardware's file gives."""
+    """A system that another machine stands in for.
+
+    `id`: its name in the submission tree. `hardware`: the fields that its hardware's file gives.
+    """
 
     id: str
     hardware: dict[str, str]
@@ -283,7 +285,7 @@ class DescribeConfig(Strict):
     `name`: of the system. `fields`: values by MLCommons' names; they win over what is probed, but
     those of another machine are refused. `required`: the fields that the round demands, in the
     order they are written. `rehearsal`: the system is another one than this machine, which stands
-    in for it; then the fields may not contradict what is known of it, `rehearsed`.
+    in for it. `rehearsed`: what is known of that system, which its fields may not contradict.
     """
 
     name: Name
