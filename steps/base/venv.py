@@ -33,9 +33,16 @@ COMPLETE = "complete"
 TOOL = "install"
 """The environment of uv, and of what builds packages without a wheel."""
 
-_LIST = """
+OURS = "reprise"
+"""The installer of what repairs add to an environment; it stands in no lock."""
+
+_LIST = f"""
 import importlib.metadata, json
-found = [(str(d.metadata["Name"]), str(d.version)) for d in importlib.metadata.distributions()]
+found = [
+    (str(d.metadata["Name"]), str(d.version))
+    for d in importlib.metadata.distributions()
+    if (d.read_text("INSTALLER") or "").strip() != "{OURS}"
+]
 print(json.dumps(found))
 """
 

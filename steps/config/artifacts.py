@@ -269,19 +269,30 @@ class RemoteDatasetConfig(Strict):
     files: dict[str, str | None]
 
 
+class Rehearsed(Strict):
+    """A system that another machine stands in for.
+
+    `id`: its name in the submission tree. `hardware`: the fields that its hardware's file gives.
+    """
+
+    id: str
+    hardware: dict[str, str]
+
+
 class DescribeConfig(Strict):
     """The description of a system: what a probe can't know; the probe fills the rest.
 
     `name`: of the system. `fields`: values by MLCommons' names; they win over what is probed, but
     those of another machine are refused. `required`: the fields that the round demands, in the
     order they are written. `rehearsal`: the system is another one than this machine, which stands
-    in for it.
+    in for it. `rehearsed`: what is known of that system, which its fields may not contradict.
     """
 
     name: Name
     fields: dict[str, str]
     required: tuple[str, ...]
     rehearsal: Mark | None = None
+    rehearsed: Rehearsed | None = None
 
     @model_validator(mode="after")
     def the_checker_takes_the_fields(self) -> Self:

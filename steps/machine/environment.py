@@ -18,7 +18,7 @@ from steps.config import options
 from steps.config.artifacts import EnvironmentConfig
 from steps.config.environments import EnvironmentResult
 from steps.config.results import result_of
-from steps.machine import engine_options
+from steps.machine import engine_options, v0_repairs
 from steps.plan.plan import Job, Plan, environment_directory
 
 PROBE_LIMIT_S = 600.0
@@ -72,7 +72,7 @@ def _make_again(directory: Path, job: Job, root: Path) -> None:
     with open(log, "w", encoding="utf-8") as words:
 
         def check(python: Path) -> None:
-            _probe(python, config, words.write)
+            _prove(python, _of_job(job, root), config, words.write)
 
         venv.make(directory, _of_job(job, root), root, log, words.write, check)
     if _listing(directory) != made.file(LISTING).read_text(encoding="utf-8"):
@@ -121,12 +121,18 @@ def _make(
             progress.add(new)
 
     def check(python: Path) -> None:
-        _probe(python, config, print)
+        _prove(python, locks, config, print)
 
     try:
         venv.make(directory, locks, ROOT, console.log, heard, check)
     finally:
         progress.close()
+
+
+def _prove(python: Path, locks: Sequence[Path], config: EnvironmentConfig, heard: Heard) -> None:
+    if v0_repairs.needed(locks):
+        v0_repairs.repair(python.parent.parent)
+    _probe(python, config, heard)
 
 
 def _probe(python: Path, config: EnvironmentConfig, heard: Heard) -> None:

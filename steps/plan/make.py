@@ -7,9 +7,11 @@ from pathlib import Path
 
 from steps.base.confidential.tokens import refuse_typed
 from steps.base.errors import UserError
+from steps.config import build_context
 from steps.config.axes import AXES
 from steps.config.compose import compose
 from steps.config.composed import ComposedCell, Composition
+from steps.config.container import ImageConfig
 from steps.config.overrides import SET
 from steps.config.scale import SCALE, scale_of
 from steps.config.scheduler import GROUP
@@ -80,6 +82,7 @@ def _expected(root: Path, overrides: list[str], site: Path | None) -> Mapping[st
     ]
     try:
         plan = make(root, kept, site)
+        _require_buildable(plan, root)
     except UserError as error:
         raise UserError(f"what is rehearsed for is refused: {error}") from error
     facts = facts_of(plan.jobs)
@@ -92,6 +95,14 @@ def _expected(root: Path, overrides: list[str], site: Path | None) -> Mapping[st
             key = "/".join(point)
             found[key] = found.get(key, 0.0) + (seconds or math.nan) * nodes[point[0]]
     return {key: seconds for key, seconds in found.items() if math.isfinite(seconds)}
+
+
+def _require_buildable(plan: Plan, root: Path) -> None:
+    """Raises UserError for an image whose recipe doesn't take what it is given."""
+    for job in plan.jobs:
+        if job.step == "container" and not job.limitation:
+            image = ImageConfig.model_validate_json(job.config)
+            build_context.files(image, root / job.inputs["lock"], root / job.inputs["recipe"])
 
 
 def _planned(

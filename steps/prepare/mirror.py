@@ -123,9 +123,9 @@ def _prompts(dataset: MirroredDataset, folder: Path, home: Path) -> None:
         _storage(file.uri, {f"{file.name}.gz": path}, home)
 
 
-def _long(frame: "pandas.DataFrame") -> "pandas.DataFrame":
-    """Notes in the columns of Llama 3.1 405B's file: questions for one fact are scored by exact
-    match, all others by ROUGE."""
+def _long(frame: "pandas.DataFrame", *extra: str) -> "pandas.DataFrame":
+    """Notes in the columns of Llama 3.1 405B's file, and `extra` ones: questions for one fact are
+    scored by exact match, all others by ROUGE."""
     named = frame["origin"].str.endswith(" named")
     metrics = named.map({True: "qa_em", False: "rouge"})
     columns = {
@@ -134,6 +134,7 @@ def _long(frame: "pandas.DataFrame") -> "pandas.DataFrame":
         "tok_input_len": frame["tok_input_length"],
         "gt_output": frame["output"],
         "metric": metrics,
+        **{name: frame[name] for name in extra},
     }
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return notes.table(rows, tuple(columns))
@@ -144,7 +145,8 @@ FRAMES: Mapping[str, Mapping[str, Frame]] = {
     "mixtral-15k": {"evaluation": mixed.evaluation, "calibration": mixed.calibration},
     "llama3.1-405b": {
         "evaluation": lambda count: _long(notes.evaluation(count)),
-        "calibration": lambda count: _long(notes.calibration(count)),
+        # No column of MLCommons' file has true answers, which scales of small weights need.
+        "calibration": lambda count: _long(notes.calibration(count), "tok_output"),
     },
 }
 """The first prompts of each part, in the columns of a recipe of steps/prepare/ready.py."""

@@ -14,7 +14,7 @@ from steps.base.record import Workspace
 from steps.base.step import main
 from steps.config.artifacts import MISSING, DescribeConfig
 from steps.config.description import DescribedField, DescribeResult
-from steps.machine.probes.fields import contradictions, probed
+from steps.machine.probes.fields import contradictions, named_by, probed
 from steps.machine.probes.machine import probe
 from steps.machine.probes.values import Node
 
@@ -33,9 +33,10 @@ def step(
 
 
 def require_true(config: DescribeConfig, node: Node) -> None:
-    """Raises UserError if the configured description is of another machine than this one, unless
-    this one stands in for it."""
+    """Raises UserError if the configured description is of another machine than this one. Where
+    this one stands in for the system, if it contradicts the system's hardware or its name."""
     if config.rehearsal is not None:
+        _require_rehearsed(config)
         return
     found = probed({"this machine": node}, config.fields)
     if wrong := contradictions(config.fields, found):
@@ -43,6 +44,23 @@ def require_true(config: DescribeConfig, node: Node) -> None:
             f"system {config.name} describes another machine: {'; '.join(wrong)}; give this "
             "machine a system of its own, as docs/tutorial/partner-rerun.md shows, or correct the "
             "fields"
+        )
+
+
+def _require_rehearsed(config: DescribeConfig) -> None:
+    if config.rehearsed is None:
+        return
+    id, nodes = config.rehearsed.id, config.fields.get("number_of_nodes", "1")
+    known = {"its hardware": config.rehearsed.hardware, f"its name {id}": named_by(id, nodes)}
+    wrong = [
+        contradiction
+        for whose, fields in known.items()
+        for contradiction in contradictions(config.fields, fields, whose)
+    ]
+    if wrong:
+        raise UserError(
+            f"system {config.name} describes another machine than it names: {'; '.join(wrong)}; "
+            "correct the field, or the system's hardware or id"
         )
 
 

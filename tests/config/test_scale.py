@@ -122,6 +122,25 @@ def test_partners_submissions_are_planned_with_nothing_refused(experiment: str) 
     assert not [job.key for job in plan.jobs if job.limitation or job.brings]
 
 
+def test_llama2_is_rehearsed_on_v0_where_that_is_asked_for() -> None:
+    asked = ("experiment=amd-v5.1", "benchmark=llama2-70b-99.9")
+    today, older = planned(*asked, DRESS), planned(*asked, "scale=dress-v0")
+    assert (today.experiment, older.experiment) == ("amd-v5.1-dress", "amd-v5.1-dress-v0")
+    assert runs(today, *PER_CELL) == runs(older, *PER_CELL)
+    made = {job.output for job in today.jobs if job.step in ("quantize", "dataset", "model")}
+    assert made == {
+        job.output for job in older.jobs if job.step in ("quantize", "dataset", "model")
+    }
+    for job in older.jobs:
+        if job.step.endswith("_run"):
+            engine = json.loads(job.config)["engine"]
+            assert job.environment.startswith(".envs/vllm-0.9.1-")
+            assert engine["environment"]["VLLM_USE_V1"] == "0"
+            assert engine["arguments"]["kv_cache_dtype"] == "auto" and engine["emulation"]
+    with pytest.raises(UserError, match=r"has nothing small for benchmark .*mixtral-8x7b"):
+        planned("experiment=amd-v5.1", "scale=dress-v0")
+
+
 def test_a_mistake_in_a_sites_file_is_found_all_the_same(tmp_path: Path) -> None:
     site = tmp_path / "acme-mi325x.yaml"
     written = ACME_SITE.replace("engine:", "engin:").replace("fields:", "felds:")

@@ -28,8 +28,9 @@ def table() -> str:
 def _entries() -> Iterator[tuple[str, dict[str, Any]]]:
     """What each file says anew; one that changes only the settings of an entry says nothing."""
     home = ROOT / "conf/scale"
-    for path in (home / "dress.yaml", *sorted(home.glob("*/dress/*.yaml"))):
-        where = "every cell" if path.parent == home else f"`{path.stem}`"
+    scales = (home / "dress.yaml", home / "dress-v0.yaml")
+    for path in (*scales, *sorted(home.glob("*/dress/*.yaml"))):
+        where = f"every cell, `scale={path.stem}`" if path.parent == home else f"`{path.stem}`"
         whole = _whole(path)
         for name, one in _own(path).items():
             if one.keys() - {"settings"}:

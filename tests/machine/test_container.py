@@ -28,9 +28,10 @@ from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.record import Manifest
 from steps.base.step import ENDS
+from steps.config import build_context
 from steps.config.container import ImageConfig
 from steps.config.runtime import ContainerSettings, EngineAddress, Runtime
-from steps.machine.container import build, carried, context
+from steps.machine.container import build, carried
 from steps.machine.runtime import __main__ as runtime
 from steps.machine.runtime import host
 from steps.machine.runtime.mounts import of_step
@@ -153,7 +154,7 @@ def test_amds_images_have_recipes_that_take_what_they_are_given(
             assert "no recipe of image" in str(STEPS["container"].limitation(config))
             continue
         made = ImageConfig.model_validate_json(job.config)
-        files = context.files(made, ROOT / job.inputs["lock"], ROOT / job.inputs["recipe"])
+        files = build_context.files(made, ROOT / job.inputs["lock"], ROOT / job.inputs["recipe"])
         assert files["Dockerfile"].rstrip().endswith(b"USER reprise\nWORKDIR /home/reprise")
         assert STEPS["container"].limitation(config) is None
         assert "brings Python 3.9" in str(
@@ -234,40 +235,40 @@ def lock(tmp_path: Path) -> Path:
 
 
 def test_a_changed_line_changes_one_layers_file(lock: Path) -> None:
-    before = context.files(image(), lock, RECIPE)
+    before = build_context.files(image(), lock, RECIPE)
     assert before["first.lock"] == b"big.package==1.0\n"
     edit(lock, "third==3.0", "third==3.1")
-    after = context.files(image(), lock, RECIPE)
+    after = build_context.files(image(), lock, RECIPE)
     assert {name for name in before if after[name] != before[name]} == {"lock"}
     digests = [
-        context.digest(image(), before, "base"),
-        context.digest(image(), after, "base"),
-        context.digest(image(), before, "another base"),
-        context.digest(image(arguments={"PACKAGES": "g++"}), before, "base"),
+        build_context.digest(image(), before, "base"),
+        build_context.digest(image(), after, "base"),
+        build_context.digest(image(), before, "another base"),
+        build_context.digest(image(arguments={"PACKAGES": "g++"}), before, "base"),
     ]
     assert len(set(digests)) == len(digests)
-    assert context.digest(image(base="another:name"), before, "base") == digests[0]
+    assert build_context.digest(image(base="another:name"), before, "base") == digests[0]
 
 
 def test_times_and_owners_are_no_part_of_an_image(tmp_path: Path, lock: Path) -> None:
     other = tmp_path / "Dockerfile"
     shutil.copyfile(RECIPE, other)
-    one, two = (context.files(image(), lock, recipe) for recipe in (RECIPE, other))
-    assert context.archive(one) == context.archive(two)
-    assert context.digest(image(), one, "base") == context.digest(image(), two, "base")
+    one, two = (build_context.files(image(), lock, recipe) for recipe in (RECIPE, other))
+    assert build_context.archive(one) == build_context.archive(two)
+    assert build_context.digest(image(), one, "base") == build_context.digest(image(), two, "base")
 
 
 def test_an_image_without_its_parts_is_refused(lock: Path) -> None:
     with pytest.raises(UserError, match="pins no absent"):
-        context.files(image(first=["absent"]), lock, RECIPE)
+        build_context.files(image(first=["absent"]), lock, RECIPE)
     with pytest.raises(UserError, match="Dockerfile takes no NONSENSE"):
-        context.files(image(arguments={"NONSENSE": "1"}), lock, RECIPE)
+        build_context.files(image(arguments={"NONSENSE": "1"}), lock, RECIPE)
     with pytest.raises(UserError, match="no containers/missing/Dockerfile; there are python, sh"):
         planned("runtime=docker", "hardware.containers.engine.stack=missing")
 
 
 def test_a_damaged_archive_of_an_image_is_named(tmp_path: Path, lock: Path) -> None:
-    content = context.files(image(), lock, RECIPE)
+    content = build_context.files(image(), lock, RECIPE)
     console, client = create_autospec(Console), create_autospec(docker.DockerClient)
     assert carried.load(client, image(), content, tmp_path, console) is None
     (tmp_path / "tiny.tar").write_bytes(b"no archive")

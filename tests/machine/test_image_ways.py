@@ -9,9 +9,10 @@ import pytest
 from docker.errors import APIError, ImageNotFound
 
 from steps.base.errors import UserError
+from steps.config import build_context
 from steps.config.container import BaseImage, Fallback, ImageConfig, ReadyMade
 from steps.config.runtime import EngineAddress
-from steps.machine.container import build, carried, context, fallback
+from steps.machine.container import build, carried, fallback
 
 READY, BASE = "rocm/amd-mlperf:ready", "rocm/vllm-dev:nightly"
 DIGEST = "sha256:" + "d" * 64
@@ -184,6 +185,8 @@ def test_a_base_is_recorded_by_the_digest_that_its_pull_found(
 
 
 def test_another_base_is_another_image() -> None:
-    digests = {context.digest(image(), {"lock": b""}, base) for base in ("sha256:a", "sha256:b")}
+    digests = {
+        build_context.digest(image(), {"lock": b""}, base) for base in ("sha256:a", "sha256:b")
+    }
     assert len(digests) == 2
     assert carried.NAMED.startswith("org.reprise.")

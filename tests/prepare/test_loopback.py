@@ -14,7 +14,7 @@ from steps.base.record import Manifest, Origin, publish
 from steps.config.artifacts import DatasetConfig, DatasetFilesConfig, ModelConfig
 from steps.config.mirror import ADDRESS, SERVED, MirrorConfig
 from steps.plan.plan import Job, Plan
-from steps.prepare import dataset, dataset_files, mirror, model
+from steps.prepare import calibration, dataset, dataset_files, mirror, model
 from tests.conftest import planned
 
 ROWS = 40
@@ -93,6 +93,11 @@ def test_prompts_pass_the_checks_of_mlcommons_files(benchmark: str, tmp_path: Pa
     assert made.result["official"] is False
     if benchmark == "llama3.1-405b":
         assert set(table["metric"]) == {"rouge", "qa_em"}
+    (quantized, *_) = (json.loads(job.config) for job in plan.jobs if job.step == "quantize")
+    assert quantized["options"]["calibrate_answers"]
+    prompts = calibration.load(made.directory / "manifest.json", ROWS)
+    longer = calibration.load(made.directory / "manifest.json", ROWS, answers=True)
+    assert all(len(whole) > len(part) for whole, part in zip(longer, prompts, strict=True))
 
 
 def test_what_was_changed_in_it_is_served_to_nobody(tmp_path: Path) -> None:

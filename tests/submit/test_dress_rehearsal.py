@@ -63,6 +63,35 @@ def test_a_system_is_described_on_a_machine_that_it_is_not(plan: Plan, tmp_path:
         describe.step(config.model_copy(update={"rehearsal": None}), {}, workspace, console)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("accelerator_model_name", "AMD Instinct MI325X", "its hardware has 'AMD Instinct MI300X"),
+        ("accelerator_memory_capacity", "256 GB", "its hardware has '192 GB'"),
+        ("host_processors_per_node", "1", "8xMI300X_2xEPYC_9575F has '2'"),
+    ],
+)
+def test_a_description_of_another_system_is_refused(
+    plan: Plan, tmp_path: Path, field: str, value: str, says: str
+) -> None:
+    (job,) = (job for job in plan.jobs if job.step == "describe")
+    config = json.loads(job.config)
+    config["fields"][field] = value
+    wrong = DescribeConfig.model_validate_json(json.dumps(config))
+    with pytest.raises(UserError, match="describes another machine than it names") as refused:
+        describe.step(wrong, {}, Workspace(tmp_path), Console(tmp_path / "log"))
+    assert f"{field} is configured as {value!r}" in str(refused.value)
+    assert says in str(refused.value)
+
+
+@pytest.mark.parametrize("experiment", ["amd-v5.1", "dell-v5.1", "vultr-v5.1", "krai-v5.1"])
+def test_published_systems_describe_what_they_name(experiment: str, tmp_path: Path) -> None:
+    for job in planned(f"experiment={experiment}", "scale=dress").jobs:
+        if job.step == "describe":
+            config = DescribeConfig.model_validate_json(job.config)
+            describe.step(config, {}, Workspace(tmp_path), Console(tmp_path / "log"))
+
+
 def test_the_page_lists_what_is_replaced(plan: Plan, home: Path) -> None:
     made = synthetic.report(plan, home)
     text = (made / "index.html").read_text(encoding="utf-8")

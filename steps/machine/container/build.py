@@ -13,9 +13,10 @@ from pydantic import BaseModel, TypeAdapter
 from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.installer import WHEELS
+from steps.config import build_context
 from steps.config.container import ImageConfig
 from steps.machine import engine_options
-from steps.machine.container import carried, context, fallback, wheelhouse
+from steps.machine.container import carried, fallback, wheelhouse
 from steps.machine.container.wheelhouse import Reached
 from steps.machine.printed import last
 from steps.machine.runtime.host import PYTHON, image_id
@@ -40,13 +41,13 @@ def image(
     Raises UserError for a base that can't be pulled and a build that fails.
     """
     for tried in _ways(config):
-        content = context.files(tried, lock, recipe)
+        content = build_context.files(tried, lock, recipe)
         brought = carried.load(client, tried, content, home / carried.FOLDER, console)
         if brought is not None:
             return brought
     config, base = _chosen(client, config, console)
-    content = context.files(config, lock, recipe)
-    digest = context.digest(config, content, base)
+    content = build_context.files(config, lock, recipe)
+    digest = build_context.digest(config, content, base)
     tag = f"reprise/{config.name}:{digest[:12]}"
     known = image_id(client, tag)
     if known is None or client.images.get(known).labels.get(carried.LABEL) != digest:
@@ -122,13 +123,13 @@ def _build(
     client.api.params = dict(reached.parameters)
     try:
         events = client.api.build(
-            fileobj=context.archive(content),
+            fileobj=build_context.archive(content),
             custom_context=True,
             tag=tag,
             rm=True,
             forcerm=True,
             decode=True,
-            buildargs={**context.arguments(config), **reached.arguments},
+            buildargs={**build_context.arguments(config), **reached.arguments},
             network_mode=reached.network,
             labels=dict(labels),
         )

@@ -12,10 +12,10 @@ import docker
 from steps.base.console import Console
 from steps.base.errors import UserError
 from steps.base.record import Manifest
+from steps.config import build_context
 from steps.config.container import ImageConfig
 from steps.config.environments import ImageResult
 from steps.config.results import result_of
-from steps.machine.container import context
 from steps.machine.runtime.host import image_id
 
 FOLDER = "images"
@@ -79,7 +79,7 @@ def load(
         identity = str(loaded.id)
     attributes = dict(client.images.get(identity).attrs)
     labels = attributes["Config"]["Labels"] or {}
-    expected = context.digest(config, content, labels.get(BASE, ""))
+    expected = build_context.digest(config, content, labels.get(BASE, ""))
     return attributes if labels.get(LABEL) == expected else None
 
 

@@ -37,7 +37,9 @@ def probed(nodes: Mapping[str, Node], configured: Mapping[str, str]) -> dict[str
     return {"number_of_nodes": str(len(nodes)), **found}
 
 
-def contradictions(configured: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
+def contradictions(
+    configured: Mapping[str, str], found: Mapping[str, str], whose: str = "this machine"
+) -> list[str]:
     """Configured fields that say another thing than the machine, one phrase each.
 
     Only those that tell one machine from another: other fields may be worded as the submitter
@@ -48,8 +50,22 @@ def contradictions(configured: Mapping[str, str], found: Mapping[str, str]) -> l
     for name, differs in TOLD_BY.items():
         ours, theirs = configured.get(name), found.get(name)
         if ours and theirs and differs(ours, theirs):
-            wrong.append(f"{name} is configured as {ours!r}, and this machine has {theirs!r}")
+            wrong.append(f"{name} is configured as {ours!r}, and {whose} has {theirs!r}")
     return wrong
+
+
+def named_by(id: str, nodes: str) -> dict[str, str]:
+    """Fields that a system's name in the submission tree tells, as 8xMI325X_2xEPYC_9575F does. Its
+    numbers are those of a node only where there is one. The processor's model isn't taken from it:
+    a published system names another than it has (Vultr's 8xMI325X_2xEPYC_9554 of v5.1)."""
+    accelerators = re.findall(r"(\d+)x(MI\d{3}[A-Z])", id, re.IGNORECASE)
+    processors = re.findall(r"(\d+)x(?:EPYC|Xeon)", id, re.IGNORECASE)
+    if len(accelerators) != 1 or len(processors) != 1:
+        return {}
+    ((count, model),) = accelerators
+    counted = {"accelerators_per_node": count, "host_processors_per_node": processors[0]}
+    named = {"accelerator_model_name": model.upper()}
+    return {**named, **counted} if nodes == "1" else named
 
 
 def _fewer(ours: str, theirs: str) -> bool:
