@@ -85,6 +85,10 @@ LONGEST = (
 )
 """Half a minute of one process each, and more: of computing or of waiting."""
 
+RARELY = (20_000, 10, 10)
+"""How often the garbage collector looks: compositions make many objects that last, and Python's own
+700 cost a tenth of a plan's time."""
+
 _shared: list[Path] = []
 """A folder of this run of the tests, if its processes share one."""
 
@@ -96,6 +100,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    gc.set_threshold(*RARELY)
     ending.pytest_configure(config)
     own = config.getoption("basetemp", None)
     if hasattr(config, "workerinput") and own:  # beside those of the other workers

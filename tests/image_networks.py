@@ -1,17 +1,20 @@
 """Narrow networks, pictures and statistics for the scores of images: the same on every machine.
 
-`python -m tests.image_networks DIRECTORY` writes them; it needs PyTorch.
+`python -m tests.image_networks DIRECTORY` writes them; that needs PyTorch. pytest can be given this
+file, too: it finds no tests here.
 """
+
+from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy
-import torch
-from safetensors.torch import save_file
 
-from steps.judge.scoring.narrow import layers
+if TYPE_CHECKING:
+    import torch
 
 WIDTH = 2
 """Channels of each convolution of the narrow Inception-v3."""
@@ -34,12 +37,16 @@ SEED = 700
 
 def noise(number: int, *shape: int) -> torch.Tensor:
     """Normal numbers that are the same for every NumPy; `number` tells tensors apart."""
+    import torch
+
     values = numpy.random.RandomState(SEED + number).standard_normal(shape)
     return torch.from_numpy(values.astype(numpy.float32))
 
 
 def inception() -> dict[str, torch.Tensor]:
     """Weights by torchvision's names."""
+    from steps.judge.scoring.narrow import layers
+
     return layers.inception(WIDTH, noise)
 
 
@@ -60,6 +67,8 @@ CLIP = {
 
 def clip() -> dict[str, torch.Tensor]:
     """Weights by the names of Hugging Face's files."""
+    import torch
+
     found: dict[str, torch.Tensor] = {"logit_scale": torch.tensor(2.0)}
 
     def tensor(name: str, *shape: int, base: float = 0.0) -> None:
@@ -95,6 +104,7 @@ def clip() -> dict[str, torch.Tensor]:
 
 def write_clip(directory: Path) -> None:
     """The three files that a download has."""
+    from safetensors.torch import save_file
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Whitespace
@@ -122,6 +132,8 @@ def picture(number: int) -> bytes:
 def write(directory: Path) -> None:
     """captions.tsv, statistics.npz, inception.pth, clip/ and log.json, in an order of its own;
     broken.pth is an inception.pth of no numbers."""
+    import torch
+
     directory.mkdir(parents=True, exist_ok=True)
     rows = [f"{n}\t{n}\t{caption}\n" for n, caption in enumerate(CAPTIONS)]
     text = "id\timage_id\tcaption\n" + "".join(rows)

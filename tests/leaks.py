@@ -1,5 +1,8 @@
 """Runs a command and fails if it leaves something behind: `python -m tests.leaks COMMAND...`
 
+The exit status is the command's own, and 1 if something is left: pytest's 5, that there was no
+test, is no failure of `make test-real`, and a leak is.
+
 Looked for are processes, sockets that listen, temporary files and folders, containers and mounts.
 Others may work on the same machine meanwhile: the command has a temporary folder of its own, its
 processes have a mark, and of containers only those with Reprise's label count, another checkout's
@@ -207,7 +210,7 @@ def main() -> int:
     for kind, things in left.items():
         for thing in things:
             print(f"left behind: {kind} {thing}", file=sys.stderr)
-    return status or bool(left)
+    return 1 if left else status
 
 
 if __name__ == "__main__":

@@ -12,8 +12,11 @@ POINT = {**dict.fromkeys(SELECTORS, ""), "by_scenario": "Server", "by_hardware":
 settings = st.dictionaries(
     st.text(max_size=2),
     st.recursive(
-        st.integers() | st.text(), lambda inner: st.dictionaries(st.text(max_size=2), inner)
+        st.integers() | st.text(max_size=2),
+        lambda inner: st.dictionaries(st.text(max_size=2), inner, max_size=4),
+        max_leaves=12,
     ),
+    max_size=4,
 )
 
 

@@ -4,6 +4,7 @@ Every job's output is faked once, with its record; then the project is edited an
 """
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -69,11 +70,41 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield project
 
 
-@pytest.fixture
-def project(built: Path, tmp_path: Path) -> Path:
-    copy = tmp_path / "project"
+@pytest.fixture(scope="module")
+def pristine(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of it that no test touches."""
+    copy = tmp_path_factory.mktemp("pristine") / "project"
     shutil.copytree(built, copy, copy_function=shutil.copy2)
     return copy
+
+
+@pytest.fixture
+def project(built: Path, pristine: Path) -> Iterator[Path]:
+    """The one that was built, which each test finds as it was: another place is composed anew."""
+    yield built
+    restore(built, pristine)
+
+
+def restore(project: Path, pristine: Path) -> None:
+    """What was changed, made or removed since the copy, put back with its time."""
+    there, wanted = files(project), files(pristine)
+    for path in there.keys() - wanted.keys():
+        (project / path).unlink()
+    for path, state in wanted.items():
+        if there.get(path) != state:
+            (project / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(pristine / path, project / path)
+
+
+def files(root: Path) -> dict[Path, tuple[int, int]]:
+    """Size and time of each, by its path within."""
+    found = {}
+    for folder, _, names in os.walk(root):
+        for name in names:
+            path = Path(folder, name)
+            status = path.stat()
+            found[path.relative_to(root)] = status.st_size, status.st_mtime_ns
+    return found
 
 
 def quick(*systems: str) -> set[tuple[str, str]]:

@@ -6,7 +6,10 @@ from steps.plan.make import make
 from steps.plan.plan import Job, Plan
 from tests.conftest import ROOT, copy_project, planned
 
-AMD = ("experiment=amd-v5.1", "row=8xMI355X_2xEPYC_9575F/llama2-70b-99/Offline", "engine=vllm")
+AMD = (
+    *("experiment=amd-v5.1", "system=amd-mi355x"),
+    *("benchmark=llama2-70b-99.9", "scenario=Offline", "engine=vllm"),
+)
 
 
 def engine(plan: Plan) -> Job:
