@@ -11,7 +11,6 @@ import pytest
 
 from steps.base.errors import UserError
 from steps.plan.make import make
-from steps.plan.plan import Plan
 from tests.conftest import ROOT, copy_project, edit, reproduce
 
 ROUND = """\
@@ -142,18 +141,15 @@ def test_a_new_version_of_an_engine_is_two_files(clone: Path) -> None:
 
 
 def test_a_plan_has_the_rounds_numbers(clone: Path) -> None:
-    seven = ["experiment=seven"]
-    assert departures(make(clone, seven)) == set(), "nothing departs from the round's rules"
-    shorter = ["length.min_duration_ms=1999", "length.performance_sample_count_override=95"]
-    assert departures(make(clone, [*seven, *shorter])) == {
-        "min_duration_ms is 1,999 instead of 2,000",
-        "performance_sample_count is 95 instead of 96",
-    }
-
-
-def departures(plan: Plan) -> set[str]:
-    (job,) = (job for job in plan.jobs if job.step == "submission")
-    return {what for cell in json.loads(job.config)["cells"] for what in cell["departures"]}
+    """By the command: rules are read from where the code lies."""
+    status, text = reproduce(clone, "plan", "experiment=seven")
+    assert status == 0, text
+    assert "instead of" not in text, "nothing departs from the round's rules"
+    shorter = ("length.min_duration_ms=1999", "length.performance_sample_count_override=95")
+    status, text = reproduce(clone, "plan", "experiment=seven", *shorter)
+    assert status == 0, text
+    assert "min_duration_ms is 1,999 instead of 2,000" in text
+    assert "performance_sample_count is 95 instead of 96" in text
 
 
 @pytest.mark.e2e
