@@ -43,7 +43,8 @@ def needed(locks: Sequence[Path]) -> bool:
 
 
 def repair(directory: Path) -> None:
-    """Made again they change nothing. Raises UserError where a C compiler is wanted and missing."""
+    """Repairs an environment; a second time changes nothing. Raises UserError where a C compiler is
+    wanted and missing."""
     (packages,) = directory.glob("lib/python3*/site-packages")
     named = packages / f"vllm-{RELEASE}+cpu.dist-info"
     named.mkdir(exist_ok=True)
