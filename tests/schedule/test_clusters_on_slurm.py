@@ -117,7 +117,7 @@ def test_a_preempted_job_is_named_and_what_had_ended_is_kept(clone: Path) -> Non
     before = {run["JobId"] for run in runs()}
     begun = Started(clone, asked, "results/null-engine/runs/null-engine/rehearsal/none/bf16/*")
     urgent = ["-p", "urgent", "-N2", "--exclusive", "--wrap", "sleep 5", "-o", "/dev/null"]
-    number = ask("sbatch", "--parsable", *urgent).strip()
+    ask("sbatch", *urgent)
     status, text = begun.ended(LIMIT_S)
     assert status != 0 and "Traceback" not in text
     *errors, last = [line for line in text.splitlines() if line.startswith("error: ")]
@@ -125,7 +125,6 @@ def test_a_preempted_job_is_named_and_what_had_ended_is_kept(clone: Path) -> Non
     assert all("others were preferred to it (Slurm job " in line for line in errors), text
     first = [run for run in runs() if run["JobId"] not in before]
     assert {run["JobState"] for run in first} <= {"PREEMPTED", "COMPLETED"}
-    assert number not in {run["JobId"] for run in first}
     status, text = reproduce(clone, *asked, limit_s=LIMIT_S)
     assert status == 0, text
     own = [run for run in runs() if run["JobId"] not in before]
