@@ -409,7 +409,8 @@ LATE = {
 """A complaint of a performance check."""
 
 
-def job_of(plan: Plan, step: str, scenario: str) -> Job:
+def job_of(plan: Plan, step: str, scenario: str = "") -> Job:
+    """The first of a step, of a scenario if one is named."""
     return next(j for j in plan.jobs if j.step == step and f"/{scenario}" in f"/{j.key}")
 
 

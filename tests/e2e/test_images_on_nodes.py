@@ -63,20 +63,26 @@ groups: [{hardware: acme-mi325x, nodes: 1}, {hardware: acme-mi300x, nodes: 1}]
 """
 
 
+def checkout(home: Path, device: Path) -> Path:
+    """A copy of the project with the system acme, whose nodes' accelerators are this device."""
+    copied = copy_project(home)
+    (copied / ".envs").symlink_to(ROOT / ".envs")
+    for name, model, memory in (("acme-mi325x", "MI325X", 256), ("acme-mi300x", "MI300X", 192)):
+        text = HARDWARE.format(name=name, model=model, memory=memory, device=device)
+        (copied / f"conf/hardware/{name}.yaml").write_text(text, encoding="utf-8")
+    (copied / "conf/system/acme.yaml").write_text(SYSTEM, encoding="utf-8")
+    (copied / "conf/cluster/acme.yaml").write_text(CLUSTER, encoding="utf-8")
+    return copied
+
+
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     if reason := hosts.unusable():
         pytest.skip(reason)
     require_base(PODMAN)
-    home = copy_project(tmp_path_factory.mktemp("clone"))
-    (home / ".envs").symlink_to(ROOT / ".envs")
     device = tmp_path_factory.mktemp("devices") / "kfd"
     os.mknod(device, 0o20666, os.makedev(1, 3))
-    for name, model, memory in (("acme-mi325x", "MI325X", 256), ("acme-mi300x", "MI300X", 192)):
-        text = HARDWARE.format(name=name, model=model, memory=memory, device=device)
-        (home / f"conf/hardware/{name}.yaml").write_text(text, encoding="utf-8")
-    (home / "conf/system/acme.yaml").write_text(SYSTEM, encoding="utf-8")
-    (home / "conf/cluster/acme.yaml").write_text(CLUSTER, encoding="utf-8")
+    home = checkout(tmp_path_factory.mktemp("clone"), device)
     with (
         hosts.serving(tmp_path_factory.mktemp("ssh"), KNOWN) as environment,
         pytest.MonkeyPatch.context() as patch,

@@ -7,8 +7,8 @@ import pytest
 
 from steps.base.record import Manifest
 from tests import hosts
-from tests.conftest import ROOT, copy_project, reproduce
-from tests.e2e.test_images_on_nodes import CLUSTER, HARDWARE, SYSTEM, UNTIL
+from tests.conftest import reproduce
+from tests.e2e.test_images_on_nodes import UNTIL, checkout
 from tests.hosts import Host
 
 pytestmark = pytest.mark.e2e
@@ -17,24 +17,13 @@ KNOWN = {"node-a": Host("mi325x"), "node-b": Host("mi300x")}
 LIMIT_S = 600
 
 
-def checkout(home: Path) -> Path:
-    copied = copy_project(home)
-    (copied / ".envs").symlink_to(ROOT / ".envs")
-    for name, model, memory in (("acme-mi325x", "MI325X", 256), ("acme-mi300x", "MI300X", 192)):
-        text = HARDWARE.format(name=name, model=model, memory=memory, device="/dev/null")
-        (copied / f"conf/hardware/{name}.yaml").write_text(text, encoding="utf-8")
-    (copied / "conf/system/acme.yaml").write_text(SYSTEM, encoding="utf-8")
-    (copied / "conf/cluster/acme.yaml").write_text(CLUSTER, encoding="utf-8")
-    return copied
-
-
 @pytest.fixture(scope="module")
 def checkouts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
     """LoadGen's, and that of both hosts."""
     if reason := hosts.unusable():
         pytest.skip(reason)
-    here = checkout(tmp_path_factory.mktemp("here"))
-    there = checkout(tmp_path_factory.mktemp("there"))
+    here = checkout(tmp_path_factory.mktemp("here"), Path("/dev/null"))
+    there = checkout(tmp_path_factory.mktemp("there"), Path("/dev/null"))
     with (
         hosts.serving(tmp_path_factory.mktemp("ssh"), KNOWN) as environment,
         pytest.MonkeyPatch.context() as patch,

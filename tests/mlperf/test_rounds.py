@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from steps.base.errors import UserError
 from steps.mlperf import rounds
 from steps.plan.make import make
-from tests.conftest import ROOT, planned
+from tests.conftest import ROOT, edit, planned
 
 GOLDEN = json.loads((ROOT / "tests/golden/rounds.json").read_text(encoding="utf-8"))
 
@@ -123,8 +123,7 @@ def test_a_fault_is_in_the_file_that_has_the_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given_rounds(tmp_path, monkeypatch, KEYS)
-    base = tmp_path / "v5.1.yaml"
-    base.write_text(base.read_text("utf-8").replace("calibration_requi", "calibration_rqui"))
+    edit(tmp_path / "v5.1.yaml", "calibration_requi", "calibration_rqui")
     for name in ("v5.1", "v9.0"):
         with pytest.raises(UserError, match=r"v5\.1\.yaml: .*calibration_rquired: no such key"):
             rounds.load(name)

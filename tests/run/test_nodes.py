@@ -11,7 +11,7 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -202,19 +202,33 @@ def end_of(pids: list[int]) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.engine
-def test_engines_on_hosts_are_started_over_ssh_and_ended(
-    made: tuple[Plan, Job],
+Start = Callable[..., Running]
+
+
+@pytest.fixture
+def start(
     python: str,
     inputs: dict[str, Path],
     ssh: dict[str, str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
+) -> Start:
+    """Starts a run that reaches the hosts of KNOWN."""
     monkeypatch.setenv("PATH", ssh["PATH"])
+
+    def begin(asked: dict[str, Any], home: Path = tmp_path) -> Running:
+        return Running("performance_run", asked, inputs, home, 0, python)
+
+    return begin
+
+
+@pytest.mark.engine
+def test_engines_on_hosts_are_started_over_ssh_and_ended(
+    made: tuple[Plan, Job], start: Start
+) -> None:
     asked = config(made[1], cluster="ssh", hosts=["node-a", "node-b"])
     asked["loadgen"]["min_query_count"] = 100_000
-    running = Running("performance_run", asked, inputs, tmp_path, 0, python)
+    running = start(asked)
     running.wait_until_running()
     ours = [pid for first in agents() for pid in (first, *below(first))]
     workers = [pid for pid in ours if "steps.run.engines.worker" in command_of(pid)]
@@ -227,17 +241,11 @@ def test_engines_on_hosts_are_started_over_ssh_and_ended(
 
 @pytest.mark.engine
 def test_engines_of_hosts_have_the_accelerators_of_their_kind(
-    made: tuple[Plan, Job],
-    python: str,
-    inputs: dict[str, Path],
-    ssh: dict[str, str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    made: tuple[Plan, Job], start: Start
 ) -> None:
     """Hosts in whatever order: the kinds decide who serves which."""
-    monkeypatch.setenv("PATH", ssh["PATH"])
     asked = config(made[1], cluster="ssh", hosts=["node-b", "node-a"])
-    running = Running("performance_run", asked, inputs, tmp_path, 0, python)
+    running = start(asked)
     status, text = running.ended()
     assert status == 0, text
     engines = running.manifest().result["engines"]
@@ -278,19 +286,12 @@ REFUSED = {
 @pytest.mark.engine
 @pytest.mark.parametrize("case", REFUSED)
 def test_hosts_that_keep_a_run_from_starting_are_named(
-    case: str,
-    made: tuple[Plan, Job],
-    python: str,
-    inputs: dict[str, Path],
-    ssh: dict[str, str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    case: str, made: tuple[Plan, Job], start: Start, tmp_path: Path
 ) -> None:
     """Before LoadGen starts, in one sentence, and nothing is left on any host."""
-    monkeypatch.setenv("PATH", ssh["PATH"])
     named, wanted = REFUSED[case]
     asked = config(made[1], cluster="ssh", hosts=named)
-    running = Running("performance_run", asked, inputs, tmp_path, 0, python)
+    running = start(asked)
     status, text = running.ended()
     assert status == 1
     for words in wanted:
@@ -301,22 +302,14 @@ def test_hosts_that_keep_a_run_from_starting_are_named(
 
 
 @pytest.mark.engine
-def test_two_runs_do_not_share_a_host(
-    made: tuple[Plan, Job],
-    python: str,
-    inputs: dict[str, Path],
-    ssh: dict[str, str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("PATH", ssh["PATH"])
+def test_two_runs_do_not_share_a_host(made: tuple[Plan, Job], start: Start, tmp_path: Path) -> None:
     asked = config(made[1], cluster="ssh", hosts=["node-a", "node-b"])
     asked["loadgen"]["min_query_count"] = 100_000
     (tmp_path / "first").mkdir()
     (tmp_path / "second").mkdir()
-    first = Running("performance_run", asked, inputs, tmp_path / "first", 0, python)
+    first = start(asked, tmp_path / "first")
     first.wait_until_running()
-    second = Running("performance_run", asked, inputs, tmp_path / "second", 0, python)
+    second = start(asked, tmp_path / "second")
     status, text = second.ended()
     assert status == 1
     assert "node-a: another run has it" in text and "node-b: another run has it" in text
@@ -326,18 +319,10 @@ def test_two_runs_do_not_share_a_host(
 
 
 @pytest.mark.engine
-def test_a_host_that_answers_too_slowly_is_named(
-    made: tuple[Plan, Job],
-    python: str,
-    inputs: dict[str, Path],
-    ssh: dict[str, str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("PATH", ssh["PATH"])
+def test_a_host_that_answers_too_slowly_is_named(made: tuple[Plan, Job], start: Start) -> None:
     asked = config(made[1], cluster="ssh", hosts=["node-a", "node-s"])
     asked["engine"]["start_limit_s"] = 30  # of which its agents may take three quarters
-    running = Running("performance_run", asked, inputs, tmp_path, 0, python)
+    running = start(asked)
     status, text = running.ended()
     assert status == 1
     (line,) = [line for line in text.splitlines() if line.startswith("error: ")]
@@ -360,29 +345,21 @@ def equal_nodes(made: Job, hosts: list[str], **placement: Any) -> dict[str, Any]
 
 def host_of(pid: int) -> str:
     """The name of the machine that a process sees."""
-    done = subprocess.run(
-        ["nsenter", f"--uts=/proc/{pid}/ns/uts", "hostname"], capture_output=True, text=True
-    )
+    command = ["nsenter", f"--uts=/proc/{pid}/ns/uts", "hostname"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
     return done.stdout.strip()
 
 
 @pytest.mark.engine
 @pytest.mark.parametrize("on_failure", ["redispatch", "fail"])
 def test_a_host_that_is_lost_in_mid_run_is_named(
-    on_failure: str,
-    made: tuple[Plan, Job],
-    python: str,
-    inputs: dict[str, Path],
-    ssh: dict[str, str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    on_failure: str, made: tuple[Plan, Job], start: Start
 ) -> None:
     """Everything there ends at once, as when its power goes. Its samples go to the other host, or
     the run ends with one sentence."""
-    monkeypatch.setenv("PATH", ssh["PATH"])
     asked = equal_nodes(made[1], ["node-b", "node-i"], on_failure=on_failure)
     asked["loadgen"]["min_query_count"] = 8192
-    running = Running("performance_run", asked, inputs, tmp_path, 0, python)
+    running = start(asked)
     running.wait_until_running()
     time.sleep(0.5)
     (agent,) = [pid for pid in agents() if host_of(pid) == "node-i"]
@@ -405,18 +382,12 @@ def test_a_host_that_is_lost_in_mid_run_is_named(
 
 @pytest.mark.engine
 def test_a_host_that_is_slower_than_its_equals_is_named_in_the_result(
-    made: tuple[Plan, Job],
-    python: str,
-    inputs: dict[str, Path],
-    ssh: dict[str, str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    made: tuple[Plan, Job], start: Start
 ) -> None:
-    monkeypatch.setenv("PATH", ssh["PATH"])
     asked = equal_nodes(made[1], ["node-b", "node-i"], degraded_below=0.8)
     asked["loadgen"]["min_query_count"] = 2048
     asked["engine"]["arguments"] |= {"speeds": [1, 1, 0.4, 0.4], "tpot_ms": 4}
-    running = Running("performance_run", asked, inputs, tmp_path, 0, python)
+    running = start(asked)
     status, text = running.ended()
     assert status == 0, text
     result = running.manifest().result

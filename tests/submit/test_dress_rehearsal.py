@@ -86,10 +86,12 @@ def test_a_description_of_another_system_is_refused(
 
 @pytest.mark.parametrize("experiment", ["amd-v5.1", "dell-v5.1", "vultr-v5.1", "krai-v5.1"])
 def test_published_systems_describe_what_they_name(experiment: str, tmp_path: Path) -> None:
-    for job in planned(f"experiment={experiment}", "scale=dress").jobs:
-        if job.step == "describe":
-            config = DescribeConfig.model_validate_json(job.config)
-            describe.step(config, {}, Workspace(tmp_path), Console(tmp_path / "log"))
+    plan = planned(f"experiment={experiment}", "scale=dress")
+    jobs = [job for job in plan.jobs if job.step == "describe"]
+    assert jobs
+    for job in jobs:
+        config = DescribeConfig.model_validate_json(job.config)
+        describe.step(config, {}, Workspace(tmp_path), Console(tmp_path / "log"))
 
 
 def test_the_page_lists_what_is_replaced(plan: Plan, home: Path) -> None:

@@ -21,29 +21,23 @@ from steps.config.checks import AccuracyCheckConfig, ComplianceCheckConfig
 from steps.judge import accuracy_check, compliance_check
 from steps.mlperf.detail import read_detail
 from steps.plan import make as planning
-from steps.plan.plan import Job, Plan
+from steps.plan.plan import Plan
 from steps.prepare import calibration, mirror
 from steps.prepare.rehearsal import dataset
 from steps.run import describe
 from steps.submit.validate.submission import validate
 from tests import synthetic
-from tests.conftest import ACME_SITE, ROOT, planned
+from tests.conftest import ACME_SITE, ROOT, edit, planned
 from tests.prepare.test_loopback import ROWS, make, plan_of
+from tests.submit.test_dress_rehearsal import CELL
+from tests.synthetic import job_of
 
 EMBEDDED = Path(dataset.__file__).parent / "model"
-LLAMA = (
-    *("experiment=amd-v5.1", "scale=dress"),
-    "row=8xMI300X_2xEPYC_9575F/llama2-70b-99/Offline",
-)
-
-
-def job_of(plan: Plan, step: str) -> Job:
-    return next(job for job in plan.jobs if job.step == step)
 
 
 @pytest.fixture(scope="module")
 def plan() -> Plan:
-    return planned(*LLAMA)
+    return planned(*CELL)
 
 
 @pytest.fixture(scope="module")
@@ -192,19 +186,16 @@ def test_a_description_of_other_accelerators(plan: Plan, tmp_path: Path) -> None
 
 
 def test_a_recipe_that_no_longer_takes_what_it_is_given(tmp_path: Path) -> None:
-    for name in ("conf", "containers", "envs", "steps"):
+    for name in ("conf", "envs", "steps"):
         (tmp_path / name).symlink_to(ROOT / name)
-    (tmp_path / "containers").unlink()
     shutil.copytree(ROOT / "containers", tmp_path / "containers")
-    recipe = tmp_path / "containers/vllm-rocm/Dockerfile"
-    text = recipe.read_text(encoding="utf-8")
-    recipe.write_text(text.replace("ARG TUNING", "ARG TUNNING"), encoding="utf-8")
-    said = refused(lambda: planning.make(tmp_path, list(LLAMA)))
+    edit(tmp_path / "containers/vllm-rocm/Dockerfile", "ARG TUNING", "ARG TUNNING")
+    said = refused(lambda: planning.make(tmp_path, list(CELL)))
     assert said.startswith("what is rehearsed for is refused: image ")
 
 
 def test_a_site_file_with_a_misspelt_key(tmp_path: Path) -> None:
     site = tmp_path / "acme-mi325x.yaml"
     site.write_text(ACME_SITE.replace("submitter:", "submiter:"), encoding="utf-8")
-    said = refused(lambda: planning.make(ROOT, list(LLAMA[:2]), site))
+    said = refused(lambda: planning.make(ROOT, list(CELL[:2]), site))
     assert "submiter" in said
