@@ -72,7 +72,10 @@ def main() -> None:
 
 def shown(repository: Path, path: str) -> str:
     command = ["git", "-C", str(repository), "show", f"{COMMIT}:{path}"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=LIMIT_S)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["git said nothing"])[-1]
+        sys.exit(f"{repository} has no {path} at commit {COMMIT}: {said}; name a clone that has it")
     return done.stdout
 
 
